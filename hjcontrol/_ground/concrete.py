@@ -1,0 +1,22 @@
+"""Whether a value is known now, or only once the program runs.
+
+Bad values are refused at once where they can be seen; under `jit` they cannot, and stay data.
+"""
+
+import jax
+import numpy as np
+from jax.typing import ArrayLike
+
+
+def known(x: ArrayLike) -> np.ndarray | None:
+    """The value of `x` as a NumPy array, or `None` while it is being traced."""
+    try:
+        return np.asarray(x)
+    except jax.errors.TracerArrayConversionError:
+        return None
+
+
+def known_to_fail(condition: ArrayLike) -> bool:
+    """Whether `condition` is known to be false for some entry."""
+    value = known(condition)
+    return value is not None and not bool(value.all())

@@ -1,0 +1,46 @@
+"""The statement: a control problem, its costs and sets, its Hamiltonian. No algorithms."""
+
+from hjcontrol.control.control_sets import AbstractControlSet, Box, Free
+from hjcontrol.control.costs import (
+    AbstractRunningCost,
+    Ridge,
+    StateCost,
+    WeightCost,
+    least_squares,
+    softmax_cross_entropy,
+)
+from hjcontrol.control.derivatives import backpropagate, curvature, value_and_gradient
+from hjcontrol.control.hamiltonian import (
+    costate,
+    hamiltonian,
+    inner,
+    sample_hamiltonian,
+    terminal_costate,
+)
+from hjcontrol.control.problem import ControlProblem
+from hjcontrol.control.solution import History, Solution
+from hjcontrol.control.trajectory import Trajectory
+
+__all__ = [
+    "AbstractControlSet",
+    "AbstractRunningCost",
+    "Box",
+    "ControlProblem",
+    "Free",
+    "History",
+    "Ridge",
+    "Solution",
+    "StateCost",
+    "Trajectory",
+    "WeightCost",
+    "backpropagate",
+    "costate",
+    "curvature",
+    "hamiltonian",
+    "inner",
+    "least_squares",
+    "sample_hamiltonian",
+    "softmax_cross_entropy",
+    "terminal_costate",
+    "value_and_gradient",
+]

@@ -1,0 +1,87 @@
+r"""Costs of a training problem.
+
+    J(theta) = (1/n) sum_i [ Phi(x_K^i, y^i) + sum_k l(x_k^i, theta_k) ] + sum_k r(theta_k)
+
+Phi    terminal cost of one sample        l   running cost of one sample's state, averaged over samples
+r      running cost of the weights alone, counted once, whatever the number of samples
+"""
+
+import abc
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PyTree
+
+from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol.deformation import lse
+
+
+def softmax_cross_entropy(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Array, ""]:
+    r"""$\mathrm{lse}(z, 1) - z_y$: a free-energy gap, zero when all mass is on the label.
+
+    `label` is an integer in `0 .. classes-1`. Nats.
+    """
+    hit = jnp.arange(logits.shape[-1]) == label
+    return lse(logits, 1.0) - jnp.sum(jnp.where(hit, logits, 0.0))
+
+
+def least_squares(x: Float[Array, " d"], target: Float[Array, " d"]) -> Float[Array, ""]:
+    r"""$\tfrac12\|x - y\|^2$."""
+    return 0.5 * jnp.sum((x - target) ** 2)
+
+
+class AbstractRunningCost(eqx.Module):
+    """A cost paid at every stage: `state` once a sample (averaged), `weights` once a stage."""
+
+    @abc.abstractmethod
+    def state(self, x: PyTree[Array], theta: PyTree[Array]) -> Float[Array, ""] | float:
+        """`l(x_k, theta_k)` of one sample."""
+
+    @abc.abstractmethod
+    def weights(self, theta: PyTree[Array]) -> Float[Array, ""] | float:
+        """`r(theta_k)` of one stage."""
+
+
+class Ridge(AbstractRunningCost):
+    r"""$r(\theta) = \tfrac{\rho}{2}\|\theta\|^2$ over all weights of a stage, biases included."""
+
+    strength: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+
+    def __check_init__(self):
+        if known_to_fail(self.strength >= 0):
+            raise ValueError(
+                f"Ridge: the strength must be >= 0; found {float(self.strength)}."
+            )
+
+    def state(self, x, theta):
+        return 0.0
+
+    def weights(self, theta):
+        leaves = jax.tree.leaves(theta)
+        return sum((0.5 * self.strength.astype(a.dtype) * jnp.sum(a**2) for a in leaves), 0.0)
+
+
+class StateCost(AbstractRunningCost):
+    """A user's running cost `l(x, theta)` of one sample."""
+
+    function: Callable[[PyTree[Array], PyTree[Array]], Float[Array, ""]]
+
+    def state(self, x, theta):
+        return self.function(x, theta)
+
+    def weights(self, theta):
+        return 0.0
+
+
+class WeightCost(AbstractRunningCost):
+    """A user's cost `r(theta)` of one stage's weights."""
+
+    function: Callable[[PyTree[Array]], Float[Array, ""]]
+
+    def state(self, x, theta):
+        return 0.0
+
+    def weights(self, theta):
+        return self.function(theta)

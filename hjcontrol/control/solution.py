@@ -1,0 +1,66 @@
+"""What every solver returns: weights, states, costates, and how it went.
+
+`stats` has the same keys whoever solved: num_steps, num_evals, objective, stationarity,
+compile_seconds, solve_seconds (`message` too, for third-party solvers).
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.control.problem import ControlProblem
+from hjcontrol.control.trajectory import Trajectory
+from hjcontrol.networks import Weights
+
+STATS = (
+    "num_steps",
+    "num_evals",
+    "objective",
+    "stationarity",
+    "compile_seconds",
+    "solve_seconds",
+)
+
+
+class History(eqx.Module):
+    """One row a recorded step: `seconds` since the start (compilation excluded), `objective` and
+    `stationarity`, each of shape `(rows,)`."""
+
+    seconds: np.ndarray
+    objective: np.ndarray
+    stationarity: np.ndarray
+
+
+class Solution(eqx.Module):
+    """Weights with their states and costates, the outcome, and the problem that was solved."""
+
+    weights: Weights
+    trajectory: Trajectory
+    costate: Trajectory
+    objective: Float[Array, ""]
+    result: RESULTS
+    stats: dict[str, Any]
+    history: History
+    problem: ControlProblem
+    solver: str = eqx.field(static=True)
+    multipliers: Trajectory | None = None
+
+    def __str__(self) -> str:
+        s = self.stats
+        message = RESULTS[self.result] or "successful"
+        size = sum(a.size for a in jax.tree.leaves(self.weights))
+        lines = [
+            f"Solution by {self.solver}",
+            f"  problem       {self.problem.num_samples} samples, {len(self.problem.chain)} stages, "
+            f"{size} weights, {np.dtype(self.problem.dtype).name}",
+            f"  objective     {float(self.objective):.12g}",
+            f"  stationarity  {s['stationarity']:.3e}   (max |dH/dtheta|)",
+            f"  steps         {s['num_steps']}   evaluations {s['num_evals']}",
+            f"  seconds       {s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
+            f"  result        {message}",
+        ]
+        return "\n".join(lines)

@@ -1,0 +1,39 @@
+"""States of an ensemble along its depth, and anything that is shaped like them.
+
+    runs[r]   inputs of the stages of run r, every leaf (samples, length, ...)
+    final     what leaves the last stage,    every leaf (samples, ...)
+
+A costate has the same shape: `p_k = dJ/dx_k`, the 1/n of the mean included.
+"""
+
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, PyTree
+
+
+class Trajectory(eqx.Module):
+    """States `x_0 .. x_K` (or costates `p_0 .. p_K`): `len` is K + 1, `[k]` the ensemble at depth k."""
+
+    runs: tuple[PyTree[Array], ...]
+    final: PyTree[Array]
+
+    def __len__(self) -> int:
+        return 1 + sum(jax.tree.leaves(run)[0].shape[1] for run in self.runs)
+
+    def __getitem__(self, k: int) -> PyTree[Array]:
+        depth = len(self) - 1
+        if k < 0:
+            k += depth + 1
+        if k == depth:
+            return self.final
+        for run in self.runs:
+            length = jax.tree.leaves(run)[0].shape[1]
+            if 0 <= k < length:
+                return jax.tree.map(lambda a, k=k: a[:, k], run)
+            k -= length
+        raise IndexError(f"a trajectory of {depth + 1} states has no state {k}")
+
+    def __iter__(self) -> Iterator[PyTree[Array]]:
+        return (self[k] for k in range(len(self)))

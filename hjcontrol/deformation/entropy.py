@@ -1,0 +1,33 @@
+r"""Shannon entropy, and the entropy of a Gibbs state.
+
+    H(p) = -sum_j p_j log p_j,   0 log 0 = 0          0 <= H <= log N
+
+    gibbs_entropy(z, eps) = H(gibbs(z, eps)) = (lse(z, eps) - E_pi[z]) / eps = d lse / d eps
+
+Monotone in the temperature: dH/d eps = Var_pi(z) / eps^3 >= 0. At eps = 0 it is log(#exact ties).
+"""
+
+import jax.numpy as jnp
+from jax.scipy.special import entr
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from hjcontrol.deformation.eps_family import gibbs
+
+
+def entropy(p: Float[ArrayLike, "..."], axis: int = -1) -> Float[Array, "..."]:
+    """Shannon entropy of nonnegative weights along `axis`, in nats; `-inf` for a negative weight."""
+    return jnp.sum(entr(jnp.asarray(p)), axis=axis)
+
+
+def gibbs_entropy(
+    z: Float[ArrayLike, "..."], eps: Float[ArrayLike, ""] | float, axis: int = -1
+) -> Float[Array, "..."]:
+    """Entropy of the Gibbs state of logits `z` at temperature `eps >= 0`, in nats.
+
+    A row in which everything is masked has entropy 0. Errors as for
+    [`gibbs`][hjcontrol.deformation.gibbs].
+    """
+    pi = gibbs(z, eps, axis=axis)
+    safe = jnp.where(pi > 0, pi, 1.0)  # keeps the infinite slope of p log p at 0 out of gradients
+    return -jnp.sum(safe * jnp.log(safe), axis=axis)

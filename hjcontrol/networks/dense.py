@@ -1,0 +1,78 @@
+r"""Affine maps and plain layers.
+
+    step(x, (W, b)) = sigma(W x + b)          W ~ N(0, 1/in),  b = 0
+
+sigma = identity gives the lift (inputs to the state's width) and the readout (state to outputs).
+Hidden units may be permuted, and their signs flipped where sigma is odd.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from hjcontrol.networks.stage import AbstractStage, Symmetry
+
+
+class AffineWeights(NamedTuple):
+    """Weights of an affine map `W x + b`."""
+
+    W: Float[Array, "*stages out in"]
+    b: Float[Array, "*stages out"]
+
+
+def identity(x: Array) -> Array:
+    """The activation that does nothing."""
+    return x
+
+
+class Dense(AbstractStage):
+    """A plain layer `activation(W x + b)` from `in_size` to `out_size` units."""
+
+    in_size: int = eqx.field(static=True)
+    out_size: int = eqx.field(static=True)
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+
+    def __init__(
+        self, in_size: int, out_size: int, activation: Callable[[Array], Array] = jnp.tanh
+    ):
+        for name, size in (("in_size", in_size), ("out_size", out_size)):
+            if int(size) != size or size < 1:
+                raise ValueError(f"Dense: `{name}` must be a positive integer; found {size}.")
+        self.in_size, self.out_size, self.activation = int(in_size), int(out_size), activation
+
+    def step(
+        self, x: Float[Array, " in"], theta: AffineWeights
+    ) -> Float[Array, " out"]:
+        return self.activation(theta.W @ x + theta.b)
+
+    def init(self, key: Key[Array, ""]) -> AffineWeights:
+        W = jax.random.normal(key, (self.out_size, self.in_size)) / np.sqrt(self.in_size)
+        return AffineWeights(W, jnp.zeros(self.out_size, W.dtype))
+
+    def symmetry(self) -> Symmetry:
+        return Symmetry(tied=False, odd=_is_odd(self.activation))
+
+    def relabel(self, theta: AffineWeights, inward, outward) -> AffineWeights:
+        (inp, ins), (out, outs) = inward, outward
+        W = theta.W[out][:, inp]
+        return AffineWeights(outs[:, None] * W * ins[None, :], outs * theta.b[out])
+
+
+def lift(in_size: int, width: int) -> Dense:
+    """Affine map from the inputs to the state."""
+    return Dense(in_size, width, identity)
+
+
+def readout(width: int, out_size: int) -> Dense:
+    """Affine map from the state to the outputs."""
+    return Dense(width, out_size, identity)
+
+
+def _is_odd(activation: Callable[[Array], Array]) -> bool:
+    x = np.linspace(0.1, 3.1, 7).astype(np.float32)
+    return bool(np.array_equal(np.asarray(activation(-x)), -np.asarray(activation(x))))

@@ -1,0 +1,35 @@
+r"""Residual stages: depth is time, one explicit Euler step.
+
+    step(x, theta) = x + h f(x, theta)          x' = f(x, theta)
+
+f      any stage that keeps the state's shape        h   step length, an array leaf (sweeps freely)
+Hamiltonian p.f, linear in p, viscosity 0: the adjoint of the step is one step of backprop.
+"""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hjcontrol.networks.stage import AbstractStage, Symmetry
+
+
+class Residual(AbstractStage):
+    """One Euler step of length `h` along the velocity `drift`."""
+
+    drift: AbstractStage
+    h: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+
+    def step(self, x, theta):
+        velocity = self.drift.step(x, theta)
+        return jax.tree.map(lambda a, v: a + self.h.astype(a.dtype) * v, x, velocity)
+
+    def init(self, key):
+        return self.drift.init(key)
+
+    def symmetry(self) -> Symmetry | None:
+        inner = self.drift.symmetry()
+        return None if inner is None else Symmetry(tied=True, odd=inner.odd)
+
+    def relabel(self, theta, inward, outward):
+        return self.drift.relabel(theta, inward, outward)

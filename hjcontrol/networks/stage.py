@@ -1,0 +1,112 @@
+"""A stage: one step of a controlled dynamical system, stated for one sample.
+
+    x_{k+1} = step(x_k, theta_k)          theta_k ~ init(key)
+
+x      state, an array or a pytree of arrays (no batch axis: use `jax.vmap`)
+theta  the stage's weights, any pytree of floating arrays; `()` for none
+
+A user's own piece becomes a stage by `as_stage`: an `eqx.Module` (its floating arrays are the
+weights), a plain function `x -> x_next`, or a pair `(f, theta0)` with `f(x, theta) -> x_next`.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Key, PyTree
+
+
+class Symmetry(eqx.Module):
+    """How the coordinates of a stage's two states may be relabelled without changing the network.
+
+    A stage that declares one implements `relabel(theta, inward, outward)`, where each argument is a
+    pair `(permutation, signs)` acting as `x -> signs * x[permutation]`.
+    """
+
+    tied: bool = eqx.field(static=True)  # input and output share one labelling (residual stages)
+    odd: bool = eqx.field(static=True)  # the output's signs may be flipped
+
+
+class AbstractStage(eqx.Module):
+    """One step of depth. Subclasses are final; wrap one to change it."""
+
+    @abc.abstractmethod
+    def step(self, x: PyTree[Array], theta: PyTree[Array]) -> PyTree[Array]:
+        """Next state of one sample."""
+
+    @abc.abstractmethod
+    def init(self, key: Key[Array, ""]) -> PyTree[Array]:
+        """Weights to start from."""
+
+    def symmetry(self) -> Symmetry | None:
+        """Relabellings of hidden units that leave the network unchanged; `None` if not known."""
+        return None
+
+    def relabel(self, theta: PyTree[Array], inward: Any, outward: Any) -> PyTree[Array]:
+        """Weights of the same stage after relabelling its two states; see `Symmetry`."""
+        raise NotImplementedError(f"{type(self).__name__} declares no symmetry.")
+
+
+class ModuleStage(AbstractStage):
+    """A user's `eqx.Module`, called on the state; its floating arrays are the weights."""
+
+    initial: PyTree[Array]
+    rest: PyTree
+
+    def __init__(self, module: eqx.Module):
+        if not callable(module):
+            raise ValueError(
+                f"as_stage: a callable module is needed; {type(module).__name__} defines no __call__."
+            )
+        self.initial, self.rest = eqx.partition(module, eqx.is_inexact_array)
+
+    def step(self, x, theta):
+        return eqx.combine(theta, self.rest)(x)
+
+    def init(self, key):
+        del key
+        return self.initial
+
+
+class FunctionStage(AbstractStage):
+    """A plain function of the state, or of state and weights when `initial` is given."""
+
+    function: Callable = eqx.field(static=True)
+    initial: PyTree[Array]
+    weighted: bool = eqx.field(static=True)
+
+    def __init__(self, function: Callable, initial: PyTree[Array] | None = None):
+        self.function = function
+        self.weighted = initial is not None
+        self.initial = () if initial is None else jax.tree.map(jax.numpy.asarray, initial)
+
+    def step(self, x, theta):
+        return self.function(x, theta) if self.weighted else self.function(x)
+
+    def init(self, key):
+        del key
+        return self.initial
+
+
+def as_stage(piece: Any) -> AbstractStage:
+    """Turn a user's piece into a stage.
+
+    **Arguments:** `piece`: a stage; an `eqx.Module` with `__call__(x)`; a function `x -> x_next`; or
+    a pair `(f, theta0)` with `f(x, theta) -> x_next` and its starting weights.
+
+    **Raises:** `ValueError` for anything else.
+    """
+    if isinstance(piece, AbstractStage):
+        return piece
+    if isinstance(piece, tuple) and len(piece) == 2 and callable(piece[0]):
+        return FunctionStage(piece[0], piece[1])
+    if isinstance(piece, eqx.Module):
+        return ModuleStage(piece)
+    if callable(piece):
+        return FunctionStage(piece)
+    raise ValueError(
+        "as_stage: a stage, an eqx.Module, a function or a pair (function, weights) was expected; "
+        f"found {type(piece).__name__}."
+    )

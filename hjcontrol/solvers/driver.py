@@ -1,0 +1,246 @@
+"""The one loop: every method is driven from here.
+
+    hj.solve(problem, method, init=weights)  ->  Solution
+
+The driver owns the step limit, the detection of non-finite values, the progress meter, the history
+and the clock. Traceable methods run as one jitted program, entered in chunks of some tenths of a
+second so that progress can be shown and Ctrl-C obeyed without any callback on the hot path.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, Key
+
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.control import ControlProblem, History, Solution, backpropagate
+from hjcontrol.networks import Weights
+from hjcontrol.solvers.method import AbstractHostMethod, AbstractMethod
+
+ROWS = 256  # steps recorded in one entry of the jitted loop
+CHUNK_SECONDS = 0.25
+
+Progress = Callable[[int, float, float, float], None]  # step, objective, stationarity, seconds
+
+
+def solve(
+    problem: ControlProblem,
+    solver: AbstractMethod,
+    *,
+    init: Weights | Solution | None = None,
+    key: Key[Array, ""] | None = None,
+    max_steps: int | None = None,
+    progress: Progress | bool | None = None,
+    throw: bool = False,
+) -> Solution:
+    """Solve a control problem.
+
+    **Arguments:**
+
+    - `solver`: a method of `hjcontrol.solvers`.
+    - `init`: weights to start from, or a `Solution` to continue. Without it, `key` draws them.
+    - `key`: for drawing the start and for minibatches.
+    - `max_steps`: step limit; the method's own default without it.
+    - `progress`: called as `progress(step, objective, stationarity, seconds)` a few times a second;
+      `True` writes a line to the terminal.
+    - `throw`: raise if the result is not `successful`, instead of returning it.
+
+    **Returns:** a `Solution`, also on Ctrl-C-free failure: read `solution.result`.
+
+    **Raises:** `ValueError` for wrong types and shapes, or a problem the method cannot treat.
+    """
+    weights = _start(problem, init, key)
+    if max_steps is None:
+        max_steps = solver.default_max_steps
+    if max_steps < 0:
+        raise ValueError(f"solve: `max_steps` must be >= 0; found {max_steps}.")
+    solver.check(problem)
+    meter = _Meter(_terminal_line if progress is True else progress or None)
+    run = _run_traced if solver.traceable else _run_host
+    state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)
+    outcome = solver.postprocess(problem, state)
+    value, states, costates, gradient = eqx.filter_jit(backpropagate)(problem, outcome.weights)
+    stationarity = problem.control_set.stationarity(outcome.weights, gradient)
+    solution = Solution(
+        weights=outcome.weights,
+        trajectory=states,
+        costate=costates,
+        objective=value,
+        result=result,
+        stats={
+            "num_steps": steps,
+            "num_evals": int(solver.info(state).num_evals),
+            "objective": float(value),
+            "stationarity": float(stationarity),
+            "compile_seconds": compile_seconds,
+            "solve_seconds": meter.seconds,
+            **({} if outcome.message is None else {"message": outcome.message}),
+        },
+        history=meter.history(),
+        problem=problem,
+        solver=solver.name,
+        multipliers=outcome.multipliers,
+    )
+    if throw and not bool(result == RESULTS.successful):
+        raise RuntimeError(f"{solver.name}: {RESULTS[result]}\n{solution}")
+    return solution
+
+
+def _start(problem: ControlProblem, init: Any, key: Any) -> Weights:
+    if isinstance(init, Solution):
+        init = init.weights
+    if init is None:
+        if key is None:
+            raise ValueError(
+                "solve: a start is needed. Pass `init=` weights, or `key=jax.random.key(seed)`."
+            )
+        return problem.init(key)
+    shape = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    init = jax.tree.map(jnp.asarray, init)
+    if jax.tree.structure(init) != jax.tree.structure(shape):
+        raise ValueError(
+            f"solve: `init` must be structured like the problem's weights; expected "
+            f"{jax.tree.structure(shape)}, found {jax.tree.structure(init)}."
+        )
+    for want, have in zip(jax.tree.leaves(shape), jax.tree.leaves(init), strict=True):
+        if want.shape != have.shape:
+            raise ValueError(
+                f"solve: a leaf of `init` has shape {have.shape}; expected {want.shape}."
+            )
+    return jax.tree.map(lambda a, s: a.astype(s.dtype), init, shape)
+
+
+class _Meter:
+    """The clock, the history and the progress line."""
+
+    def __init__(self, show: Progress | None):
+        self.show = show
+        self.seconds = 0.0
+        self.rows: list[tuple[float, float, float]] = []
+        self.steps = 0
+
+    def add(self, seconds: float, objective: Any, stationarity: Any) -> None:
+        """Record the steps of one chunk, spread evenly over its time."""
+        count = len(objective)
+        for i, (j, s) in enumerate(zip(objective, stationarity, strict=True)):
+            self.rows.append((self.seconds + seconds * (i + 1) / count, float(j), float(s)))
+        self.seconds += seconds
+        self.steps += count
+        if self.show is not None and count:
+            self.show(self.steps, self.rows[-1][1], self.rows[-1][2], self.seconds)
+
+    def start(self, objective: float, stationarity: float) -> None:
+        self.rows.append((self.seconds, objective, stationarity))
+
+    def history(self) -> History:
+        columns = np.asarray(self.rows, float).reshape(-1, 3).T
+        return History(seconds=columns[0], objective=columns[1], stationarity=columns[2])
+
+
+def _terminal_line(step: int, objective: float, stationarity: float, seconds: float) -> None:
+    print(
+        f"\r{step:7d} steps  J = {objective:.10g}  |dH/dtheta| = {stationarity:.2e}  {seconds:.1f} s",
+        end="",
+        flush=True,
+    )
+
+
+def _run_traced(problem, solver, weights, key, max_steps, meter):
+    clock = time.perf_counter()
+    state = jax.block_until_ready(_init(solver, problem, weights, key))
+    # A chunk of no steps compiles the loop, and its cost is the compilation's.
+    jax.block_until_ready(_advance(solver, problem, state, jnp.asarray(0)))
+    compile_seconds = time.perf_counter() - clock
+    info = solver.info(state)
+    meter.start(float(info.objective), float(info.stationarity))
+    chunk = 1
+    while True:
+        limit = min(chunk, max_steps - meter.steps)
+        clock = time.perf_counter()
+        state, count, done, result, rows = jax.block_until_ready(
+            _advance(solver, problem, state, jnp.asarray(limit))
+        )
+        seconds, count = time.perf_counter() - clock, int(count)
+        meter.add(seconds, rows[0][:count], rows[1][:count])
+        if bool(done):
+            return state, meter.steps, result, compile_seconds
+        if meter.steps >= max_steps:
+            return state, meter.steps, RESULTS.max_steps_reached, compile_seconds
+        grow = 2 if seconds < CHUNK_SECONDS / 2 else (0.5 if seconds > 2 * CHUNK_SECONDS else 1)
+        chunk = int(min(max(chunk * grow, 1), ROWS))
+
+
+@eqx.filter_jit
+def _init(solver: AbstractMethod, problem: ControlProblem, weights: Weights, key: Any) -> Any:
+    return solver.init(problem, weights, key)
+
+
+@eqx.filter_jit
+def _advance(solver: AbstractMethod, problem: ControlProblem, state: Any, limit: Int[Array, ""]):
+    """At most `limit` steps; stops early when the method does or when a value is not finite."""
+    dynamic, static = eqx.partition(state, eqx.is_array)
+
+    def verdict(state: Any) -> tuple[Any, RESULTS]:
+        info = solver.info(state)
+        done, result = solver.terminate(problem, state)
+        finite = jnp.isfinite(info.objective) & jnp.isfinite(info.stationarity)
+        return done | ~finite, RESULTS.where(finite, result, RESULTS.nonfinite)
+
+    def proceed(carry: Any) -> Any:
+        count, _, done, _, _ = carry
+        return (count < limit) & ~done
+
+    def body(carry: Any) -> Any:
+        count, dynamic, _, _, (objectives, stationarities) = carry
+        new = solver.step(problem, eqx.combine(dynamic, static))
+        done, result = verdict(new)
+        info = solver.info(new)
+        rows = (
+            objectives.at[count].set(info.objective),
+            stationarities.at[count].set(info.stationarity),
+        )
+        failed = done & (result == RESULTS.nonfinite)
+        kept = jax.tree.map(
+            lambda a, b: jnp.where(failed, b, a), eqx.filter(new, eqx.is_array), dynamic
+        )
+        return count + 1, kept, done, result, rows
+
+    done, result = verdict(state)
+    empty = jnp.zeros(ROWS, problem.dtype)
+    count, dynamic, done, result, rows = jax.lax.while_loop(
+        proceed, body, (jnp.asarray(0), dynamic, done, result, (empty, empty))
+    )
+    return eqx.combine(dynamic, static), count, done, result, rows
+
+
+def _run_host(problem, solver: AbstractHostMethod, weights, key, max_steps, meter):
+    clock = time.perf_counter()
+
+    def report(step: int, objective: float, stationarity: float) -> None:
+        now = time.perf_counter() - began
+        meter.rows.append((now, objective, stationarity))
+        meter.steps = step
+        if meter.show is not None:
+            meter.show(step, objective, stationarity, now)
+
+    solver = solver.with_report(report)
+    state = solver.init(problem, weights, key)
+    compile_seconds = time.perf_counter() - clock
+    info = solver.info(state)
+    meter.start(float(info.objective), float(info.stationarity))
+    began = time.perf_counter()
+    done, result = solver.terminate(problem, state)
+    while not bool(done) and meter.steps < max_steps:
+        before = meter.steps
+        state = solver.step(problem, state)
+        meter.steps = max(meter.steps, before + 1)
+        done, result = solver.terminate(problem, state)
+    meter.seconds = time.perf_counter() - began
+    if not bool(done):
+        result = RESULTS.max_steps_reached
+    return state, meter.steps, result, compile_seconds

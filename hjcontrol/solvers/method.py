@@ -1,0 +1,87 @@
+"""What a solving method must supply; the loop itself is the driver's.
+
+    state = init(problem, weights)      state = step(problem, state)      ... until terminate
+    weights = postprocess(problem, state)
+
+`state` is what the next step needs; `Info` is what a person reads. Methods are immutable, know
+nothing of each other, and never loop over steps themselves.
+"""
+
+import abc
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import equinox as eqx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.control import ControlProblem, Trajectory
+from hjcontrol.networks import Weights
+
+
+class Info(eqx.Module):
+    """Where a method stands: `J`, the stationarity `max |dH/dtheta|`, gradient evaluations so far."""
+
+    objective: Float[Array, ""]
+    stationarity: Float[Array, ""]
+    num_evals: Int[Array, ""]
+
+
+class Outcome(eqx.Module):
+    """What a method hands back: weights, and for transcriptions the multipliers and a message."""
+
+    weights: Weights
+    multipliers: Trajectory | None = None
+    message: str | None = eqx.field(static=True, default=None)
+
+
+Report = Callable[[int, float, float], None]  # step, objective, stationarity
+
+
+class AbstractMethod(eqx.Module):
+    """A solving method. `traceable`: the driver runs its steps inside one jitted program."""
+
+    traceable: ClassVar[bool] = True
+    default_max_steps: ClassVar[int] = 1000
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """How tables and reports call the method."""
+
+    @abc.abstractmethod
+    def check(self, problem: ControlProblem) -> None:
+        """Raise `ValueError` if the method cannot treat the problem."""
+
+    @abc.abstractmethod
+    def init(self, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None) -> Any:
+        """State at the start."""
+
+    @abc.abstractmethod
+    def step(self, problem: ControlProblem, state: Any) -> Any:
+        """State after one more step."""
+
+    @abc.abstractmethod
+    def info(self, state: Any) -> Info:
+        """What a person reads of a state."""
+
+    @abc.abstractmethod
+    def terminate(self, problem: ControlProblem, state: Any) -> tuple[Bool[Array, ""], RESULTS]:
+        """Whether to stop, and with which result."""
+
+    @abc.abstractmethod
+    def postprocess(self, problem: ControlProblem, state: Any) -> Outcome:
+        """The weights of a state."""
+
+
+class AbstractHostMethod(AbstractMethod):
+    """A method whose steps run outside JAX. One `step` is one call of the third-party solver.
+
+    `with_report` gives the method a callable for the inner iterations of that solver.
+    """
+
+    traceable: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def with_report(self, report: Report) -> "AbstractHostMethod":
+        """The same method, reporting each inner iteration."""
