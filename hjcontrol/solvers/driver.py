@@ -228,7 +228,7 @@ def _run_host(problem, solver: AbstractHostMethod, weights, key, max_steps, mete
         if meter.show is not None:
             meter.show(step, objective, stationarity, now)
 
-    solver = solver.with_report(report)
+    solver = solver.hosted(report, max_steps)
     state = solver.init(problem, weights, key)
     compile_seconds = time.perf_counter() - clock
     info = solver.info(state)

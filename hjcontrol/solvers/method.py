@@ -75,13 +75,12 @@ class AbstractMethod(eqx.Module):
 
 
 class AbstractHostMethod(AbstractMethod):
-    """A method whose steps run outside JAX. One `step` is one call of the third-party solver.
-
-    `with_report` gives the method a callable for the inner iterations of that solver.
+    """A method whose steps run outside JAX. One `step` is one call of the third-party solver, whose
+    inner iterations count as the solve's steps.
     """
 
     traceable: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def with_report(self, report: Report) -> "AbstractHostMethod":
-        """The same method, reporting each inner iteration."""
+    def hosted(self, report: Report, max_steps: int) -> "AbstractHostMethod":
+        """The same method, reporting each inner iteration and making at most `max_steps` of them."""
