@@ -9,7 +9,12 @@ from hjcontrol.control.costs import (
     least_squares,
     softmax_cross_entropy,
 )
-from hjcontrol.control.derivatives import backpropagate, curvature, value_and_gradient
+from hjcontrol.control.derivatives import (
+    backpropagate,
+    curvature,
+    gauss_newton_curvature,
+    value_and_gradient,
+)
 from hjcontrol.control.hamiltonian import (
     costate,
     hamiltonian,
@@ -36,6 +41,7 @@ __all__ = [
     "backpropagate",
     "costate",
     "curvature",
+    "gauss_newton_curvature",
     "hamiltonian",
     "inner",
     "least_squares",

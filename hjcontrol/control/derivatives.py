@@ -50,3 +50,33 @@ def curvature(problem: ControlProblem, weights: Weights) -> Callable[[Weights], 
     """The map `v -> H v` at `weights`, the sweep along the states and costates done once."""
     _, product = jax.linearize(jax.grad(problem.objective), weights)
     return product
+
+
+def gauss_newton_curvature(
+    problem: ControlProblem, weights: Weights
+) -> Callable[[Weights], Weights]:
+    """The map `v -> G v`: states linearised in the weights, the costs' own curvature kept.
+
+    `G = L^T C_xx L + L^T C_xt + C_tx L + C_tt`, where `L v` moves the states and `C` is the cost as a
+    function of states and weights. Positive semidefinite when the costs are convex.
+    """
+    costs = jax.vmap(
+        lambda states, y, w: problem.cost_along(w, states, y), in_axes=(0, 0, None)
+    )
+
+    def cost(states, w):
+        return jnp.mean(costs(states, problem.targets, w)) + problem.total_weight_cost(w)
+
+    def states_of(w):
+        trajectory = problem.rollout(w)
+        return trajectory.runs, trajectory.final
+
+    states, forward = jax.linearize(states_of, weights)
+    backward = jax.linear_transpose(forward, weights)
+    _, hessian = jax.linearize(jax.grad(cost, argnums=(0, 1)), states, weights)
+
+    def product(v: Weights) -> Weights:
+        in_states, in_weights = hessian(forward(v), v)
+        return jax.tree.map(jnp.add, backward(in_states)[0], in_weights)
+
+    return product

@@ -132,6 +132,16 @@ class ControlProblem(eqx.Module):
         x = x if shifts is None else jax.tree.map(jnp.add, x, shifts[1])
         return cost + self.terminal_cost(x, y), (tuple(collected), x)
 
+    def cost_along(
+        self, weights: Weights, states: tuple[tuple[PyTree, ...], PyTree], y: PyTree[Array]
+    ) -> Float[Array, ""]:
+        """Cost of one sample along given states, which need not satisfy the dynamics."""
+        cost = self.terminal_cost(states[1], y)
+        for theta, xs in zip(weights, states[0], strict=True):
+            stages = jax.vmap(lambda x, th: jnp.asarray(self.state_cost(x, th), self.dtype))
+            cost = cost + jnp.sum(stages(xs, theta))
+        return cost
+
     def objective(self, weights: Weights) -> Float[Array, ""]:
         """`J(theta)`."""
         cost = lambda x, y: self.sample_cost(weights, x, y)[0]

@@ -28,11 +28,12 @@ class Trajectory(eqx.Module):
             k += depth + 1
         if k == depth:
             return self.final
+        place = k
         for run in self.runs:
             length = jax.tree.leaves(run)[0].shape[1]
-            if 0 <= k < length:
-                return jax.tree.map(lambda a, k=k: a[:, k], run)
-            k -= length
+            if 0 <= place < length:
+                return jax.tree.map(lambda a, place=place: a[:, place], run)
+            place -= length
         raise IndexError(f"a trajectory of {depth + 1} states has no state {k}")
 
     def __iter__(self) -> Iterator[PyTree[Array]]:

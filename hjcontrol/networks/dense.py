@@ -48,7 +48,15 @@ class Dense(AbstractStage):
     def step(
         self, x: Float[Array, " in"], theta: AffineWeights
     ) -> Float[Array, " out"]:
-        return self.activation(theta.W @ x + theta.b)
+        return self.after(x, theta.W @ x + theta.b)
+
+    @property
+    def affine(self) -> bool:
+        return True
+
+    def after(self, x: Float[Array, " in"], a: Float[Array, " out"]) -> Float[Array, " out"]:
+        del x
+        return self.activation(a)
 
     def init(self, key: Key[Array, ""]) -> AffineWeights:
         W = jax.random.normal(key, (self.out_size, self.in_size)) / np.sqrt(self.in_size)

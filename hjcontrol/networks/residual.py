@@ -21,8 +21,17 @@ class Residual(AbstractStage):
     h: Float[Array, ""] = eqx.field(converter=jnp.asarray)
 
     def step(self, x, theta):
-        velocity = self.drift.step(x, theta)
+        return self._euler(x, self.drift.step(x, theta))
+
+    def _euler(self, x, velocity):
         return jax.tree.map(lambda a, v: a + self.h.astype(a.dtype) * v, x, velocity)
+
+    @property
+    def affine(self) -> bool:
+        return self.drift.affine
+
+    def after(self, x, a):
+        return self._euler(x, self.drift.after(x, a))
 
     def init(self, key):
         return self.drift.init(key)

@@ -40,6 +40,19 @@ class AbstractStage(eqx.Module):
     def init(self, key: Key[Array, ""]) -> PyTree[Array]:
         """Weights to start from."""
 
+    @property
+    def affine(self) -> bool:
+        """Whether the weights are an `AffineWeights` entering only through `a = W x + b`.
+
+        Such a stage gives `after(x, a)`, with `step(x, theta) = after(x, W x + b)`; solvers then know
+        the curvature in the weights from that in `a`.
+        """
+        return False
+
+    def after(self, x: PyTree[Array], a: Array) -> PyTree[Array]:
+        """Next state from the state and the affine part `a = W x + b`; see `affine`."""
+        raise NotImplementedError(f"{type(self).__name__} is not declared affine.")
+
     def symmetry(self) -> Symmetry | None:
         """Relabellings of hidden units that leave the network unchanged; `None` if not known."""
         return None
@@ -77,7 +90,7 @@ class FunctionStage(AbstractStage):
     initial: PyTree[Array]
     weighted: bool = eqx.field(static=True)
 
-    def __init__(self, function: Callable, initial: PyTree[Array] | None = None):
+    def __init__(self, function: Callable, initial: PyTree | None = None):
         self.function = function
         self.weighted = initial is not None
         self.initial = () if initial is None else jax.tree.map(jax.numpy.asarray, initial)

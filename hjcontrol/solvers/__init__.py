@@ -1,0 +1,27 @@
+"""Algorithms, siblings blind to each other, all driven by one loop."""
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "solve": "driver",
+    "by_name": "names",
+    "NAMES": "names",
+    "AbstractMethod": "method",
+    "Gradient": "gradient",
+    "Newton": "newton",
+    "Direct": "direct",
+    "as_nlp": "direct",
+}
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:  # lazily: each method brings its own third party
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"hjcontrol.solvers.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'hjcontrol.solvers' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,220 @@
+r"""Curvature of J in one stage's weights, the others fixed: the blocks of a preconditioner.
+
+    P_K = d2 Phi / n          P_k = d2/dx2 [ l/n + p.F + 1/2 |F - F_k|^2_{P_{k+1}} ]   per sample
+    B_k = d2 r + sum_i d2/dtheta2 [ p^i.F + 1/2 |F - F_k|^2_{P_{k+1}^i} ]              per stage
+
+P   Hessian of one sample's cost-to-go, weights fixed     B   exact diagonal block of d2J/dtheta2
+
+Where the weights enter through `a = W x + b`, the sum is a contraction of the Hessian in `a` with the
+features `(x, 1)`: one matrix product instead of a Hessian in the weights. A block larger than
+`LARGEST` becomes its Kronecker factors (affine stages) or its mean diagonal, and P is formed on at
+most `ENTRIES / d^2` samples: only the preconditioner is approximate, never the curvature itself.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from hjcontrol.control import ControlProblem, Trajectory
+from hjcontrol.networks import AbstractStage, AffineWeights, Weights
+
+LARGEST = 1536  # weights in a dense block
+ENTRIES = 8_000_000  # numbers in all samples' P, or in all samples' products of features
+
+Vector = Float[Array, " m"]
+
+
+def preconditioner(
+    problem: ControlProblem, weights: Weights, states: Trajectory, costates: Trajectory
+) -> Callable[[Weights], Weights]:
+    """The map `v -> B^{-1} v`, block by block, from the states and costates at `weights`."""
+    n = problem.num_samples
+    count = max(1, min(n, ENTRIES // _largest_square(problem, weights, states)))
+    some = jax.tree.map(lambda a: a[:count], (states, costates, problem.targets))
+    states, costates, targets = some
+    scale = n / count
+
+    def terminal(x: Any, y: Any) -> Float[Array, ""]:
+        return problem.terminal_cost(x, y) / n
+
+    P = jax.vmap(lambda x, y: _state_hessian(lambda u: terminal(u, y), x))(states.final, targets)
+    p_next = costates.final
+    solves = []
+    chain = list(zip(problem.chain.runs, weights, states.runs, costates.runs, strict=True))
+    first = problem.chain.runs[0]
+    for run, theta, xs, ps in reversed(chain):
+        depth_first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (xs, ps))
+
+        def body(carry: Any, stage: AbstractStage, slices: Any) -> tuple[Any, Any]:
+            P, p_next = carry
+            theta, (x, p) = slices
+            block = _block(problem, stage, theta, x, p_next, P, scale)
+            before = jax.vmap(lambda x, q, Q: _pulled_back(problem, stage, theta, x, q, Q))
+            P = P if run is first and run.length == 1 else before(x, p_next, P)  # inputs are given
+            return (P, p), block
+
+        (P, p_next), blocks = run.scan(body, (P, p_next), (theta, depth_first), reverse=True)
+        solves.append(jax.vmap(_factor)(blocks))
+    factors = tuple(reversed(solves))
+
+    def apply(v: Weights) -> Weights:
+        return tuple(
+            jax.vmap(_solve)(f, part) for f, part in zip(factors, v, strict=True)
+        )
+
+    return apply
+
+
+def _largest_square(problem: ControlProblem, weights: Weights, states: Trajectory) -> int:
+    """Numbers a sample costs: its largest P (the inputs have none), or its products of features."""
+    n = problem.num_samples
+    inner = [states[k] for k in range(1, len(states))]
+    sizes = [sum(a.size // n for a in jax.tree.leaves(s)) for s in inner]
+    for run, theta in zip(problem.chain.runs, weights, strict=True):
+        if run.stage.affine and theta.W[0].size + theta.b[0].size <= LARGEST:
+            sizes.append(theta.W.shape[-1] + 1)
+    return max(sizes) ** 2
+
+
+def _state_hessian(f: Callable[[Any], Float[Array, ""]], x: Any) -> Float[Array, "d d"]:
+    flat, unravel = ravel_pytree(x)
+    return jax.hessian(lambda u: f(unravel(u)))(flat)
+
+
+def _quadratic(step: Callable[[Any], Any], at: Any, p_next: Any, P: Any) -> Callable:
+    """`u -> p.F(u) + 1/2 |F(u) - F(at)|^2_P`: its Hessian at `at` is that of the cost-to-go."""
+    start = jax.lax.stop_gradient(ravel_pytree(step(at))[0])
+    p = ravel_pytree(p_next)[0]
+
+    def f(u: Any) -> Float[Array, ""]:
+        move = ravel_pytree(step(u))[0] - start
+        return p @ (move + start) + 0.5 * move @ (P @ move)
+
+    return f
+
+
+def _pulled_back(problem, stage, theta, x, p_next, P) -> Float[Array, "d d"]:
+    f = _quadratic(lambda u: stage.step(u, theta), x, p_next, P)
+    n = problem.num_samples
+    return _state_hessian(lambda u: f(u) + problem.state_cost(u, theta) / n, x)
+
+
+class _Dense(eqx.Module):
+    matrix: Float[Array, "m m"]
+
+
+class _Kronecker(eqx.Module):
+    left: Float[Array, "out out"]
+    right: Float[Array, "feature feature"]
+    ridge: Float[Array, ""]
+
+
+class _Scalar(eqx.Module):
+    value: Float[Array, ""]
+
+
+def _block(problem, stage, theta, x, p_next, P, scale) -> Any:
+    """Curvature of J in one stage's weights; `x`, `p_next`, `P` carry the samples in front."""
+    size = sum(a.size for a in jax.tree.leaves(theta))
+    if size == 0:
+        return _Scalar(jnp.ones((), problem.dtype))
+    flat, unravel = ravel_pytree(theta)
+    cost = lambda t: jnp.asarray(problem.weight_cost(unravel(t)), flat.dtype)
+    if stage.affine:
+        return _affine_block(problem, stage, theta, x, p_next, P, scale, cost)
+
+    def local(t: Vector) -> Float[Array, ""]:
+        def one(x, q, Q):
+            f = _quadratic(lambda th: stage.step(x, th), theta, q, Q)
+            return f(unravel(t))
+
+        return scale * jnp.sum(jax.vmap(one)(x, p_next, P)) + cost(t)
+
+    product = lambda v: jax.jvp(jax.grad(local), (flat,), (v,))[1]
+    if size <= LARGEST:
+        return _Dense(jax.lax.map(product, jnp.eye(size, dtype=flat.dtype), batch_size=32))
+    signs = jax.random.rademacher(jax.random.key(0), (4, size), flat.dtype)
+    return _Scalar(jnp.mean(jnp.abs(jax.lax.map(lambda v: v @ product(v), signs))) / size)
+
+
+def _affine_block(problem, stage, theta: AffineWeights, x, p_next, P, scale, cost) -> Any:
+    def one(x, q, Q):
+        a = theta.W @ x + theta.b
+        return _state_hessian(_quadratic(lambda u: stage.after(x, u), a, q, Q), a)
+
+    M = jax.vmap(one)(x, p_next, P)  # (samples, out, out)
+    features = jnp.concatenate([x, jnp.ones((x.shape[0], 1), x.dtype)], axis=1)
+    out, wide = M.shape[1], features.shape[1]
+    zero = jnp.zeros(theta.W.size + theta.b.size, x.dtype)
+    flat, _ = ravel_pytree(theta)
+    ridge = jnp.mean(jax.jvp(jax.grad(cost), (flat,), (jnp.ones_like(zero),))[1])
+    if out * wide <= LARGEST:
+        outer = features[:, :, None] * features[:, None, :]
+        block = jnp.einsum("nab,nij->aibj", M, outer) * scale
+        block = block.reshape(out * wide, out * wide)
+        return _Dense(block + ridge * jnp.eye(out * wide, dtype=x.dtype))
+    left = scale * jnp.sum(M, axis=0)
+    right = features.T @ features / x.shape[0]
+    return _Kronecker(left, right, ridge)
+
+
+class _Cholesky(eqx.Module):
+    inverse: Float[Array, "m m"]
+
+
+class _Eigen(eqx.Module):
+    left: Float[Array, "out out"]
+    right: Float[Array, "feature feature"]
+    values: Float[Array, "out feature"]
+
+
+def _factor(block: Any) -> Any:
+    """A positive definite stand-in for the block, ready to be applied."""
+    if isinstance(block, _Scalar):
+        return block
+    if isinstance(block, _Kronecker):
+        lam, U = jnp.linalg.eigh(block.left)
+        mu, V = jnp.linalg.eigh(block.right)
+        values = jnp.abs(lam)[:, None] * jnp.abs(mu)[None, :]
+        floor = 1e-6 * jnp.max(values)
+        return _Eigen(U, V, jnp.maximum(values + jnp.abs(block.ridge), floor))
+    B = 0.5 * (block.matrix + block.matrix.T)
+    eye = jnp.eye(B.shape[0], dtype=B.dtype)
+    size = jnp.mean(jnp.abs(jnp.diag(B)))
+
+    # Indefinite away from a minimum: shift by the least tried amount that makes it factor.
+    def failed(carry: Any) -> Any:
+        shift, L = carry
+        return jnp.any(jnp.isnan(L)) & (shift < 1e6 * size)
+
+    def shifted(carry: Any) -> Any:
+        shift = jnp.maximum(10 * carry[0], 1e-3 * size)
+        return shift, jnp.linalg.cholesky(B + shift * eye, symmetrize_input=False)
+
+    _, L = jax.lax.while_loop(
+        failed, shifted, (jnp.zeros((), B.dtype), jnp.linalg.cholesky(B, symmetrize_input=False))
+    )
+    # Applied a hundred times for one factorisation: a product is faster than two substitutions.
+    half = jax.scipy.linalg.solve_triangular(L, eye, lower=True)
+    return _Cholesky(half.T @ half)
+
+
+def _solve(factor: Any, v: Any) -> Any:
+    """`B^{-1} v` for one stage's weights `v`."""
+    if isinstance(factor, _Scalar):
+        return jax.tree.map(lambda a: a / factor.value, v)
+    if isinstance(v, AffineWeights):
+        both = jnp.concatenate([v.W, v.b[:, None]], axis=1)
+        if isinstance(factor, _Eigen):
+            spun = factor.left.T @ both @ factor.right / factor.values
+            both = factor.left @ spun @ factor.right.T
+        else:
+            both = (factor.inverse @ both.reshape(-1)).reshape(both.shape)
+        return AffineWeights(both[:, :-1], both[:, -1])
+    flat, unravel = ravel_pytree(v)
+    return unravel(factor.inverse @ flat)

@@ -1,0 +1,155 @@
+r"""Gradient descent in weight space, by any optax transformation.
+
+    theta <- project(theta + update(dJ/dtheta))          dJ/dtheta_k = dH_k/dtheta
+
+Full batch, or minibatches drawn without replacement, a fresh permutation each epoch. With
+minibatches the step's own gradient is an estimate, so the method never claims convergence by it:
+it runs to its step limit, and the returned `stationarity` is the full problem's.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.control import ControlProblem, Free, value_and_gradient
+from hjcontrol.networks import Weights
+from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
+
+
+class GradientState(eqx.Module):
+    """Weights, the optimiser's own state, the last value and gradient, and the epoch's order."""
+
+    weights: Weights
+    optimiser: Any
+    objective: Float[Array, ""]
+    gradient: Weights
+    num_steps: Int[Array, ""]
+    num_evals: Int[Array, ""]
+    key: Key[Array, ""] | None
+    order: Int[Array, " samples"] | None
+
+
+class Gradient(AbstractMethod):
+    """Gradient descent with an optax transformation, line searches included (`optax.lbfgs()`).
+
+    - `optimiser`: any `optax.GradientTransformation`.
+    - `tol`: stop once `max |dH/dtheta| <= tol` (full batch only).
+    - `batch_size`: samples a step; all of them without it. Needs `key=` in `solve`.
+    """
+
+    optimiser: optax.GradientTransformation = eqx.field(static=True)
+    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
+    batch_size: int | None = eqx.field(static=True, default=None)
+    label: str = eqx.field(static=True, default="gradient")
+
+    default_max_steps = 5000
+
+    @property
+    def name(self) -> str:
+        return self.label
+
+    def check(self, problem: ControlProblem) -> None:
+        size = self.batch_size
+        if size is not None and not 1 <= size <= problem.num_samples:
+            raise ValueError(
+                f"Gradient: `batch_size` must lie in 1 .. {problem.num_samples} (the samples of the "
+                f"problem); found {size}."
+            )
+        if not isinstance(problem.control_set, Free) and self._searches(problem):
+            raise ValueError(
+                "Gradient: a line search measures descent along unprojected steps, so it cannot be "
+                f"combined with a control set; found {type(problem.control_set).__name__}. Use a "
+                "transformation without line search, such as `optax.adam(1e-3)`."
+            )
+
+    def _searches(self, problem: ControlProblem) -> bool:
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        state = jax.eval_shape(lambda k: self.optimiser.init(problem.init(k)), key)
+        names = {
+            type(leaf).__name__
+            for leaf in jax.tree.leaves(state, is_leaf=lambda s: "LinesearchState" in type(s).__name__)
+        }
+        return any("LinesearchState" in name for name in names)
+
+    def init(self, problem: ControlProblem, weights: Weights, key: Any) -> GradientState:
+        value, gradient = value_and_gradient(problem, weights)
+        order = None
+        if self.batch_size is not None:
+            if key is None:
+                raise ValueError("Gradient: minibatches need `key=jax.random.key(seed)` in `solve`.")
+            order = jnp.arange(problem.num_samples)
+        return GradientState(
+            weights,
+            self.optimiser.init(weights),
+            value,
+            gradient,
+            jnp.asarray(0),
+            jnp.asarray(1),
+            key if self.batch_size is not None else None,
+            order,
+        )
+
+    def step(self, problem: ControlProblem, state: GradientState) -> GradientState:
+        batch, key, order = self._batch(problem, state)
+        value, gradient = state.objective, state.gradient
+        if self.batch_size is not None:  # what was kept belongs to the previous batch
+            value, gradient = value_and_gradient(batch, state.weights)
+        change, optimiser = optax.with_extra_args_support(self.optimiser).update(
+            gradient,
+            state.optimiser,
+            state.weights,
+            value=value,
+            grad=gradient,
+            value_fn=batch.objective,
+        )
+        weights = problem.control_set.project(optax.apply_updates(state.weights, change))
+        if self.batch_size is None:  # a line search has them already
+            evaluate = optax.value_and_grad_from_state(batch.objective)
+            value, gradient = evaluate(weights, state=optimiser)
+        tries = _linesearch_steps(optimiser)
+        return GradientState(
+            weights,
+            optimiser,
+            value,
+            gradient,
+            state.num_steps + 1,
+            state.num_evals + jnp.maximum(tries, 1),
+            key,
+            order,
+        )
+
+    def _batch(self, problem: ControlProblem, state: GradientState) -> tuple[ControlProblem, Any, Any]:
+        size = self.batch_size
+        if size is None:
+            return problem, state.key, state.order
+        per_epoch = problem.num_samples // size
+        place = state.num_steps % per_epoch
+        key, draw = jax.random.split(state.key)
+        order = jax.lax.cond(
+            place == 0, lambda o: jax.random.permutation(draw, o), lambda o: o, state.order
+        )
+        return problem.take(jax.lax.dynamic_slice(order, (place * size,), (size,))), key, order
+
+    def info(self, state: GradientState) -> Info:
+        size = Free().stationarity(state.weights, state.gradient)
+        return Info(state.objective, size, state.num_evals)
+
+    def terminate(
+        self, problem: ControlProblem, state: GradientState
+    ) -> tuple[Bool[Array, ""], RESULTS]:
+        size = problem.control_set.stationarity(state.weights, state.gradient)
+        return (size <= self.tol) & (self.batch_size is None), RESULTS.successful
+
+    def postprocess(self, problem: ControlProblem, state: GradientState) -> Outcome:
+        return Outcome(state.weights)
+
+
+def _linesearch_steps(optimiser: Any) -> Int[Array, ""]:
+    """Evaluations of a line search in the last step, of whatever transformation holds one."""
+    found = optax.tree_utils.tree_get_all_with_path(optimiser, "num_linesearch_steps")
+    return sum((jnp.asarray(steps) for _, steps in found), jnp.asarray(0))

@@ -1,0 +1,266 @@
+r"""Newton-Krylov in a trust region, on the condensed problem.
+
+    minimise over s   g.s + 1/2 s.H s    subject to  |s|_B <= radius        theta <- theta + s
+
+g   dJ/dtheta, one reverse pass: states and costates are eliminated sample by sample
+H   exact: the second-order costate sweep; or Gauss-Newton: H of the costs along linearised states
+B   per-stage curvature blocks (see `blocks`), the preconditioner and the metric of the region
+
+The subproblem is solved by conjugate gradients (Steihaug). A direction of negative curvature is
+followed to the boundary of the region, not avoided. The residual asked of it shrinks with the
+gradient, so the last steps converge faster than linearly, down to roundoff.
+
+Far from a minimum, where the region and not the curvature decides a step, L-BFGS goes as far for a
+fraction of the price: such cheap steps come first, until the gradient has fallen by `switch`. A
+Newton step that then still ends at the boundary is taken, and cheap steps resume, to a quarter of
+that threshold.
+"""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.control import (
+    ControlProblem,
+    Free,
+    backpropagate,
+    curvature,
+    gauss_newton_curvature,
+    inner,
+    value_and_gradient,
+)
+from hjcontrol.networks import Weights
+from hjcontrol.solvers.blocks import preconditioner
+from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
+
+Linear = Callable[[Weights], Weights]
+
+
+class NewtonState(eqx.Module):
+    """A point with its first derivatives, and what the two kinds of step carry along."""
+
+    weights: Weights
+    objective: Float[Array, ""]
+    gradient: Weights
+    lbfgs: Any
+    radius: Float[Array, ""]
+    threshold: Float[Array, ""]  # largest gradient at which a Newton step is tried
+    failures: Int[Array, ""]
+    num_evals: Int[Array, ""]
+
+
+class Newton(AbstractMethod):
+    """Trust-region Newton-Krylov with a cheap start.
+
+    - `tol`: stop once `max |dH/dtheta| <= tol`; 1e-12 can be reached in float64.
+    - `curvature`: `"exact"` or `"gauss_newton"`.
+    - `switch`: cheap steps until the gradient is this fraction of the first one; 1 for none.
+    - `max_krylov`: most Hessian-vector products a step.
+    """
+
+    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-10)
+    curvature: Literal["exact", "gauss_newton"] = eqx.field(static=True, default="exact")
+    switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=3e-6)
+    max_krylov: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=1000)
+
+    default_max_steps = 5000
+
+    def __check_init__(self):
+        if self.curvature not in ("exact", "gauss_newton"):
+            raise ValueError(
+                f"Newton: `curvature` must be 'exact' or 'gauss_newton'; found {self.curvature!r}."
+            )
+
+    @property
+    def name(self) -> str:
+        return "newton" if self.curvature == "exact" else "gauss-newton"
+
+    def check(self, problem: ControlProblem) -> None:
+        if not isinstance(problem.control_set, Free):
+            raise ValueError(
+                "Newton: the weights must be free; found a control set "
+                f"{type(problem.control_set).__name__}. Use `Gradient` or `Direct`."
+            )
+
+    def init(self, problem: ControlProblem, weights: Weights, key: Any) -> NewtonState:
+        value, gradient = value_and_gradient(problem, weights)
+        return NewtonState(
+            weights,
+            value,
+            gradient,
+            _CHEAP.init(weights),
+            jnp.asarray(-1.0, value.dtype),  # set by the first metric
+            (self.switch * _largest(gradient)).astype(value.dtype),
+            jnp.asarray(0),
+            jnp.asarray(1),
+        )
+
+    def step(self, problem: ControlProblem, state: NewtonState) -> NewtonState:
+        return jax.lax.cond(
+            _largest(state.gradient) > state.threshold,
+            lambda s: _cheap_step(problem, s),
+            lambda s: self._newton_step(problem, s),
+            state,
+        )
+
+    def _newton_step(self, problem: ControlProblem, state: NewtonState) -> NewtonState:
+        value, states, costates, gradient = backpropagate(problem, state.weights)
+        solve = preconditioner(problem, state.weights, states, costates)
+        product = (curvature if self.curvature == "exact" else gauss_newton_curvature)(
+            problem, state.weights
+        )
+        size = _largest(gradient)
+        # The block step underestimates the whole one along directions that couple stages.
+        first = FIRST_RADIUS * jnp.sqrt(inner(gradient, solve(gradient)))
+        radius = jnp.where(state.radius < 0, first, state.radius)
+        forcing = jnp.minimum(0.1, jnp.sqrt(size))
+        path = _steihaug(product, solve, gradient, radius, forcing * size, self.max_krylov)
+        weights = jax.tree.map(jnp.add, state.weights, path.step)
+        new_value, new_gradient = value_and_gradient(problem, weights)
+        # Near a stationary point J changes by less than its own roundoff: what is left of the ratio
+        # is noise, so both sides get the same floor (Conn, Gould & Toint, section 17.4.2).
+        floor = 10 * jnp.finfo(value.dtype).eps * jnp.maximum(jnp.abs(value), 1e-300)
+        ratio = (value - new_value + floor) / (path.decrease + floor)
+        accept = (ratio > 1e-4) & jnp.isfinite(new_value)
+        radius = jnp.where(
+            ~(ratio > 0.25),
+            0.25 * jnp.minimum(radius, path.length),
+            jnp.where((ratio > 0.75) & path.boundary, 2.5 * radius, radius),
+        )
+        # At the floor of J, a step that does not lower the gradient either is the end.
+        idle = (path.decrease <= floor) & (_largest(new_gradient) >= size)
+        kept = jax.tree.map(
+            lambda a, b: jnp.where(accept, a, b),
+            (weights, new_value, new_gradient),
+            (state.weights, value, gradient),
+        )
+        early = path.boundary & (path.decrease > floor)
+        return NewtonState(
+            *kept,
+            _CHEAP.init(kept[0]),
+            jnp.where(early, -1.0, radius).astype(radius.dtype),
+            jnp.where(early, 0.25, 1.0).astype(radius.dtype) * state.threshold,
+            jnp.where(idle | ~accept, state.failures + 1, 0),
+            state.num_evals + 3 + path.products,
+        )
+
+    def info(self, state: NewtonState) -> Info:
+        return Info(state.objective, _largest(state.gradient), state.num_evals)
+
+    def terminate(
+        self, problem: ControlProblem, state: NewtonState
+    ) -> tuple[Bool[Array, ""], RESULTS]:
+        reached = _largest(state.gradient) <= self.tol
+        stuck = state.failures >= 8
+        return reached | stuck, RESULTS.where(reached, RESULTS.successful, RESULTS.stagnated)
+
+    def postprocess(self, problem: ControlProblem, state: NewtonState) -> Outcome:
+        return Outcome(state.weights)
+
+
+_CHEAP = optax.lbfgs()
+FIRST_RADIUS = 30.0
+
+
+def _cheap_step(problem: ControlProblem, state: NewtonState) -> NewtonState:
+    """One step of L-BFGS with its line search."""
+    change, lbfgs = _CHEAP.update(
+        state.gradient,
+        state.lbfgs,
+        state.weights,
+        value=state.objective,
+        grad=state.gradient,
+        value_fn=problem.objective,
+    )
+    weights = optax.apply_updates(state.weights, change)
+    value, gradient = optax.value_and_grad_from_state(problem.objective)(weights, state=lbfgs)
+    tries = optax.tree_utils.tree_get(lbfgs, "num_linesearch_steps")
+    new = (weights, value, gradient, lbfgs, state.num_evals + tries)
+    stalled = _largest(jax.tree.map(jnp.subtract, weights, state.weights)) == 0
+    return eqx.tree_at(
+        lambda s: (s.weights, s.objective, s.gradient, s.lbfgs, s.num_evals, s.threshold),
+        state,
+        # A line search that finds nothing hands over to Newton.
+        (*new, jnp.where(stalled, jnp.inf, state.threshold).astype(state.threshold.dtype)),
+    )
+
+
+def _largest(v: Weights) -> Float[Array, ""]:
+    return Free().stationarity(v, v)
+
+
+class _Path(eqx.Module):
+    """Where the conjugate gradients ended: the step, its length, the model's decrease."""
+
+    step: Weights
+    length: Float[Array, ""]
+    decrease: Float[Array, ""]
+    boundary: Bool[Array, ""]
+    products: Int[Array, ""]
+
+
+def _axpy(alpha: Array, x: Weights, y: Weights) -> Weights:
+    return jax.tree.map(lambda a, b: alpha * a + b, x, y)
+
+
+def _steihaug(
+    product: Linear, solve: Linear, g: Weights, radius: Array, tol: Array, limit: Array
+) -> _Path:
+    """Preconditioned conjugate gradients on the model, stopped at the boundary of the region.
+
+    Norms in the metric B come from the recurrences of the method, so B itself is never applied.
+    """
+    y = solve(g)
+    zero = jax.tree.map(jnp.zeros_like, g)
+    scalar = jnp.zeros_like(radius)
+    start = {
+        "z": zero,  # the step
+        "r": g,  # g + H z
+        "d": jax.tree.map(jnp.negative, y),
+        "ry": inner(g, y),
+        "zz": scalar,  # z.Bz, z.Bd, d.Bd
+        "zd": scalar,
+        "dd": inner(g, y),
+        "Hz": zero,
+        "edge": jnp.asarray(False),
+        "count": jnp.asarray(0),
+    }
+
+    def proceed(c: dict) -> Array:
+        return (_largest(c["r"]) > tol) & ~c["edge"] & (c["count"] < limit)
+
+    def body(c: dict) -> dict:
+        Hd = product(c["d"])
+        kappa = inner(c["d"], Hd)
+        alpha = c["ry"] / kappa
+        beyond = c["zz"] + 2 * alpha * c["zd"] + alpha**2 * c["dd"] >= radius**2
+        edge = (kappa <= 0) | beyond
+        root = jnp.sqrt(jnp.maximum(c["zd"] ** 2 + c["dd"] * (radius**2 - c["zz"]), 0.0))
+        to_edge = (root - c["zd"]) / c["dd"]
+        alpha = jnp.where(edge, to_edge, alpha)
+        r = _axpy(alpha, Hd, c["r"])
+        y = solve(r)
+        ry = inner(r, y)
+        beta = ry / c["ry"]
+        return {
+            "z": _axpy(alpha, c["d"], c["z"]),
+            "r": r,
+            "d": jax.tree.map(lambda a, b: beta * a - b, c["d"], y),
+            "ry": ry,
+            "zz": c["zz"] + 2 * alpha * c["zd"] + alpha**2 * c["dd"],
+            "zd": beta * (c["zd"] + alpha * c["dd"]),
+            "dd": ry + beta**2 * c["dd"],
+            "Hz": _axpy(alpha, Hd, c["Hz"]),
+            "edge": edge,
+            "count": c["count"] + 1,
+        }
+
+    end = jax.lax.while_loop(proceed, body, start)
+    decrease = -inner(g, end["z"]) - 0.5 * inner(end["z"], end["Hz"])
+    return _Path(end["z"], jnp.sqrt(end["zz"]), decrease, end["edge"], end["count"])
