@@ -15,7 +15,6 @@ _HOMES = {
     "solve": "hjcontrol.solvers",
     "verify": "hjcontrol.verification",
     "Certificate": "hjcontrol.verification",
-    "crosscheck": "hjcontrol.crosscheck",
     "report": "hjcontrol.reporting",
 }
 _ROOMS = ("control", "crosscheck", "data", "deformation", "networks", "reporting", "solvers", "verification")

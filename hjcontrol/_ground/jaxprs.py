@@ -13,7 +13,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 Rule = Callable[[JaxprEqn, list[Any]], Sequence[Any]]
 
-_CALLS = ("call_jaxpr", "fun_jaxpr", "jaxpr")
+_CALLS = ("call_jaxpr", "fun_jaxpr", "jaxpr", "call")
 CALL_PRIMITIVES = frozenset(
     {
         "jit",
@@ -27,6 +27,7 @@ CALL_PRIMITIVES = frozenset(
         "custom_vjp_call",
         "custom_vjp_call_jaxpr",
         "custom_lin",
+        "custom_vmap_call",
     }
 )
 
@@ -42,10 +43,17 @@ def replay(closed: ClosedJaxpr, args: Sequence[Any], rule: Rule) -> list[Any]:
     env.update(zip(jaxpr.constvars, closed.consts, strict=True))
     env.update(zip(jaxpr.invars, args, strict=True))
     for eqn in jaxpr.eqns:
-        env.update(
-            zip(eqn.outvars, rule(eqn, [read(v) for v in eqn.invars]), strict=True)
-        )
+        env.update(zip(eqn.outvars, rule(eqn, [read(v) for v in eqn.invars]), strict=True))
     return [read(v) for v in jaxpr.outvars]
+
+
+def bind(eqn: JaxprEqn, inputs: Sequence[Any]) -> Sequence[Any]:
+    """Apply an equation's own primitive."""
+    found = eqn.primitive.get_bind_params(eqn.params)
+    # JAX before 0.10 hands back a pair (functions, params); since then, the params alone.
+    functions, params = found if isinstance(found, tuple) else ((), found)
+    out = eqn.primitive.bind(*functions, *inputs, **params)
+    return out if eqn.primitive.multiple_results else [out]
 
 
 def called_jaxpr(eqn: JaxprEqn) -> ClosedJaxpr | None:

@@ -139,7 +139,7 @@ def _distances(problem: ControlProblem, a: Solution, b: Solution) -> tuple[float
     labels = match(problem, a.trajectory, b.trajectory)
     moved = relabel(problem.chain, b.weights, labels)
     theta = _relative(jax.tree.leaves(a.weights), jax.tree.leaves(moved))
-    p = relabel_states(a.costate, [(None)] * len(a.costate))
+    p = [np.asarray(a.costate[k]) for k in range(len(a.costate))]
     return theta, _relative(p, relabel_states(b.costate, labels))
 
 

@@ -95,9 +95,7 @@ def relabel(chain: Chain, weights: Weights, labellings: list[Labelling]) -> Weig
 def relabel_states(states: Trajectory, labellings: list[Labelling]) -> list[np.ndarray]:
     """States or costates in the new labels, one array `(n, d)` a depth."""
     return [
-        np.asarray(states[k])[:, one.permutation] * one.signs
-        if isinstance(one, Labelling) and np.ndim(states[k]) == 2
-        else np.asarray(states[k])
+        np.asarray(states[k])[..., one.permutation] * one.signs
         for k, one in enumerate(labellings)
     ]
 

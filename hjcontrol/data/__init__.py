@@ -1,0 +1,11 @@
+"""Small real data sets, from installed packages and from the user's files; splits by key.
+
+load(name or path) -> DataSet          split(dataset, train_size, key=) -> train and test
+"""
+
+from hjcontrol.data.dataset import DataError, DataSet
+from hjcontrol.data.loading import load
+from hjcontrol.data.packaged import PACKAGED
+from hjcontrol.data.splitting import Split, split, subset
+
+__all__ = ["PACKAGED", "DataError", "DataSet", "Split", "load", "split", "subset"]

@@ -10,18 +10,18 @@ Monotone in the temperature: dH/d eps = Var_pi(z) / eps^3 >= 0. At eps = 0 it is
 import jax.numpy as jnp
 from jax.scipy.special import entr
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Real
 
 from hjcontrol.deformation.eps_family import gibbs
 
 
-def entropy(p: Float[ArrayLike, "..."], axis: int = -1) -> Float[Array, "..."]:
+def entropy(p: Real[ArrayLike, "..."], axis: int = -1) -> Float[Array, "..."]:
     """Shannon entropy of nonnegative weights along `axis`, in nats; `-inf` for a negative weight."""
     return jnp.sum(entr(jnp.asarray(p)), axis=axis)
 
 
 def gibbs_entropy(
-    z: Float[ArrayLike, "..."], eps: Float[ArrayLike, ""] | float, axis: int = -1
+    z: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:
     """Entropy of the Gibbs state of logits `z` at temperature `eps >= 0`, in nats.
 

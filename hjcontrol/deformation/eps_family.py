@@ -16,13 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.concrete import known_to_fail
 
 
 def lse(
-    z: Float[ArrayLike, "..."], eps: Float[ArrayLike, ""] | float, axis: int = -1
+    z: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:
     r"""Soft maximum $\varepsilon\log\sum_j e^{z_j/\varepsilon}$ along `axis`; the maximum at `eps = 0`.
 
@@ -46,12 +46,12 @@ def lse(
     # 0 * log(ties): no value, but the right derivative in eps.
     hard = jnp.max(z, axis=axis) + eps * jnp.log(ties)
     value = jnp.where(eps > 0, soft, hard)
-    edge = jax.lax.stop_gradient(jnp.max(z, axis=axis))  # -inf: all masked; +inf: no finite value
-    return jnp.where(jnp.isinf(edge), edge, jnp.where(eps >= 0, value, jnp.nan))
+    edge = jax.lax.stop_gradient(jnp.max(z, axis=axis))  # -inf: all masked; +inf, NaN: no value
+    return jnp.where(jnp.isfinite(edge), jnp.where(eps >= 0, value, jnp.nan), edge)
 
 
 def softmin(
-    q: Float[ArrayLike, "..."], eps: Float[ArrayLike, ""] | float, axis: int = -1
+    q: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:
     r"""Soft minimum $-\varepsilon\log\sum_j e^{-q_j/\varepsilon}$ of energies; `+inf` is masked.
 
@@ -61,7 +61,7 @@ def softmin(
 
 
 def gibbs(
-    z: Float[ArrayLike, "..."], eps: Float[ArrayLike, ""] | float, axis: int = -1
+    z: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:
     r"""Gibbs weights $\pi = \nabla_z\,\mathrm{lse}(z,\varepsilon)$: softmax at temperature `eps`.
 
@@ -79,7 +79,7 @@ def gibbs(
     hard = ties / jnp.maximum(jnp.sum(ties, axis=axis, keepdims=True), 1.0)
     edge = jnp.max(z, axis=axis, keepdims=True)
     pi = jnp.where((eps > 0) & ~jnp.isposinf(edge), e / total, hard)
-    return jnp.where(eps >= 0, pi, jnp.nan)
+    return jnp.where((eps >= 0) & ~jnp.isnan(edge), pi, jnp.nan)
 
 
 def _check(z: ArrayLike, eps: ArrayLike) -> tuple[Array, Array]:
@@ -115,5 +115,5 @@ def _weights(z: Array, eps: Array, top: Array) -> tuple[Array, Array]:
     floor = float(np.log(float(jnp.finfo(z.dtype).tiny)))
     warm = jnp.where(eps > 0, eps, 1.0).astype(z.dtype)
     gap = z - top
-    alive = (gap > floor * warm) & ~jnp.isposinf(z)
+    alive = (gap > floor * warm) & (gap <= 0)  # above the shift only where the maximum is +inf
     return alive, jnp.where(alive, jnp.exp(jnp.where(alive, gap, 0.0) / warm), 0.0)

@@ -64,9 +64,9 @@ class Chain(eqx.Module):
         stages = [as_stage(s) for s in stages]
         if not stages:
             raise ValueError("Chain: at least one stage is needed; found none.")
-        state = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, state)) if _concrete(
-            state
-        ) else state
+        state = (
+            jax.eval_shape(lambda: jax.tree.map(jnp.asarray, state)) if _concrete(state) else state
+        )
         groups: list[list[AbstractStage]] = []
         keeps = False  # the previous stage maps its state to one of the same shape
         for k, stage in enumerate(stages):
@@ -161,9 +161,9 @@ def _like_state(theta: PyTree, state: PyTree) -> PyTree:
     """Weights in the state's floating dtype: the core runs in the caller's precision."""
     dtype = jnp.result_type(*jax.tree.leaves(state))
     return jax.tree.map(
-        lambda t: jax.ShapeDtypeStruct(t.shape, dtype)
-        if jnp.issubdtype(t.dtype, jnp.floating)
-        else t,
+        lambda t: (
+            jax.ShapeDtypeStruct(t.shape, dtype) if jnp.issubdtype(t.dtype, jnp.floating) else t
+        ),
         theta,
     )
 

@@ -45,9 +45,7 @@ class Dense(AbstractStage):
                 raise ValueError(f"Dense: `{name}` must be a positive integer; found {size}.")
         self.in_size, self.out_size, self.activation = int(in_size), int(out_size), activation
 
-    def step(
-        self, x: Float[Array, " in"], theta: AffineWeights
-    ) -> Float[Array, " out"]:
+    def step(self, x: Float[Array, " in"], theta: AffineWeights) -> Float[Array, " out"]:
         return self.after(x, theta.W @ x + theta.b)
 
     @property

@@ -12,6 +12,7 @@ _HOMES = {
     "Newton": "newton",
     "Direct": "direct",
     "as_nlp": "direct",
+    "loadable_plugins": "direct",
 }
 
 __all__ = sorted(_HOMES)

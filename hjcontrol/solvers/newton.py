@@ -13,7 +13,7 @@ gradient, so the last steps converge faster than linearly, down to roundoff.
 Far from a minimum, where the region and not the curvature decides a step, L-BFGS goes as far for a
 fraction of the price: such cheap steps come first, until the gradient has fallen by `switch`. A
 Newton step that then still ends at the boundary is taken, and cheap steps resume, to a quarter of
-that threshold.
+that threshold, or for `CHEAP_STEPS`.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,10 @@ class NewtonState(eqx.Module):
     lbfgs: Any
     radius: Float[Array, ""]
     threshold: Float[Array, ""]  # largest gradient at which a Newton step is tried
-    failures: Int[Array, ""]
+    floor: Float[Array, ""]  # below it J is too coarse for cheap steps
+    cheap: Int[Array, ""]  # cheap steps since the last Newton step
+    best: Float[Array, ""]  # smallest gradient since J went blind
+    failures: Int[Array, ""]  # steps without progress
     num_evals: Int[Array, ""]
 
 
@@ -66,7 +69,7 @@ class Newton(AbstractMethod):
 
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-10)
     curvature: Literal["exact", "gauss_newton"] = eqx.field(static=True, default="exact")
-    switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=3e-6)
+    switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-5)
     max_krylov: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=1000)
 
     default_max_steps = 5000
@@ -97,13 +100,16 @@ class Newton(AbstractMethod):
             _CHEAP.init(weights),
             jnp.asarray(-1.0, value.dtype),  # set by the first metric
             (self.switch * _largest(gradient)).astype(value.dtype),
+            jnp.sqrt(jnp.finfo(value.dtype).eps) * _largest(gradient),
+            jnp.asarray(0),
+            jnp.full((), jnp.inf, value.dtype),
             jnp.asarray(0),
             jnp.asarray(1),
         )
 
     def step(self, problem: ControlProblem, state: NewtonState) -> NewtonState:
         return jax.lax.cond(
-            _largest(state.gradient) > state.threshold,
+            (_largest(state.gradient) > state.threshold) & (state.cheap < CHEAP_STEPS),
             lambda s: _cheap_step(problem, s),
             lambda s: self._newton_step(problem, s),
             state,
@@ -117,36 +123,48 @@ class Newton(AbstractMethod):
         )
         size = _largest(gradient)
         # The block step underestimates the whole one along directions that couple stages.
-        first = FIRST_RADIUS * jnp.sqrt(inner(gradient, solve(gradient)))
-        radius = jnp.where(state.radius < 0, first, state.radius)
+        first = jnp.sqrt(inner(gradient, solve(gradient)))
+        radius = jnp.where(state.radius < 0, FIRST_RADIUS * first, state.radius)
         forcing = jnp.minimum(0.1, jnp.sqrt(size))
-        path = _steihaug(product, solve, gradient, radius, forcing * size, self.max_krylov)
+        path = _steihaug(
+            product, solve, gradient, radius, CONCAVE * first, forcing * size, self.max_krylov
+        )
         weights = jax.tree.map(jnp.add, state.weights, path.step)
         new_value, new_gradient = value_and_gradient(problem, weights)
         # Near a stationary point J changes by less than its own roundoff: what is left of the ratio
-        # is noise, so both sides get the same floor (Conn, Gould & Toint, section 17.4.2).
+        # is noise, so both sides get the same floor (Conn, Gould & Toint, section 17.4.2), which
+        # lets every step pass; progress is then the gradient's, and not a step-by-step one.
         floor = 10 * jnp.finfo(value.dtype).eps * jnp.maximum(jnp.abs(value), 1e-300)
         ratio = (value - new_value + floor) / (path.decrease + floor)
+        blind = path.decrease <= floor
         accept = (ratio > 1e-4) & jnp.isfinite(new_value)
         radius = jnp.where(
             ~(ratio > 0.25),
             0.25 * jnp.minimum(radius, path.length),
             jnp.where((ratio > 0.75) & path.boundary, 2.5 * radius, radius),
         )
-        # At the floor of J, a step that does not lower the gradient either is the end.
-        idle = (path.decrease <= floor) & (_largest(new_gradient) >= size)
         kept = jax.tree.map(
             lambda a, b: jnp.where(accept, a, b),
             (weights, new_value, new_gradient),
             (state.weights, value, gradient),
         )
-        early = path.boundary & (path.decrease > floor)
+        early = path.boundary & ~blind
+        new_size = _largest(new_gradient)
+        progress = accept & (~blind | (new_size < state.best))
+        weights, objective, gradient = kept
         return NewtonState(
-            *kept,
-            _CHEAP.init(kept[0]),
-            jnp.where(early, -1.0, radius).astype(radius.dtype),
-            jnp.where(early, 0.25, 1.0).astype(radius.dtype) * state.threshold,
-            jnp.where(idle | ~accept, state.failures + 1, 0),
+            weights,
+            objective,
+            gradient,
+            _CHEAP.init(weights),
+            radius,
+            jnp.maximum(
+                jnp.where(early, 0.25, 1.0).astype(radius.dtype) * state.threshold, state.floor
+            ),
+            state.floor,
+            jnp.asarray(0),
+            jnp.where(blind & accept, jnp.minimum(new_size, state.best), state.best),
+            jnp.where(progress, 0, state.failures + 1),
             state.num_evals + 3 + path.products,
         )
 
@@ -157,7 +175,7 @@ class Newton(AbstractMethod):
         self, problem: ControlProblem, state: NewtonState
     ) -> tuple[Bool[Array, ""], RESULTS]:
         reached = _largest(state.gradient) <= self.tol
-        stuck = state.failures >= 8
+        stuck = state.failures >= PATIENCE
         return reached | stuck, RESULTS.where(reached, RESULTS.successful, RESULTS.stagnated)
 
     def postprocess(self, problem: ControlProblem, state: NewtonState) -> Outcome:
@@ -165,7 +183,10 @@ class Newton(AbstractMethod):
 
 
 _CHEAP = optax.lbfgs()
-FIRST_RADIUS = 30.0
+FIRST_RADIUS = 1000.0  # in lengths of the block step, which couplings of stages make too short
+CONCAVE = 30.0
+CHEAP_STEPS = 400  # at most, between two Newton steps: a long valley is Newton's after all
+PATIENCE = 12
 
 
 def _cheap_step(problem: ControlProblem, state: NewtonState) -> NewtonState:
@@ -184,10 +205,10 @@ def _cheap_step(problem: ControlProblem, state: NewtonState) -> NewtonState:
     new = (weights, value, gradient, lbfgs, state.num_evals + tries)
     stalled = _largest(jax.tree.map(jnp.subtract, weights, state.weights)) == 0
     return eqx.tree_at(
-        lambda s: (s.weights, s.objective, s.gradient, s.lbfgs, s.num_evals, s.threshold),
+        lambda s: (s.weights, s.objective, s.gradient, s.lbfgs, s.num_evals, s.radius, s.cheap),
         state,
         # A line search that finds nothing hands over to Newton.
-        (*new, jnp.where(stalled, jnp.inf, state.threshold).astype(state.threshold.dtype)),
+        (*new, -jnp.ones_like(state.radius), jnp.where(stalled, CHEAP_STEPS, state.cheap + 1)),
     )
 
 
@@ -210,9 +231,18 @@ def _axpy(alpha: Array, x: Weights, y: Weights) -> Weights:
 
 
 def _steihaug(
-    product: Linear, solve: Linear, g: Weights, radius: Array, tol: Array, limit: Array
+    product: Linear,
+    solve: Linear,
+    g: Weights,
+    radius: Array,
+    concave: Array,
+    tol: Array,
+    limit: Array,
 ) -> _Path:
     """Preconditioned conjugate gradients on the model, stopped at the boundary of the region.
+
+    A direction of negative curvature is followed to the length `concave`, or half as far again as
+    the path already went: the model knows no better length for it.
 
     Norms in the metric B come from the recurrences of the method, so B itself is never applied.
     """
@@ -241,7 +271,9 @@ def _steihaug(
         alpha = c["ry"] / kappa
         beyond = c["zz"] + 2 * alpha * c["zd"] + alpha**2 * c["dd"] >= radius**2
         edge = (kappa <= 0) | beyond
-        root = jnp.sqrt(jnp.maximum(c["zd"] ** 2 + c["dd"] * (radius**2 - c["zz"]), 0.0))
+        reach = jnp.where(kappa <= 0, jnp.maximum(concave, 1.5 * jnp.sqrt(c["zz"])), radius)
+        reach = jnp.minimum(reach, radius)
+        root = jnp.sqrt(jnp.maximum(c["zd"] ** 2 + c["dd"] * (reach**2 - c["zz"]), 0.0))
         to_edge = (root - c["zd"]) / c["dd"]
         alpha = jnp.where(edge, to_edge, alpha)
         r = _axpy(alpha, Hd, c["r"])

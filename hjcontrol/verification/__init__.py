@@ -1,0 +1,28 @@
+"""The witness: routes to the costate, their agreement, and certificates. Never imports solvers."""
+
+from hjcontrol.verification.certificate import Certificate, Finding, Pair
+from hjcontrol.verification.curvature import lanczos, smallest_curvature
+from hjcontrol.verification.directional import derivative, differences
+from hjcontrol.verification.inlining import inlined
+from hjcontrol.verification.measure import measure
+from hjcontrol.verification.minimum import minimum_gap
+from hjcontrol.verification.pairing import pair
+from hjcontrol.verification.recursion import recurse
+from hjcontrol.verification.verify import ROUTES, verify
+
+__all__ = [
+    "ROUTES",
+    "Certificate",
+    "Finding",
+    "Pair",
+    "derivative",
+    "differences",
+    "inlined",
+    "lanczos",
+    "measure",
+    "minimum_gap",
+    "pair",
+    "recurse",
+    "smallest_curvature",
+    "verify",
+]

@@ -1,0 +1,102 @@
+"""The application: its commands, and what becomes of their errors.
+
+Exit codes: 0 done (and verified), 1 refuted, 2 bad usage or input or a file that cannot be written,
+70 a fault of the program itself, 130 Ctrl-C. An error is one line on standard error; 1 is never
+anything but a refutation. `HJCONTROL_TRACEBACK=1` shows where an error came from.
+"""
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from hjcontrol.cli.crosscheck import crosscheck
+from hjcontrol.cli.doctor import doctor
+from hjcontrol.cli.errors import USAGE, CommandError
+from hjcontrol.cli.invocation import command_line
+
+FAULT, INTERRUPTED = 70, 130
+COMMANDS = {"crosscheck": crosscheck, "doctor": doctor}
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+for _command in COMMANDS.values():
+    app.command()(_command)
+
+
+def _print_version(asked: bool) -> bool:
+    if asked:
+        from hjcontrol import __version__
+
+        print(f"hjcontrol {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _top(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and stop."
+        ),
+    ] = False,
+) -> None:
+    """Training as optimal control, checked two ways."""
+    del version  # its callback has answered
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (default: the process's own) and return the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command = next((a for a in argv if a in COMMANDS), None)
+    who = "hjcontrol" if command is None else f"hjcontrol {command}"
+    if hasattr(sys.stdout, "reconfigure"):  # a class name that the terminal cannot show is no error
+        sys.stdout.reconfigure(errors="replace")
+        sys.stderr.reconfigure(errors="replace")
+    code = _guarded(argv, who)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads any more
+    return code
+
+
+def _guarded(argv: list[str], who: str) -> int:
+    try:
+        command_line.set(shlex.join(["hjcontrol", *argv]))
+        code = app(argv or ["--help"], prog_name="hjcontrol", standalone_mode=False)
+        if code == INTERRUPTED:  # typer has turned a Ctrl-C of ours into an exit without words
+            raise KeyboardInterrupt
+        return code if isinstance(code, int) else 0
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail(who, "interrupted; nothing was finished, nothing is written.", INTERRUPTED)
+    except CommandError as error:
+        return _fail(who, str(error), error.code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(who, f"{where}{error.strerror or error}.", USAGE)
+    except MemoryError:
+        return _fail(who, "not enough memory. Reduce --width, --depth or the samples.", USAGE)
+    except Exception as error:
+        if os.environ.get("HJCONTROL_TRACEBACK"):
+            raise
+        # Usage errors of typer, whose class has moved between its versions.
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):
+            return _fail(who, f"{error.format_message()} See `{who} --help`.", USAGE)
+        return _fail(
+            who,
+            f"a fault of the program ({type(error).__name__}: {error}). "
+            "HJCONTROL_TRACEBACK=1 shows where.",
+            FAULT,
+        )
+
+
+def _fail(who: str, message: str, code: int) -> int:
+    print(f"{who}: {' '.join(message.split())}", file=sys.stderr)
+    return code

@@ -1,0 +1,84 @@
+"""`result.json` of `crosscheck`, and the verdict over all certificates."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hjcontrol.cli.trial import Trial
+from hjcontrol.control import Solution
+from hjcontrol.reporting.tables import accuracy, outcome
+
+_ORDER = ("exact", "consistent", "refuted")
+
+
+def summary(trial: Trial) -> dict[str, Any]:
+    """The content of `result.json`."""
+    content = {
+        "problem": problem_facts(trial),
+        "solvers": {name: _solver(s, trial) for name, s in trial.solutions.items()},
+        "costate": {name: dict(c.agreement) for name, c in trial.certificates.items()},
+        "finite_difference": {name: c.finite_difference for name, c in trial.certificates.items()},
+        "direct": direct_facts(trial),
+        "verdict": verdict(trial.certificates),
+    }
+    return content | ({"interrupted": True} if trial.interrupted else {})
+
+
+def verdict(certificates: Mapping[str, Any]) -> str | None:
+    """The worst verdict of any certificate; `None` without one."""
+    return max((c.verdict for c in certificates.values()), key=_ORDER.index, default=None)
+
+
+def problem_facts(trial: Trial) -> dict[str, Any]:
+    """What was asked, and the sizes that came of it."""
+    s = trial.settings
+    d, m = trial.train.features.shape[1], len(trial.train.classes)
+    return {
+        "data": s.data,
+        "target": s.target,
+        "num_features": d,
+        "num_classes": m,
+        "classes": list(trial.train.classes),
+        "num_samples": len(trial.train),
+        "num_test": len(trial.test),
+        "width": s.width,
+        "depth": s.depth,
+        "step": s.step,
+        "ridge": s.ridge,
+        "seed": s.seed,
+        "num_weights": (d + 1) * s.width + s.depth * (s.width + 1) * s.width + (s.width + 1) * m,
+        "dtype": str(trial.train.features.dtype),
+    }
+
+
+def direct_facts(trial: Trial) -> dict[str, Any] | None:
+    """The transcribed problem against Newton's solution of it; `None` if it was not reached."""
+    newton, direct = trial.small_newton, trial.solutions.get("direct")
+    if newton is None or direct is None:
+        return None
+    certificate = trial.certificates.get("direct")
+    pairs = {} if certificate is None else certificate.agreement
+    comparison = trial.small_comparison
+    return {
+        "num_samples": direct.problem.num_samples,
+        "objective_gap": abs(float(direct.objective) - float(newton.objective)),
+        # After polishing, and up to permutations and signs of hidden units.
+        "weight_distance": None if comparison is None else float(comparison.weight_distance[0, 1]),
+        "multiplier_disagreement": next(
+            (v for k, v in pairs.items() if set(k.split("|")) == {"backprop", "multipliers"}), None
+        ),
+        "seconds": direct.stats["solve_seconds"],
+        "newton_seconds": newton.stats["solve_seconds"],
+    }
+
+
+def _solver(solution: Solution, trial: Trial) -> dict[str, Any]:
+    s = solution.stats
+    return {
+        "objective": s["objective"],
+        "stationarity": s["stationarity"],
+        "num_steps": s["num_steps"],
+        "compile_seconds": s["compile_seconds"],
+        "solve_seconds": s["solve_seconds"],
+        "test_accuracy": accuracy(solution, trial.test_pair),
+        "result": outcome(solution)[0],
+    }

@@ -1,0 +1,170 @@
+"""Settings of `crosscheck`: from the command line, from a TOML file, or by default, in this order.
+
+Every value is checked here, whichever way it came, before anything heavy is imported.
+"""
+
+import dataclasses
+import difflib
+import math
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hjcontrol.cli.errors import CommandError
+
+SOLVERS = ("gradient", "adam", "newton", "gauss-newton", "direct")  # hjcontrol.solvers.NAMES
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What `crosscheck` is to do."""
+
+    data: str = "digits"
+    target: str | None = None
+    width: int = 16
+    depth: int = 8
+    step: float = 0.25
+    ridge: float = 1e-3
+    seed: int = 0
+    train_size: float | int = 0.8
+    solver: tuple[str, ...] = ("gradient", "newton", "direct")
+    direct_samples: int = 24
+    out: Path = Path("crosscheck")
+
+
+def settings(given: Mapping[str, Any], config: str | None = None) -> Settings:
+    """Settings from the options `given` (`None` where absent) over those of the file `config`.
+
+    **Raises:** `CommandError` naming the option, what it takes and what came.
+    """
+    values: dict[str, Any] = {}
+    if config is not None:
+        for key, value in _read(config).items():
+            values[key] = _CHECKS[key](f"{config}: {option(key)}", value)
+    for key, value in given.items():
+        if value is not None and value != []:
+            values[key] = _CHECKS[key](f"--{option(key)}", value)
+    return Settings(**values)
+
+
+def option(key: str) -> str:
+    """How a setting is spelt on the command line, without its dashes."""
+    return key.replace("_", "-")
+
+
+def _read(config: str) -> dict[str, Any]:
+    try:
+        with open(config, "rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise CommandError(f"--config {config}: cannot be read ({error.strerror}).") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CommandError(f"--config {config}: not valid TOML: {error}.") from None
+    values = {}
+    for name, value in table.items():
+        key = name.replace("-", "_")
+        if key not in _CHECKS:
+            known = [option(k) for k in _CHECKS]
+            close = difflib.get_close_matches(option(key), known, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise CommandError(
+                f"--config {config}: unknown key {name!r}; the keys are {', '.join(known)}.{hint}"
+            )
+        if key in values:
+            raise CommandError(f"--config {config}: {option(key)!r} is given twice.")
+        values[key] = value
+    return values
+
+
+def _number(value: Any) -> float | int | None:
+    """A number, or the number that a string spells; an integer stays one."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, (int, float)):
+        return value
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except (TypeError, ValueError):
+            continue
+    return None
+
+
+def _whole(least: int) -> Callable[[str, Any], int]:
+    def check(name: str, value: Any) -> int:
+        number = _number(value)
+        if not isinstance(number, int) or not least <= number < 2**31:
+            raise CommandError(f"{name}: a whole number >= {least} is needed; found {value}.")
+        return number
+
+    return check
+
+
+def _real(accept: Callable[[float], bool], words: str) -> Callable[[str, Any], float]:
+    def check(name: str, value: Any) -> float:
+        number = _number(value)
+        if number is None or not math.isfinite(number) or not accept(number):
+            raise CommandError(f"{name}: {words} is needed; found {value}.")
+        return float(number)
+
+    return check
+
+
+def _train_size(name: str, value: Any) -> float | int:
+    text = str(value).strip()
+    number = _number(f"{text[:-1].strip()}e-2" if text.endswith("%") else value)
+    if isinstance(number, int) and number >= 1:
+        return number
+    if isinstance(number, float) and 0 < number < 1:
+        return number
+    raise CommandError(
+        f"{name}: a fraction between 0 and 1, a percentage or a number of samples is needed; "
+        f"found {value}."
+    )
+
+
+def _solvers(name: str, value: Any) -> tuple[str, ...]:
+    names = [value] if isinstance(value, str) else list(value) if _is_list(value) else [value]
+    for solver in names:
+        if solver not in SOLVERS:
+            close = difflib.get_close_matches(str(solver), SOLVERS, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise CommandError(
+                f"{name}: unknown solver {solver!r}; the solvers are {', '.join(SOLVERS)}.{hint}"
+            )
+    if not names:
+        raise CommandError(f"{name}: at least one solver is needed; found none.")
+    return tuple(dict.fromkeys(names))
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple))
+
+
+def _string(name: str, value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise CommandError(f"{name}: a name is needed; found {value!r}.")
+    return value
+
+
+def _path(name: str, value: Any) -> Path:
+    text = _string(name, value)
+    if "\0" in text:
+        raise CommandError(f"{name}: not a path; found {text!r}.")
+    return Path(text)
+
+
+_CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    "data": _string,
+    "target": _string,
+    "width": _whole(1),
+    "depth": _whole(1),
+    "step": _real(lambda x: x > 0, "a number > 0"),
+    "ridge": _real(lambda x: x >= 0, "a number >= 0"),
+    "seed": _whole(0),
+    "train_size": _train_size,
+    "solver": _solvers,
+    "direct_samples": _whole(2),
+    "out": _path,
+}

@@ -1,0 +1,156 @@
+"""The work of `crosscheck`: one problem solved several ways, each solution before the witness.
+
+    lift(d, width) -> depth x [x + h tanh(W x + b)] -> readout(width, classes)
+    J = mean cross-entropy + ridge/2 |theta|^2
+
+All solvers start from the same weights. The direct method has a small copy of the problem, which
+Newton solves too. What is finished is kept on the trial as it comes, so that an interruption loses
+nothing of it.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hjcontrol import networks
+from hjcontrol.cli.settings import Settings
+from hjcontrol.cli.terminal import Screen
+from hjcontrol.control import ControlProblem, Ridge, Solution, softmax_cross_entropy
+from hjcontrol.crosscheck import crosscheck
+from hjcontrol.data import DataSet, split, subset
+from hjcontrol.solvers import by_name, solve
+from hjcontrol.verification import verify
+
+OPTIONS = {"newton": {"tol": 1e-12}}  # the others stop at their own tolerances
+ROUTES = ("backprop", "pairing", "recursion", "finite_difference")
+# An interior-point method factorises a matrix over all samples, stages and weights together, and
+# weights shared by all samples fill it in: beyond this size it takes minutes.
+SMALL_WIDTH, SMALL_DEPTH = 4, 2
+# Stationary points abound, some 1e-6 apart in objective, and from random weights two good methods
+# often end at different ones. Both therefore start where Newton's method has come this near to one.
+SMALL_START = 1e-5
+SMALL_NEWTON = "newton, small copy"
+
+
+@dataclasses.dataclass
+class Trial:
+    """Data, settings, and what is finished so far."""
+
+    settings: Settings
+    data: DataSet
+    train: DataSet
+    test: DataSet
+    keys: jax.Array
+    solutions: dict[str, Solution] = dataclasses.field(default_factory=dict)
+    small_newton: Solution | None = None
+    small_comparison: Any = None
+    certificates: dict[str, Any] = dataclasses.field(default_factory=dict)
+    comparisons: dict[str, Any] = dataclasses.field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def test_pair(self) -> tuple[Any, Any]:
+        """Inputs and labels that no solver has seen."""
+        return self.test.features, self.test.labels
+
+
+def prepare(settings: Settings, data: DataSet) -> Trial:
+    """Split the data. One seed, five keys: split, start, subset, small start, probes."""
+    keys = jax.random.split(jax.random.key(settings.seed), 5)
+    parts = split(data, settings.train_size, key=keys[0])
+    if "direct" in settings.solver and settings.direct_samples > len(parts.train):
+        settings = dataclasses.replace(settings, direct_samples=len(parts.train))
+    return Trial(settings, data, parts.train, parts.test, keys)
+
+
+def network(settings: Settings, data: DataSet, width: int, depth: int) -> ControlProblem:
+    """The control problem on a data set."""
+    residual = networks.Residual(networks.Dense(width, width, jnp.tanh), settings.step)
+    stages = [
+        networks.lift(data.features.shape[1], width),
+        *[residual] * depth,
+        networks.readout(width, len(data.classes)),
+    ]
+    return ControlProblem(
+        stages,
+        jnp.asarray(data.features),
+        jnp.asarray(data.labels),
+        terminal=softmax_cross_entropy,
+        running=Ridge(settings.ridge),
+    )
+
+
+def perform(trial: Trial, screen: Screen) -> None:
+    """Solve, verify and compare; Ctrl-C ends the work, and what is finished stays."""
+    try:
+        _full_problem(trial, screen)
+        if "direct" in trial.settings.solver:
+            _small_problem(trial, screen)
+    except KeyboardInterrupt:
+        trial.interrupted = True
+
+
+def _full_problem(trial: Trial, screen: Screen) -> None:
+    s = trial.settings
+    names = [name for name in s.solver if name != "direct"]
+    if not names:
+        return
+    problem = network(s, trial.train, s.width, s.depth)
+    start = problem.init(trial.keys[1])
+    for name in names:
+        trial.solutions[name] = _solve(problem, name, start, screen)
+        _verify(trial, name, trial.solutions[name], screen)
+    if len(names) > 1:
+        certificates = [trial.certificates[n] for n in names]
+        solutions = [trial.solutions[n] for n in names]
+        trial.comparisons[" against ".join(names)] = _compare(
+            problem, solutions, certificates, screen
+        )
+
+
+def _small_problem(trial: Trial, screen: Screen) -> None:
+    s = trial.settings
+    few = subset(trial.train, s.direct_samples, key=trial.keys[2])
+    problem = network(s, few, min(s.width, SMALL_WIDTH), min(s.depth, SMALL_DEPTH))
+    with screen.progress("start, small copy") as progress:
+        near = by_name("newton", tol=SMALL_START)
+        start = solve(problem, near, init=problem.init(trial.keys[3]), progress=progress).weights
+    trial.small_newton = _solve(problem, "newton", start, screen, SMALL_NEWTON)
+    trial.solutions["direct"] = _solve(problem, "direct", start, screen)
+    _verify(trial, "direct", trial.solutions["direct"], screen)
+    trial.small_comparison = _compare(
+        problem,
+        [trial.small_newton, trial.solutions["direct"]],
+        [verify(trial.small_newton, key=trial.keys[4]), trial.certificates["direct"]],
+        screen,
+    )
+    trial.comparisons["newton against direct, small copy"] = trial.small_comparison
+
+
+def _solve(
+    problem: ControlProblem, name: str, start: Any, screen: Screen, title: str | None = None
+) -> Solution:
+    with screen.progress(title or name) as progress:
+        return solve(problem, by_name(name, **OPTIONS.get(name, {})), init=start, progress=progress)
+
+
+def _compare(
+    problem: ControlProblem, solutions: list[Solution], certificates: list[Any], screen: Screen
+) -> Any:
+    with screen.progress("polishing") as progress:
+        return crosscheck(
+            problem,
+            *solutions,
+            polish=by_name("newton", **OPTIONS["newton"]),
+            certificates=certificates,
+            progress=progress,
+        )
+
+
+def _verify(trial: Trial, name: str, solution: Solution, screen: Screen) -> None:
+    screen.line(f"{name:<16} verifying the costate")
+    trial.certificates[name] = verify(
+        solution, routes=ROUTES, key=trial.keys[4], second_order=True, minimum=True
+    )

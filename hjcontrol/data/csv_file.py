@@ -1,0 +1,144 @@
+"""CSV files: comma-separated, UTF-8, one header line, one sample a line.
+
+A header is required, and never guessed away: a first line that looks like data is refused, since
+eating a sample in silence is worse than asking for names. Numeric names are taken for a header only
+when they count 0, 1, 2, ... or 1, 2, 3, ..., as pandas writes them. Blank lines are skipped.
+"""
+
+import csv
+import difflib
+import io
+from collections.abc import Sequence
+
+import numpy as np
+
+from hjcontrol.data.dataset import DataError, DataSet, dataset
+
+
+def read_csv(name: str, content: bytes, target: str | None) -> DataSet:
+    """Parse the bytes of a CSV file; the target is the last column unless it is named.
+
+    **Raises:** `DataError` naming file, line, column and value.
+    """
+    header, rows, lines = _rows(name, _decode(name, content))
+    at = _target_column(name, header, target)
+    names = header[:at] + header[at + 1 :]
+    features = np.empty((len(rows), len(names)))
+    labels = []
+    for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        labels.append(row.pop(at).strip())
+        if not labels[-1]:
+            raise DataError(
+                f"{name}: line {line} has no label in the target column {header[at]!r}. "
+                "Fill it in, or drop the line."
+            )
+        features[i] = [_number(name, line, c, text) for c, text in zip(names, row, strict=True)]
+    targets = _numeric(labels)
+    return dataset(name, features, targets, names, place=lambda i: f"line {lines[i]}")
+
+
+def _decode(name: str, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{name}: line {line} is not UTF-8 text (byte 0x{content[error.start]:02x}). "
+            "Save the file as UTF-8."
+        ) from None
+
+
+def _rows(name: str, text: str) -> tuple[list[str], list[list[str]], list[int]]:
+    """Header, records and the line on which each record starts."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    records, lines, start = [], [], 1
+    try:
+        for record in reader:
+            if record and not (len(record) == 1 and not record[0].strip()):
+                records.append(record)
+                lines.append(start)
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{name}: line {start} is not well-formed CSV: {error}.") from None
+    if not records:
+        raise DataError(f"{name}: the file is empty (blank lines only).")
+    header = [c.strip() for c in records[0]]
+    _check_header(name, header, lines[0])
+    for record, line in zip(records[1:], lines[1:], strict=True):
+        if len(record) != len(header):
+            raise DataError(
+                f"{name}: line {line} has {len(record)} fields; the header on line {lines[0]} has "
+                f"{len(header)}. Repair the line."
+            )
+    if len(records) == 1:
+        raise DataError(f"{name}: a header was found, and no samples below it.")
+    return header, records[1:], lines[1:]
+
+
+def _check_header(name: str, header: Sequence[str], line: int) -> None:
+    if len(header) == 1:
+        other = next((s for s in (";", "\t", "|") if s in header[0]), None)
+        hint = f" Fields seem to be separated by {other!r}; use commas." if other else ""
+        raise DataError(
+            f"{name}: a feature column and a target column are needed; line {line} has one column "
+            f"only.{hint}"
+        )
+    numeric = [c for c in header if _as_number(c) is not None]
+    counting = [[str(i) for i in range(first, first + len(numeric))] for first in (0, 1)]
+    if numeric and numeric not in counting:
+        raise DataError(
+            f"{name}: a header is needed; line {line} looks like data (it contains the number "
+            f"{numeric[0]}). Put a line of column names first."
+        )
+    for i, column in enumerate(header):
+        if not column:
+            raise DataError(
+                f"{name}: column {i + 1} has no name in the header. Name it, or remove it if it "
+                "only numbers the rows."
+            )
+        if header.index(column) != i:
+            raise DataError(
+                f"{name}: columns {header.index(column) + 1} and {i + 1} are both called "
+                f"{column!r}. Rename one."
+            )
+
+
+def _target_column(name: str, header: list[str], target: str | None) -> int:
+    if target is None:
+        return len(header) - 1
+    if target in header:
+        return header.index(target)
+    shown = ", ".join(repr(c) for c in header[:12])
+    more = f" and {len(header) - 12} more" if len(header) > 12 else ""
+    close = difflib.get_close_matches(target, header, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise DataError(f"{name}: no column {target!r}; the columns are {shown}{more}.{hint}")
+
+
+def _number(name: str, line: int, column: str, text: str) -> float:
+    value = _as_number(text)
+    if value is not None:
+        return value
+    text = text.strip()
+    if not text:
+        return np.nan  # counted and reported with the other missing values
+    shown = text if len(text) <= 40 else text[:37] + "..."
+    raise DataError(
+        f"{name}: line {line}, column {column!r} holds {shown!r}; a number is needed. Encode or "
+        "drop the column, or name it as the target."
+    )
+
+
+def _as_number(text: str) -> float | None:
+    if "_" in text:  # Python reads 1_000 as a number; a CSV file does not mean one
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _numeric(labels: list[str]) -> np.ndarray:
+    """Labels as numbers if every one is a number, otherwise as the strings they are."""
+    numbers = [_as_number(text) for text in labels]
+    return np.array(labels if None in numbers else numbers)

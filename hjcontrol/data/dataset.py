@@ -1,0 +1,125 @@
+"""A classification data set, and what makes one admissible.
+
+features   (n, d) float64, finite           labels   (n,) integers 0 .. classes-1
+every class named, at least two classes, two samples in each (to train on, to test on)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+class DataError(ValueError):
+    """Data that cannot be used; the message says what was found, where, and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Features, integer labels, and the names of the classes, of the columns and of the whole."""
+
+    features: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    feature_names: tuple[str, ...]
+    name: str
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: np.ndarray) -> "DataSet":
+        """The samples `index`, classes and names unchanged."""
+        return DataSet(
+            self.features[index],
+            self.labels[index],
+            self.classes,
+            self.feature_names,
+            self.name,
+        )
+
+
+def dataset(
+    name: str,
+    features: np.ndarray,
+    targets: Sequence | np.ndarray,
+    feature_names: Sequence[str],
+    *,
+    place: Callable[[int], str] = "row {}".format,
+) -> DataSet:
+    """Check features and raw targets, and number the classes.
+
+    **Arguments:**
+
+    - `name`: what error messages call the data.
+    - `targets`: numbers or strings. Integers are ordered by value, strings alphabetically.
+    - `place`: how error messages name a sample, given its index.
+
+    **Raises:** `DataError`.
+    """
+    _check_features(name, features, feature_names, place)
+    targets = np.asarray(targets)
+    if targets.dtype.kind in "fc":
+        targets = _integers(name, targets, place)
+    values, labels, counts = np.unique(targets, return_inverse=True, return_counts=True)
+    classes = tuple(str(v) for v in values)
+    _check_classes(name, classes, counts)
+    return DataSet(
+        np.ascontiguousarray(features, float),
+        labels.reshape(-1).astype(np.int32),
+        classes,
+        tuple(feature_names),
+        name,
+    )
+
+
+def _check_features(
+    name: str, features: np.ndarray, feature_names: Sequence[str], place: Callable[[int], str]
+) -> None:
+    n, d = features.shape
+    if n == 0:
+        raise DataError(f"{name}: no samples were found; at least two a class are needed.")
+    if d == 0:
+        raise DataError(f"{name}: no feature columns were found beside the target.")
+    bad = np.argwhere(~np.isfinite(features))
+    if len(bad):
+        row, column = bad[0]
+        raise DataError(
+            f"{name}: every feature must be a finite number; {len(bad)} of {n * d} values are "
+            f"missing, NaN or infinite, the first in {place(int(row))}, column "
+            f"{feature_names[column]!r} ({features[row, column]}). Fill in or drop them."
+        )
+
+
+def _integers(name: str, targets: np.ndarray, place: Callable[[int], str]) -> np.ndarray:
+    bad = np.flatnonzero(~np.isfinite(targets))
+    if len(bad):
+        raise DataError(
+            f"{name}: every sample needs a label; {len(bad)} labels are missing, NaN or infinite, "
+            f"the first in {place(int(bad[0]))}. Fill in or drop these samples."
+        )
+    bad = np.flatnonzero(targets != np.round(targets.real))
+    if len(bad):
+        raise DataError(
+            f"{name}: the target must hold classes (whole numbers or strings); it looks "
+            f"continuous: {targets[bad[0]]} in {place(int(bad[0]))}, {len(np.unique(targets))} "
+            f"distinct values in {len(targets)} samples. Name another target, or bin this one."
+        )
+    if np.abs(targets.real).max() > 2.0**53:
+        raise DataError(f"{name}: labels beyond 2^53 are not distinct numbers. Use strings.")
+    return targets.real.astype(np.int64)
+
+
+def _check_classes(name: str, classes: tuple[str, ...], counts: np.ndarray) -> None:
+    if len(classes) == 1:
+        raise DataError(
+            f"{name}: at least two classes are needed; all {counts[0]} samples have the label "
+            f"{classes[0]!r}."
+        )
+    lonely = [c for c, count in zip(classes, counts, strict=True) if count < 2]
+    if lonely:
+        shown = ", ".join(repr(c) for c in lonely[:3]) + (", ..." if len(lonely) > 3 else "")
+        raise DataError(
+            f"{name}: at least two samples a class are needed, one to train on and one to test on; "
+            f"{len(lonely)} of {len(classes)} classes have a single one ({shown}) among "
+            f"{counts.sum()} samples. Is the target a class label? Then drop or merge them."
+        )

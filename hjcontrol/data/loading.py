@@ -1,0 +1,52 @@
+"""Data by name or by path: digits, wine, breast_cancer, iris, FILE.csv, FILE.npz."""
+
+import difflib
+from pathlib import Path
+
+from hjcontrol.data.csv_file import read_csv
+from hjcontrol.data.dataset import DataError, DataSet
+from hjcontrol.data.npz_file import read_npz
+from hjcontrol.data.packaged import PACKAGED, read_packaged
+
+_READERS = {".csv": read_csv, ".npz": read_npz}
+
+
+def load(source: str | Path, target: str | None = None) -> DataSet:
+    """Load a classification data set.
+
+    **Arguments:**
+
+    - `source`: one of `PACKAGED`, or the path of a `.csv` or `.npz` file.
+    - `target`: for a CSV file the name of the target column (default: the last); for an NPZ file
+      the name of the array of labels (default: `y`, `labels`, `targets` or `target`).
+
+    **Raises:** `DataError` whose message names the file, the place and the remedy.
+    """
+    name = str(source)
+    if name in PACKAGED:
+        if target is not None:
+            raise DataError(
+                f"{name}: its target is fixed; found target {target!r}. Leave the target out, or "
+                "give a FILE.csv or FILE.npz."
+            )
+        return read_packaged(name)
+    path = Path(source)
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        close = difflib.get_close_matches(name, PACKAGED, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise DataError(
+            f"data {name!r} is unknown: expected {', '.join(PACKAGED)}, or a file ending in .csv "
+            f"or .npz.{hint}"
+        )
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{name}: no such file. Check the path.") from None
+    except IsADirectoryError:
+        raise DataError(f"{name}: this is a directory; a file is needed.") from None
+    except OSError as error:
+        raise DataError(f"{name}: the file cannot be read ({error.strerror}).") from None
+    if not content:
+        raise DataError(f"{name}: the file is empty.")
+    return reader(name, content, target)

@@ -1,0 +1,203 @@
+"""Plots: each takes data and returns matplotlib axes. The only file that knows matplotlib.
+
+Figures are made by the object-oriented interface: no global state, no window, no change to the
+caller's backend. Pass `ax=` to draw into a figure of your own.
+"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from hjcontrol.control import History
+from hjcontrol.reporting.components import Components
+
+# Okabe and Ito's palette: told apart by the colour-blind; line styles say it once more.
+LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES = ("-", "--", "-.", ":")
+INK, PAPER = "#1b1f24", "#ffffff"
+ROUNDOFF = 1e-17  # what an exact zero is drawn as on a logarithmic scale
+
+
+def new_axes(width: float = 6.0, height: float = 3.6, columns: int = 1, rows: int = 1) -> Any:
+    """Fresh axes on a figure of `width` by `height` inches: one, or an array `(rows, columns)`."""
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    with matplotlib.rc_context({"axes.edgecolor": "#8b949e"}):
+        axes = figure.subplots(rows, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.tick_params(labelsize=9, colors=INK)
+        ax.spines[["top", "right"]].set_visible(False)
+    return axes if axes.size > 1 else axes[0, 0]
+
+
+def png(axes: Any) -> tuple[str, int]:
+    """The figure of `axes` as a `data:` address, and the width in CSS pixels to show it at."""
+    buffer = io.BytesIO()
+    axes.figure.savefig(buffer, format="png", metadata={"Software": None})
+    address = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return address, round(96 * axes.figure.get_figwidth())
+
+
+def convergence(
+    histories: Mapping[str, History], quantity: str, ax: Any = None, styles: Sequence[int] = ()
+) -> Any:
+    """`objective` or `stationarity` of each solver against its seconds, on logarithmic axes.
+
+    `styles`: a number for each solver, so that it looks the same in several pictures.
+    """
+    ax = new_axes() if ax is None else ax
+    positive = [np.asarray(h.seconds)[np.asarray(h.seconds) > 0] for h in histories.values()]
+    first = min((s.min() for s in positive if len(s)), default=1e-3)
+    for j, (name, history) in enumerate(histories.items()):
+        i = styles[j] if styles else j
+        values = np.asarray(getattr(history, quantity), float)
+        values = np.where(values > 0, values, np.nan)
+        ax.plot(
+            np.maximum(history.seconds, first / 2),  # the start, at 0 s, has no logarithm
+            values,
+            color=LINES[i % len(LINES)],
+            linestyle=STYLES[i % len(STYLES)],
+            linewidth=1.8,
+            marker="o" if len(values) <= 60 else None,
+            markersize=3,
+            label=name,
+        )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlabel("seconds of solving (compilation excluded)")
+    ax.set_ylabel({"objective": "objective J", "stationarity": "max |∂H/∂θ|"}[quantity])
+    ax.grid(which="major", color="#d8dee4", linewidth=0.7)
+    if quantity == "objective":
+        _plain_ticks(ax.yaxis)
+    if histories:
+        ax.legend(frameon=False, fontsize=9)
+    return ax
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Decimal numbers where a logarithmic axis spans little and powers of ten would say nothing."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    low, high = axis.get_view_interval()
+    if high / low < 100:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter(NullFormatter())
+
+
+def agreement(per_stage: Mapping[str, ArrayLike], ax: Any = None) -> Any:
+    """Heat map of relative disagreement, pair of routes by stage, as powers of ten."""
+    rows = [np.asarray(v, float) for v in per_stage.values()]
+    length = max(map(len, rows), default=0)
+    grid = np.full((len(rows), length), np.nan)
+    for row, values in zip(grid, rows, strict=True):
+        row[: len(values)] = values
+    powers = np.log10(np.maximum(grid, ROUNDOFF))
+    if ax is None:
+        ax = new_axes(max(6.0, min(3.0 + 0.55 * length, 12.0)), 1.3 + 0.42 * len(per_stage))
+    image = ax.imshow(powers, cmap="cividis", vmin=-17, vmax=-3, aspect="auto")
+    names = [pair.replace("|", " | ").replace("_", " ") for pair in per_stage]
+    ax.set_yticks(range(len(per_stage)), names)
+    every = max(1, -(-length // 16))
+    ax.set_xticks(range(0, length, every))
+    ax.set_xlabel("stage k")
+    ax.spines[:].set_visible(False)
+    if length <= 24:
+        for (i, j), power in np.ndenumerate(powers):
+            if np.isfinite(power):
+                text = "0" if grid[i, j] == 0 else f"{power:.0f}"
+                colour = INK if power > -9 else "white"
+                ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
+    bar = ax.figure.colorbar(image, ax=ax, extend="both", ticks=[-15, -12, -9, -6, -3])
+    bar.set_label("log10 of relative\ndisagreement", fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    return ax
+
+
+def ensemble(
+    shown: Components,
+    labels: np.ndarray | None,
+    classes: Sequence[str] = (),
+    final_depth: int | None = None,
+) -> Any:
+    """The ensemble's two principal components at several depths: array of axes, one a depth."""
+    columns = min(3, len(shown.depths))
+    rows = -(-len(shown.depths) // columns)
+    axes = np.atleast_1d(new_axes(3.1 * columns, 2.9 * rows + 0.6, columns, rows))
+    for ax in axes.flat[len(shown.depths) :]:
+        ax.set_visible(False)
+    everything = np.concatenate(shown.points)
+    low, high = everything.min(axis=0), everything.max(axis=0)
+    margin = 0.05 * np.where(high > low, high - low, 1.0)
+    colours = None if labels is None else class_colours(len(classes))
+    for ax, depth, points in zip(axes.flat, shown.depths, shown.points, strict=False):
+        if colours is None:
+            ax.scatter(*points.T, s=6, color=LINES[0], linewidths=0, alpha=0.7)
+        else:
+            ax.scatter(*points.T, s=6, c=colours[labels], linewidths=0, alpha=0.75)
+        of = "" if final_depth is None else f" of {final_depth}"
+        ax.set_title(f"depth {depth}{of}", fontsize=10)
+        ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
+        ax.set_ylim(low[1] - margin[1], high[1] + margin[1])
+    figure = axes.flat[0].figure
+    figure.supxlabel(f"first component ({100 * shown.explained[0]:.0f} % of variance)", fontsize=9)
+    figure.supylabel(f"second component ({100 * shown.explained[1]:.0f} %)", fontsize=9)
+    if colours is not None and 0 < len(classes) <= 20:
+        from matplotlib.lines import Line2D
+
+        handles = [
+            Line2D([], [], linestyle="", marker="o", markersize=5, color=colour, label=str(name))
+            for name, colour in zip(classes, colours, strict=True)
+        ]
+        figure.legend(
+            handles=handles,
+            loc="outside upper center",
+            ncols=min(10, len(classes)),
+            fontsize=9,
+            frameon=False,
+            handletextpad=0.1,
+            columnspacing=1.0,
+        )
+    return axes
+
+
+def class_colours(count: int) -> np.ndarray:
+    """One colour a class, `(count, 4)`."""
+    import matplotlib
+
+    if count <= 10:
+        return matplotlib.colormaps["tab10"](np.arange(count))
+    return matplotlib.colormaps["turbo"](np.linspace(0.05, 0.95, count))
+
+
+def confusion(matrix: np.ndarray, classes: Sequence[str], ax: Any = None) -> Any:
+    """Confusion matrix, true class by predicted class; colour is the share of the true class."""
+    count = len(classes)
+    if ax is None:
+        side = min(max(3.4, 1.6 + 0.36 * count), 8.0)
+        ax = new_axes(side + 0.5, side)
+    totals = matrix.sum(axis=1, keepdims=True)
+    share = matrix / np.where(totals > 0, totals, 1)
+    ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+    ax.spines[:].set_visible(False)
+    names = [name if len(name) <= 14 else name[:13] + "…" for name in classes]
+    every = max(1, -(-count // 25))
+    turned = {"rotation": 45, "ha": "right"} if max(map(len, names), default=0) > 3 else {}
+    ax.set_xticks(range(0, count, every), names[::every], **turned)
+    ax.set_yticks(range(0, count, every), names[::every])
+    ax.set_xlabel("predicted class")
+    ax.set_ylabel("true class")
+    if count <= 20:
+        for (i, j), value in np.ndenumerate(matrix):
+            if value:
+                colour = "white" if share[i, j] > 0.55 else INK
+                ax.text(j, i, str(value), ha="center", va="center", fontsize=8, color=colour)
+    return ax

@@ -1,0 +1,216 @@
+"""CasADi's NLP plugins: which load, their options, their words, and a watch on their iterations.
+
+    nlpsol(name, plugin, nlp, options)         plugin: ipopt, fatrop, sqpmethod, qrsqp, ...
+
+Measured on one box-constrained problem: ipopt, fatrop, sqpmethod and qrsqp give multipliers that
+equal the costate; bonmin gives none, blocksqp wants a linear solver that is not shipped.
+"""
+
+import contextlib
+import math
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import casadi as ca
+import numpy as np
+
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.solvers.transcription import Transcription
+
+PLUGINS = (
+    "ipopt",
+    "fatrop",
+    "sqpmethod",
+    "qrsqp",
+    "feasiblesqpmethod",
+    "blocksqp",
+    "bonmin",
+    "alpaqa",
+    "sleqp",
+    "uno",
+    "scpgen",
+    "ampl",
+    "knitro",
+    "snopt",
+    "worhp",
+    "madnlp",
+)
+
+
+def loadable_plugins() -> dict[str, bool | str]:
+    """Each known plugin's name with `True` if it loads here, else the first line of the reason."""
+    found: dict[str, bool | str] = {}
+    for name in PLUGINS:
+        try:
+            ca.load_nlpsol(name)
+            found[name] = True
+        except Exception as error:  # a plugin may fail in any way; the table must still be printed
+            lines = [line.strip() for line in str(error).splitlines() if "load" in line]
+            found[name] = lines[-1] if lines else type(error).__name__
+    return found
+
+
+def options_for(plugin: str, tol: float, max_steps: int, user: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with which `plugin` is silent, stops at `tol` and makes at most `max_steps` steps.
+
+    What `user` gives is merged in last; a nested dictionary is merged entry by entry.
+    """
+    quiet: dict[str, Any] = {"print_time": False, "error_on_fail": False}
+    if plugin == "ipopt":
+        quiet["ipopt"] = _ipopt(tol, max_steps)
+    elif plugin in ("sqpmethod", "feasiblesqpmethod", "qrsqp"):
+        inner = {"print_iter": False, "print_header": False, "error_on_fail": False}
+        quiet |= {"max_iter": max_steps, "tol_du": tol, "tol_pr": tol, "print_header": False}
+        quiet |= {"qpsol": "qrqp", "qpsol_options": inner, "print_iteration": False}
+        quiet |= {"print_status": False} if plugin != "qrsqp" else {}
+    elif plugin == "fatrop":
+        quiet["fatrop"] = {"tol": tol, "max_iter": max_steps, "print_level": 0}
+    for key, value in user.items():
+        both = isinstance(value, Mapping) and isinstance(quiet.get(key), dict)
+        quiet[key] = {**quiet[key], **value} if both else value
+    return quiet
+
+
+def _ipopt(tol: float, max_steps: int) -> dict[str, Any]:
+    return {
+        "tol": tol,
+        "dual_inf_tol": tol,
+        "constr_viol_tol": tol,
+        # At a bound the violation of stationarity is min(distance, multiplier) <= sqrt(their product),
+        # and it is the product that this bounds; below 1e-16 a distance has no digits left.
+        "compl_inf_tol": max(tol**2, 1e-16),
+        "acceptable_iter": 0,  # never "solved to acceptable level"
+        "bound_relax_factor": 0.0,
+        "nlp_scaling_method": "none",  # tolerances in the problem's own units
+        "max_iter": max_steps,
+        "print_level": 0,
+        "sb": "yes",
+        "linear_solver": "mumps",
+        # Weights are shared by all samples: the KKT matrix is a dense border around many small
+        # blocks. Nested dissection without the row permutation that IPOPT asks for by default
+        # factorises 50 digits, width 8, depth 3 in a tenth of the time.
+        "mumps_permuting_scaling": 0,
+        "mumps_pivot_order": 5,
+    }
+
+
+_BY_WORDS = {
+    "Maximum_Iterations_Exceeded": RESULTS.max_steps_reached,
+    "Infeasible_Problem_Detected": RESULTS.infeasible,
+    "Invalid_Number_Detected": RESULTS.nonfinite,
+}
+
+
+def verdict(stats: Mapping[str, Any]) -> tuple[RESULTS, str]:
+    """The result behind a plugin's statistics, and its own words."""
+    words = str(stats.get("return_status", "no status"))
+    if words in _BY_WORDS:
+        return _BY_WORDS[words], words
+    if stats.get("success"):
+        return RESULTS.successful, words
+    unified = str(stats.get("unified_return_status", ""))
+    if unified == "SOLVER_RET_LIMITED":
+        return RESULTS.max_steps_reached, words
+    if unified == "SOLVER_RET_INFEASIBLE":
+        return RESULTS.infeasible, words
+    return RESULTS.solver_failed, words
+
+
+@contextlib.contextmanager
+def _late_interrupt(watch: "Watch") -> Iterator[None]:
+    """Ctrl-C ends the solve at the next iterate and is delivered then.
+
+    IPOPT's compiled loop swallows an exception that a signal raises inside it and reports a stop that
+    the user asked for. A second Ctrl-C is not held back.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    main = threading.current_thread() is threading.main_thread()
+    if not (main and watch.attached and callable(before)):
+        yield
+        return
+
+    def note(number: int, frame: Any) -> None:
+        if watch.interrupted:
+            before(number, frame)
+        watch.interrupted = True
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if watch.interrupted:
+        before(signal.SIGINT, None)
+
+
+class Watch(ca.Callback):
+    """Told of every iterate: reports objective and `max |dL/d(x, theta)|`, and stops on Ctrl-C."""
+
+    def __init__(self, t: Transcription, report: Callable[[int, float, float], None]):
+        ca.Callback.__init__(self)
+        x, g = t.nlp["x"], t.nlp["g"]
+        self.shapes = {"x": x.numel(), "f": 1, "g": g.numel(), "lam_x": x.numel()}
+        self.shapes |= {"lam_g": g.numel(), "lam_p": 0}
+        lam_x, lam_g = ca.MX.sym("lam_x", x.numel()), ca.MX.sym("lam_g", g.numel())
+        slope = ca.gradient(t.nlp["f"] + ca.dot(lam_g, g), x) + lam_x
+        self.slope = ca.Function("slope", [x, lam_x, lam_g], [ca.norm_inf(slope)])
+        self.report, self.count = report, -1
+        self.attached, self.interrupted, self.error = False, False, None
+        self.construct("watch", {})
+
+    def get_n_in(self) -> int:
+        return ca.nlpsol_n_out()
+
+    def get_n_out(self) -> int:
+        return 1
+
+    def get_name_in(self, i: int) -> str:
+        return ca.nlpsol_out(i)
+
+    def get_sparsity_in(self, i: int) -> ca.Sparsity:
+        return ca.Sparsity.dense(self.shapes[ca.nlpsol_out(i)], 1)
+
+    def eval(self, arg: list[ca.DM]) -> list[float]:
+        # An exception may not cross CasADi's compiled loop; it is raised again after it.
+        try:
+            x, f, _, lam_x, lam_g, _ = arg
+            self.count += 1
+            if self.count:
+                slope = float(self.slope(x, lam_x, lam_g))
+                self.report(self.count, float(f), slope if math.isfinite(slope) else np.inf)
+        except BaseException as error:
+            self.error = error
+        return [float(self.interrupted or self.error is not None)]
+
+
+def run(
+    solver: ca.Function, watch: Watch, t: Transcription
+) -> tuple[dict[str, np.ndarray], RESULTS, str, int]:
+    """One call of the plugin: its end point, the result, its own words, gradient evaluations.
+
+    **Raises:** `KeyboardInterrupt` if it came during the solve, wherever it was caught.
+    """
+    end, words = None, ""
+    try:
+        with _late_interrupt(watch):
+            end = solver(x0=t.x0, lbx=t.lbx, ubx=t.ubx, lbg=t.lbg, ubg=t.ubg)
+    except RuntimeError as error:  # the plugin's own, or a signal seen by CasADi
+        if watch.interrupted or "KeyboardInterrupt" in str(error):
+            raise KeyboardInterrupt from error
+        words = str(error).strip().splitlines()[-1]
+    if watch.error is not None:
+        raise watch.error
+    if end is None:
+        unknown = {"f": np.full(1, np.nan), "lam_g": np.full(t.lbg.shape, np.nan)}
+        return (
+            {"x": t.x0, "lam_x": 0 * t.x0, **unknown},
+            RESULTS.solver_failed,
+            words,
+            max(watch.count, 0),
+        )
+    stats = solver.stats()
+    result, words = verdict(stats)
+    count = stats.get("n_call_nlp_grad_f", max(watch.count, 0) + 1)
+    return {k: np.array(v).ravel() for k, v in end.items()}, result, words, int(count)

@@ -1,0 +1,153 @@
+r"""The direct method: transcribe, then hand the nonlinear program to CasADi.
+
+    min f(z)   subject to   g(z) = 0,  lower <= z <= upper           z = (theta, x)
+    multipliers of  F_k(x_k, theta_k) - x_{k+1} = 0   are the costates p_{k+1}, in sign and in scale
+
+An independent witness: its derivatives are CasADi's, its steps IPOPT's; it shares with the other
+methods only the statement of the problem.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Key
+
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.control import ControlProblem, backpropagate
+from hjcontrol.networks import Weights
+from hjcontrol.solvers.method import AbstractHostMethod, Info, Outcome, Report
+
+
+class DirectState(eqx.Module):
+    """The program, and after the solve its end point, multipliers and the plugin's words."""
+
+    transcription: Any
+    call: Any
+    x: np.ndarray
+    lam_g: np.ndarray | None
+    info: Info
+    result: RESULTS
+    message: str | None
+
+
+class Direct(AbstractHostMethod):
+    """Direct transcription solved by a CasADi plugin.
+
+    - `transcription`: `"multiple"` shooting (states are variables, multipliers are costates) or
+      `"single"` (weights only; no multipliers).
+    - `plugin`: CasADi nlpsol plugin; `ipopt`, `fatrop`, `sqpmethod` and `qrsqp` are known to work.
+    - `tol`: stationarity and feasibility asked of the plugin.
+    - `options`: merged into the plugin's options, in CasADi's own form:
+      `{"ipopt": {"print_level": 5}}`.
+    """
+
+    transcription: Literal["multiple", "single"] = eqx.field(static=True, default="multiple")
+    plugin: str = eqx.field(static=True, default="ipopt")
+    tol: float = eqx.field(static=True, default=1e-10)
+    options: Mapping[str, Any] | None = eqx.field(static=True, default=None)
+    report: Report | None = eqx.field(static=True, default=None)
+    max_steps: int = eqx.field(static=True, default=1000)
+
+    def __check_init__(self):
+        if self.transcription not in ("multiple", "single"):
+            raise ValueError(
+                "Direct: `transcription` must be 'multiple' or 'single'; found "
+                f"{self.transcription!r}."
+            )
+        if not self.tol > 0:
+            raise ValueError(f"Direct: `tol` must be positive; found {self.tol}.")
+
+    @property
+    def name(self) -> str:
+        return "direct"
+
+    def hosted(self, report: Report, max_steps: int) -> "Direct":
+        return dataclasses.replace(self, report=report, max_steps=max_steps)
+
+    def check(self, problem: ControlProblem) -> None:
+        from hjcontrol.solvers.casadi_plugins import loadable_plugins
+        from hjcontrol.solvers.transcription import check_arrays
+
+        plugins = loadable_plugins()
+        if plugins.get(self.plugin) is not True:
+            loading = ", ".join(name for name, loads in plugins.items() if loads is True)
+            raise ValueError(
+                f"Direct: the CasADi plugin {self.plugin!r} does not load here; these do: {loading}."
+            )
+        check_arrays(problem)
+
+    def init(
+        self, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None
+    ) -> DirectState:
+        del key
+        import casadi as ca
+
+        from hjcontrol.solvers.casadi_plugins import Watch, options_for
+        from hjcontrol.solvers.lagrangian import derivatives
+
+        t = as_nlp(problem, init=weights, transcription=self.transcription)
+        watch = Watch(t, self.report or (lambda step, objective, stationarity: None))
+        options = options_for(self.plugin, self.tol, self.max_steps, self.options or {})
+        if self.plugin in _WATCHED and "iteration_callback" not in options:
+            options["iteration_callback"], watch.attached = watch, True
+        if self.plugin == "ipopt" and self.transcription == "multiple":
+            options = {**derivatives(t), **options}
+        solver = ca.nlpsol("direct", self.plugin, t.nlp, options)
+        value, _, _, gradient = eqx.filter_jit(backpropagate)(problem, weights)
+        info = Info(value, problem.control_set.stationarity(weights, gradient), jnp.asarray(1))
+        return DirectState(t, (solver, watch), t.x0, None, info, RESULTS.max_steps_reached, None)
+
+    def step(self, problem: ControlProblem, state: DirectState) -> DirectState:
+        del problem
+        from hjcontrol.solvers.casadi_plugins import run
+
+        t, (solver, watch) = state.transcription, state.call
+        end, result, message, evaluations = run(solver, watch, t)
+        slope = watch.slope(end["x"], end["lam_x"], end["lam_g"])
+        info = Info(
+            jnp.asarray(end["f"].item()), jnp.asarray(float(slope)), jnp.asarray(evaluations)
+        )
+        return DirectState(t, state.call, end["x"], end["lam_g"], info, result, message)
+
+    def info(self, state: DirectState) -> Info:
+        return state.info
+
+    def terminate(
+        self, problem: ControlProblem, state: DirectState
+    ) -> tuple[Bool[Array, ""], RESULTS]:
+        del problem
+        return jnp.asarray(state.message is not None), state.result
+
+    def postprocess(self, problem: ControlProblem, state: DirectState) -> Outcome:
+        del problem
+        t = state.transcription
+        multipliers = None if state.lam_g is None else t.costates(state.x, state.lam_g)
+        return Outcome(t.weights(state.x), multipliers, state.message)
+
+
+_WATCHED = ("ipopt", "sqpmethod", "feasiblesqpmethod", "qrsqp")
+
+
+def as_nlp(
+    problem: ControlProblem,
+    *,
+    init: Weights,
+    transcription: Literal["multiple", "single"] = "multiple",
+) -> Any:
+    """The CasADi nlp itself; see `hjcontrol.solvers.transcription.as_nlp`."""
+    from hjcontrol.solvers import transcription as transcriptions
+
+    return transcriptions.as_nlp(problem, init=init, transcription=transcription)
+
+
+def loadable_plugins() -> dict[str, bool | str]:
+    """CasADi's NLP plugins, each with `True` if it loads here, else the reason. Never raises."""
+    try:
+        from hjcontrol.solvers import casadi_plugins
+    except ImportError as error:
+        return {"casadi": str(error).splitlines()[0]}
+    return casadi_plugins.loadable_plugins()

@@ -1,0 +1,146 @@
+r"""Derivatives of the multiple-shooting program, block by block.
+
+    L = s f + sum_k,i p_{k+1}^i . (F_k(x_k^i, theta_k) - x_{k+1}^i)
+    dg/d(x, theta):     one block (F_x, F_theta) a sample and stage, and -1 for x_{k+1}
+    d2L/d(x, theta)^2:  one block a sample and stage, the theta-theta part summed over samples
+
+CasADi would find the whole Hessian by colouring: as many directions as a stage has weights. One
+sample's blocks are exact and small; the rest is bookkeeping of positions, done once.
+"""
+
+import casadi as ca
+import numpy as np
+
+from hjcontrol.solvers.transcription import Transcription
+
+
+def derivatives(t: Transcription) -> dict[str, ca.Function]:
+    """`grad_f`, `jac_g`, `hess_lag` as `casadi.nlpsol` takes them in its options."""
+    x, p = t.nlp["x"], ca.MX.sym("p", 0)
+    sigma, lam = ca.MX.sym("lam_f"), ca.MX.sym("lam_g", t.nlp["g"].numel())
+    jacobian, hessian = _jacobian(t, x), _hessian(t, x, sigma, lam)
+    f, g = t.nlp["f"], t.nlp["g"]
+    slope = ca.gradient(f, x)
+    return {
+        "grad_f": ca.Function("nlp_grad_f", [x, p], [f, slope], ["x", "p"], ["f", "grad_f_x"]),
+        "jac_g": ca.Function("nlp_jac_g", [x, p], [g, jacobian], ["x", "p"], ["g", "jac_g_x"]),
+        "hess_lag": ca.Function(
+            "nlp_hess_l",
+            [x, p, sigma, lam],
+            [ca.triu(hessian)],
+            ["x", "p", "lam_f", "lam_g"],
+            ["triu_hess_gamma_x_x"],
+        ),
+    }
+
+
+def _stage_arguments(t: Transcription, x: ca.MX, k: int) -> tuple[ca.MX, ca.MX, ca.MX]:
+    """States entering stage `k` (d, n), its weights (m, 1), and the same repeated (m, n)."""
+    n, step = t.programs.num_samples, t.programs.steps[k]
+    theta = x[t.variables[f"theta[{k}]"]]
+    state = (
+        ca.MX(ca.DM(t.programs.inputs))
+        if k == 0
+        else ca.reshape(x[t.variables[f"x[{k}]"]], step.size1_in(0), n)
+    )
+    return state, theta, ca.repmat(theta, 1, n)
+
+
+def _places(t: Transcription, k: int, index: np.ndarray) -> np.ndarray:
+    """Positions in `x` of the entries `index` of (x_k, theta_k), a row a sample."""
+    d = t.programs.steps[k].size1_in(0)
+    weights = t.variables[f"theta[{k}]"].start + index - d
+    states = (t.variables[f"x[{k}]"].start if k else 0) + index
+    samples = np.arange(t.programs.num_samples)[:, None] * d
+    return np.where(index < d, states + samples, weights + 0 * samples)
+
+
+def _jacobian(t: Transcription, x: ca.MX) -> ca.MX:
+    values, rows, columns = [], [], []
+    n = t.programs.num_samples
+    for k, step in enumerate(t.programs.steps):
+        a, theta = step.sx_in()
+        d, e = step.size1_in(0), step.size1_out(0)
+        block = ca.jacobian(step(a, theta)[0], ca.vertcat(a, theta))
+        r, c = (np.array(v, int) for v in block.sparsity().get_triplet())
+        kept = np.flatnonzero((c >= d) | (k > 0))  # x_0 is data
+        f = ca.Function("slopes", [a, theta], [_entries(block, kept)])
+        state, _, repeated = _stage_arguments(t, x, k)
+        values.append(ca.vec(f.map(n)(state, repeated)))
+        first = t.constraints[f"F[{k}] - x[{k + 1}]"].start
+        rows.append((first + r[kept][None] + e * np.arange(n)[:, None]).ravel())
+        columns.append(_places(t, k, c[kept]).ravel())
+        values.append(ca.MX(-ca.DM.ones(e * n)))
+        rows.append(first + np.arange(e * n))
+        columns.append(t.variables[f"x[{k + 1}]"].start + np.arange(e * n))
+    shape = (t.nlp["g"].numel(), x.numel())
+    return _assembled(shape, values, np.concatenate(rows), np.concatenate(columns))
+
+
+def _hessian(t: Transcription, x: ca.MX, sigma: ca.MX, lam: ca.MX) -> ca.MX:
+    values, rows, columns = [], [], []
+    n = t.programs.num_samples
+
+    def add(value: ca.MX, row: np.ndarray, column: np.ndarray) -> None:
+        values.append(ca.vec(value))
+        rows.append(row.ravel())
+        columns.append(column.ravel())
+
+    for k, step in enumerate(t.programs.steps):
+        a, theta = step.sx_in()
+        d, s = step.size1_in(0), ca.SX.sym("s")
+        q = ca.SX.sym("q", step.size1_out(0))
+        after, cost = step(a, theta)
+        block, _ = ca.hessian(s * cost / n + ca.dot(q, after), ca.vertcat(a, theta))
+        r, c = (np.array(v, int) for v in block.sparsity().get_triplet())
+        own = np.flatnonzero((r >= d) & (c >= d))  # weights alone: summed over samples
+        rest = np.flatnonzero(((r < d) | (c < d)) & (k > 0))
+        f = ca.Function(
+            "curvatures", [a, theta, q, s], [_entries(block, rest), _entries(block, own)]
+        )
+        state, weights, repeated = _stage_arguments(t, x, k)
+        p = ca.reshape(lam[t.constraints[f"F[{k}] - x[{k + 1}]"]], step.size1_out(0), n)
+        apart, shared = f.map(n)(state, repeated, p, ca.repmat(sigma, 1, n))
+        add(apart, _places(t, k, r[rest]), _places(t, k, c[rest]))
+        first = t.variables[f"theta[{k}]"].start
+        add(ca.sum2(shared), first + r[own] - d, first + c[own] - d)
+
+        th = t.programs.costs[k].sx_in()[0]
+        block, _ = ca.hessian(t.programs.costs[k](th), th)
+        r, c = (np.array(v, int) for v in block.sparsity().get_triplet())
+        price = ca.Function("price", [th], [_entries(block, np.arange(len(r)))])
+        add(sigma * price(weights), first + r, first + c)
+
+    a, y = t.programs.terminal.sx_in()
+    block, _ = ca.hessian(t.programs.terminal(a, y) / n, a)
+    r, c = (np.array(v, int) for v in block.sparsity().get_triplet())
+    last = t.variables[f"x[{len(t.programs.steps)}]"]
+    f = ca.Function("end", [a, y], [_entries(block, np.arange(len(r)))])
+    state = ca.reshape(x[last], a.numel(), n)
+    offset = last.start + a.numel() * np.arange(n)[:, None]
+    add(sigma * f.map(n)(state, t.programs.targets), offset + r, offset + c)
+    return _assembled((x.numel(), x.numel()), values, np.concatenate(rows), np.concatenate(columns))
+
+
+def _entries(block: ca.SX, kept: np.ndarray) -> ca.SX:
+    """Chosen nonzeros as one dense column."""
+    return ca.vertcat(*[block.nz[int(i)] for i in kept]) if len(kept) else ca.SX(0, 1)
+
+
+def _assembled(
+    shape: tuple[int, int], values: list[ca.MX], rows: np.ndarray, columns: np.ndarray
+) -> ca.MX:
+    """The sparse matrix with these entries, those at one place added up."""
+    vector = ca.vertcat(*values)
+    places, target = np.unique(columns * shape[0] + rows, return_inverse=True)  # column-major
+    sparsity = ca.Sparsity.triplet(
+        *shape, (places % shape[0]).tolist(), (places // shape[0]).tolist()
+    )
+    gather = ca.DM.triplet(
+        target.ravel().tolist(),
+        list(range(len(rows))),
+        ca.DM.ones(len(rows)),
+        len(places),
+        len(rows),
+    )
+    return ca.MX(sparsity, gather @ vector)

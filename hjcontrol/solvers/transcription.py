@@ -1,0 +1,267 @@
+r"""Direct transcription: the control problem as a nonlinear program.
+
+    multiple shooting   min f(theta, x)   s.t.   F_k(x_k^i, theta_k) - x_{k+1}^i = 0,   theta in Theta
+    single shooting     min J(theta)                                                    theta in Theta
+
+    Lagrangian  f + sum lam . (F_k(x_k) - x_{k+1}):   stationarity in x_{k+1} says lam = p_{k+1}
+
+The dynamics are written with the next state subtracted, so a multiplier *is* a costate, its 1/n
+included, with no sign to flip. x_0 is data: its costate is completed from p_1 by stationarity of the
+Lagrangian in x_0, which is the multiplier that a constraint `x_bar == x_0` would have.
+"""
+
+import dataclasses
+from typing import Any, Literal
+
+import casadi as ca
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hjcontrol.control import ControlProblem, Trajectory
+from hjcontrol.networks import Weights
+from hjcontrol.solvers.casadi_replay import casadi_function
+
+Kind = Literal["multiple", "single"]
+KINDS = ("multiple", "single")
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """The problem's pieces as CasADi functions of columns, one sample each.
+
+    `steps[k](x, theta) -> (x_next, l)`, `terminal(x, y) -> Phi`, `costs[k](theta) -> r`.
+    """
+
+    steps: list[ca.Function]
+    terminal: ca.Function
+    costs: list[ca.Function]
+    shapes: list[tuple[int, ...]]  # one sample's states x_0 .. x_K
+    inputs: np.ndarray  # (d_0, n)
+    targets: np.ndarray  # (entries, n)
+
+    @property
+    def num_samples(self) -> int:
+        return self.inputs.shape[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Transcription:
+    """A CasADi nlp with its start, its bounds, and the way back to weights and states.
+
+    `nlp` is what `casadi.nlpsol` takes: `{"x", "f", "g"}`, MX expressions. `variables` and `constraints`
+    name the slices of `x` and of `g`. States lie sample after sample.
+    """
+
+    nlp: dict[str, ca.MX]
+    x0: np.ndarray
+    lbx: np.ndarray
+    ubx: np.ndarray
+    lbg: np.ndarray
+    ubg: np.ndarray
+    variables: dict[str, slice]
+    constraints: dict[str, slice]
+    kind: Kind
+    programs: Programs
+    problem: ControlProblem
+
+    def pack(self, weights: Weights) -> np.ndarray:
+        """The NLP's variables at `weights`, states by rollout."""
+        thetas = [_flat(theta) for theta in self.problem.chain.unstack(weights)]
+        n, state, later = self.programs.num_samples, ca.DM(self.programs.inputs), []
+        for step, theta in zip(self.programs.steps, thetas, strict=True):
+            state, _ = step.map(n)(state, ca.repmat(ca.DM(theta), 1, n))
+            later.append(np.array(state).T.ravel())
+        return np.concatenate(thetas + (later if self.kind == "multiple" else []))
+
+    def weights(self, x: Any) -> Weights:
+        """The weights within the NLP's variables, in the problem's dtype."""
+        x = np.asarray(x, float).ravel()
+        one = jax.eval_shape(self.problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+        like = jax.eval_shape(self.problem.chain.unstack, one)
+        thetas = [_unflat(x[self.variables[f"theta[{k}]"]], theta) for k, theta in enumerate(like)]
+        return self.problem.chain.stack(thetas)
+
+    def states(self, x: Any) -> Trajectory | None:
+        """The states within the NLP's variables; `None` for single shooting, which has none."""
+        if self.kind == "single":
+            return None
+        x = np.asarray(x, float).ravel()
+        later = [x[s] for name, s in self.variables.items() if name.startswith("x[")]
+        return self._trajectory([self.programs.inputs.T, *later])
+
+    def costates(self, x: Any, lam_g: Any) -> Trajectory | None:
+        """Multipliers as costates `p_0 .. p_K`, shaped like the states; `None` for single shooting."""
+        if self.kind == "single":
+            return None
+        p = [np.asarray(lam_g, float).ravel()[s] for s in self.constraints.values()]
+        n, step = self.programs.num_samples, self.programs.steps[0]
+        a, q = ca.SX.sym("x", step.size1_in(0)), ca.SX.sym("p", step.size1_out(0))
+        theta = ca.SX.sym("theta", step.size1_in(1))
+        after, cost = step(a, theta)
+        slope = ca.Function("p0", [a, theta, q], [ca.gradient(cost / n + ca.dot(q, after), a)])
+        start = slope.map(n)(
+            self.programs.inputs,
+            ca.repmat(ca.DM(np.asarray(x, float).ravel()[self.variables["theta[0]"]]), 1, n),
+            p[0].reshape(n, -1).T,
+        )
+        return self._trajectory([np.array(start).T, *p])
+
+    def _trajectory(self, columns: list[np.ndarray]) -> Trajectory:
+        n, dtype = self.programs.num_samples, self.problem.dtype
+        each = [
+            jnp.asarray(np.reshape(c, (n, *shape)), dtype)
+            for c, shape in zip(columns, self.programs.shapes, strict=True)
+        ]
+        runs, k = [], 0
+        for run in self.problem.chain.runs:
+            runs.append(jnp.stack(each[k : k + run.length], axis=1))
+            k += run.length
+        return Trajectory(tuple(runs), each[-1])
+
+
+def as_nlp(
+    problem: ControlProblem, *, init: Weights, transcription: Kind = "multiple"
+) -> Transcription:
+    """The CasADi nlp of a control problem.
+
+    **Arguments:** `init`: weights to start from; the states start at their rollout.
+
+    **Raises:** `ValueError` for states that are not single arrays, weights that are not floating, or an
+    unknown transcription; `UnsupportedPrimitiveError` for a program that CasADi cannot express.
+    """
+    if transcription not in KINDS:
+        raise ValueError(
+            f"as_nlp: `transcription` must be one of {', '.join(KINDS)}; found {transcription!r}."
+        )
+    check_arrays(problem)
+    programs = _programs(problem)
+    n, steps = programs.num_samples, programs.steps
+    sizes = {f"theta[{k}]": f.size1_in(1) for k, f in enumerate(steps)}
+    if transcription == "multiple":
+        sizes |= {f"x[{k + 1}]": f.size1_out(0) * n for k, f in enumerate(steps)}
+    ends = np.cumsum([0, *sizes.values()])
+    x = ca.MX.sym("x", int(ends[-1]))
+    parts = ca.vertsplit(x, [int(e) for e in ends])
+    thetas, later = parts[: len(steps)], parts[len(steps) :]
+
+    state, cost, gaps = ca.DM(programs.inputs), ca.MX(0.0), []
+    for k, (step, theta) in enumerate(zip(steps, thetas, strict=True)):
+        after, paid = step.map(n)(state, ca.repmat(theta, 1, n))
+        cost += ca.sum2(paid) / n + programs.costs[k](theta)
+        if transcription == "multiple":
+            state = ca.reshape(later[k], step.size1_out(0), n)
+            gaps.append(ca.vec(after - state))
+        else:
+            state = after
+    cost += ca.sum2(programs.terminal.map(n)(state, programs.targets)) / n
+    g = ca.vertcat(*gaps) if gaps else ca.MX(0, 1)
+    heights = {f"F[{k}] - x[{k + 1}]": gap.numel() for k, gap in enumerate(gaps)}
+    m = int(sum(sizes[f"theta[{k}]"] for k in range(len(steps))))
+    lower, upper = (np.full(int(ends[-1]), b) for b in (-np.inf, np.inf))
+    lower[:m], upper[:m] = (float(b) for b in problem.control_set.bounds())
+    built = Transcription(
+        nlp={"x": x, "f": cost, "g": g},
+        x0=np.empty(0),
+        lbx=lower,
+        ubx=upper,
+        lbg=np.zeros(g.numel()),
+        ubg=np.zeros(g.numel()),
+        variables=_slices(sizes),
+        constraints=_slices(heights),
+        kind=transcription,
+        programs=programs,
+        problem=problem,
+    )
+    return dataclasses.replace(built, x0=built.pack(init))
+
+
+def check_arrays(problem: ControlProblem) -> None:
+    """Raise `ValueError` unless every state is one array and every weight floating."""
+    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    for k, state in enumerate(jax.eval_shape(problem.rollout, weights).runs):
+        if not isinstance(state, jax.ShapeDtypeStruct):
+            raise ValueError(
+                "Direct: states must be single arrays; the state entering run "
+                f"{k} of stages is a {type(state).__name__}. Concatenate its leaves into one array."
+            )
+    for leaf in jax.tree.leaves(weights):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(f"Direct: weights must be floating; found a leaf of {leaf.dtype}.")
+
+
+def _programs(problem: ControlProblem) -> Programs:
+    chain = problem.chain
+    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    thetas = jax.eval_shape(chain.unstack, weights)
+    rollout = jax.eval_shape(problem.rollout, weights)
+    one = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
+    states = [
+        one(s)
+        for xs, run in zip(rollout.runs, chain.runs, strict=True)
+        for s in [jax.ShapeDtypeStruct((xs.shape[0], *xs.shape[2:]), xs.dtype)] * run.length
+    ]
+    states.append(one(rollout.final))
+    made: dict[Any, tuple[ca.Function, ca.Function]] = {}
+    steps, costs = [], []
+    for k in range(len(chain)):
+        stage, x, theta = chain[k], states[k], thetas[k]
+        arrays = [a for a in jax.tree.leaves(stage) if isinstance(a, jax.Array | np.ndarray)]
+        # Equal stages share their functions: same run (hence same code), same array leaves.
+        r = int(np.searchsorted(np.cumsum([run.length for run in chain.runs]), k, side="right"))
+        key = (r, *[np.asarray(a).tobytes() for a in arrays])
+        if key not in made:
+            name = f"stage {k} ({type(stage).__name__})"
+            real = lambda v: jnp.asarray(v, problem.dtype)
+            step = lambda x, th, stage=stage, real=real: (
+                stage.step(x, th),
+                real(problem.state_cost(x, th)),
+            )
+            cost = lambda th, real=real: real(problem.weight_cost(th))
+            made[key] = (
+                casadi_function(step, x, theta, name=f"F{k}", stage=name),
+                casadi_function(cost, theta, name=f"r{k}", stage=f"the weight cost of {name}"),
+            )
+        steps.append(made[key][0])
+        costs.append(made[key][1])
+    n = problem.num_samples
+    targets = [np.asarray(a).reshape(n, -1) for a in jax.tree.leaves(problem.targets)]
+    terminal = casadi_function(
+        problem.terminal_cost,
+        states[-1],
+        jax.tree.map(one, problem.targets),
+        name="Phi",
+        stage="the terminal cost",
+    )
+    return Programs(
+        steps=steps,
+        terminal=terminal,
+        costs=costs,
+        shapes=[s.shape for s in states],
+        inputs=np.asarray(problem.inputs, float).reshape(n, -1).T,
+        targets=np.concatenate([np.zeros((n, 0)), *targets], axis=1).T.astype(float),
+    )
+
+
+def _slices(sizes: dict[str, int]) -> dict[str, slice]:
+    ends = np.cumsum([0, *sizes.values()])
+    return {name: slice(int(a), int(b)) for name, a, b in zip(sizes, ends, ends[1:], strict=False)}
+
+
+def _flat(tree: Any) -> np.ndarray:
+    return np.concatenate(
+        [np.zeros(0), *[np.asarray(a, float).ravel() for a in jax.tree.leaves(tree)]]
+    )
+
+
+def _unflat(values: np.ndarray, like: Any) -> Any:
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([leaf.size for leaf in leaves])
+    pieces = np.split(values, ends[:-1]) if leaves else []
+    return jax.tree.unflatten(
+        structure,
+        [
+            jnp.asarray(p.reshape(leaf.shape), leaf.dtype)
+            for p, leaf in zip(pieces, leaves, strict=True)
+        ],
+    )

@@ -1,0 +1,194 @@
+"""Every route asked for, in one compiled program: numbers only, no judgement.
+
+    route A, route B   ->   relative disagreement at every state k = 0..K and all weights k = 0..K-1
+
+Costates are compared whole, `|p_a - p_b| / max(|p_a|, |p_b|)`, except with `pairing`, which has none
+and tests identities instead.
+"""
+
+from itertools import combinations
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from hjcontrol.control import ControlProblem, Trajectory, backpropagate
+from hjcontrol.networks import Weights
+from hjcontrol.verification.finite_difference import difference
+from hjcontrol.verification.kinks import Retrial, retry
+from hjcontrol.verification.pairing import Pairing, pair
+from hjcontrol.verification.recursion import recurse
+
+
+class Gaps(NamedTuple):
+    """One pair of routes: disagreement by stage (`None`: not compared), and the methods' own error."""
+
+    states: Float[Array, " depths"] | None
+    weights: Float[Array, " stages"] | None
+    state_error: Float[Array, " depths"] | float = 0.0
+    weight_error: Float[Array, " stages"] | float = 0.0
+
+
+class Measured(NamedTuple):
+    """`forward[k]`: whether stage k's derivatives are forward mode's (K: the terminal cost)."""
+
+    objective: Float[Array, ""]
+    stationarity: Float[Array, ""]
+    feasibility: Float[Array, ""]
+    gaps: dict[str, Gaps]
+    forward: Bool[Array, " depths"]
+
+
+@eqx.filter_jit
+def measure(
+    problem: ControlProblem,
+    weights: Weights,
+    trajectory: Trajectory | None,
+    multipliers: Trajectory | None,
+    key: Key[Array, ""],
+    routes: tuple[str, ...],
+    probes: int,
+) -> Measured:
+    """Compare `routes` two by two. `trajectory`: the states a solver claims, for the feasibility."""
+    check_weights(problem, weights)
+    objective, states, costates, gradient = backpropagate(problem, weights)
+    k_pair, k_difference = jax.random.split(key)
+    K = len(problem.chain)
+    forward = jnp.ones(K + 1, bool)
+    full = {"backprop": (costates, gradient)} if "backprop" in routes else {}
+    tests, gaps = {}, {}
+
+    summands = None
+    if "recursion" in routes:
+        found = recurse(problem, weights, states)
+        full["recursion"] = (found.costates, found.gradient)
+        forward = jnp.logical_and(forward, found.forward)
+        summands = found.summands
+    if "multipliers" in routes:
+        full["multipliers"] = (multipliers, None)
+
+    for a, b in combinations(full, 2):
+        (p, g), (q, h) = full[a], full[b]
+        apart = None
+        if g is not None and h is not None and summands is not None:
+            # Relative to the summands' norm: the gradient itself vanishes at a solution.
+            apart = _ratio(_gradient_norms(problem, g, h), summands)
+        gaps[f"{a}|{b}"] = Gaps(_apart(p, q), apart)
+
+    ask = lambda p, g: pair(problem, weights, states, p, g, k_pair, probes)
+    if "pairing" in routes:
+        for name, (p, g) in full.items():
+            tests[name] = ask(p, gradient if g is None else g)
+            gaps[f"{name}|pairing"] = _gaps(tests[name], g is not None)
+            forward = jnp.logical_and(forward, _forward(tests[name]))
+    if "finite_difference" in routes:
+        name = next((r for r in ("backprop", "recursion") if r in full), "backprop")
+        p, g = full.get(name, (costates, gradient))
+        scale = (tests[name] if name in tests else ask(p, g)).weights.scale
+        away = difference(problem, weights, g, scale, k_difference)
+        gaps[f"{name}|finite_difference"] = Gaps(None, away.gap, 0.0, away.error)
+
+    return Measured(
+        objective,
+        problem.control_set.stationarity(weights, gradient),
+        _residual(problem, weights, trajectory),
+        gaps,
+        forward,
+    )
+
+
+@eqx.filter_jit
+def arbitrate(
+    problem: ControlProblem, weights: Weights, key: Key[Array, ""], probes: int
+) -> tuple[Gaps, Bool[Array, " depths"], Retrial]:
+    """The stages on trial where they stand, and again at a nearby point."""
+    _, states, costates, gradient = backpropagate(problem, weights)
+    here = pair(problem, weights, states, costates, gradient, key, probes)
+    again = retry(problem, weights, states, costates, key, probes)
+    return _gaps(here, True), _forward(here), again
+
+
+def check_weights(problem: ControlProblem, weights: Weights) -> None:
+    """Refuse weights that are not the problem's. Runs while tracing, so it costs nothing later."""
+    wanted = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    shapes = lambda tree: [jnp.shape(a) for a in jax.tree.leaves(tree)]
+    if jax.tree.structure(wanted) != jax.tree.structure(weights) or shapes(wanted) != shapes(
+        weights
+    ):
+        raise ValueError(
+            f"verify: `weights` of shapes {shapes(wanted)} are needed (a tuple with one entry a run, "
+            f"see `problem.init`); found {shapes(weights)}."
+        )
+
+
+def _gaps(test: Pairing, gradient: bool) -> Gaps:
+    s, w = test
+    return Gaps(s.gap, w.gap, s.error, w.error) if gradient else Gaps(s.gap, None, s.error)
+
+
+def _forward(test: Pairing) -> Bool[Array, " depths"]:
+    both = jnp.logical_and(test.states.forward[:-1], test.weights.forward)
+    return jnp.concatenate([both, test.states.forward[-1:]])
+
+
+def _apart(p: Trajectory, q: Trajectory) -> Float[Array, " depths"]:
+    size = jnp.maximum(_norms(p), _norms(q))
+    return _ratio(_norms(jax.tree.map(jnp.subtract, p, q)), size)
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    return jnp.where(a == 0, 0.0, a / jnp.maximum(b, jnp.finfo(b.dtype).tiny))
+
+
+def _norms(p: Trajectory) -> Float[Array, " depths"]:
+    """`|p_k|` over samples and coordinates, for every k."""
+    first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), p.runs)
+    return jnp.concatenate([_norm(first), jnp.sqrt(_squares(p.final, 0))[None]])
+
+
+def _norm(runs: tuple) -> Float[Array, " stages"]:
+    """Norm of each stage's entry; every leaf has the stages in front."""
+    return jnp.concatenate([jnp.sqrt(_squares(run, 1)) for run in runs])
+
+
+def _gradient_norms(problem: ControlProblem, g: Weights, h: Weights) -> Float[Array, " stages"]:
+    lengths = [run.length for run in problem.chain.runs]
+    return jnp.concatenate(
+        [
+            _norm((jax.tree.map(jnp.subtract, a, b),)) if jax.tree.leaves(a) else jnp.zeros(length)
+            for a, b, length in zip(g, h, lengths, strict=True)
+        ]
+    )
+
+
+def _squares(tree: object, axes: int) -> Array:
+    leaves = jax.tree.leaves(tree)
+    return sum(jnp.sum(a**2, axis=tuple(range(axes, a.ndim))) for a in leaves)
+
+
+def _residual(
+    problem: ControlProblem, weights: Weights, trajectory: Trajectory | None
+) -> Float[Array, ""]:
+    """`max |F_k(x_k) - x_{k+1}|` and `max |x_0 - inputs|`; a rollout has none by construction."""
+    worst = jnp.zeros((), problem.dtype)
+    if trajectory is None:
+        return worst
+    gap = lambda a, b: jnp.max(jnp.abs(a - b), initial=0.0)
+    largest = lambda tree: jax.tree.reduce(jnp.maximum, tree, worst)
+    start = largest(jax.tree.map(gap, problem.inputs, trajectory[0]))
+    ends = [jax.tree.map(lambda a: a[:, 0], run) for run in trajectory.runs[1:]]
+    for run, theta, xs, end in zip(
+        problem.chain.runs, weights, trajectory.runs, [*ends, trajectory.final], strict=True
+    ):
+
+        def body(after, stage, slices):
+            th, x = slices
+            step = jax.vmap(stage.step, in_axes=(0, None))(x, th)
+            return x, largest(jax.tree.map(gap, step, after))
+
+        depth_first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), xs)
+        _, gaps = run.scan(body, end, (theta, depth_first), reverse=True)
+        start = jnp.maximum(start, jnp.max(gaps))
+    return start

@@ -1,0 +1,215 @@
+r"""Is the backward pass the costate of Pontryagin? Independent routes, one table.
+
+p_k = dH_k/dx,   dJ/dtheta_k = dH_k/dtheta        by   backprop, pairing, recursion,
+                                                       finite_difference, multipliers
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, Float, Key, PyTree
+
+from hjcontrol._ground.precision import exact_tolerance
+from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagate
+from hjcontrol.networks import Weights
+from hjcontrol.verification.certificate import Certificate, Finding
+from hjcontrol.verification.curvature import smallest_curvature
+from hjcontrol.verification.judgement import Excuses, judge, over_limit
+from hjcontrol.verification.measure import arbitrate, measure
+from hjcontrol.verification.minimum import minimum_gap
+
+ROUTES = ("backprop", "pairing", "recursion", "finite_difference", "multipliers")
+
+
+def verify(
+    problem: ControlProblem | Solution | Sequence[Any],
+    weights: Weights | list[PyTree[Array]] | None = None,
+    *,
+    inputs: PyTree[ArrayLike] = None,
+    targets: PyTree[ArrayLike] = None,
+    cost: Any = None,
+    running: Any = (),
+    routes: Sequence[str] = ("backprop", "pairing"),
+    probes: int = 2,
+    key: Key[Array, ""] | None = None,
+    multipliers: Trajectory | None = None,
+    second_order: bool = False,
+    minimum: bool = False,
+    tolerance: float | None = None,
+) -> Certificate:
+    """Compare routes to the costate and the gradient at every stage.
+
+    **Arguments:**
+
+    - `problem`: a `ControlProblem` with `weights`; a `Solution`, whose weights, trajectory and
+      multipliers are used; or a list of stages (functions, `eqx.Module`s, pairs `(f, theta)`) with
+      `inputs` of shape `(n, ...)` and a scalar `cost(x_K)` or `cost(x_K, y)` of one sample.
+    - `weights`: as `problem.init` gives them, or a list with one entry a stage. A list of stages has
+      its own.
+    - `routes`: two or more of `backprop`, `pairing`, `recursion`, `finite_difference`, `multipliers`.
+      `recursion` costs a forward pass a coordinate; `finite_difference` needs float64.
+    - `probes`: random directions a stage, for `pairing`.
+    - `key`: of the directions. Without one they are drawn from a fixed seed: a verdict must be
+      reproducible, and no estimate depends on it.
+    - `multipliers`: costates from elsewhere, to be compared; NaN where there is none.
+    - `second_order`: the smallest curvature of J, by Lanczos.
+    - `minimum`: how far each stage's Hamiltonian can be lowered, a diagnostic.
+    - `tolerance`: largest relative disagreement that counts as exact; by default the dtype's.
+
+    **Returns:** a `Certificate`; print it.
+
+    **Raises:** `ValueError` for unknown routes, fewer than two of them, or arguments that are missing.
+    """
+    problem, weights, trajectory, multipliers = _statement(
+        problem, weights, inputs, targets, cost, running, multipliers
+    )
+    routes = _check_routes(routes, multipliers, problem)
+    if int(probes) != probes or probes < 1:
+        raise ValueError(f"verify: `probes` must be a positive integer; found {probes}.")
+    key = jax.random.key(0) if key is None else key
+    tolerance = exact_tolerance(problem.dtype) if tolerance is None else float(tolerance)
+
+    found = jax.device_get(
+        measure(problem, weights, trajectory, multipliers, key, routes, int(probes))
+    )
+    forward = bool(found.forward.all())
+    disputed = any(
+        over_limit(name, gaps, tolerance, forward)
+        for name, gaps in found.gaps.items()
+        if "backprop" in name
+    )
+    excuses, innocent, pointwise = Excuses(tolerance), False, found.forward
+    if disputed:
+        here, pointwise, again = jax.device_get(arbitrate(problem, weights, key, int(probes)))
+        excuses = Excuses(tolerance, here, again)
+        guilty = over_limit("backprop|pairing", here, tolerance, forward)
+        innocent = all(g[:2] in excuses for g in guilty)
+
+    title = lambda k: stage_name(problem, k)
+    judged = [
+        judge(name, gaps, tolerance, forward, excuses, title, innocent)
+        for name, gaps in found.gaps.items()
+    ]
+    size = sum(a.size for a in jax.tree.leaves(weights))
+    explained = {k for k, _ in excuses.values}
+    return Certificate(
+        pairs=tuple(pair for pair, _ in judged),
+        refuted=_rank([f for _, findings in judged for f in findings]),
+        kinks=tuple(
+            Finding(k, where, title(k), gap, "backprop|pairing")
+            for (k, where), gap in excuses.kinks.items()
+        ),
+        differenced=tuple(sorted(explained | set(np.flatnonzero(~pointwise).tolist()))),
+        objective=float(found.objective),
+        stationarity=float(found.stationarity),
+        feasibility=float(found.feasibility),
+        curvature=_second_order(problem, weights, key) if second_order else None,
+        minimum=np.asarray(_minimum(problem, weights, key)) if minimum else None,
+        tolerance=tolerance,
+        problem={
+            "samples": problem.num_samples,
+            "stages": len(problem.chain),
+            "weights": size,
+            "dtype": np.dtype(problem.dtype).name,
+        },
+    )
+
+
+def stage_name(problem: ControlProblem, k: int) -> str:
+    """What a person calls stage `k`: the user's own class or function."""
+    if k == len(problem.chain):
+        return "terminal cost"
+    for run in problem.chain.runs:
+        if k < run.length:
+            inner = getattr(run.stage, "function", getattr(run.stage, "rest", run.stage))
+            return getattr(inner, "__name__", type(inner).__name__)
+        k -= run.length
+    raise IndexError("stage index out of range")
+
+
+def _statement(
+    problem: Any, weights: Any, inputs: Any, targets: Any, cost: Any, running: Any, multipliers: Any
+) -> tuple[ControlProblem, Weights, Trajectory | None, Trajectory | None]:
+    if isinstance(problem, Solution):
+        given = problem.multipliers if multipliers is None else multipliers
+        chosen = problem.weights if weights is None else weights
+        claimed = problem.trajectory if weights is None else None
+        return problem.problem, chosen, claimed, given
+    if not isinstance(problem, ControlProblem):
+        if inputs is None or cost is None:
+            raise ValueError(
+                "verify: a list of stages needs `inputs=` and `cost=`; found "
+                f"inputs {'missing' if inputs is None else 'given'}, "
+                f"cost {'missing' if cost is None else 'given'}."
+            )
+        inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
+        problem = ControlProblem(problem, inputs, targets, terminal=cost, running=running)
+        weights = problem.init(jax.random.key(0)) if weights is None else weights
+    elif weights is None:
+        raise ValueError(
+            "verify: a ControlProblem needs `weights`; found none. Pass a solution's, or "
+            "`problem.init(key)`."
+        )
+    if isinstance(weights, list):
+        weights = problem.chain.stack(weights)
+    return problem, weights, None, multipliers
+
+
+def _check_routes(
+    routes: Sequence[str], multipliers: Trajectory | None, problem: ControlProblem
+) -> tuple[str, ...]:
+    asked = (routes,) if isinstance(routes, str) else tuple(routes)
+    unknown = [r for r in asked if r not in ROUTES]
+    if unknown:
+        raise ValueError(f"verify: `routes` are {', '.join(ROUTES)}; found {', '.join(unknown)}.")
+    if "multipliers" in asked and multipliers is None:
+        raise ValueError("verify: the route `multipliers` needs `multipliers=`; found none.")
+    if multipliers is not None:
+        asked = (*asked, "multipliers")
+    if not {"backprop", "recursion", "multipliers"} & set(asked) and asked:
+        asked = ("backprop", *asked)  # pairing and differences test a costate; give them one
+    if len(set(asked)) < 2:
+        raise ValueError(f"verify: two routes at least are compared; found {asked}.")
+    if "finite_difference" in asked and np.dtype(problem.dtype) != np.float64:
+        raise ValueError(
+            "verify: differences of J resolve nothing useful below float64; found "
+            f"{np.dtype(problem.dtype).name}. Pass float64 inputs, or leave `finite_difference` out."
+        )
+    return tuple(r for r in ROUTES if r in asked)
+
+
+def _rank(findings: list[Finding]) -> tuple[Finding, ...]:
+    """One finding a place; identities of single stages first, largest disagreement first."""
+    order = lambda f: (
+        "pairing" not in f.pair,
+        "finite_difference" in f.pair,
+        -np.nan_to_num(f.disagreement, nan=np.inf),
+    )
+    places: dict[tuple[int, str], Finding] = {}
+    for f in sorted(findings, key=order):
+        places.setdefault((f.index, f.where), f)
+    return tuple(places.values())
+
+
+@eqx.filter_jit
+def _curvature(problem: ControlProblem, weights: Weights, key: Key[Array, ""]) -> Any:
+    return smallest_curvature(problem, weights, key)
+
+
+def _second_order(
+    problem: ControlProblem, weights: Weights, key: Key[Array, ""]
+) -> tuple[float, float]:
+    value, bound = _curvature(problem, weights, key)
+    return float(value), float(bound)
+
+
+@eqx.filter_jit
+def _minimum(
+    problem: ControlProblem, weights: Weights, key: Key[Array, ""]
+) -> Float[Array, " stages"]:
+    _, states, costates, _ = backpropagate(problem, weights)
+    return minimum_gap(problem, weights, states, costates, key)

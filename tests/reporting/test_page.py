@@ -1,0 +1,134 @@
+"""The page: one file, nothing beside it, nothing unescaped, and whole when parts are missing."""
+
+import html.parser
+import re
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hjcontrol.control import ControlProblem, least_squares
+from hjcontrol.networks import Dense
+from hjcontrol.reporting import report
+from tests.reporting.pieces import certificate, problem, solution
+
+
+class Reader(html.parser.HTMLParser):
+    """Open elements, addresses and alternative texts of a page."""
+
+    EMPTY = ("meta", "img", "link")
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.addresses, self.alts, self.names = [], [], [], set()
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.names.add(tag)
+        attributes = dict(attrs)
+        self.addresses += [v for k, v in attrs if k in ("src", "href", "srcset", "action")]
+        if tag == "img":
+            self.alts.append(attributes.get("alt"))
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def solved():
+    return solution(label="one"), solution(label="two", result="max_steps_reached")
+
+
+def written(tmp_path, *args, **kwargs):
+    path = report(tmp_path / "report.html", *args, **kwargs)
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    text = path.read_text(encoding="utf-8")
+    page = Reader(text)
+    assert not page.open
+    return text, page
+
+
+def test_everything_on_one_page(tmp_path, solved):
+    one, two = solved
+    x = np.asarray(one.problem.inputs)
+    text, page = written(
+        tmp_path,
+        {"one": one, "two": two, "small": solution(problem(n=5), label="small")},
+        certificates={"one": certificate(), "two": certificate(verdict="consistent")},
+        comparisons={"one against two": "the same"},
+        test=(x, np.asarray(one.problem.targets)),
+        classes=["x", "y", "z"],
+        tables={"Asked": {"num_samples": 12, "ridge": 1e-3, "target": None}},
+        command="hjcontrol crosscheck --data 'a b.csv'",
+        verdict="exact",
+    )
+    assert all(address.startswith("data:") for address in page.addresses)
+    assert "script" not in page.names
+    assert "http" not in re.sub(r"data:[^\"]*", "", text)
+    assert (
+        len(page.alts) == 2 + 2 + 2 + 1 + 1
+    )  # two problems' curves, heat maps, ensemble, confusion
+    assert all(page.alts)
+    for words in ("max steps reached", "Raise `max_steps`", "one against two", "num samples"):
+        assert words in text
+    assert "hjcontrol crosscheck --data &#39;a b.csv&#39;" in text
+    assert "&lt;b&gt;not bold&lt;/b&gt;" in text
+
+
+def test_what_a_user_named_is_escaped(tmp_path, solved):
+    evil = "<script>alert(1)</script>\"'&"
+    text, page = written(
+        tmp_path,
+        {evil: solved[0]},
+        certificates={evil: certificate()},
+        comparisons={evil: evil},
+        tables={evil: {evil: evil}},
+        classes=[evil, evil, evil],
+        title=evil,
+        command=evil,
+        notice=evil,
+    )
+    assert "script" not in page.names
+    assert "<script>" not in text
+
+
+def test_an_interrupted_run_has_a_page(tmp_path, solved):
+    text, page = written(tmp_path, {}, notice="Interrupted")
+    assert "Interrupted" in text
+    assert not page.alts
+    text, page = written(tmp_path, solved[0], notice="Interrupted")
+    assert len(page.alts) == 3
+
+
+def test_solutions_of_one_method_get_names(tmp_path, solved):
+    text, _ = written(tmp_path, [solved[0], solved[0]])
+    assert "one 2" in text
+
+
+def test_a_regression_has_no_classes(tmp_path):
+    rng = np.random.default_rng(0)
+    p = ControlProblem(
+        [Dense(2, 2), Dense(2, 2)],
+        jnp.asarray(rng.normal(size=(6, 2))),
+        jnp.asarray(rng.normal(size=(6, 2))),
+        terminal=least_squares,
+    )
+    text, page = written(tmp_path, solution(p))
+    assert "Confusion" not in text
+    assert len(page.alts) == 3
+
+
+def test_a_full_disk_leaves_the_old_page(tmp_path, solved, monkeypatch):
+    written(tmp_path, {}, title="old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        report(tmp_path / "report.html", solved[0])
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    assert "<title>old</title>" in (tmp_path / "report.html").read_text()

@@ -1,0 +1,78 @@
+"""Plots return axes that hold the data, and leave matplotlib's global state alone."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hjcontrol.control import History
+from hjcontrol.reporting.components import Components
+from hjcontrol.reporting.plots import agreement, confusion, convergence, ensemble, new_axes, png
+
+
+@pytest.mark.parametrize("quantity", ["objective", "stationarity"])
+def test_convergence_draws_every_solver(quantity):
+    falling = 10.0 ** -np.arange(5)
+    histories = {
+        "a": History(np.arange(5.0), falling, falling**2),
+        "b": History(np.zeros(1), np.array([np.nan]), np.array([0.0])),
+    }
+    ax = convergence(histories, quantity)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == ["a", "b"]
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), getattr(histories["a"], quantity))
+    assert png(ax)[0].startswith("data:image/png;base64,")
+
+
+def test_convergence_of_nothing():
+    assert png(convergence({}, "objective"))[1] > 0
+
+
+def test_agreement_shows_powers_of_ten_and_exact_zeros():
+    ax = agreement({"a|b": [1e-16, 0.0, np.nan], "a|finite_difference": [1e-9, 1e-3]})
+    grid = ax.images[0].get_array()
+    np.testing.assert_allclose(np.asarray(grid[0, :2]), [-16, -17])
+    assert [t.get_text() for t in ax.texts] == ["-16", "0", "-9", "-3"]
+    assert [t.get_text() for t in ax.get_yticklabels()] == ["a | b", "a | finite difference"]
+
+
+def test_a_deep_chain_keeps_its_ticks_apart():
+    ax = agreement({"a|b": np.full(257, 1e-15)})
+    assert len(ax.get_xticks()) <= 17
+    assert not ax.texts
+    assert png(ax)[1] < 1500
+
+
+@pytest.mark.parametrize("classes", [0, 2, 12])
+def test_ensemble_shares_its_axes(classes):
+    points = tuple(np.random.default_rng(k).normal(size=(9, 2)) * (k + 1) for k in range(4))
+    labels = np.arange(9) % classes if classes else None
+    shown = Components((1, 3, 5, 7), points, (0.5, 0.25))
+    axes = ensemble(shown, labels, [f"c{i}" for i in range(classes)], 8)
+    visible = [ax for ax in axes.flat if ax.get_visible()]
+    assert len(visible) == 4
+    assert len({(ax.get_xlim(), ax.get_ylim()) for ax in visible}) == 1
+    assert visible[1].get_title() == "depth 3 of 8"
+    assert png(axes.flat[0])[1] > 0
+
+
+@pytest.mark.parametrize("count", [2, 30])
+def test_confusion_into_axes_of_the_caller(count):
+    matrix = 3 * np.eye(count, dtype=int)
+    matrix[0] = 0  # a class without test samples
+    mine = new_axes()
+    ax = confusion(matrix, [f"a long class name {i}" for i in range(count)], ax=mine)
+    assert ax is mine
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("predicted class", "true class")
+    assert ax.get_xticklabels()[0].get_text().endswith("…")
+
+
+def test_pyplot_is_never_imported():
+    code = (
+        "import sys; from hjcontrol.reporting.plots import agreement, png\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "png(agreement({'a|b': [1e-9]}))\n"
+        "assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,239 @@
+"""The direct method: its program is the problem, its multipliers are costates."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import casadi as ca
+import equinox as eqx
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.control import (
+    Box,
+    ControlProblem,
+    Ridge,
+    StateCost,
+    least_squares,
+    softmax_cross_entropy,
+)
+from hjcontrol.networks import Dense, Residual, lift, readout
+from hjcontrol.solvers.direct import Direct, as_nlp, loadable_plugins
+from hjcontrol.solvers.driver import solve
+from hjcontrol.solvers.lagrangian import derivatives
+from tests.agreement import assert_agree, disagreement
+
+RNG = np.random.default_rng(3)
+X, LABELS = jnp.asarray(RNG.normal(size=(6, 3))), jnp.asarray([0, 1, 2, 1, 0, 2])
+
+
+class Gate(eqx.Module):
+    """A user's own module."""
+
+    A: jax.Array
+
+    def __call__(self, x):
+        return x * jax.nn.sigmoid(self.A @ x)
+
+
+def twist(x, theta):
+    return x + theta["gain"] * jnp.sin(x)
+
+
+def classify(depth=2, control_set=None, **options):
+    stages = [lift(3, 2), *[Residual(Dense(2, 2), 0.25)] * depth, readout(2, 3)]
+    running = [Ridge(1e-2), StateCost(lambda x, theta: 0.01 * jnp.sum(x**2))]
+    return ControlProblem(
+        stages,
+        X,
+        LABELS,
+        terminal=softmax_cross_entropy,
+        running=running,
+        control_set=control_set,
+        **options,
+    )
+
+
+def regress():
+    """Linear least squares with ridge: one minimiser."""
+    return ControlProblem(
+        [readout(3, 2)], X, X[:, :2] ** 2, terminal=least_squares, running=Ridge(0.1)
+    )
+
+
+def own_pieces():
+    gate = Gate(jnp.asarray(RNG.normal(size=(3, 3))))
+    pieces = [gate, lambda x: 0.5 * x, (twist, {"gain": jnp.full(3, 0.3)}), readout(3, 3)]
+    return ControlProblem(pieces, X, LABELS, terminal=softmax_cross_entropy, running=Ridge(1e-2))
+
+
+PROBLEMS = {"classify": classify, "regress": regress, "own pieces": own_pieces}
+
+
+@pytest.fixture(scope="module")
+def solved():
+    """Multiple shooting on each problem."""
+    key = jax.random.key(5)
+    return {name: solve(make(), Direct(), key=key) for name, make in PROBLEMS.items()}
+
+
+@pytest.mark.parametrize("transcription", ["multiple", "single"])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_program_at_the_start(name, transcription, key):
+    problem = PROBLEMS[name]()
+    weights = problem.init(key)
+    t = as_nlp(problem, init=weights, transcription=transcription)
+    f, g = ca.Function("at", [t.nlp["x"]], [t.nlp["f"], t.nlp["g"]])(t.x0)
+    assert_agree(float(f), problem.objective(weights), 1e-13)
+    assert np.abs(np.array(g)).max(initial=0.0) <= 1e-15
+    assert disagreement(t.weights(t.x0), weights) == 0.0
+    if transcription == "multiple":
+        assert_agree(t.states(t.x0), problem.rollout(weights), 1e-14)
+
+
+def test_constraints_are_named():
+    t = as_nlp(classify(1), init=classify(1).init(jax.random.key(0)))
+    assert list(t.constraints) == ["F[0] - x[1]", "F[1] - x[2]", "F[2] - x[3]"]
+    assert t.constraints["F[2] - x[3]"] == slice(24, 42)
+    assert list(t.variables)[:3] == ["theta[0]", "theta[1]", "theta[2]"]
+
+
+def test_block_derivatives_are_casadis_own():
+    problem = classify()
+    t = as_nlp(problem, init=problem.init(jax.random.key(0)))
+    x, lam, s = t.nlp["x"], ca.MX.sym("lam", t.nlp["g"].numel()), ca.MX.sym("s")
+    lagrangian = s * t.nlp["f"] + ca.dot(lam, t.nlp["g"])
+    own = ca.Function(
+        "own",
+        [x, s, lam],
+        [ca.jacobian(t.nlp["g"], x), ca.triu(ca.hessian(lagrangian, x)[0])],
+    )
+    at, multipliers = RNG.normal(size=x.numel()), RNG.normal(size=lam.numel())
+    jacobian, hessian = own(at, 0.7, multipliers)
+    blocks = derivatives(t)
+    assert_agree(np.array(blocks["jac_g"](at, [])[1]), np.array(jacobian), 1e-14)
+    assert_agree(np.array(blocks["hess_lag"](at, [], 0.7, multipliers)), np.array(hessian), 1e-14)
+
+
+def relative(multipliers, costates, sign=1.0):
+    worst = 0.0
+    for a, b in zip(multipliers, costates, strict=True):
+        worst = max(worst, float(jnp.max(jnp.abs(sign * a - b)) / jnp.max(jnp.abs(b))))
+    return worst
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_multipliers_are_costates(name, solved):
+    """Against backprop at the same weights; with the sign flipped the law fails."""
+    solution = solved[name]
+    assert bool(solution.result == RESULTS.successful)
+    assert solution.stats["stationarity"] <= 1e-10
+    assert relative(solution.multipliers, solution.costate) <= 1e-9
+    assert relative(solution.multipliers, solution.costate, sign=-1.0) > 1.0
+
+
+def test_the_same_minimum_by_single_shooting(solved):
+    single = solve(regress(), Direct(transcription="single"), key=jax.random.key(5))
+    assert single.multipliers is None
+    assert_agree(single.weights, solved["regress"].weights, 1e-9)
+    assert_agree(single.objective, solved["regress"].objective, 1e-12)
+
+
+def test_box(solved):
+    free = jnp.max(jnp.abs(jax.flatten_util.ravel_pytree(solved["classify"].weights)[0]))
+    bound = 0.5 * float(free)
+    solution = solve(classify(control_set=Box(-bound, bound)), Direct(), key=jax.random.key(5))
+    weights = jax.flatten_util.ravel_pytree(solution.weights)[0]
+    assert bool(solution.result == RESULTS.successful)
+    assert float(jnp.max(jnp.abs(weights))) <= bound
+    assert int(jnp.sum(jnp.abs(weights) >= bound - 1e-8)) > 0
+    assert solution.stats["stationarity"] <= 1e-9
+    assert relative(solution.multipliers, solution.costate) <= 1e-9
+
+
+def test_steps_are_reported_and_limited(key):
+    seen = []
+    solution = solve(
+        classify(), Direct(), key=key, max_steps=2, progress=lambda *row: seen.append(row)
+    )
+    assert [row[0] for row in seen] == [1, 2]
+    assert all(np.isfinite(row).all() for row in seen)
+    assert bool(solution.result == RESULTS.max_steps_reached)
+    assert solution.stats["message"] == "Maximum_Iterations_Exceeded"
+
+
+@pytest.mark.parametrize("plugin", ["sqpmethod", "qrsqp", "fatrop"])
+def test_other_plugins(plugin, solved):
+    solution = solve(regress(), Direct(plugin=plugin, tol=1e-9), key=jax.random.key(5))
+    assert bool(solution.result == RESULTS.successful), solution.stats
+    assert_agree(solution.weights, solved["regress"].weights, 1e-7)
+    assert relative(solution.multipliers, solution.costate) <= 1e-6
+
+
+def test_user_options_are_merged(key):
+    options = {"ipopt": {"max_iter": 1}}
+    solution = solve(classify(), Direct(options=options), key=key)
+    assert solution.stats["num_steps"] == 1
+    assert bool(solution.result == RESULTS.max_steps_reached)
+
+
+def test_interrupt_is_an_interrupt(key):
+    """A signal in the middle of IPOPT ends as KeyboardInterrupt."""
+
+    def press(*row):
+        if row[0] == 2:
+            threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGINT)).start()
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        solve(classify(), Direct(tol=1e-14), key=key, progress=press)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_error_in_progress_is_raised(key):
+    def fail(*row):
+        raise OSError("the terminal is gone")
+
+    with pytest.raises(OSError, match="terminal is gone"):
+        solve(classify(), Direct(), key=key, progress=fail)
+
+
+def test_errors(key, unchecked):
+    problem = classify()
+    with pytest.raises(ValueError, match="'knitro' does not load here; these do: ipopt"):
+        solve(problem, Direct(plugin="knitro"), key=key)
+    with pytest.raises(ValueError, match="'multiple' or 'single'"):
+        Direct(transcription="triple")
+    with pytest.raises(ValueError, match="positive"):
+        Direct(tol=0.0)
+    sorting = ControlProblem(
+        [lift(3, 2), jnp.sort], X, X[:, :2], terminal=least_squares, running=Ridge(1e-2)
+    )
+    with pytest.raises(ValueError, match=r"stage 1 \(FunctionStage\).*`sort`"):
+        solve(sorting, Direct(), key=key)
+    pairs = ControlProblem(
+        [lambda s: {"a": s["a"] * 2.0, "b": s["b"]}],
+        {"a": X, "b": X},
+        terminal=lambda s: jnp.sum(s["a"] ** 2),
+    )
+    with pytest.raises(ValueError, match="states must be single arrays"):
+        solve(pairs, Direct(), init=((),))
+
+
+def test_plugins_are_listed():
+    found = loadable_plugins()
+    assert found["ipopt"] is True
+    assert isinstance(found["knitro"], str)
+
+
+def test_casadi_is_imported_lazily():
+    program = (
+        "import sys, hjcontrol.solvers, hjcontrol.solvers.direct; sys.exit('casadi' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

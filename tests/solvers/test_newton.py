@@ -1,0 +1,172 @@
+"""Newton: closed forms, quadratic convergence, negative curvature, its preconditioner."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+import hjcontrol as hj
+from hjcontrol.control import backpropagate, curvature, gauss_newton_curvature
+from hjcontrol.networks import Dense, Residual, readout
+from hjcontrol.solvers import blocks
+from hjcontrol.solvers.blocks import preconditioner
+from hjcontrol.solvers.newton import Newton
+
+from .problems import linear_regression, rings
+
+
+def dense(product, weights):
+    flat, unravel = ravel_pytree(weights)
+    columns = jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0])(jnp.eye(flat.size))
+    return np.asarray(columns).T
+
+
+def closed_form(problem, ridge):
+    x = np.concatenate([problem.inputs, np.ones((problem.num_samples, 1))], axis=1)
+    n = problem.num_samples
+    return np.linalg.solve(x.T @ x / n + ridge * np.eye(x.shape[1]), x.T @ problem.targets / n).T
+
+
+def test_linear_least_squares_in_one_newton_step():
+    problem = linear_regression()
+    solution = hj.solve(
+        problem, Newton(tol=1e-12, switch=1.0), key=jax.random.key(0), throw=True
+    )
+    theta = solution.weights[0]
+    found = np.concatenate([theta.W[0], theta.b[0][:, None]], axis=1)
+    np.testing.assert_allclose(found, closed_form(problem, 0.1), atol=1e-12)
+    # The block is the whole Hessian here, so the preconditioned solve is exact at once.
+    assert solution.stats["num_steps"] <= 2
+
+
+# Gauss-Newton converges linearly: where J goes blind (1e-8) nothing is left to damp its steps by.
+@pytest.mark.parametrize(("kind", "tol"), [("exact", 1e-12), ("gauss_newton", 1e-7)])
+def test_reaches_stationarity(kind, tol):
+    solution = hj.solve(rings(), Newton(tol=tol, curvature=kind), key=jax.random.key(1))
+    assert solution.result == hj.RESULTS.successful
+    _, _, _, gradient = backpropagate(solution.problem, solution.weights)
+    assert max(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradient)) <= tol
+
+
+def test_last_steps_converge_faster_than_linearly():
+    solution = hj.solve(rings(), Newton(tol=1e-13), key=jax.random.key(1))
+    tail = solution.history.stationarity[-3:]
+    assert tail[-1] < 1e-2 * tail[-2]
+    assert np.log(tail[-1] / tail[-2]) < 1.3 * np.log(tail[-2] / tail[-3])
+
+
+def test_negative_curvature_is_followed_off_a_saddle():
+    problem = rings()
+    at_rest = jax.tree.map(jnp.zeros_like, problem.init(jax.random.key(0)))
+    # A nudge of 1e-6: near the symmetric saddle, where plain Newton would be attracted.
+    nudge = jax.tree.map(lambda a: 1e-6 * a, problem.init(jax.random.key(2)))
+    start = jax.tree.map(jnp.add, at_rest, nudge)
+    flat = dense(curvature(problem, start), start)
+    assert np.linalg.eigvalsh(flat)[0] < -1e-3
+    solution = hj.solve(problem, Newton(tol=1e-10, switch=1.0), init=start)
+    assert solution.result == hj.RESULTS.successful
+    assert float(solution.objective) < float(problem.objective(start)) - 0.1
+    at_end = dense(curvature(problem, solution.weights), solution.weights)
+    assert np.linalg.eigvalsh(at_end)[0] > -1e-9
+
+
+def stage_indices(problem):
+    """Positions in the flat weights of each stage's weights, in the block's own order."""
+    weights = problem.init(jax.random.key(0))
+    flat, unravel = ravel_pytree(weights)
+    numbered = problem.chain.unstack(unravel(jnp.arange(flat.size, dtype=flat.dtype)))
+    return [np.asarray(ravel_pytree(theta)[0], int) for theta in numbered]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_blocks_are_the_diagonal_blocks_of_the_hessian(seed):
+    problem = rings()
+    solved = hj.solve(problem, Newton(tol=1e-8), key=jax.random.key(seed)).weights
+    _, states, costates, _ = backpropagate(problem, solved)
+    solve = preconditioner(problem, solved, states, costates)
+    hessian = dense(curvature(problem, solved), solved)
+    inverse = dense(solve, solved)
+    for place in stage_indices(problem):
+        block = hessian[np.ix_(place, place)]
+        product = inverse[np.ix_(place, place)] @ block
+        np.testing.assert_allclose(product, np.eye(len(place)), atol=1e-7)
+
+
+def test_general_stages_get_their_blocks_too():
+    class Bilinear(eqx.Module):
+        a: jax.Array
+
+        def __call__(self, x):
+            return x + 0.1 * jnp.sin(self.a * x[::-1])
+
+    x = jax.random.normal(jax.random.key(0), (20, 3))
+    problem = hj.ControlProblem(
+        [Bilinear(jnp.ones(3)), Residual(Dense(3, 3), 0.3), readout(3, 1)],
+        x,
+        x[:, :1] ** 2,
+        terminal=hj.control.least_squares,
+        running=[hj.control.Ridge(1e-2), lambda x, theta: 0.01 * jnp.sum(x**2)],
+    )
+    solution = hj.solve(problem, Newton(tol=1e-12), key=jax.random.key(4))
+    assert solution.result == hj.RESULTS.successful
+    _, states, costates, _ = backpropagate(problem, solution.weights)
+    inverse = dense(preconditioner(problem, solution.weights, states, costates), solution.weights)
+    hessian = dense(curvature(problem, solution.weights), solution.weights)
+    place = stage_indices(problem)[0]
+    product = inverse[np.ix_(place, place)] @ hessian[np.ix_(place, place)]
+    np.testing.assert_allclose(product, np.eye(3), atol=1e-8)
+
+
+def test_large_blocks_fall_back_to_factors_and_newton_still_converges(monkeypatch):
+    monkeypatch.setattr(blocks, "LARGEST", 10)
+    jax.clear_caches()
+    solution = hj.solve(rings(width=5), Newton(tol=1e-11), key=jax.random.key(0))
+    jax.clear_caches()
+    assert solution.result == hj.RESULTS.successful
+
+
+def test_gauss_newton_is_positive_and_equals_the_hessian_for_linear_dynamics():
+    problem = linear_regression()
+    weights = problem.init(jax.random.key(0))
+    exact = dense(curvature(problem, weights), weights)
+    np.testing.assert_allclose(
+        dense(gauss_newton_curvature(problem, weights), weights), exact, atol=1e-13
+    )
+    nonlinear = rings()
+    weights = nonlinear.init(jax.random.key(0))
+    product = dense(gauss_newton_curvature(nonlinear, weights), weights)
+    assert np.linalg.eigvalsh(product)[0] > 0
+    assert np.abs(product - dense(curvature(nonlinear, weights), weights)).max() > 1e-3
+
+
+def test_unreachable_tolerance_is_stagnation_not_success():
+    solution = hj.solve(rings(), Newton(tol=0.0), key=jax.random.key(1), max_steps=2000)
+    assert solution.result == hj.RESULTS.stagnated
+    assert solution.stats["stationarity"] < 1e-12
+
+
+def test_box_is_refused_with_a_remedy():
+    problem = rings(control_set=hj.control.Box(-1.0, 1.0))
+    with pytest.raises(ValueError, match=r"Newton: the weights must be free.*Box"):
+        hj.solve(problem, Newton(), key=jax.random.key(0))
+
+
+def test_unknown_curvature():
+    with pytest.raises(ValueError, match="'exact' or 'gauss_newton'; found 'bfgs'"):
+        Newton(curvature="bfgs")  # pyright: ignore[reportArgumentType]
+
+
+def test_float32_stays_float32():
+    problem = rings()
+    single = hj.ControlProblem(
+        problem.chain,
+        problem.inputs.astype(jnp.float32),
+        problem.targets,
+        terminal=problem.terminal,
+        running=problem.running,
+    )
+    solution = hj.solve(single, Newton(tol=1e-5), key=jax.random.key(0))
+    assert solution.result == hj.RESULTS.successful
+    assert {a.dtype.name for a in jax.tree.leaves(solution.weights)} == {"float32"}

@@ -1,0 +1,102 @@
+"""The house: what an import costs, which names exist, where third parties live, what a room says."""
+
+import importlib
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import hjcontrol as hj
+
+PACKAGE = pathlib.Path(hj.__file__).parent
+ROOMS = sorted(p.parent.name for p in PACKAGE.glob("*/__init__.py"))
+HEAVY = ["casadi", "cvxpy", "diffrax", "jaxopt", "matplotlib", "optax", "sklearn", "typer"]
+
+
+def fresh(code):
+    """What `code` prints in a fresh process."""
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert out.returncode == 0, out.stderr
+    return out.stdout
+
+
+def loaded(code, *names):
+    """Which of the packages `names` are loaded once `code` has run."""
+    return fresh(f"{code}\nimport sys\nprint(*[n for n in {names!r} if n in sys.modules])").split()
+
+
+@pytest.mark.smoke
+def test_import_costs_almost_nothing():
+    assert loaded("import hjcontrol", "jax", "equinox", "numpy", "scipy", *HEAVY) == []
+
+
+@pytest.mark.smoke
+def test_stating_a_problem_pulls_jax_and_equinox_only():
+    code = "import hjcontrol as hj; hj.ControlProblem; hj.Solution; hj.networks; hj.deformation"
+    assert loaded(code, "jax", "equinox", *HEAVY) == ["jax", "equinox"]
+
+
+def test_naming_a_room_does_not_pull_its_third_parties():
+    code = (
+        "import hjcontrol as hj; hj.data; hj.reporting; hj.solvers; hj.verification; hj.crosscheck"
+    )
+    assert loaded(code, "casadi", "cvxpy", "diffrax", "jaxopt", "matplotlib", "sklearn") == []
+
+
+def test_import_leaves_the_precision_alone():
+    code = "import jax, hjcontrol as hj; [getattr(hj, n) for n in dir(hj)]"
+    assert fresh(f"{code}; print(jax.config.jax_enable_x64)").strip() == "False"
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", hj.__all__)
+def test_every_public_name_resolves(name):
+    assert getattr(hj, name) is not None
+    assert name in dir(hj)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        hj.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_public_name_of_a_room_resolves(room):
+    module = importlib.import_module(f"hjcontrol.{room}")
+    for name in getattr(module, "__all__", ()):
+        assert getattr(module, name) is not None
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_has_a_page(room):
+    page = PACKAGE / room / "README.md"
+    assert page.exists(), f"{page} is missing"
+    lines = page.read_text().splitlines()
+    assert 3 <= len(lines) <= 40, f"{page}: {len(lines)} lines; a room's page has at most 40"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: p.name)
+def test_files_stay_small_and_open_with_what_they_are(path):
+    text = path.read_text()
+    lines = text.splitlines()
+    assert len(lines) <= 400, f"{path}: {len(lines)} lines; over 400 wants a second noun"
+    if lines:
+        assert text.lstrip("r").startswith('"""'), f"{path} has no docstring"
+
+
+def test_no_room_is_a_drawer():
+    names = {p.stem for p in PACKAGE.rglob("*")}
+    assert not names & {"utils", "helpers", "common", "core", "manager", "misc"}
+
+
+@pytest.mark.parametrize("verb", ["solve", "verify", "crosscheck", "report"])
+def test_a_verb_stays_callable_whatever_was_imported_before(verb):
+    code = (
+        "import importlib, pkgutil, hjcontrol as hj\n"
+        f"first = hj.{verb}\n"
+        "for room in pkgutil.iter_modules(hj.__path__):\n"
+        "    importlib.import_module('hjcontrol.' + room.name)\n"
+        f"print(callable(first), callable(hj.{verb}))"
+    )
+    assert fresh(code).split() == ["True", "True"]
