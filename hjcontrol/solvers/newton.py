@@ -202,13 +202,26 @@ def _cheap_step(problem: ControlProblem, state: NewtonState) -> NewtonState:
     weights = optax.apply_updates(state.weights, change)
     value, gradient = optax.value_and_grad_from_state(problem.objective)(weights, state=lbfgs)
     tries = optax.tree_utils.tree_get(lbfgs, "num_linesearch_steps")
-    new = (weights, value, gradient, lbfgs, state.num_evals + tries)
-    stalled = _largest(jax.tree.map(jnp.subtract, weights, state.weights)) == 0
+    # A line search that lowers J no more hands over to Newton, for good.
+    stalled = ~(value < state.objective)
+    carried = (
+        jnp.where(stalled, state.radius, -1.0).astype(state.radius.dtype),
+        jnp.where(stalled, jnp.inf, state.threshold).astype(state.threshold.dtype),
+        state.cheap + 1,
+    )
     return eqx.tree_at(
-        lambda s: (s.weights, s.objective, s.gradient, s.lbfgs, s.num_evals, s.radius, s.cheap),
+        lambda s: (
+            s.weights,
+            s.objective,
+            s.gradient,
+            s.lbfgs,
+            s.num_evals,
+            s.radius,
+            s.threshold,
+            s.cheap,
+        ),
         state,
-        # A line search that finds nothing hands over to Newton.
-        (*new, -jnp.ones_like(state.radius), jnp.where(stalled, CHEAP_STEPS, state.cheap + 1)),
+        (weights, value, gradient, lbfgs, state.num_evals + tries, *carried),
     )
 
 
