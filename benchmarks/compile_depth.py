@@ -24,9 +24,8 @@ def main() -> None:
                 best = min(best, time.perf_counter() - clock)
             value, gradient = eqx.filter_jit(hj.control.value_and_gradient)(problem, weights)
             _, again = eqx.filter_jit(hj.control.costate)(problem, weights)
-            gap = max(
-                float(abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (gradient, again)), strict=True)
-            )
+            leaves = zip(jax.tree.leaves(gradient), jax.tree.leaves(again), strict=True)
+            gap = max(float(abs(a - b).max()) for a, b in leaves)
             row(depth=depth, compile_seconds=best, objective=float(value), against_costate=gap)
 
 

@@ -17,7 +17,16 @@ _HOMES = {
     "Certificate": "hjcontrol.verification",
     "report": "hjcontrol.reporting",
 }
-_ROOMS = ("control", "crosscheck", "data", "deformation", "networks", "reporting", "solvers", "verification")
+_ROOMS = (
+    "control",
+    "crosscheck",
+    "data",
+    "deformation",
+    "networks",
+    "reporting",
+    "solvers",
+    "verification",
+)
 
 __all__ = sorted([*_HOMES, *_ROOMS, "__version__"])
 

@@ -67,3 +67,19 @@ def called_jaxpr(eqn: JaxprEqn) -> ClosedJaxpr | None:
         if isinstance(inner, Jaxpr):
             return ClosedJaxpr(inner, ())
     return None
+
+
+def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
+    """How many constants and how many carried values a `scan` has.
+
+    Read off the shapes: what is scanned has an axis more outside the body than inside. (The parameters
+    that say so have other names in JAX 0.10 than in 0.12.)
+    """
+    body = eqn.params["jaxpr"].jaxpr
+
+    def same(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+        pairs = zip(outside, inside, strict=True)
+        return sum(len(a.aval.shape) == len(b.aval.shape) for a, b in pairs)
+
+    carry = same(eqn.outvars, body.outvars)
+    return same(eqn.invars, body.invars) - carry, carry

@@ -107,7 +107,7 @@ def _work(asked: Settings, data: Any, screen: Screen, command: str) -> int:
 
 
 def _show(trial: Any, found: str | None, screen: Screen) -> None:
-    from hjcontrol.cli.result import direct_facts
+    from hjcontrol.cli.result import direct_facts, small_size
     from hjcontrol.cli.trial import SMALL_NEWTON
     from hjcontrol.reporting.tables import certificate_rows, figure, solver_rows
 
@@ -120,14 +120,14 @@ def _show(trial: Any, found: str | None, screen: Screen) -> None:
     if direct is not None:
         screen.line("")
         cells = {key.replace("_", " "): figure(value, 2) for key, value in direct.items()}
-        screen.table("Direct against Newton, small copy", [{"": "", **cells}])
+        screen.table(f"Direct against Newton, {small_size(trial)}", [{"": "", **cells}])
     for name, comparison in trial.comparisons.items():
         screen.line(f"\n{name}\n{comparison}")
     screen.line(f"\nverdict: {found or 'none, nothing was verified'}", style="bold")
 
 
 def _write(trial: Any, found: str | None, screen: Screen, command: str) -> Any:
-    from hjcontrol.cli.result import direct_facts, problem_facts, summary
+    from hjcontrol.cli.result import direct_facts, problem_facts, small_size, summary
     from hjcontrol.cli.trial import SMALL_NEWTON
     from hjcontrol.reporting import report
 
@@ -145,7 +145,7 @@ def _write(trial: Any, found: str | None, screen: Screen, command: str) -> Any:
             test=trial.test_pair,
             classes=trial.train.classes,
             tables={"Asked": problem_facts(trial)}
-            | ({} if direct is None else {"Direct against Newton, small copy": direct}),
+            | ({} if direct is None else {f"Direct against Newton, {small_size(trial)}": direct}),
             title=f"Crosscheck of {trial.data.name}",
             command=command,
             verdict=found,

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hjcontrol.cli.trial import Trial
+from hjcontrol.cli.trial import Trial, small
 from hjcontrol.control import Solution
 from hjcontrol.reporting.tables import accuracy, outcome
 
@@ -69,6 +69,12 @@ def direct_facts(trial: Trial) -> dict[str, Any] | None:
         "seconds": direct.stats["solve_seconds"],
         "newton_seconds": newton.stats["solve_seconds"],
     }
+
+
+def small_size(trial: Trial) -> str:
+    """The small copy in words."""
+    width, depth = small(trial.settings)
+    return f"small copy (width {width}, depth {depth})"
 
 
 def _solver(solution: Solution, trial: Trial) -> dict[str, Any]:

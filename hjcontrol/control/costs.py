@@ -18,7 +18,9 @@ from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import lse
 
 
-def softmax_cross_entropy(logits: Float[Array, " classes"], label: Int[Array, ""]) -> Float[Array, ""]:
+def softmax_cross_entropy(
+    logits: Float[Array, " classes"], label: Int[Array, ""]
+) -> Float[Array, ""]:
     r"""$\mathrm{lse}(z, 1) - z_y$: a free-energy gap, zero when all mass is on the label.
 
     `label` is an integer in `0 .. classes-1`. Nats.
@@ -51,9 +53,7 @@ class Ridge(AbstractRunningCost):
 
     def __check_init__(self):
         if known_to_fail(self.strength >= 0):
-            raise ValueError(
-                f"Ridge: the strength must be >= 0; found {float(self.strength)}."
-            )
+            raise ValueError(f"Ridge: the strength must be >= 0; found {float(self.strength)}.")
 
     def state(self, x, theta):
         return 0.0

@@ -1,8 +1,8 @@
 r"""Derivatives of the condensed problem: states and costates eliminated.
 
-    g(theta) = dJ/dtheta          H v = d/ds g(theta + s v)   (forward over reverse:
-                                       the second-order costate sweep)
-    one reverse pass with a shift at every state gives all costates at once:  p_k = dJ/d shift_k
+g(theta) = dJ/dtheta          H v = d/ds g(theta + s v)   (forward over reverse:
+                                   the second-order costate sweep)
+one reverse pass with a shift at every state gives all costates at once:  p_k = dJ/d shift_k
 """
 
 from collections.abc import Callable
@@ -60,9 +60,7 @@ def gauss_newton_curvature(
     `G = L^T C_xx L + L^T C_xt + C_tx L + C_tt`, where `L v` moves the states and `C` is the cost as a
     function of states and weights. Positive semidefinite when the costs are convex.
     """
-    costs = jax.vmap(
-        lambda states, y, w: problem.cost_along(w, states, y), in_axes=(0, 0, None)
-    )
+    costs = jax.vmap(lambda states, y, w: problem.cost_along(w, states, y), in_axes=(0, 0, None))
 
     def cost(states, w):
         return jnp.mean(costs(states, problem.targets, w)) + problem.total_weight_cost(w)

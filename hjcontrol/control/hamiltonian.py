@@ -64,10 +64,14 @@ def costate(
         def body(p_next: Any, stage: AbstractStage, slices: Any) -> tuple[Any, Any]:
             th, x = slices
             slope = jax.grad(
-                lambda a, c: jnp.sum(
-                    jax.vmap(lambda u, q: sample_hamiltonian(problem, stage, u, q, c))(a, p_next)
-                )
-                + problem.weight_cost(c),
+                lambda a, c: (
+                    jnp.sum(
+                        jax.vmap(lambda u, q: sample_hamiltonian(problem, stage, u, q, c))(
+                            a, p_next
+                        )
+                    )
+                    + problem.weight_cost(c)
+                ),
                 argnums=(0, 1),
             )
             p, g = slope(x, th)

@@ -12,6 +12,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol.control.control_sets import AbstractControlSet, Free
@@ -33,8 +34,8 @@ class ControlProblem(eqx.Module):
     def __init__(
         self,
         stages: Sequence[Any] | Chain,
-        inputs: PyTree[Array],
-        targets: PyTree[Array] = None,
+        inputs: PyTree[ArrayLike],
+        targets: PyTree[ArrayLike] | None = None,
         *,
         terminal: Callable[..., Float[Array, ""]],
         running: AbstractRunningCost | Callable | Sequence[Any] = (),

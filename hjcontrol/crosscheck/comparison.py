@@ -19,7 +19,9 @@ from hjcontrol.solvers import solve
 from hjcontrol.solvers.method import AbstractMethod
 from hjcontrol.verification import Certificate, verify
 
-SAME = 1e-5  # relative distance of polished weights: stationarity over smallest curvature, with room
+SAME = (
+    1e-5  # relative distance of polished weights: stationarity over smallest curvature, with room
+)
 
 
 class Comparison:

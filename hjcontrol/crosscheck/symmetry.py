@@ -55,9 +55,7 @@ def groups(chain: Chain) -> list[Group]:
     ]
 
 
-def match(
-    problem: ControlProblem, a: Trajectory, b: Trajectory
-) -> list[Labelling]:
+def match(problem: ControlProblem, a: Trajectory, b: Trajectory) -> list[Labelling]:
     """For each depth 0..K, the labelling of `b` that brings it closest to `a`."""
     from scipy.optimize import linear_sum_assignment
 
@@ -95,8 +93,7 @@ def relabel(chain: Chain, weights: Weights, labellings: list[Labelling]) -> Weig
 def relabel_states(states: Trajectory, labellings: list[Labelling]) -> list[np.ndarray]:
     """States or costates in the new labels, one array `(n, d)` a depth."""
     return [
-        np.asarray(states[k])[..., one.permutation] * one.signs
-        for k, one in enumerate(labellings)
+        np.asarray(states[k])[..., one.permutation] * one.signs for k, one in enumerate(labellings)
     ]
 
 

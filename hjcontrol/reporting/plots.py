@@ -65,7 +65,7 @@ def convergence(
             values,
             color=LINES[i % len(LINES)],
             linestyle=STYLES[i % len(STYLES)],
-            linewidth=1.8,
+            linewidth=1.8 if len(values) <= 200 else 1.1,
             marker="o" if len(values) <= 60 else None,
             markersize=3,
             label=name,

@@ -63,9 +63,7 @@ def preconditioner(
     factors = tuple(reversed(solves))
 
     def apply(v: Weights) -> Weights:
-        return tuple(
-            jax.vmap(_solve)(f, part) for f, part in zip(factors, v, strict=True)
-        )
+        return tuple(jax.vmap(_solve)(f, part) for f, part in zip(factors, v, strict=True))
 
     return apply
 

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from hjcontrol._ground.jaxprs import bind, called_jaxpr, replay
+from hjcontrol._ground.jaxprs import bind, called_jaxpr, replay, scan_counts
 from hjcontrol.solvers.casadi_primitives import RULES
 from hjcontrol.solvers.casadi_scalars import box, column, is_symbolic, mapped
 
@@ -151,25 +151,9 @@ def _program(function: Callable, avals: tuple) -> str | None:
 _programs: dict[Any, str | None] = {}
 
 
-def _scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
-    """How many constants and how many carried values a `scan` has.
-
-    Read off the shapes: what is scanned has an axis more outside the body than inside. (The parameters
-    that say so have other names in JAX 0.10 than in 0.12.)
-    """
-    body = eqn.params["jaxpr"].jaxpr
-
-    def same(outside: Sequence[Any], inside: Sequence[Any]) -> int:
-        pairs = zip(outside, inside, strict=True)
-        return sum(len(a.aval.shape) == len(b.aval.shape) for a, b in pairs)
-
-    carry = same(eqn.outvars, body.outvars)
-    return same(eqn.invars, body.invars) - carry, carry
-
-
 def _scan(eqn: JaxprEqn, args: list[Any], rule: Callable) -> Any:
     p = eqn.params
-    constants, carry = _scan_counts(eqn)
+    constants, carry = scan_counts(eqn)
     fixed, state = args[:constants], args[constants : constants + carry]
     slices = [np.asarray(a) for a in args[constants + carry :]]
     steps = range(p["length"])[::-1] if p["reverse"] else range(p["length"])

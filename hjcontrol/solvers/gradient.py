@@ -72,7 +72,9 @@ class Gradient(AbstractMethod):
         state = jax.eval_shape(lambda k: self.optimiser.init(problem.init(k)), key)
         names = {
             type(leaf).__name__
-            for leaf in jax.tree.leaves(state, is_leaf=lambda s: "LinesearchState" in type(s).__name__)
+            for leaf in jax.tree.leaves(
+                state, is_leaf=lambda s: "LinesearchState" in type(s).__name__
+            )
         }
         return any("LinesearchState" in name for name in names)
 
@@ -81,7 +83,9 @@ class Gradient(AbstractMethod):
         order = None
         if self.batch_size is not None:
             if key is None:
-                raise ValueError("Gradient: minibatches need `key=jax.random.key(seed)` in `solve`.")
+                raise ValueError(
+                    "Gradient: minibatches need `key=jax.random.key(seed)` in `solve`."
+                )
             order = jnp.arange(problem.num_samples)
         return GradientState(
             weights,
@@ -123,7 +127,9 @@ class Gradient(AbstractMethod):
             order,
         )
 
-    def _batch(self, problem: ControlProblem, state: GradientState) -> tuple[ControlProblem, Any, Any]:
+    def _batch(
+        self, problem: ControlProblem, state: GradientState
+    ) -> tuple[ControlProblem, Any, Any]:
         size = self.batch_size
         if size is None:
             return problem, state.key, state.order

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from hjcontrol._ground.jaxprs import bind, called_jaxpr, replay
+from hjcontrol._ground.jaxprs import bind, called_jaxpr, replay, scan_counts
 
 _RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 
@@ -64,7 +64,7 @@ def _opaque(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
 # the parameters change between JAX versions, the functions do not.
 def _scan(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
     p = eqn.params
-    split, carried = p["num_consts"], p["num_carry"]
+    split, carried = scan_counts(eqn)
     consts, carry, xs = inputs[:split], inputs[split : split + carried], inputs[split + carried :]
 
     def body(carry: Any, x: Any) -> tuple[Any, Any]:

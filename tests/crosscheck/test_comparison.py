@@ -7,8 +7,7 @@ import pytest
 
 import hjcontrol as hj
 from hjcontrol.solvers import Newton
-
-from .test_symmetry import make, scramble
+from tests.crosscheck.test_symmetry import make, scramble
 
 
 def test_scrambled_solution_is_the_same_one():

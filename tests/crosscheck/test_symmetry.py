@@ -28,9 +28,7 @@ def make(activation=jnp.tanh, residual=True):
 def scramble(problem, weights, seed):
     rng = np.random.default_rng(seed)
     states = problem.rollout(weights)
-    labels = [
-        Labelling(np.arange(np.shape(x)[1]), np.ones(np.shape(x)[1])) for x in states
-    ]
+    labels = [Labelling(np.arange(np.shape(x)[1]), np.ones(np.shape(x)[1])) for x in states]
     for group in groups(problem.chain):
         size = np.shape(states[group.depths[0]])[1]
         signs = rng.choice([-1.0, 1.0], size) if group.odd else np.ones(size)

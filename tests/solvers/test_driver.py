@@ -9,8 +9,7 @@ import pytest
 import hjcontrol as hj
 from hjcontrol.control.solution import STATS
 from hjcontrol.solvers import NAMES, Gradient, Newton, by_name
-
-from .problems import rings
+from tests.solvers.problems import rings
 
 SGD = optax.sgd(0.1)
 ADAM = optax.adam(1e-2)
@@ -20,7 +19,9 @@ LBFGS = optax.lbfgs()
 @pytest.mark.parametrize("optimiser", [SGD, ADAM, LBFGS], ids=["sgd", "adam", "lbfgs"])
 def test_any_optax_transformation_descends(optimiser):
     problem = rings()
-    solution = hj.solve(problem, Gradient(optimiser, tol=1e-6), key=jax.random.key(0), max_steps=400)
+    solution = hj.solve(
+        problem, Gradient(optimiser, tol=1e-6), key=jax.random.key(0), max_steps=400
+    )
     assert float(solution.objective) < solution.history.objective[0]
     assert set(STATS) <= set(solution.stats)
     reached = solution.stats["stationarity"] <= 1e-6
@@ -93,7 +94,7 @@ def test_an_epoch_of_minibatches_visits_every_sample_once():
     for _ in range(5):
         batch, key, order = method._batch(problem, state)
         seen.append(np.asarray(batch.inputs))
-        fields = dict(num_steps=state.num_steps + 1, key=key, order=order)
+        fields = {"num_steps": state.num_steps + 1, "key": key, "order": order}
         state = state.__class__(**{**state.__dict__, **fields})
     rows = np.concatenate(seen)
     assert len(np.unique(rows, axis=0)) == 40
@@ -115,7 +116,11 @@ def test_box_is_kept_by_projection_and_refused_with_a_line_search():
 def test_progress_is_shown_while_solving():
     lines = []
     solution = hj.solve(
-        rings(), Gradient(SGD), key=jax.random.key(0), max_steps=50, progress=lambda *a: lines.append(a)
+        rings(),
+        Gradient(SGD),
+        key=jax.random.key(0),
+        max_steps=50,
+        progress=lambda *a: lines.append(a),
     )
     steps = [line[0] for line in lines]
     assert steps == sorted(steps)

@@ -13,8 +13,7 @@ from hjcontrol.networks import Dense, Residual, readout
 from hjcontrol.solvers import blocks
 from hjcontrol.solvers.blocks import preconditioner
 from hjcontrol.solvers.newton import Newton
-
-from .problems import linear_regression, rings
+from tests.solvers.problems import linear_regression, rings
 
 
 def dense(product, weights):
@@ -31,9 +30,7 @@ def closed_form(problem, ridge):
 
 def test_linear_least_squares_in_one_newton_step():
     problem = linear_regression()
-    solution = hj.solve(
-        problem, Newton(tol=1e-12, switch=1.0), key=jax.random.key(0), throw=True
-    )
+    solution = hj.solve(problem, Newton(tol=1e-12, switch=1.0), key=jax.random.key(0), throw=True)
     theta = solution.weights[0]
     found = np.concatenate([theta.W[0], theta.b[0][:, None]], axis=1)
     np.testing.assert_allclose(found, closed_form(problem, 0.1), atol=1e-12)
