@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hjcontrol.cli.trial import Trial, small
+from hjcontrol.cli.trial import SMALL_START, Trial, small
 from hjcontrol.control import Solution
 from hjcontrol.reporting.tables import accuracy, outcome
 
@@ -74,7 +74,7 @@ def direct_facts(trial: Trial) -> dict[str, Any] | None:
 def small_size(trial: Trial) -> str:
     """The small copy in words."""
     width, depth = small(trial.settings)
-    return f"small copy (width {width}, depth {depth})"
+    return f"small copy (width {width}, depth {depth}, from stationarity {SMALL_START:.0e})"
 
 
 def _solver(solution: Solution, trial: Trial) -> dict[str, Any]:

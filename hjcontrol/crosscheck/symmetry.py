@@ -5,7 +5,8 @@ r"""Relabellings of hidden units: which solutions are one solution.
 Two states share a labelling when a stage ties them (residual stages do); the inputs and the outputs
 keep theirs. A sign may flip where every stage that produces the state is odd. The relabelling that
 brings `b` closest to `a` minimises sum over the ensemble and the tied depths of |a - s b[pi]|^2: an
-assignment problem, solved exactly.
+assignment problem, solved exactly. Units that are equal on the whole ensemble (two dead ones, say)
+cannot be told apart by it.
 """
 
 from typing import NamedTuple

@@ -80,5 +80,5 @@ def readout(width: int, out_size: int) -> Dense:
 
 
 def _is_odd(activation: Callable[[Array], Array]) -> bool:
-    x = np.linspace(0.1, 3.1, 7).astype(np.float32)
+    x = jnp.linspace(0.1, 3.1, 7, dtype=jnp.float32)
     return bool(np.array_equal(np.asarray(activation(-x)), -np.asarray(activation(x))))

@@ -112,9 +112,8 @@ class Gradient(AbstractMethod):
             value_fn=batch.objective,
         )
         weights = problem.control_set.project(optax.apply_updates(state.weights, change))
-        if self.batch_size is None:  # a line search has them already
-            evaluate = optax.value_and_grad_from_state(batch.objective)
-            value, gradient = evaluate(weights, state=optimiser)
+        if self.batch_size is None:
+            value, gradient = _evaluate(problem, weights, optimiser)
         tries = _linesearch_steps(optimiser)
         return GradientState(
             weights,
@@ -153,6 +152,16 @@ class Gradient(AbstractMethod):
 
     def postprocess(self, problem: ControlProblem, state: GradientState) -> Outcome:
         return Outcome(state.weights)
+
+
+def _evaluate(
+    problem: ControlProblem, weights: Weights, optimiser: Any
+) -> tuple[Float[Array, ""], Weights]:
+    """`J` and its gradient; a line search that ended at these weights has them already."""
+    kept = [optax.tree_utils.tree_get_all_with_path(optimiser, name) for name in ("value", "grad")]
+    if all(len(found) == 1 and found[0][1] is not None for found in kept):
+        return optax.value_and_grad_from_state(problem.objective)(weights, state=optimiser)
+    return value_and_gradient(problem, weights)
 
 
 def _linesearch_steps(optimiser: Any) -> Int[Array, ""]:

@@ -162,7 +162,7 @@ class Newton(AbstractMethod):
                 jnp.where(early, 0.25, 1.0).astype(radius.dtype) * state.threshold, state.floor
             ),
             state.floor,
-            jnp.asarray(0),
+            jnp.where(accept, 0, CHEAP_STEPS),  # a refused step is tried again, shorter
             jnp.where(blind & accept, jnp.minimum(new_size, state.best), state.best),
             jnp.where(progress, 0, state.failures + 1),
             state.num_evals + 3 + path.products,
