@@ -43,7 +43,6 @@ def main() -> None:
         for solver in (
             hj.solvers.Gradient(LBFGS, tol=1e-7),
             hj.solvers.Newton(tol=1e-10),
-            hj.solvers.Newton(tol=1e-10, curvature="gauss_newton"),
         ):
             solution = hj.solve(problem, solver, init=start, max_steps=20000)
             s = solution.stats

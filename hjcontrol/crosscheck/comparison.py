@@ -99,7 +99,8 @@ def crosscheck(
     **Arguments:**
 
     - `solutions`: two or more, by any solvers.
-    - `polish`: the solver that takes each to its stationary point; `Newton(tol=1e-12)` without it.
+    - `polish`: the solver that takes each to its stationary point; without it,
+      `Newton(tol=1e-12, switch=1.0)`.
     - `certificates`: of each solution, if they are at hand; otherwise `verify` is called.
     - `progress`: as for `solve`, for the polishing.
 
@@ -117,7 +118,7 @@ def crosscheck(
     if polish is None:
         from hjcontrol.solvers.newton import Newton
 
-        polish = Newton(tol=1e-12)
+        polish = Newton(tol=1e-12, switch=1.0)  # it is near: no cheap steps
     if certificates is None:
         certificates = [verify(problem, s.weights, multipliers=s.multipliers) for s in solutions]
     polished = [solve(problem, polish, init=s, progress=progress) for s in solutions]

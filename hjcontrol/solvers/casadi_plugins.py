@@ -7,6 +7,7 @@ equal the costate; bonmin gives none, blocksqp wants a linear solver that is not
 """
 
 import contextlib
+import functools
 import math
 import signal
 import threading
@@ -39,6 +40,7 @@ PLUGINS = (
 )
 
 
+@functools.cache
 def loadable_plugins() -> dict[str, bool | str]:
     """Each known plugin's name with `True` if it loads here, else the first line of the reason."""
     found: dict[str, bool | str] = {}

@@ -181,7 +181,12 @@ def _run_traced(problem, solver, weights, key, max_steps, meter):
 
 @eqx.filter_jit
 def _init(solver: AbstractMethod, problem: ControlProblem, weights: Weights, key: Any) -> Any:
-    return solver.init(problem, weights, key)
+    # A weakly typed leaf would come back strong from the loop, and the loop be compiled twice.
+    def strong(leaf: Any) -> Any:
+        numeric = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.lax.convert_element_type(leaf, leaf.dtype) if numeric else leaf
+
+    return jax.tree.map(strong, solver.init(problem, weights, key))
 
 
 @eqx.filter_jit
