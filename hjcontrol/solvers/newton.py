@@ -63,7 +63,7 @@ class Newton(AbstractMethod):
 
     - `tol`: stop once `max |dH/dtheta| <= tol`; 1e-12 can be reached in float64.
     - `curvature`: `"exact"` or `"gauss_newton"`.
-    - `switch`: cheap steps until the gradient is this fraction of the first one; 1 for none.
+    - `switch`: cheap steps until the gradient is this fraction of the first one; 1 begins with Newton.
     - `max_krylov`: most Hessian-vector products a step.
     """
 
