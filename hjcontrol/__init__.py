@@ -22,6 +22,8 @@ _ROOMS = (
     "crosscheck",
     "data",
     "deformation",
+    "hamilton_jacobi",
+    "layers",
     "networks",
     "reporting",
     "solvers",
