@@ -7,8 +7,9 @@ H   exact: the second-order costate sweep; or Gauss-Newton: H of the costs along
 B   per-stage curvature blocks (see `blocks`), the preconditioner and the metric of the region
 
 The subproblem is solved by conjugate gradients (Steihaug). A direction of negative curvature is
-followed to the boundary of the region, not avoided. The residual asked of it shrinks with the
-gradient, so the last steps converge faster than linearly, down to roundoff.
+followed to the boundary of the region, not avoided; a step too long for J is shortened along itself.
+The residual asked of a step is what the last one's success warrants, so the last steps converge
+faster than linearly, down to roundoff; while they succeed they share one preconditioner.
 
 Far from a minimum, where the region and not the curvature decides a step, L-BFGS goes as far for a
 fraction of the price: such cheap steps come first, until the gradient has fallen by `switch`. A
@@ -23,6 +24,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.results import RESULTS
@@ -50,6 +52,7 @@ class NewtonState(eqx.Module):
     gradient: Weights
     lbfgs: Any
     radius: Float[Array, ""]
+    forcing: Float[Array, ""]  # residual asked of the next Newton step, relative to its gradient
     threshold: Float[Array, ""]  # largest gradient at which a Newton step is tried
     floor: Float[Array, ""]  # below it J is too coarse for cheap steps
     cheap: Int[Array, ""]  # cheap steps since the last Newton step
@@ -69,7 +72,7 @@ class Newton(AbstractMethod):
 
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-10)
     curvature: Literal["exact", "gauss_newton"] = eqx.field(static=True, default="exact")
-    switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-5)
+    switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-4)
     max_krylov: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=1000)
 
     default_max_steps = 5000
@@ -97,8 +100,9 @@ class Newton(AbstractMethod):
             weights,
             value,
             gradient,
-            _CHEAP.init(weights),
+            _CHEAP.init(ravel_pytree(weights)[0]),
             jnp.asarray(-1.0, value.dtype),  # set by the first metric
+            jnp.asarray(LOOSE, value.dtype),
             (self.switch * _largest(gradient)).astype(value.dtype),
             jnp.sqrt(jnp.finfo(value.dtype).eps) * _largest(gradient),
             jnp.asarray(0),
@@ -116,8 +120,26 @@ class Newton(AbstractMethod):
         )
 
     def _newton_step(self, problem: ControlProblem, state: NewtonState) -> NewtonState:
-        value, states, costates, gradient = backpropagate(problem, state.weights)
+        """Corrections with one preconditioner, for as long as each is a whole success."""
+        _, states, costates, _ = backpropagate(problem, state.weights)
         solve = preconditioner(problem, state.weights, states, costates)
+
+        def proceed(carry: Any) -> Array:
+            count, succeeded, _ = carry
+            return (count < CORRECTIONS) & succeeded
+
+        def correct(carry: Any) -> Any:
+            count, _, state = carry
+            return count + 1, *self._correction(problem, solve, state)
+
+        start = (jnp.asarray(0), jnp.asarray(True), state)
+        return jax.lax.while_loop(proceed, correct, start)[-1]
+
+    def _correction(
+        self, problem: ControlProblem, solve: Linear, state: NewtonState
+    ) -> tuple[Bool[Array, ""], NewtonState]:
+        """One step in the region, and whether the model held and more is to be gained."""
+        value, gradient = state.objective, state.gradient
         product = (curvature if self.curvature == "exact" else gauss_newton_curvature)(
             problem, state.weights
         )
@@ -125,16 +147,20 @@ class Newton(AbstractMethod):
         # The block step underestimates the whole one along directions that couple stages.
         first = jnp.sqrt(inner(gradient, solve(gradient)))
         radius = jnp.where(state.radius < 0, FIRST_RADIUS * first, state.radius)
-        forcing = jnp.minimum(0.1, jnp.sqrt(size))
+        # No more residual than the last step's success warrants (Eisenstat & Walker, choice 2), and
+        # none below the tolerance.
+        residual = jnp.maximum(state.forcing * size, 0.5 * self.tol).astype(size.dtype)
         path = _steihaug(
-            product, solve, gradient, radius, CONCAVE * first, forcing * size, self.max_krylov
+            product, solve, gradient, radius, CONCAVE * first, residual, self.max_krylov
         )
-        weights = jax.tree.map(jnp.add, state.weights, path.step)
-        new_value, new_gradient = value_and_gradient(problem, weights)
         # Near a stationary point J changes by less than its own roundoff: what is left of the ratio
         # is noise, so both sides get the same floor (Conn, Gould & Toint, section 17.4.2), which
         # lets every step pass; progress is then the gradient's, and not a step-by-step one.
         floor = 10 * jnp.finfo(value.dtype).eps * jnp.maximum(jnp.abs(value), 1e-300)
+        path, tries = _shortened(problem, state.weights, value, gradient, path, floor)
+        radius = jnp.where(tries > 0, path.length, radius)
+        weights = jax.tree.map(jnp.add, state.weights, path.step)
+        new_value, new_gradient = value_and_gradient(problem, weights)
         ratio = (value - new_value + floor) / (path.decrease + floor)
         blind = path.decrease <= floor
         accept = (ratio > 1e-4) & jnp.isfinite(new_value)
@@ -152,12 +178,15 @@ class Newton(AbstractMethod):
         new_size = _largest(new_gradient)
         progress = accept & (~blind | (new_size < state.best))
         weights, objective, gradient = kept
-        return NewtonState(
+        held = (ratio > 0.25) & ~path.boundary & (tries == 0)
+        succeeded = held & (new_size < 0.5 * size) & (new_size > self.tol)
+        return succeeded, NewtonState(
             weights,
             objective,
             gradient,
-            _CHEAP.init(weights),
+            state.lbfgs,
             radius,
+            jnp.clip(0.9 * (new_size / size) ** 1.5, TIGHT, LOOSE),
             jnp.maximum(
                 jnp.where(early, 0.25, 1.0).astype(radius.dtype) * state.threshold, state.floor
             ),
@@ -165,7 +194,7 @@ class Newton(AbstractMethod):
             jnp.where(accept, 0, CHEAP_STEPS),  # a refused step is tried again, shorter
             jnp.where(blind & accept, jnp.minimum(new_size, state.best), state.best),
             jnp.where(progress, 0, state.failures + 1),
-            state.num_evals + 3 + path.products,
+            state.num_evals + 2 + tries + path.products,
         )
 
     def info(self, state: NewtonState) -> Info:
@@ -187,25 +216,30 @@ FIRST_RADIUS = 1000.0  # in lengths of the block step, which couplings of stages
 CONCAVE = 30.0
 CHEAP_STEPS = 400  # at most, between two Newton steps: a long valley is Newton's after all
 PATIENCE = 12
+CORRECTIONS = 5  # most Newton steps that share a preconditioner
+LOOSE, TIGHT = 0.1, 1e-4  # forcing terms
 
 
 def _cheap_step(problem: ControlProblem, state: NewtonState) -> NewtonState:
     """One step of L-BFGS with its line search."""
+    flat, unravel = ravel_pytree(state.weights)  # many small leaves cost more than one vector
+    objective = lambda v: problem.objective(unravel(v))
     change, lbfgs = _CHEAP.update(
-        state.gradient,
+        ravel_pytree(state.gradient)[0],
         state.lbfgs,
-        state.weights,
+        flat,
         value=state.objective,
-        grad=state.gradient,
-        value_fn=problem.objective,
+        grad=ravel_pytree(state.gradient)[0],
+        value_fn=objective,
     )
-    weights = optax.apply_updates(state.weights, change)
-    value, gradient = optax.value_and_grad_from_state(problem.objective)(weights, state=lbfgs)
+    flat = optax.apply_updates(flat, change)
+    value, gradient = optax.value_and_grad_from_state(objective)(flat, state=lbfgs)
     tries = optax.tree_utils.tree_get(lbfgs, "num_linesearch_steps")
     # A line search that lowers J no more hands over to Newton, for good.
     stalled = ~(value < state.objective)
     carried = (
         jnp.where(stalled, state.radius, -1.0).astype(state.radius.dtype),
+        jnp.full_like(state.forcing, LOOSE),
         jnp.where(stalled, jnp.inf, state.threshold).astype(state.threshold.dtype),
         state.cheap + 1,
     )
@@ -217,11 +251,12 @@ def _cheap_step(problem: ControlProblem, state: NewtonState) -> NewtonState:
             s.lbfgs,
             s.num_evals,
             s.radius,
+            s.forcing,
             s.threshold,
             s.cheap,
         ),
         state,
-        (weights, value, gradient, lbfgs, state.num_evals + tries, *carried),
+        (unravel(flat), value, unravel(gradient), lbfgs, state.num_evals + tries, *carried),
     )
 
 
@@ -237,6 +272,43 @@ class _Path(eqx.Module):
     decrease: Float[Array, ""]
     boundary: Bool[Array, ""]
     products: Int[Array, ""]
+
+
+SHORTEN = 0.25
+SHORTEST = 1e-4
+
+
+def _shortened(
+    problem: ControlProblem,
+    weights: Weights,
+    value: Array,
+    gradient: Weights,
+    path: _Path,
+    floor: Array,
+) -> tuple[_Path, Int[Array, ""]]:
+    """The path, shortened until J falls as the model says, and how often it was (Nocedal & Yuan).
+
+    A whole new path in a smaller region costs a preconditioner and its conjugate gradients; a trial
+    value of J on this one costs a rollout.
+    """
+    slope = inner(gradient, path.step)
+    bend = -2.0 * (slope + path.decrease)  # of the model along the step
+    decrease = lambda a: -a * slope - 0.5 * a**2 * bend
+    value_at = lambda a: problem.objective(_axpy(a, path.step, weights))
+
+    def too_long(carry: Any) -> Array:
+        a, _, found = carry
+        falls = value - found + floor > 0.1 * (decrease(a) + floor)
+        return ~falls & (a > SHORTEST)
+
+    def shorter(carry: Any) -> Any:
+        a, tries, _ = carry
+        return SHORTEN * a, tries + 1, value_at(SHORTEN * a)
+
+    one = jnp.ones_like(value)
+    a, tries, _ = jax.lax.while_loop(too_long, shorter, (one, jnp.asarray(0), value_at(one)))
+    step = jax.tree.map(lambda z: a * z, path.step)
+    return _Path(step, a * path.length, decrease(a), path.boundary, path.products), tries
 
 
 def _axpy(alpha: Array, x: Weights, y: Weights) -> Weights:
