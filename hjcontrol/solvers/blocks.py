@@ -207,16 +207,16 @@ def _factor(block: Any) -> Any:
 
     # Indefinite away from a minimum: shift by the least tried amount that makes it factor.
     def failed(carry: Any) -> Any:
-        shift, L = carry
-        return jnp.any(jnp.isnan(L)) & (shift < 1e6 * size)
+        tries, shift, L = carry
+        return (tries == 0) | (jnp.any(jnp.isnan(L)) & (shift < 1e6 * size))
 
     def shifted(carry: Any) -> Any:
-        shift = jnp.maximum(10 * carry[0], 1e-3 * size)
-        return shift, jnp.linalg.cholesky(B + shift * eye, symmetrize_input=False)
+        tries, shift, _ = carry
+        shift = jnp.where(tries == 0, 0.0, jnp.maximum(10 * shift, 1e-3 * size)).astype(B.dtype)
+        return tries + 1, shift, jnp.linalg.cholesky(B + shift * eye, symmetrize_input=False)
 
-    _, L = jax.lax.while_loop(
-        failed, shifted, (jnp.zeros((), B.dtype), jnp.linalg.cholesky(B, symmetrize_input=False))
-    )
+    start = (jnp.asarray(0), jnp.zeros((), B.dtype), B)
+    _, _, L = jax.lax.while_loop(failed, shifted, start)
     # Applied a hundred times for one factorisation: a product is faster than two substitutions.
     return _Cholesky(jax.scipy.linalg.cho_solve((L, True), eye))
 

@@ -157,10 +157,8 @@ class Newton(AbstractMethod):
         # is noise, so both sides get the same floor (Conn, Gould & Toint, section 17.4.2), which
         # lets every step pass; progress is then the gradient's, and not a step-by-step one.
         floor = 10 * jnp.finfo(value.dtype).eps * jnp.maximum(jnp.abs(value), 1e-300)
-        path, tries = _shortened(problem, state.weights, value, gradient, path, floor)
-        radius = jnp.where(tries > 0, path.length, radius)
-        weights = jax.tree.map(jnp.add, state.weights, path.step)
-        new_value, new_gradient = value_and_gradient(problem, weights)
+        path, tries, (weights, new_value, new_gradient) = _shortened(problem, state, path, floor)
+        radius = jnp.where(tries > 1, path.length, radius)
         ratio = (value - new_value + floor) / (path.decrease + floor)
         blind = path.decrease <= floor
         accept = (ratio > 1e-4) & jnp.isfinite(new_value)
@@ -178,7 +176,7 @@ class Newton(AbstractMethod):
         new_size = _largest(new_gradient)
         progress = accept & (~blind | (new_size < state.best))
         weights, objective, gradient = kept
-        held = (ratio > 0.25) & ~path.boundary & (tries == 0)
+        held = (ratio > 0.25) & ~path.boundary & (tries == 1)
         succeeded = held & (new_size < 0.5 * size) & (new_size > self.tol)
         return succeeded, NewtonState(
             weights,
@@ -194,7 +192,7 @@ class Newton(AbstractMethod):
             jnp.where(accept, 0, CHEAP_STEPS),  # a refused step is tried again, shorter
             jnp.where(blind & accept, jnp.minimum(new_size, state.best), state.best),
             jnp.where(progress, 0, state.failures + 1),
-            state.num_evals + 2 + tries + path.products,
+            state.num_evals + 1 + tries + path.products,
         )
 
     def info(self, state: NewtonState) -> Info:
@@ -233,7 +231,7 @@ def _cheap_step(problem: ControlProblem, state: NewtonState) -> NewtonState:
         value_fn=objective,
     )
     flat = optax.apply_updates(flat, change)
-    value, gradient = optax.value_and_grad_from_state(objective)(flat, state=lbfgs)
+    value, gradient = (optax.tree_utils.tree_get(lbfgs, name) for name in ("value", "grad"))
     tries = optax.tree_utils.tree_get(lbfgs, "num_linesearch_steps")
     # A line search that lowers J no more hands over to Newton, for good.
     stalled = ~(value < state.objective)
@@ -279,36 +277,34 @@ SHORTEST = 1e-4
 
 
 def _shortened(
-    problem: ControlProblem,
-    weights: Weights,
-    value: Array,
-    gradient: Weights,
-    path: _Path,
-    floor: Array,
-) -> tuple[_Path, Int[Array, ""]]:
-    """The path, shortened until J falls as the model says, and how often it was (Nocedal & Yuan).
+    problem: ControlProblem, state: NewtonState, path: _Path, floor: Array
+) -> tuple[_Path, Int[Array, ""], tuple[Weights, Array, Weights]]:
+    """The path, shortened until J falls as the model says (Nocedal & Yuan); how often J was asked;
+    and the weights at its end with J and its gradient.
 
     A whole new path in a smaller region costs a preconditioner and its conjugate gradients; a trial
-    value of J on this one costs a rollout.
+    on this one costs a gradient.
     """
-    slope = inner(gradient, path.step)
+    slope = inner(state.gradient, path.step)
     bend = -2.0 * (slope + path.decrease)  # of the model along the step
     decrease = lambda a: -a * slope - 0.5 * a**2 * bend
-    value_at = lambda a: problem.objective(_axpy(a, path.step, weights))
 
     def too_long(carry: Any) -> Array:
-        a, _, found = carry
-        falls = value - found + floor > 0.1 * (decrease(a) + floor)
-        return ~falls & (a > SHORTEST)
+        a, tries, (_, value, _) = carry
+        falls = state.objective - value + floor > 0.1 * (decrease(a) + floor)
+        return (tries == 0) | (~falls & (a > SHORTEST))
 
     def shorter(carry: Any) -> Any:
         a, tries, _ = carry
-        return SHORTEN * a, tries + 1, value_at(SHORTEN * a)
+        a = jnp.where(tries == 0, a, SHORTEN * a)
+        weights = _axpy(a, path.step, state.weights)
+        return a, tries + 1, (weights, *value_and_gradient(problem, weights))
 
-    one = jnp.ones_like(value)
-    a, tries, _ = jax.lax.while_loop(too_long, shorter, (one, jnp.asarray(0), value_at(one)))
+    end = (state.weights, state.objective, state.gradient)
+    one = jnp.ones_like(state.objective)
+    a, tries, end = jax.lax.while_loop(too_long, shorter, (one, jnp.asarray(0), end))
     step = jax.tree.map(lambda z: a * z, path.step)
-    return _Path(step, a * path.length, decrease(a), path.boundary, path.products), tries
+    return _Path(step, a * path.length, decrease(a), path.boundary, path.products), tries, end
 
 
 def _axpy(alpha: Array, x: Weights, y: Weights) -> Weights:
