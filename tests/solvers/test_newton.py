@@ -16,10 +16,21 @@ from hjcontrol.solvers.newton import Newton
 from tests.solvers.problems import linear_regression, rings
 
 
-def dense(product, weights):
+@eqx.filter_jit
+def columns(kind, problem, weights):
+    product = kind(problem, weights)
     flat, unravel = ravel_pytree(weights)
-    columns = jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0])(jnp.eye(flat.size))
-    return np.asarray(columns).T
+    return jax.vmap(lambda v: ravel_pytree(product(unravel(v)))[0])(jnp.eye(flat.size))
+
+
+def dense(kind, problem, weights):
+    """The matrix of the linear map `kind(problem, weights)`."""
+    return np.asarray(columns(kind, problem, weights)).T
+
+
+def inverse_blocks(problem, weights):
+    _, states, costates, _ = backpropagate(problem, weights)
+    return preconditioner(problem, weights, states, costates)
 
 
 def closed_form(problem, ridge):
@@ -60,12 +71,12 @@ def test_negative_curvature_is_followed_off_a_saddle():
     # A nudge of 1e-6: near the symmetric saddle, where plain Newton would be attracted.
     nudge = jax.tree.map(lambda a: 1e-6 * a, problem.init(jax.random.key(2)))
     start = jax.tree.map(jnp.add, at_rest, nudge)
-    flat = dense(curvature(problem, start), start)
+    flat = dense(curvature, problem, start)
     assert np.linalg.eigvalsh(flat)[0] < -1e-3
     solution = hj.solve(problem, Newton(tol=1e-10, switch=1.0), init=start)
     assert solution.result == hj.RESULTS.successful
     assert float(solution.objective) < float(problem.objective(start)) - 0.1
-    at_end = dense(curvature(problem, solution.weights), solution.weights)
+    at_end = dense(curvature, problem, solution.weights)
     assert np.linalg.eigvalsh(at_end)[0] > -1e-9
 
 
@@ -81,10 +92,8 @@ def stage_indices(problem):
 def test_blocks_are_the_diagonal_blocks_of_the_hessian(seed):
     problem = rings()
     solved = hj.solve(problem, Newton(tol=1e-8), key=jax.random.key(seed)).weights
-    _, states, costates, _ = backpropagate(problem, solved)
-    solve = preconditioner(problem, solved, states, costates)
-    hessian = dense(curvature(problem, solved), solved)
-    inverse = dense(solve, solved)
+    hessian = dense(curvature, problem, solved)
+    inverse = dense(inverse_blocks, problem, solved)
     for place in stage_indices(problem):
         block = hessian[np.ix_(place, place)]
         product = inverse[np.ix_(place, place)] @ block
@@ -108,34 +117,29 @@ def test_general_stages_get_their_blocks_too():
     )
     solution = hj.solve(problem, Newton(tol=1e-12), key=jax.random.key(4))
     assert solution.result == hj.RESULTS.successful
-    _, states, costates, _ = backpropagate(problem, solution.weights)
-    inverse = dense(preconditioner(problem, solution.weights, states, costates), solution.weights)
-    hessian = dense(curvature(problem, solution.weights), solution.weights)
+    inverse = dense(inverse_blocks, problem, solution.weights)
+    hessian = dense(curvature, problem, solution.weights)
     place = stage_indices(problem)[0]
     product = inverse[np.ix_(place, place)] @ hessian[np.ix_(place, place)]
     np.testing.assert_allclose(product, np.eye(3), atol=1e-8)
 
 
 def test_large_blocks_fall_back_to_factors_and_newton_still_converges(monkeypatch):
-    monkeypatch.setattr(blocks, "LARGEST", 10)
-    jax.clear_caches()
+    monkeypatch.setattr(blocks, "LARGEST", 10)  # width 5 is compiled here only
     solution = hj.solve(rings(width=5, ridge=5e-2), Newton(tol=1e-11), key=jax.random.key(0))
-    jax.clear_caches()
     assert solution.result == hj.RESULTS.successful
 
 
 def test_gauss_newton_is_positive_and_equals_the_hessian_for_linear_dynamics():
     problem = linear_regression()
     weights = problem.init(jax.random.key(0))
-    exact = dense(curvature(problem, weights), weights)
-    np.testing.assert_allclose(
-        dense(gauss_newton_curvature(problem, weights), weights), exact, atol=1e-13
-    )
+    exact = dense(curvature, problem, weights)
+    np.testing.assert_allclose(dense(gauss_newton_curvature, problem, weights), exact, atol=1e-13)
     nonlinear = rings()
     weights = nonlinear.init(jax.random.key(0))
-    product = dense(gauss_newton_curvature(nonlinear, weights), weights)
+    product = dense(gauss_newton_curvature, nonlinear, weights)
     assert np.linalg.eigvalsh(product)[0] > 0
-    assert np.abs(product - dense(curvature(nonlinear, weights), weights)).max() > 1e-3
+    assert np.abs(product - dense(curvature, nonlinear, weights)).max() > 1e-3
 
 
 def test_unreachable_tolerance_is_stagnation_not_success():
