@@ -12,7 +12,7 @@ from jax.scipy.special import entr
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
-from hjcontrol.deformation.eps_family import gibbs
+from hjcontrol.deformation.eps_family import heat
 
 
 def entropy(p: Real[ArrayLike, "..."], axis: int = -1) -> Float[Array, "..."]:
@@ -28,6 +28,4 @@ def gibbs_entropy(
     A row in which everything is masked has entropy 0. Errors as for
     [`gibbs`][hjcontrol.deformation.gibbs].
     """
-    pi = gibbs(z, eps, axis=axis)
-    safe = jnp.where(pi > 0, pi, 1.0)  # keeps the infinite slope of p log p at 0 out of gradients
-    return -jnp.sum(safe * jnp.log(safe), axis=axis)
+    return heat(z, eps, axis=axis)

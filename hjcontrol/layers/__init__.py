@@ -1,3 +1,68 @@
 """A layer is the argmax of a convex program: `value(z) = max over p in C of p.z - eps Omega(p)`."""
 
-__all__ = []
+from hjcontrol.layers.activations import GELU, SiLU
+from hjcontrol.layers.affine import LogSumExp
+from hjcontrol.layers.attention import Attended, Attention
+from hjcontrol.layers.box import Clip, Huber, LeakyReLU, ReLU, Softplus, Tanh
+from hjcontrol.layers.capped import CappedSimplex
+from hjcontrol.layers.certify import Optimality, certify
+from hjcontrol.layers.commuting_square import CommutingSquare, commuting_square
+from hjcontrol.layers.compare import GradientTable, compare_gradients
+from hjcontrol.layers.engines import solve
+from hjcontrol.layers.entmax import Entmax, Sparsemax
+from hjcontrol.layers.faces import Faces, faces
+from hjcontrol.layers.isotonic import isotonic
+from hjcontrol.layers.layer import AbstractConvexLayer, AbstractFace
+from hjcontrol.layers.permutahedron import Permutahedron, soft_rank, soft_sort
+from hjcontrol.layers.pool import Pool
+from hjcontrol.layers.program import AbstractProgram, Residuals
+from hjcontrol.layers.program_layer import ProgramLayer
+from hjcontrol.layers.prox import GroupSoftThreshold, L2Ball, SoftThreshold
+from hjcontrol.layers.registry import REGISTRY, build, table
+from hjcontrol.layers.rows import RowSoftmax
+from hjcontrol.layers.softmax import Softmax, maximum
+
+__all__ = [
+    "GELU",
+    "REGISTRY",
+    "AbstractConvexLayer",
+    "AbstractFace",
+    "AbstractProgram",
+    "Attended",
+    "Attention",
+    "CappedSimplex",
+    "Clip",
+    "CommutingSquare",
+    "Entmax",
+    "Faces",
+    "GradientTable",
+    "GroupSoftThreshold",
+    "Huber",
+    "L2Ball",
+    "LeakyReLU",
+    "LogSumExp",
+    "Optimality",
+    "Permutahedron",
+    "Pool",
+    "ProgramLayer",
+    "ReLU",
+    "Residuals",
+    "RowSoftmax",
+    "SiLU",
+    "SoftThreshold",
+    "Softmax",
+    "Softplus",
+    "Sparsemax",
+    "Tanh",
+    "build",
+    "certify",
+    "commuting_square",
+    "compare_gradients",
+    "faces",
+    "isotonic",
+    "maximum",
+    "soft_rank",
+    "soft_sort",
+    "solve",
+    "table",
+]

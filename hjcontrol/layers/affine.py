@@ -1,0 +1,191 @@
+r"""Max-affine and log-sum-exp network layers, with their Legendre dual.
+
+    f(x) = lse(W x + b, eps) = max over the simplex of pi.(W x + b) + eps H(pi);      eps = 0: max-affine
+    grad f(x) = W^T pi(x)
+    f*(q) = min{ -pi.b - eps H(pi) : W^T pi = q, pi in the simplex } = max over x of q.x - f(x)
+    f(x) + f*(q) - q.x >= 0,   zero exactly where q = grad f(x)
+
+f* is finite on the convex hull of the rows of W; its multiplier is x = grad f*(q): the inverse of the
+gradient map, unique for eps > 0 if the rows of W span (affinely) the space.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
+
+from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol.deformation import gibbs, lse
+from hjcontrol.layers.layer import SLACK, checked, floating, temperature
+from hjcontrol.layers.program import AbstractProgram, Residuals
+from hjcontrol.layers.separable import SeparableProgram
+from hjcontrol.layers.softmax import Softmax
+
+
+class LegendreProgram(AbstractProgram):
+    """The program of `f*(q)` in `pi`. Its multiplier is a point `x`; the dual value is `q.x - f(x)`."""
+
+    W: Float[Array, "atoms d"]
+    b: Float[Array, " atoms"]
+    eps: Float[Array, ""]
+    q: Float[Array, " d"]
+    x: Float[Array, " d"]
+
+    def residuals(self, candidate: Any, dual: Any = None) -> Residuals:
+        """Residuals of weights `pi`, shape `(atoms,)`, and of a point, shape `(d,)`."""
+        pi = floating(candidate).astype(self.b.dtype)
+        x = self.x if dual is None else floating(dual).astype(self.b.dtype)
+        shapes = ("candidate", pi.shape, self.b.shape), ("point", x.shape, self.q.shape)
+        for name, found, want in shapes:
+            if found != want:
+                raise ValueError(f"certify: the {name} must have shape {want}; found {found}.")
+        z = self.W @ x + self.b
+        inner = Softmax(self.eps).program(z).residuals(pi)
+        moment = jnp.abs(self.W.T @ pi - self.q)
+        objective = inner.objective + pi @ (
+            z - self.b
+        )  # the simplex program's own cost, less x.W^T pi
+        off = jnp.max(moment) > jnp.finfo(pi.dtype).eps ** SLACK
+        return Residuals(
+            primal=inner.primal | {"moment": moment},
+            dual={},
+            complementarity=inner.complementarity,
+            stationarity=inner.stationarity,
+            objective=jnp.where(off, jnp.inf, objective),
+            dual_objective=self.q @ x - lse(z, self.eps),
+        )
+
+
+class LogSumExp(eqx.Module):
+    """`f(x) = lse(W x + b, eps)`, one scalar a sample; max-affine at `eps = 0`."""
+
+    W: Float[Array, "atoms d"]
+    b: Float[Array, " atoms"]
+    eps: Float[Array, ""] = eqx.field(converter=temperature)
+
+    def __init__(
+        self,
+        W: Real[ArrayLike, "atoms d"],
+        b: Real[ArrayLike, " atoms"],
+        eps: float | Float[Array, ""] = 1.0,
+    ):
+        """**Raises:** `ValueError` if `W` is not a matrix with one row an entry of `b`."""
+        W, b = floating(W), floating(b)
+        if W.ndim != 2 or b.shape != W.shape[:1] or W.size == 0:
+            raise ValueError(
+                f"LogSumExp: `W` must be (atoms, d) and `b` (atoms,); found {W.shape}, {b.shape}."
+            )
+        self.W, self.b, self.eps = W, b, eps
+
+    def logits(self, x: Real[ArrayLike, " d"]) -> Float[Array, " atoms"]:
+        """`W x + b`."""
+        x = checked("LogSumExp", x, axes=1, mask=False)
+        if x.shape != self.W.shape[1:]:
+            raise ValueError(
+                f"LogSumExp: one sample has shape {self.W.shape[1:]}; found {x.shape}. "
+                "Batch with `jax.vmap`."
+            )
+        return self.W @ x + self.b
+
+    def __call__(self, x: Real[ArrayLike, " d"]) -> Float[Array, ""]:
+        """`f(x)`."""
+        z = self.logits(x)
+        return lse(z, self.eps.astype(z.dtype))
+
+    def weights(self, x: Real[ArrayLike, " d"]) -> Float[Array, " atoms"]:
+        """The Gibbs weights `pi(x)`."""
+        z = self.logits(x)
+        return gibbs(z, self.eps.astype(z.dtype))
+
+    def slope(self, x: Real[ArrayLike, " d"]) -> Float[Array, " d"]:
+        """`grad f(x) = W^T pi(x)`."""
+        return self.W.T @ self.weights(x)
+
+    def program(self, x: Real[ArrayLike, " d"]) -> SeparableProgram:
+        """The program in `pi` whose value is `f(x)`."""
+        return Softmax(self.eps).program(self.logits(x))
+
+    def as_cvxpy(self, x: Real[ArrayLike, " d"]) -> Any:
+        """That program as a `cvxpy.Problem`."""
+        return Softmax(self.eps).as_cvxpy(self.logits(x))
+
+    def inverse_slope(
+        self,
+        q: Real[ArrayLike, " d"],
+        x0: Real[ArrayLike, " d"] | None = None,
+        *,
+        steps: int = 60,
+    ) -> Float[Array, " d"]:
+        """The `x` with `grad f(x) = q`, by damped Newton on `f(x) - q.x`; needs `eps > 0`.
+
+        For `q` outside the hull of the rows of `W` there is none: the iterates run off, and
+        `certify(layer.legendre(q), ...)` says infeasible.
+        """
+        q = floating(q).astype(self.b.dtype)
+        x = jnp.zeros_like(q) if x0 is None else floating(x0).astype(q.dtype)
+        eps = self.eps.astype(q.dtype)
+        excess = lambda x: lse(self.W @ x + self.b, eps) - q @ x
+        rungs = 0.5 ** jnp.arange(12, dtype=q.dtype)
+
+        def step(x: Array, _: None) -> tuple[Array, None]:
+            pi = gibbs(self.W @ x + self.b, eps)
+            force = self.W.T @ pi - q
+            centred = self.W - (self.W.T @ pi)[None]
+            hessian = centred.T @ (pi[:, None] * centred) / eps
+            ridge = 1e-14 * jnp.trace(hessian) + jnp.finfo(q.dtype).tiny
+            move = -jnp.linalg.solve(hessian + ridge * jnp.eye(q.size), force)
+            trials = jax.vmap(lambda s: excess(x + s * move))(rungs)
+            trials = jnp.where(jnp.isnan(trials), jnp.inf, trials)
+            far = jnp.max(jnp.abs(force)) > 1e-6 * (1.0 + jnp.max(jnp.abs(q)))
+            s = jnp.where(far, rungs[jnp.argmin(trials)], 1.0)
+            new = x + s * move
+            return jnp.where(jnp.all(jnp.isfinite(new)), new, x), None
+
+        return jax.lax.scan(step, x, None, length=steps)[0]
+
+    def conjugate(self, q: Real[ArrayLike, " d"]) -> Float[Array, ""]:
+        """`f*(q)`, solved as a program for `eps > 0`; `+inf` outside the hull of the rows of `W`.
+
+        Its gradient is the multiplier `x` (the envelope theorem). At `eps = 0` it is a linear program:
+        solve `conjugate_as_cvxpy(q)`.
+
+        **Raises:** `ValueError` for `eps = 0`.
+        """
+        q = floating(q).astype(self.b.dtype)
+        if known_to_fail(self.eps > 0):
+            raise ValueError(
+                "LogSumExp.conjugate: at `eps = 0` the conjugate is a linear program; found eps = 0. "
+                "Solve `conjugate_as_cvxpy(q)`."
+            )
+        x = self.inverse_slope(q)
+        eps = self.eps.astype(q.dtype)
+        z = self.W @ x + self.b
+        off = jnp.max(jnp.abs(self.W.T @ gibbs(z, eps) - q))
+        met = off <= jnp.finfo(q.dtype).eps ** SLACK * (1.0 + jnp.max(jnp.abs(q)))
+        return jnp.where(met & (eps > 0), q @ x - lse(z, eps), jnp.where(eps > 0, jnp.inf, jnp.nan))
+
+    def gap(self, x: Real[ArrayLike, " d"], q: Real[ArrayLike, " d"]) -> Float[Array, ""]:
+        """`f(x) + f*(q) - q.x >= 0`: zero exactly where `q` is the slope at `x`."""
+        return self(x) + self.conjugate(q) - floating(q).astype(self.b.dtype) @ floating(x)
+
+    def legendre(self, q: Real[ArrayLike, " d"]) -> LegendreProgram:
+        """The program of `f*(q)`, for `certify`: candidates are weights, multipliers points."""
+        q = floating(q).astype(self.b.dtype)
+        eps = self.eps.astype(q.dtype)
+        return LegendreProgram(self.W, self.b, eps, q, self.inverse_slope(q))
+
+    def conjugate_as_cvxpy(self, q: Real[ArrayLike, " d"]) -> Any:
+        """The program of `f*(q)` as a `cvxpy.Problem` in `p`, for every `eps >= 0`."""
+        import cvxpy as cp
+
+        W, b = np.asarray(self.W, float), np.asarray(self.b, float)
+        p = cp.Variable(len(b), name="p")
+        cost = -(b @ p)
+        if float(self.eps) > 0:
+            cost = cost - float(self.eps) * cp.sum(cp.entr(p))
+        moment = W.T @ p == np.asarray(q, float)
+        return cp.Problem(cp.Minimize(cost), [moment, cp.sum(p) == 1, p >= 0])

@@ -1,0 +1,201 @@
+r"""The certificate of a convex program: how far any candidate is from optimal, and where.
+
+    primal feasible,  dual feasible,  y_i s_i = 0,  0 in d_x L(x, y),  objective - dual objective = 0
+
+The five together are the KKT conditions; feasibility of both sides and the gap are already a proof:
+no feasible point lies more than `gap` below the candidate. Nothing here asks who found the candidate.
+"""
+
+import math
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, PyTree, Real
+
+from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.precision import exact_tolerance
+from hjcontrol.layers.program import AbstractProgram, Residuals
+
+PARTS = ("primal", "dual", "complementarity", "stationarity")
+VERDICTS = ("optimal", "near-optimal", "suboptimal", "infeasible", "not a number")
+
+
+class Optimality(eqx.Module):
+    """What `hj.certify` returns: arrays, one entry a sample under `vmap`. `print` it.
+
+    `primal`, `dual`, `complementarity`, `stationarity` are max norms; `gap = objective -
+    dual_objective` is `inf` where the candidate has no finite objective. `relative_gap` divides by
+    the larger of the two objectives. `worst` is the place of the largest residual, decoded by
+    [`offender`][hjcontrol.layers.Optimality.offender].
+    """
+
+    primal: Float[Array, "*batch"]
+    dual: Float[Array, "*batch"]
+    complementarity: Float[Array, "*batch"]
+    stationarity: Float[Array, "*batch"]
+    objective: Float[Array, "*batch"]
+    dual_objective: Float[Array, "*batch"]
+    gap: Float[Array, "*batch"]
+    relative_gap: Float[Array, "*batch"]
+    worst: Int[Array, "*batch"]
+    tolerance: Float[Array, "*batch"]
+    layout: tuple[tuple[str, str, tuple[int, ...]], ...] = eqx.field(static=True)
+
+    @property
+    def certified(self) -> Bool[Array, "*batch"]:
+        """Both sides feasible and the gap closed, at `tolerance`: the proof of global optimality."""
+        return self._feasible & (jnp.abs(self.gap) <= self.tolerance * self._scale)
+
+    @property
+    def optimal(self) -> Bool[Array, "*batch"]:
+        """`certified`, and every KKT coordinate within `tolerance`."""
+        slack = jnp.maximum(self.complementarity, self.stationarity)
+        return self.certified & (slack <= self.tolerance)
+
+    @property
+    def verdict(self) -> Any:
+        """One of `VERDICTS`; for a batch, an array of them.
+
+        `near-optimal`: certified, but some coordinate of complementarity or stationarity is off.
+        `suboptimal`: feasible, and the gap is open. `infeasible`: either side is violated.
+        """
+        numbers = [self.primal, self.dual, self.complementarity, self.stationarity, self.gap]
+        absurd = np.any([np.isnan(np.asarray(x)) for x in numbers], axis=0)
+        code = np.select(
+            [absurd, np.asarray(self.optimal), np.asarray(self.certified), self._feasible],
+            [4, 0, 1, 2],
+            3,
+        )
+        names = np.asarray(VERDICTS)[code]
+        return str(names) if np.ndim(names) == 0 else names
+
+    def offender(self, sample: Any = ()) -> tuple[str, str, float]:
+        """Which residual is largest, at which coordinate, and how large. `sample` indexes a batch."""
+        flat, start = int(np.asarray(self.worst)[sample]), 0
+        for part, name, shape in self.layout:
+            size = math.prod(shape)
+            if flat < start + size:
+                index = np.unravel_index(flat - start, shape) if shape else ()
+                place = name + ("[" + ", ".join(str(int(i)) for i in index) + "]" if shape else "")
+                return part, place, float(np.asarray(getattr(self, part))[sample])
+            start += size
+        return "primal", "no constraint", 0.0
+
+    @property
+    def _feasible(self) -> Bool[Array, "*batch"]:
+        return (self.primal <= self.tolerance) & (self.dual <= self.tolerance)
+
+    @property
+    def _scale(self) -> Float[Array, "*batch"]:
+        larger = jnp.maximum(jnp.abs(self.objective), jnp.abs(self.dual_objective))
+        return jnp.maximum(1.0, jnp.where(jnp.isfinite(larger), larger, 1.0))
+
+    def __str__(self) -> str:
+        verdicts = np.atleast_1d(np.asarray(self.verdict)).ravel()
+        batched = np.ndim(self.gap) > 0
+        rank = {v: k for k, v in enumerate(VERDICTS)}
+        flat = lambda x: np.atleast_1d(np.asarray(x)).ravel()
+        if verdicts.size == 0:
+            return "Optimality: of no sample"
+        size = np.nan_to_num(flat(self.gap), nan=np.inf)
+        order = [(rank[v], abs(g)) for v, g in zip(verdicts, size, strict=True)]
+        k = max(range(len(order)), key=order.__getitem__)
+        sample = np.unravel_index(k, np.shape(self.gap)) if batched else ()
+        head = f"Optimality: {verdicts[k]}"
+        if batched:
+            counts = ", ".join(f"{np.sum(verdicts == v)} {v}" for v in VERDICTS if v in verdicts)
+            head = f"Optimality of {verdicts.size} samples: {counts}; worst is {list(sample)}"
+        lines = [f"{head}   (tolerance {flat(self.tolerance)[k]:.0e})"]
+        for name in (*PARTS, "gap"):
+            lines.append(f"  {name:<16} {flat(getattr(self, name))[k]:.2e}")
+        lines[-1] += f"   relative {flat(self.relative_gap)[k]:.2e}"
+        lines.append(f"  objective        {flat(self.objective)[k]:.10g}")
+        part, place, value = self.offender(sample)
+        lines.append(f"  largest residual {part} at {place}: {value:.2e}")
+        return "\n".join(lines)
+
+
+def certify(
+    program: Any,
+    candidate: Any = None,
+    dual: Any = None,
+    *,
+    tolerance: Real[ArrayLike, ""] | float | None = None,
+) -> Optimality:
+    """Measure how far `candidate` is from solving `program`.
+
+    **Arguments:**
+
+    - `program`: an [`AbstractProgram`][hjcontrol.layers.AbstractProgram] (that of a layer is
+      `layer.program(z)`), or a `cvxpy.Problem`.
+    - `candidate`: a point, feasible or not, from whatever source. For a `cvxpy.Problem`: a dict from
+      variables (or their names) to values, or `None` for the values that the variables hold.
+    - `dual`: multipliers, in the program's own form; `None` takes those that make the certificate
+      tightest. For a `cvxpy.Problem`: a list in the order of its constraints, or `None` for the
+      `dual_value`s that the constraints hold.
+    - `tolerance`: of every residual, and of the gap relative to `max(1, |objective|)`. Defaults to
+      the dtype's, 1e-9 in float64.
+
+    **Returns:** [`Optimality`][hjcontrol.layers.Optimality]. Pure JAX for an `AbstractProgram`:
+    batch with `jax.vmap`.
+
+    **Raises:** `ValueError` for a candidate or multipliers of the wrong shape, for a negative
+    tolerance, or for a program that is neither of the two kinds.
+    """
+    if tolerance is not None and known_to_fail(jnp.asarray(tolerance) >= 0):
+        raise ValueError(f"certify: `tolerance` must be >= 0; found {tolerance}.")
+    if isinstance(program, AbstractProgram):
+        if candidate is None:
+            raise ValueError("certify: a candidate is needed; found None. Pass the point to judge.")
+        return summarise(program.residuals(candidate, dual), tolerance)
+    if type(program).__module__.split(".")[0] == "cvxpy":
+        from hjcontrol.layers.foreign import cvxpy_residuals
+
+        return summarise(cvxpy_residuals(program, candidate, dual), tolerance)
+    raise ValueError(
+        "certify: `program` must be an AbstractProgram or a cvxpy.Problem; found "
+        f"{type(program).__name__}. The program of a layer is `layer.program(z)`."
+    )
+
+
+def summarise(
+    residuals: Residuals, tolerance: Real[ArrayLike, ""] | float | None = None
+) -> Optimality:
+    """The max norms, the gap and the worst coordinate of one pair's residuals."""
+    objective = jnp.asarray(residuals.objective)
+    best = jnp.asarray(residuals.dual_objective, objective.dtype)
+    if tolerance is None:
+        tolerance = exact_tolerance(objective.dtype)
+    norms, layout, flat = {}, [], []
+    for part in PARTS:
+        leaves = jax.tree_util.tree_leaves_with_path(getattr(residuals, part))
+        values = [jnp.ravel(jnp.abs(jnp.asarray(x, objective.dtype))) for _, x in leaves]
+        layout += [(part, _name(path), jnp.shape(x)) for path, x in leaves]
+        flat += values
+        norms[part] = jnp.max(jnp.concatenate([*values, jnp.zeros(1, objective.dtype)]))
+    every = jnp.concatenate([*flat, jnp.full(1, -1.0, objective.dtype)])
+    outside = jnp.isposinf(objective) | jnp.isneginf(best)
+    gap = jnp.where(outside, jnp.inf, objective - jnp.where(outside, 0.0, best))
+    larger = jnp.maximum(jnp.abs(objective), jnp.abs(best))
+    divisor = jnp.where(jnp.isfinite(larger) & (larger > 0), larger, 1.0)
+    return Optimality(
+        **norms,
+        objective=objective,
+        dual_objective=best,
+        gap=gap,
+        relative_gap=gap / divisor,
+        worst=jnp.argmax(every),
+        tolerance=jnp.asarray(tolerance, objective.dtype),
+        layout=tuple(layout),
+    )
+
+
+def _name(path: PyTree) -> str:
+    words = [
+        str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", key)))) for key in path
+    ]
+    return ".".join(words) or "x"

@@ -1,0 +1,172 @@
+r"""Every route to a layer's derivative, side by side, sample by sample.
+
+    closed  |  implicit  |  unrolled  |  central differences  |  whatever the caller brings
+
+The reference is the route that the others agree with best, not one taken on trust. Disagreement is
+norm-wise relative per sample; differences are held to their own estimate of error.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Real
+
+from hjcontrol.layers.layer import AbstractConvexLayer, floating
+from hjcontrol.layers.routes import closed, differences, implicit, unrolled
+
+ROUTES = ("closed", "implicit", "unrolled", "differences")
+FLOOR = {"float64": 1e-290, "float32": 1e-30}  # norms under it are not judged
+
+
+class GradientTable(eqx.Module):
+    """What `hj.compare_gradients` returns. `gradients[route]` has the shape of `z`.
+
+    `errors[route]`: `(batch,)`, relative to the reference route; for `differences` in units of their
+    own error estimate. `verdict`: per sample `agree`, `flat` (every gradient is 0), `underflow`
+    (every gradient's norm is below 1e-290), or `refuted: ROUTE, ...`.
+    """
+
+    gradients: dict[str, Float[Array, "*shape"]]
+    errors: dict[str, np.ndarray]
+    verdict: np.ndarray
+    reference: np.ndarray
+    smallest: np.ndarray
+    tolerance: float
+    missing: tuple[str, ...]
+    title: str
+
+    @property
+    def agree(self) -> bool:
+        """Whether no route is refuted at any sample."""
+        return not any(str(v).startswith("refuted") for v in self.verdict)
+
+    def __str__(self) -> str:
+        n = len(self.verdict)
+        head = "all agree" if self.agree else "refuted"
+        names = list(self.errors)
+        width = max(12, *(len(name) + 2 for name in names))
+        lines = [
+            f"Gradients of {self.title}: {head}   ({n} samples; relative error, tolerance "
+            f"{self.tolerance:.0e}; differences in units of their own error)",
+            "  sample  smallest p" + "".join(f"{name:>{width}}" for name in names) + "   verdict",
+        ]
+        bad = np.array([str(v).startswith("refuted") for v in self.verdict])
+        order = np.argsort(~bad, kind="stable")[:10]
+        for i in sorted(order):
+            cells = "".join(f"{self.errors[name][i]:>{width}.1e}" for name in names)
+            lines.append(f"  {i:>6}  {self.smallest[i]:>10.1e}{cells}   {self.verdict[i]}")
+        if n > 10:
+            lines.append(f"  and {n - 10} more")
+        if self.missing:
+            lines.append(f"  no such route for this layer: {', '.join(self.missing)}")
+        return "\n".join(lines)
+
+
+def compare_gradients(
+    layer: AbstractConvexLayer,
+    z: Real[ArrayLike, "*shape"],
+    cotangent: Real[ArrayLike, "*shape"] | None = None,
+    *,
+    others: Mapping[str, Callable[[Any], Any]] | None = None,
+    tolerance: float | None = None,
+) -> GradientTable:
+    """Gradients of `cotangent . layer(z)` by every route that the layer has, compared.
+
+    **Arguments:**
+
+    - `z`: one sample, or a batch on the leading axis (`(batch, n)`).
+    - `cotangent`: of the same shape; by default a fixed vector without symmetries.
+    - `others`: functions that claim to compute the same argmax, each differentiated by JAX and held
+      against the routes: `{"jax.nn": lambda z: jax.nn.softmax(z / eps)}`.
+    - `tolerance`: relative, per sample; 1e-10 in float64, 1e-4 in float32.
+
+    **Returns:** [`GradientTable`][hjcontrol.layers.GradientTable]; print it.
+
+    **Raises:** `ValueError` if `z` and `cotangent` differ in shape.
+    """
+    z = floating(z)
+    batch = z if z.ndim > 1 else z[None]
+    g = _generic(batch) if cotangent is None else floating(cotangent).astype(z.dtype)
+    if g.size != z.size or (cotangent is not None and g.shape != z.shape):
+        raise ValueError(
+            f"compare_gradients: `cotangent` must have the shape of `z`, {z.shape}; found {g.shape}."
+        )
+    g = g.reshape(batch.shape)
+    if tolerance is None:
+        tolerance = 1e-10 if z.dtype == jnp.float64 else 1e-4
+    found, missing = _gradients(layer, batch, g, others or {})
+    slopes, error = eqx.filter_jit(jax.vmap(lambda z, g: differences(layer, z, g)))(batch, g)
+    smallest = jnp.min(jax.vmap(layer)(batch).reshape(batch.shape[0], -1), axis=1)
+    errors, verdict, reference = _judge(found, slopes, error, tolerance, z.dtype)
+    found["differences"] = slopes
+    return GradientTable(
+        gradients={k: v.reshape(z.shape) for k, v in found.items()},
+        errors=errors,
+        verdict=verdict,
+        reference=reference,
+        smallest=np.asarray(smallest),
+        tolerance=tolerance,
+        missing=tuple(missing),
+        title=type(layer).__name__,
+    )
+
+
+def _gradients(layer: Any, z: Array, g: Array, others: Mapping[str, Callable]) -> tuple[dict, list]:
+    through = lambda f: lambda z, g: jax.vjp(f, z)[1](g)[0]
+    trials = {
+        "closed": lambda z, g: closed(layer, z, g),
+        "implicit": lambda z, g: implicit(layer, z, g),
+        "unrolled": through(lambda z: unrolled(layer, z)),
+    }
+    kind, missing = type(layer), []
+    for name, rule in (("implicit", implicit), ("unrolled", unrolled)):
+        if rule.dispatch(kind) is rule.dispatch(object):
+            missing.append(name)
+            del trials[name]
+    trials |= {name: through(f) for name, f in others.items()}
+    return {k: eqx.filter_jit(jax.vmap(f))(z, g) for k, f in trials.items()}, missing
+
+
+def _judge(
+    found: dict[str, Array], slopes: Array, error: Array, tolerance: float, dtype: Any
+) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    names = list(found)
+    rows = np.stack([np.asarray(found[k]).reshape(len(slopes), -1) for k in names])
+    sizes = np.linalg.norm(rows, axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        apart = np.linalg.norm(rows[:, None] - rows[None], axis=-1)
+        larger = np.maximum(sizes[:, None], sizes[None])
+        apart = np.where(larger > 0, apart / np.where(larger > 0, larger, 1.0), 0.0)
+        apart = np.where(np.isnan(apart), np.inf, apart)
+    best = np.argmin(np.median(apart, axis=1), axis=0)
+    samples = np.arange(len(slopes))
+    errors = {k: apart[best, j, samples] for j, k in enumerate(names)}
+    truth = rows[best, samples]
+    flat = lambda a: np.asarray(a).reshape(len(slopes), -1)
+    own = np.linalg.norm(flat(error), axis=1)
+    off = np.linalg.norm(flat(slopes) - truth, axis=1)
+    errors["differences"] = np.where(
+        off > 0, off / np.where(own > 0, own, np.finfo(float).tiny), 0.0
+    )
+    limits = dict.fromkeys(names, tolerance) | {"differences": 1.0}
+    small = np.all(sizes < FLOOR.get(str(dtype), 0.0), axis=0)
+    for k in names:
+        errors[k] = np.where(small, 0.0, errors[k])
+    verdict = []
+    for i in samples:
+        bad = [k for k in errors if not errors[k][i] <= limits[k]]
+        told = f"refuted: {', '.join(bad)}" if bad else "agree"
+        flat = "flat" if sizes[:, i].max() == 0 else "underflow"
+        verdict.append(flat if small[i] and not bad else told)
+    return errors, np.asarray(verdict), np.asarray(names)[best]
+
+
+def _generic(z: Array) -> Array:
+    """Fixed cotangents without symmetries: the fractional parts of multiples of the golden ratio."""
+    steps = jnp.arange(1, z.size + 1, dtype=z.dtype)
+    return (jnp.mod(steps * 0.6180339887498949, 1.0) - 0.5).reshape(z.shape)

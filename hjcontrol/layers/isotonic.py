@@ -1,0 +1,75 @@
+r"""Isotonic regression, exactly, in JAX: jit, vmap, grad.
+
+    argmin over v_1 >= v_2 >= ... >= v_n of |v - y|^2/2
+
+Pool adjacent violators: blocks are merged while their means increase; v is constant on each block, at
+its mean, and so is its derivative. At most 2n steps, none of them differentiated.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Real
+
+from hjcontrol.layers.layer import checked
+
+
+def blocks(y: Float[Array, " n"]) -> Int[Array, " n"]:
+    """The number of the block that each entry falls into, from 0, not decreasing."""
+    n = y.shape[0]
+    y = jax.lax.stop_gradient(y)
+    mean_at = lambda state, k: state[0][k] / state[1][k]
+
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        sums, counts, blocks, read = state
+        last, before = jnp.maximum(blocks - 1, 0), jnp.maximum(blocks - 2, 0)
+        merge = (blocks >= 2) & (mean_at(state, before) < mean_at(state, last))
+        value, at = y[jnp.minimum(read, n - 1)], jnp.minimum(blocks, n - 1)
+        merged = sums.at[before].add(sums[last]), counts.at[before].add(counts[last])
+        pushed = sums.at[at].set(value), counts.at[at].set(1)
+        sums = jnp.where(merge, merged[0], pushed[0])
+        counts = jnp.where(merge, merged[1], pushed[1])
+        return sums, counts, jnp.where(merge, blocks - 1, blocks + 1), read + ~merge
+
+    def unfinished(state: tuple[Array, ...]) -> Array:
+        _, _, blocks, read = state
+        last, before = jnp.maximum(blocks - 1, 0), jnp.maximum(blocks - 2, 0)
+        rising = (blocks >= 2) & (mean_at(state, before) < mean_at(state, last))
+        return (read < n) | rising
+
+    zero = jnp.zeros((), int)
+    start = (jnp.zeros_like(y), jnp.ones(n, int), zero, zero)
+    _, counts, many, _ = jax.lax.while_loop(unfinished, step, start)
+    ends = jnp.cumsum(jnp.where(jnp.arange(n) < many, counts, 0))
+    return jnp.searchsorted(ends[:], jnp.arange(n), side="right")
+
+
+def block_means(y: Float[Array, " n"], ids: Int[Array, " n"]) -> Float[Array, " n"]:
+    """Each entry replaced by the mean of its block; linear in `y`."""
+    n = y.shape[0]
+    counts = jax.ops.segment_sum(jnp.ones_like(y), ids, n)
+    first = jax.ops.segment_min(jnp.where(jnp.arange(n) >= 0, jnp.arange(n), n), ids, n)
+    base = y[jnp.clip(first, 0, n - 1)][
+        ids
+    ]  # measured from the block's first: a singleton is exact
+    return base + (jax.ops.segment_sum(y - base, ids, n) / jnp.maximum(counts, 1.0))[ids]
+
+
+def isotonic(y: Real[ArrayLike, " n"]) -> Float[Array, " n"]:
+    """The nearest non-increasing vector.
+
+    **Raises:** `ValueError` unless `y` is one non-empty finite axis.
+    """
+    y = checked("isotonic", y, axes=1, mask=False)
+    return block_means(y, blocks(y))
+
+
+def minimax(y: Float[Array, " n"]) -> Float[Array, " n"]:
+    """The same by `v_i = min over j <= i of max over k >= i of mean(y_j .. y_k)`: O(n^2), a witness."""
+    n = y.shape[0]
+    total = jnp.concatenate([jnp.zeros(1, y.dtype), jnp.cumsum(y)])
+    j, k = jnp.arange(n)[:, None], jnp.arange(n)[None]
+    means = (total[None, 1:] - total[:-1, None]) / jnp.maximum(k - j + 1, 1)
+    spans = jnp.where(k >= j, means, -jnp.inf)
+    above = jax.lax.cummax(spans, axis=1, reverse=True)  # over k >= i
+    return jnp.min(jnp.where(j <= k, above, jnp.inf), axis=0)

@@ -1,0 +1,175 @@
+r"""What a layer is.
+
+    value(z) = max over p in C of  p.z - eps Omega(p)          convex in z
+    layer(z) = argmax = grad value(z)                          Danskin
+    conjugate(p) = eps Omega(p) on C, +inf off it
+    gap(z, p) = value(z) + conjugate(p) - p.z >= 0             zero exactly at the argmax
+
+`eps = 0` is the hard layer: its maximisers form a face of C, reported by `face(z)`; `layer(z)` is then
+the point of the face where Omega is least, which is where the argmax tends as eps -> 0+.
+"""
+
+import abc
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Real
+
+from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol.layers.certify import Optimality, certify
+from hjcontrol.layers.program import AbstractProgram
+
+SLACK = (
+    0.5  # exponent: a violation up to dtype-eps ** SLACK is roundoff of some solver, not infinity
+)
+
+
+class AbstractFace(eqx.Module):
+    """The set of maximisers of one program: a point for `eps > 0`, perhaps more at `eps = 0`."""
+
+    @abc.abstractmethod
+    def support(self, direction: Float[Array, "*shape"]) -> Float[Array, ""]:
+        """The largest `p.direction` over the face: the value's one-sided derivative."""
+
+    @property
+    @abc.abstractmethod
+    def unique(self) -> Bool[Array, ""]:
+        """Whether the maximiser is one point."""
+
+    @property
+    @abc.abstractmethod
+    def ties(self) -> Bool[Array, "*shape"]:
+        """Which entries of `p` the program leaves undecided."""
+
+
+class AbstractConvexLayer(eqx.Module):
+    """A layer for one sample `z`; batch with `jax.vmap`. See the file's equations."""
+
+    eps: eqx.AbstractVar[Real[Array, ""]]
+    domain: ClassVar[str]
+    regulariser: ClassVar[str]
+    curvature: ClassVar[str]
+
+    @property
+    @abc.abstractmethod
+    def modulus(self) -> Float[Array, ""]:
+        """Strong convexity of `eps Omega` on C, Euclidean: `layer` is `1/modulus`-Lipschitz."""
+
+    @abc.abstractmethod
+    def value(self, z: Real[ArrayLike, "*shape"]) -> Float[Array, ""]:
+        """The program's optimal value."""
+
+    @abc.abstractmethod
+    def __call__(self, z: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+        """The maximiser."""
+
+    @abc.abstractmethod
+    def conjugate(self, p: Real[ArrayLike, "*shape"]) -> Float[Array, ""]:
+        """`eps Omega(p)` on C, `+inf` where `p` leaves C by more than the root of the roundoff unit."""
+
+    @abc.abstractmethod
+    def face(self, z: Real[ArrayLike, "*shape"]) -> AbstractFace:
+        """All maximisers."""
+
+    @abc.abstractmethod
+    def sandwich(self, shape: tuple[int, ...]) -> tuple[float, float]:
+        """`(a, b)`, sharp, with `a eps <= value_eps(z) - value_0(z) <= b eps` for every `z`."""
+
+    @abc.abstractmethod
+    def program(self, z: Real[ArrayLike, "*shape"]) -> AbstractProgram:
+        """The program at `z`, for [`certify`][hjcontrol.layers.certify]."""
+
+    @abc.abstractmethod
+    def as_cvxpy(self, z: Real[ArrayLike, "*shape"]) -> Any:
+        """The program at `z` as a `cvxpy.Problem` in one variable named `p`."""
+
+    def gap(self, z: Real[ArrayLike, "*shape"], p: Real[ArrayLike, "*shape"]) -> Float[Array, ""]:
+        """Fenchel-Young gap: how much below the optimum the value of `p` lies. `+inf` outside C.
+
+        **Raises:** `ValueError` if `p` and `z` differ in shape.
+        """
+        z = checked(type(self).__name__, z)
+        p = floating(p).astype(z.dtype)
+        if p.shape != z.shape:
+            raise ValueError(
+                f"{type(self).__name__}.gap: the candidate must have the shape of the logits, "
+                f"{z.shape}; found {p.shape}. Batch with `jax.vmap`."
+            )
+        inner = jnp.sum(jnp.where(p == 0, 0.0, p) * jnp.where(p == 0, 0.0, z))  # masked: 0 * -inf
+        return self.value(z) + self.conjugate(p) - inner
+
+    def directional(
+        self, z: Real[ArrayLike, "*shape"], dz: Real[ArrayLike, "*shape"]
+    ) -> Float[Array, ""]:
+        """One-sided derivative of `value` at `z` along `dz`: right also where the value has a kink."""
+        z = checked(type(self).__name__, z)
+        return self.face(z).support(jnp.asarray(dz, z.dtype))
+
+    def certify(
+        self,
+        z: Real[ArrayLike, "*shape"],
+        candidate: Real[ArrayLike, "*shape"] | None = None,
+        dual: Any = None,
+        *,
+        tolerance: Real[ArrayLike, ""] | float | None = None,
+    ) -> Optimality:
+        """Certificate of `candidate`, by default of the layer's own answer."""
+        p = self(z) if candidate is None else candidate
+        return certify(self.program(z), p, dual, tolerance=tolerance)
+
+
+def checked(
+    who: str, z: Real[ArrayLike, "*shape"], *, axes: int | None = None, mask: bool = True
+) -> Float[Array, "*shape"]:
+    """`z` as a floating array: not empty, not NaN, not `+inf`; `-inf` only as a `mask`, and not all.
+
+    **Raises:** `ValueError` where that can be seen now; under `jit` a NaN stays one in the answer.
+    """
+    z = floating(z)
+    if axes is not None and z.ndim != axes:
+        raise ValueError(
+            f"{who}: one sample has {axes} axis; found shape {z.shape}. Batch with `jax.vmap`."
+        )
+    if z.size == 0:
+        raise ValueError(f"{who}: at least one logit is needed; found shape {z.shape}.")
+    value = known(z)
+    if value is None:
+        return z
+    bad = np.isnan(value) | np.isposinf(value) | (False if mask else np.isneginf(value))
+    if bad.any():
+        where = np.argwhere(bad)[0].tolist()
+        allowed = "finite (or -inf, masked)" if mask else "finite"
+        raise ValueError(
+            f"{who}: logits must be {allowed}; found {value[tuple(where)]} at {where}. "
+            "Look for an overflow upstream."
+        )
+    if np.isneginf(value).all():
+        raise ValueError(f"{who}: every logit is -inf. Unmask at least one.")
+    return z
+
+
+def floating(x: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    """`x` as an array of a floating dtype: its own, or the default one for integers."""
+    x = jnp.asarray(x)
+    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
+
+
+def temperature(eps: Real[ArrayLike, ""] | float | int) -> Float[Array, ""]:
+    """`eps` as a floating scalar array: a leaf, so that sweeps do not recompile.
+
+    **Raises:** `ValueError` if negative, NaN or not scalar.
+    """
+    if not isinstance(eps, (int, float, np.ndarray, np.generic, jax.Array)):
+        return eps  # type: ignore  # a placeholder of some tree transformation
+    eps = floating(eps)
+    if eps.ndim != 0 and known(eps) is not None:
+        raise ValueError(
+            f"layer: `eps` must be a scalar; found shape {eps.shape}. Use `jax.vmap` to sweep."
+        )
+    if known_to_fail(jnp.isfinite(eps) & (eps >= 0)):
+        raise ValueError(f"layer: `eps` must be finite and >= 0; found {np.asarray(eps)}.")
+    return eps

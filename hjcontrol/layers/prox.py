@@ -1,0 +1,358 @@
+r"""Layers with a Euclidean regulariser and a gauge psi: proximal maps and projections.
+
+    value(z) = max over p of  p.z - psi(p) - eps |p|^2/2         layer(z) = prox of psi at z/eps
+    dual:  min over r of  psi*(r) + |z - r|^2/(2 eps),           r = z - eps p
+
+psi is the indicator of a convex set (the layer projects z/eps on it) or a norm (it thresholds). The
+certificate is Fenchel's: psi(p) + psi*(r) - p.r >= 0, coordinate by coordinate where it separates.
+
+    L2Ball               |p|_2 <= radius       value: Huber's function of |z|_2
+    SoftThreshold        psi = lam |p|_1       p = sign(z) (|z| - lam)_+ / eps
+    GroupSoftThreshold   psi = lam sum_g |p_g|_2, groups are the rows of z
+"""
+
+import abc
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, PyTree, Real
+
+from hjcontrol.layers.layer import (
+    SLACK,
+    AbstractConvexLayer,
+    AbstractFace,
+    checked,
+    floating,
+    temperature,
+)
+from hjcontrol.layers.program import AbstractProgram, Residuals
+
+
+class AbstractGauge(eqx.Module):
+    """A convex function psi, with its conjugate psi* and its proximal map."""
+
+    @abc.abstractmethod
+    def cost(self, p: Float[Array, "*shape"]) -> Float[Array, ""]:
+        """`psi(p)`, taken as 0 just outside of a set: see `violation`."""
+
+    @abc.abstractmethod
+    def violation(self, p: Float[Array, "*shape"]) -> dict[str, PyTree[Float[Array, "..."]]]:
+        """How far `p` is from where psi is finite."""
+
+    @abc.abstractmethod
+    def support(self, r: Float[Array, "*shape"]) -> Float[Array, ""]:
+        """`psi*(r)`, taken as 0 just outside of where it is finite."""
+
+    @abc.abstractmethod
+    def dual_violation(self, r: Float[Array, "*shape"]) -> dict[str, PyTree[Float[Array, "..."]]]:
+        """How far `r` is from where psi* is finite."""
+
+    @abc.abstractmethod
+    def complementarity(
+        self, p: Float[Array, "*shape"], r: Float[Array, "*shape"]
+    ) -> dict[str, Float[Array, "..."]]:
+        """The terms of `psi(p) + psi*(r) - p.r`, each zero when met."""
+
+    @abc.abstractmethod
+    def prox(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Float[Array, "*shape"]:
+        """The maximiser, for `eps >= 0`."""
+
+    @abc.abstractmethod
+    def as_cvxpy(self, p: Any) -> tuple[Any, list]:
+        """psi as a cvxpy expression, and constraints."""
+
+
+class GaugeProgram(AbstractProgram):
+    """The program at one `z`; its multiplier is `r`, by default the best one, `z - eps p*`."""
+
+    z: Float[Array, "*shape"]
+    eps: Float[Array, ""]
+    gauge: AbstractGauge
+    best: Float[Array, "*shape"]
+
+    def residuals(self, candidate: Any, dual: Any = None) -> Residuals:
+        """Residuals of a point and of `r`, both of the shape of `z`."""
+        z, eps = self.z, self.eps
+        p = floating(candidate).astype(z.dtype)
+        r = self.best if dual is None else floating(dual).astype(z.dtype)
+        for name, x in (("candidate", p), ("multiplier", r)):
+            if x.shape != z.shape:
+                raise ValueError(
+                    f"certify: the {name} must have the shape of the logits, {z.shape}; found "
+                    f"{x.shape}. Batch with `jax.vmap`."
+                )
+        primal, off = self.gauge.violation(p), self.gauge.dual_violation(r)
+        warm = jnp.where(eps > 0, eps, 1.0)
+        apart = jnp.sum((z - r) ** 2)
+        quadratic = jnp.where(eps > 0, apart / (2 * warm), jnp.where(apart > 0, jnp.inf, 0.0))
+        inner = jnp.sum(p * z)
+        cost = self.gauge.cost(p) + 0.5 * eps * jnp.sum(p**2) - inner
+        return Residuals(
+            primal=primal,
+            dual=off,
+            complementarity=self.gauge.complementarity(p, r),
+            stationarity={"p": jnp.abs(z - eps * p - r)},
+            objective=jnp.where(_worst(primal, z) > _slack(z), jnp.inf, cost),
+            dual_objective=jnp.where(
+                _worst(off, z) > _slack(z), -jnp.inf, -self.gauge.support(r) - quadratic
+            ),
+        )
+
+
+class BallFace(AbstractFace):
+    """A ball around `p`, of radius 0 where the maximiser is one point; `inf`: no maximiser."""
+
+    p: Float[Array, "*shape"]
+    radius: Float[Array, ""]
+
+    def support(self, direction: Float[Array, "*shape"]) -> Float[Array, ""]:
+        size = jnp.sqrt(jnp.sum(direction**2))
+        ball = jnp.where(size > 0, self.radius * jnp.where(size > 0, size, 1.0), 0.0)
+        return jnp.sum(self.p * direction) + ball
+
+    @property
+    def unique(self) -> Bool[Array, ""]:
+        return self.radius == 0
+
+    @property
+    def ties(self) -> Bool[Array, "*shape"]:
+        return jnp.broadcast_to(self.radius > 0, self.p.shape)
+
+
+class RayFace(AbstractFace):
+    """`{ s_g ray_g : s_g >= 0 }` added to `p`: where a threshold is met exactly at `eps = 0`."""
+
+    p: Float[Array, "groups size"]
+    ray: Float[Array, "groups size"]
+
+    def support(self, direction: Float[Array, "..."]) -> Float[Array, ""]:
+        d = direction.reshape(self.p.shape)
+        outward = jnp.any(jnp.sum(self.ray * d, axis=-1) > 0)
+        return jnp.where(outward, jnp.inf, jnp.sum(jnp.where(d == 0, 0.0, self.p * d)))
+
+    @property
+    def unique(self) -> Bool[Array, ""]:
+        return jnp.all(self.ray == 0)
+
+    @property
+    def ties(self) -> Bool[Array, "groups size"]:
+        return self.ray != 0
+
+
+class AbstractGaugeLayer(AbstractConvexLayer):
+    """A layer made of a gauge; its file states psi."""
+
+    @property
+    @abc.abstractmethod
+    def gauge(self) -> AbstractGauge:
+        """psi."""
+
+    @property
+    def modulus(self) -> Float[Array, ""]:
+        return self.eps
+
+    def value(self, z: Real[ArrayLike, "*shape"]) -> Float[Array, ""]:
+        z = checked(type(self).__name__, z, mask=False)
+        p, eps = self(z), self.eps.astype(z.dtype)
+        finite = jnp.all(jnp.isfinite(p))
+        held = jnp.where(finite, p, 0.0)
+        value = jnp.sum(held * z) - self.gauge.cost(held) - 0.5 * eps * jnp.sum(held**2)
+        return jnp.where(finite, value, jnp.where(jnp.any(jnp.isnan(p)), jnp.nan, jnp.inf))
+
+    def __call__(self, z: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+        z = checked(type(self).__name__, z, mask=False)
+        return self.gauge.prox(z, self.eps.astype(z.dtype))
+
+    def conjugate(self, p: Real[ArrayLike, "*shape"]) -> Float[Array, ""]:
+        p = floating(p)
+        cost = self.gauge.cost(p) + 0.5 * self.eps.astype(p.dtype) * jnp.sum(p**2)
+        return jnp.where(_worst(self.gauge.violation(p), p) > _slack(p), jnp.inf, cost)
+
+    def program(self, z: Real[ArrayLike, "*shape"]) -> GaugeProgram:
+        z = checked(type(self).__name__, z, mask=False)
+        eps = self.eps.astype(z.dtype)
+        p = self(z)
+        best = z - eps * jnp.where(jnp.isfinite(p), p, 0.0)
+        return GaugeProgram(z, eps, self.gauge, best)
+
+    def as_cvxpy(self, z: Real[ArrayLike, "*shape"]) -> Any:
+        import cvxpy as cp
+
+        z = np.asarray(checked(type(self).__name__, z, mask=False), float)
+        p = cp.Variable(z.shape, name="p")
+        cost, constraints = self.gauge.as_cvxpy(p)
+        objective = cp.sum(cp.multiply(z, p)) - cost
+        if float(self.eps) > 0:
+            objective = objective - 0.5 * float(self.eps) * cp.sum_squares(p)
+        return cp.Problem(cp.Maximize(objective), constraints)
+
+
+class Ball(AbstractGauge):
+    """The indicator of `|p|_2 <= radius`."""
+
+    radius: Float[Array, ""]
+
+    def cost(self, p: Float[Array, "*shape"]) -> Float[Array, ""]:
+        return jnp.zeros((), p.dtype)
+
+    def violation(self, p: Float[Array, "*shape"]) -> dict[str, Float[Array, ""]]:
+        return {"norm": jnp.maximum(norm(p.ravel()) - self.radius, 0.0)}
+
+    def support(self, r: Float[Array, "*shape"]) -> Float[Array, ""]:
+        return self.radius * norm(r.ravel())
+
+    def dual_violation(self, r: Float[Array, "*shape"]) -> dict[str, Float[Array, ""]]:
+        return {}
+
+    def complementarity(
+        self, p: Float[Array, "*shape"], r: Float[Array, "*shape"]
+    ) -> dict[str, Float[Array, ""]]:
+        return {"norm": jnp.abs(self.support(r) - jnp.sum(p * r))}
+
+    def prox(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Float[Array, "*shape"]:
+        size, warm = norm(z.ravel()), jnp.where(eps > 0, eps, 1.0)
+        beyond = size > self.radius * eps
+        on = self.radius * (z / jnp.where(size > 0, size, 1.0))
+        return jnp.where(beyond, on, jnp.where(eps > 0, z / warm, 0.0 * z))
+
+    def as_cvxpy(self, p: Any) -> tuple[Any, list]:
+        import cvxpy as cp
+
+        return 0.0, [cp.norm(cp.vec(p, order="C"), 2) <= float(self.radius)]
+
+
+class RowNorms(AbstractGauge):
+    """`lam` times the sum of the Euclidean norms of groups: entries, or rows of the last axis."""
+
+    lam: Float[Array, ""]
+    rows: bool = eqx.field(static=True)
+
+    def sizes(self, p: Float[Array, "*shape"]) -> Float[Array, "..."]:
+        """The norms of the groups, the last axis kept for rows."""
+        return norm(p, axis=-1) if self.rows else jnp.abs(p)
+
+    def cost(self, p: Float[Array, "*shape"]) -> Float[Array, ""]:
+        return self.lam * jnp.sum(self.sizes(p))
+
+    def violation(self, p: Float[Array, "*shape"]) -> dict[str, Float[Array, ""]]:
+        return {}
+
+    def support(self, r: Float[Array, "*shape"]) -> Float[Array, ""]:
+        return jnp.zeros((), r.dtype)
+
+    def dual_violation(self, r: Float[Array, "*shape"]) -> dict[str, Float[Array, "..."]]:
+        return {"norm": jnp.maximum(self.sizes(r) - self.lam, 0.0)}
+
+    def complementarity(
+        self, p: Float[Array, "*shape"], r: Float[Array, "*shape"]
+    ) -> dict[str, Float[Array, "..."]]:
+        inner = jnp.sum(p * r, axis=-1, keepdims=True) if self.rows else p * r
+        return {"norm": jnp.abs(self.lam * self.sizes(p) - inner)}
+
+    def prox(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Float[Array, "*shape"]:
+        size = self.sizes(z)
+        left = jnp.maximum(size - self.lam, 0.0)
+        unit = z / jnp.where(size > 0, size, 1.0)
+        soft = left * unit / jnp.where(eps > 0, eps, 1.0)
+        hard = jnp.where((left > 0) & (unit != 0), jnp.sign(unit) * jnp.inf, 0.0)
+        return jnp.where(eps > 0, soft, jnp.where(jnp.isnan(z), z, hard))
+
+    def as_cvxpy(self, p: Any) -> tuple[Any, list]:
+        import cvxpy as cp
+
+        one = cp.sum(cp.norm(p, 2, axis=1)) if self.rows else cp.norm1(cp.vec(p, order="C"))
+        return float(self.lam) * one, []
+
+
+def positive(x: Real[ArrayLike, ""] | float) -> Float[Array, ""]:
+    """A radius or a threshold: `temperature` with another name in the error."""
+    if isinstance(x, (int, float)) and not (0 < x < float("inf")):
+        raise ValueError(f"layer: a radius or threshold must be positive and finite; found {x}.")
+    return temperature(x)
+
+
+class L2Ball(AbstractGaugeLayer):
+    """Projection of `z/eps` on the Euclidean ball; `radius z/|z|` at `eps = 0`."""
+
+    eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
+    radius: Float[Array, ""] = eqx.field(converter=positive, default=1.0)
+    domain = "l2 ball"
+    regulariser = "|p|^2/2"
+    curvature = "piecewise smooth; strongly convex dual"
+
+    @property
+    def gauge(self) -> Ball:
+        return Ball(self.radius)
+
+    def face(self, z: Real[ArrayLike, "*shape"]) -> BallFace:
+        z = checked("L2Ball", z, mask=False)
+        whole = (self.eps <= 0) & jnp.all(z == 0)
+        return BallFace(self(z), jnp.where(whole, self.radius, 0.0).astype(z.dtype))
+
+    def sandwich(self, shape: tuple[int, ...]) -> tuple[float, float]:
+        return -0.5 * float(self.radius) ** 2, 0.0
+
+
+class SoftThreshold(AbstractGaugeLayer):
+    """`sign(z) (|z| - lam)_+ / eps`, entry by entry: the prox of the l1 norm."""
+
+    eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
+    lam: Float[Array, ""] = eqx.field(converter=positive, default=1.0)
+    domain = "R^n"
+    regulariser = "|p|^2/2, beside the norm lam |p|_1"
+    curvature = "piecewise quadratic; strongly convex dual"
+
+    @property
+    def gauge(self) -> RowNorms:
+        return RowNorms(self.lam, False)
+
+    def face(self, z: Real[ArrayLike, "*shape"]) -> RayFace:
+        z = checked("SoftThreshold", z, mask=False)
+        met = (self.eps <= 0) & (jnp.abs(z) == self.lam)
+        return RayFace(self(z)[..., None], jnp.where(met, jnp.sign(z), 0.0)[..., None])
+
+    def sandwich(self, shape: tuple[int, ...]) -> tuple[float, float]:
+        return -float("inf"), 0.0  # the hard value is +inf beyond the threshold
+
+
+class GroupSoftThreshold(AbstractGaugeLayer):
+    """`(|z_g| - lam)_+ z_g/|z_g| / eps` for each row `z_g` of `z`: the prox of the group norm."""
+
+    eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
+    lam: Float[Array, ""] = eqx.field(converter=positive, default=1.0)
+    domain = "R^(groups x size)"
+    regulariser = "|p|^2/2, beside the norm lam sum_g |p_g|_2"
+    curvature = "piecewise smooth; strongly convex dual"
+
+    @property
+    def gauge(self) -> RowNorms:
+        return RowNorms(self.lam, True)
+
+    def face(self, z: Real[ArrayLike, "groups size"]) -> RayFace:
+        z = checked("GroupSoftThreshold", z, axes=2, mask=False)
+        met = (self.eps <= 0) & (self.gauge.sizes(z) == self.lam)
+        return RayFace(self(z), jnp.where(met, z, 0.0))
+
+    def sandwich(self, shape: tuple[int, ...]) -> tuple[float, float]:
+        return -float("inf"), 0.0
+
+
+def norm(x: Float[Array, "*shape"], axis: int | None = None) -> Float[Array, "..."]:
+    """Euclidean norm, of everything or along `axis` (kept); scaled against overflow; slope 0 at 0."""
+    top = jnp.max(jnp.abs(x), axis=axis, keepdims=axis is not None)
+    safe = jnp.where((top > 0) & jnp.isfinite(top), top, 1.0)
+    squares = jnp.sum((x / safe) ** 2, axis=axis, keepdims=axis is not None)
+    return jnp.where(top > 0, safe * jnp.sqrt(jnp.where(top > 0, squares, 1.0)), 0.0 * squares)
+
+
+def _worst(residuals: PyTree, like: Array) -> Array:
+    leaves = [jnp.max(x) for x in jax.tree.leaves(residuals)]
+    return jnp.max(jnp.stack([*leaves, jnp.zeros((), like.dtype)]))
+
+
+def _slack(x: Array) -> Any:
+    return jnp.finfo(x.dtype).eps ** SLACK
