@@ -4,8 +4,8 @@ load(name or path) -> DataSet          split(dataset, train_size, key=) -> train
 """
 
 from hjcontrol.data.dataset import DataError, DataSet
-from hjcontrol.data.loading import load
+from hjcontrol.data.loading import load, npz_arrays
 from hjcontrol.data.packaged import PACKAGED
 from hjcontrol.data.splitting import Split, split, subset
 
-__all__ = ["PACKAGED", "DataError", "DataSet", "Split", "load", "split", "subset"]
+__all__ = ["PACKAGED", "DataError", "DataSet", "Split", "load", "npz_arrays", "split", "subset"]

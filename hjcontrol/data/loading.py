@@ -3,9 +3,11 @@
 import difflib
 from pathlib import Path
 
+import numpy as np
+
 from hjcontrol.data.csv_file import read_csv
 from hjcontrol.data.dataset import DataError, DataSet
-from hjcontrol.data.npz_file import read_npz
+from hjcontrol.data.npz_file import read_arrays, read_npz
 from hjcontrol.data.packaged import PACKAGED, read_packaged
 
 _READERS = {".csv": read_csv, ".npz": read_npz}
@@ -39,14 +41,27 @@ def load(source: str | Path, target: str | None = None) -> DataSet:
             f"data {name!r} is unknown: expected {', '.join(PACKAGED)}, or a file ending in .csv "
             f"or .npz.{hint}"
         )
+    return reader(name, _content(path), target)
+
+
+def npz_arrays(source: str | Path) -> dict[str, np.ndarray]:
+    """The arrays of an NPZ file, whatever they are called. Nothing is unpickled.
+
+    **Raises:** `DataError` naming the file and what is wrong with it.
+    """
+    return read_arrays(str(source), _content(Path(source)))
+
+
+def _content(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise DataError(f"{name}: no such file. Check the path.") from None
+        raise DataError(f"{path}: no such file. Check the path.") from None
     except IsADirectoryError:
-        raise DataError(f"{name}: this is a directory; a file is needed.") from None
-    except OSError as error:
-        raise DataError(f"{name}: the file cannot be read ({error.strerror}).") from None
+        raise DataError(f"{path}: this is a directory; a file is needed.") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path}: the file cannot be read ({reason}).") from None
     if not content:
-        raise DataError(f"{name}: the file is empty.")
-    return reader(name, content, target)
+        raise DataError(f"{path}: the file is empty.")
+    return content

@@ -17,7 +17,7 @@ def read_npz(name: str, content: bytes, target: str | None) -> DataSet:
 
     **Raises:** `DataError` naming file, array and shape.
     """
-    arrays = _arrays(name, content)
+    arrays = read_arrays(name, content)
     features = _pick(name, arrays, FEATURES, "features")
     labels = _pick(name, arrays, LABELS if target is None else (target,), "labels")
     X, y = arrays[features], arrays[labels]
@@ -46,7 +46,8 @@ def read_npz(name: str, content: bytes, target: str | None) -> DataSet:
     return dataset(name, X.astype(float), y, [f"{features}{i}" for i in range(X.shape[1])])
 
 
-def _arrays(name: str, content: bytes) -> dict[str, np.ndarray]:
+def read_arrays(name: str, content: bytes) -> dict[str, np.ndarray]:
+    """Parse the bytes of an NPZ file. **Raises:** `DataError` naming the file."""
     if not zipfile.is_zipfile(io.BytesIO(content)):
         raise DataError(f"{name}: this is not an NPZ file. Write one with `numpy.savez`.")
     try:

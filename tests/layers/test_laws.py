@@ -52,6 +52,7 @@ def observe(build, Z, eps):
         "gradient": jax.vmap(jax.grad(layer.value))(Z),
         "summed": jax.grad(lambda Z: jnp.sum(jax.vmap(layer.value)(Z)))(Z),
         "gap": every,
+        "conjugate": jax.vmap(layer.conjugate)(p),
         "direct": v + jax.vmap(layer.conjugate)(p) - jax.vmap(inner)(p, Z),
         "hard": jax.vmap(build(0 * eps).value)(Z),
         "slope": jax.vmap(layer.directional)(Z, jnp.roll(Z, 1, axis=0)),
@@ -71,8 +72,10 @@ def observed(name, eps):
     return jax.device_get(observer(name)(logits(name), jnp.asarray(eps)))
 
 
-BOUNDED = [n for n in NAMES if n not in THRESHOLDS]
-each = pytest.mark.parametrize("name", NAMES)
+# One process a layer: all its laws look at the same compilation.
+grouped = lambda names: [pytest.param(n, marks=pytest.mark.xdist_group(n)) for n in names]
+BOUNDED = grouped(n for n in NAMES if n not in THRESHOLDS)
+each = pytest.mark.parametrize("name", grouped(NAMES))
 
 
 # ------------------------------------------------------------------------------------ the laws
@@ -136,24 +139,21 @@ def test_temperature_moves_the_value_within_sharp_bounds(name):
 @pytest.mark.parametrize("name", BOUNDED)
 def test_the_bounds_are_attained(name):
     entry, eps = registry.REGISTRY[name], 0.3
-    layer, hard = entry.build(eps), entry.build(0.0)
-    low, high = layer.sandwich(entry.shape)
+    values = jax.jit(lambda Z, e: jax.vmap(entry.build(e).value)(Z))
+    low, high = entry.build(eps).sandwich(entry.shape)
     ladder = 50.0 * np.arange(1.0, 1.0 + np.prod(entry.shape)).reshape(entry.shape)
-    trials = [0 * ladder, ladder, -ladder, ladder - 175.0]
-    moved = [float(layer.value(z) - hard.value(z)) / eps for z in trials]
-    assert_agree(max(moved), high, 1e-12)
-    assert_agree(min(moved), low, 1e-11)
+    trials = np.stack([0 * ladder, ladder, -ladder, ladder - 175.0])
+    moved = np.asarray(values(trials, jnp.asarray(eps)) - values(trials, jnp.asarray(0.0))) / eps
+    assert_agree(moved.max(), high, 1e-12)
+    assert_agree(moved.min(), low, 1e-11)
 
 
 @each
 def test_the_derivative_in_the_temperature_is_minus_the_regulariser(name):
     for eps in [e for e in temperatures(name) if e > 0]:
         o, Z = observed(name, eps), logits(name)
-        if name in THRESHOLDS:
-            want = -0.5 * np.sum(o["argmax"] ** 2)
-        else:
-            conjugate = jax.vmap(registry.build(name, eps).conjugate)(jnp.asarray(o["argmax"]))
-            want = -np.sum(conjugate) / eps
+        regulariser = o["conjugate"] / eps if name not in THRESHOLDS else 0.5 * o["argmax"] ** 2
+        want = -np.sum(regulariser)
         assert_agree(o["heat"], want, 1e-11)
         assert len(Z) == SAMPLES
 
@@ -167,12 +167,12 @@ def test_the_argmax_tends_to_the_hard_one(name):
 @each
 def test_equals_its_cvxpy_twin(name):
     for eps in temperatures(name)[:1] + temperatures(name)[2:]:
-        layer, z = registry.build(name, eps), logits(name, 1)[0]
-        problem = layer.as_cvxpy(z)
+        o, z = observed(name, eps), logits(name)[0]
+        problem = registry.build(name, eps).as_cvxpy(z)
         value = problem.solve(solver="CLARABEL")
-        assert_agree(float(layer.value(z)), value, 3e-8)
+        assert_agree(float(o["value"][0]), value, 3e-8)
         p = next(v for v in problem.variables() if v.name() == "p").value
-        assert_agree(np.asarray(layer(z)), p.reshape(z.shape), 1e-4)
+        assert_agree(o["argmax"][0], p.reshape(z.shape), 1e-4)
         assert problem.is_dcp()
 
 
