@@ -25,8 +25,9 @@ def disagreement(a: Any, b: Any) -> float:
             continue
         scale = max(1.0, np.abs(x[np.isfinite(x)]).max(initial=0.0))
         with np.errstate(invalid="ignore"):
-            worst = max(worst, float(np.where(same, 0.0, np.abs(x - y)).max()) / scale)
-        assert not np.isnan(worst), f"NaN on one side only:\n{x}\n{y}"
+            apart = float(np.where(same, 0.0, np.abs(x - y)).max()) / scale
+        assert not np.isnan(apart), f"NaN on one side only:\n{x}\n{y}"  # max() would drop it
+        worst = max(worst, apart)
     return worst
 
 

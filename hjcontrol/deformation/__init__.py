@@ -2,5 +2,15 @@
 
 from hjcontrol.deformation.entropy import entropy, gibbs_entropy
 from hjcontrol.deformation.eps_family import gibbs, heat, lse, softmin
+from hjcontrol.deformation.streaming import streaming_gibbs_mean, streaming_lse
 
-__all__ = ["entropy", "gibbs", "gibbs_entropy", "heat", "lse", "softmin"]
+__all__ = [
+    "entropy",
+    "gibbs",
+    "gibbs_entropy",
+    "heat",
+    "lse",
+    "softmin",
+    "streaming_gibbs_mean",
+    "streaming_lse",
+]

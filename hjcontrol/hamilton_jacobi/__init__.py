@@ -1,3 +1,103 @@
 """The viscous Hamilton-Jacobi equation whose solution a layer is: `u_t + H(grad u) = eps lap u`."""
 
-__all__ = []
+from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
+from hjcontrol.hamilton_jacobi.dictionary import Layer, data_of_layer, layer_of_data, plane_waves
+from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
+from hjcontrol.hamilton_jacobi.hopf import hopf, hopf_sampled, hopf_search
+from hjcontrol.hamilton_jacobi.hopf_cole import hopf_cole, hopf_cole_batch, hopf_cole_smooth
+from hjcontrol.hamilton_jacobi.hopf_lax import (
+    SEARCH,
+    Searched,
+    hopf_lax,
+    hopf_lax_convex,
+    hopf_lax_search,
+)
+from hjcontrol.hamilton_jacobi.initial_data import Envelope, InitialData, density, envelope, merge
+from hjcontrol.hamilton_jacobi.max_affine import Bracket, MaxAffine, as_cvxpy, hopf_lax_max_affine
+from hjcontrol.hamilton_jacobi.normalisation import normaliser
+from hjcontrol.hamilton_jacobi.pairs import (
+    Anisotropic,
+    BoxIndicator,
+    Drift,
+    HalfQuadratic,
+    Norm,
+    Power,
+    Quadratic,
+    Relativistic,
+)
+from hjcontrol.hamilton_jacobi.prox_mc import HJProx, hj_prox, prox_max_affine
+from hjcontrol.hamilton_jacobi.recovery import Recovered, c_transform, recover
+from hjcontrol.hamilton_jacobi.residual import Residual, pde_residual
+from hjcontrol.hamilton_jacobi.semigroup import evolve, kernel, log_product
+from hjcontrol.hamilton_jacobi.transforms import (
+    Minimum,
+    biconjugate,
+    conjugate,
+    infimal_convolution,
+    legendre,
+    moreau,
+    prox,
+    prox_separable,
+)
+from hjcontrol.hamilton_jacobi.user_hamiltonian import Conjugate, Nonconvex, UserConvex
+
+__all__ = [
+    "SEARCH",
+    "AbstractHamiltonian",
+    "Anisotropic",
+    "BoxIndicator",
+    "Bracket",
+    "Conjugate",
+    "Drift",
+    "Envelope",
+    "HJProx",
+    "HalfQuadratic",
+    "InitialData",
+    "Layer",
+    "MaxAffine",
+    "Minimum",
+    "Nonconvex",
+    "Norm",
+    "Power",
+    "Quadratic",
+    "Recovered",
+    "Relativistic",
+    "Residual",
+    "Scaled",
+    "Searched",
+    "Sum",
+    "UserConvex",
+    "as_cvxpy",
+    "biconjugate",
+    "c_transform",
+    "conjugate",
+    "data_of_layer",
+    "density",
+    "envelope",
+    "evolve",
+    "hj_prox",
+    "hopf",
+    "hopf_cole",
+    "hopf_cole_batch",
+    "hopf_cole_smooth",
+    "hopf_lax",
+    "hopf_lax_convex",
+    "hopf_lax_max_affine",
+    "hopf_lax_search",
+    "hopf_sampled",
+    "hopf_search",
+    "infimal_convolution",
+    "kernel",
+    "layer_of_data",
+    "legendre",
+    "log_product",
+    "merge",
+    "moreau",
+    "normaliser",
+    "pde_residual",
+    "plane_waves",
+    "prox",
+    "prox_max_affine",
+    "prox_separable",
+    "recover",
+]
