@@ -16,6 +16,9 @@ _HOMES = {
     "verify": "hjcontrol.verification",
     "Certificate": "hjcontrol.verification",
     "report": "hjcontrol.reporting",
+    "certify": "hjcontrol.layers",
+    "compare_gradients": "hjcontrol.layers",
+    "faces": "hjcontrol.layers",
 }
 _ROOMS = (
     "control",

@@ -13,13 +13,24 @@ from typing import Annotated
 
 import typer
 
+from hjcontrol.cli.certify import certify
 from hjcontrol.cli.crosscheck import crosscheck
 from hjcontrol.cli.doctor import doctor
 from hjcontrol.cli.errors import USAGE, CommandError
+from hjcontrol.cli.fit_convex import fit_convex
 from hjcontrol.cli.invocation import command_line
+from hjcontrol.cli.layers import layers
+from hjcontrol.cli.pde import pde
 
 FAULT, INTERRUPTED = 70, 130
-COMMANDS = {"crosscheck": crosscheck, "doctor": doctor}
+COMMANDS = {
+    "crosscheck": crosscheck,
+    "layers": layers,
+    "certify": certify,
+    "fit-convex": fit_convex,
+    "pde": pde,
+    "doctor": doctor,
+}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 for _command in COMMANDS.values():

@@ -15,10 +15,12 @@ _HOMES = {
     "loadable_plugins": "direct",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = sorted([*_HOMES, "convex"])
 
 
 def __getattr__(name: str) -> Any:  # lazily: each method brings its own third party
+    if name == "convex":
+        return importlib.import_module("hjcontrol.solvers.convex")
     if name in _HOMES:
         return getattr(importlib.import_module(f"hjcontrol.solvers.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'hjcontrol.solvers' has no attribute {name!r}")

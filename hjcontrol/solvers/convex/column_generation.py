@@ -1,0 +1,220 @@
+r"""Slopes for a Hopf-Cole fit, chosen from a whole ball by column generation.
+
+    minimise over positive measures mu on |w| <= R   (1/n) sum_i phi(u_i),   u_i = int A_w(x_i) mu(dw)
+
+The measure problem is convex, and an optimal measure with finitely many atoms exists. Each round fits
+the masses on the slopes at hand, then prices: local maxima of q(w) = E_{pi_w}[s] above one enter as
+new slopes (see `pricing`). A bound on q over the ball turns the scores into a bound on *every* layer
+with slopes in the ball, whatever its width: `LSEFit.ball` proves it.
+
+Starting slopes fill the ball evenly (Roberts' sequence): no random numbers.
+"""
+
+import time
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Float
+from scipy.special import ndtri
+from threadpoolctl import threadpool_limits
+
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.solvers.convex import nonnegative
+from hjcontrol.solvers.convex.hopf_cole import HopfCole
+from hjcontrol.solvers.convex.pricing import Ball, Pricing, ascend, bound
+from hjcontrol.solvers.convex.problem import ConvexSolution, checked_samples, host
+
+ROOM = 1.5  # default radius over the data's own steepest slope: a soft maximum undershoots
+PAIRS = 200  # samples among which the steepest slope is looked for
+ROWS = 1000  # samples, about, on which slopes are looked for
+
+
+class LSEFit(eqx.Module):
+    """A log-sum-exp layer fitted over a ball of slopes.
+
+    `solution` is the `ConvexSolution` of the `HopfCole` problem on the chosen slopes; `history` has the
+    objective and the largest price seen, one row a round. The layer may have fewer atoms than the
+    columns it was chosen from: `measure_objective` is the value before pruning, `scores` its multipliers.
+    """
+
+    solution: ConvexSolution
+    scores: np.ndarray
+    measure_objective: float
+    radius: float
+    history: np.ndarray
+    seconds: float
+
+    def ball(self, *, tol: float = 1e-3, max_cubes: int = 20_000) -> Ball:
+        """Bound the price over all slopes of the ball; see `pricing.bound`."""
+        problem = self.solution.problem
+        with threadpool_limits(1, user_api="blas"):
+            return bound(
+                _pricing(problem, self.scores),
+                self.radius,
+                starts=host(problem.slopes),
+                tol=tol,
+                max_cubes=max_cubes,
+            )
+
+    def gap(self, ball: Ball) -> float:
+        """No layer with slopes in the ball, of any width, is better than this one by more."""
+        lower = nonnegative.dual_value(self.solution.problem.loss, self.scores, ball.bound)
+        return float(self.solution.objective) - lower
+
+    def __str__(self) -> str:
+        atoms, price = self.solution.stats["atoms"], self.history[-1, 1]
+        return "\n".join(
+            [
+                f"Log-sum-exp layer of {atoms} atoms, slopes in a ball of radius {self.radius:.4g}",
+                f"  objective     {float(self.solution.objective):.10g}   "
+                f"({self.measure_objective:.10g} before pruning)",
+                f"  gap           {float(self.solution.gap):.2e} over biases of these slopes",
+                f"  price         {price:.6g} seen over the ball; at most 1 at the optimum",
+                f"  rounds        {len(self.history)}   in {self.seconds:.3g} s",
+                f"  result        {RESULTS[self.solution.result] or 'successful'}",
+                "  Not covered: a bound over the whole ball is proved by .ball(); training the slopes",
+                "  of a layer of fixed width is not convex.",
+            ]
+        )
+
+    __repr__ = __str__
+
+
+def fit_lse(
+    inputs: ArrayLike,
+    targets: ArrayLike,
+    eps: ArrayLike,
+    *,
+    max_atoms: int,
+    radius: float | None = None,
+    loss: nonnegative.Loss = "squared",
+    candidates: int | None = None,
+    max_rounds: int = 6,
+    tol: float = 1e-3,
+) -> LSEFit:
+    """Fit a log-sum-exp layer by convex means alone.
+
+    **Arguments:**
+
+    - `inputs` `(n, d)`, `targets` `(n,)`, `eps > 0`, `loss`: as for `HopfCole`.
+    - `max_atoms`: the layer is pruned to at most so many.
+    - `radius`: of the ball of slopes; without it, 1.5 times the steepest difference quotient of some
+      pairs of samples.
+    - `candidates`: starting slopes; without it, 3 times `max_atoms`, within 24 to 900.
+    - `max_rounds`: rounds of pricing, 0 for none. `tol`: stop once no price above `1 + tol` is found.
+
+    **Raises:** `ValueError` for anything else.
+    """
+    clock = time.perf_counter()
+    inputs, targets = checked_samples("fit_lse", inputs, targets)
+    if max_atoms < 1:
+        raise ValueError(f"fit_lse: `max_atoms` must be >= 1; found {max_atoms}.")
+    x, y = host(inputs), host(targets)
+    reach = ROOM * steepest(x, y) if radius is None else float(radius)
+    if not (np.isfinite(reach) and reach > 0):
+        raise ValueError(f"fit_lse: `radius` must be positive and finite; found {reach}.")
+    count = min(max(3 * max_atoms, 24), 900) if candidates is None else candidates
+    problem = HopfCole(inputs, targets, np.zeros((1, x.shape[1])), eps, loss)  # refuses bad input
+    fit = _Columns(x, y, float(problem.eps), loss)
+    with threadpool_limits(1, user_api="blas"):
+        fit.start(ball_points(count, x.shape[1], reach))
+        scores, value, history = _generate(fit, reach, max_rounds, tol)
+        _prune(fit, max_atoms)
+        problem = eqx.tree_at(lambda p: p.slopes, problem, jnp.asarray(fit.slopes, inputs.dtype))
+        found = problem.found(fit.L, fit.log_c, len(history), clock)
+    return LSEFit(found, scores, value, reach, np.array(history), time.perf_counter() - clock)
+
+
+def steepest(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"]) -> float:
+    """Largest difference quotient among pairs of some samples."""
+    x, y = x[:PAIRS], y[:PAIRS]
+    rise = np.abs(y[:, None] - y[None, :])
+    run = np.linalg.norm(x[:, None] - x[None, :], axis=2)
+    return float(np.max(rise / np.where(run > 0, run, np.inf), initial=0.0)) or 1.0
+
+
+def ball_points(count: int, d: int, radius: float) -> Float[np.ndarray, "count d"]:
+    """Points that fill a ball evenly: Roberts' additive sequence; equally spaced in one dimension."""
+    if d == 1:
+        return np.linspace(-radius, radius, count)[:, None]
+    golden = 2.0
+    for _ in range(60):
+        golden = (1.0 + golden) ** (1.0 / (d + 2))
+    u = (0.5 + np.outer(np.arange(1, count + 1), golden ** -np.arange(1.0, d + 2))) % 1.0
+    g = ndtri(u[:, :d])
+    return radius * g / np.linalg.norm(g, axis=1, keepdims=True) * u[:, d:] ** (1.0 / d)
+
+
+def _pricing(problem: HopfCole, scores: np.ndarray) -> Pricing:
+    return Pricing(
+        host(problem.inputs), host(problem.targets), float(problem.eps), problem.loss, scores
+    )
+
+
+class _Columns:
+    """Slopes at hand, their logits on the samples, and their masses."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, eps: float, loss: nonnegative.Loss):
+        self.x, self.y, self.eps, self.loss = x, y, eps, loss
+        self.slopes, self.L = np.empty((0, x.shape[1])), np.empty((len(x), 0))
+        self.log_c = np.empty(0)
+        self.some = slice(None, None, max(1, len(x) // ROWS))
+
+    def logits(self, slopes: np.ndarray, rows: slice = slice(None)) -> np.ndarray:
+        return (self.x[rows] @ slopes.T - self.y[rows, None]) / self.eps
+
+    def start(self, slopes: np.ndarray) -> None:
+        """Of many slopes, those with mass in a fit of some of the samples."""
+        log_c, _ = nonnegative.fit(self.loss, self.logits(slopes, self.some))
+        self.slopes = slopes[np.isfinite(log_c)]
+        self.L = self.logits(self.slopes)
+        self.fit()
+
+    def add(self, slopes: np.ndarray) -> None:
+        self.slopes = np.concatenate([self.slopes, slopes])
+        self.L = np.column_stack([self.L, self.logits(slopes)])
+        self.fit()
+
+    def keep(self, which: np.ndarray) -> None:
+        self.slopes, self.L, self.log_c = self.slopes[which], self.L[:, which], self.log_c[which]
+
+    def fit(self) -> None:
+        """Best masses; slopes without any are dropped."""
+        self.log_c, _ = nonnegative.fit(self.loss, self.L)
+        self.keep(np.isfinite(self.log_c))
+
+    def state(self) -> tuple[float, np.ndarray]:
+        """Objective and scores."""
+        return nonnegative.values(self.loss, nonnegative.log_response(self.L, self.log_c))
+
+    def price(self, scores: np.ndarray, radius: float) -> tuple[np.ndarray, np.ndarray]:
+        """Local maxima of the price, found on some of the samples, priced on all."""
+        few = Pricing(self.x[self.some], self.y[self.some], self.eps, self.loss, scores[self.some])
+        slopes, _ = ascend(few, self.slopes, radius)
+        return slopes, nonnegative.prices(self.loss, self.logits(slopes), scores)
+
+
+def _generate(
+    fit: _Columns, radius: float, max_rounds: int, tol: float
+) -> tuple[np.ndarray, float, list[list[float]]]:
+    """Rounds of fitting and pricing: scores and objective of the last, and the history."""
+    history: list[list[float]] = []
+    while True:
+        value, scores = fit.state()
+        slopes, price = fit.price(scores, radius) if max_rounds else (fit.slopes, np.ones(1))
+        history.append([value, float(price.max())])
+        if price.max() <= 1.0 + tol or len(history) > max_rounds:
+            return scores, value, history
+        fit.add(slopes[price > 1.0 + 0.1 * tol])
+
+
+def _prune(fit: _Columns, max_atoms: int) -> None:
+    """Drop the slopes that carry least of the response, and fit again, until few enough are left."""
+    while len(fit.slopes) > max_atoms:
+        L = fit.L + fit.log_c
+        share = np.exp(L - L.max(axis=1, keepdims=True))
+        share = (share / share.sum(axis=1, keepdims=True)).sum(axis=0)
+        fit.keep(np.sort(np.argsort(-share)[: max(max_atoms, int(0.7 * len(share)))]))
+        fit.fit()

@@ -1,0 +1,103 @@
+r"""From gated units to ReLU units, by splitting each weight between two cones.
+
+    1(g . x_i >= 0) w . x_i = (u . x_i)_+ - (v . x_i)_+   for all i,   where   u - v = w,   u, v in K_g
+    K_g = { u : (2 D_gi - 1) x_i . u >= 0 for all i }
+
+Every w splits, since g lies inside K_g. The split of least |u|^2 + |v|^2 is a least-distance problem
+(see `least_distance`):
+    minimise |z|,  z = v + w/2   subject to   C z >= max(C w, -C w)/2,    rows of C: (2 D_gi - 1) x_i
+
+Equality holds at the training inputs. Elsewhere a gate and a ReLU open on different half-spaces.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from hjcontrol.networks import AffineWeights, Chain, Dense, Weights, readout
+from hjcontrol.solvers.convex.least_distance import least_distance
+
+
+class ReLUNetwork:
+    """A two-layer ReLU network, and what it costs as such.
+
+    - `chain`, `weights`: the network; its hidden layer has no biases, the two layers equal lengths.
+    - `objective`: `(1/2n) sum (f - y)^2 + lambda sum (|u| + |v|)`, its own objective. The gated optimum
+      is a lower bound of the best objective on these activation patterns.
+    - `deviation`: largest difference from the gated network at the training inputs.
+    """
+
+    def __init__(self, chain: Chain, weights: Weights, objective: float, deviation: float):
+        self.chain, self.weights = chain, weights
+        self.objective, self.deviation = objective, deviation
+
+    def __call__(self, x: Float[Array, " d"]) -> Float[Array, " 1"]:
+        return self.chain(self.weights, x)
+
+    def __str__(self) -> str:
+        units = self.chain[0].out_size
+        return (
+            f"ReLU network of {units} units by cone decomposition\n"
+            f"  objective     {self.objective:.10g}   (its own; the gated optimum bounds it below)\n"
+            f"  deviation     {self.deviation:.1e} from the gated network, at the training inputs"
+        )
+
+    __repr__ = __str__
+
+
+def decompose(
+    inputs: ArrayLike, targets: ArrayLike, gates: ArrayLike, W: ArrayLike, penalty: ArrayLike
+) -> ReLUNetwork:
+    """The ReLU network of gated weights `W (gates, d)`; see the top of this file.
+
+    **Raises:** `ValueError` if some gate's cone has no interior (a sample orthogonal to its gate).
+    """
+    dtype = jnp.asarray(inputs).dtype
+    X, W64 = np.asarray(inputs, float), np.asarray(W, float)
+    open_ = np.asarray(jnp.asarray(inputs) @ jnp.asarray(gates, dtype).T >= 0)
+    used = np.flatnonzero(np.any(W64 != 0, axis=1))
+    units, signs = [], []
+    for g in used:
+        v = split(np.where(open_[:, g, None], X, -X), W64[g])
+        if v is None:
+            raise ValueError(
+                f"decompose: the cone of gate {g} has no interior, so its weights cannot be split. "
+                "A sample lies on the gate's plane; draw other gates."
+            )
+        for part, sign in ((W64[g] + v, 1.0), (v, -1.0)):
+            if np.any(part != 0):
+                units.append(part)
+                signs.append(sign)
+    U = np.array(units).reshape(-1, X.shape[1])
+    signs = np.array(signs)
+    if len(U) == 0:  # all gates are closed: one unit that is silent
+        U, signs = np.zeros((1, X.shape[1])), np.zeros(1)
+    size = np.linalg.norm(U, axis=1)
+    root = np.sqrt(np.where(size > 0, size, 1.0))
+    hidden = AffineWeights(jnp.asarray(U / root[:, None], dtype), jnp.zeros(len(U), dtype))
+    outer = AffineWeights(jnp.asarray((signs * root)[None], dtype), jnp.zeros(1, dtype))
+    chain = Chain(
+        [Dense(X.shape[1], len(U), jax.nn.relu), readout(len(U), 1)], jnp.asarray(inputs)[0]
+    )
+    f = np.maximum(X @ U.T, 0.0) @ signs
+    gated = np.sum(np.where(open_, X @ W64.T, 0.0), axis=1)
+    loss = 0.5 * np.mean((f - np.asarray(targets, float)) ** 2)
+    return ReLUNetwork(
+        chain,
+        chain.stack([hidden, outer]),
+        float(loss + float(penalty) * size.sum()),
+        float(np.abs(f - gated).max()),
+    )
+
+
+def split(C: Float[np.ndarray, "n d"], w: Float[np.ndarray, " d"]) -> np.ndarray | None:
+    """`v` of least `|w + v|^2 + |v|^2` with `C v >= 0` and `C (w + v) >= 0`; `None` if there is none."""
+    need = C @ w
+    if np.all(need >= 0):
+        return np.zeros_like(w)
+    if np.all(need <= 0):
+        return -w
+    z = least_distance(C, 0.5 * np.abs(need))
+    return None if z is None else z - 0.5 * w

@@ -1,0 +1,307 @@
+r"""A difference of two log-sum-exp layers, trained by the convex-concave procedure.
+
+    f = g - h,   g(x) = lse(W x + b, eps),   h(x) = lse(V x + c, eps)
+    minimise  J = (1/n) sum_i psi(f(x_i) - y_i) + rho/2 |theta|^2
+              psi(r) = 2 lse((r/2, -r/2), delta) - 2 delta log 2
+    J = C - G,   C = (1/n) sum_i 2 lse((g_i, h_i + y_i), delta) + rho/2 |theta|^2 - 2 delta log 2
+                 G = (1/n) sum_i (g_i + h_i + y_i)
+
+psi   log-cosh: r^2/(4 delta) for |r| << delta, |r| beyond; 0 <= |r| - psi <= 2 delta log 2
+C, G  convex in theta = (W, b, V, c) together, since g and h are and lse does not decrease
+step  theta <- argmin C - s . theta,  s = grad G(theta): a strongly convex program, so J never rises
+
+The split needs no sign of the targets and no bound on the layers. J itself is not convex: the certificate
+is that theta minimises its own convex majorant, that is |grad J| = 0. Max-affine layers are the limit:
+|f_eps - f_0| <= eps log N.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.control import ControlProblem, Ridge
+from hjcontrol.deformation import lse
+from hjcontrol.layers.program import Residuals
+from hjcontrol.networks import AffineWeights, Chain, Weights
+from hjcontrol.solvers.convex.column_generation import fit_lse, steepest
+from hjcontrol.solvers.convex.problem import (
+    AbstractConvexProblem,
+    ConvexSolution,
+    Theorem,
+    checked_samples,
+    host,
+)
+from hjcontrol.solvers.convex.stages import Difference, SoftMaximum
+
+THEOREM = Theorem(
+    "Convex-concave procedure (Yuille & Rangarajan 2003; DCA, Pham Dinh & Le Thi)",
+    "J is a difference of convex functions of the weights; each step minimises a convex majorant that "
+    "touches J, so J never rises and limits are critical. The gap is that of the majorant at the "
+    "candidate, strongly convex with modulus rho: it vanishes exactly where grad J does.",
+    "global optimality: differences of convex layers have other critical points.",
+)
+CURVATURES = (
+    1.0,
+    2.0,
+    4.0,
+    8.0,
+)  # of the bowl that makes a start's first target convex, in data's units
+INNER_STEPS = 200  # L-BFGS steps of one majorant: it need not be solved to the end to go down
+
+
+class SoftAbsolute(eqx.Module):
+    """`psi(f - y)` of one sample, from a state of shape (1,)."""
+
+    delta: Float[Array, ""]
+
+    def __call__(self, state: Float[Array, " 1"], y: Float[Array, ""]) -> Float[Array, ""]:
+        half, delta = 0.5 * (state[0] - y), self.delta.astype(state.dtype)
+        return 2.0 * lse(jnp.stack([half, -half]), delta) - 2.0 * delta * np.log(2.0)
+
+
+class Layers(NamedTuple):
+    """Weights of the two layers."""
+
+    plus: AffineWeights
+    minus: AffineWeights
+
+
+class DifferenceOfConvex(AbstractConvexProblem):
+    """Difference of two log-sum-exp layers. Candidate: `Layers`. Multipliers: the slope `s` of `G`,
+    `Layers` too."""
+
+    inputs: Float[Array, "n d"]
+    targets: Float[Array, " n"]
+    eps: Float[Array, ""]
+    delta: Float[Array, ""]
+    ridge: Float[Array, ""]
+    pieces: tuple[int, int] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        inputs: ArrayLike,
+        targets: ArrayLike,
+        *,
+        pieces: tuple[int, int],
+        eps: ArrayLike,
+        delta: ArrayLike,
+        ridge: ArrayLike,
+    ):
+        """**Arguments:** `inputs` `(n, d)`, `targets` `(n,)`; `pieces` of the two layers; `eps > 0` of
+        the layers, `delta > 0` of the loss, both in the targets' units; `ridge > 0`.
+
+        **Raises:** `ValueError` for anything else.
+        """
+        self.inputs, self.targets = checked_samples("DifferenceOfConvex", inputs, targets)
+        dtype = self.inputs.dtype
+        self.eps, self.delta, self.ridge = (jnp.asarray(a, dtype) for a in (eps, delta, ridge))
+        for name in ("eps", "delta", "ridge"):
+            if known_to_fail(getattr(self, name) > 0):
+                raise ValueError(
+                    f"DifferenceOfConvex: `{name}` must be > 0; found {float(getattr(self, name))}."
+                )
+        if len(pieces) != 2 or min(pieces) < 1:
+            raise ValueError(
+                f"DifferenceOfConvex: `pieces` of both layers, >= 1, are needed; found {pieces}."
+            )
+        self.pieces = (int(pieces[0]), int(pieces[1]))
+
+    @property
+    def theorem(self) -> Theorem:
+        return THEOREM
+
+    def _layers(self, theta: Layers) -> tuple[Array, Array]:
+        soft = jax.vmap(lambda row: lse(row, self.eps))
+        return tuple(soft(self.inputs @ t.W.T + t.b[None, :]) for t in theta)
+
+    def convex_part(self, theta: Layers) -> Float[Array, ""]:
+        """`C`."""
+        g, h = self._layers(theta)
+        pairs = jnp.stack([g, h + self.targets], axis=1)
+        soft = 2.0 * jax.vmap(lambda row: lse(row, self.delta))(pairs)
+        square = sum(jnp.sum(a**2) for a in jax.tree.leaves(theta))
+        return jnp.mean(soft) - 2.0 * self.delta * np.log(2.0) + 0.5 * self.ridge * square
+
+    def concave_part(self, theta: Layers) -> Float[Array, ""]:
+        """`G`, which is subtracted."""
+        g, h = self._layers(theta)
+        return jnp.mean(g + h + self.targets)
+
+    def residuals(self, candidate: Layers, dual: Layers | None = None) -> Residuals:
+        theta = Layers(*(AffineWeights(*(jnp.asarray(a) for a in t)) for t in candidate))
+        d = self.inputs.shape[1]
+        for name, t, count in zip(Layers._fields, theta, self.pieces, strict=True):
+            if t.W.shape != (count, d) or t.b.shape != (count,):
+                raise ValueError(
+                    f"DifferenceOfConvex: the layer `{name}` needs W {(count, d)} and b {(count,)}; "
+                    f"found {t.W.shape} and {t.b.shape}."
+                )
+        value, pull = jax.value_and_grad(self.convex_part)(theta)
+        minus, slope = jax.value_and_grad(self.concave_part)(theta)
+        taken = slope if dual is None else dual
+        pull = jax.tree.map(jnp.subtract, pull, taken)
+        off = jax.tree.map(lambda a, b: jnp.abs(a - b), slope, taken)
+        named = lambda tree: {
+            f"{name}.{leaf}": jnp.abs(getattr(getattr(tree, name), leaf))
+            for name in Layers._fields
+            for leaf in AffineWeights._fields
+        }
+        square = sum(jnp.sum(a**2) for a in jax.tree.leaves(pull))
+        return Residuals(
+            primal={},
+            dual=named(off),
+            complementarity={},
+            stationarity=named(pull),
+            objective=value - minus,
+            dual_objective=value - minus - 0.5 * square / self.ridge,
+        )
+
+    def start(self) -> Layers:
+        """Two Hopf-Cole fits: `y + k|x|^2/2` and `k|x|^2/2`, the best of some curvatures `k`."""
+        x, y = host(self.inputs), host(self.targets)
+        bowl = 0.5 * np.sum((x - x.mean(axis=0)) ** 2, axis=1)
+        unit = steepest(x, y) / max(float(np.sqrt(2.0 * bowl.max())), np.finfo(float).tiny)
+        tried = [self._fits(y, factor * unit * bowl) for factor in CURVATURES]
+        value = eqx.filter_jit(lambda p, t: p.convex_part(t) - p.concave_part(t))
+        return min(tried, key=lambda theta: float(value(self, theta)))
+
+    def _fits(self, y: np.ndarray, bowl: np.ndarray) -> Layers:
+        layers = []
+        for target, count in zip((y + bowl, bowl), self.pieces, strict=True):
+            fit = fit_lse(self.inputs, target, self.eps, max_atoms=count, max_rounds=1)
+            atoms = fit.solution.problem.layer(fit.solution.candidate)
+            layers.append(_filled(atoms, count, self.eps, self.inputs.dtype))
+        return Layers(*layers)
+
+    def solve(
+        self, *, init: Layers | None = None, tol: float = 1e-6, max_steps: int = 500
+    ) -> ConvexSolution:
+        """Run the convex-concave procedure from `init`, or from `start()`. `tol`: on `max |dJ/dtheta|`.
+
+        `stats["history"]` has J after every step, never rising.
+        """
+        clock = time.perf_counter()
+        theta = self.start() if init is None else init
+        theta, size, steps, history = _procedure(self, theta, jnp.asarray(tol), max_steps)
+        size, steps = float(size), int(steps)
+        residuals = eqx.filter_jit(lambda p, t: p.residuals(t))(self, theta)
+        if not np.isfinite(size):
+            result = RESULTS.nonfinite
+        elif size <= tol:
+            result = RESULTS.successful
+        else:
+            result = RESULTS.max_steps_reached if steps >= max_steps else RESULTS.stagnated
+        return ConvexSolution(
+            self,
+            theta,
+            jax.grad(self.concave_part)(theta),
+            residuals.objective,
+            residuals.dual_objective,
+            result,
+            {
+                "num_steps": steps,
+                "solve_seconds": time.perf_counter() - clock,
+                "stationarity": size,
+                "history": np.asarray(history)[: steps + 1],
+            },
+            "convex-concave procedure",
+        )
+
+    def _chain(self) -> Chain:
+        d = self.inputs.shape[1]
+        plus, minus = (SoftMaximum(d, count, self.eps) for count in self.pieces)
+        return Chain([Difference(plus, minus)], self.inputs[0])
+
+    def network(self, candidate: Layers) -> tuple[Chain, Weights]:
+        return self._chain(), self.to_weights(candidate)
+
+    def as_control_problem(self) -> ControlProblem:
+        return ControlProblem(
+            self._chain(),
+            self.inputs,
+            self.targets,
+            terminal=SoftAbsolute(self.delta),
+            running=Ridge(self.ridge),
+        )
+
+    def to_weights(self, candidate: Layers) -> Weights:
+        return self._chain().stack([tuple(candidate)])
+
+    def from_weights(self, weights: Weights) -> Layers:
+        return Layers(*self._chain().unstack(weights)[0])
+
+
+def _filled(atoms: AffineWeights, count: int, eps: Any, dtype: Any) -> AffineWeights:
+    """A layer of exactly `count` atoms: the first ones are split in equal parts, the function kept."""
+    W, b = (np.asarray(a, float) for a in atoms)
+    index = np.arange(count) % len(b)
+    parts = np.bincount(index, minlength=len(b))
+    b = b[index] - float(eps) * np.log(parts[index])
+    return AffineWeights(jnp.asarray(W[index], dtype), jnp.asarray(b, dtype))
+
+
+@eqx.filter_jit
+def _procedure(problem: DifferenceOfConvex, theta: Layers, tol: Array, max_steps: int) -> tuple:
+    """Weights, stationarity, steps, and J after each step."""
+
+    def value(theta: Layers) -> Array:
+        return problem.convex_part(theta) - problem.concave_part(theta)
+
+    def step(carry: tuple) -> tuple:
+        theta, size, k, history, _ = carry
+        slope = jax.grad(problem.concave_part)(theta)
+        new = _majorant(problem, theta, slope, 0.1 * jnp.minimum(size, 1.0))
+        now = value(new)
+        better = now < history[k]
+        theta = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, theta)
+        size = _largest(jax.grad(value)(theta))
+        history = history.at[k + 1].set(jnp.where(better, now, history[k]))
+        return theta, size, k + 1, history, better
+
+    def proceed(carry: tuple) -> Array:
+        _, size, k, _, better = carry
+        return (size > tol) & (k < max_steps) & better
+
+    history = jnp.zeros(max_steps + 1, problem.inputs.dtype).at[0].set(value(theta))
+    start = (theta, _largest(jax.grad(value)(theta)), jnp.asarray(0), history, jnp.asarray(True))
+    theta, size, k, history, _ = jax.lax.while_loop(proceed, step, start)
+    return theta, size, k, history
+
+
+def _majorant(problem: DifferenceOfConvex, theta: Layers, slope: Layers, tol: Array) -> Layers:
+    """Minimise `C - slope . theta` from `theta` by L-BFGS."""
+    method = optax.lbfgs()
+
+    def model(t: Layers) -> Array:
+        products = jax.tree.map(lambda s, a: jnp.sum(s * a), slope, t)
+        return problem.convex_part(t) - jax.tree.reduce(jnp.add, products)
+
+    both = optax.value_and_grad_from_state(model)
+
+    def step(carry: tuple) -> tuple:
+        t, state, k, _ = carry
+        value, gradient = both(t, state=state)
+        change, state = method.update(
+            gradient, state, t, value=value, grad=gradient, value_fn=model
+        )
+        t = optax.apply_updates(t, change)
+        return t, state, k + 1, _largest(optax.tree_utils.tree_get(state, "grad"))
+
+    def proceed(carry: tuple) -> Array:
+        return (carry[3] > tol) & (carry[2] < INNER_STEPS)
+
+    start = (theta, method.init(theta), jnp.asarray(0), jnp.full((), jnp.inf, tol.dtype))
+    return jax.lax.while_loop(proceed, step, start)[0]
+
+
+def _largest(tree: Layers) -> Array:
+    return jax.tree.reduce(jnp.maximum, jax.tree.map(lambda a: jnp.max(jnp.abs(a)), tree))

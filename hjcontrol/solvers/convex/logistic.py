@@ -1,0 +1,249 @@
+r"""Softmax readout with ridge: multinomial logistic regression, with its explicit Fenchel dual.
+
+    minimise over (W, b)   (1/n) sum_i [ lse(z_i) - z_{i, y_i} ] + rho/2 (|W|^2 + |b|^2),  z_i = W x_i + b
+    maximise over P        (1/n) sum_i H(p_i) - 1/(2 rho) |(1/n) (P - Y)^T [X, 1]|^2,      p_i in simplex
+
+H   Shannon entropy          Y   labels, one-hot          at the optimum p_i = softmax(z_i)
+gap = mean Fenchel-Young gap of (z_i, p_i) + |(1/n)(P - Y)^T [X, 1] + rho (W, b)|^2 / (2 rho)
+
+Both terms of the gap are nonnegative, and the second alone is left when p_i = softmax(z_i).
+"""
+
+import time
+from typing import Any, Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int
+from scipy.special import logsumexp, xlogy
+from threadpoolctl import threadpool_limits
+
+from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol.control import ControlProblem, Ridge, softmax_cross_entropy
+from hjcontrol.deformation import entropy, gibbs, lse
+from hjcontrol.layers.program import Residuals
+from hjcontrol.networks import AffineWeights, Chain, Weights, readout
+from hjcontrol.solvers.convex.problem import (
+    AbstractConvexProblem,
+    ConvexSolution,
+    Theorem,
+    checked_samples,
+    host,
+    solution,
+)
+
+THEOREM = Theorem(
+    "Fenchel-Rockafellar duality for a strongly convex sum",
+    "The cross-entropy of affine logits is convex in (W, b) and the ridge is strongly convex: the "
+    "optimum exists, is unique, and equals the value of the dual over Gibbs states.",
+    "nothing; but the features x are given, and training them too is not convex.",
+)
+
+
+class SoftmaxReadout(AbstractConvexProblem):
+    """Multinomial logistic regression of labels on features, ridge on all weights and biases.
+
+    Candidate: `AffineWeights(W (classes, d), b (classes,))`. Multipliers: `P`, shape `(n, classes)`.
+    """
+
+    inputs: Float[Array, "n d"]
+    labels: Int[Array, " n"]
+    ridge: Float[Array, ""]
+    num_classes: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        inputs: ArrayLike,
+        labels: ArrayLike,
+        ridge: ArrayLike,
+        num_classes: int | None = None,
+    ):
+        """**Arguments:** `inputs` `(n, d)`; integer `labels` `(n,)` from 0; `ridge > 0`, without which
+        separable data have no optimum.
+
+        **Raises:** `ValueError` for anything else.
+        """
+        self.inputs, labels = checked_samples("SoftmaxReadout", inputs, labels, scalar=False)
+        if not jnp.issubdtype(labels.dtype, jnp.integer):
+            raise ValueError(f"SoftmaxReadout: labels must be integers; found {labels.dtype}.")
+        count = int(labels.max()) + 1 if num_classes is None else num_classes
+        if int(labels.min()) < 0 or int(labels.max()) >= count or count < 2:
+            raise ValueError(
+                f"SoftmaxReadout: labels in 0 .. {count - 1} and two classes or more are needed; "
+                f"found {int(labels.min())} .. {int(labels.max())}."
+            )
+        self.labels, self.num_classes = labels, count
+        self.ridge = jnp.asarray(ridge, self.inputs.dtype)
+        if known_to_fail(self.ridge > 0):
+            raise ValueError(
+                f"SoftmaxReadout: `ridge` must be > 0; found {float(self.ridge)}. Without it the "
+                "weights of separable classes grow for ever."
+            )
+
+    @property
+    def theorem(self) -> Theorem:
+        return THEOREM
+
+    def residuals(self, candidate: AffineWeights, dual: Array | None = None) -> Residuals:
+        n, d = self.inputs.shape
+        if candidate.W.shape != (self.num_classes, d) or candidate.b.shape != (self.num_classes,):
+            raise ValueError(
+                f"SoftmaxReadout: a candidate needs W {(self.num_classes, d)} and b "
+                f"{(self.num_classes,)}; found {candidate.W.shape} and {candidate.b.shape}."
+            )
+        z = self.inputs @ candidate.W.T + candidate.b[None, :]
+        P = jax.vmap(lambda r: gibbs(r, 1.0))(z) if dual is None else jnp.asarray(dual, z.dtype)
+        if P.shape != z.shape:
+            raise ValueError(f"SoftmaxReadout: multipliers {z.shape} are needed; found {P.shape}.")
+        hot = jax.nn.one_hot(self.labels, self.num_classes, dtype=z.dtype)
+        free = jax.vmap(lambda r: lse(r, 1.0))(z)
+        H = entropy(jnp.maximum(P, 0.0))
+        G = AffineWeights((P - hot).T @ self.inputs / n, jnp.mean(P - hot, axis=0))
+        pull = jax.tree.map(lambda g, t: g + self.ridge * t, G, candidate)
+        square = lambda tree: sum(jnp.sum(a**2) for a in tree)
+        return Residuals(
+            primal={},
+            dual={"sum": jnp.abs(jnp.sum(P, axis=1) - 1.0), "sign": jnp.maximum(-P, 0.0)},
+            complementarity={"fenchel_young": jnp.abs(free - H - jnp.sum(P * z, axis=1))},
+            stationarity={"W": jnp.abs(pull.W), "b": jnp.abs(pull.b)},
+            objective=jnp.mean(free - jnp.sum(hot * z, axis=1))
+            + 0.5 * self.ridge * square(candidate),
+            dual_objective=jnp.mean(H) - 0.5 * square(G) / self.ridge,
+        )
+
+    def solve(
+        self,
+        *,
+        engine: Literal["newton", "cvxpy"] = "newton",
+        tol: float = 1e-12,
+        max_steps: int = 100,
+    ) -> ConvexSolution:
+        """Solve. `newton`: dense, with Armijo's rule; `cvxpy`: exponential cones, by Clarabel.
+
+        `tol`: relative gap. **Raises:** `ValueError` for another engine.
+        """
+        if engine not in ("newton", "cvxpy"):
+            raise ValueError(f"SoftmaxReadout: `engine` is 'newton' or 'cvxpy'; found {engine!r}.")
+        clock = time.perf_counter()
+        features = np.column_stack([host(self.inputs), np.ones(len(self.inputs))])
+        labels, rho = np.asarray(self.labels), float(self.ridge)
+        theta = np.zeros((self.num_classes, features.shape[1]))
+        if engine == "newton":
+            with threadpool_limits(1, user_api="blas"):
+                theta, steps = _newton(features, labels, rho, theta, max_steps)
+        else:
+            theta, steps = self._by_cvxpy()
+        value, bound, P, _ = _values(features, labels, rho, theta)
+        return solution(
+            self,
+            AffineWeights(theta[:, :-1], theta[:, -1]),
+            P,
+            (value, bound),
+            dtype=self.inputs.dtype,
+            tol=tol if engine == "newton" else 1e-9,
+            seconds=time.perf_counter() - clock,
+            steps=steps,
+            solver=engine,
+            finished=steps < max_steps,
+        )
+
+    def as_cvxpy(self) -> Any:
+        """The problem as a `cvxpy.Problem` in variables `W`, `b`: exponential cones."""
+        import cvxpy as cp
+
+        X, n = host(self.inputs), len(self.inputs)
+        W = cp.Variable((self.num_classes, X.shape[1]), name="W")
+        b = cp.Variable(self.num_classes, name="b")
+        z = X @ W.T + np.ones((n, 1)) @ cp.reshape(b, (1, self.num_classes), order="C")
+        hot = np.eye(self.num_classes)[np.asarray(self.labels)]
+        loss = (cp.sum(cp.log_sum_exp(z, axis=1)) - cp.sum(cp.multiply(hot, z))) / n
+        ridge = 0.5 * float(self.ridge) * (cp.sum_squares(W) + cp.sum_squares(b))
+        return cp.Problem(cp.Minimize(loss + ridge))
+
+    def _by_cvxpy(self) -> tuple[np.ndarray, int]:
+        program = self.as_cvxpy()
+        tight = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-12)
+        program.solve(solver="CLARABEL", **tight)
+        found = {v.name(): v.value for v in program.variables()}
+        theta = np.column_stack([found["W"], found["b"]])
+        return theta, int(program.solver_stats.num_iters)
+
+    def network(self, candidate: AffineWeights) -> tuple[Chain, Weights]:
+        chain = self._chain()
+        return chain, chain.stack([candidate])
+
+    def _chain(self) -> Chain:
+        return Chain([readout(self.inputs.shape[1], self.num_classes)], self.inputs[0])
+
+    def as_control_problem(self) -> ControlProblem:
+        return ControlProblem(
+            self._chain(),
+            self.inputs,
+            self.labels,
+            terminal=softmax_cross_entropy,
+            running=Ridge(self.ridge),
+        )
+
+    def to_weights(self, candidate: AffineWeights) -> Weights:
+        return self.network(candidate)[1]
+
+    def from_weights(self, weights: Weights) -> AffineWeights:
+        return self._chain().unstack(weights)[0]
+
+
+def _values(
+    features: np.ndarray, labels: np.ndarray, rho: float, theta: np.ndarray
+) -> tuple[float, float, np.ndarray, np.ndarray]:
+    """Objective, bound below, Gibbs states, gradient."""
+    n = len(features)
+    z = features @ theta.T
+    free = np.asarray(logsumexp(z, axis=1))
+    P = np.exp(z - free[:, None])
+    residual = P.copy()
+    residual[np.arange(n), labels] -= 1.0
+    G = residual.T @ features / n
+    value = np.mean(free - z[np.arange(n), labels]) + 0.5 * rho * np.sum(theta**2)
+    bound = -np.mean(np.sum(xlogy(P, P), axis=1)) - 0.5 * np.sum(G**2) / rho
+    return float(value), float(bound), P, G + rho * theta
+
+
+def _newton(
+    features: np.ndarray, labels: np.ndarray, rho: float, theta: np.ndarray, max_steps: int
+) -> tuple[np.ndarray, int]:
+    """Dense Newton with Armijo's rule, until the gradient falls no more."""
+    value, _, P, gradient = _values(features, labels, rho, theta)
+    for step in range(max_steps):
+        H = _hessian(features, P, rho)
+        move = -scipy.linalg.solve(H, gradient.ravel(), assume_a="pos").reshape(theta.shape)
+        slope, length = float(np.sum(gradient * move)), 1.0
+        floor = 4 * np.finfo(float).eps * abs(value)
+        while True:
+            tried = theta + length * move
+            new = _values(features, labels, rho, tried)
+            if new[0] <= value + 1e-4 * length * slope + floor or length < 1e-8:
+                break
+            length *= 0.5
+        blind = -slope <= floor  # the value says no more: the gradient alone decides
+        if blind and np.abs(new[3]).max() >= np.abs(gradient).max():
+            return theta, step
+        theta, (value, _, P, gradient) = tried, new
+    return theta, max_steps
+
+
+def _hessian(features: np.ndarray, P: np.ndarray, rho: float) -> np.ndarray:
+    """`(1/n) sum_i (diag p_i - p_i p_i^T) kron x_i x_i^T + rho I`."""
+    n, m = features.shape
+    k = P.shape[1]
+    H = np.empty((k, m, k, m))
+    for a in range(k):
+        for b in range(a, k):
+            weight = P[:, a] * ((a == b) - P[:, b]) / n
+            H[a, :, b, :] = (features * weight[:, None]).T @ features
+            H[b, :, a, :] = H[a, :, b, :]
+    H = H.reshape(k * m, k * m)
+    H[np.diag_indices(k * m)] += rho
+    return H

@@ -1,0 +1,166 @@
+r"""Joint polish of slopes and biases: Levenberg-Marquardt on the plain mean square.
+
+    minimise over (W, b)   (1/2n) sum_i (lse(W x_i + b, eps) - y_i)^2
+
+Not convex: what is certified is stationarity, max |dJ/dtheta|, and that no step raised J. Started from
+a convex fit it needs few steps. Jacobian row of sample i: pi_j(x_i) (x_i, 1) in the block of atom j.
+"""
+
+import time
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jax.typing import ArrayLike
+from jaxtyping import Float
+from threadpoolctl import threadpool_limits
+
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.control import ControlProblem, least_squares
+from hjcontrol.networks import AffineWeights, Chain, Weights
+from hjcontrol.solvers.convex.problem import checked_samples, host
+from hjcontrol.solvers.convex.stages import SoftMaximum
+
+TRIES = 8  # dampings tried before a step is given up
+
+
+class Polished(eqx.Module):
+    """A stationary point of the mean square. `objective` is `(1/2n) sum r^2`, one a step in `history`."""
+
+    chain: Chain
+    weights: Weights
+    objective: float
+    stationarity: float
+    history: np.ndarray
+    result: RESULTS
+    seconds: float
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                "Log-sum-exp layer, slopes and biases polished together",
+                f"  objective     {self.history[0]:.10g} -> {self.objective:.10g}   (1/2n) sum r^2",
+                f"  stationarity  {self.stationarity:.2e}   (max |dJ/dtheta|; no global claim)",
+                f"  steps         {len(self.history) - 1}   in {self.seconds:.3g} s",
+                f"  result        {RESULTS[self.result] or 'successful'}",
+            ]
+        )
+
+    __repr__ = __str__
+
+
+def mean_square_problem(
+    inputs: ArrayLike, targets: ArrayLike, stage: SoftMaximum
+) -> ControlProblem:
+    """Training of all weights of a log-sum-exp layer on the mean square, as a control problem."""
+    return ControlProblem([stage], inputs, jnp.asarray(targets)[:, None], terminal=least_squares)
+
+
+def polish(
+    inputs: ArrayLike,
+    targets: ArrayLike,
+    theta: AffineWeights,
+    eps: ArrayLike,
+    *,
+    tol: float = 1e-8,
+    decrease: float = 0.0,
+    max_steps: int = 50,
+) -> Polished:
+    """Polish slopes and biases `theta` together.
+
+    `tol`: stop once `max |dJ/dtheta|` is below it; `decrease`: or once a step lowers J by a smaller
+    share. **Raises:** `ValueError` for wrong shapes or `eps <= 0`.
+    """
+    clock = time.perf_counter()
+    inputs, targets = checked_samples("polish", inputs, targets)
+    count, d = theta.W.shape
+    if d != inputs.shape[1] or theta.b.shape != (count,) or not float(np.asarray(eps)) > 0:
+        raise ValueError(
+            f"polish: W (N, {inputs.shape[1]}), b (N,) and eps > 0 are needed; found "
+            f"{theta.W.shape}, {theta.b.shape} and {eps}."
+        )
+    model = _Layer(host(inputs), host(targets), float(np.asarray(eps)))
+    T = np.column_stack([host(theta.W), host(theta.b)])
+    with threadpool_limits(1, user_api="blas"):
+        T, history, size, stuck = _levenberg_marquardt(model, T, tol, decrease, max_steps)
+    if size <= tol:
+        result = RESULTS.successful
+    else:
+        result = RESULTS.stagnated if stuck else RESULTS.max_steps_reached
+    stage = SoftMaximum(d, count, jnp.asarray(eps, inputs.dtype))
+    chain = Chain([stage], inputs[0])
+    new = AffineWeights(jnp.asarray(T[:, :-1], inputs.dtype), jnp.asarray(T[:, -1], inputs.dtype))
+    return Polished(
+        chain,
+        chain.stack([new]),
+        history[-1],
+        size,
+        np.array(history),
+        result,
+        time.perf_counter() - clock,
+    )
+
+
+class _Layer:
+    """Residuals, Gibbs weights and normal equations of the layer on the samples."""
+
+    def __init__(self, x: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"], eps: float):
+        self.x, self.y, self.eps = np.column_stack([x, np.ones(len(x))]), y, eps
+
+    def residual(self, T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        z = self.x @ T.T / self.eps
+        top = z.max(axis=1, keepdims=True)
+        np.exp(z - top, out=z)
+        total = z.sum(axis=1, keepdims=True)
+        return (self.eps * (top + np.log(total)))[:, 0] - self.y, z / total
+
+    def normal_equations(self, pi: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Lower triangle of `J^T J / n`, and the gradient."""
+        n = len(r)
+        J = (pi[:, :, None] * self.x[:, None, :]).reshape(n, -1)
+        return scipy.linalg.blas.dsyrk(1.0 / n, J.T, lower=1), r @ J / n
+
+
+def _levenberg_marquardt(model, T, tol, decrease, max_steps):
+    r, pi = model.residual(T)
+    value, damping, history = 0.5 * float(np.mean(r**2)), 1e-3, []
+    history.append(value)
+    for _ in range(max_steps):
+        H, g = model.normal_equations(pi, r)
+        size = float(np.abs(g).max())
+        if size <= tol:
+            return T, history, size, False
+        scale = float(np.mean(np.diag(H)))
+        step = _damped_step(model, T, H, g, value, damping, scale)
+        if step is None:
+            return T, history, size, True
+        T, r, pi, new, damping = step
+        stop = value - new < decrease * value
+        value = new
+        history.append(value)
+        if stop:
+            break
+    g = model.normal_equations(pi, r)[1]
+    return T, history, float(np.abs(g).max()), False
+
+
+def _damped_step(model, T, H, g, value, damping, scale):
+    """The least damped step that lowers the value; `None` if none does."""
+    for _ in range(TRIES):
+        damped = H.copy(order="F")
+        damped[np.diag_indices(len(g))] += damping * scale
+        try:
+            factor = scipy.linalg.cho_factor(
+                damped, lower=True, overwrite_a=True, check_finite=False
+            )
+        except np.linalg.LinAlgError:
+            damping *= 10
+            continue
+        tried = T - scipy.linalg.cho_solve(factor, g, check_finite=False).reshape(T.shape)
+        r, pi = model.residual(tried)
+        new = 0.5 * float(np.mean(r**2))
+        if new < value:
+            return tried, r, pi, new, max(damping / 5, 1e-12)
+        damping *= 6
+    return None

@@ -1,0 +1,183 @@
+"""Hopf-Cole fits: convex in the masses, certified over the biases and over a ball of slopes."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import hjcontrol as hj
+from hjcontrol.layers.certify import certify
+from hjcontrol.solvers.convex import HopfCole, fit_lse, polish
+from hjcontrol.solvers.convex.nonnegative import LOSSES
+from hjcontrol.solvers.convex.polishing import mean_square_problem
+from hjcontrol.solvers.convex.pricing import Pricing, bound
+
+judge = eqx.filter_jit(certify)
+SLOPES = np.linspace(-1.5, 1.5, 12)[:, None]
+
+
+def norm_data(d: int = 1, n: int = 60, seed: int = 0):
+    x = np.random.default_rng(seed).uniform(-2, 2, (n, d))
+    return x, np.linalg.norm(x, axis=1)
+
+
+def by_cvxpy(p: HopfCole) -> float:
+    """The same program in the masses themselves."""
+    import cvxpy as cp
+
+    A = np.exp(np.asarray(p.logits))
+    c = cp.Variable(A.shape[1], nonneg=True)
+    u = A @ c
+    loss = 0.5 * cp.sum_squares(u - 1) if p.loss == "squared" else cp.sum(u - 1 - cp.log(u))
+    program = cp.Problem(cp.Minimize(loss / len(A)))
+    return program.solve(solver=cp.CLARABEL)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_gap_is_closed_and_cvxpy_agrees(loss):  #: 1e-9, cvxpy's tolerance
+    p = HopfCole(*norm_data(), SLOPES, 0.3, loss)
+    s = p.solve()
+    assert bool(s.result == hj.RESULTS.successful)
+    assert float(s.objective) == pytest.approx(by_cvxpy(p), rel=1e-6, abs=1e-9)
+    assert judge(p, s.candidate, s.dual).verdict == "optimal"
+    assert abs(float(judge(p, s.candidate).gap)) <= 1e-12
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("share", [0.1, 1e-2, 1e-3])
+def test_small_temperatures_are_solved_in_logarithms(loss, share):  #: gap 4e-15
+    x, y = norm_data()
+    y = y + 0.02 * np.random.default_rng(1).standard_normal(len(y))
+    p = HopfCole(x, y, SLOPES, share * np.ptp(y), loss)
+    s = p.solve()
+    assert bool(s.result == hj.RESULTS.successful)
+    assert np.isfinite(float(s.objective))
+    checked = judge(p, s.candidate, s.dual)
+    assert checked.verdict == "optimal", checked
+    assert float(p.as_control_problem().objective(p.to_weights(s.candidate))) == pytest.approx(
+        float(s.objective), rel=1e-12
+    )
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_the_certificate_catches_a_wrong_bias_and_a_wrong_score(loss):
+    p = HopfCole(*norm_data(), SLOPES, 0.3, loss)
+    s = p.solve()
+    live = int(np.argmax(np.asarray(s.candidate)))
+    moved = s.candidate.at[live].add(3e-3)
+    assert judge(p, moved).verdict == "suboptimal"
+    dead = int(np.argmin(np.asarray(s.candidate)))  # a slope the optimum has no use for
+    assert np.isneginf(float(s.candidate[dead]))
+    assert judge(p, s.candidate.at[dead].set(-0.5)).verdict == "suboptimal"
+    raised = judge(p, s.candidate, s.dual + 1e-3)
+    assert raised.verdict == "infeasible"
+    assert float(raised.dual) == pytest.approx(1e-3, rel=1e-2)
+
+
+def test_the_network_is_the_fit():  #: 4e-16
+    p = HopfCole(*norm_data(), SLOPES, 0.3)
+    s = p.solve()
+    f = jax.vmap(s)(p.inputs)[:, 0]
+    u = jnp.exp(p.logits) @ jnp.exp(s.candidate / p.eps)
+    np.testing.assert_allclose(jnp.exp((f - p.targets) / p.eps), u, rtol=1e-12)
+
+
+def test_gradient_descent_on_the_biases_reaches_the_same_optimum():  #: 1e-11
+    x, y = norm_data()
+    p = HopfCole(x, y, np.array([[-1.0], [1.0]]), 0.3)
+    s, control = p.solve(), p.as_control_problem()
+    for seed in range(2):
+        found = hj.solve(
+            control, hj.solvers.Gradient(optax.lbfgs(), tol=1e-9), key=jax.random.key(seed)
+        )
+        assert float(found.objective / s.objective) - 1.0 <= 1e-9
+        np.testing.assert_allclose(p.from_weights(found.weights), s.candidate, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("d", [1, 2])
+def test_the_ball_bound_holds_and_is_tight(d, loss):  #: within the asked 2e-3
+    x, y = norm_data(d)
+    fit = fit_lse(x, y, 0.4, max_atoms=20, radius=1.4, loss=loss)
+    ball = fit.ball(tol=2e-3, max_cubes=60_000)
+    grid = np.stack(np.meshgrid(*[np.linspace(-1.4, 1.4, 2001 if d == 1 else 61)] * d), -1)
+    grid = grid.reshape(-1, d)
+    grid = grid[np.linalg.norm(grid, axis=1) <= 1.4]
+    prices = Pricing(x, y, 0.4, loss, fit.scores).price(grid)[0]
+    assert prices.max() <= ball.attained + 1e-6
+    assert ball.attained <= ball.bound <= ball.attained + 2e-3 + 1e-12
+    assert np.linalg.norm(ball.slope) <= 1.4 + 1e-9
+    # and no layer over the ball does better than the bound says
+    rich = HopfCole(x, y, grid[:: 1 if d == 2 else 10], 0.4, loss).solve()
+    assert float(fit.solution.objective) - float(rich.objective) <= fit.gap(ball)
+
+
+def test_a_small_budget_weakens_the_bound_and_never_breaks_it():
+    x, y = norm_data(2)
+    fit = fit_lse(x, y, 0.4, max_atoms=20, radius=1.4)
+    loose, tight = fit.ball(tol=2e-3, max_cubes=16), fit.ball(tol=2e-3, max_cubes=60_000)
+    assert loose.bound >= tight.bound >= tight.attained
+
+
+def test_prices_of_centres_alone_would_be_no_bound():
+    """The twin: cubes of no width miss the maximum between their centres."""
+    x = np.random.default_rng(0).uniform(-2, 2, (60, 1))
+    scores = np.random.default_rng(3).standard_normal(len(x))
+    pricing = Pricing(x, x[:, 0] ** 2, 0.05, "squared", scores)
+    truth = pricing.price(np.linspace(-1.4, 1.4, 20001)[:, None])[0].max()
+    centres = pricing.price(np.linspace(-1.4, 1.4, 9)[:, None])[0].max()
+    assert centres < truth - 1e-2
+    assert bound(pricing, 1.4, starts=np.zeros((1, 1)), tol=1e-3).bound >= truth
+
+
+def test_column_generation_closes_in_on_the_measure_and_prunes():
+    x, y = norm_data(2, 200)
+    coarse = fit_lse(x, y, 0.3, max_atoms=30, radius=1.5, candidates=30, max_rounds=0)
+    fine = fit_lse(x, y, 0.3, max_atoms=30, radius=1.5, candidates=30, max_rounds=12)
+    assert np.all(np.diff(fine.history[:, 0]) <= 1e-12)  # more slopes, never worse
+    assert fine.measure_objective < coarse.measure_objective
+    assert fine.history[-1, 1] <= 1.0 + 1e-3
+    few = fit_lse(x, y, 0.3, max_atoms=5, radius=1.5)
+    assert few.solution.stats["atoms"] <= 5
+    assert float(few.solution.objective) >= few.measure_objective
+    assert "price" in str(few)
+
+
+def test_polish_lowers_the_mean_square_to_a_stationary_point():  #: stationarity 1e-9
+    x, y = norm_data(1, 60)
+    fit = fit_lse(x, y, 0.3, max_atoms=8)
+    theta = fit.solution.problem.layer(fit.solution.candidate)
+    found = polish(x, y, theta, 0.3)
+    assert np.all(np.diff(found.history) < 0)
+    assert bool(found.result == hj.RESULTS.successful)
+    control = mean_square_problem(x, y, found.chain[0])
+    value, gradient = jax.value_and_grad(control.objective)(found.weights)
+    assert float(value) == pytest.approx(found.objective, rel=1e-12)
+    largest = max(float(jnp.abs(g).max()) for g in jax.tree.leaves(gradient))
+    assert largest == pytest.approx(found.stationarity, rel=1e-3, abs=1e-12)
+    assert largest <= 1e-8
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"eps": 0.0}, "eps"),
+        ({"eps": -1.0}, "eps"),
+        ({"slopes": np.zeros((3, 2))}, "slopes"),
+        ({"slopes": np.full((3, 1), np.inf)}, "finite"),
+        ({"loss": "huber"}, "loss"),
+        ({"targets": np.array([0.0, np.nan])}, "finite"),
+    ],
+)
+@pytest.mark.smoke
+def test_bad_input_is_refused(change, words, unchecked):
+    given = {
+        "inputs": np.zeros((2, 1)),
+        "targets": np.zeros(2),
+        "slopes": np.zeros((3, 1)),
+        "eps": 0.1,
+    } | change
+    with pytest.raises(ValueError, match=words):
+        HopfCole(**given)
