@@ -14,6 +14,8 @@ from hjcontrol.hamilton_jacobi.grid_plan import GridScheme
 from hjcontrol.hamilton_jacobi.grid_solver import grid_solve
 from tests.agreement import assert_agree, disagreement
 
+pytestmark = pytest.mark.slow
+
 LINE = Grid(-1.0, 1.0, 16)
 PLANE = Grid((-1, -1), (1, 1), (8, 9), periodic=(True, False))
 x = LINE.points[:, 0]

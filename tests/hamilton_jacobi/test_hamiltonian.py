@@ -26,6 +26,8 @@ from hjcontrol.hamilton_jacobi import (
 )
 from tests.agreement import assert_agree
 
+pytestmark = pytest.mark.slow
+
 A = np.array([[2.0, 0.5], [0.5, 1.0]])
 C = np.array([0.3, -0.7])
 

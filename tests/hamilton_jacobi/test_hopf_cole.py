@@ -25,6 +25,8 @@ from hjcontrol.hamilton_jacobi import (
 )
 from tests.agreement import assert_agree
 
+pytestmark = pytest.mark.slow
+
 TEMPERATURES = [1e-3, 1e-2, 0.1, 1.0, 10.0]
 
 

@@ -8,6 +8,8 @@ import pytest
 from hjcontrol.hamilton_jacobi import hj_prox, hopf_cole_smooth, prox_separable
 from tests.agreement import assert_agree
 
+pytestmark = pytest.mark.slow
+
 T = 0.1
 soft = lambda x: jnp.sign(x) * jnp.maximum(jnp.abs(x) - T, 0)
 l1 = lambda y: jnp.sum(jnp.abs(y))

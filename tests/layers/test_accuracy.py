@@ -16,6 +16,8 @@ from hjcontrol.layers import Attention, Entmax, Pool, Softmax, Softplus, Tanh, c
 from hjcontrol.layers import routes as routes_
 from tests.layers import multiprecision as mp
 
+pytestmark = pytest.mark.slow
+
 TEMPERATURES = (1.0, 0.3, 0.1, 1e-2, 1e-3, 1e-4)
 SIZES = (2, 10, 100, 1000)
 SAMPLES = {2: 8, 10: 6, 100: 3, 1000: 1}

@@ -32,6 +32,8 @@ from hjcontrol.layers import (
 from hjcontrol.layers.isotonic import minimax
 from tests.agreement import assert_agree
 
+pytestmark = pytest.mark.slow
+
 RNG = np.random.default_rng(11)
 Z = RNG.standard_normal((4, 6))
 EXACT = 1e-14

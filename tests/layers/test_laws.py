@@ -20,6 +20,8 @@ from hjcontrol.layers import AbstractConvexLayer, certify, registry
 from hjcontrol.layers.engines import solve
 from tests.agreement import assert_agree, disagreement
 
+pytestmark = pytest.mark.slow
+
 NAMES = list(registry.REGISTRY)
 SAMPLES = 7
 THRESHOLDS = (

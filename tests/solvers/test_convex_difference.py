@@ -11,6 +11,8 @@ import hjcontrol as hj
 from hjcontrol.layers.certify import certify
 from hjcontrol.solvers.convex import DifferenceOfConvex
 
+pytestmark = pytest.mark.slow
+
 judge = eqx.filter_jit(certify)
 
 

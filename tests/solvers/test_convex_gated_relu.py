@@ -13,6 +13,8 @@ from hjcontrol.layers.certify import certify
 from hjcontrol.solvers.convex import GatedReLU, sample_gates
 from hjcontrol.solvers.convex.cone_decomposition import split
 
+pytestmark = pytest.mark.slow
+
 judge = eqx.filter_jit(certify)
 
 

@@ -13,6 +13,8 @@ from hjcontrol.layers.certify import certify
 from hjcontrol.networks import AffineWeights
 from hjcontrol.solvers.convex import SoftmaxReadout
 
+pytestmark = pytest.mark.slow
+
 RIDGE = 1e-2
 judge = eqx.filter_jit(certify)
 
