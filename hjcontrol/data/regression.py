@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from hjcontrol.data import csv_file, loading, npz_file
+import hjcontrol.data.csv_file as csv_file
+import hjcontrol.data.loading as loading
+import hjcontrol.data.npz_file as npz_file
 from hjcontrol.data.dataset import DataError
 from hjcontrol.data.packaged import PACKAGED, read_packaged
 
