@@ -4,7 +4,9 @@ from hjcontrol.networks.architectures import ARCHITECTURES, AbstractArchitecture
 from hjcontrol.networks.attention import AttentionWeights, SelfAttention
 from hjcontrol.networks.chain import Chain, Run, Tied, Weights, check_given
 from hjcontrol.networks.dense import AffineWeights, Dense, identity, lift, readout
+from hjcontrol.networks.encoder import SentenceEncoder, sentence_encoder
 from hjcontrol.networks.feedforward import Hidden, depth_bound
+from hjcontrol.networks.heads import HeadTable, head_table
 from hjcontrol.networks.log_semiring import LogSemiring
 from hjcontrol.networks.recurrent import GRU, LSTM, RNN, Output, RecurrentWeights
 from hjcontrol.networks.residual import Residual
@@ -50,6 +52,7 @@ __all__ = [
     "FeedForward",
     "FeedForwardWeights",
     "FunctionStage",
+    "HeadTable",
     "Hidden",
     "LayerNorm",
     "LogSemiring",
@@ -64,6 +67,7 @@ __all__ = [
     "Residual",
     "Run",
     "SelfAttention",
+    "SentenceEncoder",
     "Softplus",
     "StateSpace",
     "StateSpaceWeights",
@@ -76,7 +80,9 @@ __all__ = [
     "check_given",
     "depth_bound",
     "gelu",
+    "head_table",
     "identity",
     "lift",
     "readout",
+    "sentence_encoder",
 ]

@@ -5,7 +5,7 @@ r"""A sentence encoder of BERT's kind, from our own stages and somebody's tensor
     e = m / |m|,            m = mean of x_K over the tokens that are there
 
 A   Gibbs means by heads, eps = sqrt(d_head)       F   W_2 gelu(W_1 . + b_1) + b_2, the exact GELU
-The state is `Masked(tokens, seen)`: which tokens are there travels beside them, as ones and zeros.
+Which tokens are there is a mask that every stage reads: the `context` of a `ControlProblem`.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from hjcontrol.layers import Attended
 from hjcontrol.networks.attention import AttentionWeights, SelfAttention
 from hjcontrol.networks.chain import Chain, Weights
 from hjcontrol.networks.dense import AffineWeights
-from hjcontrol.networks.stage import AbstractStage
+from hjcontrol.networks.stage import AbstractStage, as_stage
 from hjcontrol.networks.transformer import (
     Block,
     BlockWeights,
@@ -32,35 +32,9 @@ from hjcontrol.networks.transformer import (
 )
 
 
-class Masked(NamedTuple):
-    """Tokens, and 1 where there is one, 0 on padding (numbers: a state has a costate, here 0)."""
-
-    tokens: Float[Array, "*samples tokens width"]
-    seen: Float[Array, "*samples tokens"]
-
-
-class MaskedBlock(AbstractStage):
-    """A block that looks only at the tokens that are there."""
-
-    block: Block
-
-    def init(self, key):
-        return self.block.init(key)
-
-    def step(self, x: Masked, theta: BlockWeights) -> Masked:
-        return Masked(self.block.step(x.tokens, theta, x.seen > 0.5), x.seen)
-
-
-class SentenceMean(AbstractStage):
-    """Mean of the tokens that are there, scaled to length 1; no weights."""
-
-    def init(self, key):
-        del key
-        return ()
-
-    def step(self, x: Masked, theta: tuple[()]) -> Float[Array, " width"]:
-        mean = MeanPool().step(x.tokens, theta, x.seen > 0.5)
-        return mean / jnp.sqrt(jnp.sum(mean**2))
+def unit_length(x: Float[Array, " width"]) -> Float[Array, " width"]:
+    """`x / |x|`, a stage without weights."""
+    return x / jnp.sqrt(jnp.sum(x**2))
 
 
 class Front(NamedTuple):
@@ -73,7 +47,7 @@ class Front(NamedTuple):
 
 
 class SentenceEncoder(eqx.Module):
-    """Front, equal blocks, mean. `weights` are the chain's: the blocks' stacked, and the mean's none."""
+    """Front, equal blocks, mean, unit length. `weights` are the chain's, the blocks' stacked."""
 
     front: Front
     block: Block
@@ -82,38 +56,43 @@ class SentenceEncoder(eqx.Module):
 
     @property
     def stages(self) -> list[AbstractStage]:
-        """In order of depth, for a `ControlProblem` on `embed`ded sentences."""
-        return [MaskedBlock(self.block)] * self.num_blocks + [SentenceMean()]
+        """In order of depth, for a `ControlProblem` on `embed(ids)` with the mask as its context."""
+        return [self.block] * self.num_blocks + [MeanPool(), as_stage(unit_length)]
 
-    def embed(self, ids: Int[ArrayLike, "*n tokens"], seen: Bool[ArrayLike, "*n tokens"]) -> Masked:
-        """States to start from, one sentence or several, in the weights' precision."""
-        ids, dtype = jnp.asarray(ids), self.front.places.dtype
-        length, places = ids.shape[-1], self.front.places
-        if length > len(places) or jnp.shape(seen) != ids.shape:
+    def embed(self, ids: Int[ArrayLike, "*n tokens"]) -> Float[Array, "*n tokens width"]:
+        """States to start from, of one sentence or several, in the weights' precision.
+
+        **Raises:** `ValueError` for more tokens than the encoder has places.
+        """
+        ids, places = jnp.asarray(ids), self.front.places
+        length = ids.shape[-1]
+        if length > len(places):
             raise ValueError(
-                f"SentenceEncoder: rows of at most {len(places)} tokens, and `seen` shaped like them, "
-                f"are needed; found {ids.shape} and {jnp.shape(seen)}."
+                f"SentenceEncoder: {length} tokens were given; there are places for {len(places)}. "
+                "Shorten the sentences."
             )
-        words = self.front.words[ids].astype(dtype)
-        given = (places[:length] + self.front.kind).reshape((1,) * (ids.ndim - 1) + (length, -1))
-        tokens = self.block.norm.step(words + given, self.front.norm)
-        return Masked(tokens, jnp.asarray(seen).astype(dtype))
+        words = self.front.words[ids].astype(places.dtype)
+        given = (places[:length] + self.front.kind[None, :]).reshape(
+            (1,) * (ids.ndim - 1) + (length, -1)
+        )
+        return self.block.norm.step(words + given, self.front.norm)
 
     def __call__(
         self, ids: Int[ArrayLike, " tokens"], seen: Bool[ArrayLike, " tokens"]
     ) -> Float[Array, " width"]:
-        """One sentence's embedding, of length 1. Batch with `jax.vmap`."""
-        x = self.embed(ids, seen)
-        return Chain(self.stages, x)(self.weights, x)
+        """One sentence's embedding, of length 1; `seen`: the tokens that are no padding. Batch with
+        `jax.vmap`."""
+        x = self.embed(ids)
+        chain = Chain(self.stages, x, context=seen)
+        return chain(self.weights, x, chain.given(None, seen, samples=False))
 
-    def heads(
-        self, ids: Int[ArrayLike, " tokens"], seen: Bool[ArrayLike, " tokens"]
-    ) -> Attended:
+    def heads(self, ids: Int[ArrayLike, " tokens"], seen: Bool[ArrayLike, " tokens"]) -> Attended:
         """What every head does with one sentence: leaves `(blocks, heads, tokens, ...)`."""
-        x = self.embed(ids, seen)
-        (entering, _), _ = Chain(self.stages, x).states(self.weights, x)
-        look = lambda x, theta: self.block.heads(x.tokens, theta, x.seen > 0.5)
-        return jax.vmap(look)(entering, self.weights[0])
+        x = self.embed(ids)
+        chain = Chain(self.stages, x, context=seen)
+        states, _ = chain.states(self.weights, x, chain.given(None, seen, samples=False))
+        look = lambda x, theta: self.block.heads(x, theta, seen)
+        return jax.vmap(look)(states[0], self.weights[0])
 
 
 def sentence_encoder(
@@ -144,7 +123,7 @@ def sentence_encoder(
         read.norm("embeddings.LayerNorm"),
     )
     blocks = jax.tree.map(lambda *a: jnp.stack(a), *thetas)
-    return SentenceEncoder(front, block, count, (blocks, ()))
+    return SentenceEncoder(front, block, count, (blocks, (), ()))
 
 
 def _check_architecture(config: Mapping[str, Any]) -> None:
