@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, DTypeLike, Float, Int
 
+from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.layers import Attended
 from hjcontrol.networks.attention import AttentionWeights, SelfAttention
 from hjcontrol.networks.chain import Chain, Weights
@@ -62,7 +63,7 @@ class SentenceEncoder(eqx.Module):
     def embed(self, ids: Int[ArrayLike, "*n tokens"]) -> Float[Array, "*n tokens width"]:
         """States to start from, of one sentence or several, in the weights' precision.
 
-        **Raises:** `ValueError` for more tokens than the encoder has places.
+        **Raises:** `ValueError` for more tokens than places, or a number that is no word's.
         """
         ids, places = jnp.asarray(ids), self.front.places
         length = ids.shape[-1]
@@ -70,6 +71,11 @@ class SentenceEncoder(eqx.Module):
             raise ValueError(
                 f"SentenceEncoder: {length} tokens were given; there are places for {len(places)}. "
                 "Shorten the sentences."
+            )
+        if known_to_fail((ids >= 0) & (ids < len(self.front.words))):
+            raise ValueError(
+                f"SentenceEncoder: tokens are numbered 0 to {len(self.front.words) - 1}; found "
+                f"{int(ids.min())} to {int(ids.max())}. Use the encoder's own tokeniser."
             )
         words = self.front.words[ids].astype(places.dtype)
         given = (places[:length] + self.front.kind[None, :]).reshape(
@@ -100,8 +106,8 @@ def sentence_encoder(
 ) -> SentenceEncoder:
     """An encoder from tensors and settings under the names that BERT's checkpoints use.
 
-    **Arguments:** `tensors`, `config`: as `hj.data.read_encoder` gives them; `dtype`: of the weights and of
-    all that is computed. The table of words keeps the precision it came in; its rows are cast when used.
+    **Arguments:** `tensors`, `config`: as `hj.data.read_encoder` gives them; `dtype`: of the weights
+    and of all that is computed. The table of words keeps the precision it came in; rows are cast on use.
 
     **Raises:** `ValueError` for another architecture, a tensor that is missing or has another shape.
     """

