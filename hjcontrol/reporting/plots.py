@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hjcontrol.control import History
+from hjcontrol.networks import HeadTable
 from hjcontrol.reporting.components import Components
 
 # Okabe and Ito's palette: told apart by the colour-blind; line styles say it once more.
@@ -201,3 +202,37 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], ax: Any = None) -> Any
                 colour = "white" if share[i, j] > 0.55 else INK
                 ax.text(j, i, str(value), ha="center", va="center", fontsize=8, color=colour)
     return ax
+
+
+def heads(table: HeadTable) -> Any:
+    """What every head of a network does, block by head: array of four axes, each a heat map.
+
+    `table`: as `hj.networks.head_table` gives it, entries `(blocks, heads)`. Colours, but for entropy's
+    share, span the middle nine tenths of the heads: one odd head would leave no contrast to the others.
+    """
+    shown = (
+        ("share", "entropy, share of log k"),
+        ("warmth", "temperature over the logits' spread"),
+        ("value", "log-sum-exp of a row"),
+        ("top", "best key ahead of the second"),
+    )
+    blocks, count = np.shape(table.share)
+    axes = new_axes(max(7.0, 1.6 + 0.86 * count), max(4.4, 1.8 + 0.62 * blocks), 2, 2)
+    for ax, (name, title) in zip(axes.flat, shown, strict=True):
+        values = np.asarray(getattr(table, name), float)
+        low, high = (0.0, 1.0) if name == "share" else np.nanpercentile(values, (5, 95))
+        ax.imshow(values, cmap="cividis", aspect="auto", vmin=low, vmax=high)
+        ax.set_title(title, fontsize=10)
+        ax.set_xticks(range(count))
+        ax.set_yticks(range(blocks))
+        ax.spines[:].set_visible(False)
+        if count <= 16:
+            for (i, j), value in np.ndenumerate(values):
+                colour = INK if value > (low + high) / 2 else "white"
+                text = f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
+                ax.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
+    for ax in axes[-1]:
+        ax.set_xlabel("head")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("block")
+    return axes

@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 
 from hjcontrol.control import History
+from hjcontrol.networks import HeadTable
 from hjcontrol.reporting.components import Components
-from hjcontrol.reporting.plots import agreement, confusion, convergence, ensemble, new_axes, png
+from hjcontrol.reporting.plots import (
+    agreement,
+    confusion,
+    convergence,
+    ensemble,
+    heads,
+    new_axes,
+    png,
+)
 
 
 @pytest.mark.parametrize("quantity", ["objective", "stationarity"])
@@ -55,6 +64,18 @@ def test_ensemble_shares_its_axes(classes):
     assert len({(ax.get_xlim(), ax.get_ylim()) for ax in visible}) == 1
     assert visible[1].get_title() == "depth 3 of 8"
     assert png(axes.flat[0])[1] > 0
+
+
+@pytest.mark.parametrize("count", [3, 20])
+def test_heads_are_drawn_block_by_head(count):
+    values = np.random.default_rng(0).uniform(size=(5, 2, count))
+    values[1, 0, 0] = 1000.0  # one odd head leaves the others their contrast
+    axes = heads(HeadTable(*values))
+    for ax, k in zip(axes.flat, (0, 4, 1, 2), strict=True):
+        np.testing.assert_array_equal(ax.images[0].get_array(), values[k])
+        assert ax.images[0].get_clim()[1] < 1000
+        assert len(ax.texts) == (2 * count if count <= 16 else 0)
+    assert png(axes[0, 0])[1] > 0
 
 
 @pytest.mark.parametrize("count", [2, 30])
