@@ -31,7 +31,6 @@ from hjcontrol.deformation import gibbs_entropy, lse
 from hjcontrol.layers import LogitHead, LogSumExp
 from hjcontrol.networks import AbstractStage
 
-
 LOG_TWO = 0.6931471805599453
 
 
