@@ -129,7 +129,7 @@ class LayerAttribution(eqx.Module):
     difference: Float[Array, ""]  # out(x) - out(x_0)
 
     @property
-    def defect(self) -> Float[Array, ""]:
+    def defect(self) -> Float[Array, "*batch"]:
         """Completeness: largest `|sum A_k - difference|` over the depths."""
         return jnp.max(jnp.abs(self.totals - self.difference))
 

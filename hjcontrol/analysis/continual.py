@@ -29,7 +29,7 @@ class Overlap(eqx.Module):
     new: Float[Array, " atoms"]
 
     @property
-    def shared(self) -> Float[Array, ""]:
+    def shared(self) -> Float[Array, "*batch"]:
         """`sum_j min(old_j, new_j)`: the part of the weight that falls on the same atoms."""
         return jnp.sum(jnp.minimum(self.old, self.new))
 

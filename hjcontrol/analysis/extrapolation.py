@@ -36,7 +36,7 @@ class Gap(eqx.Module):
     atoms: int = eqx.field(static=True)
 
     @property
-    def dominated(self) -> Bool[Array, ""]:
+    def dominated(self) -> Bool[Array, "*batch"]:
         """Whether one atom decides: `gap > eps log(N-1)`, so that the deviation is under eps log 2."""
         return self.gap > self.eps * jnp.log(max(self.atoms - 1, 1))
 
@@ -77,7 +77,7 @@ class Ray(eqx.Module):
     eps: Float[Array, ""]
 
     @property
-    def rate(self) -> Float[Array, ""]:
+    def rate(self) -> Float[Array, "*batch"]:
         """Exponential rate of the approach, per unit of `r`: `D_v/eps`."""
         return jnp.where(
             self.eps > 0, self.gap_slope / jnp.where(self.eps > 0, self.eps, 1), jnp.inf

@@ -56,14 +56,14 @@ class Curvature(eqx.Module):
     published: Float[Array, ""]  # bound M^2/eps, likewise
 
     @property
-    def hessian(self) -> Float[Array, "d d"]:
+    def hessian(self) -> Float[Array, "*batch d d"]:
         """The sum of both parts."""
         return self.network + self.spread
 
     @property
-    def norm(self) -> Float[Array, ""]:
+    def norm(self) -> Float[Array, "*batch"]:
         """Spectral norm of the Hessian."""
-        return jnp.max(jnp.abs(jnp.linalg.eigvalsh(self.hessian)))
+        return jnp.max(jnp.abs(jnp.linalg.eigvalsh(self.hessian)), axis=-1)
 
     def __str__(self) -> str:
         lines = [f"|hess f| = {float(self.norm):.6g} at this point"]
@@ -205,7 +205,7 @@ class Attack(eqx.Module):
     start: Float[Array, ""]
 
     @property
-    def gain(self) -> Float[Array, ""]:
+    def gain(self) -> Float[Array, "*batch"]:
         """How much the objective rose."""
         return self.value - self.start
 
@@ -286,7 +286,7 @@ def _bend(start: Array, D: Array, eps: Array, steepest: Array) -> Array:
 def _below(f: Callable[[Array], Array], level: Array, far: Array) -> Array:
     """An `r` from below with `f(r) <= level`, for a rising `f`, by bisection of `[0, far]`."""
 
-    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = 0.5 * (low + high)
         under = f(middle) <= level

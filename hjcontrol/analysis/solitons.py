@@ -33,7 +33,7 @@ class Soliton(eqx.Module):
     inputs: int = eqx.field(static=True)
 
     @property
-    def relative(self) -> Float[Array, ""]:
+    def relative(self) -> Float[Array, "*batch"]:
         """Residual over its size: roundoff for a tau function."""
         return jnp.abs(self.residual) / jnp.where(self.size > 0, self.size, 1.0)
 

@@ -110,7 +110,7 @@ def crossover(
     low, high = (jnp.log(jnp.asarray(b, z.dtype) * spread) for b in between)
     reached = (mean(jnp.exp(low)) < 0) & (mean(jnp.exp(high)) > 0)
 
-    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+    def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         middle = 0.5 * (ends[0] + ends[1])
         above = mean(jnp.exp(middle)) > 0
         return jnp.where(above, ends[0], middle), jnp.where(above, middle, ends[1])

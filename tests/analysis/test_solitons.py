@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from hjcontrol.analysis import solitons
-from hjcontrol.deformation import lse
 from hjcontrol.hamilton_jacobi.dictionary import plane_waves
 from hjcontrol.layers import LogSumExp
 from tests.agreement import assert_agree
@@ -51,34 +50,37 @@ def test_on_the_moment_curve_and_not_off_it(residual, d):
 def test_the_sum_is_hirotas_form(d):
     """Against derivatives of the partition function, where it vanishes and where it does not."""
     a = layer(3, EPS, d=d)
-    k = solitons.flows(a)
 
-    def phi(x, y, s):
-        return lse(k[:, 0] * x + k[:, 1] * y + k[:, 2] * s + a.b / EPS, 1.0)
+    @jax.jit
+    def both(x, y, s):
+        k = solitons.flows(a)
+        phi = lambda x, y, s: jax.nn.logsumexp(k @ jnp.stack([x, y, s]) + a.b / EPS)
+        at = (x[None], y, s) if d == 1 else (jnp.stack([x, y, s]),)
+        return solitons.kp(a, *at), hirota(phi, x, y, s)
 
-    found = solitons.kp(a, jnp.array([0.3]), 0.2, -0.1) if d == 1 else solitons.kp(
-        a, jnp.array([0.3, 0.2, -0.1])
-    )  # fmt: skip
-    form, field = jax.jit(lambda x: hirota(phi, x, 0.2, -0.1))(0.3)
+    found, (form, field) = both(0.3, 0.2, -0.1)
     assert abs(float(found.residual - form)) <= 1e-11 * float(found.size)
     assert_agree(found.field, field)
     assert "KP identity" in str(found)
 
 
 def test_the_second_flow_is_the_viscous_equations_plane_wave():
-    a, x, time = layer(2, EPS, d=1), jnp.array([0.4]), 0.6
-    klm = solitons.flows(a)
-    tau = EPS * jax.nn.logsumexp(klm[:, 0] * x[0] + klm[:, 1] * (EPS * time) + a.b / EPS)
-    # H(-W) = |W|^2, so y = eps time moves the exponents as the biases' shift time |W|^2 does.
-    scaled = klm[:, 1] * EPS * time * EPS  # = W^2 time/eps * eps
-    assert_agree(scaled, time * a.W[:, 0] ** 2)
-    assert_agree(tau, plane_waves(a.W, a.b, x, time, EPS))
+    a, time = layer(2, EPS, d=1), 0.6
+
+    @jax.jit
+    def both(x):
+        klm = solitons.flows(a)
+        log_tau = jax.nn.logsumexp(klm[:, 0] * x[0] + klm[:, 1] * (EPS * time) + a.b / EPS)
+        return EPS * log_tau, plane_waves(a.W, a.b, x, time, EPS)
+
+    assert_agree(*both(jnp.array([0.4])))
 
 
 def test_curvature_is_half_eps_times_the_field():
     a, x = layer(2, EPS, d=1), jnp.array([0.4])
-    second = jax.grad(jax.grad(lambda s: a(s[None])))(x[0])
-    assert_agree(second, 0.5 * EPS * solitons.kp(a, x).field)
+    both = jax.jit(lambda s: (jax.grad(jax.grad(lambda s: a(s[None])))(s), solitons.kp(a, s[None]).field))
+    second, field = both(x[0])
+    assert_agree(second, 0.5 * EPS * field)
 
 
 @pytest.mark.usefixtures("unchecked")
