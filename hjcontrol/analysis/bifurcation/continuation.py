@@ -94,7 +94,10 @@ def follow(
         if tangent[-1] * turned[-1] < 0:
             seed = u if abs(tangent[-1]) < abs(turned[-1]) else after
             fold = locate_fold(pairs, seed[:-1] * scale, seed[-1])
-            near = fold is not None and np.linalg.norm(np.append(fold.x / scale, fold.lam) - u) < 3 * ds
+            near = (
+                fold is not None
+                and np.linalg.norm(np.append(fold.x / scale, fold.lam) - u) < 3 * ds
+            )
             if not near and ds > 1e-6:
                 ds /= 2
                 continue

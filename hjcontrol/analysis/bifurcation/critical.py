@@ -86,7 +86,9 @@ def critical_points(
     return found
 
 
-def search(pairs: Pairs, eps: float, window: np.ndarray, most_boxes: int = 400_000) -> CriticalPoints:
+def search(
+    pairs: Pairs, eps: float, window: np.ndarray, most_boxes: int = 400_000
+) -> CriticalPoints:
     """The certified list for a table of pairs."""
     found = enclose(pairs, eps, window, most_boxes=most_boxes)
     kinds = tuple(kind(pairs, x, float(np.log(eps))) for x in found.points)

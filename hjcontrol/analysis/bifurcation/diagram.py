@@ -99,12 +99,16 @@ class Bifurcation(eqx.Module):
             place = np.array2string(f.point, precision=6)
             what = "appear" if f.birth else "annihilate"
             note = "" if f.simple else "; not simple: branches cross"
-            lines.append(f"  eps = {f.eps:.9f}  {f.kinds[0]} and {f.kinds[1]} {what} at {place}{note}")
+            lines.append(
+                f"  eps = {f.eps:.9f}  {f.kinds[0]} and {f.kinds[1]} {what} at {place}{note}"
+            )
         if len(self.folds) > 10:
             lines.append(f"  ... and {len(self.folds) - 10} more")
         proved = ", ".join(f"{e:.4g}" for e, _, ok in self.levels if ok)
         wrong = ", ".join(f"{e:.4g}" for e, _, ok in self.levels if not ok)
-        lines.append(f"  complete at eps = {proved or 'none'}" + (f"; NOT at {wrong}" if wrong else ""))
+        lines.append(
+            f"  complete at eps = {proved or 'none'}" + (f"; NOT at {wrong}" if wrong else "")
+        )
         if self.left:
             lines.append(f"  {self.left} ends of branches lie at the window's edge")
         return "\n".join(lines)

@@ -100,7 +100,9 @@ def _distinct(found: list, window: np.ndarray) -> np.ndarray:
 GROWN = 1.5
 
 
-def _settle(pairs: Pairs, eps: float, c: np.ndarray, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _settle(
+    pairs: Pairs, eps: float, c: np.ndarray, h: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Which boxes hold no zero, and which (grown by half) hold exactly one."""
     at = bounds(pairs, eps, c, h)
     spread = np.maximum(np.abs(at.jacobian[0]), np.abs(at.jacobian[1]))

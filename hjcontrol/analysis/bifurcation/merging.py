@@ -52,7 +52,9 @@ def inherits(
     size = np.max(window[1] - window[0])
     null = null / np.linalg.norm(null)
     for step in 10.0 ** np.arange(-4.0, -1.5, 0.5) * size:
-        rise = entropy_of(pairs, x + step * null, eps)[0] - entropy_of(pairs, x - step * null, eps)[0]
+        rise = (
+            entropy_of(pairs, x + step * null, eps)[0] - entropy_of(pairs, x - step * null, eps)[0]
+        )
         if abs(rise) > 1e-9:
             break
     place = x + step * null * np.sign(rise) * sign

@@ -87,9 +87,7 @@ def field(pairs: Pairs, x: np.ndarray, lam: float) -> Field:
     )
 
 
-def polish(
-    pairs: Pairs, x: np.ndarray, lam: float, steps: int = 40
-) -> tuple[np.ndarray, float]:
+def polish(pairs: Pairs, x: np.ndarray, lam: float, steps: int = 40) -> tuple[np.ndarray, float]:
     """Newton at fixed `lam` from a near point; the point, and the length of the last step."""
     last = np.inf
     for _ in range(steps):
