@@ -53,7 +53,9 @@ def differences(
     h0 = 0.125 * jnp.where(width > 0, width, 1.0) / jnp.where(length > 0, length, 1.0)
 
     def moved(h: Float[Array, ""]) -> PyTree[Array]:
-        return function(jax.tree.map(lambda a, d: a + h.astype(a.dtype) * d, x, v))
+        return jax.tree.map(
+            jnp.asarray, function(jax.tree.map(lambda a, d: a + h.astype(a.dtype) * d, x, v))
+        )
 
     steps = h0 * 0.25 ** jnp.arange(LEVELS, dtype=h0.dtype)
     # One body for both sides: the program that is compiled holds the function once.
