@@ -8,8 +8,6 @@ import pytest
 
 from hjcontrol.cli import main
 
-pytestmark = pytest.mark.slow
-
 FIELDS = ["objective", "gap", "theorem", "seconds", "test_metric"]
 
 

@@ -14,8 +14,6 @@ from hjcontrol.solvers.convex.nonnegative import LOSSES
 from hjcontrol.solvers.convex.polishing import mean_square_problem
 from hjcontrol.solvers.convex.pricing import Pricing, bound
 
-pytestmark = pytest.mark.slow
-
 judge = eqx.filter_jit(certify)
 SLOPES = np.linspace(-1.5, 1.5, 12)[:, None]
 

@@ -11,8 +11,6 @@ import hjcontrol as hj
 from hjcontrol.layers.certify import certify
 from hjcontrol.solvers.convex import ConvexRegression
 
-pytestmark = pytest.mark.slow
-
 judge = eqx.filter_jit(certify)
 
 
