@@ -18,13 +18,17 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 from scipy.special import ndtri
-from threadpoolctl import threadpool_limits
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.solvers.convex import nonnegative
 from hjcontrol.solvers.convex.hopf_cole import HopfCole
 from hjcontrol.solvers.convex.pricing import Ball, Pricing, ascend, bound
-from hjcontrol.solvers.convex.problem import ConvexSolution, checked_samples, host
+from hjcontrol.solvers.convex.problem import (
+    ConvexSolution,
+    checked_samples,
+    host,
+    one_blas_thread,
+)
 
 ROOM = 1.5  # default radius over the data's own steepest slope: a soft maximum undershoots
 PAIRS = 200  # samples among which the steepest slope is looked for
@@ -49,7 +53,7 @@ class LSEFit(eqx.Module):
     def ball(self, *, tol: float = 1e-3, max_cubes: int = 20_000) -> Ball:
         """Bound the price over all slopes of the ball; see `pricing.bound`."""
         problem = self.solution.problem
-        with threadpool_limits(1, user_api="blas"):
+        with one_blas_thread():
             return bound(
                 _pricing(problem, self.scores),
                 self.radius,
@@ -118,7 +122,7 @@ def fit_lse(
     count = min(max(3 * max_atoms, 24), 900) if candidates is None else candidates
     problem = HopfCole(inputs, targets, np.zeros((1, x.shape[1])), eps, loss)  # refuses bad input
     fit = _Columns(x, y, float(problem.eps), loss)
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         fit.start(ball_points(count, x.shape[1], reach))
         scores, value, history = _generate(fit, reach, max_rounds, tol)
         _prune(fit, max_atoms)

@@ -16,7 +16,7 @@ has kinks where pieces tie, and optimal points lie on them: there R and P differ
 """
 
 import time
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
-from threadpoolctl import threadpool_limits
 
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
@@ -45,6 +44,7 @@ from hjcontrol.solvers.convex.problem import (
     Theorem,
     checked_samples,
     host,
+    one_blas_thread,
 )
 from hjcontrol.solvers.convex.stages import Difference, SoftMaximum
 
@@ -193,7 +193,7 @@ class DifferenceOfMaxAffine(AbstractConvexProblem):
         history, best, finished = [], None, False
         taken = self.readings(theta).taken
         for _ in range(max_steps):
-            with threadpool_limits(1, user_api="blas"):
+            with one_blas_thread():
                 theta, own = step(taken)
             readings = Readings(taken, own)
             found = judge(self, theta, readings)
