@@ -26,6 +26,7 @@ from hjcontrol.solvers.convex import (
     ConvexRegression,
     ConvexSolution,
     DifferenceOfConvex,
+    DifferenceOfMaxAffine,
     GatedReLU,
     SoftmaxReadout,
     fit_lse,
@@ -283,16 +284,21 @@ def _difference(
     asked: Asked, train: Any, notes: list[str]
 ) -> tuple[ConvexSolution, ControlProblem]:
     half = max(1, asked.atoms // 2)
-    problem = DifferenceOfConvex(
-        train.features,
-        train.targets,
-        pieces=(half, half),
-        eps=EPS if asked.eps is None else asked.eps,
-        delta=1.0,
-        ridge=RIDGE if asked.ridge is None else asked.ridge,
-    )
+    eps = EPS if asked.eps is None else asked.eps
+    given = {
+        "pieces": (half, half),
+        "delta": 1.0,
+        "ridge": RIDGE if asked.ridge is None else asked.ridge,
+    }
     notes.append("Not convex: both ways end at stationary points, which need not be one.")
-    return problem.solve(tol=1e-5, max_steps=1000), problem.as_control_problem()
+    if eps > 0:
+        smooth = DifferenceOfConvex(train.features, train.targets, eps=eps, **given)
+        return smooth.solve(tol=1e-5, max_steps=1000), smooth.as_control_problem()
+    problem = DifferenceOfMaxAffine(train.features, train.targets, **given)
+    notes.append(
+        "At eps = 0 the layers are max-affine; the twin follows subgradients, which stop at kinks."
+    )
+    return problem.solve(), problem.as_control_problem()
 
 
 _SOLVE: dict[str, Callable[..., tuple[ConvexSolution, ControlProblem]]] = {

@@ -43,7 +43,7 @@ def fit_convex(
     eps: Annotated[
         Text,
         typer.Option(
-            help="temperature, in standard deviations of the target",
+            help="temperature, in standard deviations of the target; 0 with dc: max-affine",
             show_default="0.3",
             metavar="EPS",
         ),

@@ -2,8 +2,8 @@
 and `crosscheck` calls them the same solution.
 
 readout              convex in its weights
-convex regression    convex in its weights, with the exact penalty; smoothed, so that descent has a gradient
-Hopf-Cole            convex in the masses exp(b/eps) only: stationary points with all masses are the optimum
+convex regression    convex in its weights, with the exact penalty; smoothed for descent
+Hopf-Cole            convex in the masses exp(b/eps) only; stationary with all masses: the optimum
 gated ReLU           convex in the products w_j a_j only: weight decay on two layers, signs of a_j given
 """
 

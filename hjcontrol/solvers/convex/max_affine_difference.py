@@ -1,9 +1,9 @@
-r"""A difference of two max-affine layers, trained by the convex-concave procedure: `eps = 0` of `difference`.
+r"""A difference of two max-affine layers by the convex-concave procedure: `eps = 0` of `difference`.
 
     f = g - h,   g(x) = max_k (W x + b)_k,   h(x) = max_k (V x + c)_k,   theta = (W, b, V, c)
     J = C - G,   C = (1/n) sum_i 2 lse((g_i, h_i + y_i), delta) + rho/2 |theta|^2 - 2 delta log 2
                  G = (1/n) sum_i (g_i + h_i + y_i)
-    step         theta <- argmin C - G_R,   G_R linear: each maximum of G replaced by a piece that attains it
+    step         theta <- argmin C - G_R,   G_R linear: each maximum of G read at a piece that attains it
 
 Multipliers, one row of a simplex a sample and a layer: R (pieces that G is read at, the subgradient
 taken) and P (pieces that C's own maxima are read at). Maxima lie above their averages, so
