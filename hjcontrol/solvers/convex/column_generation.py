@@ -32,6 +32,7 @@ from hjcontrol.solvers.convex.problem import (
 
 ROOM = 1.5  # default radius over the data's own steepest slope: a soft maximum undershoots
 PAIRS = 200  # samples among which the steepest slope is looked for
+NEAR = 0.1  # share of pairs, the nearest, that say nothing of slopes
 ROWS = 1000  # samples, about, on which slopes are looked for
 
 
@@ -105,7 +106,7 @@ def fit_lse(
     - `inputs` `(n, d)`, `targets` `(n,)`, `eps > 0`, `loss`: as for `HopfCole`.
     - `max_atoms`: the layer is pruned to at most so many.
     - `radius`: of the ball of slopes; without it, 1.5 times the steepest difference quotient of some
-      pairs of samples.
+      pairs of samples that are not near each other.
     - `candidates`: starting slopes; without it, 3 times `max_atoms`, within 24 to 900.
     - `max_rounds`: rounds of pricing, 0 for none. `tol`: stop once no price above `1 + tol` is found.
 
@@ -132,11 +133,15 @@ def fit_lse(
 
 
 def steepest(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"]) -> float:
-    """Largest difference quotient among pairs of some samples."""
+    """Largest difference quotient among pairs of some samples, the nearest tenth of pairs left out:
+    what they measure is noise."""
     x, y = x[:PAIRS], y[:PAIRS]
     rise = np.abs(y[:, None] - y[None, :])
     run = np.linalg.norm(x[:, None] - x[None, :], axis=2)
-    return float(np.max(rise / np.where(run > 0, run, np.inf), initial=0.0)) or 1.0
+    if not run.any():
+        return 1.0
+    far = run >= np.quantile(run[run > 0], NEAR)
+    return float(np.max(rise[far] / run[far], initial=0.0)) or 1.0
 
 
 def ball_points(count: int, d: int, radius: float) -> Float[np.ndarray, "count d"]:

@@ -291,18 +291,17 @@ class _Majorant:
             "max_threads": 1
         }
         self.program.solve(solver="CLARABEL", **tight)
-        if self.layers[0].value is None:
+        values = [T.value for T in self.layers if T.value is not None]
+        if len(values) < len(self.layers):
             raise RuntimeError(
                 f"DifferenceOfMaxAffine: a step's cone program ended as {self.program.status!r}. "
                 "Rescale the inputs, or raise `ridge`."
             )
         cast = lambda a: jnp.asarray(np.asarray(a), self.dtype)
-        theta = Layers(
-            *(AffineWeights(cast(T.value[:, :-1]), cast(T.value[:, -1])) for T in self.layers)
-        )
+        theta = Layers(*(AffineWeights(cast(T[:, :-1]), cast(T[:, -1])) for T in values))
         own = []
-        for T, below in zip(self.layers, self.below, strict=True):
-            planes = self.samples @ T.value.T
+        for T, below in zip(values, self.below, strict=True):
+            planes = self.samples @ T.T
             force = np.maximum(np.asarray(below.dual_value), 0.0)
             total = force.sum(axis=1, keepdims=True)
             first = (planes >= planes.max(axis=1, keepdims=True)) + 0.0

@@ -12,6 +12,7 @@ a second layer) is not claimed to be global.
 
 import abc
 import functools
+import importlib
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -179,8 +180,7 @@ def one_blas_thread() -> AbstractContextManager:
 
 @functools.cache
 def _blas() -> ThreadpoolController:
-    import scipy.linalg  # noqa: F401  # its BLAS is to be found, too
-
+    importlib.import_module("scipy.linalg")  # its BLAS is to be found, too
     return ThreadpoolController()  # looks through every loaded library: 3 ms, once
 
 
