@@ -98,6 +98,14 @@ def fenchel_young(o, Z):
     assert_agree(np.diagonal(gap), o["direct"] / scale, 2e-15)
 
 
+def biconjugate(o, Z):
+    """`conjugate(p) = max over z of p.z - value(z)`, attained where `p` is the argmax."""
+    p, flat = o["argmax"].reshape(len(Z), -1), Z.reshape(len(Z), -1)
+    best = np.max(flat @ p.T - o["value"][:, None], axis=0)
+    scale = 1.0 + np.abs(o["value"]).max()
+    assert_agree(best / scale, o["conjugate"] / scale, 2e-15)
+
+
 def monotone(o, Z):
     p, flat = o["argmax"].reshape(len(Z), -1), Z.reshape(len(Z), -1)
     dp, dz = p[:, None] - p[None], flat[:, None] - flat[None]
@@ -118,7 +126,7 @@ def certified(o, Z):
     assert float(np.max(np.abs(c.gap))) <= 1e-13
 
 
-LAWS = [envelope, fenchel_young, monotone, one_sided, certified]
+LAWS = [envelope, fenchel_young, biconjugate, monotone, one_sided, certified]
 
 
 @each
@@ -255,7 +263,7 @@ def _shift(L):
 FAULTS = {
     _flip: [envelope, fenchel_young, certified, one_sided],
     _other_temperature: [envelope, fenchel_young, certified],
-    _no_entropy: [fenchel_young],
+    _no_entropy: [fenchel_young, biconjugate],
     _boast: [monotone],
     _one_side: [one_sided],
     _shift: [envelope],
@@ -263,6 +271,7 @@ FAULTS = {
 NEEDS = {
     envelope: ["gradient", "argmax", "summed"],
     fenchel_young: ["value", "gap", "direct"],
+    biconjugate: ["value", "argmax", "conjugate"],
     monotone: ["argmax", "modulus"],
     one_sided: ["argmax", "slope"],
     certified: ["certificate"],

@@ -117,19 +117,19 @@ def test_bad_input_is_refused(change, words):
 @pytest.fixture(scope="module")
 def broken_line():
     """Fitted from weights that are not near an optimum, so that the procedure has steps to take."""
-    x = np.random.default_rng(0).uniform(-2, 2, (30, 1))
-    p = DifferenceOfMaxAffine(x, np.sin(3 * x[:, 0]), pieces=(3, 3), delta=0.5, ridge=1e-3)
-    rng = np.random.default_rng(1)
-    layer = lambda: AffineWeights(*(jnp.asarray(rng.standard_normal(s)) for s in ((3, 1), 3)))
+    x = np.random.default_rng(0).uniform(-2, 2, (40, 1))
+    p = DifferenceOfMaxAffine(x, np.sin(3 * x[:, 0]), pieces=(5, 5), delta=0.2, ridge=1e-3)
+    rng = np.random.default_rng(0)
+    layer = lambda: AffineWeights(*(jnp.asarray(rng.standard_normal(s)) for s in ((5, 1), 5)))
     return p, p.solve(init=Layers(layer(), layer()))
 
 
 def test_at_eps_zero_the_objective_never_rises_and_the_end_is_critical(broken_line):  #: gap 1e-9
     p, s = broken_line
     history = s.stats["history"]
-    assert len(history) >= 3
+    assert len(history) >= 3  # read as at first, it would end after one step: critical, and poor
     assert np.all(np.diff(history) < 0)
-    assert history[-1] < 0.9 * history[0]
+    assert history[-1] < 0.5 * history[0]
     assert bool(s.result == hj.RESULTS.successful)
     assert 0 <= float(s.gap) <= 1e-7 * float(s.objective)
     control = p.as_control_problem()
@@ -140,7 +140,8 @@ def test_at_eps_zero_the_gap_judges_points_and_readings(broken_line):
     p, s = broken_line
     gap = lambda c, r=None: float(judge(p, c, r, tolerance=1e-6).gap)
     assert bool(judge(p, s.candidate, s.dual, tolerance=1e-6).certified)
-    moved = eqx.tree_at(lambda c: c.plus.b, s.candidate, s.candidate.plus.b.at[0].add(1e-2))
+    used = int(jnp.argmax(s.dual.own.plus.sum(axis=0)))  # a piece that is seen by the samples
+    moved = eqx.tree_at(lambda c: c.plus.b, s.candidate, s.candidate.plus.b.at[used].add(1e-1))
     assert gap(moved, s.dual) > 1e-5
     elsewhere = Readings(s.dual.taken, jax.tree.map(lambda a: jnp.roll(a, 1, axis=1), s.dual.own))
     assert gap(s.candidate, elsewhere) > 1e-3
@@ -156,11 +157,8 @@ def test_at_eps_zero_the_bound_holds_for_the_majorant(broken_line):
     """Every other candidate's majorant value lies above the bound, also for readings not optimal."""
     p, s = broken_line
     base = p.readings(s.candidate)
-    low = p.residuals(s.candidate, base)
-    bound = float(low.dual_objective) + float(
-        sum(jnp.mean(low.complementarity[k]) for k in ("taken.plus", "taken.minus"))
-    )
     taken = base.taken
+    bound = float(judge(p, s.candidate, base).dual_objective)  # read at maxima: no slack to add
 
     @jax.jit
     def majorant(seed, size):
