@@ -26,6 +26,7 @@ from hjcontrol.solvers.convex import (
     ConvexRegression,
     ConvexSolution,
     DifferenceOfConvex,
+    DifferenceOfMaxAffine,
     GatedReLU,
     SoftmaxReadout,
     fit_lse,
@@ -36,6 +37,7 @@ from hjcontrol.solvers.names import by_name
 
 CLOSED = 1e-6  # relative gap that counts as closed
 RIDGE, EPS, TWIN_EPS = 1e-2, 0.3, 1e-2
+WARM = 1.0  # of Hopf-Cole: its relative error weighs noise by exp(noise/eps)
 VARIABLES = 40_000  # of a lifted quadratic program, beyond which it takes too long
 TWIN_STEPS = 3000
 LEAST_PENALTY = 1e-2  # of the twin, where no plane presses on any value
@@ -77,13 +79,7 @@ class Trial:
     def rows(self) -> list[dict[str, str]]:
         """A row a way of training."""
         return [
-            {
-                "training": name,
-                "objective": f"{fields['objective']:.10g}",
-                "gap": figure(fields["gap"], 2),
-                "seconds": figure(fields["seconds"], 3),
-                self.metric: figure(fields["test_metric"]),
-            }
+            {"training": name} | self._told(fields)
             for name, fields in (("convex", self._fields()), ("gradient", self._twin_fields()))
         ]
 
@@ -98,18 +94,26 @@ class Trial:
             "features": d,
             "seed": self.asked.common.seed,
         }
-        convex, twin = self._fields(), self._twin_fields()
-        keys = [k for k in convex if k != "theorem"]
         theorem = self.convex.theorem
+        notes = {str(k): note for k, note in enumerate(self.notes, start=1)}
         return {
             "Asked": asked,
-            "Convex": {k: convex[k] for k in keys} | {"verdict": self.verdict},
-            "Gradient-trained twin": {k: twin[k] for k in keys},
+            "Convex": self._told(self._fields()) | {"verdict": self.verdict},
+            "Gradient-trained twin": self._told(self._twin_fields()),
             "Theorem": {
                 "name": theorem.name,
                 "says": theorem.statement,
                 "not covered": theorem.limits,
             },
+        } | ({"Notes": notes} if notes else {})
+
+    def _told(self, fields: dict[str, Any]) -> dict[str, str]:
+        """Fields for a reader: objectives to the digits in which the two are compared."""
+        return {
+            "objective": f"{fields['objective']:.10g}",
+            "gap": figure(fields["gap"], 2),
+            "seconds": figure(fields["seconds"], 3),
+            self.metric: figure(fields["test_metric"]),
         }
 
     def summary(self) -> dict[str, Any]:
@@ -229,7 +233,7 @@ def _hopf_cole(asked: Asked, train: Any, notes: list[str]) -> tuple[ConvexSoluti
     fit = fit_lse(
         train.features,
         train.targets,
-        EPS if asked.eps is None else asked.eps,
+        WARM if asked.eps is None else asked.eps,
         max_atoms=asked.atoms,
     )
     notes.append(
@@ -283,16 +287,21 @@ def _difference(
     asked: Asked, train: Any, notes: list[str]
 ) -> tuple[ConvexSolution, ControlProblem]:
     half = max(1, asked.atoms // 2)
-    problem = DifferenceOfConvex(
-        train.features,
-        train.targets,
-        pieces=(half, half),
-        eps=EPS if asked.eps is None else asked.eps,
-        delta=1.0,
-        ridge=RIDGE if asked.ridge is None else asked.ridge,
-    )
+    eps = EPS if asked.eps is None else asked.eps
+    given = {
+        "pieces": (half, half),
+        "delta": 1.0,
+        "ridge": RIDGE if asked.ridge is None else asked.ridge,
+    }
     notes.append("Not convex: both ways end at stationary points, which need not be one.")
-    return problem.solve(tol=1e-5, max_steps=1000), problem.as_control_problem()
+    if eps > 0:
+        smooth = DifferenceOfConvex(train.features, train.targets, eps=eps, **given)
+        return smooth.solve(tol=1e-5, max_steps=1000), smooth.as_control_problem()
+    problem = DifferenceOfMaxAffine(train.features, train.targets, **given)
+    notes.append(
+        "At eps = 0 the layers are max-affine; the twin follows subgradients, which stop at kinks."
+    )
+    return problem.solve(), problem.as_control_problem()
 
 
 _SOLVE: dict[str, Callable[..., tuple[ConvexSolution, ControlProblem]]] = {

@@ -43,8 +43,8 @@ def fit_convex(
     eps: Annotated[
         Text,
         typer.Option(
-            help="temperature, in standard deviations of the target",
-            show_default="0.3",
+            help="temperature, in standard deviations of the target; 0 with dc: max-affine",
+            show_default="1 for hopf-cole, 0.3 for dc, 0.01 for the twin of convex-regression",
             metavar="EPS",
         ),
     ] = None,

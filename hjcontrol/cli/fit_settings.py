@@ -35,7 +35,7 @@ def fit_settings(
         chosen,
         known,
         None if given.get("ridge") is None else known.ridge,
-        None if eps is None else _positive("--eps", eps),
+        None if eps is None else _temperature(eps, chosen),
         50 if atoms is None else _count("--atoms", atoms),
     )
 
@@ -52,13 +52,15 @@ def _model(name: str | None) -> str:
     return name
 
 
-def _positive(name: str, text: str) -> float:
+def _temperature(text: str, model: str) -> float:
+    """`--eps`; 0 is max-affine layers, which `dc` alone fits (`convex-regression` always does)."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not (math.isfinite(value) and value > 0):
-        raise CommandError(f"{name}: a number > 0 is needed; found {text}.")
+    if not (math.isfinite(value) and (value > 0 or (value == 0 and model == "dc"))):
+        least = ">= 0" if model == "dc" else "> 0"
+        raise CommandError(f"--eps: a number {least} is needed by {model}; found {text}.")
     return value
 
 

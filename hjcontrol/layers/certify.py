@@ -170,14 +170,12 @@ def summarise(
     best = jnp.asarray(residuals.dual_objective, objective.dtype)
     if tolerance is None:
         tolerance = exact_tolerance(objective.dtype)
-    norms, layout, flat = {}, [], []
+    norms, layout, worst = {}, [], _Worst(objective.dtype)
     for part in PARTS:
-        leaves = jax.tree_util.tree_leaves_with_path(getattr(residuals, part))
-        values = [jnp.ravel(jnp.abs(jnp.asarray(x, objective.dtype))) for _, x in leaves]
-        layout += [(part, _name(path), jnp.shape(x)) for path, x in leaves]
-        flat += values
-        norms[part] = jnp.max(jnp.concatenate([*values, jnp.zeros(1, objective.dtype)]))
-    every = jnp.concatenate([*flat, jnp.full(1, -1.0, objective.dtype)])
+        norms[part] = jnp.zeros((), objective.dtype)
+        for path, x in jax.tree_util.tree_leaves_with_path(getattr(residuals, part)):
+            layout.append((part, _name(path), jnp.shape(x)))
+            norms[part] = worst.look(jnp.asarray(x, objective.dtype), norms[part])
     outside = jnp.isposinf(objective) | jnp.isneginf(best)
     gap = jnp.where(outside, jnp.inf, objective - jnp.where(outside, 0.0, best))
     larger = jnp.maximum(jnp.abs(objective), jnp.abs(best))
@@ -188,10 +186,35 @@ def summarise(
         dual_objective=best,
         gap=gap,
         relative_gap=gap / divisor,
-        worst=jnp.argmax(every),
+        worst=worst.place(),
         tolerance=jnp.asarray(tolerance, objective.dtype),
         layout=tuple(layout),
     )
+
+
+class _Worst:
+    """The largest residual so far and its place among all. Block by block: joined into one array, each
+    of its entries would be computed from every block."""
+
+    def __init__(self, dtype: Any):
+        self.size, self.at, self.seen = jnp.full((), -1.0, dtype), None, 0
+
+    def look(self, x: Float[Array, "..."], norm: Float[Array, ""]) -> Float[Array, ""]:
+        """Take one block in; the larger of `norm` and the block's own. NaN beats any number."""
+        if x.size == 0:
+            return norm
+        flat = jnp.abs(jnp.ravel(x))
+        k = jnp.argmax(flat)
+        largest = flat[k]
+        more = (largest > self.size) | (jnp.isnan(largest) & ~jnp.isnan(self.size))
+        self.at = self.seen + k if self.at is None else jnp.where(more, self.seen + k, self.at)
+        self.size = jnp.where(more, largest, self.size)
+        self.seen += x.size
+        return jnp.maximum(norm, largest)
+
+    def place(self) -> Int[Array, ""]:
+        """Its index in the blocks laid end to end; past the end if there were none."""
+        return jnp.asarray(self.seen) if self.at is None else self.at
 
 
 def _name(path: PyTree) -> str:

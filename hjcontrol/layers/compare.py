@@ -99,9 +99,9 @@ def compare_gradients(
     g = g.reshape(batch.shape)
     if tolerance is None:
         tolerance = 1e-10 if z.dtype == jnp.float64 else 1e-4
-    found, missing = _gradients(layer, batch, g, others or {})
-    slopes, error = eqx.filter_jit(jax.vmap(lambda z, g: differences(layer, z, g)))(batch, g)
-    smallest = jnp.min(jax.vmap(layer)(batch).reshape(batch.shape[0], -1), axis=1)
+    routes, missing = _routes(layer, others or {})
+    found, slopes, error, smallest = _measured(layer, routes, batch, g)
+    found = {name: found[name] for name in routes}
     errors, verdict, reference = _judge(found, slopes, error, tolerance, z.dtype)
     found["differences"] = slopes
     return GradientTable(
@@ -116,20 +116,34 @@ def compare_gradients(
     )
 
 
-def _gradients(layer: Any, z: Array, g: Array, others: Mapping[str, Callable]) -> tuple[dict, list]:
-    through = lambda f: lambda z, g: jax.vjp(f, z)[1](g)[0]
-    trials = {
-        "closed": lambda z, g: closed(layer, z, g),
-        "implicit": lambda z, g: implicit(layer, z, g),
-        "unrolled": through(lambda z: unrolled(layer, z)),
-    }
+def _routes(layer: Any, others: Mapping[str, Callable]) -> tuple[dict[str, Callable], list[str]]:
+    """Every route as a function of `(layer, z, g)`, and the names of those that the layer lacks."""
     kind, missing = type(layer), []
+    routes: dict[str, Callable] = {"closed": closed, "implicit": implicit, "unrolled": _unrolled}
     for name, rule in (("implicit", implicit), ("unrolled", unrolled)):
         if rule.dispatch(kind) is rule.dispatch(object):
             missing.append(name)
-            del trials[name]
-    trials |= {name: through(f) for name, f in others.items()}
-    return {k: eqx.filter_jit(jax.vmap(f))(z, g) for k, f in trials.items()}, missing
+            del routes[name]
+    foreign = {
+        name: lambda layer, z, g, f=f: jax.vjp(f, z)[1](g)[0]  # somebody else's function of z
+        for name, f in others.items()
+    }
+    return routes | foreign, missing
+
+
+def _unrolled(layer: Any, z: Array, g: Array) -> Array:
+    return jax.vjp(lambda z: unrolled(layer, z), z)[1](g)[0]
+
+
+@eqx.filter_jit
+def _measured(layer: Any, routes: Mapping[str, Callable], z: Array, g: Array) -> tuple:
+    """One compilation: gradients by every route, differences with their error, the least weight."""
+
+    def one(z: Array, g: Array) -> tuple:
+        found = {name: rule(layer, z, g) for name, rule in routes.items()}
+        return found, *differences(layer, z, g), jnp.min(layer(z))
+
+    return jax.vmap(one)(z, g)
 
 
 def _judge(

@@ -1,11 +1,12 @@
 r"""One program, several engines, one answer.
 
     closed   the formula, in JAX: jit, vmap, jvp, grad, hessian
-    newton   Newton on the dual in log variables, or a first-order method, in JAX: jit, vmap
+    newton   Newton on the dual, in log variables where multipliers are positive, in JAX: jit, vmap
     cvxpy    `layer.as_cvxpy(z)` by any installed solver: on the host, one sample
     jaxopt   a referee: projections, mirror descent, on the host's terms
 
-An engine that a family does not have is refused by name, never replaced by another.
+An engine that a layer does not have is refused by name, with the reason, never replaced by another:
+see `lacks`. (Under a trace, where `eps = 0` cannot be seen, `newton` gives the closed answer there.)
 """
 
 from typing import Any
@@ -14,9 +15,16 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.layers.layer import AbstractConvexLayer, checked
 
 ENGINES = ("closed", "newton", "cvxpy", "jaxopt")
+HARD = (
+    "at `eps = 0` the dual is piecewise linear, where Newton has no step. Use `closed` or `cvxpy`, or "
+    "`eps > 0`."
+)
+FACTORIAL = "at `eps = 0` it is a linear program of n! vertices. Use `closed` or `cvxpy`."
+UNBOUNDED = "at `eps = 0` the value is 0 or +inf, and nothing is left to iterate on. Use `closed`."
 
 
 def solve(
@@ -29,11 +37,14 @@ def solve(
 
     **Arguments:** `options` go to the engine: for `cvxpy` to `Problem.solve` (`solver="SCS"`, ...).
 
-    **Raises:** `ValueError` for an engine that does not exist or that the layer does not have;
+    **Raises:** `ValueError` for an engine that does not exist or that the layer does not have (`lacks`);
     `RuntimeError` if cvxpy's solver did not reach an optimum, with its status.
     """
     if engine == "closed":
         return layer(z, **options)
+    why = lacks(layer, engine)
+    if why is not None:
+        raise ValueError(f"solve: {type(layer).__name__} has no engine `{engine}`: {why}")
     if engine == "newton":
         from hjcontrol.layers.routes import unrolled
 
@@ -45,6 +56,20 @@ def solve(
 
         return referee(layer, z, **options)
     raise ValueError(f"solve: engines are {', '.join(ENGINES)}; found {engine!r}.")
+
+
+def lacks(layer: AbstractConvexLayer, engine: str) -> str | None:
+    """Why `layer`, at its temperature, has no such engine; `None` if it has, or for a traced `eps`."""
+    from hjcontrol.layers.permutahedron import Permutahedron
+    from hjcontrol.layers.prox import GroupSoftThreshold, L2Ball, SoftThreshold
+
+    if not known_to_fail(layer.eps > 0):
+        return None
+    if engine == "newton" and not isinstance(layer, L2Ball):
+        return HARD
+    if engine == "jaxopt" and isinstance(layer, (SoftThreshold, GroupSoftThreshold)):
+        return UNBOUNDED
+    return FACTORIAL if engine == "jaxopt" and isinstance(layer, Permutahedron) else None
 
 
 def by_cvxpy(

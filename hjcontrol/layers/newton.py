@@ -7,6 +7,7 @@ Logits are measured from the s-th largest, whose own coordinate is then 0 by con
 subtraction: plain forward and reverse mode through the iteration keep full relative accuracy.
 
     implicit:   x_j + mu = y_j,   sum_j w_j x_j = 0,   dp_j = w_j x_j      KKT, x = change of log p
+    w = 1/phi''(p) strictly inside the bounds, phi'' by differentiating phi'; 0 on them
 """
 
 import jax
@@ -75,6 +76,36 @@ def free(
 
     middle = jnp.full(z.shape, 0.5 * (phi.lo + phi.hi), z.dtype)
     return jax.lax.scan(step, middle, None, length=2)[0]
+
+
+def softness(phi: AbstractRegulariser, p: Float[Array, " n"]) -> Float[Array, " n"]:
+    """`1/phi''(p)` where `p` lies strictly inside its bounds, 0 on them."""
+    inside = (p > phi.lo) & (p < phi.hi)
+    curvature = jax.vmap(jax.grad(phi.slope))(jnp.where(inside, p, 0.5))
+    return jnp.where(inside, 1.0 / curvature, 0.0)
+
+
+def bounded(
+    phi: AbstractRegulariser, u: Float[Array, " n"], g: Float[Array, " n"]
+) -> Float[Array, " n"]:
+    """`g` pulled back through the KKT systems of `n` free coordinates at `u = z/eps`, by lineax.
+
+    `phi''(p) dp + dmu = du`, and `dp = 0` where the multiplier `mu = u - phi'(p)` exceeds the slack of
+    its bound, `dmu = 0` elsewhere."""
+    import lineax as lx
+
+    p = free(phi, u, jnp.ones((), u.dtype))
+    mu = u - phi.slope(p)
+    slack = jnp.where(mu > 0, phi.hi - p, p - phi.lo)
+
+    def one(p: Array, held: Array, g: Array) -> Array:
+        first = jnp.stack([jax.grad(phi.slope)(p), jnp.ones((), p.dtype)])
+        last = jnp.stack([held, 1.0 - held])
+        right = jnp.stack([g, jnp.zeros((), g.dtype)])
+        operator = lx.MatrixLinearOperator(jnp.stack([first, last]))
+        return lx.linear_solve(operator, right, lx.LU()).value[0]
+
+    return jax.vmap(one)(p, (jnp.abs(mu) > slack).astype(p.dtype), g)
 
 
 def bordered(

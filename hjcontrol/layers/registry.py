@@ -2,6 +2,10 @@
 
 A new layer: a class in a file of this room, an entry here. The tests then hold it to every law: envelope,
 Fenchel-Young, biconjugate, sandwich, monotonicity, modulus, the cvxpy twin, the gradient routes.
+
+Every entry has every engine and every route for `eps > 0`. At `eps = 0`, where a layer is piecewise
+constant and its dual piecewise linear, `engines.lacks(layer, engine)` says which are without meaning, and
+why; `Pool` and `Attention` are `RowSoftmax` at their own logits, whose engines and routes they share.
 """
 
 from collections.abc import Callable

@@ -45,6 +45,12 @@ class AbstractRegulariser(eqx.Module):
         """`phi'(p)`; infinite at the ends of a steep one."""
 
     @abc.abstractmethod
+    def slopes(
+        self, p: Float[Array, "*shape"], blur: Float[Array, "*shape"]
+    ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+        """`phi'` at both ends of `p -+ blur`, cut to [lo, hi]; `blur` is roundoff, of `p` or of 0."""
+
+    @abc.abstractmethod
     def respond(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         """The maximiser of `u p - phi(p)`."""
 
@@ -83,6 +89,18 @@ class Shannon(AbstractRegulariser):
 
     def slope(self, p: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return jnp.log(jnp.maximum(p, 0.0)) + 1.0
+
+    def slopes(
+        self, p: Float[Array, "*shape"], blur: Float[Array, "*shape"]
+    ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+        """One logarithm: `log(p + blur) <= log(p - blur) + 2 blur/(p - blur)`, equal to roundoff but
+        where `p` itself is about to underflow."""
+        left = p - blur
+        some = ~(left <= 0)  # NaN stays NaN
+        safe = jnp.where(some, left, 1.0)
+        low = jnp.log(safe) + 1.0
+        least = math.log(4.0 * float(jnp.finfo(p.dtype).tiny)) + 1.0  # p + blur, where p <= blur
+        return jnp.where(some, low, -jnp.inf), jnp.where(some, low + 2.0 * blur / safe, least)
 
     def respond(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return jnp.exp(u - 1.0)
@@ -131,6 +149,13 @@ class Tsallis(AbstractRegulariser):
     def slope(self, p: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         a = self.alpha
         return _power(p, a - 1.0) / (a - 1.0) - 1.0 / (a * (a - 1.0))
+
+    def slopes(
+        self, p: Float[Array, "*shape"], blur: Float[Array, "*shape"]
+    ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+        return self.slope(jnp.maximum(p - blur, self.lo)), self.slope(
+            jnp.minimum(p + blur, self.hi)
+        )
 
     def respond(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         a = self.alpha
@@ -181,6 +206,13 @@ class BinaryEntropy(AbstractRegulariser):
         below, above = jnp.maximum(p - self.lo, 0.0), jnp.maximum(self.hi - p, 0.0)
         return (jnp.log(below) - jnp.log(above)) / (self.hi - self.lo)
 
+    def slopes(
+        self, p: Float[Array, "*shape"], blur: Float[Array, "*shape"]
+    ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+        return self.slope(jnp.maximum(p - blur, self.lo)), self.slope(
+            jnp.minimum(p + blur, self.hi)
+        )
+
     def respond(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         width = self.hi - self.lo
         if self.lo == -self.hi:
@@ -228,6 +260,13 @@ class Quadratic(AbstractRegulariser):
 
     def slope(self, p: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return p
+
+    def slopes(
+        self, p: Float[Array, "*shape"], blur: Float[Array, "*shape"]
+    ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+        return self.slope(jnp.maximum(p - blur, self.lo)), self.slope(
+            jnp.minimum(p + blur, self.hi)
+        )
 
     def respond(self, u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
         return jnp.clip(u, self.lo, self.hi)

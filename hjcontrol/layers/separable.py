@@ -145,9 +145,8 @@ class SeparableProgram(AbstractProgram):
         unit = jnp.finfo(p.dtype)
         blur = 4 * unit.eps * jnp.abs(p) + unit.tiny
         cold = self.eps <= 0
-        ends = []
-        for q in (jnp.maximum(p - blur, self.phi.lo), jnp.minimum(p + blur, self._hi)):
-            ends.append(jnp.where(cold, 0.0, jnp.where(cold, 1.0, self.eps) * self.phi.slope(q)))
+        warm = jnp.where(cold, 1.0, self.eps)
+        ends = [jnp.where(cold, 0.0, warm * slope) for slope in self.phi.slopes(p, blur)]
         above, below = jnp.maximum(push - ends[1], 0.0), jnp.maximum(ends[0] - push, 0.0)
         return jnp.maximum(above, below), above, below
 

@@ -143,7 +143,8 @@ def _convergence(solutions: Mapping[str, Solution]) -> list[dict[str, Any]]:
         size = sum(a.size for a in jax.tree.leaves(next(iter(group.values())).weights))
         histories = {name: s.history for name, s in group.items()}
         styles = [list(solutions).index(name) for name in group]
-        where = f"{problem.num_samples} samples, {len(problem.chain)} stages, {size} weights"
+        depth = f"{len(problem.chain)} stage{'s' * (len(problem.chain) != 1)}"
+        where = f"{problem.num_samples} samples, {depth}, {size} weights"
         for quantity in ("objective", "stationarity"):
             pictures.append(
                 _picture(

@@ -76,10 +76,11 @@ def confusion_matrix(solution: Solution, test: Test, count: int) -> np.ndarray:
 
 
 def solver_rows(solutions: Mapping[str, Solution], test: Test | None) -> list[dict[str, str]]:
-    """One row a solution, every cell a string."""
+    """One row a solution, every cell a string. Without a test no column of accuracy."""
     rows = []
     for name, solution in solutions.items():
         s, share = solution.stats, accuracy(solution, test)
+        right = "–" if share is None else f"{100 * share:.1f} %"
         rows.append(
             {
                 "solver": name,
@@ -89,7 +90,7 @@ def solver_rows(solutions: Mapping[str, Solution], test: Test | None) -> list[di
                 "evaluations": str(s["num_evals"]),
                 "solving": f"{s['solve_seconds']:.2f} s",
                 "compiling": f"{s['compile_seconds']:.2f} s",
-                "test accuracy": "–" if share is None else f"{100 * share:.1f} %",
+                **({} if test is None else {"test accuracy": right}),
                 "result": outcome(solution)[0].replace("_", " "),
             }
         )

@@ -8,8 +8,6 @@ import pytest
 
 from hjcontrol.cli import main
 
-pytestmark = pytest.mark.slow
-
 FIELDS = ["objective", "gap", "theorem", "seconds", "test_metric"]
 
 
@@ -57,6 +55,7 @@ def test_logistic_on_iris(here, capsys):
         ("convex-regression", [], "certified"),
         ("gated-relu", ["--atoms", "6", "--ridge", "0.05"], "certified"),
         ("dc", ["--atoms", "6"], "stationary"),
+        ("dc", ["--atoms", "4", "--eps", "0"], "stationary"),
     ],
 )
 def test_regression_models_on_a_file(model, extra, verdict, bowl, here):
@@ -80,6 +79,7 @@ def test_regression_models_on_a_file(model, extra, verdict, bowl, here):
         (["--model", "gated-relu", "--data", "none.npz"], "none.npz"),
         (["--model", "dc", "--data", "what"], "diabetes"),
         (["--eps", "0"], "--eps"),
+        (["--model", "dc", "--eps", "-1"], ">= 0"),
         (["--eps", "cold"], "--eps"),
         (["--atoms", "0"], "--atoms"),
         (["--ridge", "-1"], "--ridge"),

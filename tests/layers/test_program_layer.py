@@ -11,8 +11,6 @@ from hjcontrol.layers import ProgramLayer, Sparsemax, certify
 from hjcontrol.layers.program_layer import OUTCOMES
 from tests.agreement import assert_agree
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture(scope="module")
 def lasso():

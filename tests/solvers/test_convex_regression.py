@@ -4,14 +4,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import hjcontrol as hj
 from hjcontrol.layers.certify import certify
 from hjcontrol.solvers.convex import ConvexRegression
-
-pytestmark = pytest.mark.slow
 
 judge = eqx.filter_jit(certify)
 
@@ -92,31 +89,6 @@ def test_smoothing_lies_above_by_at_most_eps_log_n(small, eps):
     assert float(above.max()) <= float(most) + 1e-12
     assert float(most) == pytest.approx(eps * np.log(24))
     assert float(above.max()) > 0.05 * float(most)  # the bound is not idle
-
-
-def test_gradient_descent_on_the_exact_penalty_from_two_starts(small):
-    """Convex in (W, b): one value from any start, above the optimum by the smoothing's price."""
-    p, s = small
-    enough = 1.5 * float(s.dual.sum(axis=1).max())
-    exact = p.as_control_problem(penalty=enough)
-    assert float(exact.objective(p.to_weights(s.candidate))) == pytest.approx(
-        float(s.objective), rel=1e-10
-    )
-    eps = 3e-3
-    control = p.as_control_problem(penalty=enough, eps=eps)
-    method = hj.solvers.Gradient(optax.lbfgs(), tol=1e-6)
-    found = [
-        hj.solve(control, method, key=jax.random.key(seed), max_steps=10_000) for seed in range(2)
-    ]
-    # a convex function lies above its tangents: |J_a - J_b| <= |grad|_max |theta_a - theta_b|_1
-    leaves = zip(*(jax.tree.leaves(one.weights) for one in found), strict=True)
-    apart = sum(float(jnp.sum(jnp.abs(a - b))) for a, b in leaves)
-    assert abs(float(found[0].objective - found[1].objective)) <= 1.01e-6 * apart
-    assert float(found[0].objective) == pytest.approx(float(found[1].objective), rel=1e-6)
-    for one in found:
-        value = float(judge(p, p.from_weights(one.weights), s.dual).objective)
-        assert float(s.objective) <= value <= 1.2 * float(s.objective)
-        assert float(one.objective) <= float(s.objective) + 24 * enough * eps * np.log(24)
 
 
 @pytest.mark.parametrize(

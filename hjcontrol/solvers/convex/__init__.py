@@ -21,6 +21,7 @@ _HOMES = {
     "GatedReLU": "gated_relu",
     "sample_gates": "gated_relu",
     "DifferenceOfConvex": "difference",
+    "DifferenceOfMaxAffine": "max_affine_difference",
     "SoftMaximum": "stages",
     "Difference": "stages",
 }

@@ -18,16 +18,21 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Float
 from scipy.special import ndtri
-from threadpoolctl import threadpool_limits
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.solvers.convex import nonnegative
 from hjcontrol.solvers.convex.hopf_cole import HopfCole
 from hjcontrol.solvers.convex.pricing import Ball, Pricing, ascend, bound
-from hjcontrol.solvers.convex.problem import ConvexSolution, checked_samples, host
+from hjcontrol.solvers.convex.problem import (
+    ConvexSolution,
+    checked_samples,
+    host,
+    one_blas_thread,
+)
 
 ROOM = 1.5  # default radius over the data's own steepest slope: a soft maximum undershoots
 PAIRS = 200  # samples among which the steepest slope is looked for
+NEAR = 0.1  # share of pairs, the nearest, that say nothing of slopes
 ROWS = 1000  # samples, about, on which slopes are looked for
 
 
@@ -49,7 +54,7 @@ class LSEFit(eqx.Module):
     def ball(self, *, tol: float = 1e-3, max_cubes: int = 20_000) -> Ball:
         """Bound the price over all slopes of the ball; see `pricing.bound`."""
         problem = self.solution.problem
-        with threadpool_limits(1, user_api="blas"):
+        with one_blas_thread():
             return bound(
                 _pricing(problem, self.scores),
                 self.radius,
@@ -101,7 +106,7 @@ def fit_lse(
     - `inputs` `(n, d)`, `targets` `(n,)`, `eps > 0`, `loss`: as for `HopfCole`.
     - `max_atoms`: the layer is pruned to at most so many.
     - `radius`: of the ball of slopes; without it, 1.5 times the steepest difference quotient of some
-      pairs of samples.
+      pairs of samples that are not near each other.
     - `candidates`: starting slopes; without it, 3 times `max_atoms`, within 24 to 900.
     - `max_rounds`: rounds of pricing, 0 for none. `tol`: stop once no price above `1 + tol` is found.
 
@@ -118,7 +123,7 @@ def fit_lse(
     count = min(max(3 * max_atoms, 24), 900) if candidates is None else candidates
     problem = HopfCole(inputs, targets, np.zeros((1, x.shape[1])), eps, loss)  # refuses bad input
     fit = _Columns(x, y, float(problem.eps), loss)
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         fit.start(ball_points(count, x.shape[1], reach))
         scores, value, history = _generate(fit, reach, max_rounds, tol)
         _prune(fit, max_atoms)
@@ -128,11 +133,15 @@ def fit_lse(
 
 
 def steepest(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"]) -> float:
-    """Largest difference quotient among pairs of some samples."""
+    """Largest difference quotient among pairs of some samples, the nearest tenth of pairs left out:
+    what they measure is noise."""
     x, y = x[:PAIRS], y[:PAIRS]
     rise = np.abs(y[:, None] - y[None, :])
     run = np.linalg.norm(x[:, None] - x[None, :], axis=2)
-    return float(np.max(rise / np.where(run > 0, run, np.inf), initial=0.0)) or 1.0
+    if not run.any():
+        return 1.0
+    far = run >= np.quantile(run[run > 0], NEAR)
+    return float(np.max(rise[far] / run[far], initial=0.0)) or 1.0
 
 
 def ball_points(count: int, d: int, radius: float) -> Float[np.ndarray, "count d"]:

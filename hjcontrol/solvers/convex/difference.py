@@ -11,8 +11,8 @@ C, G  convex in theta = (W, b, V, c) together, since g and h are and lse does no
 step  theta <- argmin C - s . theta,  s = grad G(theta): a strongly convex program, so J never rises
 
 The split needs no sign of the targets and no bound on the layers. J itself is not convex: the certificate
-is that theta minimises its own convex majorant, that is |grad J| = 0. Max-affine layers are the limit:
-|f_eps - f_0| <= eps log N.
+is that theta minimises its own convex majorant, that is |grad J| = 0. Max-affine layers (eps = 0, where J
+has kinks) are `max_affine_difference`; |f_eps - f_0| <= eps log N.
 """
 
 import time
@@ -108,6 +108,7 @@ class DifferenceOfConvex(AbstractConvexProblem):
             if known_to_fail(getattr(self, name) > 0):
                 raise ValueError(
                     f"DifferenceOfConvex: `{name}` must be > 0; found {float(getattr(self, name))}."
+                    + (" Max-affine layers are `DifferenceOfMaxAffine`." if name == "eps" else "")
                 )
         if len(pieces) != 2 or min(pieces) < 1:
             raise ValueError(
@@ -137,14 +138,7 @@ class DifferenceOfConvex(AbstractConvexProblem):
         return jnp.mean(g + h + self.targets)
 
     def residuals(self, candidate: Layers, dual: Layers | None = None) -> Residuals:
-        theta = Layers(*(AffineWeights(*(jnp.asarray(a) for a in t)) for t in candidate))
-        d = self.inputs.shape[1]
-        for name, t, count in zip(Layers._fields, theta, self.pieces, strict=True):
-            if t.W.shape != (count, d) or t.b.shape != (count,):
-                raise ValueError(
-                    f"DifferenceOfConvex: the layer `{name}` needs W {(count, d)} and b {(count,)}; "
-                    f"found {t.W.shape} and {t.b.shape}."
-                )
+        theta = checked_layers("DifferenceOfConvex", candidate, self.pieces, self.inputs.shape[1])
         value, pull = jax.value_and_grad(self.convex_part)(theta)
         minus, slope = jax.value_and_grad(self.concave_part)(theta)
         taken = slope if dual is None else dual
@@ -238,6 +232,18 @@ class DifferenceOfConvex(AbstractConvexProblem):
 
     def from_weights(self, weights: Weights) -> Layers:
         return Layers(*self._chain().unstack(weights)[0])
+
+
+def checked_layers(who: str, candidate: Layers, pieces: tuple[int, int], d: int) -> Layers:
+    """The candidate as arrays. **Raises:** `ValueError` for wrong shapes."""
+    theta = Layers(*(AffineWeights(*(jnp.asarray(a) for a in t)) for t in candidate))
+    for name, t, count in zip(Layers._fields, theta, pieces, strict=True):
+        if t.W.shape != (count, d) or t.b.shape != (count,):
+            raise ValueError(
+                f"{who}: the layer `{name}` needs W {(count, d)} and b {(count,)}; found "
+                f"{t.W.shape} and {t.b.shape}."
+            )
+    return theta
 
 
 def _filled(atoms: AffineWeights, count: int, eps: Any, dtype: Any) -> AffineWeights:

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
-from threadpoolctl import threadpool_limits
 
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.control import ControlProblem, Ridge, least_squares
@@ -34,6 +33,7 @@ from hjcontrol.solvers.convex.problem import (
     Theorem,
     checked_samples,
     host,
+    one_blas_thread,
     solution,
 )
 from hjcontrol.solvers.convex.stages import GatedUnits, Sum
@@ -121,7 +121,7 @@ class GatedReLU(AbstractConvexProblem):
         """Solve by accelerated proximal gradient steps with restarts. `tol`: relative gap."""
         clock = time.perf_counter()
         X, y, D = host(self.inputs), host(self.targets), np.asarray(self.patterns, bool)
-        with threadpool_limits(1, user_api="blas"):
+        with one_blas_thread():
             W, nu, values, steps = _group_lasso(X, y, D, float(self.penalty), tol, max_steps)
         return solution(
             self,

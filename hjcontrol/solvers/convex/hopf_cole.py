@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
-from threadpoolctl import threadpool_limits
 
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.control import ControlProblem
@@ -34,6 +33,7 @@ from hjcontrol.solvers.convex.problem import (
     Theorem,
     checked_samples,
     host,
+    one_blas_thread,
     solution,
 )
 from hjcontrol.solvers.convex.stages import FixedSlopes, SoftMaximum
@@ -154,7 +154,7 @@ class HopfCole(AbstractConvexProblem):
         L = (host(self.inputs) @ host(self.slopes).T - host(self.targets)[:, None]) / float(
             self.eps
         )
-        with threadpool_limits(1, user_api="blas"):
+        with one_blas_thread():
             log_c, steps = nonnegative.fit(self.loss, L, max_steps)
         return self.found(L, log_c, steps, clock, tol)
 

@@ -20,7 +20,6 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 from scipy.special import logsumexp, xlogy
-from threadpoolctl import threadpool_limits
 
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.control import ControlProblem, Ridge, softmax_cross_entropy
@@ -33,6 +32,7 @@ from hjcontrol.solvers.convex.problem import (
     Theorem,
     checked_samples,
     host,
+    one_blas_thread,
     solution,
 )
 
@@ -133,7 +133,7 @@ class SoftmaxReadout(AbstractConvexProblem):
         labels, rho = np.asarray(self.labels), float(self.ridge)
         theta = np.zeros((self.num_classes, features.shape[1]))
         if engine == "newton":
-            with threadpool_limits(1, user_api="blas"):
+            with one_blas_thread():
                 theta, steps = _newton(features, labels, rho, theta, max_steps)
         else:
             theta, steps = self._by_cvxpy()

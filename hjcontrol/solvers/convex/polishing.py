@@ -9,17 +9,21 @@ a convex fit it needs few steps. Jacobian row of sample i: pi_j(x_i) (x_i, 1) in
 import time
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float
-from threadpoolctl import threadpool_limits
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, least_squares
 from hjcontrol.networks import AffineWeights, Chain, Weights
-from hjcontrol.solvers.convex.problem import checked_samples, host
+from hjcontrol.solvers.convex.problem import (
+    checked_samples,
+    host,
+    one_blas_thread,
+)
 from hjcontrol.solvers.convex.stages import SoftMaximum
 
 TRIES = 8  # dampings tried before a step is given up
@@ -28,13 +32,18 @@ TRIES = 8  # dampings tried before a step is given up
 class Polished(eqx.Module):
     """A stationary point of the mean square. `objective` is `(1/2n) sum r^2`, one a step in `history`."""
 
-    chain: Chain
+    stage: SoftMaximum
     weights: Weights
     objective: float
     stationarity: float
     history: np.ndarray
     result: RESULTS
     seconds: float
+
+    @property
+    def chain(self) -> Chain:
+        """The network: one stage."""
+        return Chain([self.stage], jnp.zeros(self.stage.in_size, self.stage.eps.dtype))
 
     def __str__(self) -> str:
         return "\n".join(
@@ -82,18 +91,17 @@ def polish(
         )
     model = _Layer(host(inputs), host(targets), float(np.asarray(eps)))
     T = np.column_stack([host(theta.W), host(theta.b)])
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         T, history, size, stuck = _levenberg_marquardt(model, T, tol, decrease, max_steps)
     if size <= tol:
         result = RESULTS.successful
     else:
         result = RESULTS.stagnated if stuck else RESULTS.max_steps_reached
     stage = SoftMaximum(d, count, jnp.asarray(eps, inputs.dtype))
-    chain = Chain([stage], inputs[0])
     new = AffineWeights(jnp.asarray(T[:, :-1], inputs.dtype), jnp.asarray(T[:, -1], inputs.dtype))
     return Polished(
-        chain,
-        chain.stack([new]),
+        stage,
+        (jax.tree.map(lambda a: a[None], new),),
         history[-1],
         size,
         np.array(history),

@@ -11,6 +11,9 @@ a second layer) is not claimed to be global.
 """
 
 import abc
+import functools
+import importlib
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -18,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
+from threadpoolctl import ThreadpoolController
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem
@@ -167,6 +171,17 @@ def solution(
         {"num_steps": steps, "solve_seconds": seconds, **stats},
         solver,
     )
+
+
+def one_blas_thread() -> AbstractContextManager:
+    """Hold NumPy's and SciPy's BLAS to one thread: more of them spin in vain at these sizes."""
+    return _blas().limit(limits=1, user_api="blas")
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    importlib.import_module("scipy.linalg")  # its BLAS is to be found, too
+    return ThreadpoolController()  # looks through every loaded library: 3 ms, once
 
 
 def host(x: Any) -> np.ndarray:

@@ -1,0 +1,358 @@
+r"""A difference of two max-affine layers by the convex-concave procedure: `eps = 0` of `difference`.
+
+    f = g - h,   g(x) = max_k (W x + b)_k,   h(x) = max_k (V x + c)_k,   theta = (W, b, V, c)
+    J = C - G,   C = (1/n) sum_i 2 lse((g_i, h_i + y_i), delta) + rho/2 |theta|^2 - 2 delta log 2
+                 G = (1/n) sum_i (g_i + h_i + y_i)
+    step         theta <- argmin C - G_R,   G_R linear: each maximum of G read at a piece that attains it
+
+Multipliers, one row of a simplex a sample and a layer: R (pieces that G is read at, the subgradient
+taken) and P (pieces that C's own maxima are read at). Maxima lie above their averages, so
+
+    C - G_R  >=  C_P - G_R  >=  (C_P - G_R)(theta) - |grad (C_P - G_R)|^2 / (2 rho)      everywhere
+    gap = [C - C_P] + [G - G_R] + |grad (C_P - G_R)|^2 / (2 rho)  >=  0
+
+The gap is zero exactly where some R, P show theta to minimise its own majorant: J is critical there. J
+has kinks where pieces tie, and optimal points lie on them: there R and P differ, and no gradient is 0.
+
+Critical is little: the loss is no steeper than the maxima, so one step ends at the best weights that keep
+every sample's pieces. A sample under pressure (P puts weight on a tied piece that R does not read) is
+then read at that piece instead, and what lowers J is kept; see Pang, Razaviyayn, Alvarado 2017.
+"""
+
+import itertools
+import time
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float
+
+from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.control import ControlProblem, Ridge
+from hjcontrol.deformation import gibbs, lse
+from hjcontrol.layers.program import Residuals
+from hjcontrol.networks import AffineWeights, Chain, Weights
+from hjcontrol.solvers.convex.difference import (
+    THEOREM,
+    DifferenceOfConvex,
+    Layers,
+    SoftAbsolute,
+    checked_layers,
+)
+from hjcontrol.solvers.convex.problem import (
+    AbstractConvexProblem,
+    ConvexSolution,
+    Theorem,
+    checked_samples,
+    host,
+    one_blas_thread,
+)
+from hjcontrol.solvers.convex.stages import Difference, SoftMaximum
+
+FALL = 1e-9  # of J, that counts as lower: a cone program's last digits do not
+PRESSURE = 1e-3  # weight on a piece that is not read, below which it is a cone program's noise
+START_EPS = (
+    0.1  # of the smooth problem whose end is the start, in standard deviations of the targets
+)
+STATEMENT = (
+    " With max-affine layers both parts are polyhedral but for the loss and the ridge: the gap counts "
+    "the pieces that G is read at, and vanishes exactly at critical points, kinks included."
+)
+
+
+class Shares(NamedTuple):
+    """Rows of a simplex, one a sample: pieces of `plus` `(n, k1)` and of `minus` `(n, k2)`."""
+
+    plus: Float[Array, "n k1"]
+    minus: Float[Array, "n k2"]
+
+
+class Readings(NamedTuple):
+    """Multipliers: the pieces at which `G` is read (`taken`), and at which `C` is (`own`)."""
+
+    taken: Shares
+    own: Shares
+
+
+class _Point(NamedTuple):
+    """Where one step led."""
+
+    theta: Layers
+    readings: Readings
+    found: Residuals
+
+    @property
+    def value(self) -> float:
+        return float(self.found.objective)
+
+    @property
+    def gap(self) -> float:
+        return float(self.found.objective - self.found.dual_objective)
+
+
+class DifferenceOfMaxAffine(AbstractConvexProblem):
+    """Difference of two max-affine layers. Candidate: `Layers`. Multipliers: `Readings`."""
+
+    inputs: Float[Array, "n d"]
+    targets: Float[Array, " n"]
+    delta: Float[Array, ""]
+    ridge: Float[Array, ""]
+    pieces: tuple[int, int] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        inputs: ArrayLike,
+        targets: ArrayLike,
+        *,
+        pieces: tuple[int, int],
+        delta: ArrayLike,
+        ridge: ArrayLike,
+    ):
+        """**Arguments:** as for `DifferenceOfConvex`, without `eps`.
+
+        **Raises:** `ValueError` for anything else.
+        """
+        self.inputs, self.targets = checked_samples("DifferenceOfMaxAffine", inputs, targets)
+        self.delta, self.ridge = (jnp.asarray(a, self.inputs.dtype) for a in (delta, ridge))
+        for name in ("delta", "ridge"):
+            if known_to_fail(getattr(self, name) > 0):
+                raise ValueError(
+                    f"DifferenceOfMaxAffine: `{name}` must be > 0; found {float(getattr(self, name))}."
+                )
+        if len(pieces) != 2 or min(pieces) < 1:
+            raise ValueError(
+                f"DifferenceOfMaxAffine: `pieces` of both layers, >= 1, are needed; found {pieces}."
+            )
+        self.pieces = (int(pieces[0]), int(pieces[1]))
+
+    @property
+    def theorem(self) -> Theorem:
+        return THEOREM._replace(statement=THEOREM.statement.split(" The gap")[0] + STATEMENT)
+
+    def _planes(self, theta: Layers) -> tuple[Array, Array]:
+        return tuple(self.inputs @ t.W.T + t.b[None, :] for t in theta)
+
+    def _loss(self, g: Array, h: Array) -> Array:
+        pairs = jnp.stack([g, h + self.targets], axis=1)
+        soft = 2.0 * jax.vmap(lambda row: lse(row, self.delta))(pairs)
+        return jnp.mean(soft) - 2.0 * self.delta * np.log(2.0)
+
+    def readings(self, theta: Layers) -> Readings:
+        """The pieces that attain the maxima, ties shared equally."""
+        shares = Shares(*(jax.vmap(lambda row: gibbs(row, 0.0))(z) for z in self._planes(theta)))
+        return Readings(shares, shares)
+
+    def residuals(self, candidate: Layers, dual: Readings | None = None) -> Residuals:
+        """`dual=None` reads every maximum at its own pieces: tight where no piece ties."""
+        theta = checked_layers(
+            "DifferenceOfMaxAffine", candidate, self.pieces, self.inputs.shape[1]
+        )
+        taken, own = self.readings(theta) if dual is None else dual
+        square = lambda t: sum(jnp.sum(a**2) for a in jax.tree.leaves(t))
+
+        def read(t: Layers) -> Array:
+            z = self._planes(t)
+            g, h = (jnp.sum(p * a, axis=1) for p, a in zip(own, z, strict=True))
+            u, v = (jnp.sum(r * a, axis=1) for r, a in zip(taken, z, strict=True))
+            return self._loss(g, h) - jnp.mean(u + v + self.targets) + 0.5 * self.ridge * square(t)
+
+        low, pull = jax.value_and_grad(read)(theta)
+        planes = self._planes(theta)
+        g, h = (jnp.max(z, axis=1) for z in planes)
+        value = self._loss(g, h) + 0.5 * self.ridge * square(theta)
+        value = value - jnp.mean(g + h + self.targets)
+        named = lambda what, tree: {
+            f"{what}.{k}": jnp.abs(v) for k, v in zip(Shares._fields, tree, strict=True)
+        }
+        below = lambda shares: [
+            jnp.sum(p * (jnp.max(z, axis=1, keepdims=True) - z), axis=1)
+            for p, z in zip(shares, planes, strict=True)
+        ]
+        off = lambda shares: [
+            jnp.maximum(jnp.max(-p, axis=1), jnp.abs(jnp.sum(p, axis=1) - 1.0)) for p in shares
+        ]
+        slack = jnp.mean(sum(below(taken)))  # G - G_R: the majorant there lies above J by so much
+        return Residuals(
+            primal={},
+            dual=named("taken", off(taken)) | named("own", off(own)),
+            complementarity=named("taken", below(taken)) | named("own", below(own)),
+            stationarity={
+                f"{name}.{leaf}": jnp.abs(getattr(getattr(pull, name), leaf))
+                for name in Layers._fields
+                for leaf in AffineWeights._fields
+            },
+            objective=value,
+            dual_objective=low - slack - 0.5 * square(pull) / self.ridge,
+        )
+
+    def start(self) -> Layers:
+        """The end of the smooth problem at a small temperature."""
+        eps = START_EPS * max(float(np.std(np.asarray(self.targets))), np.finfo(float).tiny)
+        smooth = DifferenceOfConvex(
+            self.inputs,
+            self.targets,
+            pieces=self.pieces,
+            eps=eps,
+            delta=self.delta,
+            ridge=self.ridge,
+        )
+        return smooth.solve(tol=1e-4, max_steps=100).candidate
+
+    def solve(
+        self, *, init: Layers | None = None, tol: float = 1e-7, max_steps: int = 50
+    ) -> ConvexSolution:
+        """Run the convex-concave procedure from `init`, or from `start()`; steps are cone programs.
+
+        `tol`: on the gap, relative to J; `max_steps`: that lower J. `stats["history"]` has J after every
+        step, always falling.
+        """
+        if max_steps < 1:
+            raise ValueError(
+                f"DifferenceOfMaxAffine: `max_steps` >= 1 is needed; found {max_steps}."
+            )
+        clock = time.perf_counter()
+        judge = eqx.filter_jit(lambda p, t, r: p.residuals(t, r))
+        step = _Majorant(self)
+
+        def tried(taken: Shares) -> _Point:
+            with one_blas_thread():
+                theta, own = step(taken)
+            readings = Readings(taken, own)
+            return _Point(theta, readings, judge(self, theta, readings))
+
+        best = tried(self.readings(self.start() if init is None else init).taken)
+        history, finished = [best.value], False
+        while len(history) < max_steps and not finished:
+            again = [] if best.gap <= tol * abs(best.value) else [self.readings(best.theta).taken]
+            points = map(tried, itertools.chain(again, _switched(best.readings)))
+            lower = next((p for p in points if p.value < best.value * (1.0 - FALL)), None)
+            finished = lower is None
+            if lower is not None:
+                best = lower
+                history.append(best.value)
+        if best.gap <= tol * abs(best.value):
+            result = RESULTS.successful
+        else:
+            result = RESULTS.stagnated if finished else RESULTS.max_steps_reached
+        return ConvexSolution(
+            self,
+            best.theta,
+            best.readings,
+            best.found.objective,
+            best.found.dual_objective,
+            result,
+            {
+                "num_steps": len(history),
+                "solve_seconds": time.perf_counter() - clock,
+                "history": np.asarray(history),
+            },
+            "convex-concave procedure, cone programs",
+        )
+
+    def _chain(self) -> Chain:
+        d = self.inputs.shape[1]
+        zero = jnp.zeros((), self.inputs.dtype)
+        plus, minus = (SoftMaximum(d, count, zero) for count in self.pieces)
+        return Chain([Difference(plus, minus)], self.inputs[0])
+
+    def network(self, candidate: Layers) -> tuple[Chain, Weights]:
+        return self._chain(), self.to_weights(candidate)
+
+    def as_control_problem(self) -> ControlProblem:
+        """One stage; its objective is `J`, with a subgradient where pieces tie. Not convex."""
+        return ControlProblem(
+            self._chain(),
+            self.inputs,
+            self.targets,
+            terminal=SoftAbsolute(self.delta),
+            running=Ridge(self.ridge),
+        )
+
+    def to_weights(self, candidate: Layers) -> Weights:
+        return self._chain().stack([tuple(candidate)])
+
+    def from_weights(self, weights: Weights) -> Layers:
+        return Layers(*self._chain().unstack(weights)[0])
+
+
+def _switched(readings: Readings) -> Iterator[Shares]:
+    """Readings with the samples under most pressure read at the piece that pulls: all, half, ..., one."""
+    taken, own = ([host(a) for a in shares] for shares in readings)
+    pull = [p * (r == 0) for r, p in zip(taken, own, strict=True)]
+    pressure = np.concatenate([a.sum(axis=1) for a in pull])
+    order = np.argsort(-pressure)
+    count = int(np.sum(pressure > PRESSURE))
+    while count:
+        chosen = np.zeros(len(pressure), bool)
+        chosen[order[:count]] = True
+        rows = np.split(chosen, len(pull))
+        new = [
+            np.where(row[:, None], np.eye(a.shape[1])[a.argmax(axis=1)], r)
+            for row, a, r in zip(rows, pull, taken, strict=True)
+        ]
+        yield Shares(*(jnp.asarray(a, own.dtype) for a, own in zip(new, readings.own, strict=True)))
+        count //= 2
+
+
+class _Majorant:
+    """`minimise C - slope . theta` as a cone program, compiled once: the slope is a parameter."""
+
+    def __init__(self, problem: DifferenceOfMaxAffine):
+        import cvxpy as cp
+
+        x, y = host(problem.inputs), host(problem.targets)
+        n, d = x.shape
+        delta, rho = float(problem.delta), float(problem.ridge)
+        self.samples = np.column_stack([x, np.ones(n)])
+        self.dtype, self.n = problem.inputs.dtype, n
+        self.layers = [cp.Variable((k, d + 1)) for k in problem.pieces]
+        self.slopes = [cp.Parameter((k, d + 1)) for k in problem.pieces]
+        tops = [cp.Variable(n) for _ in problem.pieces]
+        self.below = [
+            self.samples @ T.T <= cp.reshape(top, (n, 1), order="C") @ np.ones((1, k))
+            for T, top, k in zip(self.layers, tops, problem.pieces, strict=True)
+        ]
+        pairs = cp.vstack([tops[0], tops[1] + y]) / delta
+        loss = 2.0 * delta * cp.sum(cp.log_sum_exp(pairs, axis=0)) / n
+        linear = sum(
+            cp.sum(cp.multiply(s, T)) for s, T in zip(self.slopes, self.layers, strict=True)
+        )
+        ridge = 0.5 * rho * sum(cp.sum_squares(T) for T in self.layers)
+        self.program = cp.Problem(cp.Minimize(loss + ridge - linear), self.below)
+
+    def __call__(self, taken: Shares) -> tuple[Layers, Shares]:
+        """The minimiser, and the pieces at which its maxima are read: its multipliers, to a sum of 1."""
+        for parameter, shares in zip(self.slopes, taken, strict=True):
+            parameter.value = host(shares).T @ self.samples / self.n
+        tight = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-11) | {
+            "max_threads": 1
+        }
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # an inaccurate step is judged by its gap, not by its words
+            self.program.solve(solver="CLARABEL", **tight)
+        values = [T.value for T in self.layers if T.value is not None]
+        if len(values) < len(self.layers):
+            raise RuntimeError(
+                f"DifferenceOfMaxAffine: a step's cone program ended as {self.program.status!r}. "
+                "Rescale the inputs, or raise `ridge`."
+            )
+        cast = lambda a: jnp.asarray(np.asarray(a), self.dtype)
+        theta = Layers(*(AffineWeights(cast(T[:, :-1]), cast(T[:, -1])) for T in values))
+        own = []
+        for T, below in zip(values, self.below, strict=True):
+            planes = self.samples @ T.T
+            force = np.maximum(np.asarray(below.dual_value), 0.0)
+            total = force.sum(axis=1, keepdims=True)
+            first = (planes >= planes.max(axis=1, keepdims=True)) + 0.0
+            first /= first.sum(axis=1, keepdims=True)
+            share = np.where(total > 1e-9 / self.n, force / np.where(total > 0, total, 1.0), first)
+            own.append(cast(share))
+        return theta, Shares(*own)
