@@ -76,8 +76,11 @@ def weno_by_definition(a: Array, b: Array, c: Array, d: Array, e: Array) -> Arra
     beta1 = 13 / 12 * (b - 2 * c + d) ** 2 + (b - d) ** 2 / 4
     beta2 = 13 / 12 * (c - 2 * d + e) ** 2 + (3 * c - 4 * d + e) ** 2 / 4
     # Below the floor roughness is rounding: straight lines keep the optimal weights, in any precision.
+    # It counts all five slopes, and its least value has a square that does not underflow: where some or
+    # all of them are zero (a step, a flat) a ratio would overflow, and its derivative be 0/0.
     size = jnp.finfo(a.dtype)
-    floor = jax.lax.stop_gradient(float(size.eps) * (a**2 + c**2 + e**2)) + float(size.tiny)
+    largest = a**2 + b**2 + c**2 + d**2 + e**2
+    floor = jax.lax.stop_gradient(float(size.eps) * largest) + float(size.tiny) ** 0.5
     spread = jnp.abs(beta0 - beta2)
     w0 = 0.1 * (1 + (spread / (beta0 + floor)) ** 2)
     w1 = 0.6 * (1 + (spread / (beta1 + floor)) ** 2)
