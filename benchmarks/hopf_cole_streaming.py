@@ -2,10 +2,10 @@
 
     u(x_i) = -eps log sum_j exp(-(g_j + |x_i - y_j|^2/(4t))/eps) + gauge        d = 8, t = 1, eps = 0.1
 
-All in float64 on the same points, after a warm-up (KeOps compiles its formula in it), and 1024 queries
-against a million atoms. Errors are those
-of a sample of queries against `numpy.longdouble`, by differences and not by completing the square. KeOps
-(`pip install pykeops`) is left out where it is not installed. Pass `--small` for a tenth of the queries.
+All in float64 on the same points, after a warm-up (KeOps compiles its formula in it); one row has 1024
+queries against a million atoms. Errors are those of a sample of queries against `numpy.longdouble`, by
+differences and not by completing the square. KeOps (`pip install pykeops`) is left out where it is not
+installed. Pass `--small` for a tenth of the queries.
 """
 
 import importlib.util
