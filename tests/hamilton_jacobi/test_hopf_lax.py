@@ -41,8 +41,6 @@ from hjcontrol.hamilton_jacobi import (
 from hjcontrol.hamilton_jacobi.max_affine import bracket
 from tests.agreement import assert_agree
 
-pytestmark = pytest.mark.slow
-
 A = np.array([[2.0, 0.5], [0.5, 1.0]])
 STATED = {
     "quadratic": Quadratic(),

@@ -19,8 +19,6 @@ from hjcontrol.hamilton_jacobi import (
 )
 from tests.agreement import assert_agree
 
-pytestmark = pytest.mark.slow
-
 
 def line(n):
     return density(

@@ -10,8 +10,6 @@ from hjcontrol.hamilton_jacobi import pde_residual
 from hjcontrol.layers import LogSumExp
 from hjcontrol.layers.commuting_square import commuting_square
 
-pytestmark = pytest.mark.slow
-
 ATOMS, D, T = 6, 3, 0.7
 
 
