@@ -61,7 +61,7 @@ def _weno(a: Array, b: Array, c: Array, d: Array, e: Array) -> Array:
 
 @_weno.defjvp
 def _weno_derivative(primals, tangents):
-    """`w dp = sum_k w_k dq_k + (q_k - p) dw_k`; `w_k = ideal_k (1 + r_k^2)`, `r_k = s/(beta_k + floor)`."""
+    """`w dp = sum_k w_k dq_k + (q_k - p) dw_k`, `w_k = d_k (1 + r_k^2)`, `r_k = s/(beta_k + floor)`."""
     a, b, c, d, e = primals
     q, beta, floor = _stencils(*primals)
     s = jnp.abs(beta[0] - beta[2])

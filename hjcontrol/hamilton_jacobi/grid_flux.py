@@ -20,6 +20,7 @@ in every coordinate, or peaks where another coordinate vanishes: quadratics, pow
 import itertools
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,15 +91,16 @@ def numerical_hamiltonian(
 
 def admits_upwind(H: Hamiltonian, p: Float[Array, "m d"]) -> bool:
     """Whether H is even in each coordinate and nondecreasing in its size, at sampled momenta."""
-    value = np.asarray(jax.vmap(H)(p))
-    rising = np.asarray(p * jax.vmap(jax.grad(H))(p))
+    value, rising, mirrored = (np.asarray(a) for a in _evenness(H, p))
     slack = 64 * float(jnp.finfo(p.dtype).eps) * np.max(np.abs(value), initial=1.0)
+    return np.allclose(mirrored, value, 0.0, slack) and bool((rising >= -slack).all())
+
+
+@eqx.filter_jit
+def _evenness(H, p):
     signs = itertools.product((1.0, -1.0), repeat=p.shape[1])
-    even = all(
-        np.allclose(np.asarray(jax.vmap(H)(p * jnp.asarray([s], p.dtype))), value, 0.0, slack)
-        for s in signs
-    )
-    return even and bool((rising >= -slack).all())
+    mirrors = p[None] * jnp.asarray(list(signs), p.dtype)[:, None]
+    return jax.vmap(H)(p), p * jax.vmap(jax.grad(H))(p), jax.vmap(jax.vmap(H))(mirrors)
 
 
 def _local_speeds(H: Hamiltonian, left: Array, right: Array) -> Float[Array, "*shape d"]:
