@@ -287,6 +287,7 @@ ONE = InitialData(np.zeros((1, 2)), np.zeros(1))
         (lambda: density(jnp.sum, [0.0], [0.0], 5), "lower < upper"),
         (lambda: density(jnp.sum, [0.0], [1.0], 1), "n >= 2"),
         (lambda: merge(InitialData([[0.0]], [np.inf]), 0.1), "no atom has mass"),
+        (lambda: merge(ONE, -0.1), "eps >= 0 is needed; found -0.1"),
         (lambda: jax.jit(lambda d: merge(d, 0.1))(ONE), "outside `jit`"),
         (lambda: envelope(ONE, 0.0), "t > 0"),
         (lambda: plane_waves(np.ones((2, 2)), np.ones(2), jnp.ones(2), -1.0, 0.1), "s >= 0"),

@@ -6,6 +6,8 @@ exponential  the heat flow of the discrete Laplacian: positive, keeps constants
 flux         consistent, monotone
 """
 
+import pathlib
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -223,3 +225,15 @@ def test_without_dissipation_no_flux_is_monotone():
 def test_upwind_is_admitted_only_where_it_is_godunov(name):
     p = momenta(jnp.asarray([-2.0, -2.0]), jnp.asarray([1.5, 2.0]))
     assert admits_upwind(HAMILTONIANS[name], p) == (name in ("square", "relativistic"))
+
+
+# ------------------------------------------------------------------------------------ independence
+
+
+@pytest.mark.smoke
+def test_the_analytic_room_never_imports_its_witness():
+    room = pathlib.Path(grid_differences.__file__).parent
+    reads = {p.name: "hamilton_jacobi.grid" in p.read_text() for p in room.glob("*.py")}
+    readers = {name for name, read in reads.items() if read}
+    assert {"__init__.py", "grid_solver.py"} <= readers
+    assert all(name == "__init__.py" or name.startswith("grid_") for name in readers)
