@@ -2,10 +2,12 @@
 
 The Huber problem: `u_t + |grad u|^2/2 = 0` from `g(x) = sum |x_i|` on [-3, 3]^d, errors on `|x_i| <= 2`.
 Its solution is a sum of Huber functions. hj_reachability steps `V_t = -H` backwards in time, so it is
-handed `-|p|^2/2` and a negative target time.
+handed `-|p|^2/2` and a negative target time. `gradient` or `table` as argument runs that half only.
 """
 
 import importlib
+import importlib.util
+import sys
 import warnings
 
 import jax
@@ -113,17 +115,18 @@ def gradient(n: int, eps: float, scheme: GridScheme) -> None:
         grid_solve(g, T, HalfQuadratic(), eps, grid, scheme=scheme, steps=steps).u ** 2
     )
     both = jax.jit(jax.value_and_grad(J)).lower(g).compile()
-    seconds, least, most = timed(lambda: both(g), 3)
+    found = []
+    seconds, least, most = timed(lambda: found.append(both(g)) or found[-1], 2)
     v = jnp.cos(grid.points[..., 0] + 0.4) * jnp.cos(2 * grid.points[..., 1])
     h = 1e-5
     differences = (both(g + h * v)[0] - both(g - h * v)[0]) / (2 * h)
-    found = jnp.sum(both(g)[1] * v)
+    along = jnp.sum(found[-1][1] * v)
     row(
         method=f"value and gradient, {scheme.order} {scheme.flux}",
         points=[n, n],
         eps=eps,
         steps=steps,
-        against_differences=float(jnp.abs(found - differences) / jnp.abs(differences)),
+        against_differences=float(jnp.abs(along - differences) / jnp.abs(differences)),
         megabytes=both.memory_analysis().temp_size_in_bytes / 2**20,
         seconds=seconds,
         spread=[least, most],
@@ -132,9 +135,16 @@ def gradient(n: int, eps: float, scheme: GridScheme) -> None:
 
 def main() -> None:
     header("Grid witness: u_t + |grad u|^2/2 = eps lap u from sum |x_i|, to T = 0.5")
-    for scheme in SCHEMES[1:]:
-        for eps in (0.0, 0.1):
-            gradient(256, eps, scheme)
+    asked = sys.argv[1:] or ["gradient", "table"]
+    if "gradient" in asked:
+        for scheme in SCHEMES[1:]:
+            for eps in (0.0, 0.1):
+                gradient(256, eps, scheme)
+    if "table" in asked:
+        table()
+
+
+def table() -> None:
     peer = importlib.util.find_spec("hj_reachability") is not None
     for n, d in ((51, 1), (401, 1), (51, 2), (201, 2)):
         for scheme in SCHEMES:

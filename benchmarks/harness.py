@@ -26,9 +26,12 @@ def header(title: str) -> None:
     print(f"  Python {platform.python_version()}, {os.cpu_count()} cores, {devices}, float64\n")
 
 
-def timed(run: Callable[[], object], repeats: int = 5) -> tuple[float, float, float]:
-    """Median, least and greatest seconds of `run`, after one call that is not counted."""
-    jax.block_until_ready(run())
+def timed(
+    run: Callable[[], object], repeats: int = 5, *, warm: bool = True
+) -> tuple[float, float, float]:
+    """Median, least and greatest seconds of `run`, after one call that is not counted (`warm`)."""
+    if warm:
+        jax.block_until_ready(run())
     seconds = []
     for _ in range(repeats):
         clock = time.perf_counter()

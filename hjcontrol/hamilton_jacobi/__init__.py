@@ -2,6 +2,9 @@
 
 from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
 from hjcontrol.hamilton_jacobi.dictionary import Layer, data_of_layer, layer_of_data, plane_waves
+from hjcontrol.hamilton_jacobi.grid import Grid
+from hjcontrol.hamilton_jacobi.grid_plan import GridPlan, GridScheme, grid_plan
+from hjcontrol.hamilton_jacobi.grid_solver import GRID_RESULTS, GridSolution, grid_solve
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
 from hjcontrol.hamilton_jacobi.hopf import hopf, hopf_sampled, hopf_search
 from hjcontrol.hamilton_jacobi.hopf_cole import hopf_cole, hopf_cole_batch, hopf_cole_smooth
@@ -42,6 +45,7 @@ from hjcontrol.hamilton_jacobi.transforms import (
 from hjcontrol.hamilton_jacobi.user_hamiltonian import Conjugate, Nonconvex, UserConvex
 
 __all__ = [
+    "GRID_RESULTS",
     "SEARCH",
     "AbstractHamiltonian",
     "Anisotropic",
@@ -50,6 +54,10 @@ __all__ = [
     "Conjugate",
     "Drift",
     "Envelope",
+    "Grid",
+    "GridPlan",
+    "GridScheme",
+    "GridSolution",
     "HJProx",
     "HalfQuadratic",
     "InitialData",
@@ -75,6 +83,8 @@ __all__ = [
     "density",
     "envelope",
     "evolve",
+    "grid_plan",
+    "grid_solve",
     "hj_prox",
     "hopf",
     "hopf_cole",

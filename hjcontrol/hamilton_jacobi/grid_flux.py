@@ -20,6 +20,7 @@ in every coordinate, or peaks where another coordinate vanishes: quadratics, pow
 import itertools
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,15 +91,16 @@ def numerical_hamiltonian(
 
 def admits_upwind(H: Hamiltonian, p: Float[Array, "m d"]) -> bool:
     """Whether H is even in each coordinate and nondecreasing in its size, at sampled momenta."""
-    value = np.asarray(jax.vmap(H)(p))
-    rising = np.asarray(p * jax.vmap(jax.grad(H))(p))
+    value, rising, mirrored = (np.asarray(a) for a in _evenness(H, p))
     slack = 64 * float(jnp.finfo(p.dtype).eps) * np.max(np.abs(value), initial=1.0)
+    return np.allclose(mirrored, value, 0.0, slack) and bool((rising >= -slack).all())
+
+
+@eqx.filter_jit
+def _evenness(H, p):
     signs = itertools.product((1.0, -1.0), repeat=p.shape[1])
-    even = all(
-        np.allclose(np.asarray(jax.vmap(H)(p * jnp.asarray([s], p.dtype))), value, 0.0, slack)
-        for s in signs
-    )
-    return even and bool((rising >= -slack).all())
+    mirrors = p[None] * jnp.asarray(list(signs), p.dtype)[:, None]
+    return jax.vmap(H)(p), p * jax.vmap(jax.grad(H))(p), jax.vmap(jax.vmap(H))(mirrors)
 
 
 def _local_speeds(H: Hamiltonian, left: Array, right: Array) -> Float[Array, "*shape d"]:
@@ -110,11 +112,22 @@ def _local_speeds(H: Hamiltonian, left: Array, right: Array) -> Float[Array, "*s
     ends = (lower, upper, jnp.clip(0.0, lower, upper))
     d = left.shape[-1]
     size = lambda p: jnp.abs(everywhere(jax.grad(H), p))
-    best = [(lower, jnp.full(left.shape[:-1], -1.0, left.dtype))] * d
-    for choice in itertools.product(range(3), repeat=d):  # nine momenta, unrolled
-        p = jnp.stack([ends[k][..., i] for i, k in enumerate(choice)], axis=-1)
-        found = size(jax.lax.stop_gradient(p))
-        for i, (where, most) in enumerate(best):
-            better = found[..., i] > most
-            best[i] = (jnp.where(better[..., None], p, where), jnp.maximum(found[..., i], most))
-    return jnp.stack([size(where)[..., i] for i, (where, _) in enumerate(best)], axis=-1)
+    corner = lambda ends, k: jnp.stack([ends[k[i]][..., i] for i in range(d)], axis=-1)
+    still = jax.lax.stop_gradient(ends)
+    most, best = jnp.full_like(left, -1.0), [jnp.zeros(left.shape, int)] * d
+    for k in itertools.product(range(3), repeat=d):  # nine momenta, unrolled
+        found = size(corner(still, k))
+        better = jax.lax.stop_gradient(found > most)
+        best = [jnp.where(better, k[i], old) for i, old in enumerate(best)]
+        most = jnp.where(better, found, most)
+    # best[j][..., i]: which end of coordinate j is fastest along i. Only that momentum is differentiated.
+    speeds = []
+    for i in range(d):
+        at = [_one_of(ends, best[j][..., i], j) for j in range(d)]
+        speeds.append(size(jnp.stack(at, axis=-1))[..., i])
+    return jnp.stack(speeds, axis=-1)
+
+
+def _one_of(ends: tuple[Array, Array, Array], which: Array, axis: int) -> Array:
+    low, high, near = (end[..., axis] for end in ends)
+    return jnp.where(which == 0, low, jnp.where(which == 1, high, near))

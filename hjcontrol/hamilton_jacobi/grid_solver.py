@@ -82,7 +82,9 @@ def grid_solve(
       values, they must be given. A few more may be taken, so that they fill whole blocks.
     - `throw`: raise if the result is not `successful`, instead of returning it.
 
-    **Returns:** a `GridSolution`. Differentiable in `g`, `t`, `eps` and the arrays of `H`.
+    **Returns:** a `GridSolution`. Differentiable in `g`, `t`, `eps` and the arrays of `H`. The
+    dissipation of flux `global` counts as a constant of the scheme, not of the problem. Where speeds tie
+    or data are flat, the flux has a kink, and the derivative is one of the generalised ones.
 
     **Raises:** `ValueError` for values that are no initial-value problem, and for `steps` whose
     Courant number is above the limit.

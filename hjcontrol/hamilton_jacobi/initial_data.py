@@ -21,7 +21,6 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.concrete import known, known_to_fail
-from hjcontrol.deformation import softmin
 
 Rule = Literal["trapezoid", "midpoint", "gauss"]
 
@@ -123,18 +122,23 @@ def merge(
     members' Gibbs-weighted mean as its place: exact for `tol = 0`, which joins equal atoms only.
     Chains of close atoms are joined as one. Atoms without mass are dropped. Not traceable.
 
-    **Raises:** `ValueError` under `jit`, or when nothing has any mass.
+    **Raises:** `ValueError` under `jit`, for `eps < 0`, or when nothing has any mass.
     """
-    y, e = known(data.atoms), known(data.energies(eps))
-    if y is None or e is None:
+    y, e, eps = known(data.atoms), known(data.energies(eps)), known(eps)
+    if y is None or e is None or eps is None:
         raise ValueError("merge: the number of atoms left depends on the data: call outside `jit`.")
+    if not eps >= 0:
+        raise ValueError(f"merge: eps >= 0 is needed; found {eps}.")
     y, e = y[np.isfinite(e)], e[np.isfinite(e)]
     if not len(y):
         raise ValueError("merge: no atom has mass and a finite value.")
     label = _clusters(y, tol)
     groups = [np.flatnonzero(label == k) for k in range(label.max() + 1)]
-    values = np.array([float(softmin(e[i], eps)) for i in groups], e.dtype)
+    # On the host: groups differ in size, and each size would be another program.
     share = [np.exp(-(e[i] - e[i].min()) / eps) if eps else e[i] == e[i].min() for i in groups]
+    least = np.array([e[i].min() for i in groups])
+    soft = np.array([np.log(s.sum()) for s in share]) if eps else 0.0
+    values = (least - eps * soft).astype(e.dtype)
     places = [np.average(y[i], axis=0, weights=s) for i, s in zip(groups, share, strict=True)]
     return InitialData(np.array(places, y.dtype), values)
 

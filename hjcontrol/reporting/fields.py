@@ -135,7 +135,7 @@ def characteristics(view: View, ax: Any = None) -> Any:
     ax.set_xlim(-reach, reach)
     ax.set_ylim(-reach, reach)
     box = view.side[[0, -1, -1, 0, 0]], view.side[[0, 0, -1, -1, 0]]
-    ax.plot(*box, color=INK, linewidth=0.8, linestyle=":", label="window")
+    ax.plot(*box, color=INK, linewidth=1.2, linestyle=":", label="window", zorder=4)
     ax.legend(frameon=False, fontsize=8)
     return ax
 

@@ -10,8 +10,6 @@ import pytest
 
 from hjcontrol.cli import main, pde_trial
 
-pytestmark = pytest.mark.slow
-
 Y, G = np.array([-1.5, -0.5, 0.5, 1.5])[:, None], np.array([1.0, 0.3, 0.3, 1.0])
 
 

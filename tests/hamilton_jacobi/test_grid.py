@@ -18,8 +18,6 @@ from hjcontrol.hamilton_jacobi.grid_solver import GRID_RESULTS, _run, grid_solve
 from tests.agreement import assert_agree
 from tests.oracles import hamilton_jacobi_line as oracle
 
-pytestmark = pytest.mark.slow
-
 FIRST, WENO = GridScheme("first", "global"), GridScheme("weno5")
 square = lambda p: jnp.sum(p * p)
 CIRCLE = 2 * np.pi

@@ -3,6 +3,8 @@ r"""The witness in reverse: derivatives in g, eps, t and the parameters of H, in
 du/dg is the transpose of a stochastic matrix for the monotone scheme: it is positive and sums to one.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,56 +16,72 @@ from hjcontrol.hamilton_jacobi.grid_plan import GridScheme
 from hjcontrol.hamilton_jacobi.grid_solver import grid_solve
 from tests.agreement import assert_agree, disagreement
 
-pytestmark = pytest.mark.slow
-
 LINE = Grid(-1.0, 1.0, 16)
 PLANE = Grid((-1, -1), (1, 1), (8, 9), periodic=(True, False))
 x = LINE.points[:, 0]
-SCHEMES = {
-    "first upwind": GridScheme("first", "upwind"),
-    "weno5 local": GridScheme("weno5", "local"),
+TORUS = Grid((-1, -1), (1, 1), (8, 9), periodic=True)
+ROUGH = jax.random.normal(jax.random.key(5), PLANE.shape)
+# Data at which no two candidates for a speed nearly tie: elsewhere the flux has kinks, and a difference
+# across one means nothing. In two dimensions WENO makes such ties at a boundary that extrapolates.
+CASES = {
+    "first 1-D": (GridScheme("first", "upwind"), LINE, jnp.sin(2 * x) + 0.1 * x**2),
+    "weno5 1-D": (GridScheme("weno5", "local"), LINE, jnp.sin(2 * x) + 0.1 * x**2),
+    "first 2-D": (GridScheme("first", "local"), PLANE, ROUGH),
+    "weno5 2-D": (GridScheme("weno5", "local"), TORUS, ROUGH),
 }
+MATRIX = jnp.asarray([[0.7, 0.2], [0.2, 0.4]])
 
 
-def loss(scheme, grid, steps):
-    """A smooth function of everything that may be varied."""
+@functools.cache
+def loss(name):
+    """A smooth function of everything that may be varied, with its gradient: one program a case."""
+    scheme, grid, _ = CASES[name]
 
     def J(g, eps, t, matrix):
-        u = grid_solve(g, t, Anisotropic(matrix), eps, grid, scheme=scheme, steps=steps).u
+        u = grid_solve(g, t, Anisotropic(matrix), eps, grid, scheme=scheme, steps=4).u
         return jnp.sum(u * jnp.cos(jnp.arange(u.size).reshape(u.shape)))
 
-    return jax.jit(J), jax.jit(jax.grad(J, argnums=(0, 1, 2, 3)))
+    return jax.jit(jax.value_and_grad(J, argnums=(0, 1, 2, 3)))
 
 
-def central(J, at, direction, h=1e-5):
-    """A difference of fourth order: the schemes' third derivatives are large near a change of weights."""
-    J_at = lambda s: J(*[a + s * h * v for a, v in zip(at, direction, strict=True)])
+def problem(name):
+    """Data, viscosity, time and the matrix of H."""
+    _, grid, g = CASES[name]
+    d = grid.dimension
+    return [g, jnp.asarray(0.05), jnp.asarray(0.06 if d == 1 else 0.02), MATRIX[:d, :d]]
+
+
+def central(name, at, direction, h=1e-6):
+    """A difference of fourth order. A short one: a speed that changes its candidate makes a kink."""
+    J_at = lambda s: loss(name)(*[a + s * h * v for a, v in zip(at, direction, strict=True)])[0]
     return (8 * (J_at(1) - J_at(-1)) - (J_at(2) - J_at(-2))) / (12 * h)
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-def test_gradient_in_data_viscosity_time_and_hamiltonian(name):  #: 3e-10
-    J, dJ = loss(SCHEMES[name], LINE, 6)
-    at = [jnp.sin(2 * x) + 0.1 * x**2, jnp.asarray(0.05), jnp.asarray(0.1), jnp.asarray([[0.7]])]
-    gradient = dJ(*at)
+@pytest.mark.parametrize("name", CASES)
+def test_gradient_in_data_viscosity_time_and_hamiltonian(name):  #: 3e-9
+    at = problem(name)
+    gradient = loss(name)(*at)[1]
     keys = jax.random.split(jax.random.key(2), 4)
     for i, a in enumerate(at):
         v = [jnp.zeros_like(b) for b in at]
         v[i] = jax.random.normal(keys[i], a.shape)
-        found = jnp.sum(gradient[i] * v[i])
+        v[i] = v[i] + v[i].T if i == 3 else v[i]
+        found, differences = jnp.sum(gradient[i] * v[i]), central(name, at, v)
         assert abs(float(found)) > 1e-3
-        assert_agree(found, central(J, at, v), "differences")
-        assert disagreement(0.99 * found, central(J, at, v)) > 1e-6
+        assert_agree(found, differences, "differences")
+        assert disagreement(0.99 * found, differences) > 1e-6  # twin
 
 
-def test_gradient_in_two_dimensions():
-    J, dJ = loss(GridScheme("first", "local"), PLANE, 4)
-    g = jnp.sin(np.pi * PLANE.points[..., 0]) * (1 + PLANE.points[..., 1])
-    at = [g, jnp.asarray(0.05), jnp.asarray(0.02), jnp.asarray([[0.7, 0.2], [0.2, 0.4]])]
-    v = [jax.random.normal(jax.random.key(3), a.shape) for a in at]
-    v[3] = (v[3] + v[3].T) / 2
-    found = sum(jnp.sum(a * b) for a, b in zip(dJ(*at), v, strict=True))
-    assert_agree(found, central(J, at, v), "differences")
+@pytest.mark.parametrize("name", CASES)
+def test_flats_lines_and_steps_leave_the_gradient_finite(name):
+    """Where WENO's smoothness indicators vanish, some or all; in the others the gradient is the limit."""
+    at = problem(name)
+    grid, side = CASES[name][1], CASES[name][1].points[..., -1]
+    for g in jnp.stack([0 * side, side, 0.1 * (side > 0.1), jnp.abs(side)]):
+        value, gradient = loss(name)(g, *at[1:])
+        assert all(np.isfinite(np.asarray(a)).all() for a in (value, *gradient))
+    still = loss(name)(jnp.full(grid.shape, 2.0), *at[1:])[1]
+    assert_agree(jnp.stack(still[1:3]), jnp.zeros(2))  # a constant stays, whatever eps and t
 
 
 @pytest.mark.parametrize("eps", [0.0, 0.1])
