@@ -142,10 +142,10 @@ def _statement(
     problem: Any, weights: Any, inputs: Any, cost: Any, given: dict[str, Any], multipliers: Any
 ) -> tuple[ControlProblem, Weights, Trajectory | None, Trajectory | None]:
     if isinstance(problem, Solution):
-        given = problem.multipliers if multipliers is None else multipliers
+        duals = problem.multipliers if multipliers is None else multipliers
         chosen = problem.weights if weights is None else weights
         claimed = problem.trajectory if weights is None else None
-        return problem.problem, chosen, claimed, given
+        return problem.problem, chosen, claimed, duals
     if not isinstance(problem, ControlProblem):
         if inputs is None or cost is None:
             raise ValueError(
