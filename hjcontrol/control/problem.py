@@ -55,7 +55,8 @@ class ControlProblem(eqx.Module):
         - `terminal`: `Phi(x_K, y)` of one sample; `Phi(x_K)` when there are no targets.
         - `running`: `Ridge`, `StateCost`, `WeightCost`, a function `l(x, theta)`, or several.
         - `control_set`: `Free()` (default) or `Box(lower, upper)`.
-        - `forcing`: input sequences, every leaf `(n, steps, ...)`, one step for each stage that reads it.
+        - `forcing`: input sequences, every leaf `(n, steps, ...)`, one step for each stage that reads
+          it; or a list of `n` sequences of one length.
         - `context`: what stages read at every depth alike (a mask), every leaf `(n, ...)`.
 
         **Raises:** `ValueError` for empty, ragged or non-floating inputs, targets of another length,
@@ -72,7 +73,7 @@ class ControlProblem(eqx.Module):
         }
         given = (one["forcing"], one["context"])
         if isinstance(stages, Chain):
-            check_given([stages[k] for k in range(len(stages))], *given)
+            check_given([run.stage for run in stages.runs for _ in range(run.length)], *given)
         self.chain = stages if isinstance(stages, Chain) else Chain(stages, one["inputs"], *given)
         self.inputs, self.targets, self.terminal = inputs, targets, terminal
         self.forcing, self.context = forcing, context
@@ -208,11 +209,11 @@ class ControlProblem(eqx.Module):
 
 
 def sequences(forcing: PyTree) -> PyTree[Array]:
-    """A forcing as arrays; one that is a ragged list of sequences is refused.
+    """A forcing as arrays: a list of sequences is stacked, a ragged one refused.
 
     **Raises:** `ValueError`, with the lengths found.
     """
-    if isinstance(forcing, (list, tuple)) and all(jnp.ndim(a) > 0 for a in forcing):
+    if isinstance(forcing, list) and all(jnp.ndim(a) > 0 for a in forcing):
         lengths = sorted({len(a) for a in forcing})
         if len(lengths) > 1:
             raise ValueError(

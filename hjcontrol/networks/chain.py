@@ -251,7 +251,8 @@ def check_given(stages: Sequence[AbstractStage], forcing: PyTree, context: PyTre
 
 
 def _expanded(pieces: list[Any]) -> list[Any]:
-    return [p for piece in pieces for p in [piece] * getattr(piece, "times", 1)]
+    times = lambda piece: piece.times if isinstance(piece, Tied) else 1
+    return [p for piece in pieces for p in [piece] * times(piece)]
 
 
 def _stage(piece: Any) -> AbstractStage:
@@ -259,11 +260,14 @@ def _stage(piece: Any) -> AbstractStage:
 
 
 def _changes_shape(stage: AbstractStage, before: PyTree, after: PyTree, k: int, times: int) -> str:
-    shapes = lambda tree: [leaf.shape for leaf in jax.tree.leaves(tree)]
+    shapes = lambda tree: ", ".join(
+        f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(tree)
+    )
     return (
         f"Chain: stage {k} ({type(stage).__name__}) is tied over {times} steps, so it must keep its "
         f"state's shape; found {shapes(before)} before and {shapes(after)} after. Put what changes "
-        "the shape (`lift`, `readout`) into a stage of its own, before or after."
+        "the shape (`lift`, `readout`) into a stage of its own, before or after; inputs and forcing need "
+        "one dtype."
     )
 
 

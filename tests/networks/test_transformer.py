@@ -191,16 +191,20 @@ def test_a_token_that_is_masked_changes_nothing(key):
     assert np.all(np.isfinite(slopes))
 
 
-def test_a_transformer_is_verified(key):
+def test_a_masked_post_norm_transformer_is_verified(key):
     parts = SelfAttention(WIDTH, HEADS), FeedForward(WIDTH, 5, LogSumExp(2, 0.3)), LayerNorm(WIDTH)
-    before, after = Block(*parts, "pre"), Block(*parts, "post")
-    stages = [Embed(TOKENS, 4, WIDTH), before, before, after, MeanPool(), readout(WIDTH, 3)]
-    inputs = DRAW.standard_normal((4, TOKENS, 4))
+    block = Block(*parts, "post")
+    masks = np.array([SEEN, ~SEEN, SEEN[::-1], np.ones(TOKENS, bool)])
     problem = hj.ControlProblem(
-        stages, inputs, np.arange(4) % 3, terminal=hj.control.softmax_cross_entropy
+        [Embed(TOKENS, 4, WIDTH), block, block, MeanPool(), readout(WIDTH, 3)],
+        DRAW.standard_normal((4, TOKENS, 4)),
+        np.arange(4) % 3,
+        terminal=hj.control.softmax_cross_entropy,
+        context=masks,
     )
-    assert [run.length for run in problem.chain.runs] == [1, 2, 1, 1, 1]
-    certificate = hj.verify(problem, problem.init(key))
+    assert [run.length for run in problem.chain.runs] == [1, 2, 1, 1]
+    weights = jax.eval_shape(problem.init, key)
+    certificate = hj.verify(problem, drawn(weights))
     assert certificate.verdict == "exact", str(certificate)
     assert max(certificate.agreement.values()) < 1e-12
 

@@ -85,7 +85,7 @@ class GRUNetwork(AbstractRecurrent):
     drift = "z (g - h)"
     energy = "p.b"
     noise = "0"
-    exact = "the step is a two-atom Gibbs mean of h and g, logits (0, z's)"
+    exact = "the step is a two-atom Gibbs mean of h and g"
     structural = "atoms that move with the state"
 
     @property
