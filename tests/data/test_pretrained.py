@@ -9,13 +9,14 @@ import pytest
 from hjcontrol.data import DataError, read_encoder
 
 pytestmark = pytest.mark.any_precision
+REASON = "not installed: pip install --no-deps safetensors tokenizers"
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A tiny encoder of two words."""
-    tokenizers = pytest.importorskip("tokenizers")
-    safetensors = pytest.importorskip("safetensors.numpy")
+    tokenizers = pytest.importorskip("tokenizers", reason=REASON)
+    safetensors = pytest.importorskip("safetensors.numpy", reason=REASON)
     words = {"[PAD]": 0, "[UNK]": 1, "heat": 2, "flows": 3}
     tokeniser = tokenizers.Tokenizer(tokenizers.models.WordPiece(words, unk_token="[UNK]"))
     tokeniser.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
