@@ -1,4 +1,4 @@
-"""Which eps: the window keeps its units, the crossover its power law, and three ways choose three things."""
+"""Which eps: a window with units, the crossover's power law, three ways that choose three things."""
 
 import jax
 import jax.numpy as jnp
@@ -112,7 +112,9 @@ def test_the_bound_bounds_and_validation_does_not(held_out):
     reached = np.array([float(jnp.mean(attacked(e))) for e in GRID[::4]])
     assert (reached <= chosen.values[::4]).all()
     measured = temperature.by_validation(losses, GRID)
-    assert (measured.values[::4] < reached).all()  # the twin: held-out loss is no bound under attack
+    assert (
+        measured.values[::4] < reached
+    ).all()  # the twin: held-out loss is no bound under attack
     assert chosen.values[4] < 25 * reached[1]
     assert "certified" in str(chosen)
 
