@@ -2,8 +2,9 @@ r"""A network as an exact tree: oblique splits, affine leaves.
 
     inner node: a.x + c >= 0 goes right, |a| = 1           leaf: y = C x + e, or the class that wins there
 
-Exact, not fitted: on every leaf the tree *is* the network. One hidden layer of n generic ReLUs in the
-plane has 1 + n + n(n - 1)/2 leaves; depth multiplies them, hence a budget, and nodes left open are said so.
+Exact, not fitted: on every leaf the tree *is* the network. One hidden layer of n generic ReLUs in
+the plane has 1 + n + n(n - 1)/2 leaves; depth multiplies them, hence a budget, and nodes left open
+are said so.
 """
 
 from typing import Any
@@ -11,10 +12,10 @@ from typing import Any
 import numpy as np
 from jax.typing import ArrayLike
 
-from hjcontrol.analysis.tree import writing
 from hjcontrol.analysis.tree.growth import Grown, grow, start
-from hjcontrol.analysis.tree.piecewise import Block, PiecewiseAffine, piecewise_affine
-from hjcontrol.analysis.tree.regions import everywhere, minimal, unit
+from hjcontrol.analysis.tree.piecewise import Block, piecewise_affine
+from hjcontrol.analysis.tree.regions import everywhere, minimal
+from hjcontrol.analysis.tree.writing import dot, from_json, rules, to_json
 
 
 class ModelTree:
@@ -130,20 +131,20 @@ class ModelTree:
 
     def rules(self, names: list[str] | None = None, *, digits: int = 4) -> str:
         """The tree as indented text; `names` of the d inputs."""
-        return writing.rules(self, names, digits)
+        return rules(self, names, digits)
 
     def to_dot(self, names: list[str] | None = None, *, digits: int = 3) -> str:
         """The tree in Graphviz's language."""
-        return writing.dot(self, names, digits)
+        return dot(self, names, digits)
 
     def to_json(self) -> str:
         """The tree as JSON, to the last bit; `ModelTree.from_json` reads it back."""
-        return writing.to_json(self)
+        return to_json(self)
 
     @staticmethod
     def from_json(text: str) -> "ModelTree":
         """Read what `to_json` wrote. **Raises:** `ValueError` for anything else."""
-        return ModelTree(**writing.from_json(text))
+        return ModelTree(**from_json(text))
 
     def __str__(self) -> str:
         n, undecided = len(self.leaves), int(self.open.sum())
@@ -152,13 +153,14 @@ class ModelTree:
             f"{self.depth}",
             "  exact: on each leaf the network is affine and equal to it"
             if self.complete
-            else f"  PARTIAL: {undecided} of {n} leaves are open (predict gives NaN there); raise `max_leaves`",
+            else f"  PARTIAL: {undecided} of {n} leaves are open (predict gives NaN there); raise "
+            "`max_leaves`",
         ]
         seen = sorted(set(self.label[self.leaves].tolist()) - {-1})
         if seen:
-            lines.append(
-                f"  {'classes' if self.decides else 'winning pieces'}: {len(seen)} different, {str(seen[:12])[1:-1]}{' ...' * (len(seen) > 12)}"
-            )
+            what = "classes" if self.decides else "winning pieces"
+            shown = ", ".join(map(str, seen[:12])) + (" ..." if len(seen) > 12 else "")
+            lines.append(f"  {what}: {len(seen)} different, {shown}")
         return "\n".join(lines)
 
     def _points(self, who: str, X: ArrayLike) -> np.ndarray:
@@ -182,8 +184,8 @@ def model_tree(
     """The exact tree of a network that is piecewise affine; see `piecewise_affine` for what is read.
 
     **Arguments:** `decide`: leaves carry the largest output's number (the class) instead of values;
-    `max_leaves`: the budget; `box` (2, d): a domain, else all of space; `points` (n, d): where the budget is to be
-    spent first.
+    `max_leaves`: the budget; `box` (2, d): a domain, else all of space; `points` (n, d): where the
+    budget is to be spent first.
 
     **Raises:** `ValueError` for a model that is not piecewise affine, or arguments of other shapes.
     """
