@@ -86,6 +86,10 @@ class ModelTree:
     def predict(self, X: ArrayLike) -> np.ndarray:
         """The network's outputs (n, outputs) at points (n, d); NaN in a leaf left open."""
         X = self._points("predict", X)
+        if self.decides:
+            raise ValueError(
+                "predict: this tree carries classes; use `decide`, or grow without it."
+            )
         at = self.apply(X)
         out = np.full((len(X), self.coef.shape[1]), np.nan)
         for k in np.unique(at):
@@ -148,10 +152,11 @@ class ModelTree:
 
     def __str__(self) -> str:
         n, undecided = len(self.leaves), int(self.open.sum())
+        what = "one class wins" if self.decides else "the network is affine and equal to it"
         lines = [
             f"model tree of {self.a.shape[1]} inputs and {self.coef.shape[1]} outputs: {n} leaves, depth "
             f"{self.depth}",
-            "  exact: on each leaf the network is affine and equal to it"
+            f"  exact: on each leaf {what}"
             if self.complete
             else f"  PARTIAL: {undecided} of {n} leaves are open (predict gives NaN there); raise "
             "`max_leaves`",
@@ -183,7 +188,8 @@ def model_tree(
 ) -> ModelTree:
     """The exact tree of a network that is piecewise affine; see `piecewise_affine` for what is read.
 
-    **Arguments:** `decide`: leaves carry the largest output's number (the class) instead of values;
+    **Arguments:** `decide`: leaves carry the largest output's number (the class) instead of values, and
+    neighbours of one class are joined;
     `max_leaves`: the budget; `box` (2, d): a domain, else all of space; `points` (n, d): where the
     budget is to be spent first.
 
@@ -227,4 +233,37 @@ def _arrays(grown: Grown, d: int, outputs: int, box: np.ndarray | None, decide: 
             coef[k], intercept[k], label[k] = leaf
         else:
             undecided[k] = True
-    return ModelTree(left, right, a, c, coef, intercept, label, undecided, box, decide)
+    if decide:
+        return _merged(
+            ModelTree(left, right, a, c, 0 * coef, 0 * intercept, label, undecided, box, True)
+        )
+    return ModelTree(left, right, a, c, coef, intercept, label, undecided, box)
+
+
+def _merged(tree: ModelTree) -> ModelTree:
+    """Two leaves of one class under one node are one leaf, again and again."""
+    left, right, label, gone = (a.copy() for a in (tree.left, tree.right, tree.label, tree.open))
+    gone[:] = False
+    for k in reversed(range(len(left))):  # children come after their parent
+        ends = [left[k], right[k]]
+        if left[k] < 0 or np.any(left[ends] >= 0) or tree.open[ends].any():
+            continue
+        if label[ends[0]] == label[ends[1]]:
+            label[k], left[k], right[k] = label[ends[0]], -1, -1
+            gone[ends] = True
+    keep = np.flatnonzero(~gone)
+    number = np.full(len(left) + 1, -1)  # the last entry takes -1 to -1
+    number[keep] = np.arange(len(keep))
+    inner = (left[keep] >= 0)[:, None]
+    return ModelTree(
+        number[left[keep]],
+        number[right[keep]],
+        np.where(inner, tree.a[keep], 0.0),
+        np.where(inner[:, 0], tree.c[keep], 0.0),
+        tree.coef[keep],
+        tree.intercept[keep],
+        label[keep],
+        tree.open[keep],
+        tree.box,
+        decides=True,
+    )
