@@ -2,10 +2,13 @@ r"""The bifurcation diagram: every branch of critical points of the entropy over
 
     grad H(x, eps) = 0 for eps in [low, high]          folds: det hess H = 0, located by Newton
 
-Branches start from certified lists at both ends and at levels between, and are followed by continuation; what
-is certified at a level but lies on no branch yet starts one. So the diagram is complete at those levels by proof, and
-between them but for closed loops that live between two levels.
+Branches start from certified lists at both ends and at levels between, and are followed by
+continuation; what is certified at a level but lies on no branch yet starts one. So the diagram is
+complete at those levels by proof, and between them but for closed loops that live between two
+levels.
 """
+
+import itertools
 
 import equinox as eqx
 import numpy as np
@@ -83,7 +86,7 @@ class Bifurcation(eqx.Module):
     def counts(self) -> list[int]:
         """How many critical points there are below the first fold, between folds, and above the last."""
         edges = [self.eps[0], *(f.eps for f in self.folds), self.eps[1]]
-        return [len(self.at(np.sqrt(a * b))[1]) for a, b in zip(edges, edges[1:], strict=False)]
+        return [len(self.at(np.sqrt(a * b))[1]) for a, b in itertools.pairwise(edges)]
 
     def merge_tree(self) -> str:
         """The basin-merge tree as indented text."""
@@ -124,8 +127,9 @@ def bifurcation(
 ) -> Bifurcation:
     """All branches and folds of the entropy's critical points for `eps` in `(low, high)`; d is 1 or 2.
 
-    The layer's own `eps` is not used. `levels`: how many values between the ends get a certified list as
-    well. `window=None`: as in `critical_points`, four times as wide. The time goes into the certified list at `low`.
+    The layer's own `eps` is not used. `levels`: how many values between the ends get a certified
+    list as well. `window=None`: as in `critical_points`, four times as wide. The time goes into the
+    certified list at `low`.
 
     **Raises:** `ValueError` unless `0 < low < high`, and as `critical_points`.
     """
@@ -177,11 +181,10 @@ def _both_ways(
 ) -> tuple[Path, int]:
     """The whole branch through a point, as one path; how many of its ends are at the window's edge."""
     there = lambda heading: follow(pairs, x, lam, heading, span, box)
-    up = there(1) if lam < span[1] else None
-    down = there(-1) if lam > span[0] else None
-    if up is None or down is None:
-        only = up or down
+    if lam in span:
+        only = there(1 if lam == span[0] else -1)
         return only, int(only.end not in ("top", "bottom"))
+    up, down = there(1), there(-1)
     n = len(down.lam)
     folds = [(n - 2 - k, f) for k, f in down.folds] + [(n - 1 + k, f) for k, f in up.folds]
     points = np.concatenate([down.points[::-1], up.points[1:]])

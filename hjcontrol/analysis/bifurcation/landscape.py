@@ -6,8 +6,9 @@ r"""The entropy landscape of a soft-maximum layer, with its derivatives in close
     dH/d eps = Var_pi(z)/eps^3 >= 0        kappa_3(W, W, z) = E[(W - EW)(W - EW)^T (z - Ez)]
 
 Moments are taken about the largest logit's atom, so that in a cold cell, where H is exponentially
-small, its derivatives keep their relative accuracy. At eps = 0 the landscape is flat off the ties and has no
-derivatives there: `eps > 0`. As eps -> infinity one critical point is left, a maximum, at `hot_centre`.
+small, its derivatives keep their relative accuracy. At eps = 0 the landscape is flat off the ties
+and has no derivatives there: `eps > 0`. As eps -> infinity one critical point is left, a maximum,
+at `hot_centre`.
 """
 
 import equinox as eqx
