@@ -43,6 +43,15 @@ FILES = (
     "scaling_trained",
     "effective_dimension",
     "intrinsic_dimension",
+    "gap_criterion",
+    "diffusion_radius",
+    "near_shocks",
+    "recovery",
+    "training_search",
+    "initial_data_legendre",
+    "attribution",
+    "entropy_gradient",
+    "solitons",
 )
 
 CLAIMS: tuple[Claim, ...] = tuple(
