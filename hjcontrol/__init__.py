@@ -27,6 +27,7 @@ _ROOMS = (
     "deformation",
     "hamilton_jacobi",
     "layers",
+    "ledger",
     "networks",
     "reporting",
     "solvers",

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from hjcontrol.cli.certify import certify
+from hjcontrol.cli.claims import claims
 from hjcontrol.cli.crosscheck import crosscheck
 from hjcontrol.cli.doctor import doctor
 from hjcontrol.cli.errors import USAGE, CommandError
@@ -29,6 +30,7 @@ COMMANDS = {
     "certify": certify,
     "fit-convex": fit_convex,
     "pde": pde,
+    "claims": claims,
     "doctor": doctor,
 }
 
