@@ -21,6 +21,7 @@ _HOMES = {
     "faces": "hjcontrol.layers",
 }
 _ROOMS = (
+    "analysis",
     "control",
     "crosscheck",
     "data",

@@ -1,6 +1,11 @@
 """The suite's switches: 64-bit floats, no silent broadcasting, drawn values that repeat.
 
 `JAX_ENABLE_X64=0` runs the suite in 32 bits, and then only what is marked `any_precision`.
+
+What the suite spends its time on is XLA's compiler, so the tests compile in haste: no LLVM optimisation,
+plain loops instead of fused kernels, one module a program. A program compiled so is a few times slower
+and is there four times sooner. The README's code, the examples and the main job run with XLA's own
+settings; `XLA_FLAGS` in the environment overrides ours.
 """
 
 import os
@@ -10,6 +15,18 @@ import hypothesis
 import jax
 import jaxtyping
 import pytest
+
+HASTE = [
+    "--xla_backend_optimization_level=0",
+    "--xla_llvm_disable_expensive_passes=true",
+    "--xla_cpu_parallel_codegen_split_count=1",
+]
+if jax.__version_info__ < (
+    0,
+    11,
+):  # later ones do not know this switch, and XLA ends on what it does not know
+    HASTE.append("--xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault("XLA_FLAGS", " ".join(HASTE))  # read when JAX makes its first array
 
 X64 = os.environ.get("JAX_ENABLE_X64", "1").lower() not in ("0", "false", "off")
 

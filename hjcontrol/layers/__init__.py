@@ -11,6 +11,7 @@ from hjcontrol.layers.compare import GradientTable, compare_gradients
 from hjcontrol.layers.engines import solve
 from hjcontrol.layers.entmax import Entmax, Sparsemax
 from hjcontrol.layers.faces import Faces, faces
+from hjcontrol.layers.heads import ClassHead, LogitHead
 from hjcontrol.layers.isotonic import isotonic
 from hjcontrol.layers.layer import AbstractConvexLayer, AbstractFace
 from hjcontrol.layers.permutahedron import Permutahedron, soft_rank, soft_sort
@@ -31,6 +32,7 @@ __all__ = [
     "Attended",
     "Attention",
     "CappedSimplex",
+    "ClassHead",
     "Clip",
     "CommutingSquare",
     "Entmax",
@@ -41,6 +43,7 @@ __all__ = [
     "L2Ball",
     "LeakyReLU",
     "LogSumExp",
+    "LogitHead",
     "Optimality",
     "Permutahedron",
     "Pool",

@@ -12,9 +12,11 @@ with the entry of least estimated error kept, and that estimate returned beside 
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 # From 1/8 of the state's size down to 3e-8 of it: the small steps are for functions with kinks, where
@@ -50,38 +52,61 @@ def differences(
     width, length = size(x), size(v)
     h0 = 0.125 * jnp.where(width > 0, width, 1.0) / jnp.where(length > 0, length, 1.0)
 
-    def quotient(h: Float[Array, ""]) -> tuple[PyTree[Array], PyTree[Array]]:
-        move = lambda s: jax.tree.map(lambda a, d: a + (s * h).astype(a.dtype) * d, x, v)
-        up, down = function(move(1.0)), function(move(-1.0))
-        slope = jax.tree.map(lambda a, b: (a - b) / (2 * h).astype(a.dtype), up, down)
-        return slope, jax.tree.map(lambda a: jnp.max(jnp.abs(a), initial=0.0), up)
+    def moved(h: Float[Array, ""]) -> PyTree[Array]:
+        return function(jax.tree.map(lambda a, d: a + h.astype(a.dtype) * d, x, v))
 
     steps = h0 * 0.25 ** jnp.arange(LEVELS, dtype=h0.dtype)
-    slopes, heights = jax.lax.map(quotient, steps)
-    leaves, structure = jax.tree.flatten(slopes)
-    best = [extrapolate(s, steps, m) for s, m in zip(leaves, jax.tree.leaves(heights), strict=True)]
+    # One body for both sides: the program that is compiled holds the function once.
+    values = jax.lax.map(moved, jnp.concatenate([steps, -steps]))
+    leaves, structure = jax.tree.flatten(values)
+    best = [extrapolate(a[:LEVELS], a[LEVELS:], steps) for a in leaves]
     return tuple(jax.tree.unflatten(structure, [b[i] for b in best]) for i in (0, 1))
 
 
 def extrapolate(
-    slopes: Float[Array, "levels *shape"],
+    up: Float[Array, "levels *shape"],
+    down: Float[Array, "levels *shape"],
     steps: Float[Array, " levels"],
-    heights: Float[Array, " levels"],
 ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
     """The entry of Richardson's tableau with the least estimated error, and that error.
 
-    The estimate is the distance to the entry's two ancestors plus the roundoff `eps |f| / h` that no
-    extrapolation removes; `heights` is `|f|` at each step.
+    `up`, `down`: the values at `+h` and `-h`. The estimate is the distance to the entry's two
+    ancestors plus the roundoff `eps |f| / h` that no extrapolation removes. An entry that rests on a
+    value that is not finite is not kept.
     """
-    spread = lambda a, b: jnp.sqrt(jnp.mean(((a - b) ** 2).reshape(len(a), -1), axis=1))
-    roundoff = jnp.finfo(slopes.dtype).eps * heights / steps
-    column, entries, errors = slopes, [], []
-    for j in range(1, ORDER):
+    flat = lambda a: a.reshape(len(steps), -1)
+    slopes = (flat(up) - flat(down)) / (2 * steps.astype(up.dtype)[:, None])
+    finite = jnp.all(jnp.isfinite(slopes), axis=1)
+    slopes = jnp.where(finite[:, None], slopes, 0)
+    dot = lambda m: jnp.matmul(m.astype(up.dtype), slopes, precision=jax.lax.Precision.HIGHEST)
+    entries = dot(_TABLEAU.entries)
+    spread = lambda m: jnp.sqrt(jnp.mean(dot(_TABLEAU.entries - m) ** 2, axis=1))
+    gap = jnp.maximum(spread(_TABLEAU.coarse), spread(_TABLEAU.fine))
+    height = jnp.max(jnp.abs(flat(up)), axis=1, initial=0.0)
+    roundoff = jnp.finfo(up.dtype).eps * height / steps.astype(up.dtype)
+    error = gap + roundoff[_TABLEAU.finest]
+    sound = jnp.matmul(_TABLEAU.entries != 0, ~finite) == 0
+    kept = jnp.argmin(jnp.where(sound & ~jnp.isnan(error), error, jnp.inf))
+    value = jnp.where(sound[kept], entries[kept], jnp.nan).reshape(up.shape[1:])
+    return value, jnp.where(sound[kept], error[kept], jnp.nan)
+
+
+class _Tableau(NamedTuple):
+    """Every entry beyond the first column, and its two ancestors, as combinations of the slopes."""
+
+    entries: np.ndarray
+    coarse: np.ndarray
+    fine: np.ndarray
+    finest: np.ndarray
+
+
+def _tableau(levels: int, order: int) -> _Tableau:
+    column, found = np.eye(levels), []
+    for j in range(1, order):
         coarse, fine = column[:-1], column[1:]
         column = fine + (fine - coarse) / (16**j - 1)
-        entries.append(column)
-        gap = jnp.maximum(spread(column, coarse), spread(column, fine))
-        errors.append(gap + roundoff[j:])
-    error = jnp.concatenate(errors)
-    kept = jnp.argmin(jnp.where(jnp.isnan(error), jnp.inf, error))
-    return jnp.concatenate(entries)[kept], error[kept]
+        found.append((column, coarse, fine, np.arange(j, levels)))
+    return _Tableau(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+
+_TABLEAU = _tableau(LEVELS, ORDER)

@@ -1,0 +1,210 @@
+r"""What happens far out? The gap, the limit along a ray with its rate, and coverage.
+
+    gap       D(x) = z_(1) - z_(2)             0 <= f - max z <= eps log(1 + (N-1) e^{-D/eps})
+    ray       x + r v:  f_inf(v) = max_j W_j.v,  T = its ties,  D_v = least of f_inf(v) - W_j.v off T
+              0 <= f(x + rv) - lse_T(x + rv) <= eps log(1 + (N-|T|) e^{-(D_0 + r D_v)/eps})
+              entropy -> that of the tied atoms' own weights, at most log |T|
+    coverage  pi_j ~ m_j exp(-|x - y_j|^2/(2 w^2)):  distance^2 = E_pi |x - y|^2,
+              energy = -log sum_j m_j exp(-|x - y_j|^2/(2 w^2)), in nats
+
+The gap says whether one atom decides, not whether the point is far: on the bisector of two atoms it is
+zero at any distance, beside an atom it is large. Far from the data is what the coverage says; for a
+layer with initial data at time t, w^2 = 2 eps t and m = e^{-g/eps} make the energy u/eps. The time is
+the caller's: a trained layer does not determine it, nor that its atoms lie where the data do.
+"""
+
+import equinox as eqx
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Int, Real
+
+from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol.deformation import gibbs, gibbs_entropy, lse
+from hjcontrol.hamilton_jacobi import data_of_layer
+from hjcontrol.layers import LogitHead, LogSumExp
+from hjcontrol.layers.layer import floating
+
+
+class Gap(eqx.Module):
+    """How far the soft maximum is from its largest logit, and the bound. Units: those of the logits."""
+
+    winner: Int[Array, ""]
+    gap: Float[Array, ""]
+    deviation: Float[Array, ""]  # f - max z, measured
+    bound: Float[Array, ""]  # eps log(1 + (N-1) e^{-gap/eps})
+    eps: Float[Array, ""]
+    atoms: int = eqx.field(static=True)
+
+    @property
+    def dominated(self) -> Bool[Array, "*batch"]:
+        """Whether one atom decides: `gap > eps log(N-1)`, so that the deviation is under eps log 2."""
+        return self.gap > self.eps * jnp.log(max(self.atoms - 1, 1))
+
+    def __str__(self) -> str:
+        return "\n".join(
+            [
+                f"gap {float(self.gap):.4g} between the first two of {self.atoms} logits, "
+                f"eps = {float(self.eps):.4g}",
+                f"  f - max z = {float(self.deviation):.3e}, bound {float(self.bound):.3e}",
+                f"  atom {int(self.winner)} {'decides' if self.dominated else 'does not decide alone'}"
+                " (this does not say whether x is far from the data)",
+            ]
+        )
+
+
+def gap(model: LogSumExp | LogitHead, x: Real[ArrayLike, "..."]) -> Gap:
+    """The gap of one sample with its bound, at any depth (the logits are all that enters)."""
+    z = model.logits(x)
+    eps = model.eps.astype(z.dtype)
+    winner = jnp.argmax(z)
+    others = jnp.where(jnp.arange(z.size) == winner, -jnp.inf, z)
+    apart = z[winner] - jnp.max(others)  # inf with one atom
+    rest = lse(others, eps) - z[winner]
+    return Gap(
+        winner, apart, _log1p(rest, eps), _log1p(_many(z.size - 1, eps) - apart, eps), eps, z.size
+    )
+
+
+class Ray(eqx.Module):
+    """The layer along `x + r v`, `r >= 0`. Units: of the logits; slopes, per unit of `r`."""
+
+    slope: Float[Array, ""]  # f_inf(v), the recession function
+    tied: Bool[Array, " atoms"]  # atoms that attain it
+    gap_slope: Float[Array, ""]  # D_v; inf where every atom ties
+    head_start: Float[Array, ""]  # D_0 = lse_T(x) - max of the others at x; may be negative
+    intercept: Float[Array, ""]  # lse_T(x): f(x + rv) - r slope tends to it
+    entropy: Float[Array, ""]  # limit of the entropy, nats
+    eps: Float[Array, ""]
+
+    @property
+    def rate(self) -> Float[Array, "*batch"]:
+        """Exponential rate of the approach, per unit of `r`: `D_v/eps`."""
+        return jnp.where(
+            self.eps > 0, self.gap_slope / jnp.where(self.eps > 0, self.eps, 1), jnp.inf
+        )
+
+    def limit(self, r: Float[ArrayLike, ""] | float) -> Float[Array, ""]:
+        """`lse_T(x + rv)`: what `f(x + rv)` approaches from above."""
+        return self.intercept + r * self.slope
+
+    def bound(self, r: Float[ArrayLike, ""] | float) -> Float[Array, ""]:
+        """Largest possible `f(x + rv) - limit(r)`."""
+        rivals = self.tied.size - jnp.sum(self.tied)
+        lead = self.head_start + r * jnp.where(rivals > 0, self.gap_slope, 0.0)
+        return jnp.where(rivals > 0, _log1p(_many(rivals, self.eps) - lead, self.eps), 0.0)
+
+    def __str__(self) -> str:
+        ties = int(jnp.sum(self.tied))
+        return "\n".join(
+            [
+                f"along the ray: slope {float(self.slope):.6g}, of {ties} in {self.tied.size} atoms",
+                f"  f(x + rv) -> {float(self.intercept):.6g} + {float(self.slope):.6g} r, from above",
+                f"  excess at most {float(self.bound(0.0)):.3g} at r = 0; "
+                f"falls at the rate {float(self.rate):.4g} per unit of r",
+                f"  entropy -> {float(self.entropy):.6g} (at most log {ties})",
+            ]
+        )
+
+
+def ray(layer: LogSumExp, x: Real[ArrayLike, " d"], v: Real[ArrayLike, " d"]) -> Ray:
+    """Limit and rate of the layer from `x` along `v`.
+
+    Slopes that agree to the rounding of `W v` count as tied.
+
+    **Raises:** `ValueError` for `v = 0`, or shapes that disagree.
+    """
+    z = layer.logits(x)
+    v = floating(v).astype(z.dtype)
+    if v.shape != layer.W.shape[1:]:
+        raise ValueError(f"ray: a direction has shape {layer.W.shape[1:]}; found {v.shape}.")
+    if known_to_fail(jnp.any(v != 0)):
+        raise ValueError("ray: the direction is zero. Give one that moves.")
+    eps = layer.eps.astype(z.dtype)
+    slopes = layer.W @ v
+    slope = jnp.max(slopes)
+    slack = 8 * jnp.finfo(z.dtype).eps * jnp.max(jnp.abs(layer.W) @ jnp.abs(v))
+    tied = slopes >= slope - slack
+    own = jnp.where(tied, z, -jnp.inf)
+    intercept = lse(own, eps)
+    return Ray(
+        slope=slope,
+        tied=tied,
+        gap_slope=jnp.min(jnp.where(tied, jnp.inf, slope - slopes)),
+        head_start=intercept - jnp.max(jnp.where(tied, -jnp.inf, z)),
+        intercept=intercept,
+        entropy=gibbs_entropy(own, eps),
+        eps=eps,
+    )
+
+
+class Coverage(eqx.Module):
+    """Atoms `y` with masses, and a width in the units of the inputs: how far a point is from them."""
+
+    atoms: Float[Array, "N d"]
+    log_masses: Float[Array, " N"]
+    width: Float[Array, ""]
+
+    def energy(self, x: Real[ArrayLike, " d"]) -> Float[Array, ""]:
+        """Minus the logarithm of the kernel sum, in nats: large where nothing is near."""
+        return -lse(self._scores(x), 1.0)
+
+    def distance(self, x: Real[ArrayLike, " d"]) -> Float[Array, ""]:
+        """Root of the Gibbs-weighted mean square distance to the atoms, in the inputs' units."""
+        x = floating(x)
+        return jnp.sqrt(gibbs(self._scores(x), 1.0) @ _squares(self.atoms, x))
+
+    def _scores(self, x: Real[ArrayLike, " d"]) -> Float[Array, " N"]:
+        x = floating(x)
+        if x.shape != self.atoms.shape[1:]:
+            raise ValueError(
+                f"Coverage: one sample has shape {self.atoms.shape[1:]}; found {x.shape}. "
+                "Batch with `jax.vmap`."
+            )
+        return self.log_masses - _squares(self.atoms, x) / (2 * self.width**2)
+
+
+def coverage_of_samples(
+    samples: Real[ArrayLike, "N d"], width: float | Float[Array, ""]
+) -> Coverage:
+    """Coverage by equal masses at `samples`: inputs, or a network's features of the training inputs.
+
+    **Raises:** `ValueError` for no samples, a width that is not positive.
+    """
+    samples = floating(samples)
+    if samples.ndim != 2 or samples.size == 0:
+        raise ValueError(f"coverage_of_samples: samples (N, d) are needed; found {samples.shape}.")
+    width = _positive("coverage_of_samples", "width", width, samples.dtype)
+    share = -jnp.log(jnp.asarray(samples.shape[0], samples.dtype))
+    return Coverage(samples, jnp.full(samples.shape[0], share), width)
+
+
+def coverage_of_layer(layer: LogSumExp, t: float | Float[Array, ""]) -> Coverage:
+    """Coverage by the layer's own initial data at the *chosen* time `t`: its energy is `u(x, t)/eps`.
+
+    **Raises:** `ValueError` for `t <= 0` or `eps = 0`.
+    """
+    eps = _positive("coverage_of_layer", "eps", layer.eps, layer.W.dtype)
+    t = _positive("coverage_of_layer", "t", t, layer.W.dtype)
+    data = data_of_layer(layer.W, layer.b, t)
+    return Coverage(data.atoms, -data.values / eps, jnp.sqrt(2 * eps * t))
+
+
+def _squares(atoms: Array, x: Array) -> Array:
+    return jnp.sum((atoms - x[None, :]) ** 2, axis=1)
+
+
+def _positive(who: str, name: str, value: ArrayLike, dtype: jnp.dtype) -> Array:
+    value = jnp.asarray(value, dtype)
+    if value.ndim != 0 or known_to_fail(value > 0):
+        raise ValueError(f"{who}: a scalar `{name}` > 0 is needed; found {value}.")
+    return value
+
+
+def _many(count: Array | int, eps: Array) -> Array:
+    return eps * jnp.log(jnp.maximum(jnp.asarray(count, eps.dtype), 1.0))
+
+
+def _log1p(level: Array, eps: Array) -> Array:
+    """`eps log(1 + e^{level/eps})`, accurate in both tails; `max(level, 0)` at `eps = 0`."""
+    scaled = jnp.abs(level) / jnp.where(eps > 0, eps, 1.0)
+    return jnp.maximum(level, 0.0) + jnp.where(eps > 0, eps * jnp.log1p(jnp.exp(-scaled)), 0.0)
