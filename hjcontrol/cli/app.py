@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from hjcontrol.cli.architectures import architectures
 from hjcontrol.cli.certify import certify
 from hjcontrol.cli.claims import claims
 from hjcontrol.cli.crosscheck import crosscheck
@@ -22,10 +23,13 @@ from hjcontrol.cli.fit_convex import fit_convex
 from hjcontrol.cli.invocation import command_line
 from hjcontrol.cli.layers import layers
 from hjcontrol.cli.pde import pde
+from hjcontrol.cli.verify import verify
 
 FAULT, INTERRUPTED = 70, 130
 COMMANDS = {
     "crosscheck": crosscheck,
+    "verify": verify,
+    "architectures": architectures,
     "layers": layers,
     "certify": certify,
     "fit-convex": fit_convex,

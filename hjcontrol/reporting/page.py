@@ -43,6 +43,7 @@ def report(
     command: str | None = None,
     verdict: str | None = None,
     notice: str | None = None,
+    heat_caption: str = "At the solution of {}",
 ) -> Path:
     """Write solutions, and what witnesses say of them, to one self-contained HTML file.
 
@@ -56,6 +57,7 @@ def report(
     - `classes`: names of the classes.
     - `tables`: further tables, caption to rows `name: value`.
     - `command`, `verdict`, `notice`: shown as they are; `notice` stands out (an interruption).
+    - `heat_caption`: under a heat map, `{}` standing for the certificate's name.
 
     **Returns:** `path`.
 
@@ -77,7 +79,7 @@ def report(
         certificates=certificates,
         comparisons=dict(comparisons or {}),
         convergence=_convergence(solutions),
-        heat_maps=_heat_maps(certificates),
+        heat_maps=_heat_maps(certificates, heat_caption),
         ensemble=_ensemble(solutions, classes),
         confusion=_confusion(solutions, test, classes),
     )
@@ -162,7 +164,7 @@ def _span(name: str, values: np.ndarray) -> str:
     return f"{name}: from {figure(float(values[0]))} to {figure(float(values[-1]))}"
 
 
-def _heat_maps(certificates: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _heat_maps(certificates: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
     pictures = []
     for name, certificate in certificates.items():
         rows = {
@@ -176,7 +178,7 @@ def _heat_maps(certificates: Mapping[str, Any]) -> list[dict[str, Any]]:
             pictures.append(
                 _picture(
                     agreement(rows),
-                    f"At the solution of {name}",
+                    caption.format(name),
                     f"relative disagreement of {len(rows)} pairs of routes by stage; the largest "
                     f"is {figure(worst, 2)}",
                 )

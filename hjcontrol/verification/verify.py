@@ -9,7 +9,6 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
@@ -18,6 +17,7 @@ from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagat
 from hjcontrol.networks import Weights
 from hjcontrol.verification.certificate import Certificate, Finding
 from hjcontrol.verification.curvature import smallest_curvature
+from hjcontrol.verification.diagnosis import diagnosed
 from hjcontrol.verification.judgement import Excuses, judge, over_limit
 from hjcontrol.verification.measure import arbitrate, measure
 from hjcontrol.verification.minimum import minimum_gap
@@ -33,6 +33,8 @@ def verify(
     targets: PyTree[ArrayLike] = None,
     cost: Any = None,
     running: Any = (),
+    forcing: PyTree[ArrayLike] = None,
+    context: PyTree[ArrayLike] = None,
     routes: Sequence[str] = ("backprop", "pairing"),
     probes: int = 2,
     key: Key[Array, ""] | None = None,
@@ -47,7 +49,8 @@ def verify(
 
     - `problem`: a `ControlProblem` with `weights`; a `Solution`, whose weights, trajectory and
       multipliers are used; or a list of stages (functions, `eqx.Module`s, pairs `(f, theta)`) with
-      `inputs` of shape `(n, ...)` and a scalar `cost(x_K)` or `cost(x_K, y)` of one sample.
+      `inputs` of shape `(n, ...)` and a scalar `cost(x_K)` or `cost(x_K, y)` of one sample; `forcing`
+      and `context` for stages that read them, as in `ControlProblem`.
     - `weights`: as `problem.init` gives them, or a list with one entry a stage. A list of stages has
       its own.
     - `routes`: two or more of `backprop`, `pairing`, `recursion`, `finite_difference`, `multipliers`.
@@ -62,10 +65,12 @@ def verify(
 
     **Returns:** a `Certificate`; print it.
 
-    **Raises:** `ValueError` for unknown routes, fewer than two of them, or arguments that are missing.
+    **Raises:** `ValueError` for unknown routes, fewer than two of them, arguments that are missing, or a
+    stage that cannot be batched or differentiated, with its name.
     """
+    given = {"targets": targets, "running": running, "forcing": forcing, "context": context}
     problem, weights, trajectory, multipliers = _statement(
-        problem, weights, inputs, targets, cost, running, multipliers
+        problem, weights, inputs, cost, given, multipliers
     )
     routes = _check_routes(routes, multipliers, problem)
     if int(probes) != probes or probes < 1:
@@ -73,9 +78,11 @@ def verify(
     key = jax.random.key(0) if key is None else key
     tolerance = exact_tolerance(problem.dtype) if tolerance is None else float(tolerance)
 
-    found = jax.device_get(
-        measure(problem, weights, trajectory, multipliers, key, routes, int(probes))
-    )
+    try:
+        found = measure(problem, weights, trajectory, multipliers, key, routes, int(probes))
+    except Exception as error:  # the user's stages may raise anything; say which, and what to do
+        raise diagnosed(problem, stage_name) or error from error
+    found = jax.device_get(found)
     forward = bool(found.forward.all())
     disputed = any(
         over_limit(name, gaps, tolerance, forward)
@@ -132,13 +139,13 @@ def stage_name(problem: ControlProblem, k: int) -> str:
 
 
 def _statement(
-    problem: Any, weights: Any, inputs: Any, targets: Any, cost: Any, running: Any, multipliers: Any
+    problem: Any, weights: Any, inputs: Any, cost: Any, given: dict[str, Any], multipliers: Any
 ) -> tuple[ControlProblem, Weights, Trajectory | None, Trajectory | None]:
     if isinstance(problem, Solution):
-        given = problem.multipliers if multipliers is None else multipliers
+        duals = problem.multipliers if multipliers is None else multipliers
         chosen = problem.weights if weights is None else weights
         claimed = problem.trajectory if weights is None else None
-        return problem.problem, chosen, claimed, given
+        return problem.problem, chosen, claimed, duals
     if not isinstance(problem, ControlProblem):
         if inputs is None or cost is None:
             raise ValueError(
@@ -146,8 +153,7 @@ def _statement(
                 f"inputs {'missing' if inputs is None else 'given'}, "
                 f"cost {'missing' if cost is None else 'given'}."
             )
-        inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
-        problem = ControlProblem(problem, inputs, targets, terminal=cost, running=running)
+        problem = ControlProblem(problem, inputs, terminal=cost, **given)
         weights = problem.init(jax.random.key(0)) if weights is None else weights
     elif weights is None:
         raise ValueError(
