@@ -51,7 +51,12 @@ FILES = (
     "initial_data_legendre",
     "attribution",
     "entropy_gradient",
+    "folds",
+    "landscape_counts",
+    "tree",
     "solitons",
+    "continual",
+    "design_principles",
 )
 
 CLAIMS: tuple[Claim, ...] = tuple(

@@ -6,6 +6,7 @@ Atoms are really removed. Page's phase diagram: sixteen atoms (RandomState(42)),
 import jax
 import numpy as np
 
+from hjcontrol.analysis.attribution import attribute
 from hjcontrol.deformation import gibbs, gibbs_entropy
 from hjcontrol.hamilton_jacobi import InitialData, layer_of_data
 from hjcontrol.layers import LogSumExp
@@ -32,21 +33,24 @@ def _state(y, g, x, eps):
     slopes = jax.vmap(jax.grad(lambda b, a: LogSumExp(W, b, eps)(a)), (None, 0))(b, x)
     without = jax.vmap(lambda drop: jax.vmap(LogSumExp(W, b + drop, eps))(x))
     gone = without(jax.numpy.where(jax.numpy.eye(len(g)) > 0, -jax.numpy.inf, 0.0))
-    return value, each(gibbs), each(gibbs_entropy), gone, slopes
+    told = jax.vmap(lambda a: attribute(LogSumExp(W, b, eps), a).removal)(x)
+    return value, each(gibbs), each(gibbs_entropy), gone, slopes, told
 
 
 def _measure(exact: bool) -> Evidence:
     y, g = plane()
-    left, slope, entropies, labels = [], [], [], []
+    left, tool, slope, entropies, labels = [], [], [], [], []
     for eps in EPS:
-        f, pi, H, gone, db = (np.asarray(a) for a in _state(y, g, PLACES, eps))
+        f, pi, H, gone, db, told = (np.asarray(a) for a in _state(y, g, PLACES, eps))
         change = eps * np.log1p(-pi) if exact else -eps * pi
         left.append(np.abs(gone.T - f[:, None] - change).max())
+        tool.append(np.abs(gone.T - f[:, None] - told).max())
         slope.append(np.abs(db - pi).max())
         entropies.append(H)
         labels.append(pi[2] @ g)
     return evidence(
         zero("f without atom j − f − ε log(1 − π_j)", left, 1e-13),
+        zero("the same, as the tool tells it", tool, 1e-13),
         zero("∂f/∂b − π", slope, 1e-14),
         equal("H at four places, three ε", np.array(entropies).T, np.ravel(ENTROPIES), 1e-4,
               role="number"),

@@ -16,7 +16,7 @@ EXPONENTS = {"language": 0.076, "compute-optimal": 0.35, "video": 0.24, "mathema
 TABLE = (13.2, 2.9, 4.2, 2.6)
 
 
-def _alpha(d: int) -> float:
+def loss_exponent(d: int) -> float:
     """Exponent of the squared error of the maximum of tangents."""
     x = np.random.default_rng(d).uniform(-1, 1, (2000, d))
     widths = {1: (8, 16, 32, 64), 2: (4, 8, 16, 24)}[d]
@@ -29,7 +29,7 @@ def _alpha(d: int) -> float:
 
 
 def _measure(smoothness: float) -> Evidence:
-    alpha = [_alpha(d) for d in (1, 2)]
+    alpha = [loss_exponent(d) for d in (1, 2)]
     return evidence(
         equal("1/α for targets of dimension 1, 2", [1 / a for a in alpha], [1.0, 2.0], 0.1),
         equal("2s/α with s = 2", [2 * smoothness / a for a in alpha], [1.0, 2.0], 0.1, role="instead"),
