@@ -1,4 +1,5 @@
-"""The ledger: every claim of the theory, its check, its negative control, and the verdict that follows."""
+"""The ledger: every claim of the theory, its check, its negative control, and the verdict that
+follows."""
 
 from hjcontrol.ledger.audit import Entry, audit
 from hjcontrol.ledger.claim import VERDICTS, Claim, Evidence, Picture, evidence

@@ -80,7 +80,8 @@ class Entry:
 def audit(claims: Iterable[Claim], *, fast: bool = False) -> Iterator[Entry]:
     """Check the claims one after another, each with its control.
 
-    **Arguments:** `claims`, such as `hj.ledger.CLAIMS`; `fast` leaves out what takes longer than seconds.
+    **Arguments:** `claims`, such as `hj.ledger.CLAIMS`; `fast` leaves out what takes longer than
+    seconds.
 
     **Returns:** an iterator, so that what is finished is kept when the rest is interrupted.
     """

@@ -1,11 +1,13 @@
 r"""A claim of the theory, its check, its negative control, and the verdict that follows from both.
 
-    every `stated` finding holds    all equalities: holds exactly      some bounds: holds within its bound
+    every `stated` finding holds    all equalities: holds exactly      some bounds: holds within its
+    bound
     one does not                    every `amended` one does: holds once amended
                                     a rule of thumb, right somewhere: heuristic
                                     otherwise: fails as stated, and the finding is the counterexample
 
-Nobody types a verdict in. `recorded` is the one that the check gave when the claim entered the ledger; an
+Nobody types a verdict in. `recorded` is the one that the check gave when the claim entered the
+ledger; an
 audit in which it comes out otherwise is unsound, and so is one in which the control does not fail.
 """
 
@@ -62,10 +64,12 @@ def evidence(*findings: Finding, picture: Picture | None = None) -> Evidence:
 class Claim:
     """One published sentence and what decides it.
 
-    - `published`: the sentence in our words; `source`: where arXiv 2605.28983, or what goes with it, says so.
+    - `published`: the sentence in our words; `source`: where arXiv 2605.28983, or what goes with
+    it, says so.
     - `precise`: the exact statement, with constants and signs.
     - `check(fast)`: measures. Without `fast` it may take minutes and has at least the same findings.
-    - `control(fast)`: the same with the fault that `fault` names. Each of its findings bears the name of one
+    - `control(fast)`: the same with the fault that `fault` names. Each of its findings bears the
+    name of one
       that holds in the check, and must fail.
     - `rule`: a rule of thumb, of which nothing exact is stated.
     - `seconds`: about how long the full check takes, where it is longer than the fast one.
@@ -114,6 +118,4 @@ def counterexample(findings: Sequence[Finding]) -> str | None:
         return None
     k = failing.worst
     sign = {"=": "", "<=": "at most ", ">=": "at least "}[failing.relation]
-    return (
-        f"{failing.name}: stated {sign}{failing.expected[k]:.6g}, found {failing.ours[k]:.6g}"
-    )
+    return f"{failing.name}: stated {sign}{failing.expected[k]:.6g}, found {failing.ours[k]:.6g}"

@@ -3,7 +3,8 @@ r"""What a check measures: a number, what it was to be, and how near that is nea
     =    |ours - expected| <= tolerance        <=    ours <= expected + tolerance
                                                >=    ours >= expected - tolerance
 
-A finding has a role. `stated`: the published sentence, taken at its word. `amended`: the same sentence with
+A finding has a role. `stated`: the published sentence, taken at its word. `amended`: the same
+sentence with
 its missing term. `instead`: what is true where the sentence is not. `number`: a published number.
 """
 
@@ -19,7 +20,8 @@ Relation = Literal["=", "<=", ">="]
 
 @dataclass(frozen=True)
 class Finding:
-    """One measured quantity. `ours` and `expected` have one length; `published` is as it was printed."""
+    """One measured quantity. `ours` and `expected` have one length; `published` is as it was
+    printed."""
 
     name: str
     role: Role
@@ -77,9 +79,7 @@ def equal(
     published: str = "",
 ) -> Finding:
     """`ours` is `expected`, to an absolute `tolerance`."""
-    return _finding(
-        name, "=", ours, expected, tolerance=tolerance, role=role, published=published
-    )
+    return _finding(name, "=", ours, expected, tolerance=tolerance, role=role, published=published)
 
 
 def zero(

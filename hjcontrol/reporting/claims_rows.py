@@ -77,9 +77,9 @@ def numbers(values: Sequence[float]) -> str:
 
 
 def _headline(entry: Entry) -> Mapping[str, Any]:
-    """The counterexample where there is one, else a published number, else the first finding."""
+    """The counterexample where it decides, else a published number, else the first finding."""
     findings = entry["findings"]
-    if entry["verdict"] == "fails as stated":
+    if entry["verdict"] in ("fails as stated", "heuristic"):
         return next(f for f in findings if f["role"] == "stated" and not f["holds"])
     if entry["verdict"] == "holds once amended":
         return next(f for f in findings if f["role"] == "amended")

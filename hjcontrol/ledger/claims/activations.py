@@ -1,4 +1,6 @@
-r"""The table of activations:   softplus = lse(x, 0),   sigmoid = its gradient,   tanh = pi_+ - pi_-,   ReLU = its limit.
+r"""The table of activations.
+
+    softplus = lse(x, 0)    sigmoid = its gradient    tanh = pi_+ - pi_-    ReLU = its limit
 
 Of what is called exact, ReLU is exact at eps = 0 only: a two-neuron layer at eps = 1 is softplus.
 """
@@ -39,11 +41,15 @@ def _measure(shift: float) -> Evidence:
     return evidence(
         zero("ReLU − two neurons at ε = 1", pair - np.maximum(X, 0), 1e-12),
         zero("ReLU − two neurons at ε = 0", hard - np.maximum(X + shift, 0), 1e-15, role="amended"),
-        zero("softplus − lse(x, 0)", np.stack([soft, plus]) - np.log1p(np.exp(X + shift)), 1e-14,
-             role="amended"),
+        zero(
+            "softplus − lse(x, 0)",
+            np.stack([soft, plus]) - np.log1p(np.exp(X + shift)),
+            1e-14,
+            role="amended",
+        ),
         zero("sigmoid − ∇lse(x, 0)", np.stack([gate, slope]) - sigmoid, 1e-15, role="amended"),
         zero("tanh − (π₊ − π₋)", spin - np.tanh(X + shift), 1e-14, role="amended"),
-    )  # fmt: skip
+    )
 
 
 def _control(fast: bool) -> Evidence:
@@ -56,9 +62,11 @@ CLAIM = Claim(
     id="activations",
     title="ReLU, softplus, sigmoid and tanh belong to the class",
     source="project page, table of activations",
-    published="ReLU and softplus are small log-sum-exp layers, sigmoid and tanh their gradients, all exactly.",
-    precise="softplus is the two-atom layer lse(x, 0) (not one neuron), sigmoid its gradient, tanh the difference of "
-    "two Gibbs weights. ReLU is the two-atom layer at ε = 0, and ε log 2 away from it at 0 for any other ε.",
+    published="ReLU and softplus are small log-sum-exp layers, sigmoid and tanh their gradients, "
+    "all exactly.",
+    precise="softplus is the two-atom layer lse(x, 0) (not one neuron), sigmoid its gradient, "
+    "tanh the difference of two Gibbs weights. ReLU is the two-atom layer at ε = 0, and ε log 2 "
+    "away from it at 0 for any other ε.",
     check=lambda fast: _measure(0.0),
     fault="the reference functions are shifted by 0.01",
     control=_control,

@@ -40,8 +40,10 @@ CLAIM = Claim(
     id="anisotropic",
     title="The identity holds for anisotropic quadratic Hamiltonians",
     source="abstract and main text; second-hand",
-    published="The correspondence is exact for quadratic and for anisotropic quadratic Hamiltonians.",
-    precise="H(p) = p·Ap with diffusion ε tr(A∇²u): W = A⁻¹y/2t, b = −g − y·A⁻¹y/4t − (ε/2) log det(4πεtA).",
+    published="The correspondence is exact for quadratic and for anisotropic quadratic "
+    "Hamiltonians.",
+    precise="H(p) = p·Ap with diffusion ε tr(A∇²u): W = A⁻¹y/2t, b = −g − y·A⁻¹y/4t − (ε/2) log "
+    "det(4πεtA).",
     check=lambda fast: _measure(A),
     fault="the diffusion and the square are isotropic although H is not",
     control=lambda fast: _measure(np.eye(2)),

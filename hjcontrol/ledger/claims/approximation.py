@@ -1,4 +1,7 @@
-r"""The bound itself:   0 <= sup_Y phi_x - max_j phi_x(y_j) <= (L + (R_x + R_Y)/2t) h_N,   h_N ~ N^{-1/d}.
+r"""The bound itself:
+
+    0 <= sup_Y phi_x - max_j phi_x(y_j) <= (L + (R_x + R_Y)/2t) h_N,
+    h_N ~ N^{-1/d}.
 
 Attained up to a constant by a spike between the nodes; beaten by smooth data (h^2).
 """
@@ -37,10 +40,15 @@ def _measure(share: float) -> Evidence:
     return evidence(
         at_most("error for 1-Lipschitz data", rough, bound),
         at_most("error for g = y²/8", smooth, bound),
-        equal("slope, spikes between the nodes", by_hand.slope(n, np.array(rough)), -1.0, 0.15,
-              role="instead"),
+        equal(
+            "slope, spikes between the nodes",
+            by_hand.slope(n, np.array(rough)),
+            -1.0,
+            0.15,
+            role="instead",
+        ),
         equal("slope, smooth data", by_hand.slope(n, np.array(smooth)), -2.0, 0.15, role="instead"),
-    )  # fmt: skip
+    )
 
 
 CLAIM = Claim(
@@ -48,8 +56,8 @@ CLAIM = Claim(
     title="Width N approximates Lipschitz data to O(N^{−1/d})",
     source="approximation theorem of the main text",
     published="The error in width is O(N^{−1/d}) for Lipschitz initial data.",
-    precise="At most (L + (R_x + R_Y)/2t) h_N with h_N the covering radius, ~N^{−1/d} for good nodes. Sharp for Lipschitz "
-    "data; for smooth data the exponent is 2/d.",
+    precise="At most (L + (R_x + R_Y)/2t) h_N with h_N the covering radius, ~N^{−1/d} for good "
+    "nodes. Sharp for Lipschitz data; for smooth data the exponent is 2/d.",
     check=lambda fast: _measure(1.0),
     fault="the bound is a thirtieth",
     control=lambda fast: Evidence(_measure(1 / 30).findings[:1]),

@@ -2,7 +2,8 @@ r"""Attention is the gradient of log-sum-exp, contracted with the values.
 
     Attn(q) = V^T grad_z lse(z, sqrt d),  z_j = q.k_j
 
-Routes that share no operation with softmax: a complex step through lse; the slope in l of lse(z + l v) for
+Routes that share no operation with softmax: a complex step through lse; the slope in l of lse(z + l
+v) for
 each column v of V; weights from distances, pi_j ~ exp((|k_j|^2 - |q - k_j|^2)/(2 sqrt d)).
 """
 
@@ -55,9 +56,11 @@ CLAIM = Claim(
     id="attention",
     title="Attention is a Gibbs average, the gradient of log-sum-exp",
     source="equation attn_gibbs; attention.py; transformer.py",
-    published="Attn(Q, K, V) = (∇_z lse_ε(z)) V at z_j = q·k_j with ε = √d; found to agree to the last bit.",
-    precise="Exact, since ∇lse is softmax. The published check runs one sequence of operations twice and so finds 0; "
-    "three independent routes find roundoff. ε = √d is a convention: only z/ε enters.",
+    published="Attn(Q, K, V) = (∇_z lse_ε(z)) V at z_j = q·k_j with ε = √d; found to agree to the "
+    "last bit.",
+    precise="Exact, since ∇lse is softmax. The published check runs one sequence of operations "
+    "twice and so finds 0; three independent routes find roundoff. ε = √d is a convention: only "
+    "z/ε enters.",
     check=lambda fast: _measure(1.0, fast),
     fault="the reference has keys a tenth longer",
     control=lambda fast: _measure(1.1, True),

@@ -1,6 +1,6 @@
 r"""Is a head the gradient of a Hamilton-Jacobi solution in the query?
 
-    d out/d q = Cov_pi(V, K)/eps,   symmetric for every q only if V is K times a symmetric matrix
+d out/d q = Cov_pi(V, K)/eps,   symmetric for every q only if V is K times a symmetric matrix
 """
 
 import jax
@@ -42,8 +42,8 @@ CLAIM = Claim(
     title="A transformer head is a Hamilton–Jacobi gradient",
     source="main text, transformers",
     published="Attention heads compute gradients of solutions of the equation.",
-    precise="Only for V = K (or K times a symmetric matrix): ∂out/∂q = Cov_π(V, K)/ε is else not symmetric. With a "
-    "general V a head is a Gibbs average of another observable.",
+    precise="Only for V = K (or K times a symmetric matrix): ∂out/∂q = Cov_π(V, K)/ε is else not "
+    "symmetric. With a general V a head is a Gibbs average of another observable.",
     check=lambda fast: _measure(0.0),
     fault="a fifth of another V is mixed in",
     control=_control,

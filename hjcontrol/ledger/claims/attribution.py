@@ -1,4 +1,8 @@
-r"""pi_j as attribution:   df/db_j = pi_j;   without atom j   f_{-j} - f = eps log(1 - pi_j),  to first order -eps pi_j.
+r"""pi_j as attribution:
+
+    df/db_j = pi_j;
+    without atom j
+    f_{-j} - f = eps log(1 - pi_j),  to first order -eps pi_j.
 
 Atoms are really removed. Page's phase diagram: sixteen atoms (RandomState(42)), t = 1.
 """
@@ -52,10 +56,15 @@ def _measure(exact: bool) -> Evidence:
         zero("f without atom j − f − ε log(1 − π_j)", left, 1e-13),
         zero("the same, as the tool tells it", tool, 1e-13),
         zero("∂f/∂b − π", slope, 1e-14),
-        equal("H at four places, three ε", np.array(entropies).T, np.ravel(ENTROPIES), 1e-4,
-              role="number"),
+        equal(
+            "H at four places, three ε",
+            np.array(entropies).T,
+            np.ravel(ENTROPIES),
+            1e-4,
+            role="number",
+        ),
         equal("E_π[g] at (1, 1)", labels, [0.988, 0.869, 0.579], 1e-3, role="number"),
-    )  # fmt: skip
+    )
 
 
 CLAIM = Claim(
@@ -63,8 +72,8 @@ CLAIM = Claim(
     title="Gibbs weights attribute a prediction to its atoms",
     source="main text, attribution; phase_diagram.py",
     published="π_j(x; ε) is a closed-form influence function in O(N).",
-    precise="Of atoms, exactly: ∂f/∂b_j = π_j, and removal changes f by ε log(1 − π_j). Not of training points, unless the "
-    "atoms are the data points.",
+    precise="Of atoms, exactly: ∂f/∂b_j = π_j, and removal changes f by ε log(1 − π_j). Not of "
+    "training points, unless the atoms are the data points.",
     check=lambda fast: _measure(True),
     fault="the first-order change −επ_j is taken for the exact one",
     control=lambda fast: Evidence(_measure(False).findings[:1]),

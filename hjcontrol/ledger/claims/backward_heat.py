@@ -1,7 +1,8 @@
 r"""Is the backward pass heat flowing backward to its source?
 
 backward heat     a ripple of wave number k grows by e^{eps k^2 t}: no bound, ill-posed
-the adjoint       q_s = -f q_x - f_x q backward along characteristics: its integral is conserved, its L1 norm too
+the adjoint       q_s = -f q_x - f_x q backward along characteristics: its integral is conserved,
+its L1 norm too
 """
 
 import equinox as eqx
@@ -50,8 +51,9 @@ CLAIM = Claim(
     title="The backward pass is heat flowing backward",
     source="popular summary",
     published="In the backward pass heat flows back to its source.",
-    precise="The adjoint is transport (with noise, a Fokker–Planck equation): well-posed, growing by at most e^{∫‖f_x‖} "
-    "whatever the ripple. Finding sources is backward heat, which amplifies wave number k by e^{εk²t}.",
+    precise="The adjoint is transport (with noise, a Fokker–Planck equation): well-posed, growing "
+    "by at most e^{∫‖f_x‖} whatever the ripple. Finding sources is backward heat, which "
+    "amplifies wave number k by e^{εk²t}.",
     check=lambda fast: _measure(1.0),
     fault="the bound's rate has the wrong sign",
     control=lambda fast: Evidence(_measure(-1.0).findings[1:2]),

@@ -1,7 +1,11 @@
-r"""Does a cold layer forget less?   df/db_j = pi_j: an atom with no weight on the new data does not move.
+r"""Does a cold layer forget less?
 
-Two tasks on a line, |x| on [-2, -0.5] and then 2 - x on [0.5, 2]; twenty neurons, Adam; the error on the
-first task after the second. The bound on the gradient is exact, forgetting after training is only measured.
+    df/db_j = pi_j: an atom with no weight on the new data does not move.
+
+Two tasks on a line, |x| on [-2, -0.5] and then 2 - x on [0.5, 2]; twenty neurons, Adam; the error
+on the
+first task after the second. The bound on the gradient is exact, forgetting after training is only
+measured.
 """
 
 import jax
@@ -47,14 +51,30 @@ def _measure(share: float) -> Evidence:
     return evidence(
         at_most("gradient of b_j above 2 max|r| mean π_j", found[:, 2], 0.0, slack=1e-12),
         at_most("forgetting at ε = 0.03, 0.1, 0.5 against the next warmer", lost[:3], lost[1:]),
-        zero("mean weight on the new task, ours − by hand", found[:, 3] + (1 - share), 1e-13,
-             role="instead"),
-        at_most("overlap of the tasks at ε = 0.03, 0.1, 0.5 against the next warmer", shared[:3], shared[1:],
-                slack=1e-12, role="instead"),
-        picture=Picture("Forgetting and overlap of two tasks.", "ε", "value", {
-            "error gained on the first task": (np.array(EPS), lost),
-            "overlap": (np.array(EPS), shared)}, x_log=True),
-    )  # fmt: skip
+        zero(
+            "mean weight on the new task, ours − by hand",
+            found[:, 3] + (1 - share),
+            1e-13,
+            role="instead",
+        ),
+        at_most(
+            "overlap of the tasks at ε = 0.03, 0.1, 0.5 against the next warmer",
+            shared[:3],
+            shared[1:],
+            slack=1e-12,
+            role="instead",
+        ),
+        picture=Picture(
+            "Forgetting and overlap of two tasks.",
+            "ε",
+            "value",
+            {
+                "error gained on the first task": (np.array(EPS), lost),
+                "overlap": (np.array(EPS), shared),
+            },
+            x_log=True,
+        ),
+    )
 
 
 CLAIM = Claim(
@@ -62,8 +82,8 @@ CLAIM = Claim(
     title="A cold layer is protected from forgetting",
     source="appendix K (not seen); the natural reading",
     published="At low ε atoms of the old task keep still while a new one is learnt.",
-    precise="|∂L/∂b_j| ≤ 2 max|r| · mean π_j exactly, so atoms without weight on the new data do not move at first. What is "
-    "forgotten after training is not ordered by ε.",
+    precise="|∂L/∂b_j| ≤ 2 max|r| · mean π_j exactly, so atoms without weight on the new data do "
+    "not move at first. What is forgotten after training is not ordered by ε.",
     check=lambda fast: _measure(1.0),
     fault="a tenth of the weight is lost",
     control=lambda fast: Evidence(_measure(0.9).findings[2:3]),

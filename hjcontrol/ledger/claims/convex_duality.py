@@ -1,4 +1,5 @@
-r"""f_eps(x) = max over the simplex of p.z + eps H(p), the maximiser is pi;  f*(q) = min{eps sum p log p - b.p : W^T p = q}.
+r"""f_eps(x) = max over the simplex of p.z + eps H(p), the maximiser is pi;  f*(q) = min{eps sum p
+log p - b.p : W^T p = q}.
 
 An interior-point solver knows nothing of softmax; it solves both programs. f + f* = q.x at q = grad f.
 A value to 1e-6 determines an argument to its root, 1e-3.
@@ -41,10 +42,15 @@ def _measure(shift: float) -> Evidence:
         equal("conjugate, solver − ours", conjugate.value, float(dual), 1e-6),
         zero("f + f* − q·x at q = ∇f", f + dual - q @ (x + shift), 1e-10),
         zero("multiplier of W'p = q in size − x", np.abs(multiplier) - np.abs(x + shift), 1e-3),
-        at_most("f_0* − ε log N − f_ε*", hard.value - EPS * np.log(6) - dual, 0.0, slack=1e-6,
-                role="instead"),
+        at_most(
+            "f_0* − ε log N − f_ε*",
+            hard.value - EPS * np.log(6) - dual,
+            0.0,
+            slack=1e-6,
+            role="instead",
+        ),
         at_most("f_ε* − f_0*", dual - hard.value, 0.0, slack=1e-6, role="instead"),
-    )  # fmt: skip
+    )
 
 
 def _control(fast: bool) -> Evidence:
@@ -57,9 +63,10 @@ CLAIM = Claim(
     id="convex-duality",
     title="A layer is a linear program over the simplex, regularised by entropy",
     source="main text",
-    published="ε is the strength of an entropy regulariser: f_ε(x) = max over p of p·z(x) + εH(p), attained at π.",
-    precise="Exact. f_ε*(q) = min{ε Σ p log p − b·p : p ∈ Δ, W'p = q}, with domain conv{W_j} and multiplier ∓x; "
-    "f_0* − ε log N ≤ f_ε* ≤ f_0*.",
+    published="ε is the strength of an entropy regulariser: f_ε(x) = max over p of p·z(x) + "
+    "εH(p), attained at π.",
+    precise="Exact. f_ε*(q) = min{ε Σ p log p − b·p : p ∈ Δ, W'p = q}, with domain conv{W_j} and "
+    "multiplier ∓x; f_0* − ε log N ≤ f_ε* ≤ f_0*.",
     check=lambda fast: _measure(0.0),
     fault="the program is stated 0.05 away from x",
     control=_control,

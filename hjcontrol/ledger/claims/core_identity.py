@@ -42,9 +42,10 @@ CLAIM = Claim(
     id="core-identity",
     title="A log-sum-exp layer is a Hopf–Cole sum",
     source="Theorems 3.1 and 4.1; verify.py test 2; run_all.py experiment 1",
-    published="A log-sum-exp layer equals |x|²/4t minus the Hopf–Cole sum over atoms read off its weights.",
-    precise="f_ε(x) + u_ε(x, t) = |x|²/4t for every x, ε > 0 and t > 0, with y = 2tW and g = −b − t|W|²: "
-    "completing the square. Whether the sum solves the equation is another claim.",
+    published="A log-sum-exp layer equals |x|²/4t minus the Hopf–Cole sum over atoms read off its "
+    "weights.",
+    precise="f_ε(x) + u_ε(x, t) = |x|²/4t for every x, ε > 0 and t > 0, with y = 2tW and g = −b − "
+    "t|W|²: completing the square. Whether the sum solves the equation is another claim.",
     check=lambda fast: _measure(1.0),
     fault="u enters with the opposite sign",
     control=lambda fast: _measure(-1.0),

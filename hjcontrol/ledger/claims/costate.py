@@ -1,6 +1,10 @@
-r"""Backpropagation is the costate recursion:   p_l = p_{l+1} + h dH/dx(x_l, p_{l+1}),   dJ/dtheta_l = h dH/dtheta.
+r"""Backpropagation is the costate recursion:
 
-Twenty tanh layers of width five. The recursion is written out by hand; p.dx is conserved along the tangent flow.
+    p_l = p_{l+1} + h dH/dx(x_l, p_{l+1}),
+    dJ/dtheta_l = h dH/dtheta.
+
+Twenty tanh layers of width five. The recursion is written out by hand; p.dx is conserved along the
+tangent flow.
 """
 
 import equinox as eqx
@@ -26,9 +30,7 @@ def _problem() -> tuple[ControlProblem, tuple, float]:
     rng, h = np.random.default_rng(0), 1.0 / LAYERS
     stages = [Residual(Dense(WIDTH, WIDTH, jnp.tanh), h)] * LAYERS
     x, y = rng.standard_normal((2, SAMPLES, WIDTH))
-    problem = ControlProblem(
-        stages, x, y, terminal=lambda a, b: 0.5 * jnp.sum((a - b) ** 2)
-    )
+    problem = ControlProblem(stages, x, y, terminal=lambda a, b: 0.5 * jnp.sum((a - b) ** 2))
     return problem, problem.init(jax.random.key(0)), h
 
 
@@ -81,7 +83,9 @@ def _check(fast: bool) -> Evidence:
     del fast
     drift = np.array(_drift())
     order = float(-np.polyfit(np.log([10, 20, 40, 80, 160]), np.log(drift), 1)[0])
-    drifting = equal("order at which H drifts in h (H is not conserved)", order, 1.0, 0.15, role="number")
+    drifting = equal(
+        "order at which H drifts in h (H is not conserved)", order, 1.0, 0.15, role="number"
+    )
     return Evidence((*_measure(False).findings, drifting))
 
 
@@ -89,9 +93,10 @@ CLAIM = Claim(
     id="costate",
     title="Backpropagation is the costate equation",
     source="abstract; popular summary",
-    published="The backward pass is the costate equation of the Hamiltonian system of a residual network.",
-    precise="p_l = p_{l+1} + h ∂_xH(x_l, p_{l+1}, θ_l) with H = p·f, p_L = ∇Φ, and ∂J/∂θ_l = h ∂_θH: exact in discrete "
-    "time. p·δx is conserved; H itself drifts by O(h).",
+    published="The backward pass is the costate equation of the Hamiltonian system of a residual "
+    "network.",
+    precise="p_l = p_{l+1} + h ∂_xH(x_l, p_{l+1}, θ_l) with H = p·f, p_L = ∇Φ, and ∂J/∂θ_l = h "
+    "∂_θH: exact in discrete time. p·δx is conserved; H itself drifts by O(h).",
     check=_check,
     fault="the recursion multiplies by W' for W",
     control=lambda fast: _measure(True),

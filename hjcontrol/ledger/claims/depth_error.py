@@ -42,9 +42,15 @@ def _measure(share: float) -> Evidence:
     return evidence(
         at_most("two layers, test 4", apart, [share * e * np.log(2) * 1.5 for e in EPS]),
         at_most("above the bound, depth 1, 2, 4, 6", over, 0.0),
-        equal("test 4", apart, TEST_4, 1e-5, role="number",
-              published="0.375, 0.139, 0.0689, 0.0342, 6.5e-3, 3.4e-4"),
-    )  # fmt: skip
+        equal(
+            "test 4",
+            apart,
+            TEST_4,
+            1e-5,
+            role="number",
+            published="0.375, 0.139, 0.0689, 0.0342, 6.5e-3, 3.4e-4",
+        ),
+    )
 
 
 def _control(fast: bool) -> Evidence:
@@ -57,8 +63,8 @@ CLAIM = Claim(
     title="The error of the tropical limit adds up through depth",
     source="verify.py test 4",
     published="A deep soft network tends to the deep ReLU network as ε → 0.",
-    precise="In the maximum norm by at most Σ_l ε log N_l · Π_{k>l} max_j ‖W_j^(k)‖₁; 1.5 ε log 2 for test 4. True, "
-    "and loose.",
+    precise="In the maximum norm by at most Σ_l ε log N_l · Π_{k>l} max_j ‖W_j^(k)‖₁; 1.5 ε log 2 "
+    "for test 4. True, and loose.",
     check=lambda fast: _measure(1.0),
     fault="the bound is a tenth",
     control=_control,

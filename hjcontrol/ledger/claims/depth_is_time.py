@@ -1,6 +1,7 @@
 r"""Is one more layer one more step of the semigroup?
 
-Convexity answers: the flow keeps the layer convex for all time (plane waves), and two layers with a negative
+Convexity answers: the flow keeps the layer convex for all time (plane waves), and two layers with a
+negative
 outer weight are not convex. Operators on functions compose; maps of inputs compose otherwise.
 """
 
@@ -39,7 +40,9 @@ def _measure(outer: float) -> Evidence:
     kept = _bend(np.asarray(_stacked(np.array([0.5, abs(outer), 0.5]), eps)))
     return evidence(
         at_least("least curvature of two layers", _bend(stacked), 0.0, slack=1e-9),
-        at_least("least curvature of the flow from one layer", flow, 0.0, slack=1e-9, role="instead"),
+        at_least(
+            "least curvature of the flow from one layer", flow, 0.0, slack=1e-9, role="instead"
+        ),
         at_least("two layers, outer weights ≥ 0", kept, 0.0, slack=1e-9, role="instead"),
         at_most("ends of the curvature of two layers", _bend(stacked), -0.1, role="instead"),
     )
@@ -55,8 +58,9 @@ CLAIM = Claim(
     title="Each further layer is a further step of the flow",
     source="abstract; main text; training.js evolves the output",
     published="Depth is time: stacking layers composes steps of the Hamilton–Jacobi semigroup.",
-    precise="The semigroup composes operators on functions; a network composes maps of inputs. From a convex layer the "
-    "flow stays convex for ever; two layers are convex when the outer weights are ≥ 0, and else need not be.",
+    precise="The semigroup composes operators on functions; a network composes maps of inputs. "
+    "From a convex layer the flow stays convex for ever; two layers are convex when the outer "
+    "weights are ≥ 0, and else need not be.",
     check=lambda fast: _measure(-1.5),
     fault="the outer weight is positive",
     control=_control,

@@ -41,22 +41,30 @@ def _measure(margin: float) -> Evidence:
         equal("2: width factor that halves the error, d = 1, 2", halving, [2.0, 4.0], 0.1),
         at_most("3: curvature at ε = 0.1 against 0.05", norms[1], norms[0]),
         at_least("6: weight of the winner where Δ > ε log N", share.min(), 0.5),
-        at_most("8: f_ε − f_0 against ε log N", (f - z.max(1)).max(), 0.1 * np.log(12), slack=1e-14),
+        at_most(
+            "8: f_ε − f_0 against ε log N", (f - z.max(1)).max(), 0.1 * np.log(12), slack=1e-14
+        ),
         at_least("9: convexity of one layer, midpoint test", bend, 0.0, slack=1e-12),
-        equal("2: the factor is 2^{d/2} for a smooth target", halving, [2**0.5, 2.0], 0.1,
-              role="instead"),
+        equal(
+            "2: the factor is 2^{d/2} for a smooth target",
+            halving,
+            [2**0.5, 2.0],
+            0.1,
+            role="instead",
+        ),
         at_least("1: the window is not empty", high / low, 1.0, role="instead"),
-    )  # fmt: skip
+    )
 
 
 CLAIM = Claim(
     id="design-principles",
     title="Design principles that follow from the theory",
     source="appendix J (list not seen); collected from page and summary",
-    published="Set ε ≈ N^{−1/d}; grow width by 2^d to halve the error; raise ε for robustness; watch Δ/ε against log N; "
-    "anneal ε for a tree; use depth for what is not convex.",
-    precise="Watching the gap, annealing and depth rest on exact bounds. The others are rules of thumb: N^{−1/d} lies above "
-    "the admissible window, smooth targets need 2^{d/2}, and curvature need not fall with ε.",
+    published="Set ε ≈ N^{−1/d}; grow width by 2^d to halve the error; raise ε for robustness; "
+    "watch Δ/ε against log N; anneal ε for a tree; use depth for what is not convex.",
+    precise="Watching the gap, annealing and depth rest on exact bounds. The others are rules of "
+    "thumb: N^{−1/d} lies above the admissible window, smooth targets need 2^{d/2}, and "
+    "curvature need not fall with ε.",
     check=lambda fast: _measure(1.0),
     fault="the lead asked for is a hundredth",
     control=lambda fast: Evidence(_measure(0.01).findings[3:4]),

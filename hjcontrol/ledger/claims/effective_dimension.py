@@ -1,6 +1,9 @@
-r"""d_eff = 1/alpha from published exponents.   They are exponents of the *loss*: cross-entropy, about a squared error.
+r"""d_eff = 1/alpha from published exponents.
 
-    RMSE ~ N^{-s/d},  loss ~ N^{-2s/d}:    d = s/alpha_RMSE = 2 s/alpha_loss      s  smoothness of the target
+    They are exponents of the *loss*: cross-entropy, about a squared error.
+
+    RMSE ~ N^{-s/d},  loss ~ N^{-2s/d}:    d = s/alpha_RMSE = 2 s/alpha_loss      s  smoothness of
+    the target
 
 Known dimension: tangents of |x|^2/2 at N nodes in [-1, 1]^d (s = 2), squared error over random points.
 """
@@ -32,21 +35,31 @@ def _measure(smoothness: float) -> Evidence:
     alpha = [loss_exponent(d) for d in (1, 2)]
     return evidence(
         equal("1/α for targets of dimension 1, 2", [1 / a for a in alpha], [1.0, 2.0], 0.1),
-        equal("2s/α with s = 2", [2 * smoothness / a for a in alpha], [1.0, 2.0], 0.1, role="instead"),
-        equal("table of 1/α", [1 / a for a in EXPONENTS.values()], TABLE, 0.05, role="number",
-              published="13.2, 2.9, 4.2, 2.6"),
+        equal(
+            "2s/α with s = 2", [2 * smoothness / a for a in alpha], [1.0, 2.0], 0.1, role="instead"
+        ),
+        equal(
+            "table of 1/α",
+            [1 / a for a in EXPONENTS.values()],
+            TABLE,
+            0.05,
+            role="number",
+            published="13.2, 2.9, 4.2, 2.6",
+        ),
         equal("language, s = 1 and 2", [2 / 0.076, 4 / 0.076], [26.3, 52.6], 0.05, role="number"),
         at_most("1/α over the dimension", [1 / alpha[0], 0.5 / alpha[1]], 0.3, role="instead"),
-    )  # fmt: skip
+    )
 
 
 CLAIM = Claim(
     id="effective-dimension",
     title="The published exponents give d_eff = 1/α",
     source="project page, table (removed later)",
-    published="α = 1/d_eff: language 13.2, compute-optimal language 2.9, video 4.2, mathematics 2.6.",
-    precise="α_loss = 2s/d for squared errors and near-squared ones, so d = 2α⁻¹ (s = 1) or 4α⁻¹ (s = 2): language 26 or 53. "
-    "N there counts parameters, and a fit without irreducible loss is another exponent.",
+    published="α = 1/d_eff: language 13.2, compute-optimal language 2.9, video 4.2, mathematics "
+    "2.6.",
+    precise="α_loss = 2s/d for squared errors and near-squared ones, so d = 2α⁻¹ (s = 1) or 4α⁻¹ "
+    "(s = 2): language 26 or 53. N there counts parameters, and a fit without irreducible loss "
+    "is another exponent.",
     check=lambda fast: _measure(2.0),
     fault="the smoothness is taken to be ½",
     control=lambda fast: Evidence(_measure(0.5).findings[1:2]),

@@ -1,4 +1,6 @@
-r"""grad_x H = Cov_pi(y, -log pi)/(2 t eps) = -Cov_pi(W, z)/eps^2;   hess H = -[k3(W, W, z)/eps + Cov_pi(W)]/eps^2,
+r"""grad_x H = Cov_pi(y, -log pi)/(2 t eps) = -Cov_pi(W, z)/eps^2;
+
+    hess H = -[k3(W, W, z)/eps + Cov_pi(W)]/eps^2,
 
 k3 = E[(W - mean)(W - mean)^T (z - mean)]. By hand, against differentiation of our entropy.
 """
@@ -56,8 +58,8 @@ CLAIM = Claim(
     title="The gradient of the entropy landscape is a covariance",
     source="main text; bifurcation.py",
     published="∇_xH = Cov_π(y, −log π)/2tε.",
-    precise="Exact, and equal to −Cov_π(W, z)/ε²; the Hessian is −[κ₃(W, W, z)/ε + Cov_π(W)]/ε², in closed form. As ε → ∞ "
-    "one critical point is left, at −Cov(W)⁻¹Cov(W, b).",
+    precise="Exact, and equal to −Cov_π(W, z)/ε²; the Hessian is −[κ₃(W, W, z)/ε + Cov_π(W)]/ε², "
+    "in closed form. As ε → ∞ one critical point is left, at −Cov(W)⁻¹Cov(W, b).",
     check=lambda fast: _measure(1.0),
     fault="t is taken to be 2",
     control=lambda fast: Evidence(_measure(2.0).findings[:1]),

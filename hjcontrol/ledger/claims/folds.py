@@ -1,7 +1,12 @@
-r"""Folds of the entropy landscape:   grad H = 0 and det hess H = 0.   Sixteen atoms, RandomState(42), t = 1.
+r"""Folds of the entropy landscape:
 
-Ours: continuation and Newton on an augmented system. By hand: a root of (grad H, det hess H) in closed form,
-started nearby.   In the published window two folds are left, at 0.227431 and, after eps* = 0.25, 0.420000.
+    grad H = 0 and det hess H = 0.
+    Sixteen atoms, RandomState(42), t = 1.
+
+Ours: continuation and Newton on an augmented system. By hand: a root of (grad H, det hess H) in
+closed form,
+started nearby.   In the published window two folds are left, at 0.227431 and, after eps* = 0.25,
+0.420000.
 """
 
 import functools
@@ -58,24 +63,38 @@ def _measure(share: float) -> Evidence:
     for k, branch in enumerate(found.branches):
         lines[f"{branch.kind} {k}"] = (np.asarray(branch.eps), np.asarray(branch.points)[:, 0])
     return evidence(
-        zero("ε of four folds, continuation − root by hand",
-             [f.eps * share - e for f, e in zip(near, hand[:, 0], strict=True)], 1e-8),
+        zero(
+            "ε of four folds, continuation − root by hand",
+            [f.eps * share - e for f, e in zip(near, hand[:, 0], strict=True)],
+            1e-8,
+        ),
         zero("their places", [f.point - x for f, x in zip(near, hand[:, 1:], strict=True)], 1e-6),
-        equal("folds inside the published window", sorted(inside), [0.227431, 0.42], 1e-5,
-              role="number"),
+        equal(
+            "folds inside the published window",
+            sorted(inside),
+            [0.227431, 0.42],
+            1e-5,
+            role="number",
+        ),
         equal("ε of the four folds", hand[:, 0], [f[0] for f in FOLDS], 1e-5, role="number"),
-        picture=Picture("First coordinate of every critical point of the entropy over ε: each curve ends in a fold.",
-                        "ε", "x₁", lines),
-    )  # fmt: skip
+        picture=Picture(
+            "First coordinate of every critical point of the entropy over ε: each curve ends in a fold.",
+            "ε",
+            "x₁",
+            lines,
+        ),
+    )
 
 
 CLAIM = Claim(
     id="folds",
     title="As ε grows critical points of the entropy annihilate in folds",
     source="bifurcation.py; main text",
-    published="Critical points of the entropy landscape vanish pairwise in fold bifurcations as ε grows.",
-    precise="Generically true. In this example four between ε = 0.22 and 0.5, of which two lie in the published window; "
-    "what meets are neighbours (a saddle and an extremum), not always basins of two classes.",
+    published="Critical points of the entropy landscape vanish pairwise in fold bifurcations as ε "
+    "grows.",
+    precise="Generically true. In this example four between ε = 0.22 and 0.5, of which two lie in "
+    "the published window; what meets are neighbours (a saddle and an extremum), not always "
+    "basins of two classes.",
     check=lambda fast: _measure(1.0),
     fault="our folds are moved by a millionth",
     control=lambda fast: Evidence(_measure(1.000001).findings[:1]),

@@ -1,4 +1,8 @@
-r"""GELU:   x Phi(x/s) = R - s^2 R_xx,   R(x, s^2) = x Phi(x/s) + s phi(x/s),   R_tau = R_xx/2,   R(x, 0) = max(x, 0)."""
+r"""GELU is heat flow of ReLU, less its curvature.
+
+x Phi(x/s) = R - s^2 R_xx,     R(x, s^2) = x Phi(x/s) + s phi(x/s)
+R_tau = R_xx/2,                R(x, 0) = max(x, 0)
+"""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +34,9 @@ def _measure(half: float) -> Evidence:
         gelu, flow, curve, rate = (np.asarray(a) for a in _routes(X, jnp.asarray(s * s)))
         kernel = np.exp(-(NODES**2) / 2) / np.exp(-(NODES**2) / 2).sum()
         average = np.maximum(X[:, None] + s * NODES, 0) @ kernel
-        apart.append((gelu - (flow - 2 * half * s * s * curve), rate - half * curve, flow - average))
+        apart.append(
+            (gelu - (flow - 2 * half * s * s * curve), rate - half * curve, flow - average)
+        )
     return evidence(
         zero("GELU − (R − σ²R_xx)", [a[0] for a in apart], 1e-14),
         zero("R_τ − ½R_xx", [a[1] for a in apart], 1e-13),
@@ -48,8 +54,8 @@ CLAIM = Claim(
     title="GELU is heat flow of ReLU, less its curvature",
     source="project page, table of activations (left open there)",
     published="GELU is x times a heat-kernel integral; its place in the theory is left open.",
-    precise="xΦ(x/σ) = R − σ²R_xx where R_τ = ½R_xx from R(·, 0) = ReLU and τ = σ²: linear heat flow (H = 0), not "
-    "Hopf–Cole.",
+    precise="xΦ(x/σ) = R − σ²R_xx where R_τ = ½R_xx from R(·, 0) = ReLU and τ = σ²: linear heat "
+    "flow (H = 0), not Hopf–Cole.",
     check=lambda fast: _measure(0.5),
     fault="the heat equation has the coefficient 1 for ½",
     control=_control,

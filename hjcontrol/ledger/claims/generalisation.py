@@ -1,6 +1,9 @@
-r"""E||f_n - f|| = O(n^{-1/(d+2)}) from N = n^{d/(d+2)}: a bound.   One layer is convex, and convex targets are easier.
+r"""E||f_n - f|| = O(n^{-1/(d+2)}) from N = n^{d/(d+2)}: a bound.
 
-d = 1, noise 0.3, x uniform on [-2, 2], N = 2 n^{1/3}, eps = 1/N, Adam from default_rng(seed): the slope of the
+    One layer is convex, and convex targets are easier.
+
+d = 1, noise 0.3, x uniform on [-2, 2], N = 2 n^{1/3}, eps = 1/N, Adam from default_rng(seed): the
+slope of the
 root mean square error over n is steeper than -1/3.
 """
 
@@ -47,10 +50,18 @@ def _measure(fast: bool, exponent: float) -> Evidence:
     lines["n^{−1/3}"] = (n, (n / n[0]) ** (-1 / 3) * lines["x²"][1][0])
     return evidence(
         at_least("slope over n, stated as a rate: ≥ −1/3", slopes, -1 / 3 - 0.03),
-        at_most("error over C n^{−1/3}, C from the least n", excess, 1.0, slack=0.1, role="amended"),
-        picture=Picture("Generalisation of one layer at d = 1.", "samples n", "RMSE", lines,
-                        x_log=True, y_log=True),
-    )  # fmt: skip
+        at_most(
+            "error over C n^{−1/3}, C from the least n", excess, 1.0, slack=0.1, role="amended"
+        ),
+        picture=Picture(
+            "Generalisation of one layer at d = 1.",
+            "samples n",
+            "RMSE",
+            lines,
+            x_log=True,
+            y_log=True,
+        ),
+    )
 
 
 CLAIM = Claim(
@@ -58,8 +69,9 @@ CLAIM = Claim(
     title="The generalisation error is n^{−1/(d+2)}",
     source="abstract; generalisation theorem",
     published="For fixed time the generalisation error is minimax-optimal, n^{−1/(d+2)}.",
-    precise="A bound, E‖f̂ − f‖ ≲ C N^{−1/d} + ε log N + σ√(N(d+1)/n), Stone's rate for Lipschitz regression. A single layer "
-    "is convex, where the minimax rate is n^{−2/(d+4)}; at d = 1 the measured slope is steeper than −1/3.",
+    precise="A bound, E‖f̂ − f‖ ≲ C N^{−1/d} + ε log N + σ√(N(d+1)/n), Stone's rate for Lipschitz "
+    "regression. A single layer is convex, where the minimax rate is n^{−2/(d+4)}; at d = 1 the "
+    "measured slope is steeper than −1/3.",
     check=lambda fast: _measure(fast, 1 / 3),
     fault="the bound is claimed with the exponent 1",
     control=lambda fast: Evidence(_measure(fast, 1.0).findings[1:2]),

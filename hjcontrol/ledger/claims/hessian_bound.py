@@ -41,7 +41,7 @@ def _ratio(eps: float) -> float:
     """Published bound over the greatest curvature of the best of three trained layers."""
     x = np.random.default_rng(99).uniform(-2, 2, (500, 1))
     test = np.linspace(-1.8, 1.8, 200)[:, None]
-    best, kept = np.inf, None
+    best, kept = np.inf, (x, x)
     for seed in range(3):
         rng = np.random.default_rng(seed)
         W, b = 0.4 * rng.standard_normal((30, 1)), 0.2 * rng.standard_normal(30)
@@ -64,24 +64,52 @@ def _measure(fast: bool, quarter: float) -> Evidence:
     middle = np.asarray(hessian(pair, np.zeros(2), np.zeros(2), 0.1))
     sharp = ((pair[0] - pair[1]) ** 2).sum() / (4 * 0.1)
     found = [
-        zero("Hessian by differentiation − Cov_π(W)/ε",
-             [h - covariance(W, x0, e) for h, e in zip(H, EPS, strict=True)], 1e-11),
+        zero(
+            "Hessian by differentiation − Cov_π(W)/ε",
+            [h - covariance(W, x0, e) for h, e in zip(H, EPS, strict=True)],
+            1e-11,
+        ),
         at_most("‖∇²f‖ against max|W|²/ε", norms, [1.0 / e for e in EPS], slack=1e-12),
         at_most("‖∇²f‖ against D²/4ε", norms, [quarter * D2 / e for e in EPS], role="instead"),
-        equal("D²/4ε is attained by two atoms", np.linalg.norm(middle, 2), sharp, 1e-12,
-              role="instead"),
+        equal(
+            "D²/4ε is attained by two atoms",
+            np.linalg.norm(middle, 2),
+            sharp,
+            1e-12,
+            role="instead",
+        ),
         equal("‖∇²f(x0)‖, experiment 4", norms, NORMS, 1e-4, role="number"),
-    ]  # fmt: skip
+    ]
     if not fast:
         ratios = [_ratio(e) for e in TRAINED]
-        found.append(equal("bound over curvature, trained on |x|", ratios, list(TRAINED.values()),
-                           0.02, role="number"))  # fmt: skip
+        found.append(
+            equal(
+                "bound over curvature, trained on |x|",
+                ratios,
+                list(TRAINED.values()),
+                0.02,
+                role="number",
+            )
+        )
     fine = np.geomspace(0.05, 10, 60)
-    return evidence(*found, picture=Picture(
-        "Curvature at x0 and two bounds of it.", "ε", "‖∇²f(x0)‖", {
-            "measured": (fine, np.array([np.linalg.norm(covariance(W, x0, e), 2) for e in fine])),
-            "max|W|²/ε": (fine, 1 / fine), "D²/4ε": (fine, D2 / (4 * fine))},
-        x_log=True, y_log=True))  # fmt: skip
+    return evidence(
+        *found,
+        picture=Picture(
+            "Curvature at x0 and two bounds of it.",
+            "ε",
+            "‖∇²f(x0)‖",
+            {
+                "measured": (
+                    fine,
+                    np.array([np.linalg.norm(covariance(W, x0, e), 2) for e in fine]),
+                ),
+                "max|W|²/ε": (fine, 1 / fine),
+                "D²/4ε": (fine, D2 / (4 * fine)),
+            },
+            x_log=True,
+            y_log=True,
+        ),
+    )
 
 
 CLAIM = Claim(
@@ -89,8 +117,8 @@ CLAIM = Claim(
     title="The curvature is at most max|W_j|²/ε",
     source="Corollary 8.2; run_all.py experiment 4; robustness.py",
     published="∇²f = Cov_π(W)/ε, with norm at most max_j |W_j|²/ε.",
-    precise="True. The sharp bound is D²/4ε with D = max |W_i − W_j| (Popoviciu), attained by two atoms of weight ½; it does "
-    "not change when all W_j are shifted, and is never the larger one.",
+    precise="True. The sharp bound is D²/4ε with D = max |W_i − W_j| (Popoviciu), attained by two "
+    "atoms of weight ½; it does not change when all W_j are shifted, and is never the larger one.",
     check=lambda fast: _measure(fast, 0.25),
     fault="D²/4ε is taken a hundred times smaller",
     control=lambda fast: Evidence(_measure(True, 0.0025).findings[2:3]),

@@ -1,4 +1,5 @@
-r"""u_0(x, t) = min_y g(y) + |x - y|^2/(4t) solves u_t + |grad u|^2 = 0; brute force and the equation agree."""
+r"""u_0(x, t) = min_y g(y) + |x - y|^2/(4t) solves u_t + |grad u|^2 = 0; brute force and the
+equation agree."""
 
 import jax
 import numpy as np
@@ -38,7 +39,8 @@ CLAIM = Claim(
     title="Hopf–Lax solves the inviscid equation",
     source="main text",
     published="At ε = 0 the solution is the minimum over y of g(y) + |x − y|²/4t.",
-    precise="Exact for H = |p|², whose Lagrangian is |v|²/4; a viscosity solution, differentiable off the kinks.",
+    precise="Exact for H = |p|², whose Lagrangian is |v|²/4; a viscosity solution, differentiable "
+    "off the kinks.",
     check=lambda fast: _measure(1.0),
     fault="the cost is |x − y|²/2t, the half-quadratic Hamiltonian's",
     control=lambda fast: _measure(2.0),

@@ -28,11 +28,15 @@ def _measure(square: float) -> Evidence:
     return evidence(
         zero("f*(y) − g(y)", (star - g)[exposed], 1e-6),
         zero("f*(y/2t) − |y|²/4t − g(y)", read(star) - g[exposed], 1e-6, role="amended"),
-        at_most("the same from f_ε, against ε log N",
-                np.abs(read(np.asarray(_conjugate(x, soft, W))) - g[exposed]).max(), 0.2 * np.log(7),
-                slack=1e-6, role="amended"),
+        at_most(
+            "the same from f_ε, against ε log N",
+            np.abs(read(np.asarray(_conjugate(x, soft, W))) - g[exposed]).max(),
+            0.2 * np.log(7),
+            slack=1e-6,
+            role="amended",
+        ),
         zero("atoms exposed, of seven", exposed.sum() - 7, 0.5, role="amended"),
-    )  # fmt: skip
+    )
 
 
 CLAIM = Claim(
@@ -40,7 +44,8 @@ CLAIM = Claim(
     title="The initial data are the Legendre transform of the output",
     source="page's recovery demo, its label",
     published="g is the Legendre transform of the network's output.",
-    precise="g(y) = f*(y/2t) − |y|²/4t at exposed atoms, since f_0*(W_j) = −b_j; from f_ε within ε log N.",
+    precise="g(y) = f*(y/2t) − |y|²/4t at exposed atoms, since f_0*(W_j) = −b_j; from f_ε within "
+    "ε log N.",
     check=lambda fast: _measure(1.0),
     fault="the square is left out",
     control=lambda fast: Evidence(_measure(0.0).findings[1:2]),

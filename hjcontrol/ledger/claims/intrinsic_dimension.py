@@ -32,7 +32,9 @@ def _measure(noise: bool) -> Evidence:
         h = [_covering(AMBIENT if noise else m, N, AMBIENT) for N in widths]
         slopes.append(by_hand.slope(np.array(widths), np.array(h)))
     return evidence(
-        equal("slope of the covering radius over N, m = 1, 2, 3", slopes, [-1, -1 / 2, -1 / 3], 0.07)
+        equal(
+            "slope of the covering radius over N, m = 1, 2, 3", slopes, [-1, -1 / 2, -1 / 3], 0.07
+        )
     )
 
 
@@ -41,8 +43,8 @@ CLAIM = Claim(
     title="Intrinsic dimension, not ambient, sets the width needed",
     source="main text, scaling; second-hand",
     published="The number of neurons needed depends on the intrinsic dimension of the data.",
-    precise="Atoms on a set of box dimension m cover it at h ~ N^{−1/m} in any ambient dimension (ten here), so the bound "
-    "L h_N is N^{−1/m}.",
+    precise="Atoms on a set of box dimension m cover it at h ~ N^{−1/m} in any ambient dimension "
+    "(ten here), so the bound L h_N is N^{−1/m}.",
     check=lambda fast: _measure(False),
     fault="the atoms fill all ten dimensions",
     control=lambda fast: _measure(True),

@@ -1,6 +1,9 @@
-r"""#max + #min - #saddle = 1 for every eps > 0 (d = 2): grad H points inwards far out.   Do the published counts obey it?
+r"""#max + #min - #saddle = 1 for every eps > 0 (d = 2): grad H points inwards far out.
 
-Ours: a list proved complete by subdivision. By hand: damped Newton from 3600 places, closed-form Hessian.
+    Do the published counts obey it?
+
+Ours: a list proved complete by subdivision. By hand: damped Newton from 3600 places, closed-form
+Hessian.
 """
 
 import functools
@@ -42,8 +45,13 @@ def _by_hand(eps: float, width: float) -> tuple[int, int, int]:
         for _ in range(60):
             slope, bend = moments(W, b, x, eps)
             det = np.linalg.det(bend)[:, None]
-            turned = np.stack([bend[:, 1, 1] * slope[:, 0] - bend[:, 0, 1] * slope[:, 1],
-                               bend[:, 0, 0] * slope[:, 1] - bend[:, 1, 0] * slope[:, 0]], axis=1)  # fmt: skip
+            turned = np.stack(
+                [
+                    bend[:, 1, 1] * slope[:, 0] - bend[:, 0, 1] * slope[:, 1],
+                    bend[:, 0, 0] * slope[:, 1] - bend[:, 1, 0] * slope[:, 0],
+                ],
+                axis=1,
+            )
             move = turned / np.where(np.abs(det) > 1e-300, det, np.nan)
             length = np.linalg.norm(move, axis=1, keepdims=True)
             x = x - move * np.minimum(1.0, 0.3 / np.maximum(length, 1e-12))
@@ -63,15 +71,35 @@ def _measure(kinds: int) -> Evidence:
     total = lambda n: n[0] + n[1] - (n[2] if kinds == 3 else 0)
     ours = [_ours(e) for e in PLANE]
     return evidence(
-        equal("#max + #min − #saddle of the printed counts", [n[0] + n[1] - n[2] for n in PRINTED.values()],
-              1.0, 0.5, published="0/2/7, 1/2/11, 3/2/1, 2/2/1, 2/0/1, 1/0/0"),
-        equal("the same, proved lists, ε = 0.2, 0.3, 0.45", [total(n) for n in ours], 1.0, 0.5,
-              role="instead"),
-        equal("max, min, saddle at ε = 0.2, 0.3, 0.45", np.ravel(ours), np.ravel(list(PLANE.values())),
-              0.5, role="number"),
-        equal("the same by hand", np.ravel([_by_hand(e, 9.0) for e in PLANE]),
-              np.ravel(list(PLANE.values())), 0.5, role="number"),
-    )  # fmt: skip
+        equal(
+            "#max + #min − #saddle of the printed counts",
+            [n[0] + n[1] - n[2] for n in PRINTED.values()],
+            1.0,
+            0.5,
+            published="0/2/7, 1/2/11, 3/2/1, 2/2/1, 2/0/1, 1/0/0",
+        ),
+        equal(
+            "the same, proved lists, ε = 0.2, 0.3, 0.45",
+            [total(n) for n in ours],
+            1.0,
+            0.5,
+            role="instead",
+        ),
+        equal(
+            "max, min, saddle at ε = 0.2, 0.3, 0.45",
+            np.ravel(ours),
+            np.ravel(list(PLANE.values())),
+            0.5,
+            role="number",
+        ),
+        equal(
+            "the same by hand",
+            np.ravel([_by_hand(e, 9.0) for e in PLANE]),
+            np.ravel(list(PLANE.values())),
+            0.5,
+            role="number",
+        ),
+    )
 
 
 CLAIM = Claim(
@@ -79,8 +107,9 @@ CLAIM = Claim(
     title="The published counts of critical points",
     source="bifurcation.py, the figure's counts",
     published="The landscape has so many maxima, minima and saddles at each ε.",
-    precise="#max + #min − #saddle = 1 for every ε in the plane. The printed counts sum to −5, −8, 4, 3, 1, 1: cold "
-    "plateaus pass for critical points, and saddles beyond the window are lost.",
+    precise="#max + #min − #saddle = 1 for every ε in the plane. The printed counts sum to −5, "
+    "−8, 4, 3, 1, 1: cold plateaus pass for critical points, and saddles beyond the window are "
+    "lost.",
     check=lambda fast: _measure(3),
     fault="saddles are left out of the sum",
     control=lambda fast: Evidence(_measure(2).findings[1:2]),

@@ -1,6 +1,9 @@
-r"""Is a trained network an extremal of the maximum principle?   dH/dtheta = 0 is followed; H is not minimised.
+r"""Is a trained network an extremal of the maximum principle?
 
-    x_1 = x_0 + h v(theta),  v = theta^4/4 + c theta^2 + theta/2, c = -2,  J = x_1:   H(theta) = p h v(theta), p = 1
+    dH/dtheta = 0 is followed; H is not minimised.
+
+x_1 = x_0 + h v(theta),  v = theta^4/4 + c theta^2 + theta/2, c = -2,  J = x_1:   H(theta) = p h
+v(theta), p = 1
 """
 
 import equinox as eqx
@@ -44,8 +47,9 @@ CLAIM = Claim(
     title="Training by backpropagation is Pontryagin's maximum principle",
     source="popular summary; abstract by its wording",
     published="Backpropagation is identical to Pontryagin's principle.",
-    precise="It supplies the costate and ∂_θH. The principle demands that θ optimise H, which descent need not reach, and "
-    "in discrete time even optimality gives only ∂_θH = 0 unless the velocities {f(x, θ)} are convex.",
+    precise="It supplies the costate and ∂_θH. The principle demands that θ optimise H, which "
+    "descent need not reach, and in discrete time even optimality gives only ∂_θH = 0 unless the "
+    "velocities {f(x, θ)} are convex.",
     check=lambda fast: _measure(-2.0),
     fault="the velocity is convex in θ, where the principle does hold",
     control=lambda fast: Evidence(_measure(2.0).findings[2:3]),

@@ -1,5 +1,7 @@
-r"""Does raising eps always lower the sensitivity?   At fixed weights and point ||hess f|| -> 0 as eps -> 0 as well;
-the Lipschitz constant max |W_j| does not depend on eps at all.
+r"""Does raising eps always lower the sensitivity?
+
+||hess f(x0)|| -> 0 as eps -> 0 as well, at fixed weights, off the boundaries
+|f(x) - f(y)| <= max |W_j| |x - y|     does not depend on eps at all
 """
 
 import numpy as np
@@ -27,7 +29,9 @@ def _measure(boundary: bool) -> Evidence:
     return evidence(
         at_most("‖∇²f(x0)‖ at ε = 0.1 against 0.05", norms[2], norms[1]),
         at_most("‖∇²f(x0)‖ at ε = 0.05 against 0.01", norms[1], norms[0]),
-        at_least("growth of ‖∇²f(x0)‖ from ε = 0.01 to 0.1", norms[2] / norms[0], 1.5, role="instead"),
+        at_least(
+            "growth of ‖∇²f(x0)‖ from ε = 0.01 to 0.1", norms[2] / norms[0], 1.5, role="instead"
+        ),
         at_most("|∇f| far out against max|W_j|, any ε", slopes, 1.0, slack=1e-12, role="instead"),
     )
 
@@ -36,9 +40,11 @@ CLAIM = Claim(
     id="monotone-robustness",
     title="Raising ε monotonically reduces sensitivity",
     source="Corollary 8.2 and its discussion",
-    published="ε controls adversarial robustness: a larger ε always makes the layer less sensitive.",
-    precise="Only of the bound. At fixed weights the curvature off the boundaries vanishes as ε → 0 and first grows with ε; "
-    "the Lipschitz constant max_j|W_j| does not know ε, and trained weights grow with it.",
+    published="ε controls adversarial robustness: a larger ε always makes the layer less "
+    "sensitive.",
+    precise="Only of the bound. At fixed weights the curvature off the boundaries vanishes as ε → "
+    "0 and first grows with ε; the Lipschitz constant max_j|W_j| does not know ε, and trained "
+    "weights grow with it.",
     check=lambda fast: _measure(False),
     fault="the point lies where two atoms tie",
     control=lambda fast: Evidence(_measure(True).findings[2:3]),

@@ -1,6 +1,9 @@
-r"""Curvature spikes where two atoms share the weight:   f'' = Var_pi(W)/eps, peak |W_i - W_j|^2/(4 eps) of an isolated pair.
+r"""Curvature spikes where two atoms share the weight:
 
-Page's demo: y = -3 .. 3, g = 0, t = 1. Spikes need eps << spacing^2/(8t): at its default 0.3 the field is flat,
+    f'' = Var_pi(W)/eps, peak |W_i - W_j|^2/(4 eps) of an isolated pair.
+
+Page's demo: y = -3 .. 3, g = 0, t = 1. Spikes need eps << spacing^2/(8t): at its default 0.3 the
+field is flat,
 f'' = 1/(2t).
 """
 
@@ -30,20 +33,26 @@ def _measure(factor: float) -> Evidence:
         equal("peak at ε = 0.05 against the pair's", cold.max(), pair(0.05), 0.01),
         equal("peak at ε = 0.3 against the pair's", hot.max(), pair(0.3), 0.01),
         equal("peaks", [cold.max(), hot.max()], [1.2505, 0.5], 1e-3, role="number"),
-        equal("f'' at ε = 0.3, |x| ≤ 1, is 1/2t", [flat.min(), flat.max()], 0.5, 0.01, role="instead"),
-        picture=Picture("Curvature of seven atoms: spikes when cold, flat when warm.", "x", "f''",
-                        {"ε = 0.05": (X, cold), "ε = 0.3": (X, hot)}),
-    )  # fmt: skip
+        equal(
+            "f'' at ε = 0.3, |x| ≤ 1, is 1/2t", [flat.min(), flat.max()], 0.5, 0.01, role="instead"
+        ),
+        picture=Picture(
+            "Curvature of seven atoms: spikes when cold, flat when warm.",
+            "x",
+            "f''",
+            {"ε = 0.05": (X, cold), "ε = 0.3": (X, hot)},
+        ),
+    )
 
 
 CLAIM = Claim(
     id="near-shocks",
     title="Double descent is dense near-shocks at the interpolation threshold",
     source="discussion; project page",
-    published="Curvature spikes at the boundaries of the cells; at the interpolation threshold the shocks become dense, "
-    "which is double descent.",
-    precise="The geometry is right where ε ≪ spacing²/8t: the peak of an isolated pair is |W_i − W_j|²/4ε, on power cells, "
-    "not Voronoi ones. The link to double descent is untested there.",
+    published="Curvature spikes at the boundaries of the cells; at the interpolation threshold "
+    "the shocks become dense, which is double descent.",
+    precise="The geometry is right where ε ≪ spacing²/8t: the peak of an isolated pair is |W_i − "
+    "W_j|²/4ε, on power cells, not Voronoi ones. The link to double descent is untested there.",
     check=lambda fast: _measure(1.0),
     fault="the pair's peak is doubled",
     control=lambda fast: Evidence(_measure(2.0).findings[:1]),

@@ -4,7 +4,8 @@ bound eps log N + C N^{-1/d}     least at eps = 0
 resolution sqrt(2 eps t) = h     eps ~ N^{-2/d}/(2t):   the mean entropy passes log 2 there
 admissible window                N^{-2/d}/t <= eps <= N^{-1/d}/log N
 
-Crossover: n^d atoms at midpoints (g = 0, t = 1) in [-1, 1]^d, mean entropy over 200 points of default_rng(1).
+Crossover: n^d atoms at midpoints (g = 0, t = 1) in [-1, 1]^d, mean entropy over 200 points of
+default_rng(1).
 """
 
 import numpy as np
@@ -50,7 +51,9 @@ def _measure(power: float) -> Evidence:
         equal("slope of the particle–wave crossover is −1/d", slopes, [-1 / d for d in NODES], 0.1),
         equal("it is −2/d", slopes, [-power / d for d in NODES], 0.1, role="instead"),
         equal("crossover slopes", slopes, list(CROSSOVER.values()), 0.1, role="number"),
-        picture=Picture("Where the mean entropy is log 2.", "N", "ε", lines, x_log=True, y_log=True),
+        picture=Picture(
+            "Where the mean entropy is log 2.", "N", "ε", lines, x_log=True, y_log=True
+        ),
     )
 
 
@@ -59,8 +62,9 @@ CLAIM = Claim(
     title="The best temperature is ε* = N^{−1/d}",
     source="project page; popular summary",
     published="Too cold is brittle and too hot is blurred; the critical value is ε* = N^{−1/d}.",
-    precise="A rule of thumb: N^{−1/d} (rather N^{−1/d}/log N) is the largest ε that does not spoil the rate. Resolution "
-    "asks for ε ≳ N^{−2/d}/t, and there lies the crossover. ε has the unit length²/time, so a scale belongs in front.",
+    precise="A rule of thumb: N^{−1/d} (rather N^{−1/d}/log N) is the largest ε that does not "
+    "spoil the rate. Resolution asks for ε ≳ N^{−2/d}/t, and there lies the crossover. ε has the "
+    "unit length²/time, so a scale belongs in front.",
     check=lambda fast: _measure(2.0),
     fault="the crossover is said to have the slope −1/d",
     control=lambda fast: Evidence(_measure(1.0).findings[3:4]),

@@ -1,8 +1,11 @@
-r"""Do the published slopes confirm N^{-1/d}?   g = |y|, eps = t = 1, sup over 400 points of the mean-normalised layer's error.
+r"""Do the published slopes confirm N^{-1/d}?
 
-nodes with end points    slopes -1.078, -0.537, -0.336: near -1/d, the bias of a rectangle rule with equal weights
-nodes at midpoints       slopes -2.006, -1.327, -0.564: near -2/d
-Points default_rng(100 + d); reference 16384 nodes, 120^2 nodes, 100000 points of default_rng(777 + d) at d = 4.
+    f_N(x) = eps log mean_j exp((x.y_j/2 - |y_j| - |y_j|^2/4)/eps),   eps = t = 1, sup over 400 points
+
+nodes with end points    -1.078, -0.537, -0.336: near -1/d, the bias of equal weights at the ends
+nodes at midpoints       -2.006, -1.327, -0.564: near -2/d
+
+Points of default_rng(100 + d). Reference: 16384 and 120^2 nodes; 100000 of default_rng(777 + d) at d = 4.
 """
 
 import functools
@@ -68,24 +71,48 @@ def _measure(fast: bool, midpoints: bool) -> Evidence:
     found = [
         equal("slopes with end points = −1/d", slopes[midpoints], theory, 0.1),
         equal("slopes with midpoints = −1/d", slopes[True], theory, 0.1),
-        equal("slopes with end points, d = 1, 2", ends[:2], [ENDS[d] for d in dims[:2]], 0.01,
-              role="number", published="−1.08, −0.54"),
-        equal("slopes with midpoints, d = 1, 2", slopes[True][:2], [MIDDLE[d] for d in dims[:2]], 0.02,
-              role="number"),
+        equal(
+            "slopes with end points, d = 1, 2",
+            ends[:2],
+            [ENDS[d] for d in dims[:2]],
+            0.01,
+            role="number",
+            published="−1.08, −0.54",
+        ),
+        equal(
+            "slopes with midpoints, d = 1, 2",
+            slopes[True][:2],
+            [MIDDLE[d] for d in dims[:2]],
+            0.02,
+            role="number",
+        ),
         at_most("midpoint error above (L + …)h", lipschitz, 0.0, role="instead"),
-    ]  # fmt: skip
+    ]
     if not fast:
-        found.append(equal("slopes at d = 4 (ends)", ends[2], ENDS[4], 0.03, role="number",
-                           published="−0.34"))  # fmt: skip
-        found.append(equal("slopes at d = 4 (midpoints)", slopes[True][2], MIDDLE[4], 0.03, role="number"))
+        found.append(
+            equal(
+                "slopes at d = 4 (ends)", ends[2], ENDS[4], 0.03, role="number", published="−0.34"
+            )
+        )
+        found.append(
+            equal("slopes at d = 4 (midpoints)", slopes[True][2], MIDDLE[4], 0.03, role="number")
+        )
     lines = {
         f"d = {d}, {word}": (np.array(NODES[d], float) ** d, np.array(_errors(d, k)))
         for d in dims
         for k, word in ((False, "ends"), (True, "midpoints"))
     }
-    return evidence(*found, picture=Picture(
-        "The same sum, nodes placed twice: the slope is the rule's.", "N", "largest error", lines,
-        x_log=True, y_log=True))  # fmt: skip
+    return evidence(
+        *found,
+        picture=Picture(
+            "The same sum, nodes placed twice: the slope is the rule's.",
+            "N",
+            "largest error",
+            lines,
+            x_log=True,
+            y_log=True,
+        ),
+    )
 
 
 def _control(fast: bool) -> Evidence:
@@ -93,18 +120,25 @@ def _control(fast: bool) -> Evidence:
     errors = np.array(_errors(1, True))
     sag = errors * np.array(NODES[1]) ** 0.5  # as if the nodes were drawn at random
     return evidence(
-        equal("slopes with midpoints, d = 1, 2", by_hand.slope(NODES[1], sag), MIDDLE[1], 0.02,
-              role="number"),
-    )  # fmt: skip
+        equal(
+            "slopes with midpoints, d = 1, 2",
+            by_hand.slope(NODES[1], sag),
+            MIDDLE[1],
+            0.02,
+            role="number",
+        ),
+    )
 
 
 CLAIM = Claim(
     id="quadrature-rate",
     title="The measured slopes confirm the rate N^{−1/d}",
     source="run_all.py experiment 2; caption of the rate figure",
-    published="The layer approximates its continuum limit at the rate N^{−1/d}, which the slopes confirm.",
-    precise="N^{−1/d} is the worst case over Lipschitz data, a bound. The slopes near it come from counting end points "
-    "with full weight; with midpoints the same code gives −2/d (−1.33 at d = 2, and −1.29 against a finer reference, where |y| has its kink).",
+    published="The layer approximates its continuum limit at the rate N^{−1/d}, which the slopes "
+    "confirm.",
+    precise="N^{−1/d} is the worst case over Lipschitz data, a bound. The slopes near it come "
+    "from counting end points with full weight; with midpoints the same code gives −2/d (−1.33 "
+    "at d = 2, and −1.29 against a finer reference, where |y| has its kink).",
     check=lambda fast: _measure(fast, False),
     fault="the errors fall as if the nodes were random",
     control=_control,

@@ -1,6 +1,7 @@
 r"""Do a trained layer's (y_j, g_j) tend to the true g = |y| as eps -> 0?
 
-Published: eight atoms on [-2, 2], t = 1, 400 points of [-2.4, 2.4]. Only two of the eight win anywhere: the target is
+Published: eight atoms on [-2, 2], t = 1, 400 points of [-2.4, 2.4]. Only two of the eight win
+anywhere: the target is
 |x|/7 - 15/49. Ten neurons collapse onto two places; g_j carries eps log(multiplicity), so merge first:
     g_eff = -eps log sum over a cluster of e^{-g_j/eps}
 Starts default_rng(0..7), Adam 5000 steps at 0.008, then L-BFGS-B.
@@ -10,7 +11,7 @@ import functools
 
 import numpy as np
 
-from hjcontrol.hamilton_jacobi import InitialData, c_transform, data_of_layer, merge
+from hjcontrol.hamilton_jacobi import c_transform, data_of_layer, merge
 from hjcontrol.ledger import by_hand
 from hjcontrol.ledger.claim import Claim, Evidence, Picture, evidence
 from hjcontrol.ledger.finding import equal, zero
@@ -18,7 +19,11 @@ from hjcontrol.ledger.finding import equal, zero
 Y = np.linspace(-2, 2, 8)
 G = np.abs(Y)
 X = np.linspace(-2.4, 2.4, 400)
-TRAINED = {0.5: (4.23e-4, 0.522, 0.528), 0.1: (1.01e-4, 0.323, 0.313), 0.04: (1.58e-5, 0.294, 0.291)}
+TRAINED = {
+    0.5: (4.23e-4, 0.522, 0.528),
+    0.1: (1.01e-4, 0.323, 0.313),
+    0.04: (1.58e-5, 0.294, 0.291),
+}
 
 
 @functools.cache
@@ -39,8 +44,13 @@ def _fit(eps: float) -> tuple[float, np.ndarray, np.ndarray]:
         rng = np.random.default_rng(seed)
         W, b = 0.4 * rng.standard_normal((10, 1)), 0.2 * rng.standard_normal(10)
         W, b = by_hand.adam(slopes, W, b, 5000, 0.008)
-        found = minimize(objective, np.concatenate([W[:, 0], b]), jac=True, method="L-BFGS-B",
-                         options={"maxiter": 10000, "ftol": 1e-24, "gtol": 1e-14})  # fmt: skip
+        found = minimize(
+            objective,
+            np.concatenate([W[:, 0], b]),
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 10000, "ftol": 1e-24, "gtol": 1e-14},
+        )
         if best is None or found.fun < best.fun:
             best = found
     assert best is not None
@@ -68,20 +78,43 @@ def _measure(fast: bool, offset: float) -> Evidence:
     found = [
         equal("atoms of eight that the values on the window determine", len(won), 8, 0.5),
         zero("c-transform of u_0 − g at those that win", (back - G)[won], 1e-3, role="amended"),
-        zero("read off from weights − g, all eight", np.asarray(read.values) - G, 1e-14, role="amended"),
+        zero(
+            "read off from weights − g, all eight",
+            np.asarray(read.values) - G,
+            1e-14,
+            role="amended",
+        ),
         zero("target − (|x|/7 − 15/49)", target - (np.abs(X) / 7 - 15 / 49), 1e-14, role="number"),
-    ]  # fmt: skip
+    ]
     picture = None
     if not fast:
         fits = [_merged(e) for e in TRAINED]
         for (eps, (mse, y, g)), (m, place, value) in zip(TRAINED.items(), fits, strict=True):
-            found.append(equal(f"mean square at ε = {eps}", m, mse, 0.2 * mse, role="number",
-                               published=f"{mse:.1e}"))  # fmt: skip
-            found.append(equal(f"merged atom y, g at ε = {eps}", [place, value], [y, g], 0.01,
-                               role="number"))  # fmt: skip
-        picture = Picture("Merged recovered data and |y|.", "y", "g", {
-            "|y|": (Y, G), "merged, ε = 0.5, 0.1, 0.04": (
-                np.array([f[1] for f in fits]), np.array([f[2] for f in fits]))})  # fmt: skip
+            found.append(
+                equal(
+                    f"mean square at ε = {eps}",
+                    m,
+                    mse,
+                    0.2 * mse,
+                    role="number",
+                    published=f"{mse:.1e}",
+                )
+            )
+            found.append(
+                equal(f"merged atom y, g at ε = {eps}", [place, value], [y, g], 0.01, role="number")
+            )
+        picture = Picture(
+            "Merged recovered data and |y|.",
+            "y",
+            "g",
+            {
+                "|y|": (Y, G),
+                "merged, ε = 0.5, 0.1, 0.04": (
+                    np.array([f[1] for f in fits]),
+                    np.array([f[2] for f in fits]),
+                ),
+            },
+        )
     return evidence(*found, picture=picture)
 
 
@@ -90,8 +123,9 @@ CLAIM = Claim(
     title="A trained layer reveals its initial data as ε → 0",
     source="recovery.py",
     published="From the trained weights (y_j, g_j) approach the true g as ε → 0.",
-    precise="From weights it is a read-off, given t. From values at ε = 0 only the c-transform envelope is determined (two "
-    "atoms of the eight here); at ε > 0 it is backward heat. Neurons at one place are merged before g is compared.",
+    precise="From weights it is a read-off, given t. From values at ε = 0 only the c-transform "
+    "envelope is determined (two atoms of the eight here); at ε > 0 it is backward heat. Neurons "
+    "at one place are merged before g is compared.",
     check=lambda fast: _measure(fast, 0.0),
     fault="values and biases are 0.05 too large",
     control=lambda fast: Evidence(_measure(True, 0.05).findings[1:3]),

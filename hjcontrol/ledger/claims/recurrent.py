@@ -1,6 +1,8 @@
-r"""Recurrent cells:   GRU  h' = (1 - z) h + z g, a mean of h and g under the two-atom weights softmax((0, a)), z = sigmoid(a)
-                   LSTM c' = f c + i g, such a mean only where i = 1 - f
-                   any drift b: H = p.b, no viscosity; noise, not the architecture, would bring one
+r"""Recurrent cells.
+
+    GRU    h' = (1 - z) h + z g      a mean of h and g under softmax((0, a)), z = sigmoid(a)
+    LSTM   c' = f c + i g            such a mean only where i = 1 - f
+    any    drift b: H = p.b, no viscosity; noise, not the architecture, would bring one
 
 Our cells against the formulas by hand, the gate written as a Gibbs weight by our own `gibbs`.
 """
@@ -54,9 +56,13 @@ def _measure(tilt: float) -> Evidence:
         zero("GRU − mean of h and g under two Gibbs weights", ours - mean(update, h, g), 1e-14),
         zero("LSTM cell − mean of c and g", cell - mean(i, c, np.tanh(candidate)), 1e-14),
         zero("LSTM cell − f c + i g by hand", cell - hand, 1e-14, role="instead"),
-        zero("LSTM with f = 1 − i − mean of c and g", tied - mean(i, c, np.tanh(candidate)), 1e-14,
-             role="instead"),
-    )  # fmt: skip
+        zero(
+            "LSTM with f = 1 − i − mean of c and g",
+            tied - mean(i, c, np.tanh(candidate)),
+            1e-14,
+            role="instead",
+        ),
+    )
 
 
 def _control(fast: bool) -> Evidence:
@@ -69,9 +75,10 @@ CLAIM = Claim(
     id="recurrent",
     title="Recurrent networks discretise the class, each with its Hamiltonian and viscosity",
     source="abstract (formulas not seen)",
-    published="RNN, GRU and LSTM discretise the same equation with a Hamiltonian and viscosity of their own.",
-    precise="A deterministic recurrence with drift b has H = p·b and no viscosity. A GRU step is exactly a two-atom Gibbs "
-    "mean, an LSTM cell only where i = 1 − f.",
+    published="RNN, GRU and LSTM discretise the same equation with a Hamiltonian and viscosity of "
+    "their own.",
+    precise="A deterministic recurrence with drift b has H = p·b and no viscosity. A GRU step is "
+    "exactly a two-atom Gibbs mean, an LSTM cell only where i = 1 − f.",
     check=lambda fast: _measure(0.0),
     fault="the gate is shifted by 0.3",
     control=_control,

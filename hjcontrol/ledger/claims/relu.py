@@ -41,9 +41,13 @@ def _measure(value: float, place: float) -> Evidence:
         equal("what test 5 prints", apart, 2.0, 1e-4, role="number", published="2.0000"),
         zero("two atoms − ReLU", two - relu, 1e-14, role="instead"),
         zero("H = ι[0,1], one atom − ReLU", one - relu, 1e-14, role="instead"),
-        picture=Picture("Three Hopf–Lax solutions and ReLU.", "x", "value", {
-            "ReLU": (X[:, 0], relu), "as coded": (X[:, 0], coded), "two atoms": (X[:, 0], two)}),
-    )  # fmt: skip
+        picture=Picture(
+            "Three Hopf–Lax solutions and ReLU.",
+            "x",
+            "value",
+            {"ReLU": (X[:, 0], relu), "as coded": (X[:, 0], coded), "two atoms": (X[:, 0], two)},
+        ),
+    )
 
 
 def _control(fast: bool) -> Evidence:
@@ -57,8 +61,8 @@ CLAIM = Claim(
     title="ReLU comes out of Hopf–Lax with g = 0 on the half line",
     source="verify.py test 5",
     published="The Hopf–Lax solution from g = 0 on [0, 5] with H = |p|² is ReLU.",
-    precise="It is dist(x, [0, 5])²/4t. ReLU is x²/4t − u_0 for two atoms y = (0, 2t), g = (0, −t); or u_0 itself "
-    "for H = ι[0,1], whose Lagrangian is max(v, 0); or a plane wave at ε = 0.",
+    precise="It is dist(x, [0, 5])²/4t. ReLU is x²/4t − u_0 for two atoms y = (0, 2t), g = (0, "
+    "−t); or u_0 itself for H = ι[0,1], whose Lagrangian is max(v, 0); or a plane wave at ε = 0.",
     check=lambda fast: _measure(-T, 0.0),
     fault="the second atom's value has the wrong sign and the single atom is displaced",
     control=_control,

@@ -1,6 +1,6 @@
 r"""x_{l+1} = x_l + h f(x_l): Euler's method for characteristics of H(x, p) = p.f(x), viscosity 0.
 
-    V(x, s) = Phi(flow of x over [s, 1]) solves V_s + f.grad V = 0;   a network of step h misses it by O(h)
+V(x, s) = Phi(flow of x over [s, 1]) solves V_s + f.grad V = 0;   a network of step h misses it by O(h)
 """
 
 import jax
@@ -59,9 +59,15 @@ def _measure(sign: float) -> Evidence:
     return evidence(
         zero("V_s + f·∇V", residual, 1e-10),
         equal("order of the network's error in h", order, 1.0, 0.1),
-        picture=Picture("A residual network against the characteristics.", "depth", "error of V",
-                        {"error": (np.array(DEPTHS), np.array(errors))}, x_log=True, y_log=True),
-    )  # fmt: skip
+        picture=Picture(
+            "A residual network against the characteristics.",
+            "depth",
+            "error of V",
+            {"error": (np.array(DEPTHS), np.array(errors))},
+            x_log=True,
+            y_log=True,
+        ),
+    )
 
 
 CLAIM = Claim(
@@ -69,8 +75,8 @@ CLAIM = Claim(
     title="Residual networks integrate characteristics",
     source="abstract; main text",
     published="x + h f(x) is a step along the characteristics of a Hamilton–Jacobi equation.",
-    precise="Of H(x, p) = p·f(x), linear in p, with viscosity 0: V(x, s) = Φ(flow) solves V_s + f·∇V = 0, and a network "
-    "of step h misses it by O(h). Not of the layer's H = |p|².",
+    precise="Of H(x, p) = p·f(x), linear in p, with viscosity 0: V(x, s) = Φ(flow) solves V_s + "
+    "f·∇V = 0, and a network of step h misses it by O(h). Not of the layer's H = |p|².",
     check=lambda fast: _measure(1.0),
     fault="f enters the transport equation with the opposite sign",
     control=lambda fast: Evidence((zero("V_s + f·∇V", np.asarray(_transport(X, -1.0)), 1e-10),)),

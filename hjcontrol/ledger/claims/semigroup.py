@@ -50,11 +50,21 @@ def _measure(kind: int, fast: bool) -> Evidence:
         nodes = (101, 201) if fast else (101, 201, 401, 801)
         defects = [np.abs(_defect(n, 0.0, 1)).max() for n in nodes]
         found += [
-            equal("without the kernel's normaliser: −(ε/2) log πε", raw[[0, -1]],
-                  -0.15 * np.log(np.pi * 0.3), 1e-12, role="number"),
-            equal("min-plus on the grid, of size h²/4t", defects, MINPLUS[: len(nodes)], 1e-4,
-                  role="number"),
-        ]  # fmt: skip
+            equal(
+                "without the kernel's normaliser: −(ε/2) log πε",
+                raw[[0, -1]],
+                -0.15 * np.log(np.pi * 0.3),
+                1e-12,
+                role="number",
+            ),
+            equal(
+                "min-plus on the grid, of size h²/4t",
+                defects,
+                MINPLUS[: len(nodes)],
+                1e-4,
+                role="number",
+            ),
+        ]
     return evidence(*found)
 
 
@@ -63,8 +73,9 @@ CLAIM = Claim(
     title="Time steps compose: S_s S_t = S_{s+t}",
     source="README of the scripts; main text",
     published="The flow is a semigroup, in the log-semiring and in its max-plus limit.",
-    precise="S_t g = −ε log(K_t ∗ e^{−g/ε}) as an operator on functions, with the kernel's normaliser; without it the "
-    "defect is −(dε/2) log(4πε·st/(s+t)). On a grid: roundoff once the kernel is resolved, O(h²/4t) at ε = 0.",
+    precise="S_t g = −ε log(K_t ∗ e^{−g/ε}) as an operator on functions, with the kernel's "
+    "normaliser; without it the defect is −(dε/2) log(4πε·st/(s+t)). On a grid: roundoff once "
+    "the kernel is resolved, O(h²/4t) at ε = 0.",
     check=lambda fast: _measure(1, fast),
     fault="the kernel's normaliser is dropped",
     control=lambda fast: _measure(0, fast),

@@ -1,6 +1,10 @@
-r"""a (+)_eps b = eps log(e^{a/eps} + e^{b/eps}),   a (*) b = a + b.   Is eps -> 0 a homomorphism onto max-plus?
+r"""a (+)_eps b = eps log(e^{a/eps} + e^{b/eps}),
 
-For each eps, s -> eps log s is an isomorphism from (R>=0, +, *). A homomorphism into max-plus would have to
+    a (*) b = a + b.
+    Is eps -> 0 a homomorphism onto max-plus?
+
+For each eps, s -> eps log s is an isomorphism from (R>=0, +, *). A homomorphism into max-plus would
+have to
 send a (+)_eps b to max(a, b); what is tied shows that it cannot.
 """
 
@@ -30,9 +34,14 @@ def _measure(scale: float) -> Evidence:
         zero("ε log(s + r) − (ε log s ⊕ ε log r)", image, 1e-14, role="instead"),
         zero("associativity", plus(plus(a, b), c) - plus(a, plus(b, c)), 1e-14, role="instead"),
         zero("distributivity", plus(a + c, b + c) - c - plus(a, b), 1e-14, role="instead"),
-        at_most("|a ⊕ b − max(a, b)|", np.abs(plus(a, b) - np.maximum(a, b)).max(), EPS * np.log(2),
-                slack=1e-15, role="instead"),
-    )  # fmt: skip
+        at_most(
+            "|a ⊕ b − max(a, b)|",
+            np.abs(plus(a, b) - np.maximum(a, b)).max(),
+            EPS * np.log(2),
+            slack=1e-15,
+            role="instead",
+        ),
+    )
 
 
 def _control(fast: bool) -> Evidence:
@@ -46,8 +55,9 @@ CLAIM = Claim(
     title="The limit ε → 0 is an exact homomorphism of semirings",
     source="project page: Maslov dequantisation",
     published="Passing to the limit is an exact semiring homomorphism from (+, ×) to (max, +).",
-    precise="For each ε > 0, s ↦ ε log s is an isomorphism onto (⊕_ε, +). Those semirings converge to max-plus, "
-    "which is idempotent and isomorphic to none of them: |a ⊕_ε b − max(a, b)| ≤ ε log 2, attained at a = b.",
+    precise="For each ε > 0, s ↦ ε log s is an isomorphism onto (⊕_ε, +). Those semirings "
+    "converge to max-plus, which is idempotent and isomorphic to none of them: |a ⊕_ε b − max(a, "
+    "b)| ≤ ε log 2, attained at a = b.",
     check=lambda fast: _measure(1.0),
     fault="the soft sum is a tenth too large",
     control=_control,

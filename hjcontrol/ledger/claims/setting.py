@@ -17,7 +17,7 @@ SCORES = np.array([0.2, 0.6, 1.1, 1.7, 2.2, 2.0, 1.3, 0.9, 1.4, 1.8, 1.1, 0.5])
 
 def plane() -> tuple[np.ndarray, np.ndarray]:
     """Atoms `(16, 2)` and their values: 0 for the first eight, 1 for the others."""
-    rng = np.random.RandomState(42)  # noqa: NPY002: the generator of the published scripts
+    rng = np.random.RandomState(42)
     low = 0.4 * rng.randn(8, 2) - 1.0
     high = 0.4 * rng.randn(8, 2) + 1.0
     return np.vstack([low, high]), np.repeat([0.0, 1.0], 8)

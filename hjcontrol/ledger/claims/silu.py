@@ -1,4 +1,8 @@
-r"""SiLU:   x sigmoid(x/eps) = E_pi[z] = lse(z, eps) - eps H(pi) = (1 - eps d/deps) lse(z, eps),   z = (x, 0)."""
+r"""SiLU:
+
+x sigmoid(x/eps) = E_pi[z] = lse(z, eps) - eps H(pi) = (1 - eps d/deps) lse(z, eps),
+z = (x, 0).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -40,9 +44,11 @@ CLAIM = Claim(
     id="silu",
     title="SiLU is an energy without its entropy",
     source="project page, table of activations (left open there)",
-    published="SiLU is x times the gradient of a two-atom layer; its place in the theory is left open.",
-    precise="xσ(x/ε) = E_π[z] = lse_ε(x, 0) − εH(π) = (1 − ε∂_ε) lse_ε(x, 0): the mean energy of a two-atom Gibbs "
-    "state. It closes the gap; it is not convex, so it is no layer of the class itself.",
+    published="SiLU is x times the gradient of a two-atom layer; its place in the theory is left "
+    "open.",
+    precise="xσ(x/ε) = E_π[z] = lse_ε(x, 0) − εH(π) = (1 − ε∂_ε) lse_ε(x, 0): the mean energy of "
+    "a two-atom Gibbs state. It closes the gap; it is not convex, so it is no layer of the class "
+    "itself.",
     check=lambda fast: _measure(1.0),
     fault="part of the entropy is kept",
     control=lambda fast: _measure(0.0),

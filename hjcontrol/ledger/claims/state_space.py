@@ -1,4 +1,7 @@
-r"""State-space models:   x' = A x + B u, held over a step D:   x_+ = e^{DA} x + A^{-1}(e^{DA} - 1) B u, exactly;
+r"""State-space models:
+
+    x' = A x + B u, held over a step D:
+    x_+ = e^{DA} x + A^{-1}(e^{DA} - 1) B u, exactly;
 the costate of the step is e^{DA^T} p.   H = p.(A x + B u), linear in p, viscosity 0.
 """
 
@@ -48,8 +51,8 @@ CLAIM = Claim(
     title="State-space models are exact steps of a linear Hamiltonian",
     source="abstract (formulas not seen)",
     published="State-space models discretise the same class.",
-    precise="With H = p·(Ax + Bu), linear in p and without viscosity, the zero-order hold is no approximation: "
-    "x ↦ e^{ΔA}x + A⁻¹(e^{ΔA} − 1)Bu, and the costate step is e^{ΔA'}.",
+    precise="With H = p·(Ax + Bu), linear in p and without viscosity, the zero-order hold is no "
+    "approximation: x ↦ e^{ΔA}x + A⁻¹(e^{ΔA} − 1)Bu, and the costate step is e^{ΔA'}.",
     check=lambda fast: _measure(True),
     fault="the step is Euler's",
     control=lambda fast: _measure(False),

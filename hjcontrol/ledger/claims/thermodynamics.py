@@ -1,4 +1,8 @@
-r"""f = E_pi[z] + eps H,   df/deps = H(pi),   dH/deps = Var_pi(z)/eps^3 >= 0,   -log pi_y = (f - z_y)/eps.
+r"""f = E_pi[z] + eps H,
+
+    df/deps = H(pi),
+    dH/deps = Var_pi(z)/eps^3 >= 0,
+    -log pi_y = (f - z_y)/eps.
 
 Derivatives by differences of our own functions, entropy and variance by hand.
 """
@@ -38,21 +42,32 @@ def _measure(power: int) -> Evidence:
         zero("∂H/∂ε − Var_π(z)/ε³", slope(up[1], down[1]) - variance / eps**power, 1e-8),
         zero("−log π_y − (f − z_y)/ε", -np.log(pi) - (f[:, None] - z) / eps[:, None], 1e-12),
         at_least("least step of H along ε", np.diff(curve).min(), 0.0, slack=1e-15, role="instead"),
-        equal("H of the page's twelve scores", shown, ENTROPIES, 1e-4, role="number",
-              published="0.0098, 0.4781, 1.4914, 1.9825, 2.3262, 2.4779"),
-        picture=Picture("Entropy of twelve Gibbs weights: monotone in ε, analytic, no transition.",
-                        "ε", "H(π)", {"H": (FINE, curve), "log 12": (FINE, np.full(200, np.log(12)))},
-                        x_log=True),
-    )  # fmt: skip
+        equal(
+            "H of the page's twelve scores",
+            shown,
+            ENTROPIES,
+            1e-4,
+            role="number",
+            published="0.0098, 0.4781, 1.4914, 1.9825, 2.3262, 2.4779",
+        ),
+        picture=Picture(
+            "Entropy of twelve Gibbs weights: monotone in ε, analytic, no transition.",
+            "ε",
+            "H(π)",
+            {"H": (FINE, curve), "log 12": (FINE, np.full(200, np.log(12)))},
+            x_log=True,
+        ),
+    )
 
 
 CLAIM = Claim(
     id="thermodynamics",
     title="ε is a temperature: free energy, energy, entropy",
     source="main text, appendix C; the page's dictionary; particle-wave.js",
-    published="The layer is a log-partition function, ε its temperature, and the entropy grows with it.",
-    precise="f = E_π[z] + εH(π), ∂f/∂ε = H, ∂H/∂ε = Var_π(z)/ε³ ≥ 0; cross-entropy at temperature ε is the free-energy "
-    "gap (f − z_y)/ε.",
+    published="The layer is a log-partition function, ε its temperature, and the entropy grows "
+    "with it.",
+    precise="f = E_π[z] + εH(π), ∂f/∂ε = H, ∂H/∂ε = Var_π(z)/ε³ ≥ 0; cross-entropy at temperature "
+    "ε is the free-energy gap (f − z_y)/ε.",
     check=lambda fast: _measure(3),
     fault="the variance is divided by ε²",
     control=lambda fast: Evidence(_measure(2).findings[2:3]),

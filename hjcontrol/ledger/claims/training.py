@@ -1,7 +1,7 @@
 r"""Adam on the mean square of a log-sum-exp layer, the seeds of one width side by side.
 
-    data   4000 + 800 points of default_rng(42 + d), uniform on [-2, 2]^d;  target |x|
-    start  default_rng(seed + 100 d):  W ~ N(0, 0.25/d), b ~ N(0, 0.09);  3000 steps at 0.006
+data   4000 + 800 points of default_rng(42 + d), uniform on [-2, 2]^d;  target |x|
+start  default_rng(seed + 100 d):  W ~ N(0, 0.25/d), b ~ N(0, 0.09);  3000 steps at 0.006
 """
 
 import functools

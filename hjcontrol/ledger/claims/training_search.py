@@ -1,6 +1,9 @@
-r"""Training searches initial data:   df/db_j = pi_j,  df/dW_j = pi_j x,  df/dg_j = -pi_j,  df/dy_j = pi_j (x - y_j)/(2t).
+r"""Training searches initial data:
 
-(W, b) <-> (y, g) is a bijection with Jacobian [[2t, 0], [-2t W^T, -1]]: a step of descent in one pair is not a step
+    df/db_j = pi_j,  df/dW_j = pi_j x,  df/dg_j = -pi_j,  df/dy_j = pi_j (x - y_j)/(2t).
+
+(W, b) <-> (y, g) is a bijection with Jacobian [[2t, 0], [-2t W^T, -1]]: a step of descent in one
+pair is not a step
 in the other.
 """
 
@@ -43,19 +46,25 @@ def _measure(half: float) -> Evidence:
         zero("∂f/∂g + π", np.asarray(dg) + pi, 1e-14),
         zero("∂f/∂y − π(x − y)/2t", np.asarray(dy) - pi[:, None] * (x - y) / (half * T), 1e-14),
         zero("g + b + t|W|²", g + b + T * (W**2).sum(1), 1e-14),
-        at_least("one step of descent in (W, b) and in (y, g), apart by", np.abs(moved).max(), 1e-3,
-                 role="instead"),
+        at_least(
+            "one step of descent in (W, b) and in (y, g), apart by",
+            np.abs(moved).max(),
+            1e-3,
+            role="instead",
+        ),
         at_least("and its bias", np.abs(new_b - b).max(), 1e-3, role="instead"),
-    )  # fmt: skip
+    )
 
 
 CLAIM = Claim(
     id="training-search",
     title="Each gradient step chooses initial data",
     source="main text, training",
-    published="Training is a search over initial-value problems: each gradient step selects initial data.",
-    precise="Exact and light: the dictionary is a bijection and the gradients are Gibbs weights. It is not an isometry, so "
-    "descent in (W, b) is not descent in (y, g): the search depends on the coordinates.",
+    published="Training is a search over initial-value problems: each gradient step selects "
+    "initial data.",
+    precise="Exact and light: the dictionary is a bijection and the gradients are Gibbs weights. "
+    "It is not an isometry, so descent in (W, b) is not descent in (y, g): the search depends on "
+    "the coordinates.",
     check=lambda fast: _measure(2.0),
     fault="∂f/∂y lacks the factor ½",
     control=lambda fast: Evidence(_measure(1.0).findings[3:4]),

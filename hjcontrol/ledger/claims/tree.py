@@ -1,7 +1,9 @@
 r"""At eps = 0 a network is a tree; at eps > 0 a soft one.
 
-    soft   P(left) = sigma((lse(left) - lse(right))/eps), pi_j = product along the path: exact
-    hard   oblique splits and *affine* leaves: a model tree. n generic ReLUs in the plane: 1 + n + n(n-1)/2 leaves
+    soft   P(left) = sigma((lse(left) - lse(right))/eps),   pi_j = product along the path: exact
+    hard   oblique splits and *affine* leaves: a model tree
+
+n generic ReLUs in the plane have 1 + n + n(n-1)/2 leaves.
 """
 
 import functools
@@ -65,12 +67,14 @@ CLAIM = Claim(
     title="At ε = 0 a network collapses to a decision tree, at ε > 0 to a soft one",
     source="popular summary",
     published="A deep network becomes a decision tree as ε → 0, a soft tree before.",
-    precise="A model tree: oblique splits and affine, not constant, leaves; for max-affine layers the cells are power cells, "
-    "and 8 generic ReLUs in the plane give 37 leaves. The soft tree, of any nesting, has the Gibbs weights exactly.",
+    precise="A model tree: oblique splits and affine, not constant, leaves; for max-affine layers "
+    "the cells are power cells, and 8 generic ReLUs in the plane give 37 leaves. The soft tree, "
+    "of any nesting, has the Gibbs weights exactly.",
     check=lambda fast: _measure(fast, 1.0),
     fault="the gates are a fiftieth too hot",
-    control=lambda fast: Evidence((zero(
-        "product of soft gates − Gibbs weight", _soft(1.02), 1e-14, role="amended"),)),
+    control=lambda fast: Evidence(
+        (zero("product of soft gates − Gibbs weight", _soft(1.02), 1e-14, role="amended"),)
+    ),
     recorded="holds once amended",
     seconds=15,
-)  # fmt: skip
+)

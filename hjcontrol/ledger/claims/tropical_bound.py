@@ -1,10 +1,13 @@
-r"""The limit eps -> 0:   0 <= f_eps - f_0 <= eps log N,   pointwise <= eps log(1 + (N-1) e^{-gap/eps})."""
+r"""The limit eps -> 0:
+
+0 <= f_eps - f_0 <= eps log N,
+pointwise <= eps log(1 + (N-1) e^{-gap/eps}).
+"""
 
 import jax
 import numpy as np
 
 from hjcontrol.layers import LogSumExp, Softplus
-from hjcontrol.ledger import by_hand
 from hjcontrol.ledger.claim import Claim, Evidence, Picture, evidence
 from hjcontrol.ledger.claims.setting import LINE_EPS, LINE_G, LINE_X, LINE_Y
 from hjcontrol.ledger.finding import at_least, at_most, equal
@@ -42,21 +45,44 @@ def _measure(sharpness: float, fast: bool) -> Evidence:
     grid = [np.abs(np.asarray(_softplus(z, e)) - np.maximum(z, 0)).max() for e in GRID_EPS]
     with_0 = np.append(z, 0.0)
     sup = [np.abs(np.asarray(_softplus(with_0, e)) - np.maximum(with_0, 0)).max() for e in GRID_EPS]
-    tie = [float(np.asarray(_layer(np.zeros((1, 1)), np.zeros((k, 1)), np.zeros(k), 0.2))[0])
-           for k in (2, 4)]  # fmt: skip
+    tie = [
+        float(np.asarray(_layer(np.zeros((1, 1)), np.zeros((k, 1)), np.zeros(k), 0.2))[0])
+        for k in (2, 4)
+    ]
     return evidence(
         at_least("least f_ε − f_0", [e.min() for e in excess], 0.0, slack=1e-15),
-        at_most("greatest f_ε − f_0", top, [e * np.log(N) * sharpness for e in LINE_EPS], slack=1e-15),
+        at_most(
+            "greatest f_ε − f_0", top, [e * np.log(N) * sharpness for e in LINE_EPS], slack=1e-15
+        ),
         at_most("above the bound by the gap", pointwise, 0.0, slack=1e-14),
-        equal("greatest f_ε − f_0, test 2", top, TEST_2, 1e-4, role="number",
-              published="0.9552, 0.3887, 0.1388, 0.0693, 0.0346"),
+        equal(
+            "greatest f_ε − f_0, test 2",
+            top,
+            TEST_2,
+            1e-4,
+            role="number",
+            published="0.9552, 0.3887, 0.1388, 0.0693, 0.0346",
+        ),
         equal("k-way tie: ε log k", tie, [0.2 * np.log(2), 0.2 * np.log(4)], 1e-14, role="number"),
-        equal("softplus − ReLU, 1000 points", grid, SOFTPLUS, 1e-5, role="number",
-              published="0.69165, 0.34507, 0.067824, 5.542e-3"),
-        equal("softplus − ReLU, grid with 0", sup, [e * np.log(2) for e in GRID_EPS], 1e-12,
-              role="number"),
-        picture=Picture("f_ε − f_0 for four atoms: most where two pieces meet.", "x", "f_ε − f_0", curves),
-    )  # fmt: skip
+        equal(
+            "softplus − ReLU, 1000 points",
+            grid,
+            SOFTPLUS,
+            1e-5,
+            role="number",
+            published="0.69165, 0.34507, 0.067824, 5.542e-3",
+        ),
+        equal(
+            "softplus − ReLU, grid with 0",
+            sup,
+            [e * np.log(2) for e in GRID_EPS],
+            1e-12,
+            role="number",
+        ),
+        picture=Picture(
+            "f_ε − f_0 for four atoms: most where two pieces meet.", "x", "f_ε − f_0", curves
+        ),
+    )
 
 
 def _control(fast: bool) -> Evidence:
@@ -70,8 +96,9 @@ CLAIM = Claim(
     title="As ε falls the layer becomes max-plus, at the rate ε log N",
     source="main text; verify.py tests 1 and 2",
     published="The soft layer exceeds the hard one by at most ε log N, everywhere.",
-    precise="0 ≤ f_ε − f_0 ≤ ε log(1 + (N−1)e^{−Δ/ε}) ≤ ε log N with Δ the gap of the two largest logits; "
-    "equality with ε log N where all tie. The published softplus table misses 0, where the supremum is.",
+    precise="0 ≤ f_ε − f_0 ≤ ε log(1 + (N−1)e^{−Δ/ε}) ≤ ε log N with Δ the gap of the two largest "
+    "logits; equality with ε log N where all tie. The published softplus table misses 0, where "
+    "the supremum is.",
     check=lambda fast: _measure(1.0, fast),
     fault="the bound is a fifth of ε log N",
     control=_control,

@@ -1,4 +1,5 @@
-r"""u_eps = u_0 + (eps/2) log det(I + 2t hess g(y*)) + o(eps);  for g = y^2/2, t = 1, d = 1 exactly (eps/2) log 3."""
+r"""u_eps = u_0 + (eps/2) log det(I + 2t hess g(y*)) + o(eps);  for g = y^2/2, t = 1, d = 1 exactly
+(eps/2) log 3."""
 
 import jax
 import numpy as np
@@ -41,8 +42,8 @@ CLAIM = Claim(
     title="The viscous solution tends to the inviscid one at the rate ε",
     source="main text",
     published="The viscous solution tends to the Hopf–Lax solution as ε → 0.",
-    precise="u_0 + (ε/2) log det(I + 2t∇²g(y*)) + o(ε) at a nondegenerate minimiser, O(dε log 1/ε) for Lipschitz g; "
-    "not the O(√ε) of a general Hamiltonian.",
+    precise="u_0 + (ε/2) log det(I + 2t∇²g(y*)) + o(ε) at a nondegenerate minimiser, O(dε log "
+    "1/ε) for Lipschitz g; not the O(√ε) of a general Hamiltonian.",
     check=lambda fast: _measure(0.0),
     fault="the normaliser is dropped at ε = 1/4π, which shifts the quotient by a tenth",
     control=lambda fast: Evidence(_measure(0.1).findings[:1]),

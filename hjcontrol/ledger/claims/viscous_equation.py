@@ -36,11 +36,21 @@ def _measure(normalised: int, fast: bool) -> Evidence:
         zero("residual of the raw sum", raw, 1e-12),
         equal("raw residual is −dε/2t", raw, expected, 1e-12, role="number", published="−0.15"),
         zero("and the same at every x", [np.ptp(r[0]) for r in found], 1e-12, role="number"),
-        zero("residual with the kernel's normaliser", largest(normalised), 1e-12, role="instead",
-             published="2.8e-17"),
-        zero("residual of plane waves, no normaliser", largest(2), 1e-12, role="instead",
-             published="2e-16"),
-    )  # fmt: skip
+        zero(
+            "residual with the kernel's normaliser",
+            largest(normalised),
+            1e-12,
+            role="instead",
+            published="2.8e-17",
+        ),
+        zero(
+            "residual of plane waves, no normaliser",
+            largest(2),
+            1e-12,
+            role="instead",
+            published="2e-16",
+        ),
+    )
 
 
 def _control(fast: bool) -> Evidence:
@@ -51,9 +61,11 @@ CLAIM = Claim(
     id="viscous-equation",
     title="The Hopf–Cole sum solves the viscous equation",
     source="Theorem 4.1; verify.py test 3",
-    published="The sum over atoms is the solution of u_t + |∇u|² = εΔu, so a trained layer is one exactly.",
-    precise="The raw sum misses the equation by −dε/2t, constant in x. u + (εd/2) log(4πεt) solves it for "
-    "t > 0; so does minus the layer with biases b + s|W|², in s, without a normaliser.",
+    published="The sum over atoms is the solution of u_t + |∇u|² = εΔu, so a trained layer is one "
+    "exactly.",
+    precise="The raw sum misses the equation by −dε/2t, constant in x. u + (εd/2) log(4πεt) "
+    "solves it for t > 0; so does minus the layer with biases b + s|W|², in s, without a "
+    "normaliser.",
     check=lambda fast: _measure(1, fast),
     fault="the normaliser is dropped",
     control=_control,
