@@ -46,6 +46,7 @@ FILES = (
     "gap_criterion",
     "diffusion_radius",
     "near_shocks",
+    "double_descent",
     "recovery",
     "training_search",
     "initial_data_legendre",

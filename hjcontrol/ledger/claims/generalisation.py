@@ -39,8 +39,8 @@ def _errors(name: str, sizes: tuple[int, ...], seeds: int, steps: int) -> tuple[
 
 
 def _measure(fast: bool, exponent: float) -> Evidence:
-    sizes = (50, 200, 800) if fast else (50, 100, 200, 400, 800, 1600, 3200, 6400)
-    seeds, steps = (2, 800) if fast else (4, 3000)
+    sizes = (50, 200, 800) if fast else (50, 100, 200, 400, 800, 1600, 3200)
+    seeds, steps = (2, 800) if fast else (3, 1500)
     n, slopes, excess, lines = np.array(sizes, float), [], [], {}
     for name in TARGETS:
         e = np.array(_errors(name, sizes, seeds, steps))

@@ -2,7 +2,7 @@ r"""A layer of one input is a KP tau function.
 
     tau = sum_j a_j exp(k_j x + k_j^2 y + k_j^3 t),     (D_x^4 - 4 D_x D_t + 3 D_y^2) tau.tau = 0
 
-Termwise (a-b)^4 - 4 (a-b)(a^3-b^3) + 3 (a^2-b^2)^2 = 0. A generic layer in the plane has no such exponents.
+Termwise (a-b)^4 - 4 (a-b)(a^3-b^3) + 3 (a^2-b^2)^2 = 0. Generic weights in the plane are not so.
 """
 
 import jax
