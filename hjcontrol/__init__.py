@@ -28,6 +28,7 @@ _ROOMS = (
     "deformation",
     "hamilton_jacobi",
     "layers",
+    "ledger",
     "networks",
     "reporting",
     "solvers",

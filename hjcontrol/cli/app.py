@@ -15,6 +15,7 @@ import typer
 
 from hjcontrol.cli.architectures import architectures
 from hjcontrol.cli.certify import certify
+from hjcontrol.cli.claims import claims
 from hjcontrol.cli.crosscheck import crosscheck
 from hjcontrol.cli.doctor import doctor
 from hjcontrol.cli.errors import USAGE, CommandError
@@ -33,6 +34,7 @@ COMMANDS = {
     "certify": certify,
     "fit-convex": fit_convex,
     "pde": pde,
+    "claims": claims,
     "doctor": doctor,
 }
 

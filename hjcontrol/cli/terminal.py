@@ -69,6 +69,18 @@ class Screen:
             if meter.steps is not None and meter.shown != str(meter):
                 self.line(str(meter))
 
+    @contextlib.contextmanager
+    def working(self, text: str, seconds: float = 0.0) -> Iterator[None]:
+        """A live line with its seconds while work of one piece goes on; elsewhere one plain line if it
+        is expected to take more than a few `seconds`."""
+        if self.console.is_terminal and not self.console.quiet:
+            with Live(_Waiting(text), console=self.console, refresh_per_second=4, transient=True):
+                yield
+        else:
+            if seconds > PLAIN_SECONDS:
+                self.line(f"{text}, about {seconds:.0f} s")
+            yield
+
     def _plain(self, meter: "_Meter") -> Progress:
         last = time.monotonic()
 
@@ -80,6 +92,17 @@ class Screen:
                 self.line(meter.shown)
 
         return update
+
+
+class _Waiting:
+    """A line whose seconds run."""
+
+    def __init__(self, text: str):
+        self.text, self.began = text, time.monotonic()
+
+    def __rich__(self) -> Text:
+        waited = time.monotonic() - self.began
+        return Text(f"{self.text} {waited:.0f} s", style="cyan", no_wrap=True, overflow="ellipsis")
 
 
 class _Meter:

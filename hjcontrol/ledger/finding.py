@@ -1,0 +1,116 @@
+r"""What a check measures: a number, what it was to be, and how near that is near enough.
+
+    =    |ours - expected| <= tolerance        <=    ours <= expected + tolerance
+                                               >=    ours >= expected - tolerance
+
+A finding has a role. `stated`: the published sentence, taken at its word. `amended`: the same
+sentence with
+its missing term. `instead`: what is true where the sentence is not. `number`: a published number.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+Role = Literal["stated", "amended", "instead", "number"]
+Relation = Literal["=", "<=", ">="]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One measured quantity. `ours` and `expected` have one length; `published` is as it was
+    printed."""
+
+    name: str
+    role: Role
+    relation: Relation
+    ours: tuple[float, ...]
+    expected: tuple[float, ...]
+    tolerance: float
+    published: str = ""
+
+    @property
+    def excess(self) -> float:
+        """How far the worst number is from holding without tolerance; 0 if it does."""
+        apart = [o - e for o, e in zip(self.ours, self.expected, strict=True)]
+        if self.relation == "=":
+            apart = [abs(a) for a in apart]
+        elif self.relation == ">=":
+            apart = [-a for a in apart]
+        return max((a if not math.isnan(a) else math.inf for a in apart), default=math.inf)
+
+    @property
+    def holds(self) -> bool:
+        """Whether every number is as expected, to the tolerance. A NaN never is."""
+        return self.excess <= self.tolerance
+
+    @property
+    def worst(self) -> int:
+        """Which of the numbers is furthest from what was expected."""
+        size = [abs(o - e) for o, e in zip(self.ours, self.expected, strict=True)]
+        return int(np.argmax(np.nan_to_num(size, nan=np.inf)))
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    return tuple(float(v) for v in np.ravel(np.asarray(value, dtype=float)))
+
+
+def _finding(name: str, relation: Relation, ours: Any, expected: Any, **rest: Any) -> Finding:
+    ours, expected = _numbers(ours), _numbers(expected)
+    if len(expected) == 1:
+        expected = expected * len(ours)
+    if len(ours) != len(expected):
+        raise ValueError(
+            f"finding {name!r}: {len(ours)} numbers were measured and {len(expected)} expected. "
+            "Give one expectation for all, or one each."
+        )
+    return Finding(name, relation=relation, ours=ours, expected=expected, **rest)
+
+
+def equal(
+    name: str,
+    ours: Any,
+    expected: Any,
+    tolerance: float,
+    *,
+    role: Role = "stated",
+    published: str = "",
+) -> Finding:
+    """`ours` is `expected`, to an absolute `tolerance`."""
+    return _finding(name, "=", ours, expected, tolerance=tolerance, role=role, published=published)
+
+
+def zero(
+    name: str, residual: Any, tolerance: float, *, role: Role = "stated", published: str = ""
+) -> Finding:
+    """The largest of `residual` in size is 0, to `tolerance`."""
+    largest = float(np.max(np.abs(np.asarray(residual, dtype=float)), initial=0.0))
+    return equal(name, largest, 0.0, tolerance, role=role, published=published)
+
+
+def at_most(
+    name: str,
+    ours: Any,
+    bound: Any,
+    *,
+    slack: float = 0.0,
+    role: Role = "stated",
+    published: str = "",
+) -> Finding:
+    """`ours` does not exceed `bound` by more than `slack`, which is roundoff's."""
+    return _finding(name, "<=", ours, bound, tolerance=slack, role=role, published=published)
+
+
+def at_least(
+    name: str,
+    ours: Any,
+    bound: Any,
+    *,
+    slack: float = 0.0,
+    role: Role = "stated",
+    published: str = "",
+) -> Finding:
+    """`ours` does not stay below `bound` by more than `slack`."""
+    return _finding(name, ">=", ours, bound, tolerance=slack, role=role, published=published)

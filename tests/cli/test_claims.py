@@ -1,0 +1,77 @@
+"""`claims` as a person meets it: exit codes, lines, files."""
+
+import json
+
+import pytest
+
+import hjcontrol.ledger as ledger
+from hjcontrol.cli import main
+
+CHEAP = ["claims", "--fast", "--only", "effective-dimension", "--only", "near-shocks"]
+pytestmark = pytest.mark.xdist_group("ledger")
+
+
+def strict(path):
+    refuse = lambda name: pytest.fail(f"{name} in JSON")
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def test_two_claims(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(CHEAP) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[-3:] == ["claims/claims.html", "claims/claims.md", "claims/claims.json"]
+    assert "2 of 2 sound; 2 of 2 controls failed, as they must" in lines
+    assert any(line.startswith("effective-dimension: 1/α") for line in lines)  # its counterexample
+    result = strict(tmp_path / "claims" / "claims.json")
+    assert result["sound"] is True
+    assert [c["verdict"] for c in result["claims"]] == ["fails as stated", "heuristic"]
+    assert all(f["holds"] is False for c in result["claims"] for f in c["control"]["findings"])
+    page = (tmp_path / "claims" / "claims.html").read_text()
+    assert page.count("<img") == 1
+    assert "<script" not in page
+    assert "hjcontrol claims --fast" in page
+    assert (tmp_path / "claims" / "claims" / "near-shocks.svg").exists()
+    assert "![Curvature" in (tmp_path / "claims" / "claims.md").read_text()
+
+
+def test_an_unsound_claim_is_said_and_is_exit_code_1(tmp_path, monkeypatch, capsys):
+    import dataclasses
+
+    wrong = dataclasses.replace(ledger.by_id("effective-dimension"), recorded="holds exactly")
+    monkeypatch.setattr(ledger, "by_id", lambda name: wrong)
+    assert main([*CHEAP[:4], "--out", str(tmp_path)]) == 1
+    assert (
+        "UNSOUND effective-dimension: the verdict is 'fails as stated'" in capsys.readouterr().out
+    )
+    assert strict(tmp_path / "claims.json")["sound"] is False
+
+
+def test_ctrl_c_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
+    real = ledger.audit
+
+    def interrupted(claims, *, fast):
+        if claims[0].id == "near-shocks":
+            raise KeyboardInterrupt
+        return real(claims, fast=fast)
+
+    monkeypatch.setattr(ledger, "audit", interrupted)
+    assert main([*CHEAP, "--out", str(tmp_path)]) == 130
+    assert "interrupted; 1 of 2 claims finished and kept" in capsys.readouterr().err
+    result = strict(tmp_path / "claims.json")
+    assert result["interrupted"] is True
+    assert [c["id"] for c in result["claims"]] == ["effective-dimension"]
+    assert main([*CHEAP[:2], "--only", "near-shocks", "--out", str(tmp_path / "new")]) == 130
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["core-identify", ""])
+def test_an_unknown_claim_is_bad_usage(tmp_path, capsys, name):
+    assert main(["claims", "--only", name, "--out", str(tmp_path / "new")]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert "--only: claim" in err
+    assert not (tmp_path / "new").exists()
