@@ -68,6 +68,8 @@ def cutting_planes(
         if np.isin(more, pairs).all():  # the quadratic program has no more digits to give
             break
         pairs = np.union1d(pairs, more)
+    if upper <= 1e-20 * n:  # an exact fit: the bound of no multipliers at all, 0, is the optimum
+        lower, multipliers = 0.0, np.zeros((n, n))
     raised, xi = _gentle(u, v, *best, upper + 0.1 * tol * upper + 1e-14 * n)
     upper = float(np.sum((raised - v) ** 2))
     return Found(
