@@ -78,7 +78,8 @@ def gradient(view: View, ax: Any = None) -> Any:
     image = ax.pcolormesh(view.side, view.side, size.T, cmap="cividis", rasterized=True)
     every = max(1, len(view.side) // 15)
     s, p = view.side[::every], view.gradient[::every, ::every]
-    ax.quiver(s, s, p[..., 0].T, p[..., 1].T, color="white", width=0.004)
+    arrows = {"color": "white", "edgecolor": INK, "linewidth": 0.4, "width": 0.005}
+    ax.quiver(s, s, p[..., 0].T, p[..., 1].T, **arrows)
     bar = ax.figure.colorbar(image, ax=ax)
     bar.set_label("length of ∇u", fontsize=9)
     bar.ax.tick_params(labelsize=8)
