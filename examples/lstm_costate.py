@@ -39,7 +39,7 @@ p = solution.problem.num_samples * np.asarray(
     jnp.stack([solution.costate[k] for k in range(9)], axis=1)
 )
 norms = np.linalg.norm(p, axis=-1)
-by_class = np.stack([norms[digits.labels == c, :, 1].mean(axis=0) for c in range(10)])
+by_class = np.stack([norms[digits.labels == c, :8, 1].mean(axis=0) for c in range(10)])
 
 # What the memory alone would pass on: p' = f p, the forget gates' product from the end.
 theta = jax.tree.map(lambda a: a[0], solution.weights[0])
@@ -47,17 +47,17 @@ states, inputs = solution.trajectory.runs[0], problem.forcing
 gates = jax.jit(jax.vmap(jax.vmap(lambda x, u: network.cell.gates(x, theta, u)[1])))(states, inputs)
 alone = np.cumprod(np.asarray(gates)[:, ::-1], axis=1)[:, ::-1].mean(axis=(0, 2))
 
-figure = Figure(figsize=(9.5, 3.6), dpi=150, layout="constrained")
+figure = Figure(figsize=(9.5, 4.2), dpi=150, layout="constrained")
 FigureCanvasAgg(figure)
 left, right = figure.subplots(1, 2)
-rows = range(9)
+rows = range(9)  # the last cell has no costate: only its output is read
 left.semilogy(rows, norms[:, :, 0].mean(axis=0), "o-", label="|p| of the output h")
-left.semilogy(rows, norms[:, :, 1].mean(axis=0), "s-", label="|p| of the cell c")
+left.semilogy(rows[:8], norms[:, :8, 1].mean(axis=0), "s-", label="|p| of the cell c")
 scale = norms[:, 7, 1].mean() / alone[7]
 left.semilogy(rows[:8], scale * alone, "k--", label="cell alone: p = f p', from row 7")
 left.set_xlabel("rows read")
 left.set_ylabel("mean norm of the costate")
-left.legend(frameon=False)
+left.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1))
 image = right.imshow(by_class, aspect="auto", cmap="cividis")
 right.set_xlabel("rows read")
 right.set_ylabel("digit")
