@@ -2,6 +2,7 @@
 
 from hjcontrol.networks.chain import Chain, Run, Weights
 from hjcontrol.networks.dense import AffineWeights, Dense, identity, lift, readout
+from hjcontrol.networks.flow import Flow
 from hjcontrol.networks.residual import Residual
 from hjcontrol.networks.stage import AbstractStage, FunctionStage, ModuleStage, Symmetry, as_stage
 
@@ -10,6 +11,7 @@ __all__ = [
     "AffineWeights",
     "Chain",
     "Dense",
+    "Flow",
     "FunctionStage",
     "ModuleStage",
     "Residual",
