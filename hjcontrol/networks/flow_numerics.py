@@ -171,6 +171,14 @@ class Numerics(eqx.Module):
         return isinstance(self.adjoint, diffrax.BacksolveAdjoint)
 
     @property
+    def approximate(self) -> bool:
+        """Whether the backward pass is the discrete costate only as far as a tolerance goes: a
+        continuous adjoint, or implicit steps, whose equations are solved by an iteration."""
+        import diffrax
+
+        return self.continuous or isinstance(self.solver, diffrax.AbstractImplicitSolver)
+
+    @property
     def order(self) -> float:
         """Order of the global error in the step; in the tolerance, if that sets the accuracy."""
         term = _term()
@@ -184,6 +192,11 @@ class Numerics(eqx.Module):
         """
         import diffrax
 
+        if isinstance(self.solver, diffrax.AbstractImplicitSolver):
+            root = self.solver.root_finder
+            known = [n for n in ("rtol", "atol") if isinstance(getattr(root, n, None), float)]
+            values = lambda n: [getattr(n.solver.root_finder, k) for k in known]
+            self = eqx.tree_at(values, self, [v * TOLERANCES**-level for v in values(self)])  # noqa: PLW0642
         if self.by_tolerance:
             finer = _replaced(self.controller, lambda a: a * TOLERANCES**-level)
             return eqx.tree_at(lambda n: n.controller, self, finer)
