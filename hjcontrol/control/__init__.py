@@ -17,6 +17,7 @@ from hjcontrol.control.derivatives import (
 )
 from hjcontrol.control.hamiltonian import (
     costate,
+    given_at,
     hamiltonian,
     inner,
     sample_hamiltonian,
@@ -42,6 +43,7 @@ __all__ = [
     "costate",
     "curvature",
     "gauss_newton_curvature",
+    "given_at",
     "hamiltonian",
     "inner",
     "least_squares",

@@ -27,16 +27,17 @@ def backpropagate(
     problem: ControlProblem, weights: Weights
 ) -> tuple[Float[Array, ""], Trajectory, Trajectory, Weights]:
     """`J`, states, costates and gradient in one reverse pass."""
-    one = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (problem.inputs, problem.targets)
+    x, y, u = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype),
+        (problem.inputs, problem.targets, problem.given),
     )
-    _, shapes = jax.eval_shape(problem.sample_cost, weights, *one)
+    _, shapes = jax.eval_shape(problem.sample_cost, weights, x, y, None, u)
     n = problem.num_samples
     zeros = jax.tree.map(lambda s: jnp.zeros((n, *s.shape), s.dtype), shapes)
 
     def objective(weights, shifts):
-        cost, states = jax.vmap(lambda x, y, s: problem.sample_cost(weights, x, y, s))(
-            problem.inputs, problem.targets, shifts
+        cost, states = jax.vmap(lambda x, y, s, u: problem.sample_cost(weights, x, y, s, u))(
+            problem.inputs, problem.targets, shifts, problem.given
         )
         return jnp.mean(cost) + problem.total_weight_cost(weights), states
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, PyTree
 
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.trajectory import Trajectory
-from hjcontrol.networks import AbstractStage, Weights
+from hjcontrol.networks import AbstractStage, Weights, advance
 
 
 def inner(p: PyTree[Array], v: PyTree[Array]) -> Float[Array, ""]:
@@ -24,20 +24,35 @@ def inner(p: PyTree[Array], v: PyTree[Array]) -> Float[Array, ""]:
 
 
 def sample_hamiltonian(
-    problem: ControlProblem, stage: AbstractStage, x: PyTree, p_next: PyTree, theta: PyTree
+    problem: ControlProblem,
+    stage: AbstractStage,
+    x: PyTree,
+    p_next: PyTree,
+    theta: PyTree,
+    u: PyTree = None,
 ) -> Float[Array, ""]:
-    """One sample's share of `H_k`: `l(x, theta)/n + p_next . F_k(x, theta)`."""
+    """One sample's share of `H_k`: `l(x, theta)/n + p_next . F_k(x, theta, u)`."""
     cost = problem.state_cost(x, theta) / problem.num_samples
-    return cost + inner(p_next, stage.step(x, theta))
+    return cost + inner(p_next, advance(stage, x, theta, u))
 
 
 def hamiltonian(
     problem: ControlProblem, k: int, x: PyTree, p_next: PyTree, theta: PyTree
 ) -> Float[Array, ""]:
     """`H_k` of the whole ensemble. `x` and `p_next`: every leaf `(n, ...)`; `theta`: one stage's."""
-    stage = problem.chain[k]
-    share = lambda a, b: sample_hamiltonian(problem, stage, a, b, theta)
-    return jnp.sum(jax.vmap(share)(x, p_next)) + problem.weight_cost(theta)
+    stage, u = problem.chain[k], given_at(problem, k)
+    share = lambda a, b, u: sample_hamiltonian(problem, stage, a, b, theta, u)
+    return jnp.sum(jax.vmap(share)(x, p_next, u)) + problem.weight_cost(theta)
+
+
+def given_at(problem: ControlProblem, k: int) -> PyTree[Array]:
+    """What stage `k` reads, samples in front; `None` if nothing."""
+    for run, u in zip(problem.chain.runs, problem.given, strict=True):
+        if k < run.length:
+            forced = run.stage.reads == "forcing"
+            return jax.tree.map(lambda a, k=k: a[:, k], u) if forced else u
+        k -= run.length
+    raise IndexError("stage index out of range")
 
 
 def terminal_costate(problem: ControlProblem, final: PyTree) -> PyTree[Array]:
@@ -49,36 +64,30 @@ def terminal_costate(problem: ControlProblem, final: PyTree) -> PyTree[Array]:
 def costate(
     problem: ControlProblem, weights: Weights, states: Trajectory | None = None
 ) -> tuple[Trajectory, Weights]:
-    """Costate recursion `p_k = dH_k/dx` along a rollout, and `dH_k/dtheta` of every stage.
+    """Costate recursion `p_k = dH_k/dx` along a rollout, and `dJ/dtheta` of every set of weights:
+    `dH_k/dtheta`, summed over the stages that share them, what the weights cost counted once.
 
-    **Returns:** the costates, shaped like the states, and the gradient `dJ/dtheta`, shaped like the
-    weights. Uses reverse mode stage by stage; an independent check is `hj.verify`.
+    **Returns:** the costates, shaped like the states, and the gradient, shaped like the weights. Uses
+    reverse mode stage by stage; an independent check is `hj.verify`.
     """
     states = problem.rollout(weights) if states is None else states
     p = terminal_costate(problem, states.final)
     final, runs, gradient = p, [], []
-    for run, theta, xs in reversed(
-        list(zip(problem.chain.runs, weights, states.runs, strict=True))
-    ):
+    parts = zip(problem.chain.runs, weights, states.runs, problem.given_by_depth, strict=True)
+    for run, theta, xs, given in reversed(list(parts)):
 
-        def body(p_next: Any, stage: AbstractStage, slices: Any) -> tuple[Any, Any]:
-            th, x = slices
-            slope = jax.grad(
-                lambda a, c: (
-                    jnp.sum(
-                        jax.vmap(lambda u, q: sample_hamiltonian(problem, stage, u, q, c))(
-                            a, p_next
-                        )
-                    )
-                    + problem.weight_cost(c)
-                ),
-                argnums=(0, 1),
-            )
-            p, g = slope(x, th)
+        def body(p_next: Any, stage: AbstractStage, th: Any, u: Any, x: Any) -> tuple[Any, Any]:
+            def share(a: Any, c: Any) -> Float[Array, ""]:
+                one = lambda a, q, u: sample_hamiltonian(problem, stage, a, q, c, u)
+                return jnp.sum(jax.vmap(one)(a, p_next, u))
+
+            p, g = jax.grad(share, argnums=(0, 1))(x, th)
             return p, (p, g)
 
         depth_first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), xs)
-        p, (ps, gs) = run.scan(body, p, (theta, depth_first), reverse=True)
+        p, (ps, gs) = run.scan(body, p, theta, depth_first, given, reverse=True)
         runs.append(jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), ps))
-        gradient.append(gs)
-    return Trajectory(tuple(reversed(runs)), final), tuple(reversed(gradient))
+        gradient.append(run.gather(gs))
+    paid = jax.grad(problem.total_weight_cost)(weights)
+    gradient = jax.tree.map(jnp.add, tuple(reversed(gradient)), paid)
+    return Trajectory(tuple(reversed(runs)), final), gradient

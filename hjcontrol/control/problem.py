@@ -1,9 +1,11 @@
 r"""Training as an optimal control problem over an ensemble of samples.
 
     minimise  J(theta) = (1/n) sum_i [ Phi(x_K^i, y^i) + sum_k l(x_k^i, theta_k) ] + sum_k r(theta_k)
-    subject to  x_{k+1}^i = F_k(x_k^i, theta_k),   x_0^i given,   theta_k in Theta
+    subject to  x_{k+1}^i = F_k(x_k^i, theta_k, u_k^i),   x_0^i, u^i given,   theta_k in Theta
 
-The sample axis leads every ensemble array, and nothing but the mean crosses it.
+Stages tied in time share one theta: r counts it once, and dJ/dtheta = sum of their dH_k/dtheta. What is
+given besides x_0 (an input sequence, a mask) is no state: it has no costate, and is not stored at every
+depth. The sample axis leads every ensemble array, and nothing but the mean crosses it.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +20,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from hjcontrol.control.control_sets import AbstractControlSet, Free
 from hjcontrol.control.costs import AbstractRunningCost, StateCost
 from hjcontrol.control.trajectory import Trajectory
-from hjcontrol.networks import Chain, Weights
+from hjcontrol.networks import Chain, Weights, advance, check_given
 
 
 class ControlProblem(eqx.Module):
@@ -30,6 +32,8 @@ class ControlProblem(eqx.Module):
     terminal: Callable[..., Float[Array, ""]]
     running: tuple[AbstractRunningCost, ...]
     control_set: AbstractControlSet
+    forcing: PyTree[Array]
+    context: PyTree[Array]
 
     def __init__(
         self,
@@ -40,6 +44,8 @@ class ControlProblem(eqx.Module):
         terminal: Callable[..., Float[Array, ""]],
         running: AbstractRunningCost | Callable | Sequence[Any] = (),
         control_set: AbstractControlSet | None = None,
+        forcing: PyTree[ArrayLike] | None = None,
+        context: PyTree[ArrayLike] | None = None,
     ):
         """**Arguments:**
 
@@ -49,16 +55,29 @@ class ControlProblem(eqx.Module):
         - `terminal`: `Phi(x_K, y)` of one sample; `Phi(x_K)` when there are no targets.
         - `running`: `Ridge`, `StateCost`, `WeightCost`, a function `l(x, theta)`, or several.
         - `control_set`: `Free()` (default) or `Box(lower, upper)`.
+        - `forcing`: input sequences, every leaf `(n, steps, ...)`, one step for each stage that reads it.
+        - `context`: what stages read at every depth alike (a mask), every leaf `(n, ...)`.
 
         **Raises:** `ValueError` for empty, ragged or non-floating inputs, targets of another length,
-        a stage that does not accept its state, or a terminal cost that is not a scalar.
+        sequences that differ in length or do not fit the stages, a stage that does not accept its state,
+        a mask that hides every key, or a terminal cost that is not a scalar.
         """
-        inputs = jax.tree.map(jnp.asarray, inputs)
-        targets = jax.tree.map(jnp.asarray, targets)
-        n = _samples(inputs, targets)
-        one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (inputs, targets))
-        self.chain = stages if isinstance(stages, Chain) else Chain(stages, one[0])
+        inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
+        forcing, context = sequences(forcing), jax.tree.map(jnp.asarray, context)
+        ensemble = {"inputs": inputs, "targets": targets, "forcing": forcing, "context": context}
+        n = _samples(ensemble)
+        one = {
+            name: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree)
+            for name, tree in ensemble.items()
+        }
+        given = (one["forcing"], one["context"])
+        if isinstance(stages, Chain):
+            check_given([stages[k] for k in range(len(stages))], *given)
+        self.chain = stages if isinstance(stages, Chain) else Chain(stages, one["inputs"], *given)
         self.inputs, self.targets, self.terminal = inputs, targets, terminal
+        self.forcing, self.context = forcing, context
+        for run, u in zip(self.chain.runs, self.given, strict=True):
+            run.stage.check(u)
         costs = running if isinstance(running, Sequence) else (running,)
         self.running = tuple(
             c if isinstance(c, AbstractRunningCost) else StateCost(c) for c in costs
@@ -66,7 +85,11 @@ class ControlProblem(eqx.Module):
         self.control_set = Free() if control_set is None else control_set
         weights = jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
         value = jax.eval_shape(
-            lambda w, x, y: self.terminal_cost(self.chain(w, x), y), weights, *one
+            lambda w, x, y, u: self.terminal_cost(self.chain(w, x, u), y),
+            weights,
+            one["inputs"],
+            one["targets"],
+            jax.eval_shape(lambda *u: self.chain.given(*u, samples=False), *given),
         )
         if getattr(value, "shape", None) != ():
             raise ValueError(
@@ -83,6 +106,21 @@ class ControlProblem(eqx.Module):
     def dtype(self) -> Any:
         """Floating dtype of the inputs, in which everything runs."""
         return jnp.result_type(*jax.tree.leaves(self.inputs))
+
+    @property
+    def given(self) -> tuple[PyTree[Array], ...]:
+        """What each run's stages read, samples in front: a forcing `(n, length, ...)`, the context, or
+        `None`."""
+        return self.chain.given(self.forcing, self.context, samples=True)
+
+    @property
+    def given_by_depth(self) -> tuple[PyTree[Array], ...]:
+        """The same for a scan over the stages of the whole ensemble: a forcing is `(length, n, ...)`."""
+        swap = lambda a: jnp.moveaxis(a, 1, 0)
+        return tuple(
+            jax.tree.map(swap, u) if run.stage.reads == "forcing" else u
+            for run, u in zip(self.chain.runs, self.given, strict=True)
+        )
 
     def init(self, key: Key[Array, ""]) -> Weights:
         """Weights to start from, in the inputs' dtype, inside the control set."""
@@ -110,9 +148,14 @@ class ControlProblem(eqx.Module):
         return total
 
     def sample_cost(
-        self, weights: Weights, x: PyTree[Array], y: PyTree[Array], shifts: Any = None
+        self,
+        weights: Weights,
+        x: PyTree[Array],
+        y: PyTree[Array],
+        shifts: Any = None,
+        given: Any = None,
     ) -> tuple[Float[Array, ""], tuple[tuple[PyTree, ...], PyTree]]:
-        """Cost of one sample and its states.
+        """Cost of one sample and its states. `given`: its own entry of the problem's.
 
         `shifts`, shaped like the states, is added to each state before it is used: the derivative
         in it is the costate.
@@ -120,15 +163,15 @@ class ControlProblem(eqx.Module):
         cost = jnp.zeros((), self.dtype)
         collected = []
 
-        def body(carry: Any, stage: Any, slices: Any) -> tuple[Any, Any]:
+        def body(carry: Any, stage: Any, theta: Any, u: Any, shift: Any) -> tuple[Any, Any]:
             x, cost = carry
-            theta, shift = slices
             x = x if shift is None else jax.tree.map(jnp.add, x, shift)
-            return (stage.step(x, theta), cost + self.state_cost(x, theta)), x
+            return (advance(stage, x, theta, u), cost + self.state_cost(x, theta)), x
 
-        for r, (run, theta) in enumerate(zip(self.chain.runs, weights, strict=True)):
+        given = (None,) * len(self.chain.runs) if given is None else given
+        for r, (run, theta, u) in enumerate(zip(self.chain.runs, weights, given, strict=True)):
             shift = None if shifts is None else shifts[0][r]
-            (x, cost), xs = run.scan(body, (x, cost), (theta, shift))
+            (x, cost), xs = run.scan(body, (x, cost), theta, shift, u)
             collected.append(xs)
         x = x if shifts is None else jax.tree.map(jnp.add, x, shifts[1])
         return cost + self.terminal_cost(x, y), (tuple(collected), x)
@@ -138,34 +181,52 @@ class ControlProblem(eqx.Module):
     ) -> Float[Array, ""]:
         """Cost of one sample along given states, which need not satisfy the dynamics."""
         cost = self.terminal_cost(states[1], y)
-        for theta, xs in zip(weights, states[0], strict=True):
-            stages = jax.vmap(lambda x, th: jnp.asarray(self.state_cost(x, th), self.dtype))
+        for run, theta, xs in zip(self.chain.runs, weights, states[0], strict=True):
+            paid = lambda x, th: jnp.asarray(self.state_cost(x, th), self.dtype)
+            theta = jax.tree.map(lambda a: a[0], theta) if run.tied else theta
+            stages = jax.vmap(paid, in_axes=(0, None if run.tied else 0))
             cost = cost + jnp.sum(stages(xs, theta))
         return cost
 
     def objective(self, weights: Weights) -> Float[Array, ""]:
         """`J(theta)`."""
-        cost = lambda x, y: self.sample_cost(weights, x, y)[0]
-        return jnp.mean(jax.vmap(cost)(self.inputs, self.targets)) + self.total_weight_cost(weights)
+        cost = lambda x, y, u: self.sample_cost(weights, x, y, given=u)[0]
+        costs = jax.vmap(cost)(self.inputs, self.targets, self.given)
+        return jnp.mean(costs) + self.total_weight_cost(weights)
 
     def rollout(self, weights: Weights) -> Trajectory:
         """States of the ensemble at every depth."""
-        runs, final = jax.vmap(lambda x: self.chain.states(weights, x))(self.inputs)
+        states = lambda x, u: self.chain.states(weights, x, u)
+        runs, final = jax.vmap(states)(self.inputs, self.given)
         return Trajectory(runs, final)
 
     def take(self, index: Any) -> "ControlProblem":
         """The same problem on the samples `index` (an integer array or a slice)."""
-        pick = lambda tree: jax.tree.map(lambda a: a[index], tree)
-        return eqx.tree_at(
-            lambda p: (p.inputs, p.targets),
-            self,
-            (pick(self.inputs), pick(self.targets)),
-            is_leaf=lambda leaf: leaf is None,
-        )
+        parts = lambda p: (p.inputs, p.targets, p.forcing, p.context)
+        chosen = jax.tree.map(lambda a: a[index], parts(self))
+        return eqx.tree_at(parts, self, chosen, is_leaf=lambda leaf: leaf is None)
 
 
-def _samples(inputs: PyTree, targets: PyTree) -> int:
-    leaves = jax.tree.leaves(inputs)
+def sequences(forcing: PyTree) -> PyTree[Array]:
+    """A forcing as arrays; one that is a ragged list of sequences is refused.
+
+    **Raises:** `ValueError`, with the lengths found.
+    """
+    if isinstance(forcing, (list, tuple)) and all(jnp.ndim(a) > 0 for a in forcing):
+        lengths = sorted({len(a) for a in forcing})
+        if len(lengths) > 1:
+            raise ValueError(
+                "ControlProblem: the sequences of `forcing` must have one length, for depth is time and "
+                f"the same for all samples; found {', '.join(map(str, lengths[:4]))}. Pad or cut them, "
+                "or state one problem a length."
+            )
+        if lengths:
+            return jnp.stack([jnp.asarray(a) for a in forcing])
+    return jax.tree.map(jnp.asarray, forcing)
+
+
+def _samples(ensemble: dict[str, PyTree]) -> int:
+    leaves = jax.tree.leaves(ensemble["inputs"])
     if not leaves or any(a.ndim == 0 for a in leaves):
         raise ValueError("ControlProblem: `inputs` must have a leading sample axis; found none.")
     n = leaves[0].shape[0]
@@ -176,7 +237,7 @@ def _samples(inputs: PyTree, targets: PyTree) -> int:
             raise ValueError(
                 f"ControlProblem: `inputs` must be floating (they have costates); found {a.dtype}."
             )
-    for name, tree in (("inputs", inputs), ("targets", targets)):
+    for name, tree in ensemble.items():
         for a in jax.tree.leaves(tree):
             if a.ndim == 0 or a.shape[0] != n:
                 raise ValueError(

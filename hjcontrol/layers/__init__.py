@@ -2,7 +2,7 @@
 
 from hjcontrol.layers.activations import GELU, SiLU
 from hjcontrol.layers.affine import LogSumExp
-from hjcontrol.layers.attention import Attended, Attention
+from hjcontrol.layers.attention import Attended, Attention, key_norms
 from hjcontrol.layers.box import Clip, Huber, LeakyReLU, ReLU, Softplus, Tanh
 from hjcontrol.layers.capped import CappedSimplex
 from hjcontrol.layers.certify import Optimality, certify
@@ -60,6 +60,7 @@ __all__ = [
     "compare_gradients",
     "faces",
     "isotonic",
+    "key_norms",
     "maximum",
     "soft_rank",
     "soft_sort",

@@ -1,24 +1,83 @@
-"""Composition: depth is time. Stages, chains of them, and the layers to build them from."""
+"""Composition: depth is time. Stages, chains of them, the layers to build them from, architectures."""
 
-from hjcontrol.networks.chain import Chain, Run, Weights
+from hjcontrol.networks.architectures import ARCHITECTURES, AbstractArchitecture, architecture
+from hjcontrol.networks.attention import AttentionWeights, SelfAttention
+from hjcontrol.networks.chain import Chain, Run, Tied, Weights, check_given
 from hjcontrol.networks.dense import AffineWeights, Dense, identity, lift, readout
+from hjcontrol.networks.feedforward import Hidden, depth_bound
 from hjcontrol.networks.flow import Flow
+from hjcontrol.networks.log_semiring import LogSemiring
+from hjcontrol.networks.recurrent import GRU, LSTM, RNN, Output, RecurrentWeights
 from hjcontrol.networks.residual import Residual
-from hjcontrol.networks.stage import AbstractStage, FunctionStage, ModuleStage, Symmetry, as_stage
+from hjcontrol.networks.stage import (
+    AbstractStage,
+    FunctionStage,
+    ModuleStage,
+    Symmetry,
+    advance,
+    as_stage,
+)
+from hjcontrol.networks.state_space import DiagonalSSM, ModeWeights, StateSpace, StateSpaceWeights
+from hjcontrol.networks.transformer import (
+    Block,
+    BlockWeights,
+    Embed,
+    EmbedWeights,
+    FeedForward,
+    FeedForwardWeights,
+    LayerNorm,
+    MeanPool,
+    NormWeights,
+)
+from hjcontrol.networks.units import AbstractUnits, LogSumExp, Pointwise, Softplus, gelu
 
 __all__ = [
+    "ARCHITECTURES",
+    "GRU",
+    "LSTM",
+    "RNN",
+    "AbstractArchitecture",
     "AbstractStage",
+    "AbstractUnits",
     "AffineWeights",
+    "AttentionWeights",
+    "Block",
+    "BlockWeights",
     "Chain",
     "Dense",
+    "DiagonalSSM",
+    "Embed",
+    "EmbedWeights",
+    "FeedForward",
+    "FeedForwardWeights",
     "Flow",
     "FunctionStage",
+    "Hidden",
+    "LayerNorm",
+    "LogSemiring",
+    "LogSumExp",
+    "MeanPool",
+    "ModeWeights",
     "ModuleStage",
+    "NormWeights",
+    "Output",
+    "Pointwise",
+    "RecurrentWeights",
     "Residual",
     "Run",
+    "SelfAttention",
+    "Softplus",
+    "StateSpace",
+    "StateSpaceWeights",
     "Symmetry",
+    "Tied",
     "Weights",
+    "advance",
+    "architecture",
     "as_stage",
+    "check_given",
+    "depth_bound",
+    "gelu",
     "identity",
     "lift",
     "readout",

@@ -1,10 +1,11 @@
 """Composition: a chain of stages, stored as runs of equal ones.
 
-    x_{k+1} = F_k(x_k, theta_k),   k = 0 .. K-1
+    x_{k+1} = F_k(x_k, theta_k, u_k),   k = 0 .. K-1
 
 Neighbouring stages of one kind (same code, same shapes, state kept) form a *run*: their array leaves
 and weights are stacked on a leading axis and scanned, so compile time does not grow with depth.
-`weights` is a tuple with one entry a run, every leaf with the run's length in front.
+`weights` is a tuple with one entry a run, every leaf with the run's number of weight sets in front: one
+a stage, or a single one for a run that is `Tied` (a recurrence: the same weights at every step).
 """
 
 import itertools
@@ -14,39 +15,83 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, PyTree
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
 
-from hjcontrol.networks.stage import AbstractStage, as_stage
+from hjcontrol._ground.concrete import known
+from hjcontrol.networks.stage import AbstractStage, advance, as_stage
 
 Weights = tuple[PyTree[Array], ...]
 
 
+class Tied(eqx.Module):
+    """One stage applied `times` times with the same weights: what a recurrence is made of.
+
+    `dJ/dtheta = sum over its steps of dH_k/dtheta`, and a cost of the weights is paid once.
+    """
+
+    stage: AbstractStage
+    times: int = eqx.field(static=True)
+
+    def __init__(self, piece: Any, times: int):
+        if int(times) != times or times < 1:
+            raise ValueError(f"Tied: `times` must be a positive integer; found {times}.")
+        self.stage, self.times = as_stage(piece), int(times)
+
+
 class Run(eqx.Module):
-    """`length` equal stages; array leaves of `stage` carry a leading axis of that length."""
+    """`length` equal stages; array leaves of `stage` carry a leading axis of `sets`."""
 
     stage: AbstractStage
     length: int = eqx.field(static=True)
+    tied: bool = eqx.field(static=True, default=False)
+
+    @property
+    def sets(self) -> int:
+        """How many sets of weights: one a stage, or one for all."""
+        return 1 if self.tied else self.length
 
     def scan(
         self,
-        body: Callable[[Any, AbstractStage, Any], tuple[Any, Any]],
+        body: Callable[[Any, AbstractStage, Any, Any, Any], tuple[Any, Any]],
         carry: Any,
-        xs: Any,
+        theta: Any,
+        xs: Any = None,
+        given: Any = None,
         reverse: bool = False,
     ) -> tuple[Any, Any]:
-        """Fold `body(carry, stage_k, xs_k) -> (carry, out_k)` over the run's stages."""
+        """Fold `body(carry, stage_k, theta_k, u_k, xs_k) -> (carry, out_k)` over the run's stages.
+
+        `theta`: weights, or whatever there is one of a set, `sets` in front; `xs`: one entry a stage;
+        `given`: what the stage reads, a forcing with one entry a stage.
+        """
         arrays, static = eqx.partition(self.stage, eqx.is_array)
+        forced = self.stage.reads == "forcing"
+        scanned = (None if self.tied else (arrays, theta), given if forced else None, xs)
+        held = jax.tree.map(lambda a: a[0], (arrays, theta)) if self.tied else None
 
         def step(c: Any, slices: Any) -> tuple[Any, Any]:
-            stage_arrays, x = slices
-            return body(c, eqx.combine(stage_arrays, static), x)
+            own, u, x = slices
+            stage_arrays, th = own if held is None else held
+            return body(c, eqx.combine(stage_arrays, static), th, u if forced else given, x)
 
         if self.length == 1:  # no loop for a lone stage
-            carry, out = step(carry, jax.tree.map(lambda a: a[0], (arrays, xs)))
+            carry, out = step(carry, jax.tree.map(lambda a: a[0], scanned))
             return carry, jax.tree.map(lambda a: jnp.asarray(a)[None], out)
-        return jax.lax.scan(step, carry, (arrays, xs), length=self.length, reverse=reverse)
+        return jax.lax.scan(step, carry, scanned, length=self.length, reverse=reverse)
+
+    def gather(self, by_stage: PyTree[Array]) -> PyTree[Array]:
+        """From one entry a stage to one a set of weights: tied stages are summed."""
+        if not self.tied:
+            return by_stage
+        return jax.tree.map(lambda a: jnp.sum(a, axis=0, keepdims=True), by_stage)
+
+    def place(self, by_set: Float[Array, " sets"]) -> Float[Array, " stages"]:
+        """From one number a set of weights to one a stage: that of a tied run stands at its first."""
+        return jnp.concatenate([by_set, jnp.zeros(self.length - self.sets, by_set.dtype)])
 
     def __getitem__(self, k: int) -> AbstractStage:
+        k = 0 if self.tied else k
         return jax.tree.map(lambda a: a[k] if eqx.is_array(a) else a, self.stage)
 
 
@@ -55,28 +100,41 @@ class Chain(eqx.Module):
 
     runs: tuple[Run, ...]
 
-    def __init__(self, stages: Sequence[Any], state: PyTree):
-        """**Arguments:** `stages`: stages or pieces that `as_stage` accepts; `state`: one sample's input,
-        an array or a `jax.ShapeDtypeStruct`, from which every later state's shape follows.
+    def __init__(
+        self, stages: Sequence[Any], state: PyTree, forcing: PyTree = None, context: PyTree = None
+    ):
+        """**Arguments:** `stages`: stages, pieces that `as_stage` accepts, or `Tied` ones; `state`: one
+        sample's input, arrays or `jax.ShapeDtypeStruct`s, from which every later state's shape follows;
+        `forcing`, `context`: one sample's, for stages that read them.
 
-        **Raises:** `ValueError` for no stages, or for a stage that does not accept its state.
+        **Raises:** `ValueError` for no stages, a stage that does not accept its state, a tied stage
+        that changes its state's shape, or given data that no stage or too few of them read.
         """
-        stages = [as_stage(s) for s in stages]
-        if not stages:
+        pieces = [s if isinstance(s, Tied) else as_stage(s) for s in stages]
+        if not pieces:
             raise ValueError("Chain: at least one stage is needed; found none.")
-        state = (
-            jax.eval_shape(lambda: jax.tree.map(jnp.asarray, state)) if _concrete(state) else state
+        shapes = lambda tree: (
+            jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree)) if _concrete(tree) else tree
         )
-        groups: list[list[AbstractStage]] = []
-        keeps = False  # the previous stage maps its state to one of the same shape
-        for k, stage in enumerate(stages):
-            if keeps and _stackable(groups[-1][0], stage):
-                groups[-1].append(stage)  # one more of the same: no need to trace it again
+        state, forcing, context = shapes(state), shapes(forcing), shapes(context)
+        check_given([_stage(p) for p in _expanded(pieces)], forcing, context)
+        first = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), forcing)
+        read = {"nothing": None, "forcing": first, "context": context}
+        groups: list[tuple[list[AbstractStage], int]] = []  # stages of a run; times, 0 if not tied
+        keeps, k = False, 0  # the previous stage maps its state to one of the same shape
+        for piece in pieces:
+            stage, times = _stage(piece), piece.times if isinstance(piece, Tied) else 0
+            if keeps and not times and not groups[-1][1] and _stackable(groups[-1][0][0], stage):
+                groups[-1][0].append(stage)  # one more of the same: no need to trace it again
+                k += 1
                 continue
-            after = _state_after(stage, state, k)
-            groups.append([stage])
-            keeps, state = _avals(after) == _avals(state), after
-        self.runs = tuple(Run(_stack(group), len(group)) for group in groups)
+            after = _state_after(stage, state, k, read[stage.reads])
+            groups.append(([stage], times))
+            keeps = _avals(after) == _avals(state)
+            if times > 1 and not keeps:
+                raise ValueError(_changes_shape(stage, state, after, k, times))
+            state, k = after, k + max(times, 1)
+        self.runs = tuple(Run(_stack(g), t or len(g), t > 0) for g, t in groups)
 
     def __len__(self) -> int:
         return sum(run.length for run in self.runs)
@@ -93,46 +151,126 @@ class Chain(eqx.Module):
         keys = jax.random.split(key, len(self))
         starts = itertools.accumulate((r.length for r in self.runs), initial=0)
         return tuple(
-            eqx.filter_vmap(lambda stage, k: stage.init(k))(run.stage, keys[a : a + run.length])
+            eqx.filter_vmap(lambda stage, k: stage.init(k))(run.stage, keys[a : a + run.sets])
             for run, a in zip(self.runs, starts, strict=False)
         )
 
+    def given(self, forcing: PyTree, context: PyTree, samples: bool) -> tuple[PyTree, ...]:
+        """What the stages of each run read: forcing with one entry a stage, context, or `None`.
+
+        `samples`: whether the leaves have the samples in front.
+        """
+        cut = lambda a, start, length: jax.lax.slice_in_dim(
+            a, start, start + length, axis=int(samples)
+        )
+        found, start = [], 0
+        for run in self.runs:
+            reads = run.stage.reads
+            if reads == "forcing":
+                part = lambda a, start=start, run=run: cut(a, start, run.length)
+                found.append(jax.tree.map(part, forcing))
+                start += run.length
+            else:
+                found.append(context if reads == "context" else None)
+        return tuple(found)
+
     def unstack(self, weights: Weights) -> list[PyTree[Array]]:
-        """Weights as a list with one entry a stage."""
+        """Weights as a list with one entry a stage; tied ones repeat."""
         return [
             jax.tree.map(lambda a, k=k: a[k], theta)
             for run, theta in zip(self.runs, weights, strict=True)
-            for k in range(run.length)
+            for k in (range(run.length) if not run.tied else [0] * run.length)
         ]
 
     def stack(self, thetas: Sequence[PyTree[Array]]) -> Weights:
         """The inverse of `unstack`.
 
-        **Raises:** `ValueError` if there is not one entry a stage.
+        **Raises:** `ValueError` if there is not one entry a stage, or tied stages have weights known to
+        differ.
         """
         if len(thetas) != len(self):
             raise ValueError(
                 f"stack: one entry a stage is needed, {len(self)}; found {len(thetas)}."
             )
-        it = iter(thetas)
-        return tuple(
-            jax.tree.map(lambda *a: jnp.stack(a), *itertools.islice(it, run.length))
-            for run in self.runs
-        )
+        it, stacked, k = iter(thetas), [], 0
+        for run in self.runs:
+            own = list(itertools.islice(it, run.length))
+            if run.tied and not all(_same(own[0], other) for other in own[1:]):
+                raise ValueError(
+                    f"stack: stages {k} to {k + run.length - 1} are tied, so their weights must be "
+                    "equal; found weights that differ. State them as untied stages instead."
+                )
+            stacked.append(jax.tree.map(lambda *a: jnp.stack(a), *own[: run.sets]))
+            k += run.length
+        return tuple(stacked)
 
-    def states(self, weights: Weights, x: PyTree[Array]) -> tuple[tuple[PyTree, ...], PyTree]:
+    def states(
+        self, weights: Weights, x: PyTree[Array], given: tuple[PyTree, ...] | None = None
+    ) -> tuple[tuple[PyTree, ...], PyTree]:
         """One sample's states: for each run the inputs of its stages, stacked; and the final state."""
         collected = []
-        for run, theta in zip(self.runs, weights, strict=True):
-            x, xs = run.scan(lambda x, stage, th: (stage.step(x, th), x), x, theta)
+        for run, theta, u in self._along(weights, given):
+            x, xs = run.scan(
+                lambda x, stage, th, u, _: (advance(stage, x, th, u), x), x, theta, given=u
+            )
             collected.append(xs)
         return tuple(collected), x
 
-    def __call__(self, weights: Weights, x: PyTree[Array]) -> PyTree[Array]:
-        """One sample's final state."""
-        for run, theta in zip(self.runs, weights, strict=True):
-            x, _ = run.scan(lambda x, stage, th: (stage.step(x, th), None), x, theta)
+    def __call__(
+        self, weights: Weights, x: PyTree[Array], given: tuple[PyTree, ...] | None = None
+    ) -> PyTree[Array]:
+        """One sample's final state. `given`: what its stages read, as the method `given` returns it."""
+        for run, theta, u in self._along(weights, given):
+            x, _ = run.scan(
+                lambda x, stage, th, u, _: (advance(stage, x, th, u), None), x, theta, given=u
+            )
         return x
+
+    def _along(self, weights: Weights, given: tuple[PyTree, ...] | None) -> Any:
+        given = (None,) * len(self.runs) if given is None else given
+        return zip(self.runs, weights, given, strict=True)
+
+
+def check_given(stages: Sequence[AbstractStage], forcing: PyTree, context: PyTree) -> None:
+    """Refuse one sample's forcing that is not as long as the stages that read it are many."""
+    readers = [k for k, stage in enumerate(stages) if stage.reads == "forcing"]
+    lengths = {a.shape[0] if a.shape else 0 for a in jax.tree.leaves(forcing)}
+    if readers and not lengths:
+        raise ValueError(
+            f"Chain: stage {readers[0]} ({type(stages[readers[0]]).__name__}) reads a forcing; found "
+            f"none. Pass `forcing=`, with {len(readers)} steps a sample."
+        )
+    if lengths and lengths != {len(readers)}:
+        raise ValueError(
+            f"Chain: {len(readers)} stages read the forcing, so its sequences must have "
+            f"{len(readers)} steps; found {', '.join(map(str, sorted(lengths)))}. Pad or cut the "
+            "sequences to one length, or repeat the recurrent stage as often as there are steps."
+        )
+    if jax.tree.leaves(context) and all(stage.reads != "context" for stage in stages):
+        raise ValueError("Chain: a `context` was given, and no stage reads it. Leave it out.")
+
+
+def _expanded(pieces: list[Any]) -> list[Any]:
+    return [p for piece in pieces for p in [piece] * getattr(piece, "times", 1)]
+
+
+def _stage(piece: Any) -> AbstractStage:
+    return piece.stage if isinstance(piece, Tied) else piece
+
+
+def _changes_shape(stage: AbstractStage, before: PyTree, after: PyTree, k: int, times: int) -> str:
+    shapes = lambda tree: [leaf.shape for leaf in jax.tree.leaves(tree)]
+    return (
+        f"Chain: stage {k} ({type(stage).__name__}) is tied over {times} steps, so it must keep its "
+        f"state's shape; found {shapes(before)} before and {shapes(after)} after. Put what changes "
+        "the shape (`lift`, `readout`) into a stage of its own, before or after."
+    )
+
+
+def _same(a: PyTree, b: PyTree) -> bool:
+    """Whether two trees are equal, as far as their values are known."""
+    pairs = [(known(x), known(y)) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]
+    return all(x is None or y is None or np.array_equal(x, y) for x, y in pairs)
 
 
 def _concrete(state: PyTree) -> bool:
@@ -144,11 +282,11 @@ def _avals(tree: PyTree) -> Any:
     return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
 
-def _state_after(stage: AbstractStage, state: PyTree, k: int) -> PyTree:
+def _state_after(stage: AbstractStage, state: PyTree, k: int, u: PyTree) -> PyTree:
     try:
         theta = jax.eval_shape(stage.init, jax.eval_shape(lambda: jax.random.key(0)))
         theta = _like_state(theta, state)
-        return jax.eval_shape(stage.step, state, theta)
+        return jax.eval_shape(lambda *a: advance(stage, *a), state, theta, u)
     except (TypeError, ValueError) as error:
         shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
         raise ValueError(

@@ -164,6 +164,12 @@ class Numerics(eqx.Module):
         return bool(_tolerances(self.controller))
 
     @property
+    def tolerance(self) -> float:
+        """The largest of its tolerances; 0 where a step sets the accuracy."""
+        found = _tolerances(self.controller).values()
+        return max((float(jnp.max(a)) for a in found), default=0.0)
+
+    @property
     def continuous(self) -> bool:
         """Whether the adjoint is a discretised costate equation, not the discrete costate."""
         import diffrax
@@ -185,8 +191,9 @@ class Numerics(eqx.Module):
         order = float(self.solver.order(term))
         return order / float(self.solver.error_order(term)) if self.by_tolerance else order
 
-    def refined(self, level: int) -> "Numerics":
-        """The same with the step halved, or the tolerances divided by 100, `level` times.
+    def refined(self, level: int, span: Float[Array, "*pieces"], finest: float) -> "Numerics":
+        """The same with the step, at most the `span` of a piece, halved, or the tolerances divided by
+        100 but not under `finest`, `level` times.
 
         **Raises:** `ValueError` for a controller that has neither a constant step nor tolerances.
         """
@@ -198,7 +205,8 @@ class Numerics(eqx.Module):
             values = lambda n: [getattr(n.solver.root_finder, k) for k in known]
             self = eqx.tree_at(values, self, [v * TOLERANCES**-level for v in values(self)])  # noqa: PLW0642
         if self.by_tolerance:
-            finer = _replaced(self.controller, lambda a: a * TOLERANCES**-level)
+            lower = lambda a: jnp.maximum(a * TOLERANCES**-level, jnp.minimum(a, finest))
+            finer = _replaced(self.controller, lower)
             return eqx.tree_at(lambda n: n.controller, self, finer)
         if not isinstance(self.controller, diffrax.ConstantStepSize):
             raise ValueError(
@@ -206,9 +214,10 @@ class Numerics(eqx.Module):
                 f"`atol`; {type(self.controller).__name__} has neither. Use "
                 "diffrax.ConstantStepSize() or diffrax.PIDController(...)."
             )
-        if self.dt0 is None:
-            raise ValueError("a flow's order is measured by halving `dt0`; found none. Give it.")
-        return eqx.tree_at(lambda n: n.dt0, self, self.dt0 * STEPS**-level)
+        whole = span if self.dt0 is None else jnp.minimum(self.dt0, span)
+        return eqx.tree_at(
+            lambda n: n.dt0, self, whole * STEPS**-level, is_leaf=lambda a: a is None
+        )
 
     def at_tolerance(self, tolerance: float) -> "Numerics":
         """The same with `rtol = atol = tolerance`."""

@@ -1,9 +1,11 @@
 """A stage: one step of a controlled dynamical system, stated for one sample.
 
-    x_{k+1} = step(x_k, theta_k)          theta_k ~ init(key)
+    x_{k+1} = step(x_k, theta_k)   or   step(x_k, theta_k, u_k)          theta_k ~ init(key)
 
 x      state, an array or a pytree of arrays (no batch axis: use `jax.vmap`)
 theta  the stage's weights, any pytree of floating arrays; `()` for none
+u      what is given and has no costate, if the stage `reads` it: the next entry of a forcing (an input
+       sequence), or a context that stays the same at every depth (a mask)
 
 A user's own piece becomes a stage by `as_stage`: an `eqx.Module` (its floating arrays are the
 weights), a plain function `x -> x_next`, or a pair `(f, theta0)` with `f(x, theta) -> x_next`.
@@ -11,11 +13,13 @@ weights), a plain function `x -> x_next`, or a pair `(f, theta0)` with `f(x, the
 
 import abc
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 from jaxtyping import Array, Key, PyTree
+
+Reads = Literal["nothing", "forcing", "context"]
 
 
 class Symmetry(eqx.Module):
@@ -33,12 +37,22 @@ class AbstractStage(eqx.Module):
     """One step of depth. Subclasses are final; wrap one to change it."""
 
     @abc.abstractmethod
-    def step(self, x: PyTree[Array], theta: PyTree[Array]) -> PyTree[Array]:
-        """Next state of one sample."""
+    def step(self, x: PyTree[Array], theta: PyTree[Array], *given: Any) -> PyTree[Array]:
+        """Next state of one sample; `given`: what the stage reads, if it reads something."""
 
     @abc.abstractmethod
     def init(self, key: Key[Array, ""]) -> PyTree[Array]:
         """Weights to start from."""
+
+    @property
+    def reads(self) -> Reads:
+        """`forcing`: each such stage takes the problem's next entry; `context`: the whole of it."""
+        return "nothing"
+
+    def check(self, given: PyTree[Array]) -> None:
+        """Raise `ValueError` for given data, of one sample or with samples in front, that this stage
+        cannot use. Values may be traced, and are then not known."""
+        del given
 
     @property
     def affine(self) -> bool:
@@ -74,21 +88,35 @@ class AbstractStage(eqx.Module):
         return None
 
 
+def advance(stage: AbstractStage, x: PyTree, theta: PyTree, u: PyTree = None) -> PyTree[Array]:
+    """`step`, with what the stage reads."""
+    return stage.step(x, theta) if stage.reads == "nothing" else stage.step(x, theta, u)
+
+
 class ModuleStage(AbstractStage):
-    """A user's `eqx.Module`, called on the state; its floating arrays are the weights."""
+    """A user's `eqx.Module`, called on the state; its floating arrays are the weights.
+
+    With `reads`, it is called as `module(x, u)`.
+    """
 
     initial: PyTree[Array]
     rest: PyTree
+    given: Reads = eqx.field(static=True)
 
-    def __init__(self, module: eqx.Module):
+    def __init__(self, module: eqx.Module, reads: Reads = "nothing"):
         if not callable(module):
             raise ValueError(
                 f"as_stage: a callable module is needed; {type(module).__name__} defines no __call__."
             )
         self.initial, self.rest = eqx.partition(module, eqx.is_inexact_array)
+        self.given = reads
 
-    def step(self, x, theta):
-        return eqx.combine(theta, self.rest)(x)
+    @property
+    def reads(self) -> Reads:
+        return self.given
+
+    def step(self, x, theta, *u):
+        return eqx.combine(theta, self.rest)(x, *u)
 
     def init(self, key):
         del key
@@ -96,19 +124,27 @@ class ModuleStage(AbstractStage):
 
 
 class FunctionStage(AbstractStage):
-    """A plain function of the state, or of state and weights when `initial` is given."""
+    """A plain function of the state, or of state and weights when `initial` is given.
+
+    With `reads`, it takes what it reads as its last argument.
+    """
 
     function: Callable = eqx.field(static=True)
     initial: PyTree[Array]
     weighted: bool = eqx.field(static=True)
+    given: Reads = eqx.field(static=True)
 
-    def __init__(self, function: Callable, initial: PyTree | None = None):
-        self.function = function
+    def __init__(self, function: Callable, initial: PyTree | None = None, reads: Reads = "nothing"):
+        self.function, self.given = function, reads
         self.weighted = initial is not None
         self.initial = () if initial is None else jax.tree.map(jax.numpy.asarray, initial)
 
-    def step(self, x, theta):
-        return self.function(x, theta) if self.weighted else self.function(x)
+    @property
+    def reads(self) -> Reads:
+        return self.given
+
+    def step(self, x, theta, *u):
+        return self.function(x, theta, *u) if self.weighted else self.function(x, *u)
 
     def init(self, key):
         del key

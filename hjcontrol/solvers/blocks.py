@@ -2,6 +2,7 @@ r"""Curvature of J in one stage's weights, the others fixed: the blocks of a pre
 
     P_K = d2 Phi / n          P_k = d2/dx2 [ l/n + p.F + 1/2 |F - F_k|^2_{P_{k+1}} ]   per sample
     B_k = d2 r + sum_i d2/dtheta2 [ p^i.F + 1/2 |F - F_k|^2_{P_{k+1}^i} ]              per stage
+    tied stages: the sum of their blocks, r once; couplings of step with step are left to Krylov
 
 P   Hessian of one sample's cost-to-go, weights fixed     B   exact diagonal block of d2J/dtheta2
 
@@ -22,7 +23,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from hjcontrol.control import ControlProblem, Trajectory
-from hjcontrol.networks import AbstractStage, AffineWeights, Weights
+from hjcontrol.networks import AbstractStage, AffineWeights, Run, Weights, advance
 
 LARGEST = 1536  # weights in a dense block
 ENTRIES = 8_000_000  # numbers in all samples' P, or in all samples' products of features
@@ -46,21 +47,21 @@ def preconditioner(
     P = jax.vmap(lambda x, y: _state_hessian(lambda u: terminal(u, y), x))(states.final, targets)
     p_next = costates.final
     solves = []
-    chain = list(zip(problem.chain.runs, weights, states.runs, costates.runs, strict=True))
+    given = problem.take(slice(0, count)).given_by_depth
+    chain = list(zip(problem.chain.runs, weights, states.runs, costates.runs, given, strict=True))
     first = problem.chain.runs[0]
-    for run, theta, xs, ps in reversed(chain):
+    for run, theta, xs, ps, us in reversed(chain):
         depth_first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (xs, ps))
 
-        def body(carry: Any, stage: AbstractStage, slices: Any) -> tuple[Any, Any]:
-            P, p_next = carry
-            theta, (x, p) = slices
-            block = _block(problem, stage, theta, x, p_next, P, scale)
-            before = jax.vmap(lambda x, q, Q: _pulled_back(problem, stage, theta, x, q, Q))
-            P = P if run is first and run.length == 1 else before(x, p_next, P)  # inputs are given
-            return (P, p), block
+        def body(carry: Any, stage: AbstractStage, theta: Any, u: Any, at: Any) -> tuple[Any, Any]:
+            (P, p_next), (x, p) = carry, at
+            block = _block(problem, stage, theta, u, x, p_next, P, scale, run.sets / run.length)
+            before = jax.vmap(lambda x, u, q, Q: _pulled_back(problem, stage, theta, x, u, q, Q))
+            known = run is first and run.length == 1  # inputs are given
+            return (P if known else before(x, u, p_next, P), p), block
 
-        (P, p_next), blocks = run.scan(body, (P, p_next), (theta, depth_first), reverse=True)
-        solves.append(jax.vmap(_factor)(blocks))
+        (P, p_next), blocks = run.scan(body, (P, p_next), theta, depth_first, us, reverse=True)
+        solves.append(jax.vmap(_factor)(_joined(run, blocks)))
     factors = tuple(reversed(solves))
 
     def apply(v: Weights) -> Weights:
@@ -97,10 +98,10 @@ def _quadratic(step: Callable[[Any], Any], at: Any, p_next: Any, P: Any) -> Call
     return f
 
 
-def _pulled_back(problem, stage, theta, x, p_next, P) -> Float[Array, "d d"]:
-    f = _quadratic(lambda u: stage.step(u, theta), x, p_next, P)
+def _pulled_back(problem, stage, theta, x, u, p_next, P) -> Float[Array, "d d"]:
+    f = _quadratic(lambda a: advance(stage, a, theta, u), x, p_next, P)
     n = problem.num_samples
-    return _state_hessian(lambda u: f(u) + problem.state_cost(u, theta) / n, x)
+    return _state_hessian(lambda a: f(a) + problem.state_cost(a, theta) / n, x)
 
 
 class _Dense(eqx.Module):
@@ -117,22 +118,33 @@ class _Scalar(eqx.Module):
     value: Float[Array, ""]
 
 
-def _block(problem, stage, theta, x, p_next, P, scale) -> Any:
-    """Curvature of J in one stage's weights; `x`, `p_next`, `P` carry the samples in front."""
+def _joined(run: Run, blocks: Any) -> Any:
+    """The blocks of tied stages as one."""
+    if run.tied and isinstance(blocks, _Kronecker):  # a sum of products, as a product
+        right = jnp.mean(blocks.right, axis=0, keepdims=True)
+        return _Kronecker(run.gather(blocks.left), right, run.gather(blocks.ridge))
+    return run.gather(blocks)
+
+
+def _block(problem, stage, theta, u, x, p_next, P, scale, share) -> Any:
+    """Curvature of J in one stage's weights; `x`, `p_next`, `P` carry the samples in front.
+
+    `share`: of the weights' cost, which tied stages pay together.
+    """
     size = sum(a.size for a in jax.tree.leaves(theta))
     if size == 0:
         return _Scalar(jnp.ones((), problem.dtype))
     flat, unravel = ravel_pytree(theta)
-    cost = lambda t: jnp.asarray(problem.weight_cost(unravel(t)), flat.dtype)
+    cost = lambda t: share * jnp.asarray(problem.weight_cost(unravel(t)), flat.dtype)
     if stage.affine:
         return _affine_block(problem, stage, theta, x, p_next, P, scale, cost)
 
     def local(t: Vector) -> Float[Array, ""]:
-        def one(x, q, Q):
-            f = _quadratic(lambda th: stage.step(x, th), theta, q, Q)
+        def one(x, u, q, Q):
+            f = _quadratic(lambda th: advance(stage, x, th, u), theta, q, Q)
             return f(unravel(t))
 
-        return scale * jnp.sum(jax.vmap(one)(x, p_next, P)) + cost(t)
+        return scale * jnp.sum(jax.vmap(one)(x, u, p_next, P)) + cost(t)
 
     product = lambda v: jax.jvp(jax.grad(local), (flat,), (v,))[1]
     if size <= LARGEST:

@@ -34,22 +34,27 @@ def derivatives(t: Transcription) -> dict[str, ca.Function]:
     }
 
 
-def _stage_arguments(t: Transcription, x: ca.MX, k: int) -> tuple[ca.MX, ca.MX, ca.MX]:
-    """States entering stage `k` (d, n), its weights (m, 1), and the same repeated (m, n)."""
+def _weights(t: Transcription, k: int) -> slice:
+    """Where in `x` the weights of stage `k` stand: those of the stage that it is tied to."""
+    return t.variables[f"theta[{t.programs.owner[k]}]"]
+
+
+def _stage_arguments(t: Transcription, x: ca.MX, k: int) -> tuple[ca.MX, ca.MX, ca.MX, ca.DM]:
+    """States entering stage `k` (d, n), its weights (m, 1), the same repeated (m, n), what it reads."""
     n, step = t.programs.num_samples, t.programs.steps[k]
-    theta = x[t.variables[f"theta[{k}]"]]
+    theta = x[_weights(t, k)]
     state = (
         ca.MX(ca.DM(t.programs.inputs))
         if k == 0
         else ca.reshape(x[t.variables[f"x[{k}]"]], step.size1_in(0), n)
     )
-    return state, theta, ca.repmat(theta, 1, n)
+    return state, theta, ca.repmat(theta, 1, n), ca.DM(t.programs.given[k])
 
 
 def _places(t: Transcription, k: int, index: np.ndarray) -> np.ndarray:
     """Positions in `x` of the entries `index` of (x_k, theta_k), a row a sample."""
     d = t.programs.steps[k].size1_in(0)
-    weights = t.variables[f"theta[{k}]"].start + index - d
+    weights = _weights(t, k).start + index - d
     states = (t.variables[f"x[{k}]"].start if k else 0) + index
     samples = np.arange(t.programs.num_samples)[:, None] * d
     return np.where(index < d, states + samples, weights + 0 * samples)
@@ -59,14 +64,14 @@ def _jacobian(t: Transcription, x: ca.MX) -> ca.MX:
     values, rows, columns = [], [], []
     n = t.programs.num_samples
     for k, step in enumerate(t.programs.steps):
-        a, theta = step.sx_in()
+        a, theta, u = step.sx_in()
         d, e = step.size1_in(0), step.size1_out(0)
-        block = ca.jacobian(step(a, theta)[0], ca.vertcat(a, theta))
+        block = ca.jacobian(step(a, theta, u)[0], ca.vertcat(a, theta))
         r, c = (np.array(v, int) for v in block.sparsity().get_triplet())
         kept = np.flatnonzero((c >= d) | (k > 0))  # x_0 is data
-        f = ca.Function("slopes", [a, theta], [_entries(block, kept)])
-        state, _, repeated = _stage_arguments(t, x, k)
-        values.append(ca.vec(f.map(n)(state, repeated)))
+        f = ca.Function("slopes", [a, theta, u], [_entries(block, kept)])
+        state, _, repeated, read = _stage_arguments(t, x, k)
+        values.append(ca.vec(f.map(n)(state, repeated, read)))
         first = t.constraints[f"F[{k}] - x[{k + 1}]"].start
         rows.append((first + r[kept][None] + e * np.arange(n)[:, None]).ravel())
         columns.append(_places(t, k, c[kept]).ravel())
@@ -87,23 +92,25 @@ def _hessian(t: Transcription, x: ca.MX, sigma: ca.MX, lam: ca.MX) -> ca.MX:
         columns.append(column.ravel())
 
     for k, step in enumerate(t.programs.steps):
-        a, theta = step.sx_in()
+        a, theta, u = step.sx_in()
         d, s = step.size1_in(0), ca.SX.sym("s")
         q = ca.SX.sym("q", step.size1_out(0))
-        after, cost = step(a, theta)
+        after, cost = step(a, theta, u)
         block, _ = ca.hessian(s * cost / n + ca.dot(q, after), ca.vertcat(a, theta))
         r, c = (np.array(v, int) for v in block.sparsity().get_triplet())
         own = np.flatnonzero((r >= d) & (c >= d))  # weights alone: summed over samples
         rest = np.flatnonzero(((r < d) | (c < d)) & (k > 0))
         f = ca.Function(
-            "curvatures", [a, theta, q, s], [_entries(block, rest), _entries(block, own)]
+            "curvatures", [a, theta, u, q, s], [_entries(block, rest), _entries(block, own)]
         )
-        state, weights, repeated = _stage_arguments(t, x, k)
+        state, weights, repeated, read = _stage_arguments(t, x, k)
         p = ca.reshape(lam[t.constraints[f"F[{k}] - x[{k + 1}]"]], step.size1_out(0), n)
-        apart, shared = f.map(n)(state, repeated, p, ca.repmat(sigma, 1, n))
+        apart, shared = f.map(n)(state, repeated, read, p, ca.repmat(sigma, 1, n))
         add(apart, _places(t, k, r[rest]), _places(t, k, c[rest]))
-        first = t.variables[f"theta[{k}]"].start
+        first = _weights(t, k).start
         add(ca.sum2(shared), first + r[own] - d, first + c[own] - d)
+        if t.programs.owner[k] != k:
+            continue
 
         th = t.programs.costs[k].sx_in()[0]
         block, _ = ca.hessian(t.programs.costs[k](th), th)

@@ -18,8 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hjcontrol.control import ControlProblem, Trajectory
-from hjcontrol.networks import Weights
+from hjcontrol.control import ControlProblem, Trajectory, given_at
+from hjcontrol.networks import Weights, advance
 from hjcontrol.solvers.casadi_replay import casadi_function
 
 Kind = Literal["multiple", "single"]
@@ -30,7 +30,9 @@ KINDS = ("multiple", "single")
 class Programs:
     """The problem's pieces as CasADi functions of columns, one sample each.
 
-    `steps[k](x, theta) -> (x_next, l)`, `terminal(x, y) -> Phi`, `costs[k](theta) -> r`.
+    `steps[k](x, theta, u) -> (x_next, l)`, `terminal(x, y) -> Phi`, `costs[k](theta) -> r`. `owner[k]`:
+    the first stage that uses the weights of stage `k` (itself, unless it is tied to earlier ones);
+    `given[k]`: what stage `k` reads, with no rows if nothing.
     """
 
     steps: list[ca.Function]
@@ -39,6 +41,8 @@ class Programs:
     shapes: list[tuple[int, ...]]  # one sample's states x_0 .. x_K
     inputs: np.ndarray  # (d_0, n)
     targets: np.ndarray  # (entries, n)
+    given: list[np.ndarray]  # (entries, n) each
+    owner: list[int]
 
     @property
     def num_samples(self) -> int:
@@ -69,17 +73,19 @@ class Transcription:
         """The NLP's variables at `weights`, states by rollout."""
         thetas = [_flat(theta) for theta in self.problem.chain.unstack(weights)]
         n, state, later = self.programs.num_samples, ca.DM(self.programs.inputs), []
-        for step, theta in zip(self.programs.steps, thetas, strict=True):
-            state, _ = step.map(n)(state, ca.repmat(ca.DM(theta), 1, n))
+        for step, theta, u in zip(self.programs.steps, thetas, self.programs.given, strict=True):
+            state, _ = step.map(n)(state, ca.repmat(ca.DM(theta), 1, n), u)
             later.append(np.array(state).T.ravel())
-        return np.concatenate(thetas + (later if self.kind == "multiple" else []))
+        own = [thetas[k] for k in dict.fromkeys(self.programs.owner)]
+        return np.concatenate(own + (later if self.kind == "multiple" else []))
 
     def weights(self, x: Any) -> Weights:
         """The weights within the NLP's variables, in the problem's dtype."""
         x = np.asarray(x, float).ravel()
         one = jax.eval_shape(self.problem.init, jax.eval_shape(lambda: jax.random.key(0)))
         like = jax.eval_shape(self.problem.chain.unstack, one)
-        thetas = [_unflat(x[self.variables[f"theta[{k}]"]], theta) for k, theta in enumerate(like)]
+        owned = zip(self.programs.owner, like, strict=True)
+        thetas = [_unflat(x[self.variables[f"theta[{k}]"]], theta) for k, theta in owned]
         return self.problem.chain.stack(thetas)
 
     def states(self, x: Any) -> Trajectory | None:
@@ -97,12 +103,13 @@ class Transcription:
         p = [np.asarray(lam_g, float).ravel()[s] for s in self.constraints.values()]
         n, step = self.programs.num_samples, self.programs.steps[0]
         a, q = ca.SX.sym("x", step.size1_in(0)), ca.SX.sym("p", step.size1_out(0))
-        theta = ca.SX.sym("theta", step.size1_in(1))
-        after, cost = step(a, theta)
-        slope = ca.Function("p0", [a, theta, q], [ca.gradient(cost / n + ca.dot(q, after), a)])
+        theta, u = ca.SX.sym("theta", step.size1_in(1)), ca.SX.sym("u", step.size1_in(2))
+        after, cost = step(a, theta, u)
+        slope = ca.Function("p0", [a, theta, u, q], [ca.gradient(cost / n + ca.dot(q, after), a)])
         start = slope.map(n)(
             self.programs.inputs,
             ca.repmat(ca.DM(np.asarray(x, float).ravel()[self.variables["theta[0]"]]), 1, n),
+            self.programs.given[0],
             p[0].reshape(n, -1).T,
         )
         return self._trajectory([np.array(start).T, *p])
@@ -137,27 +144,30 @@ def as_nlp(
     check_arrays(problem)
     programs = _programs(problem)
     n, steps = programs.num_samples, programs.steps
-    sizes = {f"theta[{k}]": f.size1_in(1) for k, f in enumerate(steps)}
+    owner = programs.owner
+    sizes = {f"theta[{k}]": steps[k].size1_in(1) for k in dict.fromkeys(owner)}
+    m = sum(sizes.values())
     if transcription == "multiple":
         sizes |= {f"x[{k + 1}]": f.size1_out(0) * n for k, f in enumerate(steps)}
     ends = np.cumsum([0, *sizes.values()])
     x = ca.MX.sym("x", int(ends[-1]))
-    parts = ca.vertsplit(x, [int(e) for e in ends])
-    thetas, later = parts[: len(steps)], parts[len(steps) :]
+    parts = dict(zip(sizes, ca.vertsplit(x, [int(e) for e in ends]), strict=True))
 
     state, cost, gaps = ca.DM(programs.inputs), ca.MX(0.0), []
-    for k, (step, theta) in enumerate(zip(steps, thetas, strict=True)):
-        after, paid = step.map(n)(state, ca.repmat(theta, 1, n))
-        cost += ca.sum2(paid) / n + programs.costs[k](theta)
+    for k, (step, u) in enumerate(zip(steps, programs.given, strict=True)):
+        theta = parts[f"theta[{owner[k]}]"]
+        after, paid = step.map(n)(state, ca.repmat(theta, 1, n), u)
+        cost += ca.sum2(paid) / n
+        if owner[k] == k:  # tied stages pay for their weights once
+            cost += programs.costs[k](theta)
         if transcription == "multiple":
-            state = ca.reshape(later[k], step.size1_out(0), n)
+            state = ca.reshape(parts[f"x[{k + 1}]"], step.size1_out(0), n)
             gaps.append(ca.vec(after - state))
         else:
             state = after
     cost += ca.sum2(programs.terminal.map(n)(state, programs.targets)) / n
     g = ca.vertcat(*gaps) if gaps else ca.MX(0, 1)
     heights = {f"F[{k}] - x[{k + 1}]": gap.numel() for k, gap in enumerate(gaps)}
-    m = int(sum(sizes[f"theta[{k}]"] for k in range(len(steps))))
     lower, upper = (np.full(int(ends[-1]), b) for b in (-np.inf, np.inf))
     lower[:m], upper[:m] = (float(b) for b in problem.control_set.bounds())
     built = Transcription(
@@ -202,30 +212,38 @@ def _programs(problem: ControlProblem) -> Programs:
         for s in [jax.ShapeDtypeStruct((xs.shape[0], *xs.shape[2:]), xs.dtype)] * run.length
     ]
     states.append(one(rollout.final))
+    runs = [run for run in chain.runs for _ in range(run.length)]
+    starts = np.cumsum([0, *[run.length for run in chain.runs]])
+    read = [given_at(problem, k) for k in range(len(chain))]
     made: dict[Any, tuple[ca.Function, ca.Function]] = {}
-    steps, costs = [], []
+    steps, costs, owner = [], [], []
     for k in range(len(chain)):
         stage, x, theta = chain[k], states[k], thetas[k]
         arrays = [a for a in jax.tree.leaves(stage) if isinstance(a, jax.Array | np.ndarray)]
         # Equal stages share their functions: same run (hence same code), same array leaves.
-        r = int(np.searchsorted(np.cumsum([run.length for run in chain.runs]), k, side="right"))
+        r = int(np.searchsorted(starts, k, side="right")) - 1
+        owner.append(int(starts[r]) if runs[k].tied else k)
         key = (r, *[np.asarray(a).tobytes() for a in arrays])
         if key not in made:
             name = f"stage {k} ({type(stage).__name__})"
             real = lambda v: jnp.asarray(v, problem.dtype)
-            step = lambda x, th, stage=stage, real=real: (
-                stage.step(x, th),
+            step = lambda x, th, u, stage=stage, real=real: (
+                advance(stage, x, th, u),
                 real(problem.state_cost(x, th)),
             )
             cost = lambda th, real=real: real(problem.weight_cost(th))
             made[key] = (
-                casadi_function(step, x, theta, name=f"F{k}", stage=name),
+                casadi_function(
+                    step, x, theta, jax.tree.map(one, read[k]), name=f"F{k}", stage=name
+                ),
                 casadi_function(cost, theta, name=f"r{k}", stage=f"the weight cost of {name}"),
             )
         steps.append(made[key][0])
         costs.append(made[key][1])
     n = problem.num_samples
-    targets = [np.asarray(a).reshape(n, -1) for a in jax.tree.leaves(problem.targets)]
+    columns = lambda tree: np.concatenate(
+        [np.zeros((n, 0)), *[np.asarray(a).reshape(n, -1) for a in jax.tree.leaves(tree)]], axis=1
+    ).T.astype(float)
     terminal = casadi_function(
         problem.terminal_cost,
         states[-1],
@@ -239,7 +257,9 @@ def _programs(problem: ControlProblem) -> Programs:
         costs=costs,
         shapes=[s.shape for s in states],
         inputs=np.asarray(problem.inputs, float).reshape(n, -1).T,
-        targets=np.concatenate([np.zeros((n, 0)), *targets], axis=1).T.astype(float),
+        targets=columns(problem.targets),
+        given=[columns(u) for u in read],
+        owner=owner,
     )
 
 

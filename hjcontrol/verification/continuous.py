@@ -49,46 +49,61 @@ def _sweep(
     problem: ControlProblem, weights: Weights, finer: Int[Array, ""]
 ) -> tuple[Trajectory, Weights]:
     x, starts = problem.inputs, []
-    for run, theta in zip(problem.chain.runs, weights, strict=True):
+    parts = list(zip(problem.chain.runs, weights, problem.given_by_depth, strict=True))
+    for run, theta, given in parts:
 
-        def ahead(x: Any, stage: Any, th: Any) -> tuple[Any, Any]:
-            return _forward(problem, stage, x, th, finer), x
+        def ahead(x: Any, stage: Any, th: Any, u: Any, _: Any) -> tuple[Any, Any]:
+            return _forward(problem, stage, x, th, u, finer), x
 
-        x, xs = run.scan(ahead, x, theta)
+        x, xs = run.scan(ahead, x, theta, None, given)
         starts.append(xs)
     cost = jax.vmap(inlined(problem.terminal_cost))
     p = jax.grad(lambda a: jnp.sum(cost(a, problem.targets)) / problem.num_samples)(x)
     final, runs, gradient = p, [], []
-    for run, theta, xs in reversed(list(zip(problem.chain.runs, weights, starts, strict=True))):
+    for (run, theta, given), xs in reversed(list(zip(parts, starts, strict=True))):
 
-        def back(p: Any, stage: Any, slices: Any) -> tuple[Any, Any]:
-            th, x = slices
-            p, g = _backward(problem, stage, x, th, p, finer)
+        def back(p: Any, stage: Any, th: Any, u: Any, x: Any) -> tuple[Any, Any]:
+            p, g = _backward(problem, stage, x, th, u, p, finer)
             return p, (p, g)
 
-        p, (ps, g) = run.scan(back, p, (theta, xs), reverse=True)
+        p, (ps, g) = run.scan(back, p, theta, xs, given, reverse=True)
         runs.append(jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), ps))
-        gradient.append(g)
+        paid = jax.vmap(jax.grad(_weight_cost(problem)))(theta)
+        gradient.append(jax.tree.map(jnp.add, run.gather(g), paid))
     return Trajectory(tuple(reversed(runs)), final), tuple(reversed(gradient))
 
 
-def _forward(problem: ControlProblem, stage: Any, x: PyTree, theta: PyTree, finer: Array) -> PyTree:
+def _weight_cost(problem: ControlProblem) -> Any:
+    return lambda c: jnp.asarray(inlined(problem.weight_cost)(c), problem.dtype)
+
+
+def _forward(
+    problem: ControlProblem, stage: Any, x: PyTree, theta: PyTree, u: PyTree, finer: Array
+) -> PyTree:
     if not isinstance(stage, Flow):
-        return primal(problem, stage)(x, theta)[1]
+        return primal(problem, stage)(x, theta, u)[1]
     return jax.tree.map(lambda a: a[2 * finer * _panels(stage)], _states(stage, x, theta, finer))
 
 
 def _backward(
-    problem: ControlProblem, stage: Any, x: PyTree, theta: PyTree, p: PyTree, finer: Array
+    problem: ControlProblem,
+    stage: Any,
+    x: PyTree,
+    theta: PyTree,
+    u: PyTree,
+    p: PyTree,
+    finer: Array,
 ) -> tuple[PyTree, PyTree]:
-    """`dH/dx` and `dH/dtheta` of one stage, its running and weight costs included."""
+    """`dH/dx` and `dH/dtheta` of one stage, its running cost included."""
 
-    def costs(a: PyTree, c: PyTree) -> Float[Array, ""]:
-        running, x_next = primal(problem, stage)(a, c)
-        total = jnp.sum(running) + inlined(problem.weight_cost)(c)
-        return total if isinstance(stage, Flow) else total + inner(p, x_next)
+    def discrete(a: PyTree, c: PyTree) -> Float[Array, ""]:
+        if isinstance(stage, Flow):
+            paid = jax.vmap(inlined(lambda b, c: problem.state_cost(b, c) + jnp.zeros(())), (0, None))
+            return jnp.sum(paid(a, c)) / problem.num_samples
+        running, x_next = primal(problem, stage)(a, c, u)
+        return jnp.sum(running) + inner(p, x_next)
 
-    q, g = jax.grad(costs, argnums=(0, 1))(x, theta)
+    q, g = jax.grad(discrete, argnums=(0, 1))(x, theta)
     if not isinstance(stage, Flow):
         return q, g
     p, of_flow = _costates(stage, x, theta, p, finer)

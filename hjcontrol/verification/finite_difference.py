@@ -55,7 +55,7 @@ def difference(
             return slope - inner(one(gradient[r]), one(w)), error
 
         if jax.tree.leaves(theta):
-            by_run.append(jax.lax.map(along, jnp.arange(run.length)))
+            by_run.append(tuple(map(run.place, jax.lax.map(along, jnp.arange(run.sets)))))
         else:
             by_run.append((jnp.zeros(run.length), jnp.zeros(run.length)))
     residual, error = jax.tree.map(lambda *a: jnp.concatenate(a), *by_run)

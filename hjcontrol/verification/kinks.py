@@ -19,15 +19,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Key, PyTree
 
 from hjcontrol.control import ControlProblem, Trajectory, sample_hamiltonian
-from hjcontrol.networks import AbstractStage, Weights
+from hjcontrol.networks import AbstractStage, Run, Weights
 from hjcontrol.verification.directional import differences
 from hjcontrol.verification.inlining import inlined
 from hjcontrol.verification.pairing import (
+    Local,
     Pairing,
+    close,
     local,
-    pair_stage,
     pair_terminal,
     per_sample,
+    push_stage,
     rms,
 )
 from hjcontrol.verification.probes import directions
@@ -53,7 +55,7 @@ def retry(
     """Every stage's rule on its own, near the states and weights given."""
     key, last = jax.random.split(key)
     ends = _terminal(problem, _jitter(last, states.final, True), last, probes)
-    p, by_run = costates.final, []
+    p, by_run, given = costates.final, [], problem.given_by_depth
     for r in reversed(range(len(problem.chain.runs))):
         run = problem.chain.runs[r]
         xs, ps = (
@@ -61,14 +63,13 @@ def retry(
         )
         key, sub = jax.random.split(key)
 
-        def body(p_next: Any, stage: AbstractStage, slices: Any) -> tuple[Any, Any]:
-            x, p, theta, k = slices
-            return p, _stage(problem, stage, x, theta, p_next, k, probes)
+        def body(p_next: Any, stage: Any, theta: Any, u: Any, slices: Any) -> tuple[Any, Any]:
+            x, p, k = slices
+            return p, _stage(problem, stage, x, theta, u, p_next, k, probes)
 
-        p, found = run.scan(
-            body, p, (xs, ps, weights[r], jax.random.split(sub, run.length)), reverse=True
-        )
-        by_run.append(found)
+        each = (xs, ps, jax.random.split(sub, run.length))
+        p, found = run.scan(body, p, weights[r], each, given[r], reverse=True)
+        by_run.append(Retrial(*(_shared(run, tried) for tried in found)))
     joined = jax.tree.map(lambda *a: jnp.concatenate(a), *reversed(by_run))
     close = lambda found, end: found._replace(
         states=jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), found.states, end)
@@ -76,24 +77,39 @@ def retry(
     return Retrial(close(joined.forward, ends[0]), close(joined.values, ends[1]))
 
 
+def _shared(run: Run, found: Pairing) -> Pairing:
+    """Tied stages stand or fall together: the worst of them, at the first."""
+    if not run.tied:
+        return found
+    gap, error, scale, forward = found.weights
+    gap, error, scale = (run.place(jnp.max(a, keepdims=True)) for a in (gap, error, scale))
+    return found._replace(weights=Local(gap, error, scale, forward))
+
+
 def _stage(
     problem: ControlProblem,
     stage: AbstractStage,
     x: PyTree,
     theta: PyTree,
+    u: PyTree,
     p_next: PyTree,
     key: Key[Array, ""],
     probes: int,
 ) -> Retrial:
     a, b, c, d = jax.random.split(key, 4)
     x, theta = _jitter(a, x, True), _jitter(b, theta, False)
-    share = lambda x, theta: (
-        jnp.sum(jax.vmap(lambda u, q: sample_hamiltonian(problem, stage, u, q, theta))(x, p_next))
-        + problem.weight_cost(theta)
-    )
+
+    def share(x: PyTree, theta: PyTree) -> Array:
+        one = lambda a, q, u: sample_hamiltonian(problem, stage, a, q, theta, u)
+        return jnp.sum(jax.vmap(one)(x, p_next, u)) + problem.weight_cost(theta)
+
     p, g = jax.grad(share, argnums=(0, 1))(x, theta)
     v, w = directions(c, x, probes, ensemble=True), directions(d, theta, probes)
-    ask = lambda differ: pair_stage(problem, stage, x, theta, p_next, p, g, v, w, differ)
+
+    def ask(differ: bool) -> Pairing:
+        found, pushed = push_stage(problem, stage, x, theta, u, p_next, p, v, w, differ)
+        return Pairing(found, close(problem, theta, g, w, pushed))
+
     return Retrial(ask(False), ask(True))
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
 from hjcontrol.control import ControlProblem, Trajectory, backpropagate
-from hjcontrol.networks import Weights
+from hjcontrol.networks import Weights, advance
 from hjcontrol.verification.continuous import costate_equation
 from hjcontrol.verification.finite_difference import difference
 from hjcontrol.verification.kinks import Retrial, retry
@@ -157,7 +157,9 @@ def _along(
     for run, a, w in zip(problem.chain.runs, g, ways, strict=True):
         dot = lambda u, v: jnp.sum((u * v).reshape(*v.shape[:2], -1), axis=-1)
         parts = [dot(u[None], v) for u, v in zip(*map(jax.tree.leaves, (a, w)), strict=True)]
-        found.append(jax.vmap(rms, 1)(sum(parts)) if parts else jnp.zeros(run.length, scale.dtype))
+        found.append(
+            run.place(jax.vmap(rms, 1)(sum(parts))) if parts else jnp.zeros(run.length, scale.dtype)
+        )
     return _ratio(jnp.concatenate(found), scale)
 
 
@@ -182,11 +184,12 @@ def _norm(runs: tuple) -> Float[Array, " stages"]:
 
 
 def _gradient_norms(problem: ControlProblem, g: Weights, h: Weights) -> Float[Array, " stages"]:
-    lengths = [run.length for run in problem.chain.runs]
     return jnp.concatenate(
         [
-            _norm((jax.tree.map(jnp.subtract, a, b),)) if jax.tree.leaves(a) else jnp.zeros(length)
-            for a, b, length in zip(g, h, lengths, strict=True)
+            run.place(_norm((jax.tree.map(jnp.subtract, a, b),)))
+            if jax.tree.leaves(a)
+            else jnp.zeros(run.length)
+            for a, b, run in zip(g, h, problem.chain.runs, strict=True)
         ]
     )
 
@@ -207,16 +210,14 @@ def _residual(
     largest = lambda tree: jax.tree.reduce(jnp.maximum, tree, worst)
     start = largest(jax.tree.map(gap, problem.inputs, trajectory[0]))
     ends = [jax.tree.map(lambda a: a[:, 0], run) for run in trajectory.runs[1:]]
-    for run, theta, xs, end in zip(
-        problem.chain.runs, weights, trajectory.runs, [*ends, trajectory.final], strict=True
-    ):
+    chain = (problem.chain.runs, weights, trajectory.runs, problem.given_by_depth)
+    for run, theta, xs, given, end in zip(*chain, [*ends, trajectory.final], strict=True):
 
-        def body(after, stage, slices):
-            th, x = slices
-            step = jax.vmap(stage.step, in_axes=(0, None))(x, th)
+        def body(after, stage, th, u, x):
+            step = jax.vmap(lambda a, u: advance(stage, a, th, u))(x, u)
             return x, largest(jax.tree.map(gap, step, after))
 
         depth_first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), xs)
-        _, gaps = run.scan(body, end, (theta, depth_first), reverse=True)
+        _, gaps = run.scan(body, end, theta, depth_first, given, reverse=True)
         start = jnp.maximum(start, jnp.max(gaps))
     return start

@@ -2,9 +2,10 @@ r"""How far the Hamiltonian of each stage can be lowered by its own weights.
 
     H_k(x, p, theta_k) - min_{theta in Theta} H_k(x, p, theta)      >= 0
 
-States and costates held. In continuous time Pontryagin makes this zero at an optimum. In discrete time
-it is so only where the reachable velocities form a convex set, and the minimum here is sought by a few
-descent steps from perturbed starts: a diagnostic, never a proof, in either direction.
+States and costates held; stages tied in time have one Hamiltonian, the sum of theirs, which stands at the
+first of them. In continuous time Pontryagin makes this zero at an optimum. In discrete time it is so only
+where the reachable velocities form a convex set, and the minimum here is sought by a few descent steps
+from perturbed starts: a diagnostic, never a proof, in either direction.
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol.control import ControlProblem, Trajectory, sample_hamiltonian
-from hjcontrol.networks import AbstractStage, Weights
+from hjcontrol.networks import Run, Weights
 from hjcontrol.verification.pairing import rms
 from hjcontrol.verification.probes import directions
 
@@ -30,7 +31,7 @@ def minimum_gap(
     key: Key[Array, ""],
 ) -> Float[Array, " stages"]:
     """The decrease found in `H_k`, stage by stage."""
-    p, by_run = costates.final, []
+    p, by_run, given = costates.final, [], problem.given_by_depth
     for r in reversed(range(len(problem.chain.runs))):
         run, theta = problem.chain.runs[r], weights[r]
         xs, ps = (
@@ -38,30 +39,53 @@ def minimum_gap(
         )
         key, sub = jax.random.split(key)
 
-        def body(p_next: Any, stage: AbstractStage, slices: Any) -> tuple[Any, Any]:
-            x, p, th, k = slices
-            return p, _lowering(problem, stage, x, p_next, th, k)
+        def ahead(p_next: Any, stage: Any, theta: Any, u: Any, p: Any) -> tuple[Any, Any]:
+            return p, p_next
+
+        if run.tied:
+            p, nexts = run.scan(ahead, p, theta, ps, reverse=True)
+            value = _along(problem, run, xs, nexts, given[r])
+            own = jax.tree.map(lambda a: a[0], theta)
+            by_run.append(run.place(_lowering(problem, value, own, sub)[None]))
+            continue
+
+        def body(p_next: Any, stage: Any, th: Any, u: Any, slices: Any) -> tuple[Any, Any]:
+            x, p, k = slices
+
+            def value(c: PyTree) -> Float[Array, ""]:
+                share = lambda a, q, u: sample_hamiltonian(problem, stage, a, q, c, u)
+                return jnp.sum(jax.vmap(share)(x, p_next, u)) + problem.weight_cost(c)
+
+            return p, _lowering(problem, value, th, k)
 
         keys = jax.random.split(sub, run.length)
-        p, found = run.scan(body, p, (xs, ps, theta, keys), reverse=True)
+        p, found = run.scan(body, p, theta, (xs, ps, keys), given[r], reverse=True)
         by_run.append(found)
     return jnp.concatenate(by_run[::-1])
 
 
-def _lowering(
-    problem: ControlProblem,
-    stage: AbstractStage,
-    x: PyTree,
-    p_next: PyTree,
-    theta: PyTree,
-    key: Key[Array, ""],
-) -> Float[Array, ""]:
-    if not jax.tree.leaves(theta):
-        return jnp.zeros((), problem.dtype)
+def _along(problem: ControlProblem, run: Run, xs: PyTree, nexts: PyTree, given: PyTree) -> Any:
+    """The Hamiltonians of tied stages, summed: what their one set of weights can lower."""
 
     def value(c: PyTree) -> Float[Array, ""]:
-        share = lambda u, q: sample_hamiltonian(problem, stage, u, q, c)
-        return jnp.sum(jax.vmap(share)(x, p_next)) + problem.weight_cost(c)
+        def body(total: Any, stage: Any, th: Any, u: Any, slices: Any) -> tuple[Any, None]:
+            share = lambda a, q, u: sample_hamiltonian(problem, stage, a, q, th, u)
+            return total + jnp.sum(jax.vmap(share)(slices[0], slices[1], u)), None
+
+        start = jnp.zeros((), problem.dtype)
+        one = jax.tree.map(lambda a: a[None], c)
+        total, _ = run.scan(body, start, one, (xs, nexts), given)
+        return total + problem.weight_cost(c)
+
+    return value
+
+
+def _lowering(
+    problem: ControlProblem, value: Any, theta: PyTree, key: Key[Array, ""]
+) -> Float[Array, ""]:
+    """The decrease that a few descents of `value` from `theta` and from near it find."""
+    if not jax.tree.leaves(theta):
+        return jnp.zeros((), problem.dtype)
 
     def start(d: PyTree) -> PyTree:
         return problem.control_set.project(

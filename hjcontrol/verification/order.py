@@ -5,8 +5,8 @@ r"""`consistent`, measured: the gap between a continuous and a discrete costate 
 One level halves every flow's step (s = 2), or divides its tolerances by 100 (s = 100). A difference of
 conventions, a sign, a factor, a missing term: none of them shrinks. The last two levels decide:
 
-    refuted  <=>  the finest gap is above the tolerance (and its own error), and the measured order
-                  below SHARE of q
+    refuted  <=>  the finest gap is above the tolerance (the solver's own, there, if that is larger) and
+                  ten times its error estimate, and the measured order is below SHARE of q
 
 q is the solver's order, in the step or in the tolerance. Where the drift's program may have kinks (max,
 abs, comparisons) it is at most 1.
@@ -25,6 +25,7 @@ from hjcontrol.networks.flow_numerics import STEPS, TOLERANCES
 from hjcontrol.verification.certificate import CONSISTENT, REFUTED, Finding, Pair
 
 LEVELS = 3
+FINEST = {8: 1e-13, 4: 1e-6, 2: 1e-2}  # tolerances that adaptive steps still resolve, by bytes a number
 SHARE = {STEPS: 0.6, TOLERANCES: 0.4}  # adaptive steps come in whole numbers: their order is ragged
 GROWTH = {STEPS: 4, TOLERANCES: 64}
 _KINKS = {"max", "min", "abs", "sign", "clamp", "floor", "ceil", "round", "argmax", "sort"}
@@ -37,6 +38,7 @@ class Refinement(NamedTuple):
     factor: float
     order: float
     approximate: bool  # a flow's own backward pass is no discrete costate
+    floor: float  # the solvers' tolerance at the finest level: gaps below it need not shrink
 
 
 def refinement(problem: ControlProblem, graded: bool) -> Refinement | None:
@@ -57,7 +59,8 @@ def refinement(problem: ControlProblem, graded: bool) -> Refinement | None:
         rates.append((order * math.log(factor), factor, order))
     _, factor, order = min(rates)
     levels = tuple(_at_level(problem, j) for j in range(LEVELS))
-    return Refinement(levels, factor, order, approximate)
+    ends = (r.stage.numerics.tolerance for r in levels[-1].chain.runs if isinstance(r.stage, Flow))
+    return Refinement(levels, factor, order, approximate, max(ends))
 
 
 def _arguments(problem: ControlProblem) -> list[tuple[Any, Any]]:
@@ -79,9 +82,10 @@ def _at_level(problem: ControlProblem, level: int) -> ControlProblem:
     def finer(run: Any) -> Any:
         if not isinstance(run.stage, Flow):
             return run
-        numerics = run.stage.numerics
+        numerics, span = run.stage.numerics, run.stage.t1 - run.stage.t0
         growth = GROWTH[TOLERANCES if numerics.by_tolerance else STEPS]
-        numerics = numerics.refined(level).allowing(numerics.max_steps * growth)
+        finest = FINEST[np.dtype(problem.dtype).itemsize]
+        numerics = numerics.refined(level, span, finest).allowing(numerics.max_steps * growth)
         return eqx.tree_at(lambda r: r.stage.numerics, run, numerics)
 
     runs = tuple(finer(run) for run in problem.chain.runs)
@@ -127,7 +131,7 @@ def judge_order(
         if values[0] is None:
             continue
         error = np.asarray(gaps[-1].state_error if where == "states" else gaps[-1].weight_error)
-        allowed = np.broadcast_to(tolerance + 10 * error, np.shape(values[0]))
+        allowed = np.broadcast_to(max(tolerance, found.floor) + 10 * error, np.shape(values[0]))
         place = {"states": "state"}.get(where, where)
         for k in range(len(values[0])):
             coarse, fine = float(values[-2][k]), float(values[-1][k])

@@ -4,6 +4,7 @@ r"""The pairing witness: one identity a stage, tested along random directions.
     dJ/dtheta . w = dr . w + sum_i [ dl^i . w / n + p_{k+1}^i . (dF_k/dtheta w)^i ]
     p_K . v      = dPhi . v / n
 
+Stages tied in time share one identity for their weights, summed over the run; it stands at the first.
 Left: what is on trial. Right: forward mode of the primal with every custom rule inlined. Each identity
 joins neighbouring stages only, so a wrong rule breaks its own stage's and no other's.
 
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from hjcontrol.control import ControlProblem, Trajectory, inner
-from hjcontrol.networks import AbstractStage, Weights
+from hjcontrol.networks import AbstractStage, Run, Weights, advance
 from hjcontrol.verification.directional import derivative, has_forward
 from hjcontrol.verification.inlining import inlined
 from hjcontrol.verification.probes import directions
@@ -57,41 +58,52 @@ def pair(
     *vs, v_final = directions(for_states, [*stages, states.final], probes, ensemble=True)
     ws = directions(for_weights, weights, probes)
     final = pair_terminal(problem, states.final, costates.final, v_final)
-    p, by_run = costates.final, []
+    p, by_run, given = costates.final, [], problem.given_by_depth
     for r in reversed(range(len(problem.chain.runs))):
-        run, theta, g, v = problem.chain.runs[r], weights[r], gradient[r], vs[r]
+        run, v = problem.chain.runs[r], vs[r]
         xs, ps = (
             jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), t.runs[r]) for t in (states, costates)
         )
         w = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), ws[r])
 
-        def body(p_next: Any, stage: AbstractStage, slices: Any, v: Any = v) -> tuple[Any, Any]:
-            x, p, th, g, w = slices
-            return p, pair_stage(problem, stage, x, th, p_next, p, g, v, w)
+        def body(p_next: Any, stage: Any, theta: Any, u: Any, at: Any, v: Any = v) -> Any:
+            (th, w), (x, p) = theta, at
+            return p, push_stage(problem, stage, x, th, u, p_next, p, v, w)
 
-        p, found = run.scan(body, p, (xs, ps, theta, g, w), reverse=True)
-        by_run.append(found)
-    joined = jax.tree.map(lambda *a: jnp.concatenate(a), *reversed(by_run))
-    end = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), joined.states, final)
-    return Pairing(end, joined.weights)
+        p, (found, pushed) = run.scan(body, p, (weights[r], w), (xs, ps), given[r], reverse=True)
+        by_run.append((found, pair_weights(problem, run, weights[r], gradient[r], w, pushed)))
+    joined, of_weights = jax.tree.map(lambda *a: jnp.concatenate(a), *reversed(by_run))
+    end = jax.tree.map(lambda a, b: jnp.concatenate([a, b[None]]), joined, final)
+    return Pairing(end, of_weights)
 
 
-def pair_stage(
+class Pushed(NamedTuple):
+    """One stage's summands of `dJ/dtheta . w`, for each probe: their sum, size and doubt."""
+
+    total: Float[Array, "*stages probes"]
+    size: Float[Array, "*stages probes"]
+    doubt: Float[Array, "*stages probes"]
+    forward: Bool[Array, "*stages"]
+
+
+def push_stage(
     problem: ControlProblem,
     stage: AbstractStage,
     x: PyTree,
     theta: PyTree,
+    u: PyTree,
     p_next: PyTree,
     p: PyTree,
-    g: PyTree,
     v: PyTree,
     w: PyTree,
     differ: bool = False,
-) -> Pairing:
-    """The two identities of one stage. `differ`: take differences even where forward mode exists."""
+) -> tuple[Local, Pushed]:
+    """A stage's identity for its state, and its share of the one for its weights.
+
+    `differ`: take differences even where forward mode exists.
+    """
     step = primal(problem, stage)
-    of_state = lambda a: step(a, theta)
-    of_weights = lambda c: (step(x, c), inlined(problem.weight_cost)(c))
+    of_state, of_weights = (lambda a: step(a, theta, u)), (lambda c: step(x, c, u))
 
     forward = not differ and has_forward(of_state, x)
     (cost, push), error = jax.vmap(lambda d: derivative(of_state, x, d, forward))(v)
@@ -101,17 +113,39 @@ def pair_stage(
     states = local(rms(paired - pushed), rms(slack(error, p_next)), size, forward)
 
     if not jax.tree.leaves(theta):
-        nothing = jnp.zeros((), size.dtype)
-        return Pairing(states, Local(nothing, nothing, nothing, jnp.asarray(True)))
+        nothing = jnp.zeros(paired.shape[0], size.dtype)
+        return states, Pushed(nothing, nothing, nothing, jnp.asarray(True))
     forward = not differ and has_forward(of_weights, theta)
-    ((cost, push), r), (error, r_error) = jax.vmap(
-        lambda d: derivative(of_weights, theta, d, forward)
-    )(w)
+    (cost, push), error = jax.vmap(lambda d: derivative(of_weights, theta, d, forward))(w)
+    total = jnp.sum(cost + jax.vmap(lambda d: per_sample(p_next, d))(push), axis=1)
+    size = jnp.sum(jnp.sqrt(cost**2 + squares(p_next, push)), axis=1)
+    doubt = jnp.sum(slack(error, p_next), axis=1)
+    return states, Pushed(total, size, doubt, jnp.asarray(forward))
+
+
+def pair_weights(
+    problem: ControlProblem, run: Run, theta: PyTree, g: PyTree, w: PyTree, pushed: Pushed
+) -> Local:
+    """`dJ/dtheta . w`, one identity a set of weights: tied stages are summed, their cost paid once."""
+    total, size, doubt = run.gather((pushed.total, pushed.size, pushed.doubt))
+    forward = jnp.all(pushed.forward, keepdims=True) if run.tied else pushed.forward
+    shared = Pushed(total, size, doubt, forward)
+    found = jax.vmap(lambda *a: close(problem, *a))(theta, g, w, shared)
+    gap, error, scale = (run.place(a) for a in (found.gap, found.error, found.scale))
+    return Local(gap, error, scale, jnp.broadcast_to(found.forward, run.length))
+
+
+def close(problem: ControlProblem, theta: PyTree, g: PyTree, w: PyTree, pushed: Pushed) -> Local:
+    """The identity of one set of weights, from the summands of the stages that use it."""
+    total, size, doubt, forward = pushed
+    if not jax.tree.leaves(theta):
+        return Local(jnp.sum(total), jnp.sum(doubt), jnp.sum(size), forward)
+    cost = inlined(problem.weight_cost)
+    known = has_forward(cost, theta)
+    r, error = jax.vmap(lambda d: derivative(cost, theta, d, known))(w)
     paired = jax.vmap(lambda d: inner(g, d))(w)
-    pushed = r + jnp.sum(cost + jax.vmap(lambda d: per_sample(p_next, d))(push), axis=1)
-    size = jnp.abs(r) + jnp.sum(jnp.sqrt(cost**2 + squares(p_next, push)), axis=1)
-    doubt = jnp.sum(slack(error, p_next), axis=1) + r_error
-    return Pairing(states, local(rms(paired - pushed), rms(doubt), rms(size), forward))
+    gap, size = rms(paired - total - r), rms(jnp.abs(r) + size)
+    return local(gap, rms(doubt + error), size, jnp.logical_and(forward, known))
 
 
 def pair_terminal(problem: ControlProblem, x: PyTree, p: PyTree, v: PyTree) -> Local:
@@ -126,16 +160,16 @@ def pair_terminal(problem: ControlProblem, x: PyTree, p: PyTree, v: PyTree) -> L
 
 
 def primal(problem: ControlProblem, stage: AbstractStage) -> Any:
-    """`(x, theta) -> (l/n, F)` of the ensemble, custom rules inlined: leaves `(n, ...)`."""
+    """`(x, theta, u) -> (l/n, F)` of the ensemble, custom rules inlined: leaves `(n, ...)`."""
 
-    def one(x: PyTree, theta: PyTree) -> tuple[Array, PyTree]:
+    def one(x: PyTree, theta: PyTree, u: PyTree) -> tuple[Array, PyTree]:
         cost = jnp.asarray(problem.state_cost(x, theta), problem.dtype)
-        return cost / problem.num_samples, stage.step(x, theta)
+        return cost / problem.num_samples, advance(stage, x, theta, u)
 
-    return jax.vmap(inlined(one), in_axes=(0, None))
+    return jax.vmap(inlined(one), in_axes=(0, None, 0))
 
 
-def local(gap: Array, error: Array, scale: Array, forward: bool) -> Local:
+def local(gap: Array, error: Array, scale: Array, forward: bool | Array) -> Local:
     """Relative to the scale; where nothing is summed there is nothing to disagree about."""
     tiny = jnp.finfo(scale.dtype).tiny
     relative = lambda a: jnp.where(a == 0, 0.0, a / jnp.maximum(scale, tiny))

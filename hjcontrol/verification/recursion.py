@@ -42,37 +42,44 @@ def recurse(problem: ControlProblem, weights: Weights, states: Trajectory) -> Re
     p = jax.tree.map(lambda a: a / n, _slopes(cost, states.final, forward))
     final, runs, gradient, sizes = p, [], [], []
     by_forward = [jnp.asarray([forward])]
-    for run, theta, xs in reversed(
-        list(zip(problem.chain.runs, weights, states.runs, strict=True))
-    ):
+    parts = zip(problem.chain.runs, weights, states.runs, problem.given_by_depth, strict=True)
+    for run, theta, xs, given in reversed(list(parts)):
 
-        def body(p_next: Any, stage: Any, slices: Any) -> tuple[Any, Any]:
-            th, x = slices
+        def body(p_next: Any, stage: Any, th: Any, u: Any, x: Any) -> tuple[Any, Any]:
             step = primal(problem, stage)
 
             def contracted(a: PyTree, c: PyTree) -> Float[Array, " n"]:
-                running, x_next = step(a, c)
+                running, x_next = step(a, c, u)
                 return running + per_sample(p_next, x_next)
 
-            of_state = lambda a: contracted(a, th)
-            of_weights = lambda c: (contracted(x, c), inlined(problem.weight_cost)(c))
+            of_state, of_weights = (lambda a: contracted(a, th)), (lambda c: contracted(x, c))
             forward = has_forward(of_state, x) and has_forward(of_weights, th)
             p = _slopes(of_state, x, forward)
-            g, size = _totals(of_weights, th, forward)
-            return p, (p, g, size, jnp.asarray(forward))
+            return p, (p, *_totals(of_weights, th, forward), jnp.asarray(forward))
 
         depth_first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), xs)
-        p, (ps, g, size, forward) = run.scan(body, p, (theta, depth_first), reverse=True)
+        p, (ps, g, size, forward) = run.scan(body, p, theta, depth_first, given, reverse=True)
         runs.append(jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), ps))
+        g, size, known = _with_cost(problem, theta, *map(run.gather, (g, size)))
         gradient.append(g)
-        sizes.append(size)
-        by_forward.append(forward)
+        sizes.append(run.place(jnp.linalg.norm(size, axis=1)))
+        by_forward.append(forward & known)
     return Recursion(
         Trajectory(tuple(reversed(runs)), final),
         tuple(reversed(gradient)),
         jnp.concatenate(sizes[::-1]),
         jnp.concatenate(by_forward[::-1]),
     )
+
+
+def _with_cost(problem: ControlProblem, theta: PyTree, g: PyTree, size: Array) -> tuple:
+    """Gradient and summands of every set of weights, their cost added."""
+    if not jax.tree.leaves(theta):
+        return g, size, True
+    cost = lambda c: jnp.asarray(inlined(problem.weight_cost)(c), problem.dtype)[None]
+    forward = has_forward(cost, jax.tree.map(lambda a: a[0], theta))
+    paid, share = jax.vmap(lambda c: _totals(cost, c, forward))(theta)
+    return jax.tree.map(jnp.add, g, paid), size + share, forward
 
 
 def _slopes(function: Any, x: PyTree, forward: bool) -> PyTree[Array]:
@@ -89,16 +96,18 @@ def _slopes(function: Any, x: PyTree, forward: bool) -> PyTree[Array]:
     return jax.vmap(unravel)(rows.T)
 
 
-def _totals(function: Any, theta: PyTree, forward: bool) -> tuple[PyTree[Array], Float[Array, ""]]:
-    """Gradient of `sum_i shares^i + r` for `function: theta -> (shares, r)`, and its summands' size."""
+def _totals(
+    function: Any, theta: PyTree, forward: bool
+) -> tuple[PyTree[Array], Float[Array, " m"]]:
+    """Gradient of `sum_i shares^i` for `function: theta -> shares`, and its summands' size by weight."""
     flat, unravel = ravel_pytree(theta)
     if flat.size == 0:
-        return theta, jnp.zeros(())
+        return theta, jnp.zeros(1)
 
     def along(m: Array) -> tuple[Float[Array, ""], Float[Array, ""]]:
         e = unravel(jnp.zeros_like(flat).at[m].set(1))
-        (shares, r), _ = derivative(function, theta, e, forward)
-        return jnp.sum(shares) + r, jnp.sum(jnp.abs(shares)) + jnp.abs(r)
+        shares, _ = derivative(function, theta, e, forward)
+        return jnp.sum(shares), jnp.sum(jnp.abs(shares))
 
     g, size = jax.lax.map(along, jnp.arange(flat.size), batch_size=CHUNK)
-    return unravel(g), jnp.linalg.norm(size)
+    return unravel(g), size

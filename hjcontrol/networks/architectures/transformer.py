@@ -1,0 +1,58 @@
+"""The transformer, as a declared architecture."""
+
+import math
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from hjcontrol.networks.architectures.declaration import AbstractArchitecture, Read, patches
+from hjcontrol.networks.attention import SelfAttention
+from hjcontrol.networks.dense import readout
+from hjcontrol.networks.transformer import Block, Embed, FeedForward, LayerNorm, MeanPool
+from hjcontrol.networks.units import LogSumExp
+
+
+class Transformer(AbstractArchitecture):
+    r"""Pre-norm blocks on patches of the features: Gibbs means over tokens, log-sum-exp feed-forward.
+
+    Each row of a head is the Gibbs state of a Hopf-Cole solution with the keys for atoms.
+    """
+
+    in_size: int = eqx.field(static=True)
+    classes: int = eqx.field(static=True)
+    width: int = eqx.field(static=True, default=8)
+    heads: int = eqx.field(static=True, default=2)
+    depth: int = eqx.field(static=True, default=2)
+
+    name = "transformer"
+    drift = "-"
+    energy = "|p|^2 (anisotropic, W_Q^T W_K)"
+    noise = "sqrt(d_head), of raw logits"
+    exact = "a row of weights = grad lse; distance form = dot products for keys of one norm"
+    structural = "values other than keys; several heads; norms, residual paths, depth"
+
+    @property
+    def cell(self) -> Block:
+        feed = FeedForward(self.width, 2 * self.width, LogSumExp(2, 0.5))
+        return Block(SelfAttention(self.width, self.heads), feed, LayerNorm(self.width))
+
+    def read(self, features):
+        return Read(patches(jnp.asarray(features)))
+
+    def stages(self):
+        _, tokens, size = patches(jnp.zeros((1, self.in_size))).shape
+        return [
+            Embed(tokens, size, self.width),
+            *[self.cell] * self.depth,
+            MeanPool(),
+            readout(self.width, self.classes),
+        ]
+
+    def hamiltonian(self, x, p, theta, u=None):
+        """`|p|^2`, `p` the gradient in a query of one head's solution."""
+        del x, theta, u
+        return jnp.sum(p**2)
+
+    @property
+    def viscosity(self):
+        return jnp.asarray(math.sqrt(self.width // self.heads))

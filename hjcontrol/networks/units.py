@@ -1,0 +1,99 @@
+r"""Hidden units: what a layer makes of its affine part.
+
+    Pointwise     h_i = sigma(a_i)                                    sigma = gelu, tanh, ...
+    LogSumExp     h_i = lse((a_i1, .., a_iN), eps)                    max_j a_ij at eps = 0
+    Softplus      h_i = lse((0, a_i), eps) = eps log(1 + e^{a_i/eps}) ReLU at eps = 0
+
+Each unit of the last two is a viscous Hamilton-Jacobi solution of its input (Hopf-Cole, N atoms), and
+    0 <= h_eps - h_0 <= eps log N        sharp at ties
+"""
+
+import abc
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol.deformation import lse
+
+
+class AbstractUnits(eqx.Module):
+    """A map from affine parts to hidden units, `atoms` affine parts a unit."""
+
+    atoms: eqx.AbstractVar[int]
+
+    @abc.abstractmethod
+    def __call__(self, a: Float[Array, " parts"]) -> Float[Array, " units"]:
+        """The units; `parts = units * atoms`, a unit's atoms next to each other."""
+
+    @property
+    @abc.abstractmethod
+    def slack(self) -> Float[Array, ""] | None:
+        """Largest distance of a unit from its hard limit; `None` for units without temperature."""
+
+
+class Pointwise(AbstractUnits):
+    """An activation of each affine part."""
+
+    activation: Callable[[Array], Array] = eqx.field(static=True)
+    atoms: int = eqx.field(static=True, init=False, default=1)
+
+    def __call__(self, a):
+        return self.activation(a)
+
+    @property
+    def slack(self) -> None:
+        return None
+
+
+def temperature(eps):
+    """A temperature as an array leaf.
+
+    **Raises:** `ValueError` unless it is a scalar >= 0.
+    """
+    eps = jnp.asarray(eps)
+    eps = eps if jnp.issubdtype(eps.dtype, jnp.floating) else eps.astype(float)
+    if eps.ndim or known_to_fail(eps >= 0):
+        raise ValueError(f"units: the temperature `eps` must be a scalar >= 0; found {eps}.")
+    return eps
+
+
+class Softplus(AbstractUnits):
+    """`lse((0, a), eps)`: two atoms a unit, one of them 0. ReLU at `eps = 0`."""
+
+    eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
+    atoms: int = eqx.field(static=True, init=False, default=1)
+
+    def __call__(self, a):
+        return lse(jnp.stack([jnp.zeros_like(a), a], axis=-1), self.eps.astype(a.dtype))
+
+    @property
+    def slack(self) -> Float[Array, ""]:
+        return self.eps * math.log(2.0)
+
+
+class LogSumExp(AbstractUnits):
+    """`lse` of `atoms` affine parts a unit: a soft maximum of affine forms, convex in the input."""
+
+    atoms: int = eqx.field(static=True)
+    eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
+
+    def __check_init__(self):
+        if self.atoms < 1:
+            raise ValueError(f"LogSumExp: `atoms` must be positive; found {self.atoms}.")
+
+    def __call__(self, a):
+        return lse(a.reshape(-1, self.atoms), self.eps.astype(a.dtype))
+
+    @property
+    def slack(self) -> Float[Array, ""]:
+        return self.eps * math.log(self.atoms)
+
+
+def gelu(a: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`a Phi(a)` with the normal distribution function, not its tanh approximation."""
+    return jax.nn.gelu(a, approximate=False)
