@@ -18,6 +18,7 @@ from hjcontrol.networks.stage import (
     as_stage,
 )
 from hjcontrol.networks.state_space import DiagonalSSM, ModeWeights, StateSpace, StateSpaceWeights
+from hjcontrol.networks.stochastic import StochasticResidual, brownian, scatter, soft_mean
 from hjcontrol.networks.transformer import (
     Block,
     BlockWeights,
@@ -69,16 +70,20 @@ __all__ = [
     "Softplus",
     "StateSpace",
     "StateSpaceWeights",
+    "StochasticResidual",
     "Symmetry",
     "Tied",
     "Weights",
     "advance",
     "architecture",
     "as_stage",
+    "brownian",
     "check_given",
     "depth_bound",
     "gelu",
     "identity",
     "lift",
     "readout",
+    "scatter",
+    "soft_mean",
 ]

@@ -20,8 +20,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol.networks.flow_capability import capable
 from hjcontrol.networks.flow_failure import failure
-from hjcontrol.networks.flow_numerics import Numerics, capable, interpolated, succeeded
+from hjcontrol.networks.flow_numerics import Numerics, interpolated, succeeded
 from hjcontrol.networks.stage import AbstractStage, Symmetry, as_stage
 
 CONTROLS = ("constant", "linear", "cubic")

@@ -2,16 +2,8 @@ r"""How a flow is integrated: diffrax's solver, step size controller and adjoint
 
     x(t1) = x0 + int_{t0}^{t1} f(x, theta(t)) dt        by `diffrax.diffeqsolve`
 
-| adjoint | reverse | forward | forward-over-reverse | agrees with the discrete costate |
-|---|---|---|---|---|
-| RecursiveCheckpointAdjoint | yes | no | no | exactly |
-| DirectAdjoint | yes | yes | yes | exactly |
-| BacksolveAdjoint | yes | no | no | to solver tolerance |
-| ForwardMode | no | yes | no | exactly |
-| ImplicitAdjoint | yes | yes | yes | never: it differentiates a steady state |
-
-The table is the same for explicit and implicit solvers; a test asks diffrax itself. Any other adjoint
-is asked once, by tracing. diffrax is imported here, when a flow is made, and nowhere else.
+diffrax is imported when a flow is made, here and nowhere else. The accuracy has one knob: the tolerances, or
+under constant steps `dt0`; both are array leaves.
 """
 
 from collections.abc import Callable
@@ -24,14 +16,6 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from hjcontrol._ground.concrete import known_to_fail
 
-DERIVATIVES = ("reverse", "forward", "forward-over-reverse")
-CAPABILITIES = {
-    "RecursiveCheckpointAdjoint": ("reverse",),
-    "DirectAdjoint": DERIVATIVES,
-    "BacksolveAdjoint": ("reverse",),
-    "ForwardMode": ("forward",),
-    "ImplicitAdjoint": DERIVATIVES,
-}
 ADJOINTS = {
     "checkpoint": "RecursiveCheckpointAdjoint",
     "direct": "DirectAdjoint",
@@ -219,10 +203,12 @@ class Numerics(eqx.Module):
             lambda n: n.dt0, self, whole * STEPS**-level, is_leaf=lambda a: a is None
         )
 
-    def at_tolerance(self, tolerance: float) -> "Numerics":
-        """The same with `rtol = atol = tolerance`."""
-        finer = _replaced(self.controller, lambda a: jnp.full_like(a, tolerance))
-        return eqx.tree_at(lambda n: n.controller, self, finer)
+    def at(self, accuracy: Float[Array, ""]) -> "Numerics":
+        """The same with `rtol = atol = accuracy`; with `dt0 = accuracy` where a step sets it."""
+        if self.by_tolerance:
+            finer = _replaced(self.controller, lambda a: jnp.asarray(accuracy, a.dtype))
+            return eqx.tree_at(lambda n: n.controller, self, finer)
+        return eqx.tree_at(lambda n: n.dt0, self, jnp.asarray(accuracy), is_leaf=lambda a: a is None)
 
     def allowing(self, max_steps: int) -> "Numerics":
         """The same with another limit."""
@@ -265,29 +251,6 @@ def adjoint_named(adjoint: Any) -> Any:
     if isinstance(adjoint, diffrax.BacksolveAdjoint) and "throw" not in adjoint.kwargs:
         return diffrax.BacksolveAdjoint(**adjoint.kwargs, throw=True)
     return adjoint
-
-
-def capable(numerics: Numerics, derivative: str) -> bool:
-    """Whether the adjoint offers a derivative of the kind, one of `DERIVATIVES`."""
-    known = CAPABILITIES.get(type(numerics.adjoint).__name__)
-    return probe(numerics, derivative) if known is None else derivative in known
-
-
-def probe(numerics: Numerics, derivative: str) -> bool:
-    """The same, asked of diffrax: x' = -theta x, traced and not run."""
-    velocity = lambda t, x, theta: -theta * x
-    zero, one = jnp.zeros(()), jnp.ones(())
-    solve = lambda theta: numerics.solve(velocity, zero, one, one, theta).ys[-1]
-    ask = {
-        "reverse": jax.grad(solve),
-        "forward": lambda a: jax.jvp(solve, (a,), (a,)),
-        "forward-over-reverse": lambda a: jax.jvp(jax.grad(solve), (a,), (a,)),
-    }[derivative]
-    try:
-        jax.eval_shape(ask, one)
-    except (TypeError, ValueError, NotImplementedError, RuntimeError):
-        return False
-    return True
 
 
 def _wanted(name: str, kind: str, found: Any) -> str:
