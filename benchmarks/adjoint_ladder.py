@@ -2,9 +2,9 @@
 
     x' = tanh(W x + b) - decay x,  4 coordinates, 8 samples, Tsit5, float64; gradient in x0, W, b, decay
 
-Cases: T = 5 with decay 2 and 5, T = 10 with decay 10, at tolerances 1e-4, 1e-6, 1e-8; and constant steps of
-0.05, where an adjoint that is exact for its steps agrees with `DirectAdjoint` to roundoff. Then a flow on
-all digits, width 16 and 8 pieces, verified at the start and after training.
+Cases: T = 5 with decay 2 and 5, T = 10 with decay 10, at tolerances 1e-4, 1e-6, 1e-8; and constant steps
+of 0.05, where an adjoint that is exact for its steps agrees with `DirectAdjoint` to roundoff. Then a flow
+on all digits, width 16 and 8 pieces, verified at the start and after training.
 
     python adjoint_ladder.py [ladder | digits]
 """
@@ -37,9 +37,7 @@ def ladder():
     cases += [(1.0, decay, diffrax.ConstantStepSize(), [0.05]) for decay in (0.0, 5.0)]
     for T, decay, controller, accuracies in cases:
         weights = (W, b, jnp.asarray(decay))
-        flow = hj.networks.Flow(
-            (drift, weights), T, stepsize_controller=controller, max_steps=4096
-        )
+        flow = hj.networks.Flow((drift, weights), T, stepsize_controller=controller, max_steps=4096)
         found = hj.adjoint_ladder(
             flow, accuracies, inputs=inputs, weights=weights, title=f"T = {T:g}, decay {decay:g}"
         )

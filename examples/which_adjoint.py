@@ -52,4 +52,6 @@ for ax, (T, decay) in zip(axes.flat, [(5.0, 0.0), (5.0, 2.0), (2.0, 30.0)], stri
     assert max(r.discrete_error for r in exact) < 1e-11
 
 axes.flat[0].figure.savefig("which_adjoint.png")
-print("Take checkpoint; direct where second derivatives are needed (Newton); backsolve never blindly.")
+print(
+    "Take checkpoint; direct where second derivatives are needed (Newton); backsolve never blindly."
+)

@@ -1,7 +1,7 @@
 """What a problem's stages can do, asked before anything is solved; and why they failed, afterwards.
 
-    reverse              J's gradient                  every solver, the witness
-    forward-over-reverse curvature times a vector      Newton, second-order certificates
+reverse              J's gradient                  every solver, the witness
+forward-over-reverse curvature times a vector      Newton, second-order certificates
 """
 
 import equinox as eqx

@@ -9,9 +9,11 @@ Limits    one Euler step a piece is `Residual`, to the last bit; as the step fal
           costate tends to p' = -dH/dx with H = p.f, linear in p, viscosity 0, at the solver's order.
 
 A solve that fails (too many steps, say) gives a state of NaNs: under `jit`, `vmap` and a line search
-failure is data. `complaint` says how far the piece came, and what usually is the cause; solvers and `verify` ask it.
+failure is data. `complaint` says how far the piece came, and what usually is the cause; solvers and
+`verify` ask it.
 """
 
+import itertools
 from typing import Any
 
 import equinox as eqx
@@ -85,7 +87,7 @@ class Flow(AbstractStage):
             raise ValueError(f"Flow.pieces: `count` must be a positive integer; found {count}.")
         drift, length = as_stage(drift), (t1 - t0) / count
         ends = [t0 + k * length for k in range(int(count))] + [t1]
-        return [cls(drift, b, t0=a, **how) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+        return [cls(drift, b, t0=a, **how) for a, b in itertools.pairwise(ends)]
 
     def step(self, x, theta):
         solution = self.solve(x, theta)
@@ -151,9 +153,10 @@ class Flow(AbstractStage):
         """The same flow, integrated otherwise."""
         return eqx.tree_at(lambda f: f.numerics, self, numerics)
 
-
     def complaint(self, x: PyTree[Array], theta: PyTree[Array]) -> str | None:
-        report = eqx.filter_jit(jax.vmap(lambda a: self.numerics.trace(*self.statement(a, theta))))(x)
+        report = eqx.filter_jit(jax.vmap(lambda a: self.numerics.trace(*self.statement(a, theta))))(
+            x
+        )
         return failure(report, float(self.t0), float(self.t1), self.numerics, theta)
 
 

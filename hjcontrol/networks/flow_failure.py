@@ -1,8 +1,8 @@
 """What to tell the person whose flow did not reach its end.
 
-    found      which samples, at what time, after how many steps, the last of which length
-    usually    the flow grows too fast or is stiff; the tolerance is below what the dtype resolves;
-               the limit of steps is too low for the interval
+found      which samples, at what time, after how many steps, the last of which length
+usually    the flow grows too fast or is stiff; the tolerance is below what the dtype resolves;
+           the limit of steps is too low for the interval
 """
 
 from typing import Any

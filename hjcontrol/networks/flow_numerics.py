@@ -2,8 +2,8 @@ r"""How a flow is integrated: diffrax's solver, step size controller and adjoint
 
     x(t1) = x0 + int_{t0}^{t1} f(x, theta(t)) dt        by `diffrax.diffeqsolve`
 
-diffrax is imported when a flow is made, here and nowhere else. The accuracy has one knob: the tolerances, or
-under constant steps `dt0`; both are array leaves.
+diffrax is imported when a flow is made, here and nowhere else. The accuracy has one knob: the tolerances,
+or under constant steps `dt0`; both are array leaves.
 """
 
 from collections.abc import Callable
@@ -49,7 +49,8 @@ class Numerics(eqx.Module):
         - `solver`: any diffrax solver of one `ODETerm`; default `Tsit5()`.
         - `controller`: any diffrax step size controller; default `PIDController` at 1e-6, or
           `ConstantStepSize()` when `dt0` is given or the solver estimates no error.
-        - `adjoint`: any diffrax adjoint, or `"checkpoint"` (default), `"direct"`, `"backsolve"`, `"forward"`.
+        - `adjoint`: any diffrax adjoint, or `"checkpoint"` (default), `"direct"`, `"backsolve"`,
+          `"forward"`.
         - `dt0`: first step, positive. Without it, the controller's own choice; under constant steps
           the whole piece.
         - `max_steps`: limit of one piece; reverse mode needs one.
@@ -90,9 +91,7 @@ class Numerics(eqx.Module):
             raise ValueError(f"Flow: `dt0` must be positive and finite; found {dt0}.")
         for name, value in _tolerances(self.controller).items():
             if known_to_fail((value >= 0) & jnp.isfinite(value)):
-                raise ValueError(
-                    f"Flow: `{name}` must be >= 0 and finite; found {float(value):g}."
-                )
+                raise ValueError(f"Flow: `{name}` must be >= 0 and finite; found {float(value):g}.")
 
     def solve(
         self,
@@ -187,7 +186,7 @@ class Numerics(eqx.Module):
             root = self.solver.root_finder
             known = [n for n in ("rtol", "atol") if isinstance(getattr(root, n, None), float)]
             values = lambda n: [getattr(n.solver.root_finder, k) for k in known]
-            self = eqx.tree_at(values, self, [v * TOLERANCES**-level for v in values(self)])  # noqa: PLW0642
+            self = eqx.tree_at(values, self, [v * TOLERANCES**-level for v in values(self)])
         if self.by_tolerance:
             lower = lambda a: jnp.maximum(a * TOLERANCES**-level, jnp.minimum(a, finest))
             finer = _replaced(self.controller, lower)
@@ -208,7 +207,9 @@ class Numerics(eqx.Module):
         if self.by_tolerance:
             finer = _replaced(self.controller, lambda a: jnp.asarray(accuracy, a.dtype))
             return eqx.tree_at(lambda n: n.controller, self, finer)
-        return eqx.tree_at(lambda n: n.dt0, self, jnp.asarray(accuracy), is_leaf=lambda a: a is None)
+        return eqx.tree_at(
+            lambda n: n.dt0, self, jnp.asarray(accuracy), is_leaf=lambda a: a is None
+        )
 
     def allowing(self, max_steps: int) -> "Numerics":
         """The same with another limit."""

@@ -2,8 +2,8 @@ r"""Residual stages with noise: viscosity by Monte Carlo.
 
     x_{k+1} = x_k + h f(x_k, theta_k) + sqrt(2 nu h) xi_k,     xi_k ~ N(0, 1) given, not drawn here
 
-Euler-Maruyama for dX = f dt + sqrt(2 nu) dB. With V = -eps log E exp(-Phi(X_T)/eps), the soft minimum over
-noise, and the time run from the start of the path,
+Euler-Maruyama for dX = f dt + sqrt(2 nu) dB. With V = -eps log E exp(-Phi(X_T)/eps), the soft minimum
+over noise, and the time run from the start of the path,
 
     V_t + f.grad V - (nu/eps) |grad V|^2 + nu Lap V = 0,     V(x, T) = Phi(x)
 

@@ -221,7 +221,9 @@ def adjoint_ladder(ladder: Any, ax: Any = None) -> Any:
         )
     span = sorted({r.tolerance for r in ladder.rungs})
     if ladder.accuracy == "tolerance":
-        ax.plot(span, span, color="#8b949e", linestyle=":", linewidth=1.0, label="error = tolerance")
+        ax.plot(
+            span, span, color="#8b949e", linestyle=":", linewidth=1.0, label="error = tolerance"
+        )
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.invert_xaxis()

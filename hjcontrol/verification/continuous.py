@@ -98,7 +98,9 @@ def _backward(
 
     def discrete(a: PyTree, c: PyTree) -> Float[Array, ""]:
         if isinstance(stage, Flow):
-            paid = jax.vmap(inlined(lambda b, c: problem.state_cost(b, c) + jnp.zeros(())), (0, None))
+            paid = jax.vmap(
+                inlined(lambda b, c: problem.state_cost(b, c) + jnp.zeros(())), (0, None)
+            )
             return jnp.sum(paid(a, c)) / problem.num_samples
         running, x_next = primal(problem, stage)(a, c, u)
         return jnp.sum(running) + inner(p, x_next)

@@ -7,6 +7,7 @@ between knots where the control has corners. f and its transposed Jacobians are 
 primal. It is as good as `RTOL` and the dense output (order 7), on a flow that is not stiff.
 """
 
+import itertools
 from typing import Any
 
 import jax
@@ -43,7 +44,7 @@ def costate_reference(
 
     ends = _corners(flow)
     y, paths = np.asarray(flat, float), []
-    for a, b in zip(ends[:-1], ends[1:], strict=True):
+    for a, b in itertools.pairwise(ends):
         path = _integrate(lambda t, y: np.asarray(velocity(t, y), float), a, b, y, dense=True)
         paths.append(path.sol)
         y = path.y[:, -1]
@@ -70,7 +71,8 @@ def _integrate(rate: Any, a: float, b: float, y: np.ndarray, dense: bool) -> Any
         method="DOP853",
         rtol=RTOL,
         atol=ATOL * max(1.0, float(np.abs(y).max(initial=0.0))),
-        max_step=abs(b - a) / 64,  # the dense output, of lower order than the steps, bounds the error
+        max_step=abs(b - a)
+        / 64,  # the dense output, of lower order than the steps, bounds the error
         dense_output=dense,
     )
     if not done.success:

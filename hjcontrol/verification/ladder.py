@@ -6,8 +6,8 @@ against  the costate equation, integrated by SciPy at 1e-12 (`costate_reference`
          the discrete adjoint of the very same steps (`DirectAdjoint`): what the program computes.
 
 An adjoint that is exact for its steps has no error of the second kind and the solver's of the first.
-Time is a median of warm runs, blocked until ready, compilation apart. Memory is XLA's `temp_size`: what the
-compiled gradient allocates besides its arguments and results.
+Time is a median of warm runs, blocked until ready, compilation apart. Memory is XLA's `temp_size`: what
+the compiled gradient allocates besides its arguments and results.
 """
 
 import time
@@ -124,8 +124,8 @@ def adjoint_ladder(
 
     **Returns:** an `AdjointLadder`.
 
-    **Raises:** `ValueError` for anything but a flow, no tolerances or adjoints, or tolerances that are not
-    positive.
+    **Raises:** `ValueError` for anything but a flow, no tolerances or adjoints, or tolerances that are
+    not positive.
     """
     if not isinstance(flow, Flow):
         raise ValueError(

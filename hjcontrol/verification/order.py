@@ -25,7 +25,11 @@ from hjcontrol.networks.flow_numerics import STEPS, TOLERANCES
 from hjcontrol.verification.certificate import CONSISTENT, REFUTED, Finding, Pair
 
 LEVELS = 3
-FINEST = {8: 1e-13, 4: 1e-6, 2: 1e-2}  # tolerances that adaptive steps still resolve, by bytes a number
+FINEST = {
+    8: 1e-13,
+    4: 1e-6,
+    2: 1e-2,
+}  # tolerances that adaptive steps still resolve, by bytes a number
 SHARE = {STEPS: 0.6, TOLERANCES: 0.4}  # adaptive steps come in whole numbers: their order is ragged
 GROWTH = {STEPS: 4, TOLERANCES: 64}
 _KINKS = {"max", "min", "abs", "sign", "clamp", "floor", "ceil", "round", "argmax", "sort"}

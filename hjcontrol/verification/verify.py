@@ -25,7 +25,14 @@ from hjcontrol.verification.measure import arbitrate, measure
 from hjcontrol.verification.minimum import minimum_gap
 from hjcontrol.verification.order import graded, judge_order, refinement
 
-ROUTES = ("backprop", "pairing", "recursion", "finite_difference", "multipliers", "costate_equation")
+ROUTES = (
+    "backprop",
+    "pairing",
+    "recursion",
+    "finite_difference",
+    "multipliers",
+    "costate_equation",
+)
 
 
 def verify(

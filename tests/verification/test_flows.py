@@ -45,7 +45,9 @@ def test_digits_at_the_start_and_after_training():
     routes = ("backprop", "pairing", "costate_equation")
     for trained in (False, True):
         if trained:
-            weights = hj.solve(task, hj.solvers.Gradient(optax.adam(1e-2)), init=weights, max_steps=20).weights
+            weights = hj.solve(
+                task, hj.solvers.Gradient(optax.adam(1e-2)), init=weights, max_steps=20
+            ).weights
         certificate = hj.verify(task, weights, routes=routes)
         assert certificate.verdict == "exact"
         assert certificate.agreement["backprop|pairing"] < 1e-11
@@ -76,7 +78,7 @@ def test_a_continuous_adjoint_is_consistent_and_a_wrong_one_refuted(activation, 
     (pair,) = certificate.pairs
     assert certificate.verdict == pair.verdict == verdict
     if verdict == "consistent":
-        assert 1.5 < pair.order[0]
+        assert pair.order[0] > 1.5
 
 
 def test_adaptive_steps_shrink_with_the_tolerance():
@@ -108,9 +110,7 @@ def test_the_costate_equation_equals_scipys():
 def test_the_route_needs_a_flow():
     dense = hj.ControlProblem([Dense(3, 3)], X, terminal=jnp.sum)
     with pytest.raises(ValueError, match="Flow"):
-        hj.verify(
-            dense, dense.init(jax.random.key(0)), routes=("backprop", "costate_equation")
-        )
+        hj.verify(dense, dense.init(jax.random.key(0)), routes=("backprop", "costate_equation"))
 
 
 @pytest.fixture(scope="module")
