@@ -8,9 +8,9 @@
 | ForwardMode | no | yes | no | exactly |
 | ImplicitAdjoint | yes | yes | yes | never: it differentiates a steady state |
 
-The second derivative through the default adjoint fails in the inner loop over Runge-Kutta stages (diffrax
 The second derivative through the default adjoint fails in the inner loop over Runge-Kutta stages
-solve.
+(diffrax #332). A test asks diffrax itself whether the table is true; what is not in it is asked, by
+lowering a small solve.
 """
 
 from typing import Any
