@@ -14,6 +14,7 @@ _HOMES = {
     "RESULTS": "hjcontrol._ground.results",
     "solve": "hjcontrol.solvers",
     "verify": "hjcontrol.verification",
+    "adjoint_ladder": "hjcontrol.verification.ladder",
     "Certificate": "hjcontrol.verification",
     "report": "hjcontrol.reporting",
     "certify": "hjcontrol.layers",

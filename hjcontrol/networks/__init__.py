@@ -6,6 +6,7 @@ from hjcontrol.networks.chain import Chain, Run, Tied, Weights, check_given
 from hjcontrol.networks.dense import AffineWeights, Dense, identity, lift, readout
 from hjcontrol.networks.encoder import SentenceEncoder, sentence_encoder
 from hjcontrol.networks.feedforward import Hidden, depth_bound
+from hjcontrol.networks.flow import Flow
 from hjcontrol.networks.heads import HeadTable, head_table
 from hjcontrol.networks.log_semiring import LogSemiring
 from hjcontrol.networks.recurrent import GRU, LSTM, RNN, Output, RecurrentWeights
@@ -19,6 +20,7 @@ from hjcontrol.networks.stage import (
     as_stage,
 )
 from hjcontrol.networks.state_space import DiagonalSSM, ModeWeights, StateSpace, StateSpaceWeights
+from hjcontrol.networks.stochastic import StochasticResidual, brownian, scatter, soft_mean
 from hjcontrol.networks.transformer import (
     Block,
     BlockWeights,
@@ -51,6 +53,7 @@ __all__ = [
     "EmbedWeights",
     "FeedForward",
     "FeedForwardWeights",
+    "Flow",
     "FunctionStage",
     "HeadTable",
     "Hidden",
@@ -71,12 +74,14 @@ __all__ = [
     "Softplus",
     "StateSpace",
     "StateSpaceWeights",
+    "StochasticResidual",
     "Symmetry",
     "Tied",
     "Weights",
     "advance",
     "architecture",
     "as_stage",
+    "brownian",
     "check_given",
     "depth_bound",
     "gelu",
@@ -84,5 +89,7 @@ __all__ = [
     "identity",
     "lift",
     "readout",
+    "scatter",
     "sentence_encoder",
+    "soft_mean",
 ]

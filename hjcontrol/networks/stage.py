@@ -75,6 +75,18 @@ class AbstractStage(eqx.Module):
         """Weights of the same stage after relabelling its two states; see `Symmetry`."""
         raise NotImplementedError(f"{type(self).__name__} declares no symmetry.")
 
+    def refusal(self, derivative: str) -> str | None:
+        """Why the stage has no derivative of the kind "reverse", "forward" or
+        "forward-over-reverse", and what to do; `None` if it has."""
+        del derivative
+        return None
+
+    def complaint(self, x: PyTree[Array], theta: PyTree[Array]) -> str | None:
+        """Why `step` fails on some of the states `x`, leaves `(n, ...)`, and what to do; `None` if
+        the stage cannot fail, or does not there."""
+        del x, theta
+        return None
+
 
 def advance(stage: AbstractStage, x: PyTree, theta: PyTree, u: PyTree = None) -> PyTree[Array]:
     """`step`, with what the stage reads."""

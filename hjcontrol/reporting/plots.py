@@ -236,3 +236,35 @@ def heads(table: HeadTable) -> Any:
     for ax in axes[:, 0]:
         ax.set_ylabel("block")
     return axes
+
+
+def adjoint_ladder(ladder: Any, ax: Any = None) -> Any:
+    """Gradient error of each adjoint against the tolerance, both logarithmic; the diagonal dotted."""
+    ax = new_axes() if ax is None else ax
+    names = list(dict.fromkeys(r.adjoint for r in ladder.rungs))
+    for i, name in enumerate(names):
+        own = [r for r in ladder.rungs if r.adjoint == name]
+        ax.plot(
+            [r.tolerance for r in own],
+            [r.costate_error for r in own],
+            color=LINES[i % len(LINES)],
+            linestyle=STYLES[i % len(STYLES)],
+            marker="os^Dvx"[i % 6],
+            markersize=5,
+            linewidth=1.6,
+            label=name,
+        )
+    span = sorted({r.tolerance for r in ladder.rungs})
+    if ladder.accuracy == "tolerance":
+        ax.plot(
+            span, span, color="#8b949e", linestyle=":", linewidth=1.0, label="error = tolerance"
+        )
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.invert_xaxis()
+    ax.set_xlabel(ladder.accuracy)
+    ax.set_ylabel("relative error of the gradient")
+    ax.set_title(ladder.title, fontsize=10)
+    ax.grid(which="major", color="#d8dee4", linewidth=0.7)
+    ax.legend(frameon=False, fontsize=9)
+    return ax

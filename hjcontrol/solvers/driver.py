@@ -20,6 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, History, Solution, backpropagate
+from hjcontrol.control.capability import complaint, require
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractHostMethod, AbstractMethod
 
@@ -60,6 +61,7 @@ def solve(
         max_steps = solver.default_max_steps
     if max_steps < 0:
         raise ValueError(f"solve: `max_steps` must be >= 0; found {max_steps}.")
+    require(problem, "reverse", solver.name)
     solver.check(problem)
     meter = _Meter(_terminal_line if progress is True else progress or None)
     run = _run_traced if solver.traceable else _run_host
@@ -68,6 +70,7 @@ def solve(
     with threadpool_limits(1, user_api="blas"):
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)
     outcome = solver.postprocess(problem, state)
+    message = outcome.message or _words(problem, solver, state, outcome.weights, result)
     value, states, costates, gradient = eqx.filter_jit(backpropagate)(problem, outcome.weights)
     stationarity = problem.control_set.stationarity(outcome.weights, gradient)
     solution = Solution(
@@ -83,7 +86,7 @@ def solve(
             "stationarity": float(stationarity),
             "compile_seconds": compile_seconds,
             "solve_seconds": meter.seconds,
-            **({} if outcome.message is None else {"message": outcome.message}),
+            **({} if message is None else {"message": message}),
         },
         history=meter.history(),
         problem=problem,
@@ -91,8 +94,21 @@ def solve(
         multipliers=outcome.multipliers,
     )
     if throw and not bool(result == RESULTS.successful):
-        raise RuntimeError(f"{solver.name}: {RESULTS[result]}\n{solution}")
+        words = RESULTS[result] if message is None else f"{RESULTS[result]} {message}"
+        raise RuntimeError(f"{solver.name}: {words}\n{solution}")
     return solution
+
+
+def _words(problem, solver, state, weights, result) -> str | None:
+    """What a stage has to say of values that are not finite: at the weights given back, or at the ones
+    that the next step would have tried."""
+    if not bool(result == RESULTS.nonfinite):
+        return None
+    words = complaint(problem, weights)
+    if words is None and solver.traceable:
+        tried = eqx.filter_jit(solver.step)(problem, state)
+        words = complaint(problem, solver.postprocess(problem, tried).weights)
+    return words
 
 
 def _start(problem: ControlProblem, init: Any, key: Any) -> Weights:

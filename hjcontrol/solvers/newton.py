@@ -37,6 +37,7 @@ from hjcontrol.control import (
     inner,
     value_and_gradient,
 )
+from hjcontrol.control.capability import require
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.blocks import preconditioner
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
@@ -93,6 +94,7 @@ class Newton(AbstractMethod):
                 "Newton: the weights must be free; found a control set "
                 f"{type(problem.control_set).__name__}. Use `Gradient` or `Direct`."
             )
+        require(problem, "forward-over-reverse", "Newton")
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> NewtonState:
         value, gradient = value_and_gradient(problem, weights)

@@ -1,7 +1,8 @@
 """The verdict on a backward pass, stage by stage, and how it was reached.
 
     exact        two discrete routes agree to roundoff
-    consistent   they agree as far as the less accurate one can tell
+    consistent   they agree as far as the less accurate one can tell; where one of them is continuous,
+                 their gap shrinks at the expected order
     refuted      they do not; the stage is named
 
 `kinks` are stages where the routes chose different subgradients, both legitimate: not refuted.
@@ -40,6 +41,8 @@ class Pair(eqx.Module):
     weights: np.ndarray | None
     worst: Finding | None
     disagreement: float
+    # Of a pair judged by it: measured order (`None`: nothing left to measure), expected, and in what.
+    order: tuple[float | None, float, str] | None = None
 
 
 class Certificate(eqx.Module):
@@ -62,7 +65,7 @@ class Certificate(eqx.Module):
         """`refuted` if any pair is; `exact` if every pair of exact kind is; else `consistent`."""
         if any(p.verdict == REFUTED for p in self.pairs):
             return REFUTED
-        exact = [p.verdict == EXACT for p in self.pairs if "finite_difference" not in p.name]
+        exact = [p.verdict == EXACT for p in self.pairs if not _looser(p)]
         return EXACT if exact and all(exact) else CONSISTENT
 
     @property
@@ -70,7 +73,7 @@ class Certificate(eqx.Module):
         """The stage refuted most plainly, else the place of the largest disagreement."""
         if self.refuted:
             return self.refuted[0]
-        exact = [p.worst for p in self.pairs if "finite_difference" not in p.name and p.worst]
+        exact = [p.worst for p in self.pairs if not _looser(p) and p.worst]
         return max(
             exact or [p.worst for p in self.pairs if p.worst],
             key=lambda f: f.disagreement,
@@ -80,7 +83,7 @@ class Certificate(eqx.Module):
     @property
     def agreement(self) -> dict[str, float]:
         """Worst relative disagreement of each pair of exact routes."""
-        return {p.name: p.disagreement for p in self.pairs if "finite_difference" not in p.name}
+        return {p.name: p.disagreement for p in self.pairs if not _looser(p)}
 
     @property
     def finite_difference(self) -> float | None:
@@ -103,6 +106,8 @@ class Certificate(eqx.Module):
         for p in self.pairs:
             numbers = "".join(f"{_worst(a):>9}" for a in (p.states, p.weights))
             lines.append(f"  {p.name:<28}{numbers}   {p.verdict:<11} {p.worst or ''}")
+            if p.order is not None:
+                lines.append(f"    {_order(*p.order)}")
         lines.append(f"  stationarity  {self.stationarity:.2e}   (max |dH/dtheta|)")
         lines.append(f"  feasibility   {self.feasibility:.2e}   (max |F_k(x_k) - x_k+1|)")
         if self.curvature is not None:
@@ -120,6 +125,17 @@ class Certificate(eqx.Module):
         if self.refuted:
             lines.append(f"  refuted: {_few(self.refuted)}")
         return "\n".join(lines)
+
+
+def _looser(pair: Pair) -> bool:
+    """Whether the pair compares with a reference that no discrete route could equal."""
+    return "finite_difference" in pair.name or "costate_equation" in pair.name
+
+
+def _order(measured: float | None, expected: float, of: str) -> str:
+    if measured is None:
+        return f"the gap is roundoff as the {of} is refined (order {expected:g} expected)"
+    return f"the gap shrinks with order {measured:.2f} in the {of} ({expected:g} expected)"
 
 
 def _worst(values: np.ndarray | None) -> str:

@@ -16,9 +16,11 @@ from jaxtyping import Array, Bool, Float, Key
 
 from hjcontrol.control import ControlProblem, Trajectory, backpropagate
 from hjcontrol.networks import Weights, advance
+from hjcontrol.verification.continuous import costate_equation
 from hjcontrol.verification.finite_difference import difference
 from hjcontrol.verification.kinks import Retrial, retry
-from hjcontrol.verification.pairing import Pairing, pair
+from hjcontrol.verification.pairing import Pairing, pair, rms
+from hjcontrol.verification.probes import directions
 from hjcontrol.verification.recursion import recurse
 
 
@@ -83,6 +85,20 @@ def measure(
             tests[name] = ask(p, gradient if g is None else g)
             gaps[f"{name}|pairing"] = _gaps(tests[name], g is not None)
             forward = jnp.logical_and(forward, _forward(tests[name]))
+    if "costate_equation" in routes:
+        own = costate_equation(problem, weights)
+        for name in ("backprop", "recursion"):
+            if name in full:
+                p, g = full[name]
+                scale = (tests[name] if name in tests else ask(p, g)).weights.scale
+                ways = directions(jax.random.split(k_pair)[1], weights, probes)
+                along = lambda g: _along(problem, g, ways, scale)
+                gaps[f"{name}|costate_equation"] = Gaps(
+                    _apart(p, own.costates),
+                    along(jax.tree.map(jnp.subtract, g, own.gradient)),
+                    _ratio(_norms(own.costate_error), _norms(own.costates)),
+                    along(own.gradient_error),
+                )
     if "finite_difference" in routes:
         name = next((r for r in ("backprop", "recursion") if r in full), "backprop")
         p, g = full.get(name, (costates, gradient))
@@ -131,6 +147,20 @@ def _gaps(test: Pairing, gradient: bool) -> Gaps:
 def _forward(test: Pairing) -> Bool[Array, " depths"]:
     both = jnp.logical_and(test.states.forward[:-1], test.weights.forward)
     return jnp.concatenate([both, test.states.forward[-1:]])
+
+
+def _along(
+    problem: ControlProblem, g: Weights, ways: Weights, scale: Float[Array, " stages"]
+) -> Float[Array, " stages"]:
+    """`|g_k . w|` over the probes `w`, relative to the scale of `dJ/dtheta_k . w` (see `pairing`)."""
+    found = []
+    for run, a, w in zip(problem.chain.runs, g, ways, strict=True):
+        dot = lambda u, v: jnp.sum((u * v).reshape(*v.shape[:2], -1), axis=-1)
+        parts = [dot(u[None], v) for u, v in zip(*map(jax.tree.leaves, (a, w)), strict=True)]
+        found.append(
+            run.place(jax.vmap(rms, 1)(sum(parts))) if parts else jnp.zeros(run.length, scale.dtype)
+        )
+    return _ratio(jnp.concatenate(found), scale)
 
 
 def _apart(p: Trajectory, q: Trajectory) -> Float[Array, " depths"]:

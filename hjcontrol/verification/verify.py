@@ -1,7 +1,8 @@
 r"""Is the backward pass the costate of Pontryagin? Independent routes, one table.
 
 p_k = dH_k/dx,   dJ/dtheta_k = dH_k/dtheta        by   backprop, pairing, recursion,
-                                                       finite_difference, multipliers
+                                                       finite_difference, multipliers,
+                                                       costate_equation (flows)
 """
 
 from collections.abc import Sequence
@@ -14,15 +15,24 @@ from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 
 from hjcontrol._ground.precision import exact_tolerance
 from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagate
-from hjcontrol.networks import Weights
+from hjcontrol.control.capability import complaint, require
+from hjcontrol.networks import Flow, Weights
 from hjcontrol.verification.certificate import Certificate, Finding
 from hjcontrol.verification.curvature import smallest_curvature
 from hjcontrol.verification.diagnosis import diagnosed
 from hjcontrol.verification.judgement import Excuses, judge, over_limit
 from hjcontrol.verification.measure import arbitrate, measure
 from hjcontrol.verification.minimum import minimum_gap
+from hjcontrol.verification.order import graded, judge_order, refinement
 
-ROUTES = ("backprop", "pairing", "recursion", "finite_difference", "multipliers")
+ROUTES = (
+    "backprop",
+    "pairing",
+    "recursion",
+    "finite_difference",
+    "multipliers",
+    "costate_equation",
+)
 
 
 def verify(
@@ -53,7 +63,9 @@ def verify(
       and `context` for stages that read them, as in `ControlProblem`.
     - `weights`: as `problem.init` gives them, or a list with one entry a stage. A list of stages has
       its own.
-    - `routes`: two or more of `backprop`, `pairing`, `recursion`, `finite_difference`, `multipliers`.
+    - `routes`: two or more of `backprop`, `pairing`, `recursion`, `finite_difference`, `multipliers`,
+      `costate_equation`. The last needs a flow: it integrates `p' = -dH/dx` on its own, and the gap
+      must shrink at the expected order as the flow is refined.
       `recursion` costs a forward pass a coordinate; `finite_difference` needs float64.
     - `probes`: random directions a stage, for `pairing`.
     - `key`: of the directions. Without one they are drawn from a fixed seed: a verdict must be
@@ -66,7 +78,8 @@ def verify(
     **Returns:** a `Certificate`; print it.
 
     **Raises:** `ValueError` for unknown routes, fewer than two of them, arguments that are missing, or a
-    stage that cannot be batched or differentiated, with its name.
+    stage that cannot be batched or differentiated, with its name; `RuntimeError` if a flow does not
+    reach its end.
     """
     given = {"targets": targets, "running": running, "forcing": forcing, "context": context}
     problem, weights, trajectory, multipliers = _statement(
@@ -78,16 +91,25 @@ def verify(
     key = jax.random.key(0) if key is None else key
     tolerance = exact_tolerance(problem.dtype) if tolerance is None else float(tolerance)
 
+    require(problem, "reverse", "verify")
+    if second_order:
+        require(problem, "forward-over-reverse", "verify(second_order=True)")
+    finer = refinement(problem, "costate_equation" in routes)
+    ask = lambda p: measure(p, weights, trajectory, multipliers, key, routes, int(probes))
     try:
-        found = measure(problem, weights, trajectory, multipliers, key, routes, int(probes))
+        levels = [jax.device_get(ask(p)) for p in ((problem,) if finer is None else finer.problems)]
     except Exception as error:  # the user's stages may raise anything; say which, and what to do
         raise diagnosed(problem, stage_name) or error from error
-    found = jax.device_get(found)
+    found = levels[0]
+    if not all(np.isfinite(level.objective) for level in levels):
+        words = [complaint(p, weights) for p in (problem, *(finer.problems if finer else ()))]
+        if any(words):
+            raise RuntimeError(f"verify: {next(filter(None, words))}")
     forward = bool(found.forward.all())
     disputed = any(
         over_limit(name, gaps, tolerance, forward)
         for name, gaps in found.gaps.items()
-        if "backprop" in name
+        if "backprop" in name and not graded(name, finer)
     )
     excuses, innocent, pointwise = Excuses(tolerance), False, found.forward
     if disputed:
@@ -98,7 +120,9 @@ def verify(
 
     title = lambda k: stage_name(problem, k)
     judged = [
-        judge(name, gaps, tolerance, forward, excuses, title, innocent)
+        judge_order(name, [level.gaps[name] for level in levels], finer, tolerance, title)
+        if finer is not None and graded(name, finer)
+        else judge(name, gaps, tolerance, forward, excuses, title, innocent)
         for name, gaps in found.gaps.items()
     ]
     size = sum(a.size for a in jax.tree.leaves(weights))
@@ -180,6 +204,13 @@ def _check_routes(
         asked = ("backprop", *asked)  # pairing and differences test a costate; give them one
     if len(set(asked)) < 2:
         raise ValueError(f"verify: two routes at least are compared; found {asked}.")
+    if "costate_equation" in asked and not any(
+        isinstance(run.stage, Flow) for run in problem.chain.runs
+    ):
+        raise ValueError(
+            "verify: the route `costate_equation` needs a stage of continuous depth (a `Flow`); found "
+            "none. Discrete stages have `pairing` and `recursion`."
+        )
     if "finite_difference" in asked and np.dtype(problem.dtype) != np.float64:
         raise ValueError(
             "verify: differences of J resolve nothing useful below float64; found "

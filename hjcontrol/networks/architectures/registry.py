@@ -7,6 +7,7 @@ routes at random weights and after training, p.dx conserved, its declarations co
 
 from hjcontrol.networks.architectures.declaration import AbstractArchitecture
 from hjcontrol.networks.architectures.feedforward import Feedforward, ResidualNetwork
+from hjcontrol.networks.architectures.flow import FlowNetwork, StochasticResidualNetwork
 from hjcontrol.networks.architectures.recurrent import (
     GRUNetwork,
     LSTMNetwork,
@@ -21,6 +22,8 @@ ARCHITECTURES: dict[str, type[AbstractArchitecture]] = {
     for kind in (
         Feedforward,
         ResidualNetwork,
+        StochasticResidualNetwork,
+        FlowNetwork,
         Transformer,
         RNNNetwork,
         GRUNetwork,

@@ -1,0 +1,215 @@
+r"""Which adjoint for a flow? Each one's gradient error at each tolerance, its time and its memory.
+
+    error = |g - g*| / |g*|,   g = (dJ/dx0, dJ/dtheta),   J = mean_i cost(x^i(t1))
+
+against  the costate equation, integrated by SciPy at 1e-12 (`costate_reference`): what the flow means;
+         the discrete adjoint of the very same steps (`DirectAdjoint`): what the program computes.
+
+An adjoint that is exact for its steps has no error of the second kind and the solver's of the first.
+Time is a median of warm runs, blocked until ready, compilation apart. Memory is XLA's `temp_size`: what
+the compiled gradient allocates besides its arguments and results.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from hjcontrol.networks import Flow
+from hjcontrol.networks.flow_capability import capable
+from hjcontrol.networks.flow_numerics import ADJOINTS, adjoint_named
+from hjcontrol.verification.costate_reference import costate_reference
+
+WORSE = 10.0  # times the best error at the same tolerance: an adjoint that breaks down
+
+
+class Rung(eqx.Module):
+    """One adjoint at one tolerance. Errors are NaN where the solve or its adjoint failed."""
+
+    tolerance: float
+    adjoint: str
+    costate_error: float
+    discrete_error: float
+    seconds: float
+    compile_seconds: float
+    memory: int
+    note: str
+
+
+class AdjointLadder(eqx.Module):
+    """What `hj.adjoint_ladder` returns. `print` it for the table, `plot` it for the picture."""
+
+    rungs: tuple[Rung, ...]
+    accuracy: str  # "tolerance" or "step"
+    title: str
+
+    def at(self, tolerance: float) -> tuple[Rung, ...]:
+        """The rungs of one tolerance."""
+        return tuple(r for r in self.rungs if r.tolerance == tolerance)
+
+    @property
+    def choice(self) -> dict[float, str]:
+        """For each tolerance the fastest adjoint among those within 3 times the least error."""
+        found = {}
+        for tolerance in dict.fromkeys(r.tolerance for r in self.rungs):
+            sound = [r for r in self.at(tolerance) if np.isfinite(r.costate_error)]
+            least = min((r.costate_error for r in sound), default=np.inf)
+            good = [r for r in sound if r.costate_error <= 3 * least]
+            found[tolerance] = min(good, key=lambda r: r.seconds).adjoint if good else "none"
+        return found
+
+    @property
+    def breakdowns(self) -> tuple[Rung, ...]:
+        """Rungs that failed, or are `WORSE` times less accurate than the best at their tolerance."""
+
+        def broken(r: Rung) -> bool:
+            errors = [s.costate_error for s in self.at(r.tolerance)]
+            least = min((e for e in errors if np.isfinite(e)), default=np.inf)
+            return not r.costate_error <= WORSE * least
+
+        return tuple(r for r in self.rungs if broken(r))
+
+    def __str__(self) -> str:
+        lines = [
+            f"Adjoints of {self.title}: relative error of the gradient",
+            f"  {self.accuracy:<10}{'adjoint':<12}{'costate eq.':>12}{'same steps':>12}"
+            f"{'run':>10}{'compile':>10}{'memory':>11}",
+        ]
+        broken = self.breakdowns
+        for r in self.rungs:
+            mark = r.note or ("breaks down" if r in broken else "")
+            lines.append(
+                f"  {r.tolerance:<10.0e}{r.adjoint:<12}{r.costate_error:>12.1e}"
+                f"{r.discrete_error:>12.1e}{1e3 * r.seconds:>7.2f} ms{r.compile_seconds:>8.1f} s"
+                f"{r.memory / 1024:>7.0f} KiB  {mark}".rstrip()
+            )
+        chosen = ", ".join(f"{t:.0e}: {name}" for t, name in self.choice.items())
+        lines.append(f"  use (fastest within 3x of the least error)  {chosen}")
+        return "\n".join(lines)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Error against tolerance, one line an adjoint; matplotlib axes."""
+        import hjcontrol  # the package's lazy face: pictures are made in a room above this one
+
+        return hjcontrol.reporting.plots.adjoint_ladder(self, ax)
+
+
+def adjoint_ladder(
+    flow: Flow,
+    tolerances: Sequence[float] = (1e-4, 1e-6, 1e-8),
+    adjoints: Sequence[Any] = ("checkpoint", "direct", "backsolve"),
+    *,
+    inputs: PyTree[ArrayLike],
+    weights: PyTree[Array],
+    cost: Callable[[PyTree[Array]], Float[Array, ""]] | None = None,
+    repeats: int = 5,
+    title: str = "a flow",
+) -> AdjointLadder:
+    """Measure diffrax's adjoints on a flow.
+
+    **Arguments:**
+
+    - `flow`: a `Flow`, one piece; its solver and controller are used, its adjoint is not.
+    - `tolerances`: set as `rtol` and `atol`; as `dt0` where the flow has constant steps.
+    - `adjoints`: names (`checkpoint`, `direct`, `backsolve`, `forward`) or diffrax adjoints.
+    - `inputs`: an ensemble of states, leaves `(n, ...)`; `weights`: one piece's, as `flow.init` gives.
+    - `cost`: of one sample's final state, a scalar; default `|x|^2 / 2`.
+    - `repeats`: timed runs, after one that is not counted.
+
+    **Returns:** an `AdjointLadder`.
+
+    **Raises:** `ValueError` for anything but a flow, no tolerances or adjoints, or tolerances that are
+    not positive.
+    """
+    if not isinstance(flow, Flow):
+        raise ValueError(
+            f"adjoint_ladder: `flow` must be a Flow; found {type(flow).__name__}. "
+            "Wrap the drift: Flow(drift, t1)."
+        )
+    tolerances = [float(t) for t in np.atleast_1d(tolerances)]
+    if not tolerances or not all(0 < t < np.inf for t in tolerances):
+        raise ValueError(
+            f"adjoint_ladder: `tolerances` must be positive, one at least; found {tolerances}."
+        )
+    named = [(_name(a), adjoint_named(a)) for a in adjoints]
+    if not named:
+        raise ValueError("adjoint_ladder: one adjoint at least is needed; found none.")
+    x = jax.tree.map(jnp.asarray, inputs)
+    one = (lambda a: sum(jnp.sum(b**2) for b in jax.tree.leaves(a)) / 2) if cost is None else cost
+    mean = lambda a: jnp.mean(jax.vmap(one)(a))
+    truth, _ = ravel_pytree(costate_reference(flow, x, weights, mean))
+    gradients = [(n, *_compiled(flow, a, mean, x, weights, tolerances[0])) for n, a in named]
+    same = _compiled(flow, adjoint_named("direct"), mean, x, weights, tolerances[0])[0]
+    rungs = []
+    for tolerance in tolerances:
+        at = jnp.asarray(tolerance, truth.dtype)
+        discrete = ravel_pytree(same(x, weights, at))[0]
+        for name, run, compile_seconds, memory in gradients:
+            found, seconds, note = _timed(run, (x, weights, at), repeats)
+            apart = lambda g, found=found: _relative(found, g)
+            rungs.append(
+                Rung(
+                    tolerance=tolerance,
+                    adjoint=name,
+                    costate_error=apart(truth),
+                    discrete_error=apart(discrete),
+                    seconds=seconds,
+                    compile_seconds=compile_seconds,
+                    memory=memory,
+                    note=note,
+                )
+            )
+    return AdjointLadder(tuple(rungs), "tolerance" if flow.numerics.by_tolerance else "step", title)
+
+
+def _name(adjoint: Any) -> str:
+    if isinstance(adjoint, str):
+        return adjoint
+    classes = {kind: name for name, kind in ADJOINTS.items()}
+    return classes.get(type(adjoint).__name__, type(adjoint).__name__)
+
+
+def _compiled(flow: Flow, adjoint: Any, mean: Any, x: Any, weights: Any, like: float) -> tuple:
+    """The gradient as a compiled program of `(x, weights, tolerance)`, seconds, and bytes."""
+    through = flow.numerics.through(adjoint)
+    reverse = capable(through, "reverse")
+
+    def gradient(x: Any, theta: Any, tolerance: Any) -> Any:
+        moved = flow.using(through.at(tolerance))
+        J = lambda a, c: mean(jax.vmap(moved.step, in_axes=(0, None))(a, c))
+        return (jax.grad if reverse else jax.jacfwd)(J, argnums=(0, 1))(x, theta)
+
+    dtype = jnp.result_type(*jax.tree.leaves(x))
+    clock = time.perf_counter()
+    program = jax.jit(gradient).lower(x, weights, jnp.asarray(like, dtype)).compile()
+    seconds = time.perf_counter() - clock
+    about = program.memory_analysis()
+    return program, seconds, int(getattr(about, "temp_size_in_bytes", 0))
+
+
+def _timed(run: Any, arguments: tuple, repeats: int) -> tuple[Array | None, float, str]:
+    try:
+        found = jax.block_until_ready(run(*arguments))
+    except RuntimeError as error:  # a backward solve that fails raises inside the compiled program
+        words = "out of steps" if "maximum number of solver steps" in str(error) else "failed"
+        return None, float("nan"), f"backward solve {words}"
+    seconds = []
+    for _ in range(repeats):
+        clock = time.perf_counter()
+        jax.block_until_ready(run(*arguments))
+        seconds.append(time.perf_counter() - clock)
+    flat = ravel_pytree(found)[0]
+    note = "" if bool(jnp.all(jnp.isfinite(flat))) else "not finite: the solve failed"
+    return flat, float(np.median(seconds)), note
+
+
+def _relative(found: Array | None, truth: Array) -> float:
+    if found is None:
+        return float("nan")
+    return float(jnp.linalg.norm(found - truth) / jnp.linalg.norm(truth))
