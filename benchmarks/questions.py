@@ -1,4 +1,4 @@
-"""The questions of `hjcontrol.analysis` at real size: digits far out, forgetting, certified radii, curvature.
+"""The questions of `hjcontrol.analysis` at real size: digits far out, forgetting, curvature.
 
 far out     AUROC of five scores, trained on digits 0-4: other digits, noise, rescaled digits
 forgetting  digits 0-4, then 5-9, at several eps: accuracy lost, and the overlap of the weights before
