@@ -66,6 +66,8 @@ class Curvature(eqx.Module):
         return jnp.max(jnp.abs(jnp.linalg.eigvalsh(self.hessian)), axis=-1)
 
     def __str__(self) -> str:
+        if self.sharp.ndim:
+            return f"{type(self).__name__} of {self.sharp.shape}: index its leaves to print one"
         lines = [f"|hess f| = {float(self.norm):.6g} at this point"]
         if not bool(jnp.isnan(self.sharp)):
             lines.append(f"  bound D^2/(4 eps)         {float(self.sharp):.6g}  everywhere")
@@ -133,6 +135,8 @@ class Radius(eqx.Module):
     published: Float[Array, ""]  # what max|W|^2/eps in place of D_b^2/(4 eps) would give
 
     def __str__(self) -> str:
+        if self.radius.ndim:
+            return f"{type(self).__name__} of {self.radius.shape}: index its leaves to print one"
         return "\n".join(
             [
                 f"class {int(self.label)} holds within radius {float(self.radius):.6g} (certified); "

@@ -181,6 +181,7 @@ def test_a_label_that_is_not_predicted_has_no_radius():
         (lambda: rb.certify(ClassHead(layer(), [0] * 7), X[0]), "two classes"),
         (lambda: ClassHead(layer(), [0, 0, 0, 2, 2, 2, 2]), "none of class 1"),
         (lambda: ClassHead(layer(), [0, 1]), "7 atoms"),
+        (lambda: ClassHead(deep(), [0, 1]).scores(X[0]), "gives 7 logits"),
         (lambda: ClassHead(layer(), [0.0] * 7), "integer"),
         (lambda: LogitHead(lambda x: x[None], 1.0)(X[0]), "1 axis"),
     ],
