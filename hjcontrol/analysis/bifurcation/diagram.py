@@ -197,6 +197,7 @@ def _cut(pairs: Pairs, path: Path, branches: list, folds: list) -> None:
     """Split a path at its folds into lives, and record both."""
     starts = [0, *(k + 1 for k, _ in path.folds)]
     ends = [*(k + 1 for k, _ in path.folds), len(path.lam)]
+    reach: list[tuple[int, int]] = []  # first and last life of each stretch
     for n, (a, b) in enumerate(zip(starts, ends, strict=True)):
         at = [len(folds) + k for k in (n - 1, n) if 0 <= k < len(path.folds)]
         before = [path.folds[n - 1][1]] if n else []
@@ -204,23 +205,58 @@ def _cut(pairs: Pairs, path: Path, branches: list, folds: list) -> None:
         lam = np.concatenate([[f.lam for f in before], path.lam[a:b], [f.lam for f in after]])
         points = np.concatenate([*([f.x[None] for f in before]), path.points[a:b],
                                  *([f.x[None] for f in after])])  # fmt: skip
-        middle = a + (b - a) // 2
-        what = kind(pairs, path.points[middle], float(path.lam[middle]))
-        branches.append(Branch(np.exp(lam), points, what, tuple(at)))
+        here = [kind(pairs, x, float(m)) for x, m in zip(path.points[a:b], path.lam[a:b], strict=True)]
+        kinds = here[:1] * len(before) + here + here[-1:] * len(after)
+        lives = _lives(pairs, lam, points, kinds, tuple(at))
+        reach.append((len(branches), len(branches) + len(lives) - 1))
+        branches.extend(lives)
     for n, (k, f) in enumerate(path.folds):
-        mates = len(branches) - len(starts) + n, len(branches) - len(starts) + n + 1
+        mates = reach[n][1], reach[n + 1][0]
         folds.append(_fold(f, mates, branches, birth=bool(path.lam[k] > f.lam)))
+
+
+def _lives(
+    pairs: Pairs, lam: np.ndarray, points: np.ndarray, kinds: list[str], folds: tuple[int, ...]
+) -> list[Branch]:
+    """One branch a run of equal kinds: without a fold the kind changes only where another branch crosses."""
+    turns = [k for k in range(1, len(kinds)) if kinds[k] != kinds[k - 1]]
+    out, head = [], None
+    for start, end in itertools.pairwise([0, *turns, len(kinds)]):
+        stretch, place = lam[start:end], points[start:end]
+        if head is not None:
+            stretch, place = np.append(head[1], stretch), np.vstack([head[0], place])
+        if end < len(kinds):
+            two = slice(end - 1, end + 1)
+            head = _crossing(pairs, points[two], lam[two], kinds[start])
+            stretch, place = np.append(stretch, head[1]), np.vstack([place, head[0]])
+        out.append(Branch(np.exp(stretch), place, kinds[start], folds))
+    return out
+
+
+def _crossing(
+    pairs: Pairs, points: np.ndarray, lam: np.ndarray, before: str
+) -> tuple[np.ndarray, float]:
+    """Where the kind changes between two points of a branch, by bisection in lam."""
+    (x0, x1), (low, high) = points, lam
+    for _ in range(45):
+        middle = (low + high) / 2
+        x = polish(pairs, (x0 + x1) / 2, middle)[0]
+        if kind(pairs, x, middle) == before:
+            x0, low = x, middle
+        else:
+            x1, high = x, middle
+    return (x0 + x1) / 2, float((low + high) / 2)
 
 
 def _fold(f: FoldPoint, mates: tuple[int, int], branches: list, birth: bool) -> Fold:
     kinds = tuple(sorted(branches[m].kind for m in mates))
-    simple = min(f.crossing, f.bending) > 1e-6
+    simple = min(f.crossing, f.bending) > 1e-5 and f.step < 1e-9
     return Fold(float(np.exp(f.lam)), f.x, f.null, mates, kinds, birth, f.step, simple)
 
 
 def _merge(whole: Bifurcation, fold: Fold) -> Merge | None:
     """Whose basin inherits that of the extremum which a fold takes away."""
-    if fold.birth:
+    if fold.birth or not fold.simple:
         return None
     on_line = whole.window.shape[1] == 1
     vanishing = "minimum" if on_line else next(k for k in fold.kinds if k != "saddle")
