@@ -3,8 +3,8 @@ r"""Double descent with the curvature recorded, in two models.
     features   f = sum_k c_k softplus((w_k x + b_k)/eps) eps, least-norm least squares, w ~ 1.5 N(0, 1)
     layer      f = lse(W x + b, eps), trained by Adam
 
-24 noisy samples; widths pass through 24. Error against the true function, curvature the mean of |f''|; medians
-over twelve draws of default_rng(seed) for features, means over two for the layer.
+24 noisy samples; widths pass through 24. Error against the true function, curvature the mean of |f''|;
+medians over twelve draws of default_rng(seed) for features, means over two for the layer.
 """
 
 import jax
@@ -105,10 +105,11 @@ CLAIM = Claim(
     id="double-descent",
     title="Double descent is dense near-shocks at the interpolation threshold",
     source="discussion; project page",
-    published="At the interpolation threshold near-shocks become dense: the curvature peaks where the "
-    "error does.",
-    precise="For least-norm random features error and curvature peak together, at widths from the number "
-    "of samples on. For a trained log-sum-exp layer, convex and trained by descent, there is neither peak.",
+    published="At the interpolation threshold near-shocks become dense: the curvature peaks where "
+    "the error does.",
+    precise="For least-norm random features error and curvature peak together, at widths from the "
+    "number of samples on. A trained log-sum-exp layer, convex and trained by descent, has no "
+    "peak of error.",
     check=_check,
     fault="the features are fitted with a ridge of 1, which has no threshold",
     control=lambda fast: Evidence(_peaks(*_features(1.0))[:1]),

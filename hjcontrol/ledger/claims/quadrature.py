@@ -5,7 +5,8 @@ r"""Do the published slopes confirm N^{-1/d}?
 nodes with end points    -1.078, -0.537, -0.336: near -1/d, the bias of equal weights at the ends
 nodes at midpoints       -2.006, -1.327, -0.564: near -2/d
 
-Points of default_rng(100 + d). Reference: 16384 and 120^2 nodes; 100000 of default_rng(777 + d) at d = 4.
+Points of default_rng(100 + d). Reference: 16384 and 120^2 nodes of the same rule; at d = 4 100000 random
+ones of default_rng(777 + d), as published, or 26^4 midpoints.
 """
 
 import functools
@@ -44,10 +45,10 @@ def mean_layer(x: np.ndarray, y: np.ndarray, g: np.ndarray, eps: float) -> np.nd
 def _errors(d: int, midpoints: bool) -> tuple[float, ...]:
     x = np.random.default_rng(100 + d).uniform(-1.5, 1.5, (400, d))
     norm = lambda y: np.sqrt((y**2).sum(1))
-    if d == 4:
+    if d == 4 and not midpoints:
         y = np.random.default_rng(777 + d).uniform(-2, 2, (100000, d))
     else:
-        y = grid({1: 16384, 2: 120}[d], d, midpoints)
+        y = grid({1: 16384, 2: 120, 4: 26}[d], d, midpoints)
     exact = mean_layer(x, y, norm(y), 1.0)
     found = []
     for n in NODES[d]:
@@ -95,7 +96,7 @@ def _measure(fast: bool, midpoints: bool) -> Evidence:
             )
         )
         found.append(
-            equal("slopes at d = 4 (midpoints)", slopes[True][2], MIDDLE[4], 0.03, role="number")
+            equal("slopes at d = 4 (midpoints)", slopes[True][2], MIDDLE[4], 0.02, role="number")
         )
     lines = {
         f"d = {d}, {word}": (np.array(NODES[d], float) ** d, np.array(_errors(d, k)))
@@ -137,8 +138,9 @@ CLAIM = Claim(
     published="The layer approximates its continuum limit at the rate N^{−1/d}, which the slopes "
     "confirm.",
     precise="N^{−1/d} is the worst case over Lipschitz data, a bound. The slopes near it come "
-    "from counting end points with full weight; with midpoints the same code gives −2/d (−1.33 "
-    "at d = 2, and −1.29 against a finer reference, where |y| has its kink).",
+    "from counting end points with full weight; with midpoints the same code gives about −2/d: "
+    "−2.01, −1.33, −0.56 against a reference twice as fine (−1.29 and −0.54 against a finer one: "
+    "|y| has a kink).",
     check=lambda fast: _measure(fast, False),
     fault="the errors fall as if the nodes were random",
     control=_control,
