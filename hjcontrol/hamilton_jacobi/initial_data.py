@@ -124,21 +124,21 @@ def merge(
 
     **Raises:** `ValueError` under `jit`, for `eps < 0`, or when nothing has any mass.
     """
-    y, e, eps = known(data.atoms), known(data.energies(eps)), known(eps)
-    if y is None or e is None or eps is None:
+    y, e, heat = known(data.atoms), known(data.energies(eps)), known(eps)
+    if y is None or e is None or heat is None:
         raise ValueError("merge: the number of atoms left depends on the data: call outside `jit`.")
-    if not eps >= 0:
-        raise ValueError(f"merge: eps >= 0 is needed; found {eps}.")
+    if not heat >= 0:
+        raise ValueError(f"merge: eps >= 0 is needed; found {heat}.")
     y, e = y[np.isfinite(e)], e[np.isfinite(e)]
     if not len(y):
         raise ValueError("merge: no atom has mass and a finite value.")
     label = _clusters(y, tol)
     groups = [np.flatnonzero(label == k) for k in range(label.max() + 1)]
     # On the host: groups differ in size, and each size would be another program.
-    share = [np.exp(-(e[i] - e[i].min()) / eps) if eps else e[i] == e[i].min() for i in groups]
+    share = [np.exp(-(e[i] - e[i].min()) / heat) if heat else e[i] == e[i].min() for i in groups]
     least = np.array([e[i].min() for i in groups])
-    soft = np.array([np.log(s.sum()) for s in share]) if eps else 0.0
-    values = (least - eps * soft).astype(e.dtype)
+    soft = np.array([np.log(s.sum()) for s in share]) if heat else 0.0
+    values = (least - heat * soft).astype(e.dtype)
     places = [np.average(y[i], axis=0, weights=s) for i, s in zip(groups, share, strict=True)]
     return InitialData(np.array(places, y.dtype), values)
 

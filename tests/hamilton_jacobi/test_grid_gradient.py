@@ -114,7 +114,9 @@ def test_memory_of_the_reverse_pass_grows_like_the_root_of_the_steps():
             grid_solve(g, 0.01, lambda p: jnp.sum(p * p), 0.0, grid, scheme=scheme, steps=steps).u
         )
         program = jax.jit(jax.grad(u)).lower(jnp.ones(4096)).compile()
-        return program.memory_analysis().temp_size_in_bytes
+        account = program.memory_analysis()
+        assert account is not None
+        return account.temp_size_in_bytes
 
     few, many = held(64), held(64 * 64)
     assert many < 10 * few  # 8 times; storing every step would be 64 times

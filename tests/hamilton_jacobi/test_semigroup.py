@@ -91,7 +91,8 @@ def test_the_product_is_associative_and_evolution_is_hopf_cole(key):
         return (times(times(K, L), K), evolve(K, data, eps)), (times(K, times(L, K)), u)
 
     for eps in (0.0, 0.4):
-        assert_agree(*sides(eps), 1e-13)
+        one, two = sides(eps)
+        assert_agree(one, two, 1e-13)
 
 
 def test_the_eps_semiring(key):
