@@ -3,8 +3,8 @@ r"""The certificate: right answers pass, wrong ones are named, whoever made them
 import functools
 
 import cvxpy as cp
+import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,6 +13,7 @@ from hjcontrol.layers import Attention, LogSumExp, Softmax, Sparsemax, build, ce
 RNG = np.random.default_rng(7)
 Z = RNG.standard_normal((5, 6))
 judge = jax.jit(jax.vmap(lambda z, p: certify(Softmax(0.1).program(z), p)))
+one = eqx.filter_jit(certify)  # the same, of one program of any kind
 
 
 @pytest.mark.smoke
@@ -40,7 +41,7 @@ def test_a_perturbation_is_seen_at_its_size(engine_error):
     free = np.flatnonzero(np.asarray(p) > 0.01)[:2]
     q = np.array(p)
     q[free] += [engine_error, -engine_error]
-    found = certify(layer.program(Z[0]), q)
+    found = one(layer.program(Z[0]), q)
     size = 0.7 * engine_error
     assert float(found.gap) <= 2 * engine_error**2 + 1e-15
     assert float(found.complementarity) == pytest.approx(size, rel=0.99, abs=1e-14)
@@ -49,10 +50,10 @@ def test_a_perturbation_is_seen_at_its_size(engine_error):
 
 def test_jaxs_answer_and_cvxpys_are_judged_alike():
     layer, z = Softmax(0.1), Z[0]
-    assert certify(layer.program(z), jax.nn.softmax(z / 0.1)).verdict == "optimal"
+    assert one(layer.program(z), jax.nn.softmax(z / 0.1)).verdict == "optimal"
     problem = layer.as_cvxpy(z)
     problem.solve(solver="CLARABEL")
-    theirs = certify(layer.program(z), problem.variables()[0].value, tolerance=1e-6)
+    theirs = one(layer.program(z), problem.variables()[0].value, tolerance=1e-6)
     assert not theirs.optimal  # an interior point is off by orders of magnitude in log p
     assert theirs.offender()[0] == "stationarity"
 
@@ -62,47 +63,46 @@ def test_underflowed_weights_are_not_accused():
     layer = Softmax(1e-3)
     p = layer(z)
     assert (np.asarray(p) == 0).sum() == 2
-    assert certify(layer.program(z), p).verdict == "optimal"
-    assert (
-        certify(layer.program(z), jnp.array([1.0, 0, 0, 0])).verdict != "optimal"
-    )  # p_4 is 7e-218
+    assert one(layer.program(z), p).verdict == "optimal"
+    vertex = np.array([1.0, 0, 0, 0])
+    assert one(layer.program(z), vertex).verdict != "optimal"  # p_4 is 7e-218
 
 
 def test_multipliers_of_the_users_own():
     layer, z = Sparsemax(0.7), Z[0]
     program, p = layer.program(z), layer(z)
     best = program.multiplier
-    assert certify(program, p, best).verdict == "optimal"
-    worse = certify(program, p, best + 0.1)
+    assert one(program, p, best).verdict == "optimal"
+    worse = one(program, p, best + 0.1)
     assert worse.verdict == "suboptimal"
     assert float(worse.gap) > 0
     slope = z - float(best) - 0.7 * np.asarray(layer.phi.slope(p))
     full = {"sum": best, "lower": np.maximum(-slope, 0.0)}
-    assert certify(program, p, full).verdict == "optimal"
-    assert certify(program, p, full | {"lower": -1.0 - full["lower"]}).verdict == "infeasible"
+    assert one(program, p, full).verdict == "optimal"
+    assert one(program, p, full | {"lower": -1.0 - full["lower"]}).verdict == "infeasible"
 
 
 def test_hard_programs_have_certificates():
+    z = np.array([0.3, -1.0, 0.3, 0.9, 0.9, -0.2])  # ties
+    both = eqx.filter_jit(lambda L, z: (L.certify(z), L.certify(z, L(-z))))
     for name in ("max", "top-k", "relu", "tanh", "permutahedron", "l2-ball"):
-        layer = build(name, 0.0)
-        z = np.array([0.3, -1.0, 0.3, 0.9, 0.9, -0.2])  # ties
-        assert layer.certify(z).verdict == "optimal", name
-        wrong = layer.certify(z, layer(-z))
+        right, wrong = both(build(name, 0.0), z)
+        assert right.verdict == "optimal", name
         assert wrong.verdict == "suboptimal", name
 
 
 def test_attention_weights_and_the_legendre_program():
     q, k = RNG.standard_normal((3, 4)), RNG.standard_normal((5, 4))
     attention = Attention()
-    weights = attention(q, k, k).weights
-    assert certify(attention.program(q, k), weights).verdict == "optimal"
-    assert certify(attention.program(q, k), weights[:, ::-1]).verdict == "suboptimal"
+    weights = eqx.filter_jit(attention)(q, k, k).weights
+    assert one(attention.program(q, k), weights).verdict == "optimal"
+    assert one(attention.program(q, k), weights[:, ::-1]).verdict == "suboptimal"
     f = LogSumExp(RNG.standard_normal((7, 2)), RNG.standard_normal(7), 0.3)
     x = np.array([0.2, -0.4])
-    program = f.legendre(f.slope(x))
-    assert certify(program, f.weights(x)).verdict == "optimal"
-    assert certify(program, f.weights(x), x + 0.1).verdict != "optimal"
-    assert certify(program, f.weights(x + 0.1)).verdict == "infeasible"
+    at, program = eqx.filter_jit(lambda f, x: (f.weights(x), f.legendre(f.slope(x))))(f, x)
+    assert one(program, at).verdict == "optimal"
+    assert one(program, at, x + 0.1).verdict != "optimal"
+    assert one(program, eqx.filter_jit(f.weights)(x + 0.1)).verdict == "infeasible"
 
 
 # ------------------------------------------------------------------------------------ cvxpy problems
