@@ -17,7 +17,7 @@ from hjcontrol._ground.precision import exact_tolerance
 from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagate
 from hjcontrol.control.capability import complaint, require
 from hjcontrol.networks import Flow, Weights
-from hjcontrol.verification.certificate import Certificate, Finding
+from hjcontrol.verification.certificate import Certificate, Finding, Pair
 from hjcontrol.verification.curvature import smallest_curvature
 from hjcontrol.verification.diagnosis import diagnosed
 from hjcontrol.verification.judgement import Excuses, judge, over_limit
@@ -128,7 +128,7 @@ def verify(
     size = sum(a.size for a in jax.tree.leaves(weights))
     explained = {k for k, _ in excuses.values}
     return Certificate(
-        pairs=tuple(pair for pair, _ in judged),
+        pairs=tuple(_own_weights(problem, pair) for pair, _ in judged),
         refuted=_rank([f for _, findings in judged for f in findings]),
         kinks=tuple(
             Finding(k, where, title(k), gap, "backprop|pairing")
@@ -160,6 +160,14 @@ def stage_name(problem: ControlProblem, k: int) -> str:
             return getattr(inner, "__name__", type(inner).__name__)
         k -= run.length
     raise IndexError("stage index out of range")
+
+
+def _own_weights(problem: ControlProblem, pair: Pair) -> Pair:
+    """NaN where a stage has no weights of its own: those of a tied run stand at its first stage."""
+    if pair.weights is None:
+        return pair
+    own = [k < run.sets for run in problem.chain.runs for k in range(run.length)]
+    return eqx.tree_at(lambda p: p.weights, pair, np.where(own, pair.weights, np.nan))
 
 
 def _statement(
