@@ -30,7 +30,8 @@ SENTENCES = [  # 2i and 2i + 1 say nearly the same
 
 files = hj.data.read_encoder()
 encoder = hj.networks.sentence_encoder(files.tensors, files.config, jnp.float64)
-ids, seen = (tokens := files.tokenise(SENTENCES)).ids, tokens.seen
+tokens = files.tokenise(SENTENCES)
+ids, seen = tokens.ids, tokens.seen
 look = eqx.filter_jit(lambda e, i, s: (jax.vmap(e)(i, s), jax.vmap(e.heads)(i, s)))
 embeddings, heads = look(encoder, ids, seen)
 
