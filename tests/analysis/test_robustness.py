@@ -161,6 +161,29 @@ def test_one_atom_a_class_is_exact(certified):
     assert (predict(X + 0.999 * step) == a).all()
 
 
+def test_a_deep_network_is_certified_through_its_last_layer():
+    """Radius at the features over their Lipschitz constant, |V| for tanh(V x): no attack gets through."""
+    V = jnp.asarray(0.8 * np.random.default_rng(6).normal(size=(3, 3)))
+    last = classifier()
+
+    @jax.jit
+    @jax.vmap
+    def run(x, key):
+        found = rb.certify(last, jnp.tanh(V @ x))
+        mine = jnp.arange(3) == found.label
+
+        def against(x):
+            scores = last.scores(jnp.tanh(V @ x))
+            return jnp.max(jnp.where(mine, -jnp.inf, scores)) - scores[found.label]
+
+        radius = jnp.array([1.0, 6.0]) * found.radius / jnp.linalg.norm(V, ord=2)
+        return jax.vmap(lambda r: rb.attack(against, x, r, key=key, steps=15).value)(radius)
+
+    inside, outside = run(X, jax.random.split(jax.random.key(2), 16)).T
+    assert float(jnp.max(inside)) < 0
+    assert float(jnp.max(outside)) > 0  # the twin: some are broken at six times the radius
+
+
 def test_a_label_that_is_not_predicted_has_no_radius():
     model = classifier()
     found = jax.jit(lambda x: rb.certify(model, x, jnp.argmin(model.scores(x))))(X[0])
