@@ -100,6 +100,16 @@ def test_no_attack_leaves_the_bounds_and_they_are_not_empty(attacks):
     assert bool(jnp.all(up.gain > 0.7 * slopes))
 
 
+def test_at_eps_zero_the_upper_bound_is_attained():
+    a = layer(eps=0.0)
+    W, z = np.asarray(a.W), np.asarray(a.logits(X[0]))
+    size = np.linalg.norm(W, axis=1)
+    best = np.argmax(z + 0.7 * size)
+    step = 0.7 * W[best] / size[best]
+    run = jax.jit(lambda x: (rb.change(a, x, 0.7).upper, a(x + step) - a(x)))
+    assert_agree(*run(X[0]))
+
+
 def test_the_upper_bound_is_nearly_attained_by_a_pair():
     @jax.jit
     def both(key):
