@@ -86,7 +86,7 @@ def far_out():
 
 
 def forget():
-    """Three atoms a class, 200 steps of gradient descent at the rate eps/2 (it fits both tasks at every eps)."""
+    """Three atoms a class, 200 steps at the rate eps/2, which fits both tasks at every eps."""
     X, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(X))
     X, y = X[order] / 16.0, y[order]
