@@ -36,7 +36,7 @@ for ax, (T, decay) in zip(axes.flat, [(5.0, 0.0), (5.0, 2.0), (2.0, 30.0)], stri
         T,
         solver=diffrax.Tsit5(),
         stepsize_controller=diffrax.PIDController(rtol=1e-6, atol=1e-6),
-        max_steps=4096,
+        max_steps=512,
     )
     ladder = hj.adjoint_ladder(
         flow,

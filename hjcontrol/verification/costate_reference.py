@@ -23,7 +23,7 @@ RTOL, ATOL = 1e-12, 1e-14
 
 def costate_reference(
     flow: Flow, x: PyTree[Array], theta: PyTree[Array], cost: Any
-) -> tuple[PyTree[np.ndarray], PyTree[np.ndarray]]:
+) -> tuple[PyTree[Array], PyTree[Array]]:
     """`p(t0) = dJ/dx0` and `dJ/dtheta` for `J = cost(x(t1))`, `x` an ensemble `(n, ...)`.
 
     **Raises:** `RuntimeError` if SciPy gives up, with its words.

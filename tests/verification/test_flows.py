@@ -145,7 +145,7 @@ def test_the_ladder_prints_and_draws(ladder):
     assert len(axes.lines) == 3
 
 
-def test_the_ladder_refuses_what_it_cannot_measure():
+def test_the_ladder_refuses_what_it_cannot_measure(unchecked):
     flow = Flow((lambda x, th: th @ x, jnp.eye(3)))
     ask = lambda *a, **k: hj.adjoint_ladder(*a, inputs=X, weights=jnp.eye(3), **k)
     with pytest.raises(ValueError, match="Flow"):
