@@ -62,7 +62,7 @@ def _quadratic(Q: Array, z: Array, A: Array, bounds: tuple[Array, Array], **opti
     return solver.run(params_obj=(Q, -z), params_eq=A, params_ineq=bounds).params.primal[0]
 
 
-def _section(z: Array, eps: Any, total: float, cap: float, **options: Any) -> Array:
+def _section(z: Array, eps: Any, total: float | int, cap: float, **options: Any) -> Array:
     """Over `0 <= p <= cap, sum p = total`."""
     n = z.shape[0]
     A = jnp.concatenate([jnp.ones((1, n)), jnp.eye(n)])

@@ -1,5 +1,5 @@
 """Each convex problem is a control problem too: descents from several starts end at the convex optimum,
-and `crosscheck` calls them the same solution.
+and `crosscheck` calls them the same solution (for convex regression: one objective, one costate).
 
 readout              convex in its weights
 convex regression    convex in its weights, with the exact penalty; smoothed for descent
@@ -73,8 +73,8 @@ def test_hopf_cole_biases():
 
 
 def test_convex_regression_planes():
-    """At `eps > 0` the penalty is strictly convex in all differences of planes: one optimum, above that
-    of the exact program by the price of smoothing at most."""
+    """One objective and one costate, above the exact program by the price of smoothing at most. Weights
+    are not pinned: a plane far below all others at every sample hardly enters, and the jury says so."""
     x = line(6)[0]
     p = ConvexRegression(x, np.sin(3 * x[:, 0]))  # not convex: planes press on values
     s = p.solve(tol=1e-9)
@@ -85,7 +85,10 @@ def test_convex_regression_planes():
     )
     control = p.as_control_problem(penalty=penalty, eps=eps)
     found = [descend(control, seed) for seed in range(STARTS)]
-    assert_one(control, found)
+    jury = hj.crosscheck(control, *found, polish=DESCENT)
+    assert jury.verdict in ("exact", "consistent"), str(jury)
+    assert jury.polished_gap.max() <= 1e-9 * jury.objective.max()
+    assert jury.costate_distance.max() <= 1e-6
     for one in found:
         assert 0 <= float(one.objective - s.objective) <= 6 * penalty * eps * np.log(6)
         feasible = judge(p, p.from_weights(one.weights), s.dual)
