@@ -16,8 +16,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Key
+from numpy.typing import ArrayLike
 
 
 class Fitted(NamedTuple):
@@ -158,7 +158,7 @@ def width_sweep(
     return WidthSweep(sizes, len(X), *out)
 
 
-def minimum_norm(eps: float, *, scale: float = 1.0, ridge: float = 0.0) -> Fit:
+def minimum_norm(eps: float | int, *, scale: float | int = 1.0, ridge: float | int = 0.0) -> Fit:
     """Random softplus units at temperature `eps`, outer weights by least squares of minimum norm.
 
     Directions are normal with deviation `scale/sqrt(d)` times the inverse spread of the data, and
@@ -182,7 +182,7 @@ def minimum_norm(eps: float, *, scale: float = 1.0, ridge: float = 0.0) -> Fit:
 
         def curvature(P: np.ndarray) -> np.ndarray:
             s = 0.5 * (1 + np.tanh((P @ W.T + b) / (2 * eps)))
-            H = np.einsum("nj,ja,jb->nab", a * s * (1 - s) / eps, W, W, optimize=True)
+            H = np.stack([(W.T * v) @ W for v in a * s * (1 - s) / eps])
             return np.abs(np.linalg.eigvalsh(H)).max(axis=1)
 
         return Fitted(lambda P: units(P) @ a + middle, curvature)

@@ -42,7 +42,9 @@ def test_removal_is_what_removing_does(attributed, eps):
 def test_removal_of_a_set_and_of_a_class(attributed):
     model = classifier()
     found = attributed(model, X)
-    exact = jax.jit(jax.vmap(lambda x: (at.without(model.head, x, model.members[1]), model.scores(x))))
+    exact = jax.jit(
+        jax.vmap(lambda x: (at.without(model.head, x, model.members[1]), model.scores(x)))
+    )
     without, scores = exact(X)
     less = jax.jit(jax.vmap(at.pruned(model.head, [3, 4])))(X)
     assert_agree(without, less, 1e-13)

@@ -15,7 +15,9 @@ from hjcontrol.layers import ClassHead, LogSumExp
 from tests.agreement import assert_agree
 from tests.analysis.pieces import ATOMS, deep, layer, points
 
-BISECTOR = LogSumExp(jnp.array([[0.5, 0.0], [-0.5, 0.0]]), jnp.full(2, -0.25), 0.1)  # y = +-e1, t = 1
+BISECTOR = LogSumExp(
+    jnp.array([[0.5, 0.0], [-0.5, 0.0]]), jnp.full(2, -0.25), 0.1
+)  # y = +-e1, t = 1
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +158,12 @@ def test_coverage_beats_the_gap_on_digits(digits):
     @jax.jit
     @jax.vmap
     def scores(x):
-        return cover.energy(x), cover.distance(x), -jnp.max(model.shares(x)), -ex.gap(model.head, x).gap
+        return (
+            cover.energy(x),
+            cover.distance(x),
+            -jnp.max(model.shares(x)),
+            -ex.gap(model.head, x).gap,
+        )
 
     kept = scores(inside)
     table = {}

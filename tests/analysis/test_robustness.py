@@ -103,10 +103,14 @@ def test_no_attack_leaves_the_bounds_and_they_are_not_empty(attacks):
 def test_the_upper_bound_is_nearly_attained_by_a_pair():
     @jax.jit
     def both(key):
-        return rb.attack(PAIR, jnp.zeros(3), 0.1, key=key).gain, rb.change(PAIR, jnp.zeros(3), 0.1).upper
+        return rb.attack(PAIR, jnp.zeros(3), 0.1, key=key).gain, rb.change(
+            PAIR, jnp.zeros(3), 0.1
+        ).upper
 
     gain, upper = both(jax.random.key(1))
-    assert_agree(gain, 0.2 * jnp.log(jnp.cosh(0.1 / 0.2)), 1e-7)  # the ascent's last steps are finite
+    assert_agree(
+        gain, 0.2 * jnp.log(jnp.cosh(0.1 / 0.2)), 1e-7
+    )  # the ascent's last steps are finite
     assert 0.95 < float(gain / upper) <= 1.0
 
 
