@@ -1,7 +1,7 @@
 """Width sweep through the interpolation threshold on scikit-learn's digits, curvature recorded.
 
-Is a digit even? 400 training images (64 pixels), 10 % of their labels flipped, random softplus units with the fit of
-minimum norm; beside it the same with ridge, and one trained convex log-sum-exp layer, which cannot interpolate.
+Is a digit even? 400 training images (64 pixels), 10 % of their labels flipped, random softplus units with
+the fit of minimum norm; beside it the same with ridge, and one trained convex log-sum-exp layer.
 """
 
 import jax

@@ -1,7 +1,8 @@
 """Trained exponents on an (N, eps) grid: what the width does, and what a schedule eps = N^-1/d imposes.
 
-The published experiment: |x| (d = 1) or the Euclidean norm on [-2, 2]^d, one log-sum-exp layer, Adam at 0.006
-for 3000 steps on the whole sample, the best of several starts. There eps = N^-1/d; here every N at every eps.
+The published experiment: |x| (d = 1) or the Euclidean norm on [-2, 2]^d, one log-sum-exp layer, Adam at
+0.006 for 3000 steps on the whole sample, the best of several starts. There eps = N^-1/d; here every N at
+every eps.
 
     python scaling_grid.py [--samples 4000] [--starts 5] [--dimension 1]
 """

@@ -49,7 +49,7 @@ class IntrinsicDimension(eqx.Module):
 
 def intrinsic_dimension(
     X: ArrayLike,
-    estimators: Sequence[Any] = ("TwoNN", "MLE", "lPCA"),
+    estimators: Sequence[Any] = ("TwoNN", "MLE", "CorrInt"),
     *,
     key: Key[Array, ""],
     halves: int = 16,
