@@ -4,9 +4,10 @@ r"""Width through the interpolation threshold, with curvature recorded.
     hess f = sum_j a_j w_j w_j^T s_j (1 - s_j)/eps                    s_j = sigma((w_j.x + b_j)/eps)
 
 The theory's picture: at the threshold (as many weights as samples) curvature spikes, "shocks become
-dense", and with it the test error. A single log-sum-exp layer is convex and cannot interpolate
-noise, so the default sweep is of random units with the minimum-norm fit, where the threshold is
-sharp; any other model comes as `fit`. What is found is reported, whichever way it falls.
+dense", and with it the test error. The default sweep is of random units with the minimum-norm fit,
+where the threshold is sharp; any other model comes as `fit`. A single log-sum-exp layer is convex:
+on a line it cannot interpolate noise; points in convex position, as generic ones in many dimensions
+are, it can. What is found is reported, whichever way it falls.
 """
 
 from collections.abc import Callable, Sequence
