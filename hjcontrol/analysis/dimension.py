@@ -18,8 +18,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Key
+from numpy.typing import ArrayLike
 
 
 class IntrinsicDimension(eqx.Module):
@@ -49,7 +49,7 @@ class IntrinsicDimension(eqx.Module):
 
 def intrinsic_dimension(
     X: ArrayLike,
-    estimators: Sequence[Any] = ("TwoNN", "MLE", "lPCA"),
+    estimators: Sequence[Any] = ("TwoNN", "MLE", "CorrInt"),
     *,
     key: Key[Array, ""],
     halves: int = 16,
@@ -124,14 +124,14 @@ class SampleSize(eqx.Module):
 
 
 def sample_size(
-    error: float,
+    error: float | int,
     *,
-    dimension: float,
+    dimension: float | int,
     ambient: int,
-    smoothness: float,
-    constant: float,
-    noise: float,
-    eps: float = 0.0,
+    smoothness: float | int,
+    constant: float | int,
+    noise: float | int,
+    eps: float | int = 0.0,
 ) -> SampleSize:
     """Samples that suffice, by the bound, for a root-mean-square `error`; minimised over the width N.
 
@@ -167,4 +167,6 @@ def sample_size(
     k = int(np.argmin(n))
     samples = max(1, int(np.ceil(n[k])))
     spread = noise * np.sqrt(N[k] * (ambient + 1) / samples)
-    return SampleSize(error, samples, int(N[k]), float(width[k]), float(warm[k]), float(spread))
+    return SampleSize(
+        float(error), samples, int(N[k]), float(width[k]), float(warm[k]), float(spread)
+    )

@@ -4,9 +4,10 @@ r"""Width through the interpolation threshold, with curvature recorded.
     hess f = sum_j a_j w_j w_j^T s_j (1 - s_j)/eps                    s_j = sigma((w_j.x + b_j)/eps)
 
 The theory's picture: at the threshold (as many weights as samples) curvature spikes, "shocks become
-dense", and with it the test error. A single log-sum-exp layer is convex and cannot interpolate
-noise, so the default sweep is of random units with the minimum-norm fit, where the threshold is
-sharp; any other model comes as `fit`. What is found is reported, whichever way it falls.
+dense", and with it the test error. The default sweep is of random units with the minimum-norm fit,
+where the threshold is sharp; any other model comes as `fit`. A single log-sum-exp layer is convex:
+on a line it cannot interpolate noise; points in convex position, as generic ones in many dimensions
+are, it can. What is found is reported, whichever way it falls.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,8 +17,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Key
+from numpy.typing import ArrayLike
 
 
 class Fitted(NamedTuple):
@@ -158,7 +159,7 @@ def width_sweep(
     return WidthSweep(sizes, len(X), *out)
 
 
-def minimum_norm(eps: float, *, scale: float = 1.0, ridge: float = 0.0) -> Fit:
+def minimum_norm(eps: float | int, *, scale: float | int = 1.0, ridge: float | int = 0.0) -> Fit:
     """Random softplus units at temperature `eps`, outer weights by least squares of minimum norm.
 
     Directions are normal with deviation `scale/sqrt(d)` times the inverse spread of the data, and
@@ -182,7 +183,7 @@ def minimum_norm(eps: float, *, scale: float = 1.0, ridge: float = 0.0) -> Fit:
 
         def curvature(P: np.ndarray) -> np.ndarray:
             s = 0.5 * (1 + np.tanh((P @ W.T + b) / (2 * eps)))
-            H = np.einsum("nj,ja,jb->nab", a * s * (1 - s) / eps, W, W, optimize=True)
+            H = np.stack([(W.T * v) @ W for v in a * s * (1 - s) / eps])
             return np.abs(np.linalg.eigvalsh(H)).max(axis=1)
 
         return Fitted(lambda P: units(P) @ a + middle, curvature)

@@ -20,8 +20,8 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import numpy as np
-from jax.typing import ArrayLike
 from jaxtyping import Array, Key
+from numpy.typing import ArrayLike
 
 # Exponents of loss in a size, as quoted with the theory; what the size is differs from row to row.
 PUBLISHED = {
@@ -98,7 +98,7 @@ class Scaling(eqx.Module):
         """Exponent in eps at the fixed `widths[row]`."""
         return self._interval(lambda e: _slope(np.log(self.epsilons), e[row]))
 
-    def schedule(self, gamma: float, prefactor: float = 1.0) -> Schedule:
+    def schedule(self, gamma: float | int, prefactor: float | int = 1.0) -> Schedule:
         """The exponent that a study with `eps = prefactor N^-gamma` would report, split in two.
 
         Log error is interpolated bilinearly in log N and log eps, and both partial derivatives are
@@ -234,7 +234,9 @@ def _partials(
     return along_n, along_s
 
 
-def effective_dimension(alpha: float, *, smoothness: float, loss_power: float) -> float:
+def effective_dimension(
+    alpha: float | int, *, smoothness: float | int, loss_power: float | int
+) -> float:
     """The dimension `d = loss_power smoothness/alpha` that would give the exponent `alpha`.
 
     **Raises:** `ValueError` unless all are positive.
@@ -247,7 +249,7 @@ def effective_dimension(alpha: float, *, smoothness: float, loss_power: float) -
     return loss_power * smoothness / alpha
 
 
-def width_factor(factor: float, dimension: float, *, smoothness: float) -> float:
+def width_factor(factor: float | int, dimension: float | int, *, smoothness: float | int) -> float:
     """How many times the width must grow to divide the error by `factor`: `factor^(d/s)`."""
     if not (factor > 0 and dimension > 0 and smoothness > 0):
         raise ValueError("width_factor: positive factor, dimension and smoothness are needed.")

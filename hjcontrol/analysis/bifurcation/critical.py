@@ -10,7 +10,7 @@ ray in the end.
 
 import equinox as eqx
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from hjcontrol._ground.concrete import known
 from hjcontrol.analysis.bifurcation.enclosure import enclose

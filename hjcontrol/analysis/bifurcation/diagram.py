@@ -12,7 +12,7 @@ import itertools
 
 import equinox as eqx
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from hjcontrol.analysis.bifurcation.continuation import FoldPoint, Path, follow
 from hjcontrol.analysis.bifurcation.critical import as_window, first_window, search, table
@@ -119,7 +119,7 @@ class Bifurcation(eqx.Module):
 
 def bifurcation(
     layer: LogSumExp,
-    eps: tuple[float, float],
+    eps: tuple[float | int, float | int],
     window: ArrayLike | None = None,
     *,
     levels: int = 1,
@@ -205,7 +205,9 @@ def _cut(pairs: Pairs, path: Path, branches: list, folds: list) -> None:
         lam = np.concatenate([[f.lam for f in before], path.lam[a:b], [f.lam for f in after]])
         points = np.concatenate([*([f.x[None] for f in before]), path.points[a:b],
                                  *([f.x[None] for f in after])])  # fmt: skip
-        here = [kind(pairs, x, float(m)) for x, m in zip(path.points[a:b], path.lam[a:b], strict=True)]
+        here = [
+            kind(pairs, x, float(m)) for x, m in zip(path.points[a:b], path.lam[a:b], strict=True)
+        ]
         kinds = here[:1] * len(before) + here + here[-1:] * len(after)
         lives = _lives(pairs, lam, points, kinds, tuple(at))
         reach.append((len(branches), len(branches) + len(lives) - 1))
@@ -218,7 +220,7 @@ def _cut(pairs: Pairs, path: Path, branches: list, folds: list) -> None:
 def _lives(
     pairs: Pairs, lam: np.ndarray, points: np.ndarray, kinds: list[str], folds: tuple[int, ...]
 ) -> list[Branch]:
-    """One branch a run of equal kinds: without a fold the kind changes only where another branch crosses."""
+    """One branch a run of equal kinds: off a fold the kind changes only where branches cross."""
     turns = [k for k in range(1, len(kinds)) if kinds[k] != kinds[k - 1]]
     out, head = [], None
     for start, end in itertools.pairwise([0, *turns, len(kinds)]):

@@ -41,7 +41,7 @@ def entropy_landscape(layer: LogSumExp, x: Real[ArrayLike, " d"]) -> Landscape:
         )
     s = layer.logits(x) / layer.eps
     top = jnp.argmax(s)
-    c, w = s - s[top], layer.W - layer.W[top]
+    c, w = s - s[top], layer.W - layer.W[top][None, :]
     p = jnp.exp(c)
     p = p / p.sum()
     mc, mw = p @ c, p @ w  # both small where one atom rules
@@ -64,7 +64,7 @@ def hot_centre(layer: LogSumExp) -> Float[Array, " d"]:
 
     **Raises:** `ValueError` if the atoms do not span the space: then a line of points stays critical.
     """
-    w = layer.W - layer.W.mean(axis=0)
+    w = layer.W - layer.W.mean(axis=0, keepdims=True)
     if known_to_fail(jnp.linalg.matrix_rank(w) == w.shape[1]):
         raise ValueError(
             f"hot_centre: {w.shape[0]} atoms do not span dimension {w.shape[1]}: the critical points "

@@ -48,7 +48,7 @@ def leading(pairs: Pairs, s: np.ndarray) -> np.ndarray:
     n = s.shape[-1]
     two = np.sort(np.argpartition(s, n - 2, axis=-1)[..., n - 2 :], axis=-1)
     i, j = two[..., 0], two[..., 1]
-    return i * (2 * n - i - 1) // 2 + (j - i - 1)
+    return np.asarray(i * (2 * n - i - 1) // 2 + (j - i - 1))
 
 
 def frame(direction: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from hjcontrol.layers import LogSumExp
 from hjcontrol.layers.heads import ClassHead
@@ -71,7 +71,7 @@ def agreement(model: LogSumExp | ClassHead, X: ArrayLike) -> Agreement:
     X = jnp.asarray(X, head.W.dtype)
     if X.ndim != 2 or X.shape[1] != head.W.shape[1]:
         raise ValueError(f"agreement: points (n, {head.W.shape[1]}) are needed; found {X.shape}.")
-    logits = np.asarray(X @ head.W.T + head.b)
+    logits = np.asarray(X @ head.W.T + head.b[None, :])
     eps = float(head.eps)
     if isinstance(model, ClassHead):
         soft = np.asarray(jax.vmap(model.scores)(X))

@@ -128,7 +128,7 @@ def _decide(state: State, g: int, Z: np.ndarray, z: np.ndarray) -> State | Split
     if len(alive) == 1:
         return state
     if len(alive) == 2:
-        return _between(state, g, alive[0], alive[1], Z, z)
+        return _between(state, g, int(alive[0]), int(alive[1]), Z, z)
     state = _prune(state, g, Z, z)
     alive = state.alive[g]
     if len(alive) == 1:
@@ -164,7 +164,7 @@ def _prune(state: State, g: int, Z: np.ndarray, z: np.ndarray) -> State:
     """Keep the pieces that win somewhere inside the region, each with a point where it does."""
     alive, witness = state.alive[g], dict(state.witness)
     kept: list[int] = []
-    for k in alive:
+    for k in map(int, alive):
         if k in witness:
             kept.append(k)
             continue

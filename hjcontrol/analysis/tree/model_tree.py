@@ -10,7 +10,7 @@ are said so.
 from typing import Any
 
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from hjcontrol.analysis.tree.growth import Grown, grow, start
 from hjcontrol.analysis.tree.piecewise import Block, piecewise_affine

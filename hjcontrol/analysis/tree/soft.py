@@ -24,7 +24,7 @@ class SoftTree(eqx.Module):
     """`sides` (nodes, 2, atoms): which atoms hang left and right of each inner node; the root first."""
 
     layer: LogSumExp
-    sides: Bool[np.ndarray, "nodes 2 atoms"]
+    sides: Bool[np.ndarray, "nodes 2 atoms"] | Bool[Array, "nodes 2 atoms"]
 
     def split(self, x: Real[Array, " d"]) -> Float[Array, " nodes"]:
         """`P(left)` at each inner node."""

@@ -54,8 +54,8 @@ def rules(tree: Any, names: list[str] | None, digits: int) -> str:
         if head:
             lines.append(f"{indent}{head.rstrip()}")
             indent, depth = indent + "|   ", depth + 1
-        todo.append((tree.left[k], depth, "else: "))
-        todo.append((tree.right[k], depth, f"if {test} >= {0.0 - tree.c[k]:.{digits}g}: "))
+        todo.append((int(tree.left[k]), depth, "else: "))
+        todo.append((int(tree.right[k]), depth, f"if {test} >= {0.0 - tree.c[k]:.{digits}g}: "))
     return "\n".join(lines)
 
 
