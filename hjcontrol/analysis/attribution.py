@@ -47,6 +47,8 @@ class Attribution(eqx.Module):
         return np.argsort(-np.asarray(self.weights), kind="stable")[:count].tolist()
 
     def __str__(self) -> str:
+        if self.value.ndim:
+            return f"{type(self).__name__} of {self.value.shape}: index its leaves to print one"
         lines = [
             f"f = {float(self.value):.6g} from {self.weights.size} atoms at eps = {float(self.eps):.4g}",
             "   atom   weight  without it (exact)  first order",
@@ -139,6 +141,10 @@ class LayerAttribution(eqx.Module):
         return jax.tree.map(lambda a: a[0], self.runs[0])
 
     def __str__(self) -> str:
+        if self.difference.ndim:
+            return (
+                f"{type(self).__name__} of {self.difference.shape}: index its leaves to print one"
+            )
         apart = float(jnp.max(self.totals) - jnp.min(self.totals))
         return "\n".join(
             [

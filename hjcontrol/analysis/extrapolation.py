@@ -41,6 +41,8 @@ class Gap(eqx.Module):
         return self.gap > self.eps * jnp.log(max(self.atoms - 1, 1))
 
     def __str__(self) -> str:
+        if self.gap.ndim:
+            return f"{type(self).__name__} of {self.gap.shape}: index its leaves to print one"
         return "\n".join(
             [
                 f"gap {float(self.gap):.4g} between the first two of {self.atoms} logits, "
@@ -94,6 +96,8 @@ class Ray(eqx.Module):
         return jnp.where(rivals > 0, _log1p(_many(rivals, self.eps) - lead, self.eps), 0.0)
 
     def __str__(self) -> str:
+        if self.slope.ndim:
+            return f"{type(self).__name__} of {self.slope.shape}: index its leaves to print one"
         ties = int(jnp.sum(self.tied))
         return "\n".join(
             [

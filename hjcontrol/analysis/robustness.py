@@ -5,6 +5,7 @@ r"""How far can the output move? Lipschitz constant, curvature, certified radius
     curvature    |hess f| <= D^2/(4 eps),  D = max_jk |W_j - W_k|          bound, attained by a pair
                  |hess f| <= M^2/eps                                       as published: never better
     change       grad f.d <= f(x+d) - f(x) <= int_0^r min(|grad f| + D^2 s/(4 eps), M) ds,  r = |d|
+                             f(x+d)        <= lse_j(z_j + r |W_j|, eps)            exact at eps = 0
     any depth    hess f = E_pi[hess z] + Cov_pi(grad z)/eps                exact; no global bound
     margin       score_a - score_b > 0 as long as one of these holds (D_b, z_k: atoms of class b)
                  int_0^r min(|grad f_a - grad f_b| + D_b^2 s/(4 eps), max_k |grad f_a - W_k|) ds < margin
@@ -66,6 +67,8 @@ class Curvature(eqx.Module):
         return jnp.max(jnp.abs(jnp.linalg.eigvalsh(self.hessian)), axis=-1)
 
     def __str__(self) -> str:
+        if self.sharp.ndim:
+            return f"{type(self).__name__} of {self.sharp.shape}: index its leaves to print one"
         lines = [f"|hess f| = {float(self.norm):.6g} at this point"]
         if not bool(jnp.isnan(self.sharp)):
             lines.append(f"  bound D^2/(4 eps)         {float(self.sharp):.6g}  everywhere")
@@ -110,13 +113,18 @@ class Change(eqx.Module):
 def change(
     layer: LogSumExp, x: Real[ArrayLike, " d"], radius: Real[ArrayLike, ""] | float
 ) -> Change:
-    """The most and the least that the output can change by within `radius`: bounds, not estimates."""
+    """The most and the least that the output can change by within `radius`: bounds, not estimates.
+
+    The upper one is the better of two, and attained at `eps = 0`.
+    """
     _radius("change", radius)
     z = layer.logits(x)
     eps = layer.eps.astype(z.dtype)
     r = jnp.asarray(radius, z.dtype)
     slope = _length(layer.slope(x))
-    return Change(-slope * r, _rise(r, slope, diameter(layer.W), eps, lipschitz(layer)))
+    curved = _rise(r, slope, diameter(layer.W), eps, lipschitz(layer))
+    raised = lse(z + r * _lengths(layer.W), eps) - lse(z, eps)
+    return Change(-slope * r, jnp.minimum(curved, raised))
 
 
 class Radius(eqx.Module):
@@ -133,6 +141,8 @@ class Radius(eqx.Module):
     published: Float[Array, ""]  # what max|W|^2/eps in place of D_b^2/(4 eps) would give
 
     def __str__(self) -> str:
+        if self.radius.ndim:
+            return f"{type(self).__name__} of {self.radius.shape}: index its leaves to print one"
         return "\n".join(
             [
                 f"class {int(self.label)} holds within radius {float(self.radius):.6g} (certified); "

@@ -38,6 +38,8 @@ class Soliton(eqx.Module):
         return jnp.abs(self.residual) / jnp.where(self.size > 0, self.size, 1.0)
 
     def __str__(self) -> str:
+        if self.residual.ndim:
+            return f"{type(self).__name__} of {self.residual.shape}: index its leaves to print one"
         flows = {1: "y and s attached", 2: "s attached"}.get(self.inputs, "none attached")
         return "\n".join(
             [
@@ -101,6 +103,8 @@ def kp(
         residual=jnp.sum(both * jnp.sum(parts, axis=0)),
         size=jnp.sum(both * jnp.sum(jnp.abs(parts), axis=0)),
         field=2.0 * jnp.sum(pi * (k - pi @ k) ** 2),
-        off_curve=jax.lax.stop_gradient(jnp.max(off / jnp.maximum(powers, 1e-300))),
+        off_curve=jax.lax.stop_gradient(
+            jnp.max(off / jnp.maximum(powers, jnp.finfo(k.dtype).tiny))
+        ),
         inputs=d,
     )

@@ -68,7 +68,7 @@ class Window(eqx.Module):
 
 def window(
     atoms: int,
-    dimension: float,
+    dimension: float | int,
     *,
     side: float | Float[Array, ""] = 1.0,
     t: float | Float[Array, ""] = 1.0,

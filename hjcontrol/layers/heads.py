@@ -78,8 +78,15 @@ class ClassHead(eqx.Module):
         return self.classes[None, :] == jnp.arange(self.count)[:, None]
 
     def scores(self, x: Real[ArrayLike, "..."]) -> Float[Array, " classes"]:
-        """`lse` over each class's own atoms."""
+        """`lse` over each class's own atoms.
+
+        **Raises:** `ValueError` if the head has another number of atoms than there are classes for.
+        """
         z = self.head.logits(x)
+        if z.shape != self.classes.shape:
+            raise ValueError(
+                f"ClassHead: {self.classes.size} atoms have a class; the head gives {z.size} logits."
+            )
         apart = jnp.where(self.members, z[None, :], -jnp.inf)
         return lse(apart, self.head.eps.astype(z.dtype), axis=1)
 

@@ -29,5 +29,3 @@ def deep(seed=0, eps=0.3):
 def classifier(seed=0, eps=0.3):
     """Three classes over the atoms of `layer`."""
     return ClassHead(layer(seed, eps), [0, 0, 0, 1, 1, 2, 2])
-
-

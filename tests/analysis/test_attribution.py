@@ -42,7 +42,9 @@ def test_removal_is_what_removing_does(attributed, eps):
 def test_removal_of_a_set_and_of_a_class(attributed):
     model = classifier()
     found = attributed(model, X)
-    exact = jax.jit(jax.vmap(lambda x: (at.without(model.head, x, model.members[1]), model.scores(x))))
+    exact = jax.jit(
+        jax.vmap(lambda x: (at.without(model.head, x, model.members[1]), model.scores(x)))
+    )
     without, scores = exact(X)
     less = jax.jit(jax.vmap(at.pruned(model.head, [3, 4])))(X)
     assert_agree(without, less, 1e-13)
@@ -70,7 +72,7 @@ def test_weights_and_masses_are_derivatives():
 
 def test_the_published_nadaraya_watson_values():
     """Sixteen points of two classes, seed 42: E_pi[g] at (1, 1), and the factor e^{-g/eps} in it."""
-    draw = np.random.RandomState(42)  # noqa: NPY002  # the published draw
+    draw = np.random.RandomState(42)  # the published draw
     one, two = (0.4 * draw.randn(8, 2) + c for c in (-1.0, 1.0))
     y, g = np.r_[one, two], np.repeat([0.0, 1.0], 8)
     W, b = y / 2, -g - np.sum(y**2, axis=1) / 4
@@ -116,7 +118,7 @@ def test_costates_are_complete_at_every_depth(network):
 
 
 def test_at_the_inputs_costates_are_integrated_gradients(network):
-    """The same nodes give the same numbers as the loop that captum runs; completeness is then the same."""
+    """The same nodes give the numbers of the loop that captum runs; completeness is then the same."""
     chain, weights, output = network
     f = lambda x: output(chain(weights, x))
     gradient, value = jax.jit(jax.grad(f)), jax.jit(f)

@@ -1,4 +1,4 @@
-"""How far the output moves: exact constants, bounds that hold and are attained, attacks that stop there."""
+"""How far the output moves: exact constants, bounds that hold and are attained, attacks."""
 
 import equinox as eqx
 import jax
@@ -100,13 +100,27 @@ def test_no_attack_leaves_the_bounds_and_they_are_not_empty(attacks):
     assert bool(jnp.all(up.gain > 0.7 * slopes))
 
 
+def test_at_eps_zero_the_upper_bound_is_attained():
+    a = layer(eps=0.0)
+    W, z = np.asarray(a.W), np.asarray(a.logits(X[0]))
+    size = np.linalg.norm(W, axis=1)
+    best = np.argmax(z + 0.7 * size)
+    step = 0.7 * W[best] / size[best]
+    run = jax.jit(lambda x: (rb.change(a, x, 0.7).upper, a(x + step) - a(x)))
+    assert_agree(*run(X[0]))
+
+
 def test_the_upper_bound_is_nearly_attained_by_a_pair():
     @jax.jit
     def both(key):
-        return rb.attack(PAIR, jnp.zeros(3), 0.1, key=key).gain, rb.change(PAIR, jnp.zeros(3), 0.1).upper
+        return rb.attack(PAIR, jnp.zeros(3), 0.1, key=key).gain, rb.change(
+            PAIR, jnp.zeros(3), 0.1
+        ).upper
 
     gain, upper = both(jax.random.key(1))
-    assert_agree(gain, 0.2 * jnp.log(jnp.cosh(0.1 / 0.2)), 1e-7)  # the ascent's last steps are finite
+    assert_agree(
+        gain, 0.2 * jnp.log(jnp.cosh(0.1 / 0.2)), 1e-7
+    )  # the ascent's last steps are finite
     assert 0.95 < float(gain / upper) <= 1.0
 
 
@@ -157,6 +171,29 @@ def test_one_atom_a_class_is_exact(certified):
     assert (predict(X + 0.999 * step) == a).all()
 
 
+def test_a_deep_network_is_certified_through_its_last_layer():
+    """Radius at the features over their Lipschitz constant, |V| for tanh(V x): no attack gets through."""
+    V = jnp.asarray(0.8 * np.random.default_rng(6).normal(size=(3, 3)))
+    last = classifier()
+
+    @jax.jit
+    @jax.vmap
+    def run(x, key):
+        found = rb.certify(last, jnp.tanh(V @ x))
+        mine = jnp.arange(3) == found.label
+
+        def against(x):
+            scores = last.scores(jnp.tanh(V @ x))
+            return jnp.max(jnp.where(mine, -jnp.inf, scores)) - scores[found.label]
+
+        radius = jnp.array([1.0, 6.0]) * found.radius / jnp.linalg.norm(V, ord=2)
+        return jax.vmap(lambda r: rb.attack(against, x, r, key=key, steps=15).value)(radius)
+
+    inside, outside = run(X, jax.random.split(jax.random.key(2), 16)).T
+    assert float(jnp.max(inside)) < 0
+    assert float(jnp.max(outside)) > 0  # the twin: some are broken at six times the radius
+
+
 def test_a_label_that_is_not_predicted_has_no_radius():
     model = classifier()
     found = jax.jit(lambda x: rb.certify(model, x, jnp.argmin(model.scores(x))))(X[0])
@@ -177,6 +214,7 @@ def test_a_label_that_is_not_predicted_has_no_radius():
         (lambda: rb.certify(ClassHead(layer(), [0] * 7), X[0]), "two classes"),
         (lambda: ClassHead(layer(), [0, 0, 0, 2, 2, 2, 2]), "none of class 1"),
         (lambda: ClassHead(layer(), [0, 1]), "7 atoms"),
+        (lambda: ClassHead(deep(), [0, 1]).scores(X[0]), "gives 7 logits"),
         (lambda: ClassHead(layer(), [0.0] * 7), "integer"),
         (lambda: LogitHead(lambda x: x[None], 1.0)(X[0]), "1 axis"),
     ],

@@ -78,7 +78,9 @@ def test_the_second_flow_is_the_viscous_equations_plane_wave():
 
 def test_curvature_is_half_eps_times_the_field():
     a, x = layer(2, EPS, d=1), jnp.array([0.4])
-    both = jax.jit(lambda s: (jax.grad(jax.grad(lambda s: a(s[None])))(s), solitons.kp(a, s[None]).field))
+    both = jax.jit(
+        lambda s: (jax.grad(jax.grad(lambda s: a(s[None])))(s), solitons.kp(a, s[None]).field)
+    )
     second, field = both(x[0])
     assert_agree(second, 0.5 * EPS * field)
 

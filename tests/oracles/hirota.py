@@ -1,6 +1,7 @@
 """Hirota's form by differentiating the partition function: nested derivatives, no formula.
 
-tau = e^phi:  (D_x^4 - 4 D_x D_s + 3 D_y^2) tau.tau / tau^2 = 2 phi_xxxx + 12 phi_xx^2 - 8 phi_xs + 6 phi_yy
+tau = e^phi:  (D_x^4 - 4 D_x D_s + 3 D_y^2) tau.tau / tau^2
+              = 2 phi_xxxx + 12 phi_xx^2 - 8 phi_xs + 6 phi_yy
 """
 
 import functools
