@@ -5,11 +5,16 @@ from typing import Any
 
 _QUESTIONS = (
     "attribution",
+    "bifurcation",
     "continual",
+    "dimension",
+    "double_descent",
     "extrapolation",
     "robustness",
+    "scaling",
     "solitons",
     "temperature",
+    "tree",
 )
 
 __all__ = sorted(_QUESTIONS)

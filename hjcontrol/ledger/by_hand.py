@@ -6,7 +6,6 @@ Rows are the last axis. eps = 0 is `max`. Nothing here calls what is on trial.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 Rows = np.ndarray
 
@@ -36,7 +35,7 @@ def energies(x: Rows, y: Rows, g: Rows, t: float) -> Rows:
     return g[None, :] + np.maximum(square, 0.0) / (4 * t)
 
 
-def slope(n: ArrayLike, e: ArrayLike) -> float:
+def slope(n: Rows, e: Rows) -> float:
     """Least-squares slope of `log e` against `log n`."""
     return float(np.polyfit(np.log(np.asarray(n, float)), np.log(np.asarray(e, float)), 1)[0])
 

@@ -1,4 +1,4 @@
-"""Plots: each takes data and returns matplotlib axes. The only file that knows matplotlib.
+"""Plots: each takes data and returns matplotlib axes. The only file that makes figures.
 
 Figures are made by the object-oriented interface: no global state, no window, no change to the
 caller's backend. Pass `ax=` to draw into a figure of your own.
@@ -76,13 +76,13 @@ def convergence(
     ax.set_ylabel({"objective": "objective J", "stationarity": "max |∂H/∂θ|"}[quantity])
     ax.grid(which="major", color="#d8dee4", linewidth=0.7)
     if quantity == "objective":
-        _plain_ticks(ax.yaxis)
+        plain_ticks(ax.yaxis)
     if histories:
         ax.legend(frameon=False, fontsize=9)
     return ax
 
 
-def _plain_ticks(axis: Any) -> None:
+def plain_ticks(axis: Any) -> None:
     """Decimal numbers where a logarithmic axis spans little and powers of ten would say nothing."""
     from matplotlib.ticker import LogLocator, NullFormatter
 

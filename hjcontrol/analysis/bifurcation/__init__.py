@@ -1,4 +1,4 @@
-"""The entropy landscape of a layer: its critical points, all of them, and how they vanish as eps grows."""
+"""The entropy landscape of a layer: all its critical points, and how they vanish as eps grows."""
 
 from hjcontrol.analysis.bifurcation.critical import CriticalPoints, critical_points, on_plane
 from hjcontrol.analysis.bifurcation.diagram import Bifurcation, Branch, Fold, bifurcation

@@ -35,11 +35,16 @@ class Path(NamedTuple):
     end: str
 
 
-def locate_fold(pairs: Pairs, x: np.ndarray, lam: float, steps: int = 30) -> FoldPoint | None:
-    """Newton on the augmented system from a point near a fold; `None` if it does not converge."""
+def locate_fold(pairs: Pairs, x: np.ndarray, lam: float, steps: int = 60) -> FoldPoint | None:
+    """Newton on the augmented system from a point near a fold; `None` if it does not converge.
+
+    Where branches cross the system is singular: steps stop shrinking at a root of roundoff. The best
+    iterate is taken then, its `step` saying how well it is known.
+    """
     d = len(x)
     v = np.linalg.svd(field(pairs, x, lam).jacobian)[2][-1]
-    last = size = np.inf
+    size, best = np.inf, (np.inf, x, v, lam)
+    singular = False
     for _ in range(steps):
         f = field(pairs, x, lam)
         residual = np.concatenate([f.value, f.jacobian @ v, [(v @ v - 1) / 2]])
@@ -53,12 +58,16 @@ def locate_fold(pairs: Pairs, x: np.ndarray, lam: float, steps: int = 30) -> Fol
         except np.linalg.LinAlgError:
             return None
         x, v, lam = x - step[:d], v - step[d:-1], lam - step[-1]
-        last, size = size, float(np.max(np.abs(np.r_[step[:d], step[-1]])))
+        size = float(np.max(np.abs(np.append(step[:d], step[-1]))))
         if not np.isfinite(size) or size > 1e3:
             return None
-        if size < 1e-14 * (1 + np.abs(x).max()) or (size < 1e-10 and size >= last):
+        singular = singular or np.linalg.cond(J) > 1e8
+        if size < best[0]:
+            best = size, x, v, lam
+        elif best[0] < 1e-10:
             break
-    if not size < 1e-9:
+    size, x, v, lam = best
+    if not size < (1e-4 if singular else 1e-9):
         return None
     f = field(pairs, x, lam)
     left = np.linalg.svd(f.jacobian)[0][:, -1]

@@ -1,15 +1,16 @@
 r"""All critical points of the entropy in a window, with a certificate.
 
-    #max - #min = 1  (d = 1)        #max + #min - #saddle = 1  (d = 2)        on the whole space, every eps > 0
+    #max - #min = 1  (d = 1)        #max + #min - #saddle = 1  (d = 2)      on all of space, any eps > 0
 
-The window's list is proved complete by subdivision (`enclosure`). The index identity is a second, independent
-check: it holds once the window contains every critical point. It is Hopf's: grad H points inwards
-far out, where two neighbouring atoms of the hull are left and H falls along every ray in the end.
+The window's list is proved complete by subdivision (`enclosure`). The index identity is a second,
+independent check: it holds once the window contains every critical point. It is Hopf's: grad H
+points inwards far out, where two neighbouring atoms of the hull are left and H falls along every
+ray in the end.
 """
 
 import equinox as eqx
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from hjcontrol._ground.concrete import known
 from hjcontrol.analysis.bifurcation.enclosure import enclose
@@ -78,11 +79,12 @@ def critical_points(
     if window is not None:
         return search(pairs, eps, as_window("critical_points", pairs, window), most_boxes)
     box = first_window(pairs)
-    for _ in range(6):
-        found = search(pairs, eps, box, most_boxes)
+    found = search(pairs, eps, box, most_boxes)
+    for _ in range(5):
         if found.index == 1:
             break
         box = box.mean(axis=0) + 2 * (box - box.mean(axis=0))
+        found = search(pairs, eps, box, most_boxes)
     return found
 
 

@@ -2,14 +2,17 @@ r"""The bifurcation diagram: every branch of critical points of the entropy over
 
     grad H(x, eps) = 0 for eps in [low, high]          folds: det hess H = 0, located by Newton
 
-Branches start from certified lists at both ends and at levels between, and are followed by continuation; what
-is certified at a level but lies on no branch yet starts one. So the diagram is complete at those levels by proof, and
-between them but for closed loops that live between two levels.
+Branches start from certified lists at both ends and at levels between, and are followed by
+continuation; what is certified at a level but lies on no branch yet starts one. So the diagram is
+complete at those levels by proof, and between them but for closed loops that live between two
+levels.
 """
+
+import itertools
 
 import equinox as eqx
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from hjcontrol.analysis.bifurcation.continuation import FoldPoint, Path, follow
 from hjcontrol.analysis.bifurcation.critical import as_window, first_window, search, table
@@ -83,7 +86,7 @@ class Bifurcation(eqx.Module):
     def counts(self) -> list[int]:
         """How many critical points there are below the first fold, between folds, and above the last."""
         edges = [self.eps[0], *(f.eps for f in self.folds), self.eps[1]]
-        return [len(self.at(np.sqrt(a * b))[1]) for a, b in zip(edges, edges[1:], strict=False)]
+        return [len(self.at(np.sqrt(a * b))[1]) for a, b in itertools.pairwise(edges)]
 
     def merge_tree(self) -> str:
         """The basin-merge tree as indented text."""
@@ -116,7 +119,7 @@ class Bifurcation(eqx.Module):
 
 def bifurcation(
     layer: LogSumExp,
-    eps: tuple[float, float],
+    eps: tuple[float | int, float | int],
     window: ArrayLike | None = None,
     *,
     levels: int = 1,
@@ -124,8 +127,9 @@ def bifurcation(
 ) -> Bifurcation:
     """All branches and folds of the entropy's critical points for `eps` in `(low, high)`; d is 1 or 2.
 
-    The layer's own `eps` is not used. `levels`: how many values between the ends get a certified list as
-    well. `window=None`: as in `critical_points`, four times as wide. The time goes into the certified list at `low`.
+    The layer's own `eps` is not used. `levels`: how many values between the ends get a certified
+    list as well. `window=None`: as in `critical_points`, four times as wide. The time goes into the
+    certified list at `low`.
 
     **Raises:** `ValueError` unless `0 < low < high`, and as `critical_points`.
     """
@@ -177,11 +181,10 @@ def _both_ways(
 ) -> tuple[Path, int]:
     """The whole branch through a point, as one path; how many of its ends are at the window's edge."""
     there = lambda heading: follow(pairs, x, lam, heading, span, box)
-    up = there(1) if lam < span[1] else None
-    down = there(-1) if lam > span[0] else None
-    if up is None or down is None:
-        only = up or down
+    if lam in span:
+        only = there(1 if lam == span[0] else -1)
         return only, int(only.end not in ("top", "bottom"))
+    up, down = there(1), there(-1)
     n = len(down.lam)
     folds = [(n - 2 - k, f) for k, f in down.folds] + [(n - 1 + k, f) for k, f in up.folds]
     points = np.concatenate([down.points[::-1], up.points[1:]])
@@ -194,6 +197,7 @@ def _cut(pairs: Pairs, path: Path, branches: list, folds: list) -> None:
     """Split a path at its folds into lives, and record both."""
     starts = [0, *(k + 1 for k, _ in path.folds)]
     ends = [*(k + 1 for k, _ in path.folds), len(path.lam)]
+    reach: list[tuple[int, int]] = []  # first and last life of each stretch
     for n, (a, b) in enumerate(zip(starts, ends, strict=True)):
         at = [len(folds) + k for k in (n - 1, n) if 0 <= k < len(path.folds)]
         before = [path.folds[n - 1][1]] if n else []
@@ -201,23 +205,60 @@ def _cut(pairs: Pairs, path: Path, branches: list, folds: list) -> None:
         lam = np.concatenate([[f.lam for f in before], path.lam[a:b], [f.lam for f in after]])
         points = np.concatenate([*([f.x[None] for f in before]), path.points[a:b],
                                  *([f.x[None] for f in after])])  # fmt: skip
-        middle = a + (b - a) // 2
-        what = kind(pairs, path.points[middle], float(path.lam[middle]))
-        branches.append(Branch(np.exp(lam), points, what, tuple(at)))
+        here = [
+            kind(pairs, x, float(m)) for x, m in zip(path.points[a:b], path.lam[a:b], strict=True)
+        ]
+        kinds = here[:1] * len(before) + here + here[-1:] * len(after)
+        lives = _lives(pairs, lam, points, kinds, tuple(at))
+        reach.append((len(branches), len(branches) + len(lives) - 1))
+        branches.extend(lives)
     for n, (k, f) in enumerate(path.folds):
-        mates = len(branches) - len(starts) + n, len(branches) - len(starts) + n + 1
+        mates = reach[n][1], reach[n + 1][0]
         folds.append(_fold(f, mates, branches, birth=bool(path.lam[k] > f.lam)))
+
+
+def _lives(
+    pairs: Pairs, lam: np.ndarray, points: np.ndarray, kinds: list[str], folds: tuple[int, ...]
+) -> list[Branch]:
+    """One branch a run of equal kinds: off a fold the kind changes only where branches cross."""
+    turns = [k for k in range(1, len(kinds)) if kinds[k] != kinds[k - 1]]
+    out, head = [], None
+    for start, end in itertools.pairwise([0, *turns, len(kinds)]):
+        stretch, place = lam[start:end], points[start:end]
+        if head is not None:
+            stretch, place = np.append(head[1], stretch), np.vstack([head[0], place])
+        if end < len(kinds):
+            two = slice(end - 1, end + 1)
+            head = _crossing(pairs, points[two], lam[two], kinds[start])
+            stretch, place = np.append(stretch, head[1]), np.vstack([place, head[0]])
+        out.append(Branch(np.exp(stretch), place, kinds[start], folds))
+    return out
+
+
+def _crossing(
+    pairs: Pairs, points: np.ndarray, lam: np.ndarray, before: str
+) -> tuple[np.ndarray, float]:
+    """Where the kind changes between two points of a branch, by bisection in lam."""
+    (x0, x1), (low, high) = points, lam
+    for _ in range(45):
+        middle = (low + high) / 2
+        x = polish(pairs, (x0 + x1) / 2, middle)[0]
+        if kind(pairs, x, middle) == before:
+            x0, low = x, middle
+        else:
+            x1, high = x, middle
+    return (x0 + x1) / 2, float((low + high) / 2)
 
 
 def _fold(f: FoldPoint, mates: tuple[int, int], branches: list, birth: bool) -> Fold:
     kinds = tuple(sorted(branches[m].kind for m in mates))
-    simple = min(f.crossing, f.bending) > 1e-6
+    simple = min(f.crossing, f.bending) > 1e-5 and f.step < 1e-9
     return Fold(float(np.exp(f.lam)), f.x, f.null, mates, kinds, birth, f.step, simple)
 
 
 def _merge(whole: Bifurcation, fold: Fold) -> Merge | None:
     """Whose basin inherits that of the extremum which a fold takes away."""
-    if fold.birth:
+    if fold.birth or not fold.simple:
         return None
     on_line = whole.window.shape[1] == 1
     vanishing = "minimum" if on_line else next(k for k in fold.kinds if k != "saddle")

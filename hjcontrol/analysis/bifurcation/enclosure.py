@@ -3,12 +3,12 @@ r"""All zeros of the pair sum g in a box, by subdivision that is a proof.
 On a box with centre c and half-widths h every s_ij and E_ij is linear, so its range is exact; with them
 g and its Jacobian J are enclosed. A box is settled when
 
-    empty    0 is outside  g(B)  or  g(c) + J(B)(B - c),  or  K = c - Y g(c) + (I - Y J(B))(B' - c) misses B
+    empty    0 is outside g(B) or g(c) + J(B)(B - c), or K = c - Y g(c) + (I - Y J(B))(B' - c) misses B
     one      K lies inside B', B grown by half: Krawczyk, exactly one zero in B', Y ~ J(c)^{-1}
 
-and halved otherwise. Sums are widened by a bound on their rounding errors, so the count is a proof for the
-weights given, their differences rounded to float64. A box neither settled nor wider than `finest` stays open:
-near a fold two zeros are closer than any fixed width.
+and halved otherwise. Sums are widened by a bound on their rounding errors, so the count is a proof
+for the weights given, their differences rounded to float64. A box neither settled nor wider than
+`finest` stays open: near a fold two zeros are closer than any fixed width.
 """
 
 from typing import NamedTuple

@@ -6,8 +6,9 @@ r"""The entropy landscape of a soft-maximum layer, with its derivatives in close
     dH/d eps = Var_pi(z)/eps^3 >= 0        kappa_3(W, W, z) = E[(W - EW)(W - EW)^T (z - Ez)]
 
 Moments are taken about the largest logit's atom, so that in a cold cell, where H is exponentially
-small, its derivatives keep their relative accuracy. At eps = 0 the landscape is flat off the ties and has no
-derivatives there: `eps > 0`. As eps -> infinity one critical point is left, a maximum, at `hot_centre`.
+small, its derivatives keep their relative accuracy. At eps = 0 the landscape is flat off the ties
+and has no derivatives there: `eps > 0`. As eps -> infinity one critical point is left, a maximum,
+at `hot_centre`.
 """
 
 import equinox as eqx
@@ -40,7 +41,7 @@ def entropy_landscape(layer: LogSumExp, x: Real[ArrayLike, " d"]) -> Landscape:
         )
     s = layer.logits(x) / layer.eps
     top = jnp.argmax(s)
-    c, w = s - s[top], layer.W - layer.W[top]
+    c, w = s - s[top], layer.W - layer.W[top][None, :]
     p = jnp.exp(c)
     p = p / p.sum()
     mc, mw = p @ c, p @ w  # both small where one atom rules
@@ -63,7 +64,7 @@ def hot_centre(layer: LogSumExp) -> Float[Array, " d"]:
 
     **Raises:** `ValueError` if the atoms do not span the space: then a line of points stays critical.
     """
-    w = layer.W - layer.W.mean(axis=0)
+    w = layer.W - layer.W.mean(axis=0, keepdims=True)
     if known_to_fail(jnp.linalg.matrix_rank(w) == w.shape[1]):
         raise ValueError(
             f"hot_centre: {w.shape[0]} atoms do not span dimension {w.shape[1]}: the critical points "

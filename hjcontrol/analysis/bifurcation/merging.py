@@ -1,8 +1,9 @@
 r"""Which basins join when a fold takes one away.
 
-At a fold a saddle meets an extremum (on a line: a minimum meets a maximum) and both vanish. Just there H
-is monotone along the null vector v: the flow of grad H, down if a minimum vanished and up if a maximum did, runs
-from the fold to the extremum whose basin inherits; or out of every window, to an atom that rules at infinity.
+At a fold a saddle meets an extremum (on a line: a minimum meets a maximum) and both vanish. Just
+there H is monotone along the null vector v: the flow of grad H, down if a minimum vanished and up
+if a maximum did, runs from the fold to the extremum whose basin inherits; or out of every window,
+to an atom that rules at infinity.
 """
 
 from typing import NamedTuple
@@ -51,6 +52,7 @@ def inherits(
     """Follow the flow from a fold at `x`, `sign` 1 up or -1 down, to one of `targets` (m, d)."""
     size = np.max(window[1] - window[0])
     null = null / np.linalg.norm(null)
+    step, rise = 0.0, 0.0
     for step in 10.0 ** np.arange(-4.0, -1.5, 0.5) * size:
         rise = (
             entropy_of(pairs, x + step * null, eps)[0] - entropy_of(pairs, x - step * null, eps)[0]
@@ -69,7 +71,8 @@ def inherits(
     flow = lambda t, y: sign * entropy_of(pairs, y, eps)[1]
     close = lambda y: np.min(np.linalg.norm(targets - y, axis=1), initial=np.inf) - 1e-3 * size
     arrive, leave = lambda t, y: close(y), lambda t, y: np.min(reach - np.abs(y - middle))
-    arrive.terminal = leave.terminal = True
+    for event in (arrive, leave):
+        setattr(event, "terminal", True)  # noqa: B010  # how SciPy is told to stop there
     # A ridge is stiff: fast across, slow along. Time runs long because the slow part is exponentially so.
     run = solve_ivp(flow, (0.0, 1e12), place, "BDF", events=(arrive, leave), rtol=1e-6, atol=1e-9)
     place = run.y[:, -1]

@@ -3,10 +3,10 @@ r"""Critical points as zeros of a sum over pairs of atoms, which stays accurate 
     g(x) = sum over i < j of (W_i - W_j) s_ij e^{E_ij}          s_ij = s_i - s_j,  s = (W x + b)/eps
     E_ij = s_i + s_j - s_p - s_q                                (p, q): the two largest logits at x
 
-g is Cov_pi(W, s) = -eps grad H times a positive factor, so it has the same zeros with the same signs; but its
-largest term is of order one where grad H is 1e-300. In two dimensions its rows are taken along W_p - W_q
-and across, where the pair (p, q) drops out exactly: on a cold ridge the second row is what decides.
-`lam = log eps` is the parameter of a family: d s/d lam = -s.
+g is Cov_pi(W, s) = -eps grad H times a positive factor, so it has the same zeros with the same
+signs; but its largest term is of order one where grad H is 1e-300. In two dimensions its rows are
+taken along W_p - W_q and across, where the pair (p, q) drops out exactly: on a cold ridge the
+second row is what decides. `lam = log eps` is the parameter of a family: d s/d lam = -s.
 """
 
 from typing import NamedTuple
@@ -48,7 +48,7 @@ def leading(pairs: Pairs, s: np.ndarray) -> np.ndarray:
     n = s.shape[-1]
     two = np.sort(np.argpartition(s, n - 2, axis=-1)[..., n - 2 :], axis=-1)
     i, j = two[..., 0], two[..., 1]
-    return i * (2 * n - i - 1) // 2 + (j - i - 1)
+    return np.asarray(i * (2 * n - i - 1) // 2 + (j - i - 1))
 
 
 def frame(direction: np.ndarray) -> np.ndarray:

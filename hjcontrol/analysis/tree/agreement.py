@@ -1,7 +1,8 @@
 r"""How far the soft layer at eps > 0 can be from the hard tree, point by point.
 
-    0 <= f_eps(x) - f_0(x) <= eps log(1 + (N - 1) e^{-gap(x)/eps}) <= eps log N        gap: of the two largest logits
-    classes: the soft and the hard decision agree wherever  margin(x) > eps log N,  N the most atoms of a class
+    0 <= f_eps(x) - f_0(x) <= eps log(1 + (N - 1) e^{-gap(x)/eps}) <= eps log N
+    gap: of the two largest logits; N pieces
+    classes: soft and hard decision agree wherever margin(x) > eps log N, N the most atoms of a class
 
 The points whose margin is not above the bound are listed: there, and only there, a decision may change.
 """
@@ -10,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
 from hjcontrol.layers import LogSumExp
 from hjcontrol.layers.heads import ClassHead
@@ -45,7 +46,8 @@ class Agreement(eqx.Module):
         return "\n".join(
             [
                 f"soft layer at eps = {self.eps:g} against the hard tree at {n} points",
-                f"  largest difference {self.difference.max(initial=0.0):.4g}; bound eps log N = {self.bound:.4g}: "
+                f"  largest difference {self.difference.max(initial=0.0):.4g}; "
+                f"bound eps log N = {self.bound:.4g}: "
                 + ("holds at every point" if self.holds else "VIOLATED"),
                 f"  decisions that change: {int(self.changed.sum())}",
                 f"  margin at most the bound at {len(below)} points: {shown or 'none'}",
@@ -56,8 +58,8 @@ class Agreement(eqx.Module):
 def agreement(model: LogSumExp | ClassHead, X: ArrayLike) -> Agreement:
     """Soft against hard at points `X` (n, d), for a layer or for a classifier whose atoms carry classes.
 
-    For a layer the margin is the gap of its two largest logits and the decision its atom; for a classifier the
-    margin is that of its two largest hard scores.
+    For a layer the margin is the gap of its two largest logits and the decision its atom; for a
+    classifier the margin is that of its two largest hard scores.
 
     **Raises:** `ValueError` for points of another shape, a single atom or class.
     """
@@ -69,7 +71,7 @@ def agreement(model: LogSumExp | ClassHead, X: ArrayLike) -> Agreement:
     X = jnp.asarray(X, head.W.dtype)
     if X.ndim != 2 or X.shape[1] != head.W.shape[1]:
         raise ValueError(f"agreement: points (n, {head.W.shape[1]}) are needed; found {X.shape}.")
-    logits = np.asarray(X @ head.W.T + head.b)
+    logits = np.asarray(X @ head.W.T + head.b[None, :])
     eps = float(head.eps)
     if isinstance(model, ClassHead):
         soft = np.asarray(jax.vmap(model.scores)(X))

@@ -1,13 +1,13 @@
 r"""How the tree grows: one undecided maximum at a time, one split an inner node.
 
-A node knows its region, the affine map that the earlier blocks have become on it, and which pieces of each
-group may still win. A group's undecided pieces are pruned by linear programs; a split is the hyperplane
-z_i = z_j of two that are left, chosen so that the larger side keeps as few of them as the known
-witnesses allow. Nodes with most sample points go first (without points: breadth first), so that a budget of leaves is
-spent where it is felt.
+A node knows its region, the affine map that the earlier blocks have become on it, and which pieces
+of each group may still win. A group's undecided pieces are pruned by linear programs; a split is
+the hyperplane z_i = z_j of two that are left, chosen so that the larger side keeps as few of them
+as the known witnesses allow. Nodes with most sample points go first (without points: breadth
+first), so that a budget of leaves is spent where it is felt.
 
-On a line every split is a breakpoint between neighbours: N leaves, depth ceil(log2 N). In more dimensions a
-hyperplane cuts other cells too, so there are more leaves than cells.
+On a line every split is a breakpoint between neighbours: N leaves, depth ceil(log2 N). In more
+dimensions a hyperplane cuts other cells too, so there are more leaves than cells.
 """
 
 import heapq
@@ -128,7 +128,7 @@ def _decide(state: State, g: int, Z: np.ndarray, z: np.ndarray) -> State | Split
     if len(alive) == 1:
         return state
     if len(alive) == 2:
-        return _between(state, g, alive[0], alive[1], Z, z)
+        return _between(state, g, int(alive[0]), int(alive[1]), Z, z)
     state = _prune(state, g, Z, z)
     alive = state.alive[g]
     if len(alive) == 1:
@@ -164,7 +164,7 @@ def _prune(state: State, g: int, Z: np.ndarray, z: np.ndarray) -> State:
     """Keep the pieces that win somewhere inside the region, each with a point where it does."""
     alive, witness = state.alive[g], dict(state.witness)
     kept: list[int] = []
-    for k in alive:
+    for k in map(int, alive):
         if k in witness:
             kept.append(k)
             continue

@@ -2,19 +2,20 @@ r"""A network as an exact tree: oblique splits, affine leaves.
 
     inner node: a.x + c >= 0 goes right, |a| = 1           leaf: y = C x + e, or the class that wins there
 
-Exact, not fitted: on every leaf the tree *is* the network. One hidden layer of n generic ReLUs in the
-plane has 1 + n + n(n - 1)/2 leaves; depth multiplies them, hence a budget, and nodes left open are said so.
+Exact, not fitted: on every leaf the tree *is* the network. One hidden layer of n generic ReLUs in
+the plane has 1 + n + n(n - 1)/2 leaves; depth multiplies them, hence a budget, and nodes left open
+are said so.
 """
 
 from typing import Any
 
 import numpy as np
-from jax.typing import ArrayLike
+from numpy.typing import ArrayLike
 
-from hjcontrol.analysis.tree import writing
 from hjcontrol.analysis.tree.growth import Grown, grow, start
-from hjcontrol.analysis.tree.piecewise import Block, PiecewiseAffine, piecewise_affine
-from hjcontrol.analysis.tree.regions import everywhere, minimal, unit
+from hjcontrol.analysis.tree.piecewise import Block, piecewise_affine
+from hjcontrol.analysis.tree.regions import everywhere, minimal
+from hjcontrol.analysis.tree.writing import dot, from_json, rules, to_json
 
 
 class ModelTree:
@@ -85,6 +86,10 @@ class ModelTree:
     def predict(self, X: ArrayLike) -> np.ndarray:
         """The network's outputs (n, outputs) at points (n, d); NaN in a leaf left open."""
         X = self._points("predict", X)
+        if self.decides:
+            raise ValueError(
+                "predict: this tree carries classes; use `decide`, or grow without it."
+            )
         at = self.apply(X)
         out = np.full((len(X), self.coef.shape[1]), np.nan)
         for k in np.unique(at):
@@ -130,35 +135,37 @@ class ModelTree:
 
     def rules(self, names: list[str] | None = None, *, digits: int = 4) -> str:
         """The tree as indented text; `names` of the d inputs."""
-        return writing.rules(self, names, digits)
+        return rules(self, names, digits)
 
     def to_dot(self, names: list[str] | None = None, *, digits: int = 3) -> str:
         """The tree in Graphviz's language."""
-        return writing.dot(self, names, digits)
+        return dot(self, names, digits)
 
     def to_json(self) -> str:
         """The tree as JSON, to the last bit; `ModelTree.from_json` reads it back."""
-        return writing.to_json(self)
+        return to_json(self)
 
     @staticmethod
     def from_json(text: str) -> "ModelTree":
         """Read what `to_json` wrote. **Raises:** `ValueError` for anything else."""
-        return ModelTree(**writing.from_json(text))
+        return ModelTree(**from_json(text))
 
     def __str__(self) -> str:
         n, undecided = len(self.leaves), int(self.open.sum())
+        what = "one class wins" if self.decides else "the network is affine and equal to it"
         lines = [
             f"model tree of {self.a.shape[1]} inputs and {self.coef.shape[1]} outputs: {n} leaves, depth "
             f"{self.depth}",
-            "  exact: on each leaf the network is affine and equal to it"
+            f"  exact: on each leaf {what}"
             if self.complete
-            else f"  PARTIAL: {undecided} of {n} leaves are open (predict gives NaN there); raise `max_leaves`",
+            else f"  PARTIAL: {undecided} of {n} leaves are open (predict gives NaN there); raise "
+            "`max_leaves`",
         ]
         seen = sorted(set(self.label[self.leaves].tolist()) - {-1})
         if seen:
-            lines.append(
-                f"  {'classes' if self.decides else 'winning pieces'}: {len(seen)} different, {str(seen[:12])[1:-1]}{' ...' * (len(seen) > 12)}"
-            )
+            what = "classes" if self.decides else "winning pieces"
+            shown = ", ".join(map(str, seen[:12])) + (" ..." if len(seen) > 12 else "")
+            lines.append(f"  {what}: {len(seen)} different, {shown}")
         return "\n".join(lines)
 
     def _points(self, who: str, X: ArrayLike) -> np.ndarray:
@@ -181,9 +188,10 @@ def model_tree(
 ) -> ModelTree:
     """The exact tree of a network that is piecewise affine; see `piecewise_affine` for what is read.
 
-    **Arguments:** `decide`: leaves carry the largest output's number (the class) instead of values;
-    `max_leaves`: the budget; `box` (2, d): a domain, else all of space; `points` (n, d): where the budget is to be
-    spent first.
+    **Arguments:** `decide`: leaves carry the largest output's number (the class) instead of values, and
+    neighbours of one class are joined;
+    `max_leaves`: the budget; `box` (2, d): a domain, else all of space; `points` (n, d): where the
+    budget is to be spent first.
 
     **Raises:** `ValueError` for a model that is not piecewise affine, or arguments of other shapes.
     """
@@ -225,4 +233,37 @@ def _arrays(grown: Grown, d: int, outputs: int, box: np.ndarray | None, decide: 
             coef[k], intercept[k], label[k] = leaf
         else:
             undecided[k] = True
-    return ModelTree(left, right, a, c, coef, intercept, label, undecided, box, decide)
+    if decide:
+        return _merged(
+            ModelTree(left, right, a, c, 0 * coef, 0 * intercept, label, undecided, box, True)
+        )
+    return ModelTree(left, right, a, c, coef, intercept, label, undecided, box)
+
+
+def _merged(tree: ModelTree) -> ModelTree:
+    """Two leaves of one class under one node are one leaf, again and again."""
+    left, right, label, gone = (a.copy() for a in (tree.left, tree.right, tree.label, tree.open))
+    gone[:] = False
+    for k in reversed(range(len(left))):  # children come after their parent
+        ends = [left[k], right[k]]
+        if left[k] < 0 or np.any(left[ends] >= 0) or tree.open[ends].any():
+            continue
+        if label[ends[0]] == label[ends[1]]:
+            label[k], left[k], right[k] = label[ends[0]], -1, -1
+            gone[ends] = True
+    keep = np.flatnonzero(~gone)
+    number = np.full(len(left) + 1, -1)  # the last entry takes -1 to -1
+    number[keep] = np.arange(len(keep))
+    inner = (left[keep] >= 0)[:, None]
+    return ModelTree(
+        number[left[keep]],
+        number[right[keep]],
+        np.where(inner, tree.a[keep], 0.0),
+        np.where(inner[:, 0], tree.c[keep], 0.0),
+        tree.coef[keep],
+        tree.intercept[keep],
+        label[keep],
+        tree.open[keep],
+        tree.box,
+        decides=True,
+    )

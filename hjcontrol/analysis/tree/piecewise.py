@@ -2,10 +2,11 @@ r"""Piecewise affine maps as blocks of maxima of affine pieces.
 
     block:  y_g = max over the pieces k of group g of  W_k.x + b_k            network = block after block
 
-A group of one piece is an affine unit; {z, 0} a ReLU; {z, a z} a leaky one; {z, -z} an absolute value; N
-pieces a max-affine (maxout) unit, which is a log-sum-exp layer at eps = 0.
+A group of one piece is an affine unit; {z, 0} a ReLU; {z, a z} a leaky one; {z, -z} an absolute
+value; N pieces a max-affine (maxout) unit, which is a log-sum-exp layer at eps = 0.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ class Block(eqx.Module):
     group: np.ndarray
 
     def __init__(self, W: Any, b: Any, group: Any):
-        """**Raises:** `ValueError` for disagreeing shapes, weights not finite, a group without a piece."""
+        """**Raises:** `ValueError` for disagreeing shapes, weights not finite, an empty group."""
         self.W, self.b = np.asarray(W, float), np.asarray(b, float)
         self.group = np.asarray(group, int)
         if self.W.ndim != 2 or self.b.shape != self.W.shape[:1] or self.group.shape != self.b.shape:
@@ -57,7 +58,7 @@ class PiecewiseAffine(eqx.Module):
         self.blocks = tuple(blocks)
         if not self.blocks:
             raise ValueError("PiecewiseAffine: at least one block is needed; found none.")
-        for k, (a, b) in enumerate(zip(self.blocks, self.blocks[1:], strict=False)):
+        for k, (a, b) in enumerate(itertools.pairwise(self.blocks)):
             if b.W.shape[1] != a.units:
                 raise ValueError(
                     f"PiecewiseAffine: block {k + 1} takes {b.W.shape[1]} inputs; block {k} gives "
@@ -87,9 +88,9 @@ class PiecewiseAffine(eqx.Module):
 def piecewise_affine(model: Any, weights: Any = None) -> PiecewiseAffine:
     """The piecewise affine map of a model.
 
-    **Arguments:** `model`: a `LogSumExp` (at eps = 0, whatever its own), a `ClassHead` over one (a score a
-    class), a `Chain` of `Dense` and `Residual` stages with its `weights`, a list of pairs `(W, b)` (ReLU
-    between, none after the last), or a `PiecewiseAffine`.
+    **Arguments:** `model`: a `LogSumExp` (at eps = 0, whatever its own), a `ClassHead` over one (a
+    score a class), a `Chain` of `Dense` and `Residual` stages with its `weights`, a list of pairs
+    `(W, b)` (ReLU between, none after the last), or a `PiecewiseAffine`.
 
     An activation counts as piecewise affine if it is `a z` for z > 0 and `c z` for z < 0 with a >= c,
     judged at eight points from -1000 to 1000.
@@ -120,8 +121,8 @@ def piecewise_affine(model: Any, weights: Any = None) -> PiecewiseAffine:
             [_gated(W, b, 1.0, 1.0 if k == last else 0.0) for k, (W, b) in enumerate(model)]
         )
     raise ValueError(
-        "piecewise_affine: a LogSumExp, a ClassHead over one, a Chain with weights, a list of (W, b) or a "
-        f"PiecewiseAffine is needed; found {type(model).__name__}."
+        "piecewise_affine: a LogSumExp, a ClassHead over one, a Chain with weights, a list of (W, b) or "
+        f"a PiecewiseAffine is needed; found {type(model).__name__}."
     )
 
 

@@ -1,9 +1,10 @@
 r"""The exact soft tree of a log-sum-exp layer: a binary tree over its atoms.
 
-    P(left at node v) = sigma((lse(left of v) - lse(right of v))/eps)          leaf j: pi_j = product along its path
+    P(left at node v) = sigma((lse(left of v) - lse(right of v))/eps)     pi_j = product on the path to j
 
-lse over a node's atoms, any binary tree whatever: the product is the Gibbs weight exactly. At eps = 0 a node compares
-the maxima of its two sides, and a point goes to the larger (a tie is shared by halves).
+lse over a node's atoms, any binary tree whatever: the product is the Gibbs weight exactly. At eps =
+0 a node compares the maxima of its two sides, and a point goes to the larger (a tie is shared by
+halves).
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
-from hjcontrol.analysis.tree import writing
+from hjcontrol.analysis.tree.writing import affine
 from hjcontrol.deformation import lse
 from hjcontrol.layers import LogSumExp
 
@@ -23,7 +24,7 @@ class SoftTree(eqx.Module):
     """`sides` (nodes, 2, atoms): which atoms hang left and right of each inner node; the root first."""
 
     layer: LogSumExp
-    sides: Bool[np.ndarray, "nodes 2 atoms"]
+    sides: Bool[np.ndarray, "nodes 2 atoms"] | Bool[Array, "nodes 2 atoms"]
 
     def split(self, x: Real[Array, " d"]) -> Float[Array, " nodes"]:
         """`P(left)` at each inner node."""
@@ -65,7 +66,7 @@ class SoftTree(eqx.Module):
             if len(atoms) == 1:
                 j = int(atoms[0])
                 names = [f"x{k}" for k in range(self.layer.W.shape[1])]
-                z = writing.affine(np.asarray(self.layer.W[j]), float(self.layer.b[j]), names, 4)
+                z = affine(np.asarray(self.layer.W[j]), float(self.layer.b[j]), names, 4)
                 lines.append(f"{indent}atom {j}: z = {z}")
                 return
             k = index[frozenset(atoms)]
@@ -82,13 +83,14 @@ class SoftTree(eqx.Module):
         n = self.layer.b.size
         deep = int(self.sides.any(axis=1).sum(axis=0).max(initial=0))
         return (
-            f"soft tree over {n} atoms at eps = {float(self.layer.eps):g}: {len(self.sides)} gates, depth {deep}\n"
+            f"soft tree over {n} atoms at eps = {float(self.layer.eps):g}: {len(self.sides)} gates, "
+            f"depth {deep}\n"
             "  exact: the product of gates along a path is the atom's Gibbs weight"
         )
 
 
 def soft_tree(layer: LogSumExp, nesting: Any = None) -> SoftTree:
-    """The soft tree of a layer. `nesting`: pairs of pairs of atom numbers, `((0, 1), 2)`; by default atoms
+    """The soft tree of a layer. `nesting`: pairs of pairs of atoms, `((0, 1), 2)`; by default atoms
     are halved along their slopes' widest direction, again and again.
 
     **Raises:** `ValueError` unless `nesting` holds every atom once, two branches a node.

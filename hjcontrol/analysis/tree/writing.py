@@ -11,9 +11,10 @@ FIELDS = ("left", "right", "a", "c", "coef", "intercept", "label", "open")
 def affine(a: np.ndarray, c: float, names: list[str], digits: int) -> str:
     """`a.x + c` in words: terms that are exactly zero are left out."""
     number = lambda v: f"{abs(v):.{digits}g}"
+    times = lambda v: "" if number(v) == "1" else number(v) + " "
     terms = [(v, n) for v, n in zip(a, names, strict=True) if v != 0]
     text = "".join(
-        f"{' - ' if v < 0 else ' + ' if k else ''}{number(v)} {n}" for k, (v, n) in enumerate(terms)
+        f"{' - ' if v < 0 else ' + ' if k else ''}{times(v)}{n}" for k, (v, n) in enumerate(terms)
     )
     if not terms:
         return f"{c:.{digits}g}"
@@ -53,8 +54,8 @@ def rules(tree: Any, names: list[str] | None, digits: int) -> str:
         if head:
             lines.append(f"{indent}{head.rstrip()}")
             indent, depth = indent + "|   ", depth + 1
-        todo.append((tree.left[k], depth, "else: "))
-        todo.append((tree.right[k], depth, f"if {test} >= {0.0 - tree.c[k]:.{digits}g}: "))
+        todo.append((int(tree.left[k]), depth, "else: "))
+        todo.append((int(tree.right[k]), depth, f"if {test} >= {0.0 - tree.c[k]:.{digits}g}: "))
     return "\n".join(lines)
 
 
