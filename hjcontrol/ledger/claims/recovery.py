@@ -73,13 +73,8 @@ def _measure(fast: bool, offset: float) -> Evidence:
     cost = G + (X[:, None] - Y) ** 2 / 4
     won = np.unique(cost.argmin(1))
     target = X**2 / 4 - cost.min(1)
-    back = np.asarray(
-        c_transform(
-            *(jnp.asarray(a) for a in (X[:, None], cost.min(1) + offset)),
-            1.0,
-            jnp.asarray(Y[:, None]),
-        )
-    )
+    seen = jnp.asarray(X[:, None]), jnp.asarray(cost.min(1) + offset)
+    back = np.asarray(c_transform(seen[0], seen[1], 1.0, jnp.asarray(Y[:, None])))
     W, b = Y / 2, -G - Y**2 / 4
     read = data_of_layer(jnp.asarray(W[:, None]), jnp.asarray(b + offset), 1.0)
     found = [
