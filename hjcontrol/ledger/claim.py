@@ -12,7 +12,7 @@ audit in which it comes out otherwise is unsound, and so is one in which the con
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -85,8 +85,7 @@ class Claim:
     control: Callable[[bool], Evidence]
     recorded: Verdict
     rule: bool = False
-    seconds: float = 0.0
-    see: tuple[str, ...] = field(default=())
+    seconds: float | int = 0
 
 
 def verdict(findings: Sequence[Finding], rule: bool = False) -> Verdict:

@@ -9,6 +9,7 @@ measured.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol.analysis.continual import overlap
@@ -23,7 +24,7 @@ OLD, NEW = np.linspace(-2, -0.5, 60)[:, None], np.linspace(0.5, 2, 60)[:, None]
 
 @jax.jit
 def _overlap(W, b, eps):
-    found = overlap(LogSumExp(W, b, eps), OLD, NEW)
+    found = overlap(LogSumExp(W, b, eps), jnp.asarray(OLD), jnp.asarray(NEW))
     return found.new, found.shared
 
 

@@ -6,6 +6,7 @@ outer weight are not convex. Operators on functions compose; maps of inputs comp
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol.hamilton_jacobi import plane_waves
@@ -25,7 +26,9 @@ def _stacked(w2, eps):
 
 @jax.jit
 def _waves(s, eps):
-    return jax.vmap(lambda a: plane_waves(W1[:, None], B1, a, s, eps))(X[:, None])
+    return jax.vmap(lambda a: plane_waves(jnp.asarray(W1)[:, None], jnp.asarray(B1), a, s, eps))(
+        X[:, None]
+    )
 
 
 def _bend(f: np.ndarray) -> float:

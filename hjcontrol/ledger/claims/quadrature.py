@@ -123,7 +123,7 @@ def _control(fast: bool) -> Evidence:
     return evidence(
         equal(
             "slopes with midpoints, d = 1, 2",
-            by_hand.slope(NODES[1], sag),
+            by_hand.slope(np.array(NODES[1]), sag),
             MIDDLE[1],
             0.02,
             role="number",

@@ -9,6 +9,7 @@ Starts default_rng(0..7), Adam 5000 steps at 0.008, then L-BFGS-B.
 
 import functools
 
+import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol.hamilton_jacobi import c_transform, data_of_layer, merge
@@ -60,7 +61,7 @@ def _fit(eps: float) -> tuple[float, np.ndarray, np.ndarray]:
 def _merged(eps: float) -> tuple[float, float, float]:
     """Mean square, and place and value of the merged right-hand atom."""
     square, W, b = _fit(eps)
-    data = data_of_layer(W[:, None], b, 1.0)
+    data = data_of_layer(jnp.asarray(W[:, None]), jnp.asarray(b), 1.0)
     one = merge(data, eps, tol=0.05)
     y, g = np.asarray(one.atoms)[:, 0], np.asarray(one.energies(eps))
     weight = by_hand.weights(-by_hand.energies(X[:, None], y[:, None], g, 1.0), eps).mean(0)
@@ -72,9 +73,10 @@ def _measure(fast: bool, offset: float) -> Evidence:
     cost = G + (X[:, None] - Y) ** 2 / 4
     won = np.unique(cost.argmin(1))
     target = X**2 / 4 - cost.min(1)
-    back = np.asarray(c_transform(X[:, None], cost.min(1) + offset, 1.0, Y[:, None]))
+    seen = jnp.asarray(X[:, None]), jnp.asarray(cost.min(1) + offset)
+    back = np.asarray(c_transform(seen[0], seen[1], 1.0, jnp.asarray(Y[:, None])))
     W, b = Y / 2, -G - Y**2 / 4
-    read = data_of_layer(W[:, None], b + offset, 1.0)
+    read = data_of_layer(jnp.asarray(W[:, None]), jnp.asarray(b + offset), 1.0)
     found = [
         equal("atoms of eight that the values on the window determine", len(won), 8, 0.5),
         zero("c-transform of u_0 − g at those that win", (back - G)[won], 1e-3, role="amended"),
