@@ -8,9 +8,11 @@ and is there four times sooner. The README's code, the examples and the main job
 settings; `XLA_FLAGS` in the environment overrides ours.
 """
 
+import gc
 import os
 import pathlib
 
+import equinox as eqx
 import hypothesis
 import jax
 import jaxtyping
@@ -57,6 +59,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     kept = [item for item in items if item.get_closest_marker("any_precision")]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
+
+
+RESIDENT = 3 * 2**30  # bytes a worker may hold before it lets go of what it has compiled
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_programs_go():
+    """Lets go of compiled programs at a module's end where they have grown large."""
+    yield
+    pages = pathlib.Path("/proc/self/statm")
+    if pages.exists() and int(pages.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > RESIDENT:
+        eqx.clear_caches()
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
