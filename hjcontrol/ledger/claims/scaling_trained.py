@@ -38,7 +38,12 @@ def _measure(fast: bool) -> Evidence:
         at_least("α at ε = 0.1 fixed, d = 1: width alone", slope_flat, 0.8),
         at_most("the same: no slope", abs(slope_flat), 0.1, role="instead"),
         equal(
-            "RMSE at ε = 0.1, N = 4 … ", flat, 0.009, 1e-3, role="number", published="0.0085–0.0094"
+            "RMSE at ε = 0.1, N from 4 on",
+            flat,
+            0.009,
+            1e-3,
+            role="number",
+            published="0.0085–0.0094",
         ),
         at_least("α with ε = N^{−1}", -by_hand.slope(n, tied), 0.8, role="instead"),
     ]
