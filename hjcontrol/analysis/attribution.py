@@ -27,7 +27,7 @@ from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
 from hjcontrol.layers.layer import floating
-from hjcontrol.networks import Chain, Weights
+from hjcontrol.networks import Chain, Weights, advance
 
 
 class Attribution(eqx.Module):
@@ -162,12 +162,14 @@ def costates(
     baseline: PyTree[Array],
     output: Callable[[PyTree[Array]], Float[Array, ""]],
     *,
+    given: tuple[PyTree, ...] | None = None,
     nodes: int = 32,
 ) -> LayerAttribution:
     """Attribute `output(final state)` of one sample to the states at every depth.
 
     - `output`: what is explained, a scalar of the final state: a logit, a margin, a soft maximum.
     - `baseline`: the input `x_0` that explains nothing, shaped as `x`.
+    - `given`: what the stages read besides their state, one entry a run, as `chain.given` returns it.
     - `nodes`: Gauss-Legendre nodes of the path; exact for polynomials of degree `2 nodes - 1`.
 
     **Raises:** `ValueError` for no nodes, or a baseline that does not match.
@@ -182,25 +184,26 @@ def costates(
     x, baseline = jax.tree.map(floating, (x, baseline))
     along = jax.tree.map(lambda a, b: a - b, x, baseline)
     at, weight = np.polynomial.legendre.leggauss(nodes)
+    reads = (None,) * len(chain.runs) if given is None else given
 
     def path(s: Array) -> tuple[tuple, Any]:
-        return chain.states(weights, jax.tree.map(lambda b, v: b + s * v, baseline, along))
+        return chain.states(weights, jax.tree.map(lambda b, v: b + s * v, baseline, along), given)
 
     def one(s: Array, w: Array) -> tuple[tuple, Any]:
         (states, last), (moves, final) = jax.jvp(path, (s,), (jnp.ones_like(s),))
         p = jax.grad(output)(last)
         product = lambda p, v: jax.tree.map(lambda a, b: w * a * b, p, v)
         end, parts = product(p, final), []
-        for run, theta, inputs, move in reversed(
-            list(zip(chain.runs, weights, states, moves, strict=True))
+        for run, theta, u, inputs, move in reversed(
+            list(zip(chain.runs, weights, reads, states, moves, strict=True))
         ):
 
-            def back(p: Any, stage: Any, kept: Any) -> tuple[Any, Any]:
-                theta, a, v = kept
-                (p,) = jax.vjp(lambda a: stage.step(a, theta), a)[1](p)
+            def back(p: Any, stage: Any, th: Any, u: Any, kept: Any) -> tuple[Any, Any]:
+                a, v = kept
+                (p,) = jax.vjp(lambda a: advance(stage, a, th, u), a)[1](p)
                 return p, product(p, v)
 
-            p, part = run.scan(back, p, (theta, inputs, move), reverse=True)
+            p, part = run.scan(back, p, theta, (inputs, move), u, reverse=True)
             parts.append(part)
         return tuple(reversed(parts)), end
 
@@ -211,7 +214,7 @@ def costates(
         jnp.sum(a.reshape(a.shape[0], -1), axis=1) for a in jax.tree.leaves(tree)
     )
     totals = jnp.concatenate([*map(rows, runs), rows(jax.tree.map(lambda a: a[None], final))])
-    ends = [output(chain(weights, a)) for a in (x, baseline)]
+    ends = [output(chain(weights, a, given)) for a in (x, baseline)]
     return LayerAttribution(runs, final, totals, ends[0] - ends[1])
 
 

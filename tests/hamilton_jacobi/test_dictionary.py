@@ -86,8 +86,9 @@ def test_f_plus_u_is_the_quadratic(name, layer):
     cases = jnp.asarray([(0.0, 1.0), (0.2, 0.3), (2.0, 5.0)])
     at = jax.jit(jax.vmap(jax.vmap(both, (0, None, None)), (None, 0, 0)))
     f, u = at(X[:3], *cases.T)
-    square = np.sum(X[:3] * np.linalg.solve(metric, X[:3].T).T, axis=1) / (4 * cases[:, 1:])
-    gap = np.abs(np.asarray(f[..., None] + u - square[..., None]))
+    few = np.asarray(X[:3])
+    square = np.sum(few * np.linalg.solve(metric, few.T).T, axis=1) / (4 * np.asarray(cases)[:, 1:])
+    gap = np.abs(np.asarray(f)[..., None] + np.asarray(u) - square[..., None])
     assert (gap <= 4e-14 * np.maximum(1.0, np.asarray(square))[..., None]).all()
 
 

@@ -123,7 +123,7 @@ def certified(o, Z):
     worst = max(float(np.max(getattr(c, k))) for k in ("primal", "dual", "complementarity"))
     assert worst <= 1e-13
     assert float(np.max(c.stationarity)) <= 1e-12
-    assert float(np.max(np.abs(c.gap))) <= 1e-13
+    assert float(np.max(np.abs(c.gap) / (1.0 + np.abs(o["value"])))) <= 1e-14
 
 
 LAWS = [envelope, fenchel_young, biconjugate, monotone, one_sided, certified]

@@ -40,8 +40,10 @@ class FlowNetwork(AbstractArchitecture):
         import diffrax
 
         step = self.t1 / (self.depth * self.steps)
+        # The adjoint that every derivative has: forward mode, and Newton's second derivatives.
+        how = {"solver": diffrax.Heun(), "adjoint": diffrax.DirectAdjoint(), "dt0": step}
         drift = Dense(self.width, self.width)
-        return Flow.pieces(drift, self.t1, self.depth, solver=diffrax.Heun(), dt0=step)
+        return Flow.pieces(drift, self.t1, self.depth, max_steps=2 * self.steps, **how)
 
     def stages(self):
         return [
