@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 import hjcontrol as hj
-from hjcontrol.reporting.plots import new_axes
+from hjcontrol.reporting import plots
 
 jax.config.update("jax_enable_x64", True)
 
@@ -27,7 +27,7 @@ def drift(x, theta):
 keys = jax.random.split(jax.random.key(0), 3)
 W, b = jax.random.normal(keys[0], (4, 4)), 0.1 * jax.random.normal(keys[1], (4,))
 inputs = jax.random.normal(keys[2], (8, 4))
-axes = new_axes(11.0, 3.8, columns=3)
+axes = plots.new_axes(11.0, 3.8, columns=3)
 
 for ax, (T, decay) in zip(axes.flat, [(5.0, 0.0), (5.0, 2.0), (2.0, 30.0)], strict=True):
     weights = (W, b, jnp.asarray(decay))
@@ -47,7 +47,7 @@ for ax, (T, decay) in zip(axes.flat, [(5.0, 0.0), (5.0, 2.0), (2.0, 30.0)], stri
         title=f"T = {T:g}, decay {decay:g}",
     )
     print(ladder, "\n")
-    ladder.plot(ax)
+    plots.adjoint_ladder(ladder, ax)
     exact = [r for r in ladder.rungs if r.adjoint in ("checkpoint", "direct")]
     assert max(r.discrete_error for r in exact) < 1e-11
 

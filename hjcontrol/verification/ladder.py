@@ -43,7 +43,8 @@ class Rung(eqx.Module):
 
 
 class AdjointLadder(eqx.Module):
-    """What `hj.adjoint_ladder` returns. `print` it for the table, `plot` it for the picture."""
+    """What `hj.adjoint_ladder` returns. `print` it for the table; `hj.reporting.plots.adjoint_ladder`
+    draws it."""
 
     rungs: tuple[Rung, ...]
     accuracy: str  # "tolerance" or "step"
@@ -92,12 +93,6 @@ class AdjointLadder(eqx.Module):
         chosen = ", ".join(f"{t:.0e}: {name}" for t, name in self.choice.items())
         lines.append(f"  use (fastest within 3x of the least error)  {chosen}")
         return "\n".join(lines)
-
-    def plot(self, ax: Any = None) -> Any:
-        """Error against tolerance, one line an adjoint; matplotlib axes."""
-        import hjcontrol  # the package's lazy face: pictures are made in a room above this one
-
-        return hjcontrol.reporting.plots.adjoint_ladder(self, ax)
 
 
 def adjoint_ladder(
