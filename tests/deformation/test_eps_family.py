@@ -42,7 +42,8 @@ warming = jax.jit(jax.grad(gibbs_entropy, argnums=1))
 @given(wild, temperature)
 def test_lies_between_the_maximum_and_the_maximum_plus_eps_log_n(z, eps):
     value, top = float(f(z, eps)), z.max()
-    slack = 4e-16 * (abs(top) if np.isfinite(top) else 0.0)
+    # XLA may take numbers below the smallest normal one for 0.
+    slack = 4e-16 * (abs(top) if np.isfinite(top) else 0.0) + np.finfo(float).tiny
     assert top - slack <= value
     assert value <= top + eps * np.log(N) * (1 + 1e-15) + slack
 
