@@ -8,6 +8,7 @@ Needs `cvxpylayers`, `diffcp` and `qpax` beside the library; a peer that is miss
 """
 
 import importlib.util
+import os
 import warnings
 
 import jax
@@ -16,6 +17,12 @@ import numpy as np
 from harness import header, row, timed
 
 from hjcontrol.layers import Softmax, Sparsemax
+
+# Calls of microseconds: with more cores or asynchronous dispatch, half of what is timed is the waking of
+# other threads. All libraries run on one core, alike; both are read when JAX makes its first array.
+jax.config.update("jax_cpu_enable_async_dispatch", False)
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 BATCH = 128
 
