@@ -323,7 +323,7 @@ def test_legendre_dual_of_a_network_layer():
     q, slope, gap, value, inverses, second, off = look(x)
     assert_agree(q, slope, 1e-14)
     for inverse in inverses.values():
-        assert_agree(inverse, x, 1e-8)
+        assert_agree(inverse, x, 1e-9)
     assert_agree(gap, 0.0, 1e-14)
     assert float(f(x) + off[0] - (q + 0.05) @ x) > 1e-4
     assert float(off[1]) == np.inf
