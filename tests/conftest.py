@@ -16,6 +16,7 @@ import equinox as eqx
 import hypothesis
 import jax
 import jaxtyping
+import numpy as np
 import pytest
 
 HASTE = [
@@ -73,6 +74,17 @@ def compiled_programs_go():
         eqx.clear_caches()
         jax.clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def draws_repeat(request: pytest.FixtureRequest):
+    """A module's generators begin each test alike: what a test draws does not depend on which tests its
+    worker ran before."""
+    drawn = [g for g in vars(request.module).values() if isinstance(g, np.random.Generator)]
+    states = [g.bit_generator.state for g in drawn]
+    yield
+    for generator, state in zip(drawn, states, strict=True):
+        generator.bit_generator.state = state
 
 
 @pytest.fixture
