@@ -23,6 +23,7 @@ from hjcontrol.control.hamiltonian import (
     sample_hamiltonian,
     terminal_costate,
 )
+from hjcontrol.control.linear_quadratic import linear_quadratic
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.solution import History, Solution
 from hjcontrol.control.trajectory import Trajectory
@@ -47,6 +48,7 @@ __all__ = [
     "hamiltonian",
     "inner",
     "least_squares",
+    "linear_quadratic",
     "sample_hamiltonian",
     "softmax_cross_entropy",
     "terminal_costate",
