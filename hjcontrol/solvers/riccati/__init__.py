@@ -1,0 +1,1 @@
+"""Riccati: linear-quadratic sweeps, and the Gauss-Newton and DDP methods that are made of them."""
