@@ -10,6 +10,7 @@ _HOMES = {
     "AbstractMethod": "method",
     "Gradient": "gradient",
     "Newton": "newton",
+    "Riccati": "riccati",
     "Direct": "direct",
     "as_nlp": "direct",
     "loadable_plugins": "direct",

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import hjcontrol as hj
-from hjcontrol.solvers import Direct, Gradient, Newton
+from hjcontrol.solvers import Direct, Gradient, Newton, Riccati
 from tests.oracles import linear_quadratic as oracle
 
 RIDGE, STATE = 0.3, 0.2
@@ -17,6 +17,9 @@ SOLVERS = {  # every method belongs here, with settings under which it goes on t
     "newton": Newton(tol=1e-13),
     "gauss-newton": Newton(tol=1e-13, curvature="gauss_newton"),
     "direct": Direct(tol=1e-12),
+    "riccati": Riccati(tol=1e-13),
+    "ddp": Riccati(tol=1e-13, curvature="ddp"),
+    "riccati, open loop": Riccati(tol=1e-13, feedback=False),
 }
 
 
@@ -44,6 +47,12 @@ def test_every_solver_reaches_the_analytic_answer(name, problem, answer):
     np.testing.assert_allclose(solution.objective, cost, atol=1e-12)
     if solution.multipliers is not None:
         np.testing.assert_allclose(stacked(solution.multipliers), p, atol=1e-9)
+
+
+@pytest.mark.parametrize("curvature", ["gauss_newton", "ddp"])
+def test_one_sweep_is_enough_for_riccati(curvature, problem, answer):
+    found = hj.solve(problem, Riccati(curvature=curvature), key=jax.random.key(0), max_steps=1)
+    np.testing.assert_allclose(found.weights[0], answer[0], atol=1e-12)
 
 
 def test_another_problem_has_another_answer(answer):

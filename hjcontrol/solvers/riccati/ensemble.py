@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from hjcontrol.control import ControlProblem, costate, given_at
 from hjcontrol.networks import Weights, advance
@@ -25,7 +25,7 @@ from hjcontrol.solvers.riccati.stages import pack, unpack
 
 
 def stacked(
-    problem: ControlProblem, weights: Weights, exact: bool
+    problem: ControlProblem, weights: Weights, exact: bool | Bool[Array, ""]
 ) -> tuple[list[Stage], Float[Array, "N N"], Float[Array, " N"]]:
     """Every stage's move about a rollout, and the terminal cost's `Q` and `q`."""
     n = problem.num_samples
@@ -42,7 +42,7 @@ def stacked(
     return stages, jax.scipy.linalg.block_diag(*Q), q.reshape(-1)
 
 
-def _stage(problem: ControlProblem, k: int, theta: Any, x: Any, p: Any, exact: bool) -> Stage:
+def _stage(problem: ControlProblem, k: int, theta: Any, x: Any, p: Any, exact: Any) -> Stage:
     n, stage = problem.num_samples, problem.chain[k]
     u = given_at(problem, k)
     unravel = ravel_pytree(jax.tree.map(lambda a: a[0], x))[1]
@@ -56,7 +56,7 @@ def _stage(problem: ControlProblem, k: int, theta: Any, x: Any, p: Any, exact: b
         return jnp.asarray(problem.state_cost(unravel(x), unpack(stage, theta, t)), x.dtype) / n
 
     def local(x: Array, t: Array, u: Any, p: Array) -> Array:
-        return cost(x, t) + (p @ step(x, t, u) if exact else 0.0)
+        return cost(x, t) + exact * (p @ step(x, t, u))
 
     A, B = jax.vmap(jax.jacrev(step, argnums=(0, 1)), (0, None, 0))(flat, packed, u)
     q, r = jax.vmap(jax.grad(cost, argnums=(0, 1)), (0, None))(flat, packed)
@@ -77,7 +77,7 @@ def _stage(problem: ControlProblem, k: int, theta: Any, x: Any, p: Any, exact: b
 
 
 def step(
-    problem: ControlProblem, weights: Weights, exact: bool
+    problem: ControlProblem, weights: Weights, exact: bool | Bool[Array, ""]
 ) -> tuple[Float[Array, " M"], list[Array]]:
     """One dense sweep's open-loop step, packed in order of depth, and its matrices `P_k`."""
     stages, Q, q = stacked(problem, weights, exact)

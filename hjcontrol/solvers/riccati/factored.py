@@ -159,3 +159,14 @@ def closed_loop(
         x, new = run.scan(body, x, theta, (depth_first, jnp.arange(run.length)), us)
         found.append(new)
     return tuple(found)
+
+
+def steps_along(problem: ControlProblem, weights: Weights, step: Float[Array, " M"]) -> Weights:
+    """The weights moved by a packed step."""
+    moved, place = [], 0
+    for run, theta in zip(problem.chain.runs, weights, strict=True):
+        size = sum(a.size for a in jax.tree.leaves(theta))
+        own = step[place : place + size].reshape(run.length, -1)
+        moved.append(eqx.filter_vmap(unpack)(run.stage, theta, own))
+        place += size
+    return jax.tree.map(jnp.add, weights, tuple(moved))

@@ -6,7 +6,7 @@ r"""The Riccati sweep: linear dynamics, quadratic costs, cross and affine terms,
     V_k(x) = 1/2 x'P_k x + p_k.x + const      u_k = K_k x_k + k_k      costate  P_k x_k + p_k
 
 P_k, p_k   value function, from the last stage to the first: d^3 a stage, K stages one after another
-K_k, k_k   feedback and open-loop term            `parallel` finds the same in log K levels
+K_k, k_k   feedback and open-loop term            `associative` finds the same in log K levels
 
 Only `R + B'P B` has to be positive definite; `Q` and `R` alone need not. Where it is not, no minimum
 exists: what comes back is NaN, for the caller to see (`finite`).

@@ -18,7 +18,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import AbstractStage, AffineWeights, Weights, advance
@@ -77,7 +77,7 @@ def linearise(
     weights: Weights,
     states: Trajectory,
     costates: Trajectory,
-    exact: bool,
+    exact: bool | Bool[Array, ""],
 ) -> tuple[Run, ...]:
     """The stages of every run, from the last to the first. `exact`: DDP, not Gauss-Newton."""
     n = problem.num_samples
@@ -116,7 +116,9 @@ def _flat(x: Any) -> tuple[Float[Array, "n d"], Any]:
     return jax.vmap(lambda a: ravel_pytree(a)[0])(x), ravel_pytree(one)[1]
 
 
-def enters_by_affine_part(problem: ControlProblem, stage: AbstractStage, theta: Any, x: Any) -> bool:
+def enters_by_affine_part(
+    problem: ControlProblem, stage: AbstractStage, theta: Any, x: Any
+) -> bool:
     """Whether `theta` moves one sample's cost and next state only through `a = W x + b`."""
     if not stage.affine:
         return False
@@ -128,7 +130,7 @@ def enters_by_affine_part(problem: ControlProblem, stage: AbstractStage, theta: 
     return not any(v is w for v in own for w in read)
 
 
-def _stage(problem, stage, theta, u, x, p_next, D, exact: bool, given: bool) -> Run:
+def _stage(problem, stage, theta, u, x, p_next, D, exact, given: bool) -> Run:
     n = problem.num_samples
     one = jax.tree.map(lambda a: a[0], x)
     affine = enters_by_affine_part(problem, stage, theta, one)
@@ -148,7 +150,7 @@ def _stage(problem, stage, theta, u, x, p_next, D, exact: bool, given: bool) -> 
         move = F - jax.lax.stop_gradient(F)
         th = theta if affine else unpack(stage, theta, packed + e)
         cost = problem.state_cost(unravel(x), th) / n + 0.5 * move @ (D @ move)
-        return cost + p @ F if exact else cost
+        return cost if exact is False else cost + exact * (p @ F)
 
     def per_sample(x: Array, u: Any, p: Array, D: Array) -> tuple[Array, ...]:
         G = jax.jacfwd(step, argnums=1)(x, at, u)
@@ -163,7 +165,7 @@ def _stage(problem, stage, theta, u, x, p_next, D, exact: bool, given: bool) -> 
 
     shared = u if stage.reads != "nothing" else None
     A, G, C, D_before = jax.vmap(per_sample)(flat, shared, p_next, D)
-    lam = jnp.einsum("nie,ni->ne", G, p_next) if exact else jnp.zeros(G.shape[::2], G.dtype)
+    lam = exact * jnp.einsum("nie,ni->ne", G, p_next)
     if affine:
         features = jnp.concatenate([flat, jnp.ones((n, 1), flat.dtype)], axis=1)
         bend = jax.vmap(jax.hessian(local, argnums=1), in_axes=(0, None, 0, 0, 0))
