@@ -53,7 +53,7 @@ def test_parallel_equals_sequential(size):
         np.testing.assert_allclose(a, b, atol=1e-12)
 
 
-def test_the_parallel_span_grows_with_the_logarithm_of_depth(monkeypatch):
+def test_the_parallel_span_grows_with_the_logarithm_of_depth(monkeypatch, unchecked):
     """Levels are counted as JAX traces them: the combination is applied once a level."""
     levels, combine = [0], associative.combine
 

@@ -174,13 +174,13 @@ def test_values_that_are_not_finite_are_a_result():
 
 
 def test_what_cannot_be_treated_is_refused_with_a_remedy():
+    boxed = rings(control_set=hj.control.Box(-1.0, 1.0))
     with pytest.raises(ValueError, match=r"Riccati \(ddp\): the weights must be free.*Box.*Use"):
-        boxed = rings(control_set=hj.control.Box(-1.0, 1.0))
         hj.solve(boxed, Riccati(curvature="ddp"), key=jax.random.key(0))
     cell = Tied(lambda x: jnp.tanh(x), 3)
     x = jnp.ones((2, 3))
     tied = hj.ControlProblem([cell], x, terminal=lambda x: jnp.sum(x**2))
-    with pytest.raises(ValueError, match="stages 0 to 2 are tied. Use `Newton`"):
+    with pytest.raises(ValueError, match=r"stages 0 to 2 are tied\. Use `Newton`"):
         Riccati().check(tied)
     bare = hj.ControlProblem([jnp.tanh], x, terminal=lambda x: jnp.sum(x**2))
     with pytest.raises(ValueError, match="must be 1 to 12000; found 0"):

@@ -10,6 +10,7 @@ mu            `Quu_k + mu I` at every stage: Levenberg-Marquardt, raised until a
               falls, lowered while the model predicts J well (Tassa, Erez & Todorov 2012)
 alpha         shortens the open-loop term alone; the feedback keeps its whole gain
 
+DDP begins with Gauss-Newton sweeps, which need little damping far from a minimum, and ends exact.
 At roundoff J no longer tells steps apart: a step then counts if it lowers the gradient. Cost of a sweep
 and what is stored: see `factored`.
 """
@@ -46,6 +47,7 @@ class RiccatiState(eqx.Module):
     gradient: Weights
     states: Trajectory
     costates: Trajectory
+    threshold: Float[Array, ""]  # largest gradient at which DDP's curvature is the exact one
     mu: Float[Array, ""]
     best: Float[Array, ""]  # smallest gradient since J went blind
     failures: Int[Array, ""]
@@ -57,12 +59,15 @@ class Riccati(AbstractMethod):
 
     - `curvature`: `"gauss_newton"` (iLQR) or `"ddp"`, exact.
     - `tol`: stop once `max |dH/dtheta| <= tol`.
+    - `switch`: `"ddp"` begins with Gauss-Newton sweeps, until the gradient is this fraction of the
+      first one; 1 begins with exact curvature, which is indefinite far from a minimum.
     - `feedback`: roll out in closed loop; `False` takes the open-loop step, which is one damped
       Gauss-Newton or Newton step in weight space.
     """
 
     curvature: Literal["gauss_newton", "ddp"] = eqx.field(static=True, default="gauss_newton")
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-10)
+    switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-2)
     feedback: bool = eqx.field(static=True, default=True)
 
     default_max_steps = 1000
@@ -110,6 +115,7 @@ class Riccati(AbstractMethod):
             gradient,
             states,
             costates,
+            (self.switch * _largest(gradient)).astype(value.dtype),
             jnp.zeros_like(value),
             jnp.full_like(value, jnp.inf),
             jnp.asarray(0),
@@ -117,9 +123,9 @@ class Riccati(AbstractMethod):
         )
 
     def step(self, problem: ControlProblem, state: RiccatiState) -> RiccatiState:
-        runs = linearise(
-            problem, state.weights, state.states, state.costates, self.curvature == "ddp"
-        )
+        # Once crossed the threshold stays crossed: `_arrived` lifts it then.
+        exact = self.curvature == "ddp" and _largest(state.gradient) <= state.threshold
+        runs = linearise(problem, state.weights, state.states, state.costates, exact)
         M, g = matrix(runs)[::-1, ::-1], flat_weights(problem, state.gradient)
         scale = jnp.mean(jnp.abs(jnp.diag(M)))
 
@@ -183,7 +189,10 @@ class Riccati(AbstractMethod):
         old = (state.weights, state.objective, state.gradient, state.states, state.costates)
         kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
         best = jnp.where(blind & good, jnp.minimum(size, state.best), state.best)
-        return RiccatiState(*kept, mu, best, jnp.where(progress, 0, state.failures + 1), evals)
+        crossed = jnp.minimum(size, _largest(state.gradient)) <= state.threshold
+        threshold = jnp.where(crossed, jnp.inf, state.threshold)
+        failures = jnp.where(progress, 0, state.failures + 1)
+        return RiccatiState(*kept, threshold, mu, best, failures, evals)
 
     def info(self, state: RiccatiState) -> Info:
         return Info(state.objective, _largest(state.gradient), state.num_evals)

@@ -1,8 +1,8 @@
 r"""Every stage of an ensemble to second order along a trajectory, sample by sample.
 
-    h(x, e) = l/n + c p.F + 1/2 |F - F_k|^2_D          D: Hessian of a sample's cost-to-go behind the stage
+    h(x, e) = l/n + c p.F + 1/2 |F - F_k|^2_D          D: Hessian of a sample's cost-to-go behind it
 
-e    how the weights enter: `a = W x + b` where a stage is `affine`, moved by `dW x + db`; else the weights
+e    how the weights enter: `a = W x + b` where a stage is `affine`, moved by `dW x + db`; else weights
 c    1: exact curvature (DDP); 0: that of the costs along linearised states (Gauss-Newton, iLQR)
 
     A = dF/dx    G = dF/de    D = d2h/dx2    C = d2h/de dx    curvature = sum_i d2h/de2 f f' + d2r
