@@ -6,6 +6,7 @@ that has it, for the same problems in the same run.
 """
 
 import argparse
+import importlib
 import json
 import subprocess
 import sys
@@ -67,13 +68,12 @@ def ours(data: dict[str, np.ndarray]) -> tuple[object, dict[str, object]]:
 
 
 def peer(data: dict[str, np.ndarray]) -> tuple[object, dict[str, object]]:
-    from diffilqrax import plqr
-    from diffilqrax.typs import LQR, LQRParams
+    plqr, typs = (importlib.import_module(f"diffilqrax.{name}") for name in ("plqr", "typs"))
 
     a = {name: jnp.asarray(v) for name, v in data.items()}
     fields = {"A": a["A"], "B": a["B"], "a": a["c"], "Q": a["Q"], "q": a["q"], "R": a["R"]}
     fields |= {"r": a["r"], "S": jnp.zeros_like(a["B"]), "Qf": a["QK"], "qf": a["qK"]}
-    problem = LQRParams(a["start"], LQR(**fields))
+    problem = typs.LQRParams(a["start"], typs.LQR(**fields))
 
     def solve(problem):
         etas, P = plqr.associative_riccati_scan(problem)
@@ -118,7 +118,9 @@ def answer(path: str) -> None:
 
 
 def main(python: str | None) -> None:
-    header("Riccati in parallel over depth: equality and time, against the sequential sweep and a peer")
+    header(
+        "Riccati in parallel over depth: equality and time, against the sequential sweep and a peer"
+    )
     for d in SIZES:
         for depth in DEPTHS:
             data = draw(depth, d)

@@ -30,17 +30,17 @@ def in_parallel(problem, start):
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_the_sweep_solves_the_dense_equations(size):
-    *drawn, start = oracle.draw(0, *size)
-    states, controls, costates = oracle.solve(*drawn, start)
-    policy, x, u = in_sequence(stated(*drawn), jnp.asarray(start))
+    stages, Q, q, start = oracle.draw(0, *size)
+    states, controls, costates = oracle.solve(stages, Q, q, start)
+    policy, x, u = in_sequence(stated(stages, Q, q), jnp.asarray(start))
     np.testing.assert_allclose(x, states, atol=1e-11)
     np.testing.assert_allclose(u, controls, atol=1e-11)
     slopes = np.einsum("kij,kj->ki", policy.P, states) + policy.p
     np.testing.assert_allclose(slopes, costates, atol=1e-11)
     assert bool(policy.finite())
     # The twin: without the affine term the same sweep answers another problem.
-    drawn[0] = drawn[0] | {"c": np.zeros_like(drawn[0]["c"])}
-    _, _, u = in_sequence(stated(*drawn), jnp.asarray(start))
+    stages = stages | {"c": np.zeros_like(stages["c"])}
+    _, _, u = in_sequence(stated(stages, Q, q), jnp.asarray(start))
     assert np.abs(u - controls).max() > 1e-2
 
 

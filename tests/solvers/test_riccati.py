@@ -61,12 +61,12 @@ def case(request):
 
 def test_one_open_loop_sweep_is_one_step_in_weight_space(case):
     """Gauss-Newton by Riccati, dense and factored, and Newton by stagewise DDP: 1e-9 and better."""
-    steps = {}
+    (problem, weights), steps = case, {}
     for exact in (False, True):
-        step, H = in_weight_space(*case, EXACT[exact])
+        step, H = in_weight_space(problem, weights, EXACT[exact])
         assert np.linalg.eigvalsh(H)[0] > 0
-        by_riccati, _ = dense_sweep(*case, EXACT[exact])
-        _, M, by_factors, _ = factored_sweep(*case, EXACT[exact])
+        by_riccati, _ = dense_sweep(problem, weights, EXACT[exact])
+        _, M, by_factors, _ = factored_sweep(problem, weights, EXACT[exact])
         np.testing.assert_allclose(M, H, atol=1e-12)
         np.testing.assert_allclose(by_riccati, step, atol=1e-11)
         np.testing.assert_allclose(by_factors, step, atol=1e-11)
@@ -77,9 +77,10 @@ def test_one_open_loop_sweep_is_one_step_in_weight_space(case):
 
 def test_the_factored_value_function_is_the_dense_one(case):
     """P_k = blockdiag(D_k) - U_k M_{>=k}^{-1} U_k', every depth's first stage of a run."""
+    problem, weights = case
     for exact in (False, True):
-        _, P = dense_sweep(*case, EXACT[exact])
-        sweep, M, _, _ = factored_sweep(*case, EXACT[exact])
+        _, P = dense_sweep(problem, weights, EXACT[exact])
+        sweep, M, _, _ = factored_sweep(problem, weights, EXACT[exact])
         depth = below = 0
         for r, run in enumerate(sweep.runs):
             length, n, _, d = run.A.shape

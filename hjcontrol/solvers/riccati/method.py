@@ -187,12 +187,16 @@ class Riccati(AbstractMethod):
         progress = good & (~blind | (size < state.best))
         new = (weights, value, gradient, states, costates)
         old = (state.weights, state.objective, state.gradient, state.states, state.costates)
-        kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
+        weights, value, gradient, states, costates = jax.tree.map(
+            lambda a, b: jnp.where(good, a, b), new, old
+        )
         best = jnp.where(blind & good, jnp.minimum(size, state.best), state.best)
         crossed = jnp.minimum(size, _largest(state.gradient)) <= state.threshold
         threshold = jnp.where(crossed, jnp.inf, state.threshold)
         failures = jnp.where(progress, 0, state.failures + 1)
-        return RiccatiState(*kept, threshold, mu, best, failures, evals)
+        return RiccatiState(
+            weights, value, gradient, states, costates, threshold, mu, best, failures, evals
+        )
 
     def info(self, state: RiccatiState) -> Info:
         return Info(state.objective, _largest(state.gradient), state.num_evals)
