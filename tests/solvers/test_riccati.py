@@ -148,7 +148,7 @@ def test_ddp_converges_quadratically_to_roundoff(solved):
     assert solved.stats["num_steps"] < 120
     assert np.all(np.diff(solved.history.objective) <= 1e-14)
     before, last = solved.history.stationarity[-2:]
-    assert last < max(10 * before**2, 1e-13)
+    assert last < max(10 * before**2, 1e-12)  # or roundoff
 
 
 def test_gauss_newton_descends_from_where_ddp_began(solved):

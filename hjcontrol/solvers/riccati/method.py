@@ -115,7 +115,11 @@ class Riccati(AbstractMethod):
             gradient,
             states,
             costates,
-            (self.switch * _largest(gradient)).astype(value.dtype),
+            # a start that is nearly stationary already needs no Gauss-Newton sweeps first
+            jnp.maximum(
+                self.switch * _largest(gradient),
+                jnp.cbrt(jnp.finfo(value.dtype).eps) * jnp.abs(value),
+            ).astype(value.dtype),
             jnp.zeros_like(value),
             jnp.full_like(value, jnp.inf),
             jnp.asarray(0),
@@ -184,6 +188,8 @@ class Riccati(AbstractMethod):
         value, states, costates, gradient = backpropagate(problem, weights)
         floor = 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
         size, blind = _largest(gradient), state.objective - value <= floor
+        # Where J is blind the gradient judges alone, so the last steps never lose what was reached.
+        good = good & (~blind | (size <= _largest(state.gradient)))
         progress = good & (~blind | (size < state.best))
         new = (weights, value, gradient, states, costates)
         old = (state.weights, state.objective, state.gradient, state.states, state.costates)
