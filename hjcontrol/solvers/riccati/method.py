@@ -24,7 +24,6 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Free, Trajectory, backpropagate
-from hjcontrol.control.capability import require
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 from hjcontrol.solvers.riccati.factored import Sweep, closed_loop, matrix, steps_along
@@ -71,6 +70,8 @@ class Riccati(AbstractMethod):
     feedback: bool = eqx.field(static=True, default=True)
 
     default_max_steps = 1000
+    asks = "forward-over-reverse"
+    sets = "free"
 
     def __check_init__(self):
         if self.curvature not in ("gauss_newton", "ddp"):
@@ -84,11 +85,6 @@ class Riccati(AbstractMethod):
 
     def check(self, problem: ControlProblem) -> None:
         who = f"Riccati ({self.name})"
-        if not isinstance(problem.control_set, Free):
-            raise ValueError(
-                f"{who}: the weights must be free; found a control set "
-                f"{type(problem.control_set).__name__}. Use `Gradient` or `Direct`."
-            )
         first = 0
         for run in problem.chain.runs:
             if run.tied and run.length > 1:
@@ -105,7 +101,6 @@ class Riccati(AbstractMethod):
                 f"{who}: the sweep factors a matrix of all weights, so there must be 1 to {LARGEST}; "
                 f"found {size}. Use `Newton`, which forms no matrix of them."
             )
-        require(problem, "forward-over-reverse", who)
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> RiccatiState:
         value, states, costates, gradient = backpropagate(problem, weights)
