@@ -19,7 +19,6 @@ SOLVERS = {  # every method belongs here, with settings under which it goes on t
     "direct": Direct(tol=1e-12),
     "riccati": Riccati(tol=1e-13),
     "ddp": Riccati(tol=1e-13, curvature="ddp"),
-    "riccati, open loop": Riccati(tol=1e-13, feedback=False),
 }
 
 

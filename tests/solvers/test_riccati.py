@@ -75,6 +75,7 @@ def test_one_open_loop_sweep_is_one_step_in_weight_space(case):
     assert np.abs(steps[True] - steps[False]).max() > 1e-4
 
 
+@pytest.mark.parametrize("case", ["affine stages"], indirect=True)
 def test_the_factored_value_function_is_the_dense_one(case):
     """P_k = blockdiag(D_k) - U_k M_{>=k}^{-1} U_k', every depth's first stage of a run."""
     problem, weights = case
