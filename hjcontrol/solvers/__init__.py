@@ -13,6 +13,7 @@ _HOMES = {
     "select": "capabilities",
     "Gradient": "gradient",
     "Newton": "newton",
+    "Riccati": "riccati",
     "Direct": "direct",
     "as_nlp": "direct",
     "loadable_plugins": "direct",

@@ -4,13 +4,13 @@ from typing import Any
 
 from hjcontrol.solvers.method import AbstractMethod
 
-NAMES = ("gradient", "adam", "newton", "gauss-newton", "direct")
+NAMES = ("gradient", "adam", "newton", "gauss-newton", "direct", "riccati", "ddp")
 
 
 def by_name(name: str, **options: Any) -> AbstractMethod:
     """The method called `name`, with its own keyword options.
 
-    `gradient` is `optax.lbfgs()`, `adam` is `optax.adam(1e-2)`.
+    `gradient` is `optax.lbfgs()`, `adam` is `optax.adam(1e-2)`; `ilqr` is another name of `riccati`.
 
     **Raises:** `ValueError` for an unknown name.
     """
@@ -29,4 +29,8 @@ def by_name(name: str, **options: Any) -> AbstractMethod:
         from hjcontrol.solvers.direct import Direct
 
         return Direct(**options)
+    if name in ("riccati", "ilqr", "ddp"):
+        from hjcontrol.solvers.riccati import Riccati
+
+        return Riccati(curvature="ddp" if name == "ddp" else "gauss_newton", **options)
     raise ValueError(f"unknown solver {name!r}; the solvers are {', '.join(NAMES)}.")

@@ -1,0 +1,141 @@
+"""Riccati in parallel over depth against the sequential sweep and diffilqrax's associative scan.
+
+The same random convex LQ problems, without cross terms; states, controls and value functions compared.
+diffilqrax (`pip install diffilqrax`) runs where it is importable; `--peer PYTHON` names an interpreter
+that has it, for the same problems in the same run.
+"""
+
+import argparse
+import importlib
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from harness import header, row, timed
+
+DEPTHS = (16, 64, 256, 1024, 4096)
+SIZES = (2, 4, 8, 16)
+NAMES = ("A", "B", "c", "Q", "R", "q", "r")
+
+
+def draw(depth: int, d: int) -> dict[str, np.ndarray]:
+    """A convex problem of `depth` stages, state `d`, as many controls as half of it."""
+    normal, m = np.random.default_rng(depth + d).normal, max(1, d // 2)
+
+    def positive(k: int, size: int) -> np.ndarray:
+        root = normal(size=(k, size, size))
+        return root @ root.transpose(0, 2, 1) / size + 0.5 * np.eye(size)
+
+    A = normal(size=(depth, d, d))
+    A = A / np.linalg.norm(A, 2, axis=(1, 2))[:, None, None]
+    stages = (
+        A,
+        normal(size=(depth, d, m)),
+        normal(size=(depth, d)),
+        positive(depth, d),
+        positive(depth, m),
+        normal(size=(depth, d)),
+        normal(size=(depth, m)),
+    )
+    ends = {"QK": positive(1, d)[0], "qK": normal(size=d), "start": normal(size=d)}
+    return dict(zip(NAMES, stages, strict=True)) | ends
+
+
+def ours(data: dict[str, np.ndarray]) -> tuple[object, dict[str, object]]:
+    from hjcontrol.solvers.riccati import associative, lqr
+
+    a = {name: jnp.asarray(v) for name, v in data.items()}
+    zero = jnp.zeros_like(a["B"])
+    stages = lqr.Stage(a["A"], a["B"], a["c"], a["Q"], zero, a["R"], a["q"], a["r"])
+    problem = lqr.LQR(stages, a["QK"], a["qK"])
+
+    def by(sweep, simulate):
+        def solve(problem, start):
+            policy = sweep(problem)
+            return policy.P, *simulate(problem, policy, start)
+
+        return jax.jit(solve)
+
+    return (problem, a["start"]), {
+        "sequential": by(lqr.sequential, lqr.simulate),
+        "parallel": by(associative.parallel, associative.simulate),
+    }
+
+
+def peer(data: dict[str, np.ndarray]) -> tuple[object, dict[str, object]]:
+    plqr, typs = (importlib.import_module(f"diffilqrax.{name}") for name in ("plqr", "typs"))
+
+    a = {name: jnp.asarray(v) for name, v in data.items()}
+    fields = {"A": a["A"], "B": a["B"], "a": a["c"], "Q": a["Q"], "q": a["q"], "R": a["R"]}
+    fields |= {"r": a["r"], "S": jnp.zeros_like(a["B"]), "Qf": a["QK"], "qf": a["qK"]}
+    problem = typs.LQRParams(a["start"], typs.LQR(**fields))
+
+    def solve(problem):
+        etas, P = plqr.associative_riccati_scan(problem)
+        x, gains = plqr.associative_opt_traj_scan(problem, etas, P)
+        x = jnp.concatenate([problem.x0[None], x])
+        return P, x, (gains.K @ x[:-1, :, None])[..., 0] + gains.k
+
+    return (problem,), {"diffilqrax": jax.jit(solve)}
+
+
+def measure(build, data, reference) -> tuple[list[np.ndarray], list[dict[str, object]]]:
+    found, rows = reference, []
+    arguments, methods = build(data)
+    for name, method in methods.items():
+        answer = [np.asarray(v) for v in method(*arguments)]
+        found = answer if found is None else found
+        apart = max(np.abs(x - y).max() for x, y in zip(answer, found, strict=True))
+        median, least, greatest = timed(lambda m=method: m(*arguments), repeats=9)
+        rows.append(
+            {"method": name, "apart": float(apart), "ms": 1e3 * median}
+            | {"least_ms": 1e3 * least, "greatest_ms": 1e3 * greatest}
+        )
+    return found, rows
+
+
+def by_subprocess(python: str, data, reference) -> list[dict[str, object]]:
+    """The peer's rows by another interpreter, on the same numbers."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "problem.npz"
+        answers = {f"answer{i}": a for i, a in enumerate(reference)}
+        np.savez(path, **data, **answers)
+        command = [python, __file__, "--answer", str(path)]
+        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return json.loads(out.splitlines()[-1])
+
+
+def answer(path: str) -> None:
+    with np.load(path) as stored:
+        data = {name: stored[name] for name in stored.files}
+    reference = [data.pop(f"answer{i}") for i in range(3)]
+    print(json.dumps(measure(peer, data, reference)[1]))
+
+
+def main(python: str | None) -> None:
+    header(
+        "Riccati in parallel over depth: equality and time, against the sequential sweep and a peer"
+    )
+    for d in SIZES:
+        for depth in DEPTHS:
+            data = draw(depth, d)
+            reference, rows = measure(ours, data, None)
+            if python is not None:
+                rows += by_subprocess(python, data, reference)
+            else:
+                rows += measure(peer, data, reference)[1]
+            for fields in rows:
+                row(state=d, depth=depth, **fields)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--peer", help="a Python interpreter that has diffilqrax")
+    parser.add_argument("--answer", help=argparse.SUPPRESS)
+    given = parser.parse_args(sys.argv[1:])
+    answer(given.answer) if given.answer else main(given.peer)

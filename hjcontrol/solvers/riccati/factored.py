@@ -1,0 +1,172 @@
+r"""The Riccati sweep of an ensemble without an (n d)^2 matrix.
+
+    P_k = blockdiag(D_k^i) - U_k M_{>=k}^{-1} U_k'           M  d2J/dtheta2 of the sweep's model, M x M
+
+D_k^i     a sample's own cost-to-go, weights fixed                       d x d a sample
+U_k       how the state at depth k bends dJ/dtheta of the stages behind  low rank, never formed
+M_{>=k}   the trailing block of M: what the weights still to come will do about it
+
+Eliminating the weights from the last stage to the first is a Cholesky factorisation of M in that
+order, M = L L' with the last stage first: its leading blocks are the factors of all `M_{>=k}`, and its
+diagonal block is Riccati's `Quu_k`. Feedback is a substitution in it:
+
+    du_k = -[ M_{>=k}^{-1} (alpha g_{>=k} + U_k'dx_k) ]_k
+
+With m weights, K stages, n samples: forming M costs O(n m^2) where weights enter by `W x + b`
+(O(n d m^2) else) and factoring O(m^3 / 3); memory O(n d^2 K + m^2). The rank of U_k is the number of
+weights behind depth k, so it grows with depth; a sweep on m > 10^4 weights is Newton-Krylov's.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array, Float, Int
+
+from hjcontrol.control import ControlProblem
+from hjcontrol.networks import AbstractStage, Weights, advance
+from hjcontrol.solvers.riccati.stages import Run, unpack
+
+
+def matrix(runs: tuple[Run, ...]) -> Float[Array, "M M"]:
+    """`M`, weights in order of depth: blocks of stage pairs, from the states' sensitivities."""
+    columns, above = [], 0
+    for r, run in enumerate(runs):
+
+        def of_stage(_: None, at: tuple[Run, Array], r: int = r) -> tuple[None, Array]:
+            T, own = _within(runs[r], *at)
+            rows = [own]
+            for later in runs[r + 1 :]:
+                T, blocks = _fold(later, lambda T, one, _, at=at: _behind(one, T, at[0]), T)
+                rows.append(blocks.reshape(-1, blocks.shape[-1]))
+            return None, jnp.concatenate(rows)
+
+        _, found = _fold(run, lambda c, one, k, f=of_stage: f(c, (one, k)), None)
+        tail = jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)  # (rows, stages * m)
+        columns.append(jnp.pad(tail, ((above, 0), (0, 0))))
+        above += _size(run)
+    lower = jnp.tril(jnp.concatenate(columns, axis=1))
+    return lower + jnp.tril(lower, -1).T
+
+
+def _size(run: Run) -> int:
+    return run.curvature.shape[0] * run.curvature.shape[1]
+
+
+def _fold(run: Run, body: Callable[[Any, Run, Any], Any], carry: Any) -> tuple[Any, Any]:
+    """`body(carry, stage, place)` over a run's stages; no loop for a lone one."""
+    if run.A.shape[0] == 1:
+        carry, out = body(carry, jax.tree.map(lambda a: a[0], run), jnp.asarray(0))
+        return carry, out[None]
+    places = jnp.arange(run.A.shape[0])
+    return jax.lax.scan(lambda c, at: body(c, *at), carry, (run, places))
+
+
+def _behind(one: Run, T: Array, source: Run) -> tuple[Array, Array]:
+    """Block (stage, source) for a stage behind the source, `T` the sensitivity of its state to how
+    the source's weights enter; and the sensitivity of the next state."""
+    column = lambda t: one.pulled(t).T @ source.features
+    found = jax.lax.map(column, jnp.moveaxis(T, 2, 0))  # (e, m, f)
+    return one.A @ T, jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)
+
+
+def _within(run: Run, source: Run, k: Array) -> tuple[Array, Float[Array, "rows m"]]:
+    """The same for the source's own run: nothing before it, its curvature at it."""
+    if run.A.shape[0] == 1:
+        return source.G, source.curvature
+    m = run.curvature.shape[-1]
+
+    def body(T: Array, one: Run, j: Array) -> tuple[Array, Array]:
+        ahead, block = jax.lax.cond(
+            j > k,
+            lambda: _behind(one, T, source),
+            lambda: (T, jnp.zeros((m, m), T.dtype)),
+        )
+        at = j == k
+        return jnp.where(at, source.G, ahead), jnp.where(at, source.curvature, block)
+
+    T, blocks = _fold(run, body, jnp.zeros_like(source.G))
+    return T, blocks.reshape(-1, m)
+
+
+class Sweep(eqx.Module):
+    """A factored sweep: `L L' = M + damping`, the last stage first; the gradient, in order of depth."""
+
+    runs: tuple[Run, ...]
+    L: Float[Array, "M M"]
+    gradient: Float[Array, " M"]
+
+    def open_loop(self) -> Float[Array, " M"]:
+        """The step `-M^{-1} g`: Gauss-Newton's, or Newton's."""
+        y = solve_triangular(self.L, self.gradient[::-1], lower=True)
+        return -solve_triangular(self.L, y, lower=True, trans=1)[::-1]
+
+    def bent(self, r: int, k: Int[Array, ""], dx: Float[Array, "n d"]) -> Float[Array, " M"]:
+        """`U_k'dx`: how the states' move before stage `k` of run `r` bends the gradient from there on,
+        all weights fixed."""
+        found = [jnp.zeros(_size(run), dx.dtype) for run in self.runs[:r]]
+
+        def own(dx: Array, one: Run, j: Array) -> tuple[Array, Array]:
+            on = j >= k
+            moved = jnp.where(on, jnp.sum(one.pulled(dx), axis=0), 0.0)
+            return (jnp.where(on, one.along(dx), dx), moved) if several else (one.along(dx), moved)
+
+        def later(dx: Array, one: Run, _: Any) -> tuple[Array, Array]:
+            return one.along(dx), jnp.sum(one.pulled(dx), axis=0)
+
+        several = self.runs[r].A.shape[0] > 1
+        for run in self.runs[r:]:
+            dx, moved = _fold(run, own if run is self.runs[r] else later, dx)
+            found.append(moved.reshape(-1))
+        return jnp.concatenate(found)
+
+    def at_stage(self, r: int, k: Int[Array, ""], slope: Float[Array, " M"]) -> Float[Array, " m"]:
+        """The first stage's part of `-M_{>=k}^{-1} slope_{>=k}`."""
+        m = self.runs[r].curvature.shape[-1]
+        # In the reversed order all that is behind stage k comes first: substitution never looks on.
+        y = solve_triangular(self.L, slope[::-1], lower=True)
+        place = slope.size - sum(map(_size, self.runs[:r])) - (k + 1) * m
+        block = jax.lax.dynamic_slice(self.L, (place, place), (m, m))
+        own = jax.lax.dynamic_slice(y, (place,), (m,))
+        return -solve_triangular(block, own, lower=True, trans=1)[::-1]
+
+
+def closed_loop(
+    problem: ControlProblem,
+    weights: Weights,
+    states: tuple[Any, ...],
+    sweep: Sweep,
+    alpha: Float[Array, ""],
+) -> Weights:
+    """New weights, stage after stage: each answers the states that the new ones before it lead to."""
+    x, found = problem.inputs, []
+    flatten = jax.vmap(lambda a: ravel_pytree(a)[0])
+    parts = zip(problem.chain.runs, weights, states, problem.given_by_depth, strict=True)
+    for r, (run, theta, xs, us) in enumerate(parts):
+
+        def body(x: Any, stage: AbstractStage, th: Any, u: Any, at: Any, r: int = r) -> Any:
+            old, k = at
+            slope = alpha * sweep.gradient + sweep.bent(r, k, flatten(x) - flatten(old))
+            step = unpack(stage, th, sweep.at_stage(r, k, slope))
+            new = jax.tree.map(jnp.add, th, step)
+            return jax.vmap(lambda x, u: advance(stage, x, new, u))(x, u), new
+
+        depth_first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), xs)
+        x, new = run.scan(body, x, theta, (depth_first, jnp.arange(run.length)), us)
+        found.append(new)
+    return tuple(found)
+
+
+def steps_along(problem: ControlProblem, weights: Weights, step: Float[Array, " M"]) -> Weights:
+    """The weights moved by a packed step."""
+    moved, place = [], 0
+    for run, theta in zip(problem.chain.runs, weights, strict=True):
+        size = sum(a.size for a in jax.tree.leaves(theta))
+        own = step[place : place + size].reshape(run.length, -1)
+        moved.append(eqx.filter_vmap(unpack)(run.stage, theta, own))
+        place += size
+    return jax.tree.map(jnp.add, weights, tuple(moved))
