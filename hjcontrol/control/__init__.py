@@ -1,5 +1,6 @@
 """The statement: a control problem, its costs and sets, its Hamiltonian. No algorithms."""
 
+from hjcontrol.control.batches import Minibatch, check_batch_size, minibatch
 from hjcontrol.control.control_sets import AbstractControlSet, Box, Free
 from hjcontrol.control.costs import (
     AbstractRunningCost,
@@ -15,6 +16,7 @@ from hjcontrol.control.derivatives import (
     gauss_newton_curvature,
     value_and_gradient,
 )
+from hjcontrol.control.discrete_sets import Binary, Rounding, Ternary, rounded
 from hjcontrol.control.hamiltonian import (
     costate,
     given_at,
@@ -30,16 +32,21 @@ from hjcontrol.control.trajectory import Trajectory
 __all__ = [
     "AbstractControlSet",
     "AbstractRunningCost",
+    "Binary",
     "Box",
     "ControlProblem",
     "Free",
     "History",
+    "Minibatch",
     "Ridge",
+    "Rounding",
     "Solution",
     "StateCost",
+    "Ternary",
     "Trajectory",
     "WeightCost",
     "backpropagate",
+    "check_batch_size",
     "costate",
     "curvature",
     "gauss_newton_curvature",
@@ -47,6 +54,8 @@ __all__ = [
     "hamiltonian",
     "inner",
     "least_squares",
+    "minibatch",
+    "rounded",
     "sample_hamiltonian",
     "softmax_cross_entropy",
     "terminal_costate",

@@ -11,6 +11,9 @@ _HOMES = {
     "Gradient": "gradient",
     "Newton": "newton",
     "Direct": "direct",
+    "MSA": "msa",
+    "ExtendedMSA": "msa",
+    "DiscreteMSA": "msa",
     "as_nlp": "direct",
     "loadable_plugins": "direct",
 }
