@@ -11,8 +11,8 @@ tangent says a gain of more than `rho` times the largest of its array, so of two
 sparsity` calls one back. All of it is separable, so the minimiser is found by trying every value.
 
 Full batch: changes are taken only if `J + sparsity |theta|_0` falls; else rho goes half the way to 1,
-where one weight an array moves. It ends where none of these lowers J. Minibatches: rho is kept, every change
-is taken, and the last weights are handed back.
+where one weight an array moves. It ends where none of these lowers J. Minibatches: rho is kept, every
+change is taken, and the last weights are handed back.
 Idea: Li & Hao, "An optimal control approach to deep learning and applications to discrete-weight neural
 networks", ICML 2018; the rule above is derived here.
 """
