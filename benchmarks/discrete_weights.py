@@ -1,10 +1,12 @@
 """Weights of two and three values on few digits and narrow layers, where the task tells methods apart.
 
-100 digits to learn from, 500 to test on, 64-8-8-10 without biases, tanh(2 W x / sqrt(in)). One start of random
-signs a seed for all. The control keeps its first layers frozen at those signs and moves the last one alone;
-`frozen` moves none. `moved` and `zeros` are shares of all weights. Straight-through: Adam on latent weights.
+100 digits to learn from, 500 to test on, 64-8-8-10 without biases, tanh(2 W x / sqrt(in)). One start of
+random signs a seed for all. The control keeps its first layers frozen at those signs and moves the last one
+alone; `frozen` moves none. `moved` and `zeros` are shares of all weights. Straight-through is Adam on latent
+weights.
 """
 
+import itertools
 import statistics
 
 import jax
@@ -38,7 +40,7 @@ def task(seed: int, control_set=None) -> tuple[hj.ControlProblem, np.ndarray, np
     features = (features - features.mean()) / features.std()
     order = np.random.default_rng(seed).permutation(len(labels))
     train, test = order[:100], order[100:600]
-    shapes = [(b, a) for a, b in zip(SIZES[:-1], SIZES[1:], strict=True)]
+    shapes = [(b, a) for a, b in itertools.pairwise(SIZES)]
     stages = [(hidden, jnp.zeros(s)) for s in shapes[:-1]] + [(last, jnp.zeros(shapes[-1]))]
     problem = hj.ControlProblem(
         stages,
