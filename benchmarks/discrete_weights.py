@@ -1,9 +1,9 @@
 """Weights of two and three values on few digits and narrow layers, where the task tells methods apart.
 
 100 digits to learn from, 500 to test on, 64-8-8-10 without biases, tanh(2 W x / sqrt(in)). One start of
-random signs a seed for all. The control keeps its first layers frozen at those signs and moves the last one
-alone; `frozen` moves none. `moved` and `zeros` are shares of all weights. Straight-through is Adam on latent
-weights.
+random signs a seed for all. The control keeps its first layers frozen at those signs and moves the last
+one alone; `frozen` moves none. `moved` and `zeros` are shares of all weights. Straight-through is Adam on
+latent weights.
 """
 
 import itertools

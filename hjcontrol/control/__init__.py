@@ -1,7 +1,20 @@
 """The statement: a control problem, its costs and sets, its Hamiltonian. No algorithms."""
 
 from hjcontrol.control.batches import Minibatch, check_batch_size, minibatch
-from hjcontrol.control.control_sets import AbstractControlSet, Box, Free
+from hjcontrol.control.control_sets import (
+    AbstractControlSet,
+    Binary,
+    Box,
+    ByLeaf,
+    ByRun,
+    Free,
+    GroupBall,
+    L1Ball,
+    L2Ball,
+    Nonnegative,
+    Simplex,
+    Ternary,
+)
 from hjcontrol.control.costs import (
     AbstractRunningCost,
     Ridge,
@@ -16,7 +29,6 @@ from hjcontrol.control.derivatives import (
     gauss_newton_curvature,
     value_and_gradient,
 )
-from hjcontrol.control.discrete_sets import Binary, Rounding, Ternary, rounded
 from hjcontrol.control.hamiltonian import (
     costate,
     given_at,
@@ -26,6 +38,7 @@ from hjcontrol.control.hamiltonian import (
     terminal_costate,
 )
 from hjcontrol.control.problem import ControlProblem
+from hjcontrol.control.rounding import Rounding, rounded
 from hjcontrol.control.solution import History, Solution
 from hjcontrol.control.trajectory import Trajectory
 
@@ -34,12 +47,19 @@ __all__ = [
     "AbstractRunningCost",
     "Binary",
     "Box",
+    "ByLeaf",
+    "ByRun",
     "ControlProblem",
     "Free",
+    "GroupBall",
     "History",
+    "L1Ball",
+    "L2Ball",
     "Minibatch",
+    "Nonnegative",
     "Ridge",
     "Rounding",
+    "Simplex",
     "Solution",
     "StateCost",
     "Ternary",

@@ -4,7 +4,7 @@ from typing import Any
 
 from hjcontrol.solvers.method import AbstractMethod
 
-NAMES = ("gradient", "adam", "newton", "gauss-newton", "direct", "msa", "emsa", "dmsa")
+NAMES = ("gradient", "adam", "newton", "gauss-newton", "direct", "msa", "emsa", "discrete-msa")
 
 
 def by_name(name: str, **options: Any) -> AbstractMethod:
@@ -29,8 +29,10 @@ def by_name(name: str, **options: Any) -> AbstractMethod:
         from hjcontrol.solvers.direct import Direct
 
         return Direct(**options)
-    if name in ("msa", "emsa", "dmsa"):
+    if name in ("msa", "emsa", "discrete-msa"):
         from hjcontrol.solvers import msa
 
-        return {"msa": msa.MSA, "emsa": msa.ExtendedMSA, "dmsa": msa.DiscreteMSA}[name](**options)
+        return {"msa": msa.MSA, "emsa": msa.ExtendedMSA, "discrete-msa": msa.DiscreteMSA}[name](
+            **options
+        )
     raise ValueError(f"unknown solver {name!r}; the solvers are {', '.join(NAMES)}.")

@@ -188,7 +188,7 @@ def test_slope_of_the_augmented_hamiltonian_is_that_of_the_objective(descent):
     point = at(problem, extended.weights)
     slopes = []
 
-    def record(objective, theta):
+    def record(objective, theta, run):
         return jax.grad(objective)(theta), jnp.asarray(0.0)
 
     slopes, _ = jax.jit(

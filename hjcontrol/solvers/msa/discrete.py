@@ -77,9 +77,12 @@ class DiscreteMSA(AbstractMethod):
         if known_to_fail(self.sparsity >= 0):
             raise ValueError(f"DiscreteMSA: `sparsity` must be >= 0; found {float(self.sparsity)}.")
 
+    sets = "any"
+    minibatch = True
+
     @property
     def name(self) -> str:
-        return "dmsa"
+        return "discrete-msa"
 
     def check(self, problem: ControlProblem) -> None:
         if not isinstance(problem.control_set, Binary | Ternary):
@@ -130,7 +133,7 @@ class DiscreteMSA(AbstractMethod):
         """The value of least cost for each weight of one array, stages in front."""
         tau = rho * jnp.max(jnp.abs(slope), axis=tuple(range(1, slope.ndim)), keepdims=True)
         best, least = theta, jnp.zeros_like(slope)
-        for value in theta_set.values:
+        for value in (-1.0, 1.0) if isinstance(theta_set, Binary) else (-1.0, 0.0, 1.0):
             move = value - theta
             zeros = self.sparsity * ((value != 0) - (theta != 0).astype(theta.dtype))
             cost = (slope * move + tau * jnp.abs(move) + zeros).astype(theta.dtype)

@@ -65,6 +65,8 @@ class ExtendedMSA(AbstractMethod):
                 f"ExtendedMSA: `rho` must be positive; found {float(self.rho)}. Use `MSA` for none."
             )
 
+    minibatch = True
+
     @property
     def name(self) -> str:
         return "emsa"

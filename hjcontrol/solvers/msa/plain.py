@@ -63,6 +63,8 @@ class MSA(AbstractMethod):
     batch_size: int | None = eqx.field(static=True, default=None)
     closed: bool = eqx.field(static=True, default=True)
 
+    minibatch = True
+
     @property
     def name(self) -> str:
         return "msa"

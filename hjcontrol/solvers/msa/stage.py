@@ -61,12 +61,12 @@ class StageMinimiser(eqx.Module):
     def on(self, theta_set: AbstractControlSet) -> Minimiser:
         """The minimiser over one stage's weights in `theta_set`."""
 
-        def minimise(objective: StageObjective, theta: PyTree) -> tuple[PyTree, Float[Array, ""]]:
+        def minimise(
+            objective: StageObjective, theta: PyTree, run: int
+        ) -> tuple[PyTree, Float[Array, ""]]:
             flat, unravel = ravel_pytree(theta)
             value = lambda v: jnp.asarray(objective(unravel(v)), flat.dtype)
-            # Sets see weights as they are stacked, one stage of one run.
-            inside = lambda tree: theta_set.project((jax.tree.map(lambda a: a[None], tree),))[0]
-            project = lambda v: ravel_pytree(jax.tree.map(lambda a: a[0], inside(unravel(v))))[0]
+            project = lambda v: ravel_pytree(theta_set.project_stage(unravel(v), run))[0]
             new = self._solve(theta_set, value, flat, project)
             fell = value(flat) - value(new)
             if not self._exact(theta_set, value, flat):
@@ -76,7 +76,7 @@ class StageMinimiser(eqx.Module):
         return minimise
 
     def _exact(self, theta_set: AbstractControlSet, value: Flat, flat: Array) -> bool:
-        small = flat.size <= LARGEST and isinstance(theta_set, Free | Box)
+        small = flat.size <= LARGEST and theta_set.elementwise
         return self.closed and small and is_quadratic(value, flat)
 
     def _solve(

@@ -25,8 +25,8 @@ from hjcontrol.control import ControlProblem, Trajectory, inner, sample_hamilton
 from hjcontrol.networks import AbstractStage, Weights, advance
 
 StageObjective = Callable[[PyTree[Array]], Float[Array, ""]]
-# From an objective and a stage's weights: new weights, and by how much the objective fell.
-Minimiser = Callable[[StageObjective, PyTree[Array]], tuple[PyTree[Array], Float[Array, ""]]]
+# From an objective, a stage's weights and the place of its run: new weights, and by how much the objective fell.
+Minimiser = Callable[[StageObjective, PyTree[Array], int], tuple[PyTree[Array], Float[Array, ""]]]
 
 
 class Along(eqx.Module):
@@ -73,12 +73,12 @@ def sweep(
                 paid = problem.weight_cost(th)
                 return jnp.sum(jax.vmap(share, axes)(a, th, h, given[r])) + paid
 
-            th, fell = minimise(total, jax.tree.map(lambda a: a[0], theta))
+            th, fell = minimise(total, jax.tree.map(lambda a: a[0], theta), r)
             th = jax.tree.map(lambda a: a[None], th)
         else:
 
-            def least(a: Any, th: Any, here: Along, u: Any) -> Any:
-                return minimise(lambda t: share(a, t, here, u) + problem.weight_cost(t), th)
+            def least(a: Any, th: Any, here: Along, u: Any, share: Any = share, r: int = r) -> Any:
+                return minimise(lambda t: share(a, t, here, u) + problem.weight_cost(t), th, r)
 
             th, fell = jax.vmap(least, (0, 0, *axes[2:]))(arrays, theta, along, given[r])
         new.append(th)

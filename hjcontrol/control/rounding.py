@@ -1,14 +1,10 @@
-r"""Weights of two or three values, and what rounding to them costs.
+r"""What rounding to weights of few values costs.
 
-    Binary   theta in {-1, 1}^m              Ternary   theta in {-1, 0, 1}^m
+    gap = J(project(theta)) - J(theta)
 
-Neither is convex: `project` is the nearest point (ties go up), and `stationarity`, a statement about one
-projected gradient step, holds at every point whose slopes are below a half. A method that moves weights
-continuously solves the relaxation `Box(-1, 1)` and rounds: `gap = J(rounded) - J(relaxed)` says what that
-cost. The relaxed optimum bounds the discrete one from below only if it is global.
+A method that moves weights continuously solves the relaxation, `Box(-1, 1)` for `Binary` and `Ternary`,
+and rounds. The relaxed optimum bounds the discrete one from below only if it is global.
 """
-
-from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -18,30 +14,6 @@ from jaxtyping import Array, Float
 from hjcontrol.control.control_sets import AbstractControlSet
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.networks import Weights
-
-
-class Binary(AbstractControlSet):
-    """Every weight -1 or 1."""
-
-    values: ClassVar[tuple[float, ...]] = (-1.0, 1.0)
-
-    def project(self, theta):
-        return jax.tree.map(lambda t: jnp.where(t >= 0, 1.0, -1.0).astype(t.dtype), theta)
-
-    def bounds(self):
-        return -1.0, 1.0
-
-
-class Ternary(AbstractControlSet):
-    """Every weight -1, 0 or 1."""
-
-    values: ClassVar[tuple[float, ...]] = (-1.0, 0.0, 1.0)
-
-    def project(self, theta):
-        return jax.tree.map(lambda t: jnp.clip(jnp.floor(t + 0.5), -1.0, 1.0), theta)
-
-    def bounds(self):
-        return -1.0, 1.0
 
 
 class Rounding(eqx.Module):
