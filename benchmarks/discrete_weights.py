@@ -91,7 +91,10 @@ def answers(seed: int) -> dict[str, tuple]:
     ternary, _, _ = task(seed, Ternary())
     boxed, _, _ = task(seed, Box(-1.0, 1.0))
     start = signs(binary, seed)
-    solve = lambda problem, method, steps: hj.solve(problem, method, init=start, max_steps=steps)
+    key = jax.random.key(seed)
+    solve = lambda problem, method, steps: hj.solve(
+        problem, method, init=start, key=key, max_steps=steps
+    )
     relaxed = solve(boxed, Gradient(optax.adam(1e-2)), 2000).weights
     return {
         "frozen": start,
@@ -99,6 +102,9 @@ def answers(seed: int) -> dict[str, tuple]:
             binary, start, Binary().project, fixed=2
         ),
         "binary MSA": solve(binary, DiscreteMSA(rho=0.5), 2000).weights,
+        "binary MSA, batches of 50": solve(
+            binary, DiscreteMSA(rho=0.5, batch_size=50), 2000
+        ).weights,
         "ternary MSA": solve(ternary, DiscreteMSA(rho=0.5), 2000).weights,
         "ternary MSA, zeros priced": solve(
             ternary, DiscreteMSA(rho=0.5, sparsity=1e-3), 2000

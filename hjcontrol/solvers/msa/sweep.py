@@ -25,7 +25,7 @@ from hjcontrol.control import ControlProblem, Trajectory, inner, sample_hamilton
 from hjcontrol.networks import AbstractStage, Weights, advance
 
 StageObjective = Callable[[PyTree[Array]], Float[Array, ""]]
-# From an objective, a stage's weights and the place of its run: new weights, and by how much the objective fell.
+# From an objective, a stage's weights and its run's place: new weights, by how much the objective fell.
 Minimiser = Callable[[StageObjective, PyTree[Array], int], tuple[PyTree[Array], Float[Array, ""]]]
 
 
