@@ -23,6 +23,14 @@ class RESULTS(eqx.Enumeration):
         "No further decrease is possible in this precision, and the stationarity tolerance is "
         "not met. Loosen `tol`, or use float64."
     )
+    diverged = (
+        "The sweeps drove the objective up without bound. The weights of the smallest objective met are "
+        "returned. Use `ExtendedMSA`, which descends by construction, or raise the weight cost."
+    )
+    oscillating = (
+        "The sweeps go round without progress, the objective rising again and again. The weights of the "
+        "smallest objective met are returned. Use `ExtendedMSA`, which descends by construction."
+    )
     infeasible = (
         "The nonlinear program ended away from feasibility. Start it from a rollout "
         "(`init=` another solution's weights), or use `transcription='single'`."

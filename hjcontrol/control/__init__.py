@@ -1,5 +1,6 @@
 """The statement: a control problem, its costs and sets, its Hamiltonian. No algorithms."""
 
+from hjcontrol.control.batches import Minibatch, check_batch_size, minibatch
 from hjcontrol.control.control_sets import (
     AbstractControlSet,
     Binary,
@@ -38,6 +39,7 @@ from hjcontrol.control.hamiltonian import (
 )
 from hjcontrol.control.linear_quadratic import linear_quadratic
 from hjcontrol.control.problem import ControlProblem
+from hjcontrol.control.rounding import Rounding, rounded
 from hjcontrol.control.solution import History, Solution
 from hjcontrol.control.trajectory import Trajectory
 
@@ -54,8 +56,10 @@ __all__ = [
     "History",
     "L1Ball",
     "L2Ball",
+    "Minibatch",
     "Nonnegative",
     "Ridge",
+    "Rounding",
     "Simplex",
     "Solution",
     "StateCost",
@@ -63,6 +67,7 @@ __all__ = [
     "Trajectory",
     "WeightCost",
     "backpropagate",
+    "check_batch_size",
     "costate",
     "curvature",
     "gauss_newton_curvature",
@@ -71,6 +76,8 @@ __all__ = [
     "inner",
     "least_squares",
     "linear_quadratic",
+    "minibatch",
+    "rounded",
     "sample_hamiltonian",
     "softmax_cross_entropy",
     "terminal_costate",

@@ -15,6 +15,9 @@ _HOMES = {
     "Newton": "newton",
     "Riccati": "riccati",
     "Direct": "direct",
+    "MSA": "msa",
+    "ExtendedMSA": "msa",
+    "DiscreteMSA": "msa",
     "as_nlp": "direct",
     "loadable_plugins": "direct",
 }

@@ -13,16 +13,23 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Free, value_and_gradient
+from hjcontrol.control import (
+    ControlProblem,
+    Free,
+    Minibatch,
+    check_batch_size,
+    minibatch,
+    value_and_gradient,
+)
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 
 
 class GradientState(eqx.Module):
-    """Weights, the optimiser's own state, the last value and gradient, and the epoch's order."""
+    """Weights, the optimiser's own state, the last value and gradient, and the drawing."""
 
     weights: Weights
     optimiser: Any
@@ -31,8 +38,7 @@ class GradientState(eqx.Module):
     size: Float[Array, ""]  # stationarity, of the batch
     num_steps: Int[Array, ""]
     num_evals: Int[Array, ""]
-    key: Key[Array, ""] | None
-    order: Int[Array, " samples"] | None
+    batches: Minibatch | None
 
 
 class Gradient(AbstractMethod):
@@ -56,12 +62,7 @@ class Gradient(AbstractMethod):
         return self.label
 
     def check(self, problem: ControlProblem) -> None:
-        size = self.batch_size
-        if size is not None and not 1 <= size <= problem.num_samples:
-            raise ValueError(
-                f"Gradient: `batch_size` must lie in 1 .. {problem.num_samples} (the samples of the "
-                f"problem); found {size}."
-            )
+        check_batch_size(problem, self.batch_size, "Gradient")
         if not isinstance(problem.control_set, Free) and self._searches(problem):
             raise ValueError(
                 "Gradient: a line search measures descent along unprojected steps, so it cannot be "
@@ -82,13 +83,6 @@ class Gradient(AbstractMethod):
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> GradientState:
         value, gradient = value_and_gradient(problem, weights)
-        order = None
-        if self.batch_size is not None:
-            if key is None:
-                raise ValueError(
-                    "Gradient: minibatches need `key=jax.random.key(seed)` in `solve`."
-                )
-            order = jnp.arange(problem.num_samples)
         return GradientState(
             weights,
             self.optimiser.init(weights),
@@ -97,14 +91,15 @@ class Gradient(AbstractMethod):
             problem.control_set.stationarity(weights, gradient),
             jnp.asarray(0),
             jnp.asarray(1),
-            key if self.batch_size is not None else None,
-            order,
+            minibatch(problem, self.batch_size, key, "Gradient"),
         )
 
     def step(self, problem: ControlProblem, state: GradientState) -> GradientState:
-        batch, key, order = self._batch(problem, state)
+        batch, batches = problem, state.batches
         value, gradient = state.objective, state.gradient
-        if self.batch_size is not None:  # what was kept belongs to the previous batch
+        if batches is not None and self.batch_size is not None:
+            batch, batches = batches.draw(problem, self.batch_size)
+            # what was kept belongs to the previous batch
             value, gradient = value_and_gradient(batch, state.weights)
         change, optimiser = optax.with_extra_args_support(self.optimiser).update(
             gradient,
@@ -126,23 +121,8 @@ class Gradient(AbstractMethod):
             problem.control_set.stationarity(weights, gradient),
             state.num_steps + 1,
             state.num_evals + jnp.maximum(tries, 1),
-            key,
-            order,
+            batches,
         )
-
-    def _batch(
-        self, problem: ControlProblem, state: GradientState
-    ) -> tuple[ControlProblem, Any, Any]:
-        size = self.batch_size
-        if size is None:
-            return problem, state.key, state.order
-        per_epoch = problem.num_samples // size
-        place = state.num_steps % per_epoch
-        key, draw = jax.random.split(state.key)
-        order = jax.lax.cond(
-            place == 0, lambda o: jax.random.permutation(draw, o), lambda o: o, state.order
-        )
-        return problem.take(jax.lax.dynamic_slice(order, (place * size,), (size,))), key, order
 
     def info(self, state: GradientState) -> Info:
         return Info(state.objective, state.size, state.num_evals)

@@ -4,7 +4,18 @@ from typing import Any
 
 from hjcontrol.solvers.method import AbstractMethod
 
-NAMES = ("gradient", "adam", "newton", "gauss-newton", "direct", "riccati", "ddp")
+NAMES = (
+    "gradient",
+    "adam",
+    "newton",
+    "gauss-newton",
+    "riccati",
+    "ddp",
+    "msa",
+    "emsa",
+    "discrete-msa",
+    "direct",
+)
 
 
 def by_name(name: str, **options: Any) -> AbstractMethod:
@@ -33,4 +44,10 @@ def by_name(name: str, **options: Any) -> AbstractMethod:
         from hjcontrol.solvers.riccati import Riccati
 
         return Riccati(curvature="ddp" if name == "ddp" else "gauss_newton", **options)
+    if name in ("msa", "emsa", "discrete-msa"):
+        from hjcontrol.solvers import msa
+
+        return {"msa": msa.MSA, "emsa": msa.ExtendedMSA, "discrete-msa": msa.DiscreteMSA}[name](
+            **options
+        )
     raise ValueError(f"unknown solver {name!r}; the solvers are {', '.join(NAMES)}.")
