@@ -21,6 +21,8 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol.verification.curvature import lanczos
 
+DENSE = 64  # weights of a stage up to which the whole matrix is formed
+
 
 def legendre(
     value: Any, theta: PyTree, free: PyTree, key: Key[Array, ""]
@@ -30,4 +32,11 @@ def legendre(
         return jnp.asarray(jnp.inf), jnp.asarray(0.0)
     flat, unravel = ravel_pytree(theta)
     _, product = jax.linearize(jax.grad(lambda c: value(unravel(c))), flat)
-    return lanczos(product, flat, key, ravel_pytree(free)[0])
+    mask = ravel_pytree(free)[0]
+    if flat.size > DENSE:
+        return lanczos(product, flat, key, mask)
+    Q = jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype)) * mask[:, None] * mask[None, :]
+    size = jnp.max(jnp.sum(jnp.abs(Q), axis=1))  # no eigenvalue is larger
+    smallest = jnp.linalg.eigvalsh(0.5 * (Q + Q.T) + jnp.diag((1 - mask) * 2 * size))[0]
+    held = jnp.all(mask == 0)
+    return jnp.where(held, jnp.inf, smallest), 10 * jnp.finfo(flat.dtype).eps * size
