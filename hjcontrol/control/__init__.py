@@ -1,6 +1,19 @@
 """The statement: a control problem, its costs and sets, its Hamiltonian. No algorithms."""
 
-from hjcontrol.control.control_sets import AbstractControlSet, Box, Free
+from hjcontrol.control.control_sets import (
+    AbstractControlSet,
+    Binary,
+    Box,
+    ByLeaf,
+    ByRun,
+    Free,
+    GroupBall,
+    L1Ball,
+    L2Ball,
+    Nonnegative,
+    Simplex,
+    Ternary,
+)
 from hjcontrol.control.costs import (
     AbstractRunningCost,
     Ridge,
@@ -30,13 +43,22 @@ from hjcontrol.control.trajectory import Trajectory
 __all__ = [
     "AbstractControlSet",
     "AbstractRunningCost",
+    "Binary",
     "Box",
+    "ByLeaf",
+    "ByRun",
     "ControlProblem",
     "Free",
+    "GroupBall",
     "History",
+    "L1Ball",
+    "L2Ball",
+    "Nonnegative",
     "Ridge",
+    "Simplex",
     "Solution",
     "StateCost",
+    "Ternary",
     "Trajectory",
     "WeightCost",
     "backpropagate",

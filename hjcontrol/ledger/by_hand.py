@@ -68,3 +68,20 @@ def squares(x: Rows, y: Rows, eps: float):
         return e.T @ (r[:, None] * x), e.T @ r
 
     return gradient
+
+
+def least_squares(x: Rows, y: Rows, W: Rows, b: Rows, eps: float, **options):
+    """SciPy's L-BFGS-B on the mean square of `lse(x W^T + b) - y`, from `W` and `b`: the least mean
+    square found, with its `W` `(N, d)` and `b` `(N,)`."""
+    from scipy.optimize import minimize
+
+    slopes, cut = squares(x, y, eps), W.size
+
+    def objective(p: Rows) -> tuple[float, Rows]:
+        at = p[:cut].reshape(W.shape), p[cut:]
+        error = lse(x @ at[0].T + at[1], eps) - y
+        return float(np.mean(error**2)), np.concatenate([a.ravel() for a in slopes(*at)])
+
+    start = np.concatenate([W.ravel(), b])
+    found = minimize(objective, start, jac=True, method="L-BFGS-B", options=options)
+    return float(found.fun), found.x[:cut].reshape(W.shape), found.x[cut:]

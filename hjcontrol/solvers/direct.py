@@ -61,6 +61,11 @@ class Direct(AbstractHostMethod):
         if not self.tol > 0:
             raise ValueError(f"Direct: `tol` must be positive; found {self.tol}.")
 
+    sets = "bounds"
+    duals = True
+    flows = False
+    ensemble = 500
+
     @property
     def name(self) -> str:
         return "direct"

@@ -20,8 +20,9 @@ from threadpoolctl import threadpool_limits
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, History, Solution, backpropagate
-from hjcontrol.control.capability import complaint, require
+from hjcontrol.control.capability import complaint
 from hjcontrol.networks import Weights
+from hjcontrol.solvers.capabilities import admit
 from hjcontrol.solvers.method import AbstractHostMethod, AbstractMethod
 
 ROWS = 256  # steps recorded in one entry of the jitted loop
@@ -61,8 +62,7 @@ def solve(
         max_steps = solver.default_max_steps
     if max_steps < 0:
         raise ValueError(f"solve: `max_steps` must be >= 0; found {max_steps}.")
-    require(problem, "reverse", solver.name)
-    solver.check(problem)
+    admit(problem, solver)
     meter = _Meter(_terminal_line if progress is True else progress or None)
     run = _run_traced if solver.traceable else _run_host
     # XLA calls LAPACK from its own threads, where OpenBLAS's spinning ones only get in the way: one

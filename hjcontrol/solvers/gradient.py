@@ -28,6 +28,7 @@ class GradientState(eqx.Module):
     optimiser: Any
     objective: Float[Array, ""]
     gradient: Weights
+    size: Float[Array, ""]  # stationarity, of the batch
     num_steps: Int[Array, ""]
     num_evals: Int[Array, ""]
     key: Key[Array, ""] | None
@@ -47,6 +48,7 @@ class Gradient(AbstractMethod):
     batch_size: int | None = eqx.field(static=True, default=None)
     label: str = eqx.field(static=True, default="gradient")
 
+    minibatch = True
     default_max_steps = 5000
 
     @property
@@ -92,6 +94,7 @@ class Gradient(AbstractMethod):
             self.optimiser.init(weights),
             value,
             gradient,
+            problem.control_set.stationarity(weights, gradient),
             jnp.asarray(0),
             jnp.asarray(1),
             key if self.batch_size is not None else None,
@@ -120,6 +123,7 @@ class Gradient(AbstractMethod):
             optimiser,
             value,
             gradient,
+            problem.control_set.stationarity(weights, gradient),
             state.num_steps + 1,
             state.num_evals + jnp.maximum(tries, 1),
             key,
@@ -141,14 +145,13 @@ class Gradient(AbstractMethod):
         return problem.take(jax.lax.dynamic_slice(order, (place * size,), (size,))), key, order
 
     def info(self, state: GradientState) -> Info:
-        size = Free().stationarity(state.weights, state.gradient)
-        return Info(state.objective, size, state.num_evals)
+        return Info(state.objective, state.size, state.num_evals)
 
     def terminate(
         self, problem: ControlProblem, state: GradientState
     ) -> tuple[Bool[Array, ""], RESULTS]:
-        size = problem.control_set.stationarity(state.weights, state.gradient)
-        return (size <= self.tol) & (self.batch_size is None), RESULTS.successful
+        del problem
+        return (state.size <= self.tol) & (self.batch_size is None), RESULTS.successful
 
     def postprocess(self, problem: ControlProblem, state: GradientState) -> Outcome:
         return Outcome(state.weights)

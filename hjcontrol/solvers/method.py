@@ -15,7 +15,7 @@ import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Trajectory
+from hjcontrol.control import ControlProblem, Free, Trajectory
 from hjcontrol.networks import Weights
 
 
@@ -38,10 +38,33 @@ class Outcome(eqx.Module):
 Report = Callable[[int, float, float], None]  # step, objective, stationarity
 
 
+SETS = {
+    "free": lambda found: isinstance(found, Free),
+    "bounds": lambda found: found.elementwise,
+    "convex": lambda found: found.convex,
+    "any": lambda found: True,
+}
+
+
 class AbstractMethod(eqx.Module):
-    """A solving method. `traceable`: the driver runs its steps inside one jitted program."""
+    """A solving method, with what it declares:
+
+    - `traceable`: the driver runs its steps inside one jitted program.
+    - `asks`: the derivative that every stage must have.
+    - `sets`: the control sets it treats, a key of `SETS`.
+    - `minibatch`: whether a step may use part of the samples.
+    - `duals`: whether it returns multipliers of its own.
+    - `flows`: whether a stage may be a `Flow`, of continuous depth.
+    - `ensemble`: most samples it is meant for; `None` for any number.
+    """
 
     traceable: ClassVar[bool] = True
+    asks: ClassVar[str] = "reverse"
+    sets: ClassVar[str] = "convex"
+    minibatch: ClassVar[bool] = False
+    duals: ClassVar[bool] = False
+    flows: ClassVar[bool] = True
+    ensemble: ClassVar[int | None] = None
     default_max_steps: ClassVar[int] = 1000
 
     @property
@@ -49,9 +72,9 @@ class AbstractMethod(eqx.Module):
     def name(self) -> str:
         """How tables and reports call the method."""
 
-    @abc.abstractmethod
     def check(self, problem: ControlProblem) -> None:
-        """Raise `ValueError` if the method cannot treat the problem."""
+        """Raise `ValueError` if the method cannot treat the problem: what its declarations do not say."""
+        del problem
 
     @abc.abstractmethod
     def init(self, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None) -> Any:

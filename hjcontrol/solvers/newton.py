@@ -15,9 +15,11 @@ Far from a minimum, where the region and not the curvature decides a step, L-BFG
 fraction of the price: such cheap steps come first, until the gradient has fallen by `switch`. A
 Newton step that then still ends at the boundary is taken, and cheap steps resume, to a quarter of
 that threshold, or for `CHEAP_STEPS`.
+
+Bounds on the weights (a control set that is `elementwise`): the step is Newton's on the face that the
+weights press against, projected; the bounds' multipliers are minus the gradient there.
 """
 
-from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx
@@ -37,12 +39,11 @@ from hjcontrol.control import (
     inner,
     value_and_gradient,
 )
-from hjcontrol.control.capability import require
+from hjcontrol.control.control_sets import largest
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.blocks import preconditioner
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
-
-Linear = Callable[[Weights], Weights]
+from hjcontrol.solvers.steihaug import Linear, Path, axpy, steihaug
 
 
 class NewtonState(eqx.Module):
@@ -51,6 +52,7 @@ class NewtonState(eqx.Module):
     weights: Weights
     objective: Float[Array, ""]
     gradient: Weights
+    size: Float[Array, ""]  # stationarity
     lbfgs: Any
     radius: Float[Array, ""]
     forcing: Float[Array, ""]  # residual asked of the next Newton step, relative to its gradient
@@ -76,6 +78,9 @@ class Newton(AbstractMethod):
     switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-4)
     max_krylov: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=1000)
 
+    asks = "forward-over-reverse"
+    sets = "bounds"
+
     default_max_steps = 5000
 
     def __check_init__(self):
@@ -88,25 +93,21 @@ class Newton(AbstractMethod):
     def name(self) -> str:
         return "newton" if self.curvature == "exact" else "gauss-newton"
 
-    def check(self, problem: ControlProblem) -> None:
-        if not isinstance(problem.control_set, Free):
-            raise ValueError(
-                "Newton: the weights must be free; found a control set "
-                f"{type(problem.control_set).__name__}. Use `Gradient` or `Direct`."
-            )
-        require(problem, "forward-over-reverse", "Newton")
-
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> NewtonState:
         value, gradient = value_and_gradient(problem, weights)
         return NewtonState(
             weights,
             value,
             gradient,
+            problem.control_set.stationarity(weights, gradient),
             _CHEAP.init(ravel_pytree(weights)[0]),
             jnp.asarray(-1.0, value.dtype),  # set by the first metric
             jnp.asarray(LOOSE, value.dtype),
-            (self.switch * _largest(gradient)).astype(value.dtype),
-            jnp.sqrt(jnp.finfo(value.dtype).eps) * _largest(gradient),
+            # L-BFGS knows no bounds.
+            (self.switch * largest(gradient)).astype(value.dtype)
+            if isinstance(problem.control_set, Free)
+            else jnp.full((), jnp.inf, value.dtype),
+            jnp.sqrt(jnp.finfo(value.dtype).eps) * largest(gradient),
             jnp.asarray(0),
             jnp.full((), jnp.inf, value.dtype),
             jnp.asarray(0),
@@ -115,7 +116,7 @@ class Newton(AbstractMethod):
 
     def step(self, problem: ControlProblem, state: NewtonState) -> NewtonState:
         return jax.lax.cond(
-            (_largest(state.gradient) > state.threshold) & (state.cheap < CHEAP_STEPS),
+            (state.size > state.threshold) & (state.cheap < CHEAP_STEPS),
             lambda s: _cheap_step(problem, s),
             lambda s: self._newton_step(problem, s),
             state,
@@ -145,21 +146,25 @@ class Newton(AbstractMethod):
         product = (curvature if self.curvature == "exact" else gauss_newton_curvature)(
             problem, state.weights
         )
-        size = _largest(gradient)
+        size, home = state.size, state.weights
+        if not isinstance(problem.control_set, Free):
+            product, solve, gradient, home = _on_face(problem, state, product, solve)
         # The block step underestimates the whole one along directions that couple stages.
         first = jnp.sqrt(inner(gradient, solve(gradient)))
-        radius = jnp.where(state.radius < 0, FIRST_RADIUS * first, state.radius)
+        radius = jnp.where(state.radius <= 0, FIRST_RADIUS * first, state.radius)
         # No more residual than the last step's success warrants (Eisenstat & Walker, choice 2), and
         # none below the tolerance.
         residual = jnp.maximum(state.forcing * size, 0.5 * self.tol).astype(size.dtype)
-        path = _steihaug(
+        path = steihaug(
             product, solve, gradient, radius, CONCAVE * first, residual, self.max_krylov
         )
         # Near a stationary point J changes by less than its own roundoff: what is left of the ratio
         # is noise, so both sides get the same floor (Conn, Gould & Toint, section 17.4.2), which
         # lets every step pass; progress is then the gradient's, and not a step-by-step one.
         floor = 10 * jnp.finfo(value.dtype).eps * jnp.maximum(jnp.abs(value), 1e-300)
-        path, tries, (weights, new_value, new_gradient) = _shortened(problem, state, path, floor)
+        path, tries, (weights, new_value, new_gradient) = _shortened(
+            problem, state, path, floor, home
+        )
         radius = jnp.where(tries > 1, path.length, radius)
         ratio = (value - new_value + floor) / (path.decrease + floor)
         blind = path.decrease <= floor
@@ -172,10 +177,10 @@ class Newton(AbstractMethod):
         kept = jax.tree.map(
             lambda a, b: jnp.where(accept, a, b),
             (weights, new_value, new_gradient),
-            (state.weights, value, gradient),
+            (state.weights, value, state.gradient),
         )
         early = path.boundary & ~blind
-        new_size = _largest(new_gradient)
+        new_size = problem.control_set.stationarity(weights, new_gradient)
         progress = accept & (~blind | (new_size < state.best))
         weights, objective, gradient = kept
         held = (ratio > 0.25) & ~path.boundary & (tries == 1)
@@ -184,6 +189,7 @@ class Newton(AbstractMethod):
             weights,
             objective,
             gradient,
+            jnp.where(accept, new_size, size),
             state.lbfgs,
             radius,
             jnp.clip(0.9 * (new_size / size) ** 1.5, TIGHT, LOOSE),
@@ -198,12 +204,13 @@ class Newton(AbstractMethod):
         )
 
     def info(self, state: NewtonState) -> Info:
-        return Info(state.objective, _largest(state.gradient), state.num_evals)
+        return Info(state.objective, state.size, state.num_evals)
 
     def terminate(
         self, problem: ControlProblem, state: NewtonState
     ) -> tuple[Bool[Array, ""], RESULTS]:
-        reached = _largest(state.gradient) <= self.tol
+        del problem
+        reached = state.size <= self.tol
         stuck = state.failures >= PATIENCE
         return reached | stuck, RESULTS.where(reached, RESULTS.successful, RESULTS.stagnated)
 
@@ -248,6 +255,7 @@ def _cheap_step(problem: ControlProblem, state: NewtonState) -> NewtonState:
             s.weights,
             s.objective,
             s.gradient,
+            s.size,
             s.lbfgs,
             s.num_evals,
             s.radius,
@@ -256,22 +264,35 @@ def _cheap_step(problem: ControlProblem, state: NewtonState) -> NewtonState:
             s.cheap,
         ),
         state,
-        (unravel(flat), value, unravel(gradient), lbfgs, state.num_evals + tries, *carried),
+        (
+            unravel(flat),
+            value,
+            unravel(gradient),
+            jnp.max(jnp.abs(gradient)),
+            lbfgs,
+            state.num_evals + tries,
+            *carried,
+        ),
     )
 
 
-def _largest(v: Weights) -> Float[Array, ""]:
-    return Free().stationarity(v, v)
+NEAR = 1e-3  # a bound is met from this far, and from nearer the smaller the stationarity
 
 
-class _Path(eqx.Module):
-    """Where the conjugate gradients ended: the step, its length, the model's decrease."""
-
-    step: Weights
-    length: Float[Array, ""]
-    decrease: Float[Array, ""]
-    boundary: Bool[Array, ""]
-    products: Int[Array, ""]
+def _on_face(
+    problem: ControlProblem, state: NewtonState, product: Linear, solve: Linear
+) -> tuple[Linear, Linear, Weights, Weights]:
+    """The model on the face of the set that the weights press against: curvature, preconditioner,
+    gradient, and the weights moved onto it (Bertsekas 1982, projected Newton)."""
+    within = jnp.minimum(state.size, NEAR)
+    active, home = problem.control_set.active(state.weights, state.gradient, within)
+    inside = lambda v: jax.tree.map(lambda a, x: jnp.where(a, 0, x), active, v)
+    return (
+        lambda v: inside(product(inside(v))),
+        lambda v: inside(solve(inside(v))),
+        inside(state.gradient),
+        home,
+    )
 
 
 SHORTEN = 0.25
@@ -279,10 +300,10 @@ SHORTEST = 1e-4
 
 
 def _shortened(
-    problem: ControlProblem, state: NewtonState, path: _Path, floor: Array
-) -> tuple[_Path, Int[Array, ""], tuple[Weights, Array, Weights]]:
-    """The path, shortened until J falls as the model says (Nocedal & Yuan); how often J was asked;
-    and the weights at its end with J and its gradient.
+    problem: ControlProblem, state: NewtonState, path: Path, floor: Array, home: Weights
+) -> tuple[Path, Int[Array, ""], tuple[Weights, Array, Weights]]:
+    """The path from `home`, shortened until J falls as the model says (Nocedal & Yuan); how often J was
+    asked; and the weights at its end with J and its gradient.
 
     A whole new path in a smaller region costs a preconditioner and its conjugate gradients; a trial
     on this one costs a gradient.
@@ -299,83 +320,11 @@ def _shortened(
     def shorter(carry: Any) -> Any:
         a, tries, _ = carry
         a = jnp.where(tries == 0, a, SHORTEN * a)
-        weights = _axpy(a, path.step, state.weights)
+        weights = problem.control_set.project(axpy(a, path.step, home))
         return a, tries + 1, (weights, *value_and_gradient(problem, weights))
 
     end = (state.weights, state.objective, state.gradient)
     one = jnp.ones_like(state.objective)
     a, tries, end = jax.lax.while_loop(too_long, shorter, (one, jnp.asarray(0), end))
     step = jax.tree.map(lambda z: a * z, path.step)
-    return _Path(step, a * path.length, decrease(a), path.boundary, path.products), tries, end
-
-
-def _axpy(alpha: Array, x: Weights, y: Weights) -> Weights:
-    return jax.tree.map(lambda a, b: alpha * a + b, x, y)
-
-
-def _steihaug(
-    product: Linear,
-    solve: Linear,
-    g: Weights,
-    radius: Array,
-    concave: Array,
-    tol: Array,
-    limit: Array,
-) -> _Path:
-    """Preconditioned conjugate gradients on the model, stopped at the boundary of the region.
-
-    A direction of negative curvature is followed to the length `concave`, or half as far again as
-    the path already went: the model knows no better length for it.
-
-    Norms in the metric B come from the recurrences of the method, so B itself is never applied.
-    """
-    y = solve(g)
-    zero = jax.tree.map(jnp.zeros_like, g)
-    scalar = jnp.zeros_like(radius)
-    start = {
-        "z": zero,  # the step
-        "r": g,  # g + H z
-        "d": jax.tree.map(jnp.negative, y),
-        "ry": inner(g, y),
-        "zz": scalar,  # z.Bz, z.Bd, d.Bd
-        "zd": scalar,
-        "dd": inner(g, y),
-        "Hz": zero,
-        "edge": jnp.asarray(False),
-        "count": jnp.asarray(0),
-    }
-
-    def proceed(c: dict) -> Array:
-        return (_largest(c["r"]) > tol) & ~c["edge"] & (c["count"] < limit)
-
-    def body(c: dict) -> dict:
-        Hd = product(c["d"])
-        kappa = inner(c["d"], Hd)
-        alpha = c["ry"] / kappa
-        beyond = c["zz"] + 2 * alpha * c["zd"] + alpha**2 * c["dd"] >= radius**2
-        edge = (kappa <= 0) | beyond
-        reach = jnp.where(kappa <= 0, jnp.maximum(concave, 1.5 * jnp.sqrt(c["zz"])), radius)
-        reach = jnp.minimum(reach, radius)
-        root = jnp.sqrt(jnp.maximum(c["zd"] ** 2 + c["dd"] * (reach**2 - c["zz"]), 0.0))
-        to_edge = (root - c["zd"]) / c["dd"]
-        alpha = jnp.where(edge, to_edge, alpha)
-        r = _axpy(alpha, Hd, c["r"])
-        y = solve(r)
-        ry = inner(r, y)
-        beta = ry / c["ry"]
-        return {
-            "z": _axpy(alpha, c["d"], c["z"]),
-            "r": r,
-            "d": jax.tree.map(lambda a, b: beta * a - b, c["d"], y),
-            "ry": ry,
-            "zz": c["zz"] + 2 * alpha * c["zd"] + alpha**2 * c["dd"],
-            "zd": beta * (c["zd"] + alpha * c["dd"]),
-            "dd": ry + beta**2 * c["dd"],
-            "Hz": _axpy(alpha, Hd, c["Hz"]),
-            "edge": edge,
-            "count": c["count"] + 1,
-        }
-
-    end = jax.lax.while_loop(proceed, body, start)
-    decrease = -inner(g, end["z"]) - 0.5 * inner(end["z"], end["Hz"])
-    return _Path(end["z"], jnp.sqrt(end["zz"]), decrease, end["edge"], end["count"])
+    return Path(step, a * path.length, decrease(a), path.boundary, path.products), tries, end

@@ -1,6 +1,7 @@
 """Intrinsic dimension with error bars, and a sample size that suffices."""
 
 import importlib.util
+import sys
 
 import jax
 import numpy as np
@@ -57,8 +58,10 @@ def test_estimators_by_name():
         dm.intrinsic_dimension(sheet(), ["Nothing"], key=KEY)
 
 
-@pytest.mark.skipif(INSTALLED, reason="scikit-dimension is installed")
-def test_without_the_extra_the_error_says_what_to_do():
+def test_without_the_extra_the_error_says_what_to_do(monkeypatch):
+    monkeypatch.setitem(
+        sys.modules, "skdim", None
+    )  # what an import finds where it is not installed
     with pytest.raises(ImportError, match=r"pip install 'hjcontrol\[dimension\]'"):
         dm.intrinsic_dimension(sheet(), key=KEY)
 

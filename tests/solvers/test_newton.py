@@ -148,9 +148,34 @@ def test_unreachable_tolerance_is_stagnation_not_success():
     assert solution.stats["stationarity"] < 1e-12
 
 
-def test_box_is_refused_with_a_remedy():
-    problem = rings(control_set=hj.control.Box(-1.0, 1.0))
-    with pytest.raises(ValueError, match=r"Newton: the weights must be free.*Box"):
+def test_bounds_by_their_active_set():
+    """A known active set: KKT with multipliers, and IPOPT at the same point."""
+    problem = rings(control_set=hj.control.Box(-0.6, 0.8))
+    theirs = hj.solve(problem, hj.solvers.Direct(tol=1e-10), key=jax.random.key(0), throw=True)
+    near = jax.tree.map(
+        lambda a: a + 1e-3 * jnp.sin(jnp.arange(a.size)).reshape(a.shape), theirs.weights
+    )
+    near = problem.control_set.project(near)
+    ours = hj.solve(problem, Newton(tol=1e-11), init=near, throw=True)
+    _, _, _, gradient = backpropagate(problem, ours.weights)
+    w, g = (ravel_pytree(a)[0] for a in (ours.weights, gradient))
+    np.testing.assert_allclose(ravel_pytree(theirs.weights)[0], w, atol=1e-8)
+    low, high = w <= -0.6, w >= 0.8
+    assert low.sum() + high.sum() > 3
+    inside = ~(low | high)
+    assert jnp.abs(g[inside]).max() <= 1e-11
+    assert g[low].min(initial=1.0) > 0
+    assert g[high].max(initial=-1.0) < 0
+    normal = ravel_pytree(problem.control_set.normal(ours.weights, gradient))[0]
+    np.testing.assert_allclose(normal[~inside], -g[~inside], atol=1e-15)
+    # The twin: a weight moved off its bound is no longer stationary.
+    moved = jax.tree.map(lambda a: jnp.where(a <= -0.6, -0.59, a), ours.weights)
+    assert problem.control_set.stationarity(moved, gradient) > 1e-6
+
+
+def test_sets_that_are_not_bounds_are_refused_with_a_remedy():
+    problem = rings(control_set=hj.control.L2Ball(1.0))
+    with pytest.raises(ValueError, match=r"newton: .*'bounds'; found a L2Ball.*gradient"):
         hj.solve(problem, Newton(), key=jax.random.key(0))
 
 

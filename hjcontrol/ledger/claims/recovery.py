@@ -30,32 +30,16 @@ TRAINED = {
 @functools.cache
 def _fit(eps: float) -> tuple[float, np.ndarray, np.ndarray]:
     """Least mean square over eight starts, with its weights."""
-    from scipy.optimize import minimize
-
     target = X**2 / 4 - (G + (X[:, None] - Y) ** 2 / 4).min(1)
-    slopes, best = by_hand.squares(X[:, None], target, eps), None
-
-    def objective(p: np.ndarray) -> tuple[float, np.ndarray]:
-        W, b = p[:10, None], p[10:]
-        error = by_hand.lse(X[:, None] @ W.T + b, eps) - target
-        dW, db = slopes(W, b)
-        return float(np.mean(error**2)), np.concatenate([dW[:, 0], db])
-
+    slopes, fits = by_hand.squares(X[:, None], target, eps), []
     for seed in range(8):
         rng = np.random.default_rng(seed)
         W, b = 0.4 * rng.standard_normal((10, 1)), 0.2 * rng.standard_normal(10)
         W, b = by_hand.adam(slopes, W, b, 5000, 0.008)
-        found = minimize(
-            objective,
-            np.concatenate([W[:, 0], b]),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": 10000, "ftol": 1e-24, "gtol": 1e-14},
-        )
-        if best is None or found.fun < best.fun:
-            best = found
-    assert best is not None
-    return float(best.fun), best.x[:10], best.x[10:]
+        tight = {"maxiter": 10000, "ftol": 1e-24, "gtol": 1e-14}
+        fits.append(by_hand.least_squares(X[:, None], target, W, b, eps, **tight))
+    square, W, b = min(fits, key=lambda fit: fit[0])
+    return square, W[:, 0], b
 
 
 def _merged(eps: float) -> tuple[float, float, float]:
@@ -132,5 +116,5 @@ CLAIM = Claim(
     fault="values and biases are 0.05 too large",
     control=lambda fast: Evidence(_measure(True, 0.05).findings[1:3]),
     recorded="holds once amended",
-    seconds=120,
+    seconds=20,
 )

@@ -97,5 +97,5 @@ CLAIM = Claim(
     fault="ε is not held fixed",
     control=_control,
     recorded="fails as stated",
-    seconds=700,
+    seconds=450,
 )

@@ -1,0 +1,100 @@
+"""What each method declares, who of them can treat a problem, and which one `auto` takes.
+
+The table is made from the declarations in `method.py`; nothing is kept in two places.
+"""
+
+from typing import Any, NamedTuple
+
+from hjcontrol.control import ControlProblem
+from hjcontrol.control.capability import require
+from hjcontrol.networks import Flow
+from hjcontrol.solvers.method import SETS, AbstractMethod
+from hjcontrol.solvers.names import NAMES, by_name
+
+
+def admit(problem: ControlProblem, method: AbstractMethod) -> None:
+    """Raise `ValueError`, with the reason and what to do, unless `method` can treat `problem`."""
+    require(problem, "reverse", method.name)
+    require(problem, method.asks, method.name)
+    found = problem.control_set
+    if not SETS[method.sets](found):
+        able = [n for n in NAMES if SETS[by_name(n).sets](found)]
+        raise ValueError(
+            f"{method.name}: it treats control sets of the kind {method.sets!r}; found a "
+            f"{type(found).__name__}. These treat it: {', '.join(able)}."
+        )
+    if not method.flows and any(isinstance(run.stage, Flow) for run in problem.chain.runs):
+        raise ValueError(
+            f"{method.name}: it treats stages of discrete depth; found a Flow. State it as Residual "
+            "stages, or use 'gradient'."
+        )
+    method.check(problem)
+
+
+class Selection(NamedTuple):
+    """The method that `auto` takes, why, and why not the others. `print` it."""
+
+    name: str
+    reason: str
+    others: dict[str, str]
+
+    def __str__(self) -> str:
+        width = max(map(len, [self.name, *self.others]))
+        lines = [f"{self.name:<{width}}  chosen: {self.reason}"]
+        return "\n".join(lines + [f"{n:<{width}}  {why}" for n, why in self.others.items()])
+
+
+PREFERENCE = {
+    "newton": "smooth, its weights free or bounded: the one that reaches roundoff",
+    "gradient": "weights free, and no second derivative needed",
+    "direct": "a constraint that only a nonlinear program takes",
+    "adam": "projected steps suit any convex set",
+    "discrete-msa": "the only one that keeps weights in a finite set",
+}
+
+
+def select(problem: ControlProblem) -> Selection:
+    """The method for `problem` by its declarations: the first of `newton`, `gradient`, `direct`, `adam`,
+    `discrete-msa` that can treat it.
+
+    **Returns:** a `Selection`; `by_name(selection.name)` is the method.
+
+    **Raises:** `ValueError` if none can.
+    """
+    chosen, others = None, {}
+    for name in sorted(NAMES, key=lambda n: [*PREFERENCE, n].index(n)):
+        method = by_name(name)
+        try:
+            admit(problem, method)
+        except ValueError as error:
+            others[name] = str(error).split(": ", 1)[-1]
+            continue
+        if method.ensemble is not None and problem.num_samples > method.ensemble:
+            others[name] = (
+                f"meant for at most {method.ensemble} samples; found {problem.num_samples}."
+            )
+        elif chosen is None and name in PREFERENCE:
+            chosen = name
+        else:
+            others[name] = "able"
+    if chosen is None:
+        raise ValueError("select: no method can treat this problem.\n" + str(others))
+    return Selection(chosen, PREFERENCE[chosen], others)
+
+
+COLUMNS = ("traceable", "asks", "sets", "minibatch", "duals", "flows", "ensemble")
+
+
+def capabilities() -> list[dict[str, Any]]:
+    """One row a method: its name and what it declares."""
+    return [{"method": n} | {c: getattr(by_name(n), c) for c in COLUMNS} for n in NAMES]
+
+
+def capability_table() -> str:
+    """`capabilities` as a Markdown table."""
+    words = {True: "yes", False: "-", None: "any number"}
+    heads = ("method", *COLUMNS)
+    cell = lambda v: words[v] if v is None or isinstance(v, bool) else str(v)
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines += ["| " + " | ".join(cell(row[h]) for h in heads) + " |" for row in capabilities()]
+    return "\n".join(lines) + "\n"
