@@ -1,8 +1,8 @@
 """From numbers to a verdict on optimality, and the table that shows it.
 
-    holds      a necessary condition, within what is allowed
-    violated   it is not; where, and by how much
-    yes, no    a diagnostic: true of continuous optima, not required of a discrete one
+holds      a necessary condition, within what is allowed
+violated   it is not; where, and by how much
+yes, no    a diagnostic: true of continuous optima, not required of a discrete one
 """
 
 from collections.abc import Callable
@@ -61,7 +61,9 @@ class Optimality(eqx.Module):
         for c in self.conditions:
             if c.name == name:
                 return c
-        raise KeyError(f"no condition {name!r}; there are {', '.join(c.name for c in self.conditions)}")
+        raise KeyError(
+            f"no condition {name!r}; there are {', '.join(c.name for c in self.conditions)}"
+        )
 
     def __str__(self) -> str:
         lines = [f"Optimality: {self.verdict}   (necessary conditions to {self.tolerance:.0e})"]
@@ -96,9 +98,7 @@ def judged(
             rows += _constancy(run, level, start, tolerance)
         start += run.length
     if found.horizon is not None:
-        rows.append(
-            _plain("dJ/dT", float(found.horizon), "", "0 if the horizon is free: H(T) = 0")
-        )
+        rows.append(_plain("dJ/dT", float(found.horizon), "", "0 if the horizon is free: H(T) = 0"))
     return Optimality(
         tuple(rows),
         np.asarray(found.legendre),
@@ -174,9 +174,7 @@ def _necessary(name: str, value: float, where: str, allowed: float) -> Condition
     return Condition(name, value, allowed, HOLDS if ok else VIOLATED, where)
 
 
-def _asked(
-    name: str, value: float, allowed: float, ok: Any, where: str, remark: str
-) -> Condition:
+def _asked(name: str, value: float, allowed: float, ok: Any, where: str, remark: str) -> Condition:
     return Condition(name, value, allowed, YES if ok else NO, where, remark, necessary=False)
 
 

@@ -4,16 +4,16 @@ r"""Constancy of the Hamiltonian along depth, where nothing depends on time.
 
 Three statements, each with its own reason:
 
-weights that vary    H_theta = 0 at an optimum: this is evidence of optimality. Stages `x + h f(x, theta)`
+weights that vary    H_theta = 0 at an optimum: evidence of optimality. Stages `x + h f(x, theta)`
   from step to step   and their costates are the symplectic Euler method for min_theta H, so H is constant
-                      to O(h) only, and  p_{k+1/2} . (x_{k+1} - x_k)/h + (l/n + r)/h,  p_{k+1/2} the mean of
-                      two costates, to O(h^2)
+                      to O(h) only, and  p_{k+1/2} . (x_{k+1} - x_k)/h + (l/n + r)/h,  p_{k+1/2}
+                      the mean of two costates, to O(h^2)
 tied weights         theta' = 0: constant whether they are optimal or not; to O(h), O(h^2) as above
 pieces of a flow     theta' = 0 on a piece: constant there, optimal or not, as far as the integrator is
                       exact; the jumps from piece to piece vanish with the pieces' length at an optimum
 
-The correction between the two discrete forms is known, so the O(h) drift it allows is too. Source: Hairer,
-Lubich, Wanner, Geometric Numerical Integration, 2nd ed., section IX.3 (the modified Hamiltonian).
+The correction between the two discrete forms is known, so the O(h) drift it allows is too. Source:
+Hairer, Lubich, Wanner, Geometric Numerical Integration, 2nd ed., section IX.3 (the modified Hamiltonian).
 
     dJ/dh_k = p_{k+1} . f(x_k, theta_k)        dJ/dT = sum_k (h_k / T) dJ/dh_k        (T = sum h_k)
 
@@ -90,8 +90,8 @@ def _flow(problem: ControlProblem, run: Run, theta: PyTree, x: Any, p: Any) -> L
     def body(carry: None, stage: Any, th: Any, u: Any, at: Any) -> tuple[None, Any]:
         x0, x1, p0, p1 = at
         rate = jax.vmap(stage.velocity, (None, 0, None))
-        cost = lambda a: jnp.sum(jax.vmap(lambda b: _state(problem, b, th))(a)) / len(
-            jax.tree.leaves(a)[0]
+        cost = lambda a: (
+            jnp.sum(jax.vmap(lambda b: _state(problem, b, th))(a)) / len(jax.tree.leaves(a)[0])
         )
         p0 = jax.tree.map(jnp.subtract, p0, jax.grad(cost)(x0))
         whole = lambda q, v: sum(jax.tree.leaves(jax.tree.map(lambda a, b: jnp.sum(a * b), q, v)))

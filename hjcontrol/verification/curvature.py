@@ -49,7 +49,7 @@ def lanczos(
     m, dtype = like.size, like.dtype
     steps = min(m, STEPS)
     mask = jnp.ones(m, dtype) if free is None else free.astype(dtype)
-    fresh = mask * jax.random.normal(built_in(key), (steps + 1, m), dtype)
+    fresh = mask[None, :] * jax.random.normal(built_in(key), (steps + 1, m), dtype)
     nothing = 1e4 * jnp.finfo(dtype).eps * jnp.sqrt(jnp.asarray(m, dtype))  # of a fresh direction
 
     def clear(v: Array, basis: Array) -> Array:

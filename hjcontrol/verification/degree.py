@@ -17,8 +17,27 @@ from jaxtyping import PyTree
 from hjcontrol._ground.jaxprs import called_jaxpr, replay, scan_counts
 
 _LINEAR = frozenset(
-    "neg reshape transpose broadcast_in_dim reduce_sum squeeze expand_dims slice rev copy add sub add_any "
-    "concatenate pad cumsum real reduce_precision copy_p convert_element_type".split()
+    {
+        "neg",
+        "reshape",
+        "transpose",
+        "broadcast_in_dim",
+        "reduce_sum",
+        "squeeze",
+        "expand_dims",
+        "slice",
+    }
+    | {
+        "rev",
+        "copy",
+        "add",
+        "sub",
+        "add_any",
+        "concatenate",
+        "pad",
+        "cumsum",
+        "convert_element_type",
+    }
 )
 _INDEXED = frozenset({"gather", "dynamic_slice", "select_n"})  # linear, if what chooses is constant
 _BILINEAR = frozenset({"mul", "dot_general"})

@@ -3,7 +3,7 @@ r"""How far a Hamiltonian that is quadratic in its weights can be lowered, in cl
     H(theta + d) = H(theta) + g . d + d . Q d / 2            (degree two is proven, see `degree`)
 
     Free           gap = g . Q^+ g / 2;  infinite if Q has a negative eigenvalue, or g leaves its range
-    Box, Q diagonal    coordinate by coordinate: the vertex of a parabola, or an end
+    bounds, Q diagonal coordinate by coordinate: the vertex of a parabola, or an end
     any set, Q = rho I     gap at project(theta - g / rho): nearest point to the free minimiser
 
 Where none of these applies the gap is NaN: no closed form, and nothing is claimed. A lone readout with a
@@ -19,15 +19,14 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from hjcontrol.control import Box, ControlProblem, Free
+from hjcontrol.control import ControlProblem, Free
 from hjcontrol.verification.degree import degree
-from hjcontrol.verification.stagewise import projected
 
 DENSE = 128  # weights of a stage beyond which a matrix that is not diagonal is not formed
 
 
 def exact_gap(
-    problem: ControlProblem, value: Any, theta: PyTree, flat_below: float
+    problem: ControlProblem, value: Any, theta: PyTree, flat_below: float, run: int = 0
 ) -> Float[Array, ""]:
     """`H(theta) - min H`, or NaN where there is no closed form.
 
@@ -49,7 +48,7 @@ def exact_gap(
     off = jnp.max(jnp.abs(product(probe) - bends * probe)) / size
     diagonal = off <= 1e4 * jnp.finfo(dtype).eps
     found = unknown
-    if isinstance(problem.control_set, Free | Box):
+    if problem.control_set.elementwise:
         low, high = (jnp.asarray(b, dtype) for b in problem.control_set.bounds())
         separable = _separable(g, bends, low - start, high - start, flat_below)
         found = jnp.where(diagonal, separable, unknown)
@@ -59,7 +58,9 @@ def exact_gap(
         return found
     rho = bends[0]
     isotropic = diagonal & (rho > 0) & (jnp.max(jnp.abs(bends - rho)) <= 1e-9 * jnp.abs(rho))
-    d = ravel_pytree(projected(problem, unravel(start - g / jnp.where(rho > 0, rho, 1.0))))[0]
+    d = ravel_pytree(
+        problem.control_set.project_stage(unravel(start - g / jnp.where(rho > 0, rho, 1.0)), run)
+    )[0]
     d = d - start
     return jnp.where(isotropic, jnp.maximum(-(g @ d + 0.5 * rho * d @ d), 0.0), unknown)
 

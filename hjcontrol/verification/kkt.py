@@ -3,22 +3,22 @@ r"""The conditions of Karush, Kuhn and Tucker, with multipliers.
     dL/dtheta + lambda = 0        theta in Theta        lambda in N(theta)        L = J + nu . g(x_K)
 
     lambda in N(theta)   <=>   theta = project(theta + lambda)        (Theta closed and convex)
-    Box:  lambda = lambda_upper - lambda_lower,  both >= 0,  lambda_upper (upper - theta) = 0 = lambda_lower
-          (theta - lower)
+    Box:  lambda = lambda_upper - lambda_lower,  both >= 0,
+          lambda_upper (upper - theta) = 0 = lambda_lower (theta - lower)
 
-A solver that claims multipliers has them tested as they are. Where none are claimed they are read off the
-gradient: lambda is -dL/dtheta where a bound is met and the gradient pushes outwards, else 0, so that a wrong
-sign is left over in the stationarity. Sources: Nocedal and Wright, Numerical Optimization, 2nd ed., section
-12.3; Rockafellar and Wets, Variational Analysis, prop. 6.17 (the projection).
+A solver that claims multipliers has them tested as they are. Where none are claimed they are read off
+the gradient: lambda is -dL/dtheta where a bound is met and the gradient pushes outwards, else 0, so that
+a wrong sign is left over in the stationarity. Sources: Nocedal and Wright, Numerical Optimization, 2nd
+ed., section 12.3; Rockafellar and Wets, Variational Analysis, prop. 6.17 (the projection).
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from hjcontrol.control import Box, ControlProblem, Free
+from hjcontrol.control import AbstractControlSet, ControlProblem, Free
 from hjcontrol.networks import Weights
 from hjcontrol.verification.stagewise import placed
 
@@ -42,25 +42,23 @@ def residuals(
     tolerance: float,
 ) -> Residuals:
     """How far weights, `dL/dtheta` and multipliers are from the conditions."""
-    the_set = problem.control_set
-    away = lambda a, b: jax.tree.map(lambda x, y: x - y, a, b)
-    plus = lambda a, b: jax.tree.map(lambda x, y: x + y, a, b)
+    the_set, bounded = problem.control_set, problem.control_set.elementwise
+    away = lambda a, b: jax.tree.map(jnp.subtract, a, b)
+    plus = lambda a, b: jax.tree.map(jnp.add, a, b)
     worst = lambda tree: _by_stage(problem, tree)
     zero = jax.tree.map(jnp.zeros_like, gradient)
-    if isinstance(the_set, Free):
-        given = zero if claimed is None else claimed
-        return Residuals(worst(plus(gradient, given)), worst(zero), worst(given), None)
     primal = worst(away(weights, the_set.project(weights)))
-    if claimed is None and not isinstance(the_set, Box):
-        moved = away(weights, gradient)  # Moreau: the part of -g that the projection takes off
-        fixed = the_set.project(moved)
-        return Residuals(worst(away(weights, fixed)), primal, worst(zero), None)
+    if claimed is None and not bounded:
+        # The remainder of a projected step is in the normal cone by construction (Moreau).
+        return Residuals(worst(the_set.violation(weights, gradient)), primal, worst(zero), None)
     if claimed is None:
-        claimed = jax.tree.map(lambda g, held: -g * held, gradient, _held(the_set, weights, gradient, tolerance, 0.0))
+        held = the_set.active(weights, gradient, jnp.asarray(tolerance))[0]
+        claimed = jax.tree.map(lambda g, h: jnp.where(h, -g, 0.0), gradient, held)
     dual = worst(away(weights, the_set.project(plus(weights, claimed))))
-    slack = None
-    if isinstance(the_set, Box):
-        slack = worst(jax.tree.map(lambda t, c: _products(the_set, t, c), weights, claimed))
+    products = lambda t, c: _products(the_set, t, c)
+    slack = worst(jax.tree.map(products, weights, claimed)) if bounded else None
+    if isinstance(the_set, Free):
+        dual, slack = worst(claimed), None  # theta - (theta + lambda) would round
     return Residuals(worst(plus(gradient, claimed)), primal, dual, slack)
 
 
@@ -69,29 +67,16 @@ def free_coordinates(
 ) -> Weights | None:
     """1 where a weight may move to first order, 0 where a bound with a multiplier above the tolerance
     holds it; `None` for a set whose faces are not known."""
-    if isinstance(problem.control_set, Free):
-        return jax.tree.map(jnp.ones_like, weights)
-    if not isinstance(problem.control_set, Box):
+    if not problem.control_set.elementwise:
         return None
-    held = _held(problem.control_set, weights, gradient, tolerance, tolerance)
-    return jax.tree.map(lambda a: 1.0 - a, held)
+    held = problem.control_set.active(weights, gradient, jnp.asarray(tolerance))[0]
+    free = lambda g, h: 1.0 - (h & (jnp.abs(g) > tolerance)).astype(g.dtype)
+    return jax.tree.map(free, gradient, held)
 
 
-def _held(box: Box, weights: Weights, gradient: Weights, tolerance: float, least: float) -> Any:
-    """1 where a weight lies at a bound, to the tolerance, and the gradient pushes it outwards."""
-    low, high = box.bounds()
-
-    def one(t: Array, g: Array) -> Array:
-        lower = (t <= jnp.asarray(low, t.dtype) + tolerance) & (g > least)
-        upper = (t >= jnp.asarray(high, t.dtype) - tolerance) & (g < -least)
-        return (lower | upper).astype(t.dtype)
-
-    return jax.tree.map(one, weights, gradient)
-
-
-def _products(box: Box, theta: Array, claimed: Array) -> Array:
+def _products(bounds: AbstractControlSet, theta: Array, claimed: Array) -> Array:
     """Multiplier times slack; where there is no bound, the multiplier itself."""
-    low, high = (jnp.asarray(b, theta.dtype) for b in box.bounds())
+    low, high = (jnp.asarray(b, theta.dtype) for b in bounds.bounds())
     room = jnp.where(claimed > 0, high - theta, theta - low)
     return jnp.abs(claimed) * jnp.where(jnp.isfinite(room), jnp.abs(room), 1.0)
 
@@ -102,6 +87,8 @@ def _by_stage(problem: ControlProblem, tree: PyTree) -> Float[Array, " stages"]:
     for run, part in zip(problem.chain.runs, tree, strict=True):
         worst = jnp.zeros(run.sets, problem.dtype)
         for a in jax.tree.leaves(part):
-            worst = jnp.maximum(worst, jnp.max(jnp.abs(a).reshape(run.sets, -1), axis=1, initial=0.0))
+            worst = jnp.maximum(
+                worst, jnp.max(jnp.abs(a).reshape(run.sets, -1), axis=1, initial=0.0)
+            )
         found.append(worst)
     return placed(problem, tuple(found))

@@ -35,7 +35,7 @@ def legendre(
     mask = ravel_pytree(free)[0]
     if flat.size > DENSE:
         return lanczos(product, flat, key, mask)
-    Q = jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype)) * mask[:, None] * mask[None, :]
+    Q = jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype)) * jnp.outer(mask, mask)
     size = jnp.max(jnp.sum(jnp.abs(Q), axis=1))  # no eigenvalue is larger
     smallest = jnp.linalg.eigvalsh(0.5 * (Q + Q.T) + jnp.diag((1 - mask) * 2 * size))[0]
     held = jnp.all(mask == 0)

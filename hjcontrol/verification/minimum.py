@@ -18,7 +18,7 @@ from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import Weights
 from hjcontrol.verification.pairing import rms
 from hjcontrol.verification.probes import directions
-from hjcontrol.verification.stagewise import placed, projected, stagewise
+from hjcontrol.verification.stagewise import placed, stagewise
 
 STARTS = 3
 STEPS = 20
@@ -32,12 +32,12 @@ def minimum_gap(
     key: Key[Array, ""],
 ) -> Float[Array, " stages"]:
     """The decrease found in `H_k`, stage by stage."""
-    ask = lambda value, theta, _, k: lowering(problem, value, theta, k)
+    ask = lambda value, theta, _, k, run: lowering(problem, value, theta, k, run)
     return placed(problem, stagewise(problem, weights, states, costates, ask, key))
 
 
 def lowering(
-    problem: ControlProblem, value: Any, theta: PyTree, key: Key[Array, ""]
+    problem: ControlProblem, value: Any, theta: PyTree, key: Key[Array, ""], run: int
 ) -> Float[Array, ""]:
     """The decrease that a few descents of `value` from `theta` and from near it find."""
     if not jax.tree.leaves(theta):
@@ -45,7 +45,7 @@ def lowering(
 
     def start(d: PyTree) -> PyTree:
         away = lambda a, e: a + 0.1 * jnp.maximum(rms(a), 0.01).astype(a.dtype) * e
-        return projected(problem, jax.tree.map(away, theta, d))
+        return problem.control_set.project_stage(jax.tree.map(away, theta, d), run)
 
     def descend(c: PyTree) -> Float[Array, ""]:
         slope = jax.value_and_grad(value)
@@ -53,7 +53,7 @@ def lowering(
         def step(carry: Any, _: None) -> tuple[Any, None]:
             c, best, g, rate = carry
             trial = jax.tree.map(lambda a, b: a - rate.astype(a.dtype) * b, c, g)
-            trial = projected(problem, trial)
+            trial = problem.control_set.project_stage(trial, run)
             there, g_there = slope(trial)
             better = there < best
             choose = lambda a, b: jnp.where(better, a, b)

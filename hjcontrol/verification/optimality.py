@@ -1,11 +1,11 @@
 r"""Is a point optimal? Every condition with its number, what it may be, and whether it must hold.
 
     necessary     KKT, transversality, the claimed costates, curvature on the free face
-    diagnostics   Legendre-Clebsch, Hamiltonian minimum, constancy of H: theorems of continuous time, which
-                  discrete time keeps to first order in the step only
+    diagnostics   Legendre-Clebsch, Hamiltonian minimum, constancy of H: theorems of continuous time,
+                  which discrete time keeps to first order in the step only
 
-No row proves a minimum: first-order rows together say stationary; a positive smallest curvature on the free
-face adds that no nearby feasible point is lower, as far as Lanczos has converged.
+No row proves a minimum: first-order rows together say stationary; a positive smallest curvature on the
+free face adds that no nearby feasible point is lower, as far as Lanczos has converged.
 """
 
 from typing import Any, NamedTuple
@@ -60,10 +60,14 @@ def examine(
     free = free_coordinates(problem, weights, gradient, tolerance)
     open_ = jax.tree.map(jnp.ones_like, weights) if free is None else free
 
-    def ask(value: Any, theta: Any, mask: Any, k: Any) -> tuple[Array, ...]:
+    def ask(value: Any, theta: Any, mask: Any, k: Any, run: int) -> tuple[Array, ...]:
         first, second = jax.random.split(k)
-        exact = exact_gap(problem, value, theta, tolerance)
-        return (*legendre(value, theta, mask, first), exact, lowering(problem, value, theta, second))
+        exact = exact_gap(problem, value, theta, tolerance, run)
+        return (
+            *legendre(value, theta, mask, first),
+            exact,
+            lowering(problem, value, theta, second, run),
+        )
 
     one, two = jax.random.split(key)
     at, p = claimed or (states, costates)

@@ -24,11 +24,11 @@ def stagewise(
     weights: Weights,
     states: Trajectory,
     costates: Trajectory,
-    ask: Callable[[Hamiltonian, PyTree, PyTree, Key[Array, ""]], PyTree[Array]],
+    ask: Callable[[Hamiltonian, PyTree, PyTree, Key[Array, ""], int], PyTree[Array]],
     key: Key[Array, ""],
     beside: Weights | None = None,
 ) -> tuple[PyTree[Array], ...]:
-    """`ask(H_k, theta_k, beside_k, key_k)` for every set of weights; by run, `sets` in front.
+    """`ask(H_k, theta_k, beside_k, key_k, run)` for every set of weights; by run, `sets` in front.
 
     `beside`: anything else that is stacked like the weights.
     """
@@ -47,7 +47,7 @@ def stagewise(
         if run.tied:
             p, nexts = run.scan(ahead, p, theta, ps, reverse=True)
             own, other = jax.tree.map(lambda a: a[0], (theta, also))
-            found = ask(_along(problem, run, xs, nexts, given[r]), own, other, sub)
+            found = ask(_along(problem, run, xs, nexts, given[r]), own, other, sub, r)
             by_run.append(jax.tree.map(lambda a: jnp.asarray(a)[None], found))
             continue
 
@@ -58,7 +58,7 @@ def stagewise(
                 share = lambda a, q, u: sample_hamiltonian(problem, stage, a, q, c, u)
                 return jnp.sum(jax.vmap(share)(x, p_next, u)) + problem.weight_cost(c)
 
-            return p, ask(value, th, other, k)
+            return p, ask(value, th, other, k, r)
 
         keys = jax.random.split(sub, run.length)
         p, found = run.scan(body, p, (theta, also), (xs, ps, keys), given[r], reverse=True)
@@ -73,12 +73,6 @@ def placed(
     rest = [jnp.full(run.length - run.sets, blank) for run in problem.chain.runs]
     pairs = zip(by_run, rest, strict=True)
     return jnp.concatenate([jnp.concatenate([a, b.astype(a.dtype)]) for a, b in pairs])
-
-
-def projected(problem: ControlProblem, theta: PyTree) -> PyTree[Array]:
-    """Nearest weights of one stage in the control set."""
-    one = jax.tree.map(lambda a: a[None], theta)
-    return jax.tree.map(lambda a: a[0], problem.control_set.project((one,))[0])
 
 
 def _along(

@@ -1,4 +1,4 @@
-"""The certificate of optimality: each row against an independent witness, and a twin that it must refute."""
+"""The certificate of optimality: each row against an independent witness, and a twin it must refute."""
 
 import equinox as eqx
 import jax
@@ -92,7 +92,12 @@ def bounded():
     )
     free = np.linalg.lstsq(stacked, b)[0]
     pack = lambda v: problem.chain.stack(
-        [jax.tree.unflatten(jax.tree.structure(problem.init(jax.random.key(0))[0]), [jnp.asarray(v[:2])[None], jnp.asarray(v[2:])])]
+        [
+            jax.tree.unflatten(
+                jax.tree.structure(problem.init(jax.random.key(0))[0]),
+                [jnp.asarray(v[:2])[None], jnp.asarray(v[2:])],
+            )
+        ]
     )
     hessian = A.T @ A / 6 + rho * np.eye(3)
     return problem, pack(answer.x), pack(np.clip(free, *ends)), answer.active_mask, hessian
@@ -146,7 +151,7 @@ def test_legendre_is_not_necessary_in_discrete_time():
 @pytest.mark.parametrize(
     ("f", "expected"),
     [
-        (lambda a: jnp.sum(X @ a[0] + a[1]), 1),
+        (lambda a: jnp.sum(X @ a[0] + a[1][0]), 1),
         (lambda a: jnp.sum((X @ a[0]) * a[1][0]) / 3 + jnp.sum(a[0] ** 2), 2),
         (lambda a: jax.lax.scan(lambda c, x: (c + x @ a[0], None), 0.0, X)[0], 1),
         (lambda a: jax.lax.scan(lambda c, x: (c * a[1][0], None), 1.0, X)[0], np.inf),
@@ -179,18 +184,18 @@ def test_the_exact_minimum_is_the_brute_force_one():
 
 
 def test_the_hamiltonian_of_an_optimum_is_constant_to_the_order_of_the_step():
-    """A linear-quadratic problem, solved by its own normal equations, at three depths."""
+    """Linear dynamics and a quartic cost, solved by plain Newton steps, at three depths."""
     drifts = {"optimal": [], "moved": []}
     for count in (8, 16, 32):
         h = 1.0 / count
-        paid = lambda x, th, h=h: 0.5 * h * (jnp.sum(x**2) + jnp.sum(th**2))
+        paid = lambda x, th, h=h: 0.5 * h * (jnp.sum(x**2 + x**4) + jnp.sum(th**2))
         drift = hj.networks.as_stage((lambda x, th: 0.5 * x[::-1] + th, jnp.zeros(2)))
         problem = ControlProblem(
             [Residual(drift, h)] * count, X[:1], terminal=lambda x: jnp.sum(x), running=paid
         )
 
-        def spread(problem, optimal, problem_weights):
-            (start,) = problem_weights
+        def spread(problem, optimal, weights):
+            (start,) = weights
             flat = start.ravel()
             value = lambda v: problem.objective((v.reshape(start.shape),))
             step = -jnp.linalg.solve(jax.hessian(value)(flat), jax.grad(value)(flat))
@@ -213,27 +218,28 @@ def test_a_flow_keeps_its_hamiltonian_and_its_end_is_the_slope_in_the_horizon():
     """Whatever the weights: theta is constant on the piece. dJ/dT = H(T) = p(T) . f(x(T))."""
     import diffrax
 
-    def ends(dt0, scale):
-        flow = Flow(Dense(2, 2), 1.0, solver=diffrax.Heun(), dt0=dt0)
-        problem = ControlProblem([flow], X, Y, terminal=least_squares)
-        weights = jax.tree.map(lambda a: a + scale, problem.init(jax.random.key(3)))
+    flow = Flow(Dense(2, 2), 1.0, solver=diffrax.Heun(), dt0=0.05)
+    problem = ControlProblem([flow], X, Y, terminal=least_squares)
+    weights = jax.tree.map(lambda a: a + 0.3, problem.init(jax.random.key(3)))
 
-        @eqx.filter_jit
-        def ask(problem, weights):
-            _, states, costates, _ = backpropagate(problem, weights)
-            place = lambda p: p.chain.runs[0].stage.t1
-            value = lambda t: eqx.tree_at(place, problem, t).objective(weights)
-            slope = jax.grad(value)(jnp.asarray([1.0]))
-            (found,) = levels(problem, weights, states, costates)
-            return found.first[0] - found.second[0], found.slope[0], slope[0]
+    @eqx.filter_jit
+    def ask(problem, weights):
+        _, states, costates, _ = backpropagate(problem, weights)
+        value = lambda t: eqx.tree_at(
+            lambda p: p.chain.runs[0].stage.t1, problem, t[None]
+        ).objective(weights)
+        slope = jax.grad(value)(jnp.asarray(1.0))
+        wrong = eqx.tree_at(lambda p: p.final, costates, replace_fn=lambda a: 1.1 * a)
+        return (
+            levels(problem, weights, states, costates),
+            levels(problem, weights, states, wrong),
+            slope,
+        )
 
-        return [float(a) for a in ask(problem, weights)]
-
-    coarse, fine = ends(0.1, 0.3), ends(0.05, 0.3)
-    assert 1.6 < np.log2(abs(coarse[0] / fine[0])) < 2.4
-    assert abs(coarse[1]) > 1e-2
-    gaps = [abs(a[1] - a[2]) for a in (coarse, fine)]
-    assert gaps[1] < 0.35 * gaps[0] < 1e-3
+    (right,), (wrong,), slope = ask(problem, weights)
+    np.testing.assert_allclose(right.first, right.second, rtol=2e-3)
+    np.testing.assert_allclose(right.slope, slope[None], rtol=2e-3)
+    assert abs(wrong.first[0] / wrong.second[0] - 1) > 0.05
 
 
 def test_a_tolerance_that_is_none(solution):
