@@ -50,7 +50,7 @@ def bounds(eps):
     return jax.vmap(worst)(jnp.asarray(held)[:, None], jnp.asarray(held_y))
 
 
-grid = np.geomspace(0.003, 1.0, 25)
+grid, s = np.geomspace(0.003, 1.0, 25), np.linspace(-2, 2, 400)
 validated = temperature.by_validation(losses, grid)
 bounded = temperature.by_bound(bounds, grid)
 trained = temperature.jointly(
@@ -69,7 +69,6 @@ for choice, colour in ((validated, "C0"), (bounded, "C1"), (trained, "C2")):
     label = f"{choice.by}: {choice.eps:.3g}"
     left.axvline(float(choice.eps), color=colour, linestyle=":", label=label)
 left.set(xlabel="ε (length²/time)", ylabel="mean squared error", title="what each minimises")
-s = np.linspace(-2, 2, 400)
 right.plot(x, y, "k.", alpha=0.5, label="training data")
 for choice in (validated, bounded, trained):
     layer = tangents(choice.eps) if choice.layer is None else choice.layer

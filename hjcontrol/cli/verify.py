@@ -46,6 +46,9 @@ def verify(
     recursion: Annotated[
         bool, typer.Option("--recursion", help="also the whole costate by forward mode; slower")
     ] = False,
+    optimality: Annotated[
+        bool, typer.Option("--optimality", help="also every condition of optimality; slower")
+    ] = False,
     out: Annotated[
         Text, typer.Option(help="folder to write to", show_default="./verify", metavar="DIR")
     ] = None,
@@ -65,7 +68,7 @@ def verify(
     names = checked_names(list(architecture or [DEFAULT]))
     screen = Screen()
     with output_folder(asked.out):
-        raise typer.Exit(_run(names, asked, count, limit, recursion, screen))
+        raise typer.Exit(_run(names, asked, count, limit, (recursion, optimality), screen))
 
 
 def _whole(option: str, text: str | None, default: int, least: int) -> int:
@@ -77,7 +80,7 @@ def _whole(option: str, text: str | None, default: int, least: int) -> int:
 
 
 def _run(
-    names: list[str], asked: Any, count: int, limit: int, recursion: bool, screen: Screen
+    names: list[str], asked: Any, count: int, limit: int, also: tuple[bool, bool], screen: Screen
 ) -> int:
     from hjcontrol.cli.witness_trial import perform, prepare
     from hjcontrol.data import DataError, load
@@ -90,7 +93,7 @@ def _run(
         f"{trial.train.name}: verified on {len(trial.train)} samples, "
         f"{trial.train.features.shape[1]} features, {len(trial.train.classes)} classes"
     )
-    perform(trial, limit, recursion, screen)
+    perform(trial, limit, also, screen)
     if trial.interrupted and not trial.certificates:
         raise KeyboardInterrupt
     return _tell(trial, asked.out, screen)
@@ -107,6 +110,8 @@ def _tell(trial: Any, folder: Path, screen: Screen) -> int:
     for name, certificate in trial.certificates.items():
         if certificate.verdict == "refuted":
             screen.line(f"\n{name}\n{certificate}")
+        elif certificate.optimality is not None:
+            screen.line(f"\n{name}\n{certificate.optimality}")
     screen.line(f"\nverdict: {found or 'none, nothing was verified'}", style="bold")
     content = {"verdict": found, "networks": trial.facts()}
     result = save_json(

@@ -11,9 +11,10 @@ from hjcontrol.cli.network_source import stated
 from hjcontrol.cli.terminal import Screen
 from hjcontrol.control import ControlProblem
 from hjcontrol.data import DataSet, split, subset
+from hjcontrol.networks import Flow
 from hjcontrol.reporting.tables import figure
 from hjcontrol.solvers import by_name, solve
-from hjcontrol.verification import Certificate, verify
+from hjcontrol.verification import Certificate, Pair, verify
 
 START, TRAINED = "at its start", "trained"
 
@@ -30,6 +31,10 @@ class Trial:
     accuracies: dict[str, float] = dataclasses.field(default_factory=dict)
     interrupted: bool = False
 
+    def pairs(self) -> list[str]:
+        """Pairs of routes of any certificate."""
+        return list(dict.fromkeys(p.name for c in self.certificates.values() for p in c.pairs))
+
     def rows(self) -> list[dict[str, str]]:
         """One row a certificate, every cell a string."""
         return [
@@ -39,7 +44,11 @@ class Trial:
                 "weights": str(c.problem["weights"]),
                 "J": f"{c.objective:.6g}",
                 "test": figure(self.accuracies.get(name), 3),
-                **{pair.replace("|", " | "): figure(gap, 2) for pair, gap in c.agreement.items()},
+                **{
+                    pair.replace("|", " | "): " ".join(_shown(p) for p in c.pairs if p.name == pair)
+                    or "–"
+                    for pair in self.pairs()
+                },
                 "verdict": c.verdict,
                 "worst at": str(c.worst or "-"),
             }
@@ -57,6 +66,13 @@ class Trial:
                 "verdict": c.verdict,
                 "worst": str(c.worst) if c.worst else None,
                 "disagreement": dict(c.agreement),
+                "orders": {p.name: p.order[0] for p in c.pairs if p.order is not None},
+                "optimality": None
+                if c.optimality is None
+                else {
+                    "verdict": c.optimality.verdict,
+                    **{r.name: [r.value, r.verdict] for r in c.optimality.conditions},
+                },
                 "refuted": [str(f) for f in c.refuted],
                 "kinks": [str(f) for f in c.kinks],
                 "by_differences": list(c.differenced),
@@ -74,29 +90,29 @@ def prepare(data: DataSet, names: list[str], count: int, seed: int) -> Trial:
     return Trial(train, parts.test, names, c)
 
 
-def perform(trial: Trial, steps: int, recursion: bool, screen: Screen) -> None:
+def perform(trial: Trial, steps: int, also: tuple[bool, bool], screen: Screen) -> None:
     """Verify every network; Ctrl-C ends the work, and what is finished stays."""
     try:
         for name in trial.names:
-            _network(trial, name, steps, recursion, screen)
+            _network(trial, name, steps, also, screen)
     except KeyboardInterrupt:
         trial.interrupted = True
 
 
-def _network(trial: Trial, name: str, steps: int, recursion: bool, screen: Screen) -> None:
+def _network(trial: Trial, name: str, steps: int, also: tuple[bool, bool], screen: Screen) -> None:
     classes = len(trial.train.classes)
     problem = stated(name, jnp.asarray(trial.train.features), trial.train.labels, classes)
     on_data = problem.inputs.shape[0] == len(trial.train) if _is_array(problem.inputs) else False
     weights = problem.init(trial.key)
     screen.line(f"{name:<16} verifying the costate, {START}")
-    _verify(trial, f"{name}, {START}", problem, weights, recursion)
+    _verify(trial, f"{name}, {START}", problem, weights, also)
     if steps == 0 or not jax.tree.leaves(weights):
         return
     with screen.progress(name) as progress:
         adam = by_name("adam")
         solution = solve(problem, adam, init=weights, max_steps=steps, progress=progress)
     screen.line(f"{name:<16} verifying the costate, {TRAINED}")
-    _verify(trial, f"{name}, {TRAINED}", problem, solution.weights, recursion)
+    _verify(trial, f"{name}, {TRAINED}", problem, solution.weights, also)
     if on_data:
         test = stated(name, jnp.asarray(trial.test.features), trial.test.labels, classes)
         final = jax.jit(lambda w: test.rollout(w).final)(solution.weights)
@@ -104,13 +120,28 @@ def _network(trial: Trial, name: str, steps: int, recursion: bool, screen: Scree
         trial.accuracies[f"{name}, {TRAINED}"] = float(jnp.mean(hits))
 
 
+def _shown(pair: Pair) -> str:
+    """A pair's disagreement, and the order at which it shrinks where it is judged by that."""
+    gap = figure(pair.disagreement, 2)
+    if pair.order is None:
+        return gap
+    return f"{gap} (order {'-' if pair.order[0] is None else f'{pair.order[0]:.2f}'})"
+
+
 def _is_array(tree: Any) -> bool:
     return hasattr(tree, "shape")
 
 
-def _verify(trial: Trial, title: str, problem: ControlProblem, weights: Any, full: bool) -> None:
-    routes = ("backprop", "pairing", *(("recursion",) if full else ()))
+def _verify(
+    trial: Trial, title: str, problem: ControlProblem, weights: Any, also: tuple[bool, bool]
+) -> None:
+    recursion, optimality = also
+    continuous = any(isinstance(run.stage, Flow) for run in problem.chain.runs)
+    routes = ("backprop", "pairing", *(("recursion",) if recursion else ()))
+    routes = (*routes, *(("costate_equation",) if continuous else ()))
     try:
-        trial.certificates[title] = verify(problem, weights, routes=routes, key=trial.key)
+        trial.certificates[title] = verify(
+            problem, weights, routes=routes, key=trial.key, optimality=optimality
+        )
     except ValueError as error:
         raise CommandError(str(error)) from None

@@ -13,6 +13,8 @@ from typing import Any
 import equinox as eqx
 import numpy as np
 
+from hjcontrol.verification.conditions import Optimality
+
 EXACT, CONSISTENT, REFUTED = "exact", "consistent", "refuted"
 
 
@@ -59,6 +61,7 @@ class Certificate(eqx.Module):
     minimum: np.ndarray | None  # decrease found in each stage's Hamiltonian
     tolerance: float
     problem: dict[str, Any]
+    optimality: Optimality | None = None
 
     @property
     def verdict(self) -> str:
@@ -124,6 +127,8 @@ class Certificate(eqx.Module):
             lines.append(f"  kinks, two subgradients: {_few(self.kinks)}")
         if self.refuted:
             lines.append(f"  refuted: {_few(self.refuted)}")
+        if self.optimality is not None:
+            lines.append(str(self.optimality))
         return "\n".join(lines)
 
 

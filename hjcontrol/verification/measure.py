@@ -73,11 +73,11 @@ def measure(
 
     for a, b in combinations(full, 2):
         (p, g), (q, h) = full[a], full[b]
-        apart = None
+        between = None
         if g is not None and h is not None and summands is not None:
             # Relative to the summands' norm: the gradient itself vanishes at a solution.
-            apart = _ratio(_gradient_norms(problem, g, h), summands)
-        gaps[f"{a}|{b}"] = Gaps(_apart(p, q), apart)
+            between = _ratio(_gradient_norms(problem, g, h), summands)
+        gaps[f"{a}|{b}"] = Gaps(apart(p, q), between)
 
     ask = lambda p, g: pair(problem, weights, states, p, g, k_pair, probes)
     if "pairing" in routes:
@@ -94,7 +94,7 @@ def measure(
                 ways = directions(jax.random.split(k_pair)[1], weights, probes)
                 along = lambda g: _along(problem, g, ways, scale)
                 gaps[f"{name}|costate_equation"] = Gaps(
-                    _apart(p, own.costates),
+                    apart(p, own.costates),
                     along(jax.tree.map(jnp.subtract, g, own.gradient)),
                     _ratio(_norms(own.costate_error), _norms(own.costates)),
                     along(own.gradient_error),
@@ -163,7 +163,8 @@ def _along(
     return _ratio(jnp.concatenate(found), scale)
 
 
-def _apart(p: Trajectory, q: Trajectory) -> Float[Array, " depths"]:
+def apart(p: Trajectory, q: Trajectory) -> Float[Array, " depths"]:
+    """`|p_k - q_k| / max(|p_k|, |q_k|)` over samples and coordinates, for every k."""
     size = jnp.maximum(_norms(p), _norms(q))
     return _ratio(_norms(jax.tree.map(jnp.subtract, p, q)), size)
 

@@ -31,7 +31,7 @@ def directions(
     lengths = [d for a in leaves for d in a.shape[first:]]
     # One draw for the whole tree, of a generator that XLA has built in: compiling threefry takes
     # longer than everything else that is done here.
-    drawn = jax.random.bits(_built_in(key), (count, sum(words) + sum(lengths)), jnp.uint32)
+    drawn = jax.random.bits(built_in(key), (count, sum(words) + sum(lengths)), jnp.uint32)
     bits = _blocks(drawn[:, : sum(words)], words)
     sizes = _blocks(0.5 + drawn[:, sum(words) :] * 2.0**-32, lengths)
     found = []
@@ -44,7 +44,8 @@ def directions(
     return jax.tree.unflatten(structure, found)
 
 
-def _built_in(key: Key[Array, ""]) -> Key[Array, ""]:
+def built_in(key: Key[Array, ""]) -> Key[Array, ""]:
+    """The same key for XLA's own generator."""
     data = jax.random.key_data(key).ravel()
     return jax.random.wrap_key_data(jnp.concatenate([data, ~data])[:4], impl="rbg")
 

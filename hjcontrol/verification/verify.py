@@ -18,11 +18,13 @@ from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagat
 from hjcontrol.control.capability import complaint, require
 from hjcontrol.networks import Flow, Weights
 from hjcontrol.verification.certificate import Certificate, Finding, Pair
+from hjcontrol.verification.conditions import judged as judged_optimality
 from hjcontrol.verification.curvature import smallest_curvature
 from hjcontrol.verification.diagnosis import diagnosed
 from hjcontrol.verification.judgement import Excuses, judge, over_limit
 from hjcontrol.verification.measure import arbitrate, measure
 from hjcontrol.verification.minimum import minimum_gap
+from hjcontrol.verification.optimality import examine
 from hjcontrol.verification.order import graded, judge_order, refinement
 
 ROUTES = (
@@ -51,6 +53,7 @@ def verify(
     multipliers: Trajectory | None = None,
     second_order: bool = False,
     minimum: bool = False,
+    optimality: bool | float = False,
     tolerance: float | None = None,
 ) -> Certificate:
     """Compare routes to the costate and the gradient at every stage.
@@ -73,6 +76,9 @@ def verify(
     - `multipliers`: costates from elsewhere, to be compared; NaN where there is none.
     - `second_order`: the smallest curvature of J, by Lanczos.
     - `minimum`: how far each stage's Hamiltonian can be lowered, a diagnostic.
+    - `optimality`: every condition of optimality in one table: KKT with multipliers, transversality,
+      curvature, Legendre-Clebsch, Hamiltonian minimum, constancy of H. A number is the largest
+      violation that still holds; `True` means 1e-6 (float32: 1e-3).
     - `tolerance`: largest relative disagreement that counts as exact; by default the dtype's.
 
     **Returns:** a `Certificate`; print it.
@@ -82,6 +88,7 @@ def verify(
     reach its end.
     """
     given = {"targets": targets, "running": running, "forcing": forcing, "context": context}
+    claims = _claims(problem, weights)
     problem, weights, trajectory, multipliers = _statement(
         problem, weights, inputs, cost, given, multipliers
     )
@@ -92,8 +99,10 @@ def verify(
     tolerance = exact_tolerance(problem.dtype) if tolerance is None else float(tolerance)
 
     require(problem, "reverse", "verify")
-    if second_order:
-        require(problem, "forward-over-reverse", "verify(second_order=True)")
+    for asked, name in ((second_order, "second_order"), (optimality, "optimality")):
+        if asked is not False:
+            require(problem, "forward-over-reverse", f"verify({name}=True)")
+    optimal = _tolerated(optimality, problem)
     finer = refinement(problem, "costate_equation" in routes)
     ask = lambda p: measure(p, weights, trajectory, multipliers, key, routes, int(probes))
     try:
@@ -140,6 +149,15 @@ def verify(
         feasibility=float(found.feasibility),
         curvature=_second_order(problem, weights, key) if second_order else None,
         minimum=np.asarray(_minimum(problem, weights, key)) if minimum else None,
+        optimality=None
+        if optimal is None
+        else judged_optimality(
+            jax.device_get(examine(problem, weights, claims, None, key, optimal)),
+            problem,
+            title,
+            float(found.feasibility),
+            optimal,
+        ),
         tolerance=tolerance,
         problem={
             "samples": problem.num_samples,
@@ -160,6 +178,25 @@ def stage_name(problem: ControlProblem, k: int) -> str:
             return getattr(inner, "__name__", type(inner).__name__)
         k -= run.length
     raise IndexError("stage index out of range")
+
+
+def _tolerated(optimality: bool | float, problem: ControlProblem) -> float | None:
+    if optimality is False:
+        return None
+    if optimality is True:
+        return 1e-6 if np.dtype(problem.dtype) == np.float64 else 1e-3
+    if not 0 < optimality < np.inf:
+        raise ValueError(
+            f"verify: `optimality` is True, False or a positive tolerance; found {optimality}."
+        )
+    return float(optimality)
+
+
+def _claims(problem: Any, weights: Any) -> tuple[Trajectory, Trajectory] | None:
+    """States and costates that came with a solution's own weights."""
+    if not isinstance(problem, Solution) or weights is not None:
+        return None
+    return problem.trajectory, problem.costate
 
 
 def _own_weights(problem: ControlProblem, pair: Pair) -> Pair:

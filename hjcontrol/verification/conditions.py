@@ -1,0 +1,196 @@
+"""From numbers to a verdict on optimality, and the table that shows it.
+
+holds      a necessary condition, within what is allowed
+violated   it is not; where, and by how much
+yes, no    a diagnostic: true of continuous optima, not required of a discrete one
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import numpy as np
+
+from hjcontrol.control import ControlProblem
+from hjcontrol.networks import Flow, Run
+from hjcontrol.verification.optimality import Found
+
+Title = Callable[[int], str]
+
+CLAIMED = 1e-5  # claimed costates are as good as their solver's tolerance
+HOLDS, VIOLATED, YES, NO = "holds", "violated", "yes", "no"
+
+
+class Condition(eqx.Module):
+    """One row: `value`, what is `allowed` (`None`: nothing to compare with), verdict, place, remark."""
+
+    name: str
+    value: float
+    allowed: float | None
+    verdict: str
+    where: str = ""
+    remark: str = ""
+    necessary: bool = True
+
+
+class Optimality(eqx.Module):
+    """Every condition of optimality at a point. `print` it for the table."""
+
+    conditions: tuple[Condition, ...]
+    legendre: np.ndarray  # (K,) smallest eigenvalue of d2H_k/dtheta2; inf where nothing is free
+    exact_gap: np.ndarray  # (K,) NaN where there is no closed form
+    sampled_gap: np.ndarray  # (K,)
+    curvature: tuple[float, float]
+    tolerance: float
+
+    @property
+    def violated(self) -> tuple[Condition, ...]:
+        """Necessary conditions that do not hold."""
+        return tuple(c for c in self.conditions if c.verdict == VIOLATED)
+
+    @property
+    def verdict(self) -> str:
+        """`not optimal` if a necessary condition is violated; `strict minimum` if the smallest
+        curvature on the free face is positive beyond its bound; else `stationary`."""
+        if self.violated:
+            return "not optimal"
+        value, bound = self.curvature
+        return "strict minimum" if value > max(bound, self.tolerance * 1e-3) else "stationary"
+
+    def __getitem__(self, name: str) -> Condition:
+        for c in self.conditions:
+            if c.name == name:
+                return c
+        raise KeyError(
+            f"no condition {name!r}; there are {', '.join(c.name for c in self.conditions)}"
+        )
+
+    def __str__(self) -> str:
+        lines = [f"Optimality: {self.verdict}   (necessary conditions to {self.tolerance:.0e})"]
+        lines.append(f"  {'condition':<26}{'value':>10}{'allowed':>10}   verdict")
+        for c in self.conditions:
+            allowed = "-" if c.allowed is None else f"{c.allowed:.1e}"
+            words = "   ".join(w for w in (c.verdict, c.where, c.remark) if w)
+            lines.append(f"  {c.name:<26}{c.value:>10.2e}{allowed:>10}   {words}".rstrip())
+        return "\n".join(lines)
+
+
+def judged(
+    found: Found, problem: ControlProblem, title: Title, feasibility: float, tolerance: float
+) -> Optimality:
+    """The table. `title(k)`: name of stage k; `feasibility`: of the states that a solver claims."""
+    value, bound = map(float, found.curvature)
+    rows = _first_order(found, title, feasibility, tolerance)
+    rows.append(
+        Condition(
+            "curvature of J",
+            value,
+            -max(bound, tolerance),
+            HOLDS if value >= -max(bound, tolerance) else VIOLATED,
+            remark=f"smallest on the free face, +- {bound:.0e}; least allowed",
+        )
+    )
+    rows.append(_legendre(found, title, tolerance))
+    rows += _minima(found, title, tolerance)
+    start = 0
+    for run, level, same in zip(problem.chain.runs, found.levels, found.autonomous, strict=True):
+        if level is not None and bool(same):
+            rows += _constancy(run, level, start, tolerance)
+        start += run.length
+    if found.horizon is not None:
+        rows.append(_plain("dJ/dT", float(found.horizon), "", "0 if the horizon is free: H(T) = 0"))
+    return Optimality(
+        tuple(rows),
+        np.asarray(found.legendre),
+        np.asarray(found.exact),
+        np.asarray(found.sampled),
+        (value, bound),
+        tolerance,
+    )
+
+
+def _first_order(found: Found, title: Title, feasibility: float, tol: float) -> list[Condition]:
+    kkt = found.kkt
+    rows = [_necessary("dynamics", feasibility, "", tol)]
+    for name, values in (
+        ("weights in their set", kkt.primal),
+        ("stationarity", kkt.stationarity),
+        ("multipliers in the cone", kkt.dual),
+        ("complementarity", kkt.complementarity),
+    ):
+        if values is not None:
+            rows.append(_necessary(name, *_worst(values, title), tol))
+    rows.append(_necessary("transversality", float(found.transversality), "terminal cost", tol))
+    if found.costates is not None:
+        k = int(np.argmax(_order(found.costates)))
+        value = float(found.costates[k])
+        rows.append(_necessary("claimed costates", value, f"state {k}", max(tol, CLAIMED)))
+    return rows
+
+
+def _legendre(found: Found, title: Title, tolerance: float) -> Condition:
+    k = int(np.argmin(found.legendre))
+    value, least = float(found.legendre[k]), -float(found.legendre_bound[k]) - tolerance
+    remark = "smallest of d2H/dtheta2, least allowed"
+    return _asked("Legendre-Clebsch", value, least, value >= least, _at(k, title), remark)
+
+
+def _minima(found: Found, title: Title, tolerance: float) -> list[Condition]:
+    rows, exact = [], np.asarray(found.exact)
+    known = int(np.sum(~np.isnan(exact)))
+    if known:
+        value, where = _worst(np.nan_to_num(exact, nan=0.0, posinf=np.inf), title)
+        remark = f"closed form at {known} of {exact.size} stages"
+        rows.append(_asked("H minimum, exact", value, tolerance, value <= tolerance, where, remark))
+    value, where = _worst(found.sampled, title)
+    rows.append(
+        _asked("H minimum, sampled", value, tolerance, value <= tolerance, where, "a search")
+    )
+    return rows
+
+
+def _constancy(run: Run, level: Any, start: int, tolerance: float) -> list[Condition]:
+    first, second, h = (np.asarray(a) for a in (level.first, level.second, level.length))
+    stages = f"stages {start}-{start + run.length - 1}"
+    if isinstance(run.stage, Flow):
+        inside = float(np.max(np.abs(second - first)))
+        rows = [_plain("H along a piece", inside, stages, "to the integrator, optimal or not")]
+        if run.length > 1 and not run.tied:
+            jump = float(np.max(np.abs(first[1:] - second[:-1])))
+            rows.append(_plain("H from piece to piece", jump, stages, "falls with their length"))
+        return rows
+    if run.length < 2 or not np.allclose(h, h[0], rtol=1e-6, atol=0):
+        return []  # the form that is conserved depends on h: it has to be one
+    drift, known = float(np.ptp(second)), float(np.ptp(first - second))
+    remark = f"H itself drifts by {np.ptp(first):.1e}, O(h)"
+    if run.tied:
+        remark += "; tied: optimal or not"
+    ok = drift <= max(known, tolerance)
+    return [_asked("H constant to O(h)", drift, max(known, tolerance), ok, stages, remark)]
+
+
+def _necessary(name: str, value: float, where: str, allowed: float) -> Condition:
+    ok = value <= allowed
+    return Condition(name, value, allowed, HOLDS if ok else VIOLATED, where)
+
+
+def _asked(name: str, value: float, allowed: float, ok: Any, where: str, remark: str) -> Condition:
+    return Condition(name, value, allowed, YES if ok else NO, where, remark, necessary=False)
+
+
+def _plain(name: str, value: float, where: str, remark: str) -> Condition:
+    return Condition(name, value, None, "", where, remark, necessary=False)
+
+
+def _worst(values: Any, title: Title) -> tuple[float, str]:
+    k = int(np.argmax(_order(values)))
+    return float(values[k]), _at(k, title)
+
+
+def _order(values: Any) -> np.ndarray:
+    """NaN above everything: what is not a number is no small violation."""
+    return np.nan_to_num(np.asarray(values), nan=np.inf, posinf=np.inf)
+
+
+def _at(k: int, title: Title) -> str:
+    return f"{k} ({title(k)})"

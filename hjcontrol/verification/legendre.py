@@ -1,0 +1,42 @@
+r"""Legendre-Clebsch: the curvature of each Hamiltonian in its own weights.
+
+    lambda_k = min { v . (d^2 H_k / dtheta^2) v : |v| = 1, v_j = 0 where a bound holds theta_j }
+
+In continuous time `lambda(t) >= 0` is necessary for a minimum (Bryson and Ho, Applied Optimal Control,
+1975, section 6.3). In discrete time it is not: what must be nonnegative there is
+
+    d^2 J / dtheta_k^2 = d^2 H_k / dtheta_k^2 + (dF_k/dtheta)^T P_{k+1} (dF_k/dtheta),    P = d^2 V / dx^2
+
+(the matrix that differential dynamic programming calls Q_uu), and the second term may outweigh the first;
+it is of second order in the step, the first of first order, so the two conditions meet as the step
+falls. The smallest curvature of J itself says everything that both say.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, Key, PyTree
+
+from hjcontrol.verification.curvature import lanczos
+
+DENSE = 64  # weights of a stage up to which the whole matrix is formed
+
+
+def legendre(
+    value: Any, theta: PyTree, free: PyTree, key: Key[Array, ""]
+) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    """The smallest eigenvalue and its residual bound; infinite where nothing is free to move."""
+    if not jax.tree.leaves(theta):
+        return jnp.asarray(jnp.inf), jnp.asarray(0.0)
+    flat, unravel = ravel_pytree(theta)
+    _, product = jax.linearize(jax.grad(lambda c: value(unravel(c))), flat)
+    mask = ravel_pytree(free)[0]
+    if flat.size > DENSE:
+        return lanczos(product, flat, key, mask)
+    Q = jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype)) * jnp.outer(mask, mask)
+    size = jnp.max(jnp.sum(jnp.abs(Q), axis=1))  # no eigenvalue is larger
+    smallest = jnp.linalg.eigvalsh(0.5 * (Q + Q.T) + jnp.diag((1 - mask) * 2 * size))[0]
+    held = jnp.all(mask == 0)
+    return jnp.where(held, jnp.inf, smallest), 10 * jnp.finfo(flat.dtype).eps * size

@@ -1,0 +1,94 @@
+r"""Is a point optimal? Every condition with its number, what it may be, and whether it must hold.
+
+    necessary     KKT, transversality, the claimed costates, curvature on the free face
+    diagnostics   Legendre-Clebsch, Hamiltonian minimum, constancy of H: theorems of continuous time,
+                  which discrete time keeps to first order in the step only
+
+No row proves a minimum: first-order rows together say stationary; a positive smallest curvature on the
+free face adds that no nearby feasible point is lower, as far as Lanczos has converged.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+from hjcontrol.control import ControlProblem, Trajectory, backpropagate
+from hjcontrol.networks import Weights
+from hjcontrol.verification.constancy import Levels, autonomous, levels
+from hjcontrol.verification.curvature import smallest_curvature
+from hjcontrol.verification.exact_minimum import exact_gap
+from hjcontrol.verification.kkt import Residuals, free_coordinates, residuals
+from hjcontrol.verification.legendre import legendre
+from hjcontrol.verification.measure import apart
+from hjcontrol.verification.minimum import lowering
+from hjcontrol.verification.stagewise import placed, stagewise
+from hjcontrol.verification.transversality import transversality
+
+
+class Found(NamedTuple):
+    """Numbers only. Stage by stage where the shape says so; `free` is false where the faces of the
+    control set are not known, and second-order rows are then those of the whole space."""
+
+    kkt: Residuals
+    transversality: Float[Array, ""]
+    costates: Float[Array, " depths"] | None
+    curvature: tuple[Float[Array, ""], Float[Array, ""]]
+    legendre: Float[Array, " stages"]
+    legendre_bound: Float[Array, " stages"]
+    exact: Float[Array, " stages"]
+    sampled: Float[Array, " stages"]
+    levels: tuple[Levels | None, ...]
+    autonomous: tuple[Array | None, ...]
+    horizon: Float[Array, ""] | None
+
+
+@eqx.filter_jit
+def examine(
+    problem: ControlProblem,
+    weights: Weights,
+    claimed: tuple[Trajectory, Trajectory] | None,
+    multipliers: Weights | None,
+    key: Key[Array, ""],
+    tolerance: float,
+) -> Found:
+    """All conditions, in one program. `claimed`: states and costates that a solver gives;
+    `multipliers`: those it gives for the control set."""
+    _, states, costates, gradient = backpropagate(problem, weights)
+    free = free_coordinates(problem, weights, gradient, tolerance)
+    open_ = jax.tree.map(jnp.ones_like, weights) if free is None else free
+
+    def ask(value: Any, theta: Any, mask: Any, k: Any, run: int) -> tuple[Array, ...]:
+        first, second = jax.random.split(k)
+        exact = exact_gap(problem, value, theta, tolerance, run)
+        return (
+            *legendre(value, theta, mask, first),
+            exact,
+            lowering(problem, value, theta, second, run),
+        )
+
+    one, two = jax.random.split(key)
+    at, p = claimed or (states, costates)
+    by_run = stagewise(problem, weights, states, costates, ask, one, open_)
+    smallest, bound, exact, sampled = zip(*by_run, strict=True)
+    along = levels(problem, weights, states, costates)
+    steps = [found for found in along if found is not None]
+    total = sum(jnp.sum(s.length) for s in steps)
+    return Found(
+        residuals(problem, weights, gradient, multipliers, tolerance),
+        transversality(problem, at.final, p.final),
+        None if claimed is None else apart(claimed[1], costates),
+        smallest_curvature(problem, weights, two, free),
+        placed(problem, smallest, blank=jnp.inf),
+        placed(problem, bound),
+        placed(problem, exact),
+        placed(problem, sampled),
+        along,
+        tuple(
+            None if found is None else autonomous(run)
+            for run, found in zip(problem.chain.runs, along, strict=True)
+        ),
+        sum(jnp.sum(s.length * s.slope) for s in steps) / total if steps else None,
+    )
