@@ -17,6 +17,7 @@ from hjcontrol.control.control_sets import (
 from hjcontrol.control.costs import (
     AbstractRunningCost,
     Ridge,
+    Smoothing,
     StateCost,
     WeightCost,
     least_squares,
@@ -38,6 +39,7 @@ from hjcontrol.control.hamiltonian import (
 )
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.solution import History, Solution
+from hjcontrol.control.terminal_constraint import TerminalConstraint, augmented
 from hjcontrol.control.trajectory import Trajectory
 
 __all__ = [
@@ -56,11 +58,14 @@ __all__ = [
     "Nonnegative",
     "Ridge",
     "Simplex",
+    "Smoothing",
     "Solution",
     "StateCost",
+    "TerminalConstraint",
     "Ternary",
     "Trajectory",
     "WeightCost",
+    "augmented",
     "backpropagate",
     "costate",
     "curvature",

@@ -49,6 +49,7 @@ class Gradient(AbstractMethod):
     label: str = eqx.field(static=True, default="gradient")
 
     minibatch = True
+    couples = True
     default_max_steps = 5000
 
     @property
