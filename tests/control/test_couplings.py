@@ -1,5 +1,6 @@
 """Costs that couple stages, constraints on the final states, steps that are weights."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,12 +80,12 @@ def test_idle_stages_can_be_left_out():
     shorter, less = without_idle_stages(chain, (w,))
     x = jnp.asarray([0.3, -0.2, 1.0])
     assert (len(chain), len(shorter)) == (5, 3)
-    np.testing.assert_array_equal(jax.jit(shorter)(less, x), jax.jit(chain)((w,), x))
+    np.testing.assert_array_equal(eqx.filter_jit(shorter)(less, x), eqx.filter_jit(chain)((w,), x))
     # The twin: a stage that still steps is no idle one.
     other = jax.tree.map(lambda a: a[1:], less)
     cut = without_idle_stages(chain, (StepWeights(w.h.at[0].set(0.0), w.theta),))
     np.testing.assert_array_equal(cut[1][0].h, other[0].h)
-    assert np.abs(jax.jit(cut[0])(cut[1], x) - jax.jit(chain)((w,), x)).max() > 1e-3
+    assert np.abs(eqx.filter_jit(cut[0])(cut[1], x) - eqx.filter_jit(chain)((w,), x)).max() > 1e-3
     kept = ByLeaf(h=Nonnegative()).project((StepWeights(w.h - 1.0, w.theta),))[0]
     assert float(kept.h.max()) == 0.0
     with pytest.raises(ValueError, match="every stage has h = 0"):
