@@ -18,6 +18,7 @@ from hjcontrol.control.control_sets import (
 from hjcontrol.control.costs import (
     AbstractRunningCost,
     Ridge,
+    Smoothing,
     StateCost,
     WeightCost,
     least_squares,
@@ -41,6 +42,7 @@ from hjcontrol.control.linear_quadratic import linear_quadratic
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.rounding import Rounding, rounded
 from hjcontrol.control.solution import History, Solution
+from hjcontrol.control.terminal_constraint import TerminalConstraint, augmented
 from hjcontrol.control.trajectory import Trajectory
 
 __all__ = [
@@ -61,11 +63,14 @@ __all__ = [
     "Ridge",
     "Rounding",
     "Simplex",
+    "Smoothing",
     "Solution",
     "StateCost",
+    "TerminalConstraint",
     "Ternary",
     "Trajectory",
     "WeightCost",
+    "augmented",
     "backpropagate",
     "check_batch_size",
     "costate",

@@ -4,10 +4,12 @@ r"""Costs of a training problem.
 
 Phi    terminal cost of one sample        l   running cost of one sample's state, averaged over samples
 r      running cost of the weights alone, counted once, whatever the number of samples
+c      cost of a run's weights together (`Smoothing`), added to J: neighbours in depth are coupled
 """
 
 import abc
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -45,6 +47,13 @@ class AbstractRunningCost(eqx.Module):
     def weights(self, theta: PyTree[Array]) -> Float[Array, ""] | float:
         """`r(theta_k)` of one stage."""
 
+    couples: ClassVar[bool] = False
+
+    def across(self, theta: PyTree[Array]) -> Float[Array, ""] | float:
+        """`c(theta)` of one run's weights together, its stages in front; only if it `couples`."""
+        del theta
+        return 0.0
+
 
 class Ridge(AbstractRunningCost):
     r"""$r(\theta) = \tfrac{\rho}{2}\|\theta\|^2$ over all weights of a stage, biases included."""
@@ -60,6 +69,31 @@ class Ridge(AbstractRunningCost):
 
     def weights(self, theta):
         leaves = jax.tree.leaves(theta)
+        return sum((0.5 * self.strength.astype(a.dtype) * jnp.sum(a**2) for a in leaves), 0.0)
+
+
+class Smoothing(AbstractRunningCost):
+    r"""$c(\theta) = \tfrac{\rho}{2} \sum_k \|\theta_{k+1} - \theta_k\|^2$ over neighbours within a run
+    of equal stages; tied weights pay nothing.
+
+    The step length stays out of it: for a flow cut into K steps of length h, `strength = rho / h`.
+    """
+
+    strength: Float[Array, ""] = eqx.field(converter=jnp.asarray)
+    couples: ClassVar[bool] = True
+
+    def __check_init__(self):
+        if known_to_fail(self.strength >= 0):
+            raise ValueError(f"Smoothing: the strength must be >= 0; found {float(self.strength)}.")
+
+    def state(self, x, theta):
+        return 0.0
+
+    def weights(self, theta):
+        return 0.0
+
+    def across(self, theta):
+        leaves = [jnp.diff(a, axis=0) for a in jax.tree.leaves(theta)]
         return sum((0.5 * self.strength.astype(a.dtype) * jnp.sum(a**2) for a in leaves), 0.0)
 
 

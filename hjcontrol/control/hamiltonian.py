@@ -4,6 +4,9 @@ r"""The Hamiltonian of a stage, its derivatives, and the costate.
 
     p_K^i = (1/n) dPhi/dx        p_k^i = dH_k/dx^i        dJ/dtheta_k = dH_k/dtheta
 
+A cost c that couples stages (`Smoothing`) is no part of a stage's H: its slope is added,
+dJ/dtheta_k = dH_k/dtheta + dc/dtheta_k.
+
 Minimum principle, one sign: the costate is p_k = +dJ/dx_k, so it *is* a backprop cotangent.
 """
 

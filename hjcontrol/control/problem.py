@@ -2,6 +2,7 @@ r"""Training as an optimal control problem over an ensemble of samples.
 
     minimise  J(theta) = (1/n) sum_i [ Phi(x_K^i, y^i) + sum_k l(x_k^i, theta_k) ] + sum_k r(theta_k)
     subject to  x_{k+1}^i = F_k(x_k^i, theta_k, u_k^i),   x_0^i, u^i given,   theta_k in Theta
+                g(x_K^i, y^i) = 0 or <= 0, if stated
 
 Stages tied in time share one theta: r counts it once, and dJ/dtheta = sum of their dH_k/dtheta. What is
 given besides x_0 (an input sequence, a mask) is no state: it has no costate, and is not stored at every
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol.control.control_sets import AbstractControlSet, Free
 from hjcontrol.control.costs import AbstractRunningCost, StateCost
+from hjcontrol.control.terminal_constraint import TerminalConstraint
 from hjcontrol.control.trajectory import Trajectory
 from hjcontrol.networks import Chain, Weights, advance, check_given
 
@@ -34,6 +36,7 @@ class ControlProblem(eqx.Module):
     control_set: AbstractControlSet
     forcing: PyTree[Array]
     context: PyTree[Array]
+    terminal_constraint: TerminalConstraint | None
 
     def __init__(
         self,
@@ -46,6 +49,7 @@ class ControlProblem(eqx.Module):
         control_set: AbstractControlSet | None = None,
         forcing: PyTree[ArrayLike] | None = None,
         context: PyTree[ArrayLike] | None = None,
+        terminal_constraint: TerminalConstraint | None = None,
     ):
         """**Arguments:**
 
@@ -53,11 +57,13 @@ class ControlProblem(eqx.Module):
         - `inputs`: initial states `x_0`, every leaf `(n, ...)`, floating.
         - `targets`: what the terminal cost compares with, every leaf `(n, ...)`, or `None`.
         - `terminal`: `Phi(x_K, y)` of one sample; `Phi(x_K)` when there are no targets.
-        - `running`: `Ridge`, `StateCost`, `WeightCost`, a function `l(x, theta)`, or several.
-        - `control_set`: `Free()` (default) or `Box(lower, upper)`.
+        - `running`: `Ridge`, `StateCost`, `WeightCost`, `Smoothing`, a function `l(x, theta)`, or
+          several.
+        - `control_set`: `Free()` (default), or another of `hjcontrol.control`.
         - `forcing`: input sequences, every leaf `(n, steps, ...)`, one step for each stage that reads
           it; or a list of `n` sequences of one length.
         - `context`: what stages read at every depth alike (a mask), every leaf `(n, ...)`.
+        - `terminal_constraint`: `TerminalConstraint(g)` on every final state.
 
         **Raises:** `ValueError` for empty, ragged or non-floating inputs, targets of another length,
         sequences that differ in length or do not fit the stages, a stage that does not accept its state,
@@ -77,6 +83,7 @@ class ControlProblem(eqx.Module):
         self.chain = stages if isinstance(stages, Chain) else Chain(stages, one["inputs"], *given)
         self.inputs, self.targets, self.terminal = inputs, targets, terminal
         self.forcing, self.context = forcing, context
+        self.terminal_constraint = terminal_constraint
         for run, u in zip(self.chain.runs, self.given, strict=True):
             run.stage.check(u)
         costs = running if isinstance(running, Sequence) else (running,)
@@ -140,12 +147,23 @@ class ControlProblem(eqx.Module):
         """`r(theta_k)` of one stage, all running costs together."""
         return sum((c.weights(theta) for c in self.running), 0.0)
 
+    @property
+    def couples(self) -> bool:
+        """Whether a running cost couples the weights of different stages."""
+        return any(c.couples for c in self.running)
+
+    def coupling(self, theta: PyTree[Array]) -> Float[Array, ""]:
+        """`c(theta)` of one run's weights together, every leaf with its stages in front."""
+        costs = (c.across(theta) for c in self.running if c.couples)
+        return jnp.asarray(sum(costs, 0.0), self.dtype)
+
     def total_weight_cost(self, weights: Weights) -> Float[Array, ""]:
-        """`sum_k r(theta_k)`."""
+        """`sum_k r(theta_k)`, and what couples the stages of each run."""
         total = jnp.zeros((), self.dtype)
         for theta in weights:
             costs = jax.vmap(lambda th: jnp.asarray(self.weight_cost(th), self.dtype))
             total = total + jnp.sum(costs(theta)) if jax.tree.leaves(theta) else total
+            total = total + self.coupling(theta) if self.couples else total
         return total
 
     def sample_cost(

@@ -7,6 +7,7 @@ from hjcontrol.networks.dense import AffineWeights, Dense, identity, lift, reado
 from hjcontrol.networks.encoder import SentenceEncoder, sentence_encoder
 from hjcontrol.networks.feedforward import Hidden, depth_bound
 from hjcontrol.networks.flow import Flow
+from hjcontrol.networks.free_step import FreeStep, StepWeights, without_idle_stages
 from hjcontrol.networks.heads import HeadTable, head_table
 from hjcontrol.networks.linear import Driven
 from hjcontrol.networks.log_semiring import LogSemiring
@@ -56,6 +57,7 @@ __all__ = [
     "FeedForward",
     "FeedForwardWeights",
     "Flow",
+    "FreeStep",
     "FunctionStage",
     "HeadTable",
     "Hidden",
@@ -76,6 +78,7 @@ __all__ = [
     "Softplus",
     "StateSpace",
     "StateSpaceWeights",
+    "StepWeights",
     "StochasticResidual",
     "Symmetry",
     "Tied",
@@ -94,4 +97,5 @@ __all__ = [
     "scatter",
     "sentence_encoder",
     "soft_mean",
+    "without_idle_stages",
 ]

@@ -135,7 +135,17 @@ def _block(problem, stage, theta, u, x, p_next, P, scale, share) -> Any:
     if size == 0:
         return _Scalar(jnp.ones((), problem.dtype))
     flat, unravel = ravel_pytree(theta)
-    cost = lambda t: share * jnp.asarray(problem.weight_cost(unravel(t)), flat.dtype)
+
+    def cost(t: Vector) -> Float[Array, ""]:
+        own = unravel(t)
+        paid = share * jnp.asarray(problem.weight_cost(own), flat.dtype)
+        if not problem.couples or share < 1:
+            return paid
+        beside = jax.tree.map(
+            lambda a, b: jnp.stack([b, a, b]), own, theta
+        )  # a neighbour each side
+        return paid + problem.coupling(beside).astype(flat.dtype)
+
     if stage.affine:
         return _affine_block(problem, stage, theta, x, p_next, P, scale, cost)
 

@@ -28,6 +28,19 @@ def admit(problem: ControlProblem, method: AbstractMethod) -> None:
             f"{method.name}: it treats stages of discrete depth; found a Flow. State it as Residual "
             "stages, or use 'gradient'."
         )
+    if problem.couples and not method.couples:
+        able = [n for n in NAMES if by_name(n).couples]
+        raise ValueError(
+            f"{method.name}: it minimises stage by stage, and a running cost couples the stages "
+            f"(Smoothing). These treat it: {', '.join(able)}."
+        )
+    if problem.terminal_constraint is not None and not method.terminal:
+        able = [n for n in NAMES if by_name(n).terminal]
+        raise ValueError(
+            f"{method.name}: it takes no constraint on the final states. Solve "
+            "`hj.control.augmented(problem, nu, strength)`, and update `nu` until the constraint holds"
+            + (f"; or use {', '.join(able)}." if able else ".")
+        )
     method.check(problem)
 
 
@@ -78,11 +91,22 @@ def select(problem: ControlProblem) -> Selection:
         else:
             others[name] = "able"
     if chosen is None:
-        raise ValueError("select: no method can treat this problem.\n" + str(others))
+        reasons = "\n".join(f"  {n}: {why}" for n, why in others.items())
+        raise ValueError(f"select: no method can treat this problem.\n{reasons}")
     return Selection(chosen, PREFERENCE[chosen], others)
 
 
-COLUMNS = ("traceable", "asks", "sets", "minibatch", "duals", "flows", "ensemble")
+COLUMNS = (
+    "traceable",
+    "asks",
+    "sets",
+    "minibatch",
+    "duals",
+    "flows",
+    "couples",
+    "terminal",
+    "ensemble",
+)
 
 
 def capabilities() -> list[dict[str, Any]]:

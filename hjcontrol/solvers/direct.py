@@ -62,6 +62,7 @@ class Direct(AbstractHostMethod):
             raise ValueError(f"Direct: `tol` must be positive; found {self.tol}.")
 
     sets = "bounds"
+    couples = True
     duals = True
     flows = False
     ensemble = 500

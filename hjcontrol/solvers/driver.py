@@ -22,8 +22,9 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, History, Solution, backpropagate
 from hjcontrol.control.capability import complaint
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.capabilities import admit
+from hjcontrol.solvers.capabilities import admit, select
 from hjcontrol.solvers.method import AbstractHostMethod, AbstractMethod
+from hjcontrol.solvers.names import by_name
 
 ROWS = 256  # steps recorded in one entry of the jitted loop
 CHUNK_SECONDS = 0.25
@@ -33,7 +34,7 @@ Progress = Callable[[int, float, float, float], None]  # step, objective, statio
 
 def solve(
     problem: ControlProblem,
-    solver: AbstractMethod,
+    solver: AbstractMethod | str,
     *,
     init: Weights | Solution | None = None,
     key: Key[Array, ""] | None = None,
@@ -45,7 +46,7 @@ def solve(
 
     **Arguments:**
 
-    - `solver`: a method of `hjcontrol.solvers`.
+    - `solver`: a method of `hjcontrol.solvers`, its name, or `"auto"`: what `select` chooses.
     - `init`: weights to start from, or a `Solution` to continue. Without it, `key` draws them.
     - `key`: for drawing the start and for minibatches.
     - `max_steps`: step limit; the method's own default without it.
@@ -57,6 +58,8 @@ def solve(
 
     **Raises:** `ValueError` for wrong types and shapes, or a problem the method cannot treat.
     """
+    if isinstance(solver, str):
+        solver = by_name(select(problem).name if solver == "auto" else solver)
     weights = _start(problem, init, key)
     if max_steps is None:
         max_steps = solver.default_max_steps

@@ -55,6 +55,7 @@ class Gradient(AbstractMethod):
     label: str = eqx.field(static=True, default="gradient")
 
     minibatch = True
+    couples = True
     default_max_steps = 5000
 
     @property

@@ -118,6 +118,14 @@ def _hessian(t: Transcription, x: ca.MX, sigma: ca.MX, lam: ca.MX) -> ca.MX:
         price = ca.Function("price", [th], [_entries(block, np.arange(len(r)))])
         add(sigma * price(weights), first + r, first + c)
 
+    for k, coupling in t.programs.couplings.items():
+        th = coupling.sx_in()[0]
+        block, _ = ca.hessian(coupling(th), th)
+        r, c = (np.array(v, int) for v in block.sparsity().get_triplet())
+        price = ca.Function("coupling", [th], [_entries(block, np.arange(len(r)))])
+        first = _weights(t, k).start
+        add(sigma * price(x[first : first + th.numel()]), first + r, first + c)
+
     a, y = t.programs.terminal.sx_in()
     block, _ = ca.hessian(t.programs.terminal(a, y) / n, a)
     r, c = (np.array(v, int) for v in block.sparsity().get_triplet())

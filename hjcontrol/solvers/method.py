@@ -55,6 +55,8 @@ class AbstractMethod(eqx.Module):
     - `minibatch`: whether a step may use part of the samples.
     - `duals`: whether it returns multipliers of its own.
     - `flows`: whether a stage may be a `Flow`, of continuous depth.
+    - `couples`: whether a cost may couple the weights of different stages (`Smoothing`).
+    - `terminal`: whether it takes a constraint on the final states.
     - `ensemble`: most samples it is meant for; `None` for any number.
     """
 
@@ -64,6 +66,8 @@ class AbstractMethod(eqx.Module):
     minibatch: ClassVar[bool] = False
     duals: ClassVar[bool] = False
     flows: ClassVar[bool] = True
+    couples: ClassVar[bool] = False
+    terminal: ClassVar[bool] = False
     ensemble: ClassVar[int | None] = None
     default_max_steps: ClassVar[int] = 1000
 

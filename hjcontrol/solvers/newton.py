@@ -80,6 +80,7 @@ class Newton(AbstractMethod):
 
     asks = "forward-over-reverse"
     sets = "bounds"
+    couples = True
 
     default_max_steps = 5000
 

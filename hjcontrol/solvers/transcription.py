@@ -32,7 +32,8 @@ class Programs:
 
     `steps[k](x, theta, u) -> (x_next, l)`, `terminal(x, y) -> Phi`, `costs[k](theta) -> r`. `owner[k]`:
     the first stage that uses the weights of stage `k` (itself, unless it is tied to earlier ones);
-    `given[k]`: what stage `k` reads, with no rows if nothing.
+    `given[k]`: what stage `k` reads, with no rows if nothing. `couplings[k]`: a cost of the weights of
+    the whole run that begins at stage `k`, one after the other.
     """
 
     steps: list[ca.Function]
@@ -43,6 +44,7 @@ class Programs:
     targets: np.ndarray  # (entries, n)
     given: list[np.ndarray]  # (entries, n) each
     owner: list[int]
+    couplings: dict[int, ca.Function]
 
     @property
     def num_samples(self) -> int:
@@ -165,6 +167,9 @@ def as_nlp(
             gaps.append(ca.vec(after - state))
         else:
             state = after
+    for k, coupling in programs.couplings.items():
+        start = sum(sizes[f"theta[{j}]"] for j in dict.fromkeys(owner) if j < k)
+        cost += coupling(x[start : start + coupling.size1_in(0)])
     cost += ca.sum2(programs.terminal.map(n)(state, programs.targets)) / n
     g = ca.vertcat(*gaps) if gaps else ca.MX(0, 1)
     heights = {f"F[{k}] - x[{k + 1}]": gap.numel() for k, gap in enumerate(gaps)}
@@ -260,7 +265,23 @@ def _programs(problem: ControlProblem) -> Programs:
         targets=columns(problem.targets),
         given=[columns(u) for u in read],
         owner=owner,
+        couplings=_couplings(problem, thetas),
     )
+
+
+def _couplings(problem: ControlProblem, thetas: list[Any]) -> dict[int, ca.Function]:
+    found, k = {}, 0
+    for run in problem.chain.runs:
+        if problem.couples and not run.tied and run.length > 1:
+            together = lambda own: problem.coupling(
+                jax.tree.map(lambda *a: jnp.concatenate([b[None] for b in a]), *own)
+            )
+            own = thetas[k : k + run.length]
+            found[k] = casadi_function(
+                together, own, name=f"c{k}", stage=f"the coupling of stages from {k}"
+            )
+        k += run.length
+    return found
 
 
 def _slices(sizes: dict[str, int]) -> dict[str, slice]:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from hjcontrol.control import ControlProblem, Trajectory, inner
 from hjcontrol.networks import Flow, Weights
 from hjcontrol.verification.inlining import inlined
-from hjcontrol.verification.pairing import primal
+from hjcontrol.verification.pairing import primal, with_coupling
 
 PANELS = 32
 
@@ -69,7 +69,8 @@ def _sweep(
         p, (ps, g) = run.scan(back, p, theta, xs, given, reverse=True)
         runs.append(jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), ps))
         paid = jax.vmap(jax.grad(_weight_cost(problem)))(theta)
-        gradient.append(jax.tree.map(jnp.add, run.gather(g), paid))
+        own = jax.tree.map(jnp.add, run.gather(g), paid)
+        gradient.append(with_coupling(problem, run, theta, own))
     return Trajectory(tuple(reversed(runs)), final), tuple(reversed(gradient))
 
 

@@ -127,12 +127,23 @@ def pair_weights(
     problem: ControlProblem, run: Run, theta: PyTree, g: PyTree, w: PyTree, pushed: Pushed
 ) -> Local:
     """`dJ/dtheta . w`, one identity a set of weights: tied stages are summed, their cost paid once."""
+    g = with_coupling(problem, run, theta, g, -1.0)
     total, size, doubt = run.gather((pushed.total, pushed.size, pushed.doubt))
     forward = jnp.all(pushed.forward, keepdims=True) if run.tied else pushed.forward
     shared = Pushed(total, size, doubt, forward)
     found = jax.vmap(lambda *a: close(problem, *a))(theta, g, w, shared)
     gap, error, scale = (run.place(a) for a in (found.gap, found.error, found.scale))
     return Local(gap, error, scale, jnp.broadcast_to(found.forward, run.length))
+
+
+def with_coupling(
+    problem: ControlProblem, run: Run, theta: PyTree, g: PyTree, sign: float = 1.0
+) -> PyTree:
+    """The gradient of a run's weights with what couples its stages added, or taken away."""
+    if not problem.couples or run.tied or not jax.tree.leaves(theta):
+        return g
+    paid = jax.grad(inlined(problem.coupling))(theta)
+    return jax.tree.map(lambda a, b: a + sign * b, g, paid)
 
 
 def close(problem: ControlProblem, theta: PyTree, g: PyTree, w: PyTree, pushed: Pushed) -> Local:

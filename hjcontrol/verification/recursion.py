@@ -18,7 +18,7 @@ from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import Weights
 from hjcontrol.verification.directional import derivative, has_forward
 from hjcontrol.verification.inlining import inlined
-from hjcontrol.verification.pairing import per_sample, primal
+from hjcontrol.verification.pairing import per_sample, primal, with_coupling
 
 CHUNK = 16
 
@@ -61,7 +61,7 @@ def recurse(problem: ControlProblem, weights: Weights, states: Trajectory) -> Re
         p, (ps, g, size, forward) = run.scan(body, p, theta, depth_first, given, reverse=True)
         runs.append(jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), ps))
         g, size, known = _with_cost(problem, theta, *map(run.gather, (g, size)))
-        gradient.append(g)
+        gradient.append(with_coupling(problem, run, theta, g))
         sizes.append(run.place(jnp.linalg.norm(size, axis=1)))
         by_forward.append(forward & known)
     return Recursion(

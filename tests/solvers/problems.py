@@ -21,8 +21,7 @@ def rings(samples: int = 40, width: int = 4, depth: int = 3, ridge: float = 1e-2
         points,
         labels,
         terminal=hj.control.softmax_cross_entropy,
-        running=hj.control.Ridge(ridge),
-        **options,
+        **({"running": hj.control.Ridge(ridge)} | options),
     )
 
 

@@ -1,0 +1,25 @@
+"""Declarations: the table of the docs is theirs, and `select` reads them."""
+
+from pathlib import Path
+
+import pytest
+
+import hjcontrol as hj
+from hjcontrol.solvers import capability_table, select
+from tests.solvers.problems import rings
+
+
+def test_the_docs_hold_the_table():
+    page = Path(__file__).parents[2] / "docs" / "solvers.md"
+    assert page.read_text().endswith("\n\n" + capability_table())
+
+
+def test_select_takes_what_can_treat_the_problem_and_says_why():
+    free, ball = select(rings()), select(rings(control_set=hj.control.L2Ball(1.0)))
+    assert (free.name, ball.name) == ("newton", "adam")
+    assert "'bounds'; found a L2Ball" in ball.others["newton"]
+    assert "line search" in ball.others["gradient"]
+    assert str(free).startswith("newton")
+    assert "chosen" in str(free)
+    with pytest.raises(ValueError, match=r"no method can treat(.|\n)*augmented"):
+        select(rings(terminal_constraint=hj.control.TerminalConstraint(lambda x, y: x)))
