@@ -36,6 +36,7 @@ from hjcontrol.control.hamiltonian import (
     sample_hamiltonian,
     terminal_costate,
 )
+from hjcontrol.control.linear_quadratic import linear_quadratic
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.solution import History, Solution
 from hjcontrol.control.trajectory import Trajectory
@@ -69,6 +70,7 @@ __all__ = [
     "hamiltonian",
     "inner",
     "least_squares",
+    "linear_quadratic",
     "sample_hamiltonian",
     "softmax_cross_entropy",
     "terminal_costate",

@@ -8,6 +8,7 @@ from hjcontrol.networks.encoder import SentenceEncoder, sentence_encoder
 from hjcontrol.networks.feedforward import Hidden, depth_bound
 from hjcontrol.networks.flow import Flow
 from hjcontrol.networks.heads import HeadTable, head_table
+from hjcontrol.networks.linear import Driven
 from hjcontrol.networks.log_semiring import LogSemiring
 from hjcontrol.networks.recurrent import GRU, LSTM, RNN, Output, RecurrentWeights
 from hjcontrol.networks.residual import Residual
@@ -49,6 +50,7 @@ __all__ = [
     "Chain",
     "Dense",
     "DiagonalSSM",
+    "Driven",
     "Embed",
     "EmbedWeights",
     "FeedForward",
