@@ -14,6 +14,7 @@ _HOMES = {
     "Gradient": "gradient",
     "Newton": "newton",
     "Direct": "direct",
+    "Shooting": "shooting",
     "as_nlp": "direct",
     "loadable_plugins": "direct",
 }

@@ -4,7 +4,7 @@ from typing import Any
 
 from hjcontrol.solvers.method import AbstractMethod
 
-NAMES = ("gradient", "adam", "newton", "gauss-newton", "direct")
+NAMES = ("gradient", "adam", "newton", "gauss-newton", "direct", "shooting")
 
 
 def by_name(name: str, **options: Any) -> AbstractMethod:
@@ -29,4 +29,8 @@ def by_name(name: str, **options: Any) -> AbstractMethod:
         from hjcontrol.solvers.direct import Direct
 
         return Direct(**options)
+    if name == "shooting":
+        from hjcontrol.solvers.shooting import Shooting
+
+        return Shooting(**options)
     raise ValueError(f"unknown solver {name!r}; the solvers are {', '.join(NAMES)}.")
