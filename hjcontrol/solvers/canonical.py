@@ -63,9 +63,7 @@ def stepped(
         return count + 1, new, jnp.max(jnp.abs(move)) / (1 + jnp.max(jnp.abs(new)))
 
     infinite = jnp.full((), jnp.inf, start.dtype)
-    _, unknown, size = jax.lax.while_loop(
-        proceed, body, (jnp.asarray(0), fixed(start), infinite)
-    )
+    _, unknown, size = jax.lax.while_loop(proceed, body, (jnp.asarray(0), fixed(start), infinite))
     unknown = fixed(jnp.where(size <= small, unknown, jnp.nan))
     # One more step, with the matrix held: its value is Newton's, its derivative the implicit one.
     matrix = fixed(jax.jacfwd(gap)(unknown, *held))

@@ -40,6 +40,32 @@ PLUGINS = (
 )
 
 
+# Plugins that load and are not offered: on a box-constrained reference problem of 20 stages, near their
+# default options, their multiplier misses the costate by more than 1e-6, or there is none.
+REFUSED = {
+    "bonmin": "it returns NaN multipliers beside a right optimum",
+    "blocksqp": "it asks for the linear solver ma27, which is not shipped",
+    "feasiblesqpmethod": "it needs a feasible start, and did not solve the reference problem",
+    "alpaqa": "it did not solve the reference problem",
+    "scpgen": "its quadratic programs failed on the reference problem",
+    "ampl": "it takes SX programs only",
+}
+REFUSED_QP = {
+    "superscs": "it reports success with a wrong optimum, on two variables already",
+    "highs": "the reference problem gave no result within a minute",
+    "hpipm": "it did not converge on the reference problem (2e-5)",
+    "proxqp": "its multipliers missed the costate by 4e-6 on the reference problem",
+}
+
+
+def refusal(plugin: str, options: Mapping[str, Any]) -> str | None:
+    """Why `plugin`, or the QP solver that `options` name, is not offered; `None` if it is."""
+    qp = options.get("qpsol")
+    if plugin in REFUSED:
+        return f"the CasADi plugin {plugin!r} is not offered: {REFUSED[plugin]}"
+    return f"the QP solver {qp!r} is not offered: {REFUSED_QP[qp]}" if qp in REFUSED_QP else None
+
+
 @functools.cache
 def loadable_plugins() -> dict[str, bool | str]:
     """Each known plugin's name with `True` if it loads here, else the first line of the reason."""

@@ -7,8 +7,8 @@ multiple   unknown also (x, p) at the start of every later segment; the residual
 homotopy   Phi is weighed by eps, raised from 0 to 1; a level that Newton misses is approached closer
 
 Newton on the residual, damped until it falls. The weights are shared, so all samples are coupled: the
-dense matrix has order n d (2 segments - 1), fit for tens of samples. The answer is an extremal; that it is
-a minimum is for `hj.verify` to say.
+dense matrix has order n d (2 segments - 1), fit for tens of samples. The answer is an extremal; that
+it is a minimum is for `hj.verify` to say. Homotopy follows eps, not arc length: it stops at a fold.
 
 H. J. Pesch, A practical guide to the solution of real-life optimal control problems (1994).
 """
@@ -18,7 +18,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Trajectory, backpropagate, terminal_costate
@@ -197,20 +197,23 @@ class Shooting(AbstractMethod):
         residual = jnp.max(jnp.abs(gap))
         start, nodes, path = new
         met = residual <= self.tol
-        rise = jnp.where(met, jnp.minimum(2 * state.rise, 1.0), jnp.where(falls, 1.0, 0.5) * state.rise)
+        rise = jnp.where(
+            met, jnp.minimum(2 * state.rise, 1.0), jnp.where(falls, 1.0, 0.5) * state.rise
+        )
         here = (state.eps, start, nodes, path)
         solved = jax.tree.map(lambda a, b: jnp.where(met, a, b), here, state.solved)
         leave = self.homotopy & (met | ~falls)
-        base, *rest = solved
+        base, rest = solved[0], solved[1:]
         eps = jnp.where(leave, jnp.minimum(base + rise, 1.0), state.eps)
-        kept = jax.tree.map(lambda a, b: jnp.where(leave, a, b), rest, [start, nodes, path])
+        kept = jax.tree.map(lambda a, b: jnp.where(leave, a, b), rest, (start, nodes, path))
         arrived = met & (state.eps >= 1)
         residual = jnp.where(leave & ~arrived, jnp.inf, residual)
         failed = ~falls & ~met & ((rise < CLOSEST) | (not self.homotopy))
         value, _, _, gradient = backpropagate(problem, kept[2].weights)
         size = problem.control_set.stationarity(kept[2].weights, gradient)
         info = Info(value, size, evals)
-        return ShootingState(*kept, residual, eps, rise, solved, failed, info)
+        start, nodes, path = kept
+        return ShootingState(start, nodes, path, residual, eps, rise, solved, failed, info)
 
     def info(self, state: ShootingState) -> Info:
         return state.info
