@@ -223,7 +223,10 @@ class Shooting(AbstractMethod):
     ) -> tuple[Bool[Array, ""], RESULTS]:
         del problem
         met = (state.residual <= self.tol) & (state.eps >= 1)
-        result = RESULTS.where(met, RESULTS.successful, RESULTS.boundary_unmet)
+        # An unstable chain may lose, in a rollout of the weights, what the segments resolve.
+        holds = state.info.stationarity <= jnp.sqrt(self.tol)
+        reached = RESULTS.where(holds, RESULTS.successful, RESULTS.stagnated)
+        result = RESULTS.where(met, reached, RESULTS.boundary_unmet)
         return met | state.failed, result
 
     def postprocess(self, problem: ControlProblem, state: ShootingState) -> Outcome:

@@ -8,7 +8,7 @@ from scipy.integrate import solve_bvp
 
 import hjcontrol as hj
 from hjcontrol.networks import lift
-from hjcontrol.solvers import Newton, Shooting
+from hjcontrol.solvers import Shooting
 from tests.oracles import linear_quadratic as oracle
 
 DATA = oracle.draw()
@@ -68,7 +68,7 @@ def continuum():
 
 
 def test_chain_tends_to_the_continuous_problem(continuum):
-    """Second order in the length of a piece; and at each length it is Newton's stationary point."""
+    """Second order in the length of a piece; at each length it is stationary."""
     errors = []
     for pieces in (8, 16):
         problem = chain(pieces)
@@ -76,23 +76,21 @@ def test_chain_tends_to_the_continuous_problem(continuum):
         assert shot.result == hj.RESULTS.successful
         reference = continuum(np.linspace(0, SPAN, pieces + 1))[len(X) :].T
         errors.append(np.abs(np.stack(list(shot.costate))[..., 0] - reference).max())
-        if pieces == 8:
-            newton = hj.solve(problem, Newton(tol=1e-11), init=shot.weights)
-            np.testing.assert_allclose(shot.weights[0], newton.weights[0], atol=1e-9)
+        assert shot.stats["stationarity"] <= 1e-9
     assert 1.8 < np.log2(errors[0] / errors[1]) < 2.2
     assert errors[1] < 1e-3
 
 
-def unstable(depth=40):
-    A = np.full((depth, 1, 1), 3.0)
+def contracting(depth=40):
+    A = np.full((depth, 1, 1), 1 / 3)
     return hj.control.linear_quadratic(
         A, np.ones((depth, 1, 1)), X[:1], Y[:1], ridge=0.3, state=0.2
     )
 
 
 def test_single_shooting_fails_by_name_where_multiple_succeeds():
-    """x_K depends on p_0 with the factor 3^40 > 1e19: no p_0 in float64 meets the end."""
-    problem = unstable()
+    """p_K depends on p_0 with the factor 3^40 > 1e19: no p_0 in float64 meets the end."""
+    problem = contracting()
     single = hj.solve(problem, Shooting(), key=jax.random.key(0))
     assert single.result == hj.RESULTS.boundary_unmet
     multiple = hj.solve(problem, Shooting(segments=20), key=jax.random.key(0))
@@ -106,7 +104,7 @@ def test_single_shooting_fails_by_name_where_multiple_succeeds():
             0.3,
             0.2,
         )[1],
-        atol=1e-6,
+        atol=1e-9,
     )
 
 
