@@ -95,17 +95,10 @@ def test_single_shooting_fails_by_name_where_multiple_succeeds():
     assert single.result == hj.RESULTS.boundary_unmet
     multiple = hj.solve(problem, Shooting(segments=20), key=jax.random.key(0))
     assert multiple.result == hj.RESULTS.successful
-    np.testing.assert_allclose(
-        np.stack(list(multiple.multipliers)),
-        oracle.solve(
-            np.asarray(problem.chain.runs[0].stage.A),
-            np.asarray(problem.chain.runs[0].stage.B),
-            *(np.asarray(a) for a in (X[:1], Y[:1])),
-            0.3,
-            0.2,
-        )[1],
-        atol=1e-9,
-    )
+    run = problem.chain.runs[0].stage
+    A, B, x, y = (np.asarray(a) for a in (run.A, run.B, X[:1], Y[:1]))
+    p = oracle.solve(A, B, x, y, 0.3, 0.2)[1]
+    np.testing.assert_allclose(np.stack(list(multiple.multipliers)), p, atol=1e-9)
 
 
 def test_unbounded_problem_is_a_result():
