@@ -39,3 +39,7 @@ class RESULTS(eqx.Enumeration):
         "The third-party solver reported a failure; its own words are in "
         "`solution.stats['message']`."
     )
+    boundary_unmet = (
+        "Shooting found no costate that meets the condition at the end. Cut the depth into more "
+        "`segments`, use `homotopy=True`, or start from another method's solution."
+    )

@@ -97,15 +97,19 @@ def _devices() -> Iterator[Check]:
 
 
 def _casadi_plugins() -> Iterator[Check]:
-    from hjcontrol.solvers.direct import loadable_plugins
+    from hjcontrol.solvers.direct import loadable_plugins, refused_plugins
 
-    found = [name for name, loads in loadable_plugins().items() if loads is True]
+    loads = [name for name, loads in loadable_plugins().items() if loads is True]
+    refused = refused_plugins() if "ipopt" in loads else {}
+    found = [name for name in loads if name not in refused]
     yield (
         "casadi nlpsol",
         OK if "ipopt" in found else MISSING,
         ", ".join(found) or "no plugin loads",
         "" if "ipopt" in found else "pip install --force-reinstall casadi (its wheel brings ipopt)",
     )
+    for name, why in refused.items():
+        yield f"casadi {name}", OK, f"loads, and is not offered: {why}", ""
 
 
 def _cvxpy_solvers() -> Iterator[Check]:

@@ -13,7 +13,14 @@ from typing import Any
 
 from hjcontrol.cli.errors import CommandError
 
-SOLVERS = ("gradient", "adam", "newton", "gauss-newton", "direct")  # hjcontrol.solvers.NAMES
+SOLVERS = (
+    "gradient",
+    "adam",
+    "newton",
+    "gauss-newton",
+    "direct",
+    "shooting",
+)  # hjcontrol.solvers.NAMES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control.problem import ControlProblem
+from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.control.trajectory import Trajectory
 from hjcontrol.networks import Weights
 
@@ -48,6 +49,14 @@ class Solution(eqx.Module):
     problem: ControlProblem
     solver: str = eqx.field(static=True)
     multipliers: Trajectory | None = None
+    terminal_multiplier: Float[Array, "n m"] | None = None
+
+    @property
+    def stated(self) -> ControlProblem:
+        """The problem whose gradient vanishes here: with a terminal constraint, the one that its
+        multipliers augment."""
+        nu = self.terminal_multiplier
+        return self.problem if nu is None else augmented(self.problem, nu, 1.0)
 
     def __str__(self) -> str:
         s = self.stats

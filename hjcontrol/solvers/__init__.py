@@ -18,6 +18,7 @@ _HOMES = {
     "MSA": "msa",
     "ExtendedMSA": "msa",
     "DiscreteMSA": "msa",
+    "Shooting": "shooting",
     "as_nlp": "direct",
     "loadable_plugins": "direct",
 }

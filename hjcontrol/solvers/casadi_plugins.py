@@ -40,6 +40,31 @@ PLUGINS = (
 )
 
 
+# Plugins that load and are not offered: on a box-constrained reference problem of 20 stages, near their
+# default options, their multiplier misses the costate by more than 1e-6, or there is none.
+REFUSED = {  # measured by benchmarks/casadi_plugins.py, which runs each in a process of its own
+    "alpaqa": "it reported success with multipliers off by 7e-6 on the reference problem",
+    "ampl": "it takes SX programs only",
+    "blocksqp": "it asks for the linear solver ma27, which is not shipped",
+    "bonmin": "it reports success with multipliers that are NaN",
+    "scpgen": "it wants a QP solver of its own, and did not solve the reference problem",
+}
+REFUSED_QP = {
+    "superscs": "it is known to report success at a wrong optimum, and gave nothing in 30 s",
+    "hpipm": "it does not take the structure of the reference problem",
+    "ipqp": "it did not solve the reference problem",
+    "proxqp": "it did not reach the tolerance on the reference problem",
+}
+
+
+def refusal(plugin: str, options: Mapping[str, Any]) -> str | None:
+    """Why `plugin`, or the QP solver that `options` name, is not offered; `None` if it is."""
+    qp = options.get("qpsol")
+    if plugin in REFUSED:
+        return f"the CasADi plugin {plugin!r} is not offered: {REFUSED[plugin]}"
+    return f"the QP solver {qp!r} is not offered: {REFUSED_QP[qp]}" if qp in REFUSED_QP else None
+
+
 @functools.cache
 def loadable_plugins() -> dict[str, bool | str]:
     """Each known plugin's name with `True` if it loads here, else the first line of the reason."""
@@ -54,16 +79,21 @@ def loadable_plugins() -> dict[str, bool | str]:
     return found
 
 
-def options_for(plugin: str, tol: float, max_steps: int, user: Mapping[str, Any]) -> dict[str, Any]:
-    """Options with which `plugin` is silent, stops at `tol` and makes at most `max_steps` steps.
+def options_for(
+    plugin: str, tol: float, max_steps: int, user: Mapping[str, Any], warm: bool = False
+) -> dict[str, Any]:
+    """Options with which `plugin` is silent, stops at `tol` and makes at most `max_steps` steps; `warm`:
+    it begins near a solution, with multipliers.
 
     What `user` gives is merged in last; a nested dictionary is merged entry by entry.
     """
     quiet: dict[str, Any] = {"print_time": False, "error_on_fail": False}
     if plugin == "ipopt":
-        quiet["ipopt"] = _ipopt(tol, max_steps)
+        quiet["ipopt"] = _ipopt(tol, max_steps) | (_WARM if warm else {})
     elif plugin in ("sqpmethod", "feasiblesqpmethod", "qrsqp"):
-        inner = {"print_iter": False, "print_header": False, "error_on_fail": False}
+        inner: dict[str, Any] = {"error_on_fail": False}
+        if user.get("qpsol", "qrqp") == "qrqp":  # the others have switches of their own
+            inner |= {"print_iter": False, "print_header": False}
         quiet |= {"max_iter": max_steps, "tol_du": tol, "tol_pr": tol, "print_header": False}
         quiet |= {"qpsol": "qrqp", "qpsol_options": inner, "print_iteration": False}
         quiet |= {"print_status": False} if plugin != "qrsqp" else {}
@@ -73,6 +103,17 @@ def options_for(plugin: str, tol: float, max_steps: int, user: Mapping[str, Any]
         both = isinstance(value, Mapping) and isinstance(quiet.get(key), dict)
         quiet[key] = {**quiet[key], **value} if both else value
     return quiet
+
+
+_WARM = {
+    "warm_start_init_point": "yes",
+    "mu_init": 1e-8,
+    "warm_start_bound_push": 1e-12,
+    "warm_start_mult_bound_push": 1e-12,
+    "warm_start_slack_bound_push": 1e-12,
+    "warm_start_bound_frac": 1e-12,
+    "warm_start_slack_bound_frac": 1e-12,
+}
 
 
 def _ipopt(tol: float, max_steps: int) -> dict[str, Any]:
@@ -197,7 +238,7 @@ def run(
     end, words = None, ""
     try:
         with _late_interrupt(watch):
-            end = solver(x0=t.x0, lbx=t.lbx, ubx=t.ubx, lbg=t.lbg, ubg=t.ubg)
+            end = solver(x0=t.x0, lam_g0=t.lam_g0, lbx=t.lbx, ubx=t.ubx, lbg=t.lbg, ubg=t.ubg)
     except RuntimeError as error:  # the plugin's own, or a signal seen by CasADi
         if watch.interrupted or "KeyboardInterrupt" in str(error):
             raise KeyboardInterrupt from error

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Key
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, backpropagate
+from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagate
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractHostMethod, Info, Outcome, Report
 
@@ -37,34 +37,47 @@ class DirectState(eqx.Module):
 class Direct(AbstractHostMethod):
     """Direct transcription solved by a CasADi plugin.
 
-    - `transcription`: `"multiple"` shooting (states are variables, multipliers are costates) or
-      `"single"` (weights only; no multipliers).
+    - `transcription`: `"multiple"` shooting (states are variables, multipliers are costates),
+      `"single"` (weights only; no multipliers), or for flows collocation on `"legendre"` or `"radau"`
+      points, `degree` of them in each of a piece's `elements`; diffrax's solution to its order.
     - `plugin`: CasADi nlpsol plugin; `ipopt`, `fatrop`, `sqpmethod` and `qrsqp` are known to work.
     - `tol`: stationarity and feasibility asked of the plugin.
     - `options`: merged into the plugin's options, in CasADi's own form:
       `{"ipopt": {"print_level": 5}}`.
+
+    A start that is a `Solution` is taken with its costates, as first multipliers.
     """
 
-    transcription: Literal["multiple", "single"] = eqx.field(static=True, default="multiple")
+    transcription: Literal["multiple", "single", "legendre", "radau"] = eqx.field(
+        static=True, default="multiple"
+    )
     plugin: str = eqx.field(static=True, default="ipopt")
     tol: float = eqx.field(static=True, default=1e-10)
     options: Mapping[str, Any] | None = eqx.field(static=True, default=None)
+    degree: int = eqx.field(static=True, default=4)
+    elements: int = eqx.field(static=True, default=2)
+    warm: Trajectory | None = None
     report: Report | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=1000)
 
     def __check_init__(self):
-        if self.transcription not in ("multiple", "single"):
+        if self.transcription not in ("multiple", "single", "legendre", "radau"):
             raise ValueError(
-                "Direct: `transcription` must be 'multiple' or 'single'; found "
-                f"{self.transcription!r}."
+                "Direct: `transcription` must be 'multiple' or 'single', or for flows 'legendre' or "
+                f"'radau'; found {self.transcription!r}."
+            )
+        if not (1 <= self.degree <= 9 and self.elements >= 1):
+            raise ValueError(
+                "Direct: `degree` must be within 1..9 and `elements` positive; found "
+                f"{self.degree} and {self.elements}."
             )
         if not self.tol > 0:
             raise ValueError(f"Direct: `tol` must be positive; found {self.tol}.")
 
     sets = "bounds"
     couples = True
+    terminal = True
     duals = True
-    flows = False
     ensemble = 500
 
     @property
@@ -74,17 +87,27 @@ class Direct(AbstractHostMethod):
     def hosted(self, report: Report, max_steps: int) -> "Direct":
         return dataclasses.replace(self, report=report, max_steps=max_steps)
 
+    def continued(self, start: Solution) -> "Direct":
+        return dataclasses.replace(self, warm=start.costate)
+
     def check(self, problem: ControlProblem) -> None:
-        from hjcontrol.solvers.casadi_plugins import loadable_plugins
-        from hjcontrol.solvers.transcription import check_arrays
+        from hjcontrol.solvers.casadi_plugins import REFUSED, loadable_plugins, refusal
+        from hjcontrol.solvers.transcription import check_arrays, check_flows
 
         plugins = loadable_plugins()
+        offered = [name for name, loads in plugins.items() if loads is True and name not in REFUSED]
+        loading = ", ".join(offered)
+        reason = refusal(self.plugin, self.options or {})
+        if reason is not None:
+            raise ValueError(
+                f"Direct: {reason}. These are: {loading}; QP solvers: qrqp, qpoases, osqp."
+            )
         if plugins.get(self.plugin) is not True:
-            loading = ", ".join(name for name, loads in plugins.items() if loads is True)
             raise ValueError(
                 f"Direct: the CasADi plugin {self.plugin!r} does not load here; these do: {loading}."
             )
         check_arrays(problem)
+        check_flows(problem, self.transcription)
 
     def init(
         self, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None
@@ -95,12 +118,21 @@ class Direct(AbstractHostMethod):
         from hjcontrol.solvers.casadi_plugins import Watch, options_for
         from hjcontrol.solvers.lagrangian import derivatives
 
-        t = as_nlp(problem, init=weights, transcription=self.transcription)
+        t = as_nlp(
+            problem,
+            init=weights,
+            transcription=self.transcription,
+            degree=self.degree,
+            elements=self.elements,
+        )
+        warm = self.warm is not None
+        t = t.warmed(self.warm) if self.warm is not None else t
         watch = Watch(t, self.report or (lambda step, objective, stationarity: None))
-        options = options_for(self.plugin, self.tol, self.max_steps, self.options or {})
+        options = options_for(self.plugin, self.tol, self.max_steps, self.options or {}, warm)
         if self.plugin in _WATCHED and "iteration_callback" not in options:
             options["iteration_callback"], watch.attached = watch, True
-        if self.plugin == "ipopt" and self.transcription == "multiple":
+        plain = t.programs.ending is None and not any(t.programs.spans)
+        if self.plugin == "ipopt" and t.kind != "single" and plain:
             options = {**derivatives(t), **options}
         solver = ca.nlpsol("direct", self.plugin, t.nlp, options)
         value, _, _, gradient = eqx.filter_jit(backpropagate)(problem, weights)
@@ -113,6 +145,8 @@ class Direct(AbstractHostMethod):
 
         t, (solver, watch) = state.transcription, state.call
         end, result, message, evaluations = run(solver, watch, t)
+        if result == RESULTS.infeasible:
+            message = "; ".join([message, *t.violations(end["x"])])
         slope = watch.slope(end["x"], end["lam_x"], end["lam_g"])
         info = Info(
             jnp.asarray(end["f"].item()), jnp.asarray(float(slope)), jnp.asarray(evaluations)
@@ -132,7 +166,8 @@ class Direct(AbstractHostMethod):
         del problem
         t = state.transcription
         multipliers = None if state.lam_g is None else t.costates(state.x, state.lam_g)
-        return Outcome(t.weights(state.x), multipliers, state.message)
+        nu = None if state.lam_g is None else t.terminal_multiplier(state.lam_g)
+        return Outcome(t.weights(state.x), multipliers, nu, state.message)
 
 
 _WATCHED = ("ipopt", "sqpmethod", "feasiblesqpmethod", "qrsqp")
@@ -142,12 +177,16 @@ def as_nlp(
     problem: ControlProblem,
     *,
     init: Weights,
-    transcription: Literal["multiple", "single"] = "multiple",
+    transcription: Literal["multiple", "single", "legendre", "radau"] = "multiple",
+    degree: int = 4,
+    elements: int = 2,
 ) -> Any:
     """The CasADi nlp itself; see `hjcontrol.solvers.transcription.as_nlp`."""
     from hjcontrol.solvers import transcription as transcriptions
 
-    return transcriptions.as_nlp(problem, init=init, transcription=transcription)
+    return transcriptions.as_nlp(
+        problem, init=init, transcription=transcription, degree=degree, elements=elements
+    )
 
 
 def loadable_plugins() -> dict[str, bool | str]:
@@ -157,3 +196,10 @@ def loadable_plugins() -> dict[str, bool | str]:
     except ImportError as error:
         return {"casadi": str(error).splitlines()[0]}
     return casadi_plugins.loadable_plugins()
+
+
+def refused_plugins() -> dict[str, str]:
+    """CasADi's NLP plugins that load and yet are not offered, each with the reason."""
+    from hjcontrol.solvers.casadi_plugins import REFUSED
+
+    return {n: why for n, why in REFUSED.items() if loadable_plugins().get(n) is True}

@@ -21,6 +21,7 @@ from threadpoolctl import threadpool_limits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, History, Solution, backpropagate
 from hjcontrol.control.capability import complaint
+from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.capabilities import admit, select
 from hjcontrol.solvers.method import AbstractHostMethod, AbstractMethod
@@ -66,6 +67,8 @@ def solve(
     if max_steps < 0:
         raise ValueError(f"solve: `max_steps` must be >= 0; found {max_steps}.")
     admit(problem, solver)
+    if isinstance(init, Solution):
+        solver = solver.continued(init)
     meter = _Meter(_terminal_line if progress is True else progress or None)
     run = _run_traced if solver.traceable else _run_host
     # XLA calls LAPACK from its own threads, where OpenBLAS's spinning ones only get in the way: one
@@ -74,7 +77,11 @@ def solve(
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)
     outcome = solver.postprocess(problem, state)
     message = outcome.message or _words(problem, solver, state, outcome.weights, result)
-    value, states, costates, gradient = eqx.filter_jit(backpropagate)(problem, outcome.weights)
+    nu = outcome.terminal_multiplier
+    stated = problem if nu is None else augmented(problem, nu, 1.0)
+    value, states, costates, gradient = eqx.filter_jit(backpropagate)(stated, outcome.weights)
+    if nu is not None:  # the price of the constraint is no part of J
+        value = eqx.filter_jit(ControlProblem.objective)(problem, outcome.weights)
     stationarity = problem.control_set.stationarity(outcome.weights, gradient)
     solution = Solution(
         weights=outcome.weights,
@@ -95,6 +102,7 @@ def solve(
         problem=problem,
         solver=solver.name,
         multipliers=outcome.multipliers,
+        terminal_multiplier=nu,
     )
     if throw and not bool(result == RESULTS.successful):
         words = RESULTS[result] if message is None else f"{RESULTS[result]} {message}"

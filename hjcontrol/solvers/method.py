@@ -15,7 +15,7 @@ import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Free, Trajectory
+from hjcontrol.control import ControlProblem, Free, Solution, Trajectory
 from hjcontrol.networks import Weights
 
 
@@ -32,6 +32,7 @@ class Outcome(eqx.Module):
 
     weights: Weights
     multipliers: Trajectory | None = None
+    terminal_multiplier: Float[Array, "n m"] | None = None
     message: str | None = eqx.field(static=True, default=None)
 
 
@@ -79,6 +80,11 @@ class AbstractMethod(eqx.Module):
     def check(self, problem: ControlProblem) -> None:
         """Raise `ValueError` if the method cannot treat the problem: what its declarations do not say."""
         del problem
+
+    def continued(self, start: Solution) -> "AbstractMethod":
+        """The same method, beginning at another's solution: what it can use besides the weights."""
+        del start
+        return self
 
     @abc.abstractmethod
     def init(self, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None) -> Any:

@@ -14,6 +14,7 @@ NAMES = (
     "msa",
     "emsa",
     "discrete-msa",
+    "shooting",
     "direct",
 )
 
@@ -50,4 +51,8 @@ def by_name(name: str, **options: Any) -> AbstractMethod:
         return {"msa": msa.MSA, "emsa": msa.ExtendedMSA, "discrete-msa": msa.DiscreteMSA}[name](
             **options
         )
+    if name == "shooting":
+        from hjcontrol.solvers.shooting import Shooting
+
+        return Shooting(**options)
     raise ValueError(f"unknown solver {name!r}; the solvers are {', '.join(NAMES)}.")

@@ -2,6 +2,7 @@ r"""Direct transcription: the control problem as a nonlinear program.
 
     multiple shooting   min f(theta, x)   s.t.   F_k(x_k^i, theta_k) - x_{k+1}^i = 0,   theta in Theta
     single shooting     min J(theta)                                                    theta in Theta
+    collocation         multiple shooting, each piece of a flow by `collocation`
 
     Lagrangian  f + sum lam . (F_k(x_k) - x_{k+1}):   stationarity in x_{k+1} says lam = p_{k+1}
 
@@ -19,11 +20,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol.control import ControlProblem, Trajectory, given_at
-from hjcontrol.networks import Weights, advance
+from hjcontrol.networks import Flow, Weights, advance
+from hjcontrol.solvers import collocation
 from hjcontrol.solvers.casadi_replay import casadi_function
+from hjcontrol.solvers.packing import flat, slices, unflat
 
-Kind = Literal["multiple", "single"]
-KINDS = ("multiple", "single")
+Kind = Literal["multiple", "single", "legendre", "radau"]
+KINDS = ("multiple", "single", *collocation.SCHEMES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +37,13 @@ class Programs:
     the first stage that uses the weights of stage `k` (itself, unless it is tied to earlier ones);
     `given[k]`: what stage `k` reads, with no rows if nothing. `couplings[k]`: a cost of the weights of
     the whole run that begins at stage `k`, one after the other.
+    `spans[k]`: the length of a flow's piece, whose step gives its velocity in place of `x_next`; `None`
+    for a discrete stage. `ending(x, y) -> g`: the terminal constraint.
     """
 
     steps: list[ca.Function]
     terminal: ca.Function
+    ending: ca.Function | None
     costs: list[ca.Function]
     shapes: list[tuple[int, ...]]  # one sample's states x_0 .. x_K
     inputs: np.ndarray  # (d_0, n)
@@ -45,6 +51,7 @@ class Programs:
     given: list[np.ndarray]  # (entries, n) each
     owner: list[int]
     couplings: dict[int, ca.Function]
+    spans: list[float | None]
 
     @property
     def num_samples(self) -> int:
@@ -70,16 +77,32 @@ class Transcription:
     kind: Kind
     programs: Programs
     problem: ControlProblem
+    lam_g0: np.ndarray | float = 0.0
+    degree: int
+    elements: int
 
     def pack(self, weights: Weights) -> np.ndarray:
         """The NLP's variables at `weights`, states by rollout."""
-        thetas = [_flat(theta) for theta in self.problem.chain.unstack(weights)]
+        thetas = [flat(theta) for theta in self.problem.chain.unstack(weights)]
         n, state, later = self.programs.num_samples, ca.DM(self.programs.inputs), []
+        own = [thetas[k] for k in dict.fromkeys(self.programs.owner)]
+        if any(self.programs.spans):
+            return np.concatenate(own + self._along(weights))
         for step, theta, u in zip(self.programs.steps, thetas, self.programs.given, strict=True):
             state, _ = step.map(n)(state, ca.repmat(ca.DM(theta), 1, n), u)
             later.append(np.array(state).T.ravel())
-        own = [thetas[k] for k in dict.fromkeys(self.programs.owner)]
-        return np.concatenate(own + (later if self.kind == "multiple" else []))
+        return np.concatenate(own + (later if self.kind != "single" else []))
+
+    def _along(self, weights: Weights) -> list[np.ndarray]:
+        """States of a rollout, those within a piece of a flow on the straight line."""
+        n, parts = self.programs.num_samples, []
+        columns = [np.asarray(x, float).reshape(n, -1).T for x in self.problem.rollout(weights)]
+        for k, span in enumerate(self.programs.spans):
+            if span is not None:
+                scheme = (self.kind, self.degree, self.elements)
+                parts.append(collocation.between(columns[k], columns[k + 1], scheme))
+            parts.append(columns[k + 1].T.ravel())
+        return parts
 
     def weights(self, x: Any) -> Weights:
         """The weights within the NLP's variables, in the problem's dtype."""
@@ -87,7 +110,7 @@ class Transcription:
         one = jax.eval_shape(self.problem.init, jax.eval_shape(lambda: jax.random.key(0)))
         like = jax.eval_shape(self.problem.chain.unstack, one)
         owned = zip(self.programs.owner, like, strict=True)
-        thetas = [_unflat(x[self.variables[f"theta[{k}]"]], theta) for k, theta in owned]
+        thetas = [unflat(x[self.variables[f"theta[{k}]"]], theta) for k, theta in owned]
         return self.problem.chain.stack(thetas)
 
     def states(self, x: Any) -> Trajectory | None:
@@ -102,19 +125,57 @@ class Transcription:
         """Multipliers as costates `p_0 .. p_K`, shaped like the states; `None` for single shooting."""
         if self.kind == "single":
             return None
-        p = [np.asarray(lam_g, float).ravel()[s] for s in self.constraints.values()]
+        lam = np.asarray(lam_g, float).ravel()
+        p = [lam[s] for name, s in self.constraints.items() if name.startswith("F[")]
         n, step = self.programs.num_samples, self.programs.steps[0]
         a, q = ca.SX.sym("x", step.size1_in(0)), ca.SX.sym("p", step.size1_out(0))
         theta, u = ca.SX.sym("theta", step.size1_in(1)), ca.SX.sym("u", step.size1_in(2))
         after, cost = step(a, theta, u)
-        slope = ca.Function("p0", [a, theta, u, q], [ca.gradient(cost / n + ca.dot(q, after), a)])
+        flow, first = self.programs.spans[0] is not None, p[0]
+        if flow:  # x_0 stands in every equation of the first element, with factor one
+            rows = np.concatenate([lam[self.constraints["collocation[0]"]], p[0]])
+            first = rows.reshape(-1, p[0].size)[: self.degree + 1].sum(axis=0)
+        paid = cost / n + ca.dot(q, a if flow else after)
+        slope = ca.Function("p0", [a, theta, u, q], [ca.gradient(paid, a)])
         start = slope.map(n)(
             self.programs.inputs,
             ca.repmat(ca.DM(np.asarray(x, float).ravel()[self.variables["theta[0]"]]), 1, n),
             self.programs.given[0],
-            p[0].reshape(n, -1).T,
+            first.reshape(n, -1).T,
         )
         return self._trajectory([np.array(start).T, *p])
+
+    def violations(self, x: Any, most: int = 5) -> list[str]:
+        """The constraints that `x` misses by most, largest first: name, sample, coordinate, size."""
+        g = ca.Function("g", [self.nlp["x"]], [self.nlp["g"]])(np.asarray(x, float).ravel())
+        g = np.array(g).ravel()
+        size = np.maximum(np.maximum(self.lbg - g, g - self.ubg), 0.0)
+        size[~np.isfinite(g)] = np.inf
+        worst, lines = np.argsort(-size, kind="stable")[:most], []
+        for i in worst[size[worst] > 0]:
+            name, place = next((m, s) for m, s in self.constraints.items() if s.start <= i < s.stop)
+            k = int(name.split("[")[1].split("]")[0])
+            d, n = self.programs.steps[k].size1_out(0), self.programs.num_samples
+            sample, coordinate = divmod((int(i) - place.start) % (n * d), d)
+            lines.append(f"{name}, sample {sample}, coordinate {coordinate}: {size[i]:.3g}")
+        return lines
+
+    def terminal_multiplier(self, lam_g: Any) -> jnp.ndarray | None:
+        """`nu` of the terminal constraint, beside the mean of Phi, one row a sample; `None` without."""
+        if "terminal" not in self.constraints:
+            return None
+        n = self.programs.num_samples
+        found = np.asarray(lam_g, float).ravel()[self.constraints["terminal"]]
+        return jnp.asarray(n * found.reshape(n, -1), self.problem.dtype)
+
+    def warmed(self, costates: Trajectory) -> "Transcription":
+        """The same program with these costates as first multipliers of the dynamics."""
+        first = np.zeros(self.lbg.size)
+        for k in range(1, len(costates)):
+            place = self.constraints.get(f"F[{k - 1}] - x[{k}]")
+            if place is not None:
+                first[place] = np.asarray(costates[k], float).ravel()
+        return dataclasses.replace(self, lam_g0=first)
 
     def _trajectory(self, columns: list[np.ndarray]) -> Trajectory:
         n, dtype = self.programs.num_samples, self.problem.dtype
@@ -130,7 +191,12 @@ class Transcription:
 
 
 def as_nlp(
-    problem: ControlProblem, *, init: Weights, transcription: Kind = "multiple"
+    problem: ControlProblem,
+    *,
+    init: Weights,
+    transcription: Kind = "multiple",
+    degree: int = 4,
+    elements: int = 2,
 ) -> Transcription:
     """The CasADi nlp of a control problem.
 
@@ -144,35 +210,46 @@ def as_nlp(
             f"as_nlp: `transcription` must be one of {', '.join(KINDS)}; found {transcription!r}."
         )
     check_arrays(problem)
+    check_flows(problem, transcription)
     programs = _programs(problem)
     n, steps = programs.num_samples, programs.steps
     owner = programs.owner
     sizes = {f"theta[{k}]": steps[k].size1_in(1) for k in dict.fromkeys(owner)}
     m = sum(sizes.values())
-    if transcription == "multiple":
-        sizes |= {f"x[{k + 1}]": f.size1_out(0) * n for k, f in enumerate(steps)}
+    scheme = (transcription, degree, elements)
+    for k, f in enumerate(steps if transcription != "single" else []):  # ordered by stage
+        if programs.spans[k] is not None:
+            sizes[f"z[{k}]"] = collocation.size(f.size1_out(0), n, degree, elements)
+        sizes[f"x[{k + 1}]"] = f.size1_out(0) * n
     ends = np.cumsum([0, *sizes.values()])
     x = ca.MX.sym("x", int(ends[-1]))
     parts = dict(zip(sizes, ca.vertsplit(x, [int(e) for e in ends]), strict=True))
 
-    state, cost, gaps = ca.DM(programs.inputs), ca.MX(0.0), []
+    state, cost, gaps = ca.DM(programs.inputs), ca.MX(0.0), {}
     for k, (step, u) in enumerate(zip(steps, programs.given, strict=True)):
         theta = parts[f"theta[{owner[k]}]"]
         after, paid = step.map(n)(state, ca.repmat(theta, 1, n), u)
         cost += ca.sum2(paid) / n
         if owner[k] == k:  # tied stages pay for their weights once
             cost += programs.costs[k](theta)
-        if transcription == "multiple":
-            state = ca.reshape(parts[f"x[{k + 1}]"], step.size1_out(0), n)
-            gaps.append(ca.vec(after - state))
-        else:
+        if transcription == "single":
             state = after
+            continue
+        before, state = state, ca.reshape(parts[f"x[{k + 1}]"], step.size1_out(0), n)
+        gap, span = ca.vec(after - state), programs.spans[k]
+        if span is not None:
+            both, z = (before, state), parts[f"z[{k}]"]
+            inside, gap = collocation.gaps(step, both, z, theta, span, scheme)
+            gaps[f"collocation[{k}]"] = inside
+        gaps[f"F[{k}] - x[{k + 1}]"] = gap
     for k, coupling in programs.couplings.items():
         start = sum(sizes[f"theta[{j}]"] for j in dict.fromkeys(owner) if j < k)
         cost += coupling(x[start : start + coupling.size1_in(0)])
     cost += ca.sum2(programs.terminal.map(n)(state, programs.targets)) / n
-    g = ca.vertcat(*gaps) if gaps else ca.MX(0, 1)
-    heights = {f"F[{k}] - x[{k + 1}]": gap.numel() for k, gap in enumerate(gaps)}
+    if programs.ending is not None:
+        gaps["terminal"] = ca.vec(programs.ending.map(n)(state, programs.targets))
+    g = ca.vertcat(*gaps.values()) if gaps else ca.MX(0, 1)
+    heights = {name: gap.numel() for name, gap in gaps.items()}
     lower, upper = (np.full(int(ends[-1]), b) for b in (-np.inf, np.inf))
     lower[:m], upper[:m] = (float(b) for b in problem.control_set.bounds())
     built = Transcription(
@@ -180,15 +257,25 @@ def as_nlp(
         x0=np.empty(0),
         lbx=lower,
         ubx=upper,
-        lbg=np.zeros(g.numel()),
+        lbg=_floor(problem, heights),
         ubg=np.zeros(g.numel()),
-        variables=_slices(sizes),
-        constraints=_slices(heights),
+        variables=slices(sizes),
+        constraints=slices(heights),
         kind=transcription,
         programs=programs,
         problem=problem,
+        degree=degree,
+        elements=elements,
     )
     return dataclasses.replace(built, x0=built.pack(init))
+
+
+def _floor(problem: ControlProblem, heights: dict[str, int]) -> np.ndarray:
+    """Lower bounds of the constraints: 0, or none for what must not be positive."""
+    rule = problem.terminal_constraint
+    free = ["terminal"] if rule is not None and rule.kind == "<=" else []
+    bound = {name: -np.inf if name in free else 0.0 for name in heights}
+    return np.concatenate([np.zeros(0), *[np.full(h, bound[n]) for n, h in heights.items()]])
 
 
 def check_arrays(problem: ControlProblem) -> None:
@@ -203,6 +290,23 @@ def check_arrays(problem: ControlProblem) -> None:
     for leaf in jax.tree.leaves(weights):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(f"Direct: weights must be floating; found a leaf of {leaf.dtype}.")
+
+
+def check_flows(problem: ControlProblem, transcription: str) -> None:
+    """Raise `ValueError` for a flow that the transcription cannot express."""
+    for run in problem.chain.runs:
+        if not isinstance(run.stage, Flow):
+            continue
+        if transcription not in collocation.SCHEMES:
+            raise ValueError(
+                f"Direct: a Flow is transcribed by collocation; found transcription={transcription!r}. "
+                "Use transcription='legendre' or 'radau'."
+            )
+        if run.stage.control != "constant":
+            raise ValueError(
+                f"Direct: a Flow's control must be constant on a piece; found {run.stage.control!r}. "
+                "Cut it into more pieces: Flow.pieces(..., control='constant')."
+            )
 
 
 def _programs(problem: ControlProblem) -> Programs:
@@ -221,9 +325,11 @@ def _programs(problem: ControlProblem) -> Programs:
     starts = np.cumsum([0, *[run.length for run in chain.runs]])
     read = [given_at(problem, k) for k in range(len(chain))]
     made: dict[Any, tuple[ca.Function, ca.Function]] = {}
-    steps, costs, owner = [], [], []
+    steps, costs, owner, spans = [], [], [], []
     for k in range(len(chain)):
         stage, x, theta = chain[k], states[k], thetas[k]
+        spans.append(float(stage.t1 - stage.t0) if isinstance(stage, Flow) else None)
+        stage = stage.drift if isinstance(stage, Flow) else stage  # its velocity
         arrays = [a for a in jax.tree.leaves(stage) if isinstance(a, jax.Array | np.ndarray)]
         # Equal stages share their functions: same run (hence same code), same array leaves.
         r = int(np.searchsorted(starts, k, side="right")) - 1
@@ -259,6 +365,15 @@ def _programs(problem: ControlProblem) -> Programs:
     return Programs(
         steps=steps,
         terminal=terminal,
+        ending=None
+        if problem.terminal_constraint is None
+        else casadi_function(
+            problem.terminal_constraint,
+            states[-1],
+            jax.tree.map(one, problem.targets),
+            name="g",
+            stage="the terminal constraint",
+        ),
         costs=costs,
         shapes=[s.shape for s in states],
         inputs=np.asarray(problem.inputs, float).reshape(n, -1).T,
@@ -266,6 +381,7 @@ def _programs(problem: ControlProblem) -> Programs:
         given=[columns(u) for u in read],
         owner=owner,
         couplings=_couplings(problem, thetas),
+        spans=spans,
     )
 
 
@@ -282,27 +398,3 @@ def _couplings(problem: ControlProblem, thetas: list[Any]) -> dict[int, ca.Funct
             )
         k += run.length
     return found
-
-
-def _slices(sizes: dict[str, int]) -> dict[str, slice]:
-    ends = np.cumsum([0, *sizes.values()])
-    return {name: slice(int(a), int(b)) for name, a, b in zip(sizes, ends, ends[1:], strict=False)}
-
-
-def _flat(tree: Any) -> np.ndarray:
-    return np.concatenate(
-        [np.zeros(0), *[np.asarray(a, float).ravel() for a in jax.tree.leaves(tree)]]
-    )
-
-
-def _unflat(values: np.ndarray, like: Any) -> Any:
-    leaves, structure = jax.tree.flatten(like)
-    ends = np.cumsum([leaf.size for leaf in leaves])
-    pieces = np.split(values, ends[:-1]) if leaves else []
-    return jax.tree.unflatten(
-        structure,
-        [
-            jnp.asarray(p.reshape(leaf.shape), leaf.dtype)
-            for p, leaf in zip(pieces, leaves, strict=True)
-        ],
-    )

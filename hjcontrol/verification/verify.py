@@ -214,7 +214,7 @@ def _statement(
         duals = problem.multipliers if multipliers is None else multipliers
         chosen = problem.weights if weights is None else weights
         claimed = problem.trajectory if weights is None else None
-        return problem.problem, chosen, claimed, duals
+        return problem.stated, chosen, claimed, duals
     if not isinstance(problem, ControlProblem):
         if inputs is None or cost is None:
             raise ValueError(

@@ -104,6 +104,19 @@ def test_constraints_are_named():
     assert list(t.variables)[:3] == ["theta[0]", "theta[1]", "theta[2]"]
 
 
+def test_violations_are_sorted_and_placed():
+    """State 2 of sample 4, coordinate 1, moved by 0.5: it misses its own step, and spoils the next."""
+    t = as_nlp(classify(1), init=classify(1).init(jax.random.key(0)))
+    x = t.x0.copy()
+    x[t.variables["x[2]"].start + 4 * 2 + 1] += 0.5
+    found = t.violations(x)
+    assert all("sample 4" in line for line in found[:2])
+    sizes = [float(line.rsplit(" ", 1)[1]) for line in found]
+    assert sizes == sorted(sizes, reverse=True)
+    assert "F[1] - x[2], sample 4, coordinate 1: 0.5" in found
+    assert all(float(v.rsplit(" ", 1)[1]) < 1e-14 for v in t.violations(t.x0))
+
+
 def test_block_derivatives_are_casadis_own():
     problem = classify()
     t = as_nlp(problem, init=problem.init(jax.random.key(0)))
@@ -208,6 +221,12 @@ def test_errors(key, unchecked):
     problem = classify()
     with pytest.raises(ValueError, match="'knitro' does not load here; these do: ipopt"):
         solve(problem, Direct(plugin="knitro"), key=key)
+    with pytest.raises(ValueError, match="'bonmin' is not offered: it returns NaN multipliers"):
+        solve(problem, Direct(plugin="bonmin"), key=key)
+    with pytest.raises(
+        ValueError, match="'superscs' is not offered: it reports success with a wrong"
+    ):
+        solve(problem, Direct(plugin="sqpmethod", options={"qpsol": "superscs"}), key=key)
     with pytest.raises(ValueError, match="'multiple' or 'single'"):
         Direct(transcription="triple")
     with pytest.raises(ValueError, match="positive"):

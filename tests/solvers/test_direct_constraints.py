@@ -1,0 +1,86 @@
+"""The direct method's constraints: named, with multipliers that are costates, sorted when violated."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hjcontrol as hj
+from hjcontrol.control import Box, ControlProblem, Ridge, TerminalConstraint
+from hjcontrol.networks import Dense, Residual
+from hjcontrol.solvers import Direct, Newton
+from hjcontrol.solvers.casadi_plugins import REFUSED, REFUSED_QP
+from tests.agreement import assert_agree
+
+X = jnp.array([[2.0, -2.6], [0.4, -0.6]])
+
+
+def ending(function, kind="=", **more):
+    return ControlProblem(
+        [Residual(Dense(2, 2), 0.25)] * 4,
+        X,
+        terminal=lambda x: 0.5 * jnp.sum(x**2),
+        running=Ridge(0.1),
+        terminal_constraint=None if function is None else TerminalConstraint(function, kind),
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def met():
+    return hj.solve(ending(lambda x: x[0] + x[1]), Direct(), key=jax.random.key(0), throw=True)
+
+
+def test_terminal_constraint_is_met_and_its_multiplier_prices_the_costate(met):
+    end = met.trajectory.final
+    assert float(jnp.abs(end.sum(1)).max()) < 1e-10
+    # p_K = dPhi/dx / n + nu dg/dx, against the multipliers of the dynamics
+    wanted = (end + met.terminal_multiplier * jnp.ones((1, 2))) / 2
+    assert_agree(met.multipliers.final, wanted, 1e-9)
+    certificate = hj.verify(met)
+    assert certificate.verdict == "exact"
+    assert met.stats["stationarity"] < 1e-9
+    # The twin: without the price the multipliers are no costates.
+    twin = hj.verify(met.problem, met.weights, multipliers=met.multipliers)
+    assert twin.verdict == "refuted"
+
+
+def test_inequality_is_complementary():
+    found = hj.solve(
+        ending(lambda x: x[0] - 1.2, "<="), Direct(), key=jax.random.key(0), max_steps=300
+    )
+    assert found.result == hj.RESULTS.successful
+    gap = np.asarray(found.trajectory.final[:, 0]) - 1.2
+    nu = np.asarray(found.terminal_multiplier)[:, 0]
+    assert gap.max() < 1e-9
+    assert nu.min() > -1e-9
+    assert np.abs(gap * nu).max() < 1e-9
+
+
+def test_infeasible_is_a_result_with_sorted_violations():
+    problem = ending(lambda x: jnp.array([x[0] ** 2 + 1]), control_set=Box(-1.0, 1.0))
+    found = hj.solve(problem, Direct(), key=jax.random.key(0), max_steps=60)
+    assert found.result != hj.RESULTS.successful
+    words = found.stats["message"]
+    WORDS
+
+
+def test_warm_start_from_a_solution_takes_its_costates(met):
+    again = hj.solve(met.problem, Direct(), init=met)
+    assert again.stats["num_steps"] < met.stats["num_steps"] / 4
+    free = ending(None)
+    newton = hj.solve(free, Newton(tol=1e-10), key=jax.random.key(0))
+    assert hj.solve(free, Direct(), init=newton).stats["num_steps"] <= 2
+
+
+def test_who_treats_a_terminal_constraint(met):
+    with pytest.raises(ValueError, match=r"newton: it does not treat a terminal.*direct"):
+        hj.solve(met.problem, Newton(), key=jax.random.key(0))
+    assert hj.solvers.select(met.problem).name == "direct"
+
+
+@pytest.mark.parametrize("how", [{"plugin": "bonmin"}, {"options": {"qpsol": "superscs"}}])
+def test_plugins_known_to_be_wrong_are_refused_with_the_reason(met, how):
+    name = how.get("plugin", "superscs")
+    with pytest.raises(ValueError, match=(REFUSED | REFUSED_QP)[name][:30]):
+        hj.solve(met.problem, Direct(**how), key=jax.random.key(0))

@@ -1,0 +1,121 @@
+"""Shooting: the two-point problem has the other solvers' answer, scipy's limit, and fails by name."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.integrate import solve_bvp
+
+import hjcontrol as hj
+from hjcontrol.networks import lift
+from hjcontrol.solvers import Shooting
+from tests.oracles import linear_quadratic as oracle
+
+DATA = oracle.draw()
+
+
+@pytest.mark.parametrize(("segments", "homotopy"), [(1, False), (5, False), (2, True)])
+def test_linear_quadratic_answer(segments, homotopy):
+    problem = hj.control.linear_quadratic(*DATA, ridge=0.3, state=0.2)
+    b, p, _ = oracle.solve(*DATA, 0.3, 0.2)
+    method = Shooting(segments=segments, homotopy=homotopy)
+    solution = hj.solve(problem, method, key=jax.random.key(0))
+    assert solution.result == hj.RESULTS.successful
+    np.testing.assert_allclose(solution.weights[0], b, atol=1e-9)
+    np.testing.assert_allclose(np.stack(list(solution.multipliers)), p, atol=1e-9)
+    assert solution.stats["stationarity"] <= 1e-9
+
+
+RHO, SPAN = 1.0, 1.0
+X = jnp.asarray([[-1.0], [0.7]])
+Y = jnp.asarray([[0.5], [1.2]])
+
+
+def chain(pieces):
+    """x' = sin 2x + theta(t), theta constant on a piece, by one Runge-Kutta step a piece; the cost tends
+    to the integral's."""
+    h = SPAN / pieces
+
+    def step(x, theta):
+        f = lambda x: jnp.sin(2 * x) + theta
+        a = f(x)
+        b = f(x + 0.5 * h * a)
+        c = f(x + 0.5 * h * b)
+        return x + h / 6 * (a + 2 * b + 2 * c + f(x + h * c))
+
+    running = hj.control.Ridge(RHO * h)
+    stages = [(step, jnp.zeros(1))] * pieces
+    return hj.ControlProblem(stages, X, Y, terminal=hj.control.least_squares, running=running)
+
+
+@pytest.fixture(scope="module")
+def continuum():
+    """The same with a free function of time as control, by scipy's collocation: x, p at the ends."""
+    n = len(X)
+
+    def slope(t, z):
+        x, p = z[:n], z[n:]
+        return np.concatenate([np.sin(2 * x) - p.sum(0) / RHO, -2 * np.cos(2 * x) * p])
+
+    def ends(a, b):
+        return np.concatenate([a[:n] - X[:, 0], b[n:] - (b[:n] - Y[:, 0]) / n])
+
+    t = np.linspace(0, SPAN, 40)
+    start = np.concatenate([np.asarray(X) + 0 * t, np.zeros((n, t.size))])
+    found = solve_bvp(slope, ends, t, start, tol=1e-10, max_nodes=20000)
+    assert found.success
+    return found.sol
+
+
+def test_chain_tends_to_the_continuous_problem(continuum):
+    """Second order in the length of a piece; at each length it is stationary."""
+    errors = []
+    for pieces in (8, 16):
+        problem = chain(pieces)
+        shot = hj.solve(problem, Shooting(segments=2), key=jax.random.key(0))
+        assert shot.result == hj.RESULTS.successful
+        reference = continuum(np.linspace(0, SPAN, pieces + 1))[len(X) :].T
+        errors.append(np.abs(np.stack(list(shot.costate))[..., 0] - reference).max())
+        assert shot.stats["stationarity"] <= 1e-9
+    assert 1.8 < np.log2(errors[0] / errors[1]) < 2.2
+    assert errors[1] < 1e-3
+
+
+def contracting(depth=40):
+    A = np.full((depth, 1, 1), 1 / 3)
+    return hj.control.linear_quadratic(
+        A, np.ones((depth, 1, 1)), X[:1], Y[:1], ridge=0.3, state=0.2
+    )
+
+
+def test_single_shooting_fails_by_name_where_multiple_succeeds():
+    """p_K depends on p_0 with the factor 3^40 > 1e19: no p_0 in float64 meets the end."""
+    problem = contracting()
+    single = hj.solve(problem, Shooting(), key=jax.random.key(0))
+    assert single.result == hj.RESULTS.boundary_unmet
+    multiple = hj.solve(problem, Shooting(segments=20), key=jax.random.key(0))
+    assert multiple.result == hj.RESULTS.successful
+    run = problem.chain.runs[0].stage
+    A, B, x, y = (np.asarray(a) for a in (run.A, run.B, X[:1], Y[:1]))
+    p = oracle.solve(A, B, x, y, 0.3, 0.2)[1]
+    np.testing.assert_allclose(np.stack(list(multiple.multipliers)), p, atol=1e-9)
+
+
+def test_unbounded_problem_is_a_result():
+    """No ridge: H is linear in the weights and has no minimiser."""
+    problem = hj.control.linear_quadratic(*DATA, ridge=0.0)
+    solution = hj.solve(problem, Shooting(), key=jax.random.key(0))
+    assert solution.result == hj.RESULTS.boundary_unmet
+
+
+def test_refusals():
+    with pytest.raises(ValueError, match="positive integer; found 0"):
+        Shooting(segments=0)
+    problem = hj.control.linear_quadratic(*DATA, ridge=0.3)
+    with pytest.raises(ValueError, match="exceeds the 5 stages"):
+        hj.solve(problem, Shooting(segments=6), key=jax.random.key(0))
+    wider = hj.ControlProblem(
+        [lift(1, 2)], X, terminal=lambda x: jnp.sum(x**2), running=hj.control.Ridge(0.1)
+    )
+    with pytest.raises(ValueError, match=r"x_0 is \(2, 1\), x_1 is \(2, 2\)"):
+        hj.solve(wider, Shooting(), key=jax.random.key(0))
