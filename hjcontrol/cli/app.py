@@ -23,11 +23,13 @@ from hjcontrol.cli.fit_convex import fit_convex
 from hjcontrol.cli.invocation import command_line
 from hjcontrol.cli.layers import layers
 from hjcontrol.cli.pde import pde
+from hjcontrol.cli.solve import solve
 from hjcontrol.cli.verify import verify
 
 FAULT, INTERRUPTED = 70, 130
 COMMANDS = {
     "crosscheck": crosscheck,
+    "solve": solve,
     "verify": verify,
     "architectures": architectures,
     "layers": layers,

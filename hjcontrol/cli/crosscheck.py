@@ -11,7 +11,7 @@ import typer
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.folder import output_folder, save, save_json
 from hjcontrol.cli.invocation import command_line
-from hjcontrol.cli.settings import SOLVERS, Settings, settings
+from hjcontrol.cli.settings import ALL, SOLVERS, Settings, settings
 from hjcontrol.cli.terminal import Screen
 
 REFUTED, INTERRUPTED = 1, 130
@@ -41,7 +41,11 @@ def crosscheck(
     ] = None,
     solver: Annotated[
         list[str] | None,
-        _option(f"{', '.join(SOLVERS)}; may be repeated", "gradient, newton, direct", "NAME"),
+        _option(
+            f"{', '.join(SOLVERS)}, or all that can; may be repeated",
+            "gradient, newton, direct",
+            "NAME",
+        ),
     ] = None,
     direct_samples: Annotated[
         Text, _option("samples of the small copy for the direct method", "24", "N")
@@ -96,7 +100,7 @@ def _work(asked: Settings, data: Any, screen: Screen, command: str) -> int:
     if trial.interrupted and not trial.solutions:
         raise KeyboardInterrupt
     found = verdict(trial.certificates)
-    _show(trial, found, screen)
+    _show(trial, found, screen, every=ALL in asked.solver)
     written = _write(trial, found, screen, command)
     if trial.interrupted:
         raise CommandError(
@@ -106,8 +110,8 @@ def _work(asked: Settings, data: Any, screen: Screen, command: str) -> int:
     return REFUTED if found == "refuted" else 0
 
 
-def _show(trial: Any, found: str | None, screen: Screen) -> None:
-    from hjcontrol.cli.result import direct_facts, small_size
+def _show(trial: Any, found: str | None, screen: Screen, every: bool) -> None:
+    from hjcontrol.cli.result import direct_facts, matched_rows, small_size
     from hjcontrol.cli.trial import SMALL_NEWTON
     from hjcontrol.reporting.tables import certificate_rows, figure, solver_rows
 
@@ -121,8 +125,14 @@ def _show(trial: Any, found: str | None, screen: Screen) -> None:
         screen.line("")
         cells = {key.replace("_", " "): figure(value, 2) for key, value in direct.items()}
         screen.table(f"Direct against Newton, {small_size(trial)}", [{"": "", **cells}])
-    for name, comparison in trial.comparisons.items():
-        screen.line(f"\n{name}\n{comparison}")
+    if every:
+        screen.line("")
+        screen.table("Every solver, polished by Newton and matched", matched_rows(trial))
+    else:
+        for name, comparison in trial.comparisons.items():
+            screen.line(f"\n{name}\n{comparison}")
+    for name, reason in trial.refused.items():
+        screen.line(f"\n{name}: not applicable. {reason}")
     screen.line(f"\nverdict: {found or 'none, nothing was verified'}", style="bold")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from hjcontrol.cli.trial import SMALL_START, Trial, small
+from hjcontrol.cli.trial import LARGE, SMALL_START, Trial, small
 from hjcontrol.control import Solution
 from hjcontrol.reporting.tables import accuracy, outcome
 
@@ -20,7 +20,35 @@ def summary(trial: Trial) -> dict[str, Any]:
         "direct": direct_facts(trial),
         "verdict": verdict(trial.certificates),
     }
+    content |= {"not_applicable": trial.refused} if trial.refused else {}
     return content | ({"interrupted": True} if trial.interrupted else {})
+
+
+def matched_rows(trial: Trial) -> list[dict[str, str]]:
+    """One row a solver: where it ended, the stationary point that Newton takes it to, and which of the
+    solvers before it on the same problem end at that point, up to permutation and sign of hidden units."""
+    rows = []
+    for c in trial.comparisons.values():
+        size = "small copy" if c is trial.small_comparison else "full problem"
+        for i, name in enumerate(c.names):
+            solution = trial.small_newton if size == "small copy" and i == 0 else None
+            solution = trial.solutions[name] if solution is None else solution
+            same = [a for a, b in c.same if b == name]
+            rows.append(
+                {
+                    "solver": name,
+                    "problem": size,
+                    "J": f"{c.objective[i]:.10g}",
+                    "stationarity": f"{solution.stats['stationarity']:.1e}",
+                    "seconds": f"{solution.stats['solve_seconds']:.2f}",
+                    "result": outcome(solution)[0].replace("_", " "),
+                    "polished J": f"{float(c.polished[i].objective):.12g}",
+                    "polished to": f"{c.polished[i].stats['stationarity']:.1e}",
+                    "same point as": ", ".join(same) or ("-" if i else "(first)"),
+                    "costates": c.certificates[i].verdict,
+                }
+            )
+    return rows
 
 
 def verdict(certificates: Mapping[str, Any]) -> str | None:
@@ -58,11 +86,14 @@ def direct_facts(trial: Trial) -> dict[str, Any] | None:
     certificate = trial.certificates.get("direct")
     pairs = {} if certificate is None else certificate.agreement
     comparison = trial.small_comparison
+    place = 1 + [name for name in trial.solutions if name not in LARGE].index("direct")
     return {
         "num_samples": direct.problem.num_samples,
         "objective_gap": abs(float(direct.objective) - float(newton.objective)),
         # After polishing, and up to permutations and signs of hidden units.
-        "weight_distance": None if comparison is None else float(comparison.weight_distance[0, 1]),
+        "weight_distance": None
+        if comparison is None
+        else float(comparison.weight_distance[0, place]),
         "multiplier_disagreement": next(
             (v for k, v in pairs.items() if set(k.split("|")) == {"backprop", "multipliers"}), None
         ),

@@ -12,15 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from hjcontrol.cli.errors import CommandError
+from hjcontrol.solvers.names import NAMES
 
-SOLVERS = (
-    "gradient",
-    "adam",
-    "newton",
-    "gauss-newton",
-    "direct",
-    "shooting",
-)  # hjcontrol.solvers.NAMES
+SOLVERS = NAMES
+ALL = "all"  # every solver that is applicable; those that are not are named, with the reason
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +68,9 @@ def _read(config: str) -> dict[str, Any]:
         key = name.replace("-", "_")
         if key not in _CHECKS:
             known = [option(k) for k in _CHECKS]
-            close = difflib.get_close_matches(option(key), known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
             raise CommandError(
-                f"--config {config}: unknown key {name!r}; the keys are {', '.join(known)}.{hint}"
+                f"--config {config}: unknown key {name!r}; the keys are {', '.join(known)}."
+                f"{misspelt(option(key), known)}"
             )
         if key in values:
             raise CommandError(f"--config {config}: {option(key)!r} is given twice.")
@@ -98,7 +92,15 @@ def _number(value: Any) -> float | int | None:
     return None
 
 
-def _whole(least: int) -> Callable[[str, Any], int]:
+def misspelt(name: Any, known: Any) -> str:
+    """` Did you mean ...?`, or nothing."""
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def whole(least: int) -> Callable[[str, Any], int]:
+    """A check of a whole number."""
+
     def check(name: str, value: Any) -> int:
         number = _number(value)
         if not isinstance(number, int) or not least <= number < 2**31:
@@ -108,7 +110,9 @@ def _whole(least: int) -> Callable[[str, Any], int]:
     return check
 
 
-def _real(accept: Callable[[float], bool], words: str) -> Callable[[str, Any], float]:
+def real(accept: Callable[[float], bool], words: str) -> Callable[[str, Any], float]:
+    """A check of a finite number that `accept` accepts."""
+
     def check(name: str, value: Any) -> float:
         number = _number(value)
         if number is None or not math.isfinite(number) or not accept(number):
@@ -118,7 +122,8 @@ def _real(accept: Callable[[float], bool], words: str) -> Callable[[str, Any], f
     return check
 
 
-def _train_size(name: str, value: Any) -> float | int:
+def train_size(name: str, value: Any) -> float | int:
+    """A fraction, or a number of samples."""
     text = str(value).strip()
     number = _number(f"{text[:-1].strip()}e-2" if text.endswith("%") else value)
     if isinstance(number, int) and number >= 1:
@@ -134,44 +139,45 @@ def _train_size(name: str, value: Any) -> float | int:
 def _solvers(name: str, value: Any) -> tuple[str, ...]:
     names = [value] if isinstance(value, str) else list(value) if _is_list(value) else [value]
     for solver in names:
-        if solver not in SOLVERS:
-            close = difflib.get_close_matches(str(solver), SOLVERS, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
+        if solver not in (*SOLVERS, ALL):
             raise CommandError(
-                f"{name}: unknown solver {solver!r}; the solvers are {', '.join(SOLVERS)}.{hint}"
+                f"{name}: unknown solver {solver!r}; the solvers are {', '.join((*SOLVERS, ALL))}."
+                f"{misspelt(solver, (*SOLVERS, ALL))}"
             )
     if not names:
         raise CommandError(f"{name}: at least one solver is needed; found none.")
-    return tuple(dict.fromkeys(names))
+    return (ALL,) if ALL in names else tuple(dict.fromkeys(names))
 
 
 def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple))
 
 
-def _string(name: str, value: Any) -> str:
+def string(name: str, value: Any) -> str:
+    """A text that is not empty."""
     if not isinstance(value, str) or not value:
         raise CommandError(f"{name}: a name is needed; found {value!r}.")
     return value
 
 
-def _path(name: str, value: Any) -> Path:
-    text = _string(name, value)
+def path(name: str, value: Any) -> Path:
+    """The name of a file or folder."""
+    text = string(name, value)
     if "\0" in text:
         raise CommandError(f"{name}: not a path; found {text!r}.")
     return Path(text)
 
 
 _CHECKS: dict[str, Callable[[str, Any], Any]] = {
-    "data": _string,
-    "target": _string,
-    "width": _whole(1),
-    "depth": _whole(1),
-    "step": _real(lambda x: x > 0, "a number > 0"),
-    "ridge": _real(lambda x: x >= 0, "a number >= 0"),
-    "seed": _whole(0),
-    "train_size": _train_size,
+    "data": string,
+    "target": string,
+    "width": whole(1),
+    "depth": whole(1),
+    "step": real(lambda x: x > 0, "a number > 0"),
+    "ridge": real(lambda x: x >= 0, "a number >= 0"),
+    "seed": whole(0),
+    "train_size": train_size,
     "solver": _solvers,
-    "direct_samples": _whole(2),
-    "out": _path,
+    "direct_samples": whole(2),
+    "out": path,
 }

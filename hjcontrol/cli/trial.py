@@ -3,8 +3,8 @@
     lift(d, width) -> depth x [x + h tanh(W x + b)] -> readout(width, classes)
     J = mean cross-entropy + ridge/2 |theta|^2
 
-All solvers start from the same weights. The direct method has a small copy of the problem, which
-Newton solves too. What is finished is kept on the trial as it comes, so that an interruption loses
+All solvers start from the same weights. Those whose steps grow with samples, depth and weights together
+(direct and the like) have a small copy of the problem, which Newton solves too. What is finished is kept on the trial as it comes, so that an interruption loses
 nothing of it.
 """
 
@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 
 from hjcontrol import networks
-from hjcontrol.cli.settings import Settings
+from hjcontrol.cli.errors import CommandError
+from hjcontrol.cli.settings import ALL, SOLVERS, Settings
 from hjcontrol.cli.terminal import Screen
 from hjcontrol.control import ControlProblem, Ridge, Solution, softmax_cross_entropy
 from hjcontrol.crosscheck import crosscheck
@@ -28,6 +29,7 @@ ROUTES = ("backprop", "pairing", "recursion", "finite_difference")
 # An interior-point method factorises a matrix over all samples, stages and weights together, and
 # weights shared by all samples fill it in: beyond this size it takes minutes.
 SMALL_WIDTH, SMALL_DEPTH = 4, 2
+LARGE = ("gradient", "adam", "newton", "gauss-newton")  # all others have the small copy
 # Stationary points abound, some 1e-6 apart in objective, and from random weights two good methods
 # often end at different ones. Both start near one of them: every weight of a point of stationarity
 # 1e-6 is moved by a random 5 %, which puts the gradient back to about 1e-3.
@@ -49,6 +51,7 @@ class Trial:
     small_comparison: Any = None
     certificates: dict[str, Any] = dataclasses.field(default_factory=dict)
     comparisons: dict[str, Any] = dataclasses.field(default_factory=dict)
+    refused: dict[str, str] = dataclasses.field(default_factory=dict)  # solver to reason
     interrupted: bool = False
 
     @property
@@ -61,7 +64,9 @@ def prepare(settings: Settings, data: DataSet) -> Trial:
     """Split the data. One seed, five keys: split, start, subset, small start, probes."""
     keys = jax.random.split(jax.random.key(settings.seed), 5)
     parts = split(data, settings.train_size, key=keys[0])
-    if "direct" in settings.solver and settings.direct_samples > len(parts.train):
+    if ALL in settings.solver:
+        settings = dataclasses.replace(settings, solver=SOLVERS)
+    if set(settings.solver) - set(LARGE) and settings.direct_samples > len(parts.train):
         settings = dataclasses.replace(settings, direct_samples=len(parts.train))
     return Trial(settings, data, parts.train, parts.test, keys)
 
@@ -89,21 +94,38 @@ def small(settings: Settings) -> tuple[int, int]:
 
 
 def perform(trial: Trial, screen: Screen) -> None:
-    """Solve, verify and compare; Ctrl-C ends the work, and what is finished stays."""
+    """Solve, verify and compare; Ctrl-C ends the work, and what is finished stays.
+
+    **Raises:** `CommandError` if no solver that was asked for can treat the problem.
+    """
     try:
         _full_problem(trial, screen)
-        if "direct" in trial.settings.solver:
-            _small_problem(trial, screen)
+        _small_problem(trial, screen)
     except KeyboardInterrupt:
         trial.interrupted = True
+    if len(trial.refused) == len(trial.settings.solver):
+        words = "; ".join(f"{name}: {reason}" for name, reason in trial.refused.items())
+        raise CommandError(f"no solver can treat this problem. {words}")
+
+
+def _applicable(trial: Trial, problem: ControlProblem, large: bool) -> list[str]:
+    """Solvers asked for that can treat the problem; of the others, why not."""
+    names = [name for name in trial.settings.solver if (name in LARGE) == large]
+    for name in names:
+        try:
+            method = by_name(name, **OPTIONS.get(name, {}))
+            method.check(problem)
+        except ValueError as error:
+            trial.refused[name] = str(error)
+    return [name for name in names if name not in trial.refused]
 
 
 def _full_problem(trial: Trial, screen: Screen) -> None:
     s = trial.settings
-    names = [name for name in s.solver if name != "direct"]
+    problem = network(s, trial.train, s.width, s.depth)
+    names = _applicable(trial, problem, large=True)
     if not names:
         return
-    problem = network(s, trial.train, s.width, s.depth)
     start = problem.init(trial.keys[1])
     for name in names:
         trial.solutions[name] = _solve(problem, name, start, screen)
@@ -118,22 +140,28 @@ def _full_problem(trial: Trial, screen: Screen) -> None:
 
 def _small_problem(trial: Trial, screen: Screen) -> None:
     s = trial.settings
+    if not set(s.solver) - set(LARGE):
+        return
     few = subset(trial.train, s.direct_samples, key=trial.keys[2])
     problem = network(s, few, *small(s))
+    names = _applicable(trial, problem, large=False)
+    if not names:
+        return
     with screen.progress("start, small copy") as progress:
         near = by_name("newton", tol=SMALL_START)
         drawn = problem.init(trial.keys[3])
         start = _moved(solve(problem, near, init=drawn, progress=progress).weights, trial.keys[3])
     trial.small_newton = _solve(problem, "newton", start, screen, SMALL_NEWTON)
-    trial.solutions["direct"] = _solve(problem, "direct", start, screen)
-    _verify(trial, "direct", trial.solutions["direct"], screen)
+    for name in names:
+        trial.solutions[name] = _solve(problem, name, start, screen)
+        _verify(trial, name, trial.solutions[name], screen)
     trial.small_comparison = _compare(
         problem,
-        [trial.small_newton, trial.solutions["direct"]],
-        [verify(trial.small_newton, key=trial.keys[4]), trial.certificates["direct"]],
+        [trial.small_newton, *(trial.solutions[n] for n in names)],
+        [verify(trial.small_newton, key=trial.keys[4]), *(trial.certificates[n] for n in names)],
         screen,
     )
-    trial.comparisons["newton against direct, small copy"] = trial.small_comparison
+    trial.comparisons[f"newton against {', '.join(names)}, small copy"] = trial.small_comparison
 
 
 def _moved(weights: Any, key: jax.Array) -> Any:
@@ -168,7 +196,7 @@ def _compare(
 
 def _verify(trial: Trial, name: str, solution: Solution, screen: Screen) -> None:
     screen.line(f"{name:<16} verifying the costate")
-    full = name != "direct"  # of the small copy, the curvature says nothing that is asked
+    full = name in LARGE  # of the small copy, the curvature says nothing that is asked
     trial.certificates[name] = verify(
         solution, routes=ROUTES, key=trial.keys[4], second_order=full, minimum=full
     )

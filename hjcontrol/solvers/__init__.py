@@ -5,6 +5,7 @@ from typing import Any
 
 _HOMES = {
     "solve": "driver",
+    "Checkpoint": "checkpoint",
     "by_name": "names",
     "NAMES": "names",
     "AbstractMethod": "method",

@@ -2,8 +2,8 @@
 
     nlpsol(name, plugin, nlp, options)         plugin: ipopt, fatrop, sqpmethod, qrsqp, ...
 
-Measured on one box-constrained problem: ipopt, fatrop, sqpmethod and qrsqp give multipliers that
-equal the costate; bonmin gives none, blocksqp wants a linear solver that is not shipped.
+`REFUSED` did not solve a bounded reference problem, or not with multipliers that are the costate; the others
+did, to 1e-6.
 """
 
 import contextlib

@@ -145,7 +145,7 @@ class Direct(AbstractHostMethod):
 
         t, (solver, watch) = state.transcription, state.call
         end, result, message, evaluations = run(solver, watch, t)
-        if result == RESULTS.infeasible:
+        if not bool(result == RESULTS.successful):
             message = "; ".join([message, *t.violations(end["x"])])
         slope = watch.slope(end["x"], end["lam_x"], end["lam_g"])
         info = Info(

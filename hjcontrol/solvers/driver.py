@@ -4,11 +4,14 @@
 
 The driver owns the step limit, the detection of non-finite values, the progress meter, the history
 and the clock. Traceable methods run as one jitted program, entered in chunks of some tenths of a
-second so that progress can be shown and Ctrl-C obeyed without any callback on the hot path.
+second so that progress can be shown, checkpoints written and Ctrl-C obeyed without any callback on the
+hot path.
 """
 
+import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import equinox as eqx
@@ -24,6 +27,7 @@ from hjcontrol.control.capability import complaint
 from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.capabilities import admit, select
+from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, Snapshot, identity
 from hjcontrol.solvers.method import AbstractHostMethod, AbstractMethod
 from hjcontrol.solvers.names import by_name
 
@@ -42,6 +46,8 @@ def solve(
     max_steps: int | None = None,
     progress: Progress | bool | None = None,
     throw: bool = False,
+    checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
+    resume: bool = False,
 ) -> Solution:
     """Solve a control problem.
 
@@ -54,10 +60,15 @@ def solve(
     - `progress`: called as `progress(step, objective, stationarity, seconds)` a few times a second;
       `True` writes a line to the terminal.
     - `throw`: raise if the result is not `successful`, instead of returning it.
+    - `checkpoint`: a folder, or a `Checkpoint` with one: the run's whole state is kept there, so that
+      it can be resumed after any interruption. Ctrl-C writes one before it is raised.
+    - `resume`: continue from the folder's newest checkpoint, to the very bits that an uninterrupted run
+      ends with; from the start if there is none. All else must be as it was, but for `max_steps`.
 
     **Returns:** a `Solution`, also on Ctrl-C-free failure: read `solution.result`.
 
-    **Raises:** `ValueError` for wrong types and shapes, or a problem the method cannot treat.
+    **Raises:** `ValueError` for wrong types and shapes, a problem the method cannot treat, a
+    `checkpoint` of a method that runs outside JAX, or one that is another run's.
     """
     if isinstance(solver, str):
         solver = by_name(select(problem).name if solver == "auto" else solver)
@@ -69,8 +80,9 @@ def solve(
     admit(problem, solver)
     if isinstance(init, Solution):
         solver = solver.continued(init)
+    keeper = _keeper(problem, solver, weights, key, checkpoint, resume)
     meter = _Meter(_terminal_line if progress is True else progress or None)
-    run = _run_traced if solver.traceable else _run_host
+    run = partial(_run_traced, keeper=keeper) if solver.traceable else _run_host
     # XLA calls LAPACK from its own threads, where OpenBLAS's spinning ones only get in the way: one
     # Cholesky factor of order 1000 takes 0.9 s on two cores with them, 0.02 s without.
     with threadpool_limits(1, user_api="blas"):
@@ -108,6 +120,21 @@ def solve(
         words = RESULTS[result] if message is None else f"{RESULTS[result]} {message}"
         raise RuntimeError(f"{solver.name}: {words}\n{solution}")
     return solution
+
+
+def _keeper(problem, solver, weights, key, checkpoint, resume) -> Keeper | None:
+    if checkpoint is None:
+        if resume:
+            raise ValueError("solve: `resume=True` needs `checkpoint=`, the folder to resume from.")
+        return None
+    if not solver.traceable:
+        raise ValueError(
+            f"solve: {solver.name} runs outside JAX, and what its solver holds between two iterations "
+            "cannot be written down: there is nothing to resume bit by bit. Leave `checkpoint` out; "
+            "`init=solution.weights` starts anew from a solution's weights."
+        )
+    place = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    return Keeper(place, identity(problem, solver, weights, key), resume)
 
 
 def _words(problem, solver, state, weights, result) -> str | None:
@@ -168,6 +195,15 @@ class _Meter:
     def start(self, objective: float, stationarity: float) -> None:
         self.rows.append((self.seconds, objective, stationarity))
 
+    def snapshot(self, state: Any, chunk: int) -> Snapshot:
+        """The run as it stands, apart from what comes after."""
+        return Snapshot(state, self.steps, self.rows[:], self.seconds, chunk)
+
+    def restore(self, kept: Snapshot) -> None:
+        """Go on from a checkpoint."""
+        self.rows = [tuple(row) for row in np.asarray(kept.rows).tolist()]
+        self.steps, self.seconds = kept.steps, kept.seconds
+
     def history(self) -> History:
         columns = np.asarray(self.rows, float).reshape(-1, 3).T
         return History(seconds=columns[0], objective=columns[1], stationarity=columns[2])
@@ -181,29 +217,57 @@ def _terminal_line(step: int, objective: float, stationarity: float, seconds: fl
     )
 
 
-def _run_traced(problem, solver, weights, key, max_steps, meter):
+def _run_traced(problem, solver, weights, key, max_steps, meter, keeper):
     clock = time.perf_counter()
-    state = jax.block_until_ready(_init(solver, problem, weights, key))
+    kept = None
+    if keeper is not None:
+        kept = keeper.newest(eqx.filter_eval_shape(_init, solver, problem, weights, key))
+    if kept is None:
+        state, chunk = jax.block_until_ready(_init(solver, problem, weights, key)), 1
+    else:
+        state, chunk = kept.state, kept.chunk
+        meter.restore(kept)
+        if meter.steps > max_steps:
+            raise ValueError(
+                f"solve: the checkpoint is at step {meter.steps}, beyond `max_steps` = {max_steps}. "
+                "Raise it."
+            )
     # A chunk of no steps compiles the loop, and its cost is the compilation's.
     jax.block_until_ready(_advance(solver, problem, state, jnp.asarray(0)))
     compile_seconds = time.perf_counter() - clock
-    info = solver.info(state)
-    meter.start(float(info.objective), float(info.stationarity))
-    chunk = 1
-    while True:
-        limit = min(chunk, max_steps - meter.steps)
-        clock = time.perf_counter()
-        state, count, done, result, rows = jax.block_until_ready(
-            _advance(solver, problem, state, jnp.asarray(limit))
-        )
-        seconds, count = time.perf_counter() - clock, int(count)
-        meter.add(seconds, rows[0][:count], rows[1][:count])
-        if bool(done):
-            return state, meter.steps, result, compile_seconds
-        if meter.steps >= max_steps:
-            return state, meter.steps, RESULTS.max_steps_reached, compile_seconds
-        grow = 2 if seconds < CHUNK_SECONDS / 2 else (0.5 if seconds > 2 * CHUNK_SECONDS else 1)
-        chunk = int(min(max(chunk * grow, 1), ROWS))
+    if kept is None:
+        info = solver.info(state)
+        meter.start(float(info.objective), float(info.stationarity))
+    safe = meter.snapshot(state, chunk)
+    written, last = kept is not None, time.monotonic()
+    if keeper is not None and not written:
+        keeper.write(safe)
+    try:
+        while True:
+            limit = min(chunk, max_steps - meter.steps)
+            clock = time.perf_counter()
+            state, count, done, result, rows = jax.block_until_ready(
+                _advance(solver, problem, state, jnp.asarray(limit))
+            )
+            seconds, count = time.perf_counter() - clock, int(count)
+            meter.add(seconds, rows[0][:count], rows[1][:count])
+            # A step that failed is not kept: a resumed run meets it again, and says so again.
+            failed = bool(done) and bool(result == RESULTS.nonfinite)
+            over = bool(done) or meter.steps >= max_steps
+            grow = 2 if seconds < CHUNK_SECONDS / 2 else (0.5 if seconds > 2 * CHUNK_SECONDS else 1)
+            chunk = int(min(max(chunk * grow, 1), ROWS))
+            if keeper is not None and not failed:
+                safe = meter.snapshot(state, chunk)
+                if over or time.monotonic() - last >= keeper.place.every:
+                    keeper.write(safe)
+                    last = time.monotonic()
+            if over:
+                ended = result if bool(done) else RESULTS.max_steps_reached
+                return state, meter.steps, ended, compile_seconds
+    except KeyboardInterrupt:
+        if keeper is not None:
+            keeper.write(safe)
+        raise
 
 
 @eqx.filter_jit

@@ -1,8 +1,6 @@
-"""Methods by name, as the command line and tables call them."""
+"""Methods by name, as the command line and tables call them. The names alone cost nothing to import."""
 
 from typing import Any
-
-from hjcontrol.solvers.method import AbstractMethod
 
 NAMES = (
     "gradient",
@@ -19,8 +17,8 @@ NAMES = (
 )
 
 
-def by_name(name: str, **options: Any) -> AbstractMethod:
-    """The method called `name`, with its own keyword options.
+def by_name(name: str, **options: Any) -> Any:
+    """The `AbstractMethod` called `name`, with its own keyword options.
 
     `gradient` is `optax.lbfgs()`, `adam` is `optax.adam(1e-2)`; `ilqr` is another name of `riccati`.
 

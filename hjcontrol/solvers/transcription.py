@@ -154,8 +154,11 @@ class Transcription:
         worst, lines = np.argsort(-size, kind="stable")[:most], []
         for i in worst[size[worst] > 0]:
             name, place = next((m, s) for m, s in self.constraints.items() if s.start <= i < s.stop)
-            k = int(name.split("[")[1].split("]")[0])
-            d, n = self.programs.steps[k].size1_out(0), self.programs.num_samples
+            n = self.programs.num_samples
+            if name == "terminal":
+                d = (place.stop - place.start) // n
+            else:
+                d = self.programs.steps[int(name.split("[")[1].split("]")[0])].size1_out(0)
             sample, coordinate = divmod((int(i) - place.start) % (n * d), d)
             lines.append(f"{name}, sample {sample}, coordinate {coordinate}: {size[i]:.3g}")
         return lines

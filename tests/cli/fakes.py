@@ -41,12 +41,19 @@ def crosscheck(problem, *solutions, polish, certificates, progress):
     return types.SimpleNamespace(weight_distance=np.full((2, 2), 1e-12))
 
 
+class Named(str):
+    """A method that is its name, and treats every problem."""
+
+    def check(self, problem):
+        del problem
+
+
 def install(setattr=setattr):
     """Put the fakes in the places of the real ones."""
     setattr(trial, "solve", solve)
     setattr(trial, "verify", verify)
     setattr(trial, "crosscheck", crosscheck)
-    setattr(trial, "by_name", lambda name, **options: name)
+    setattr(trial, "by_name", lambda name, **options: Named(name))
 
 
 if __name__ == "__main__":

@@ -61,8 +61,10 @@ def test_infeasible_is_a_result_with_sorted_violations():
     problem = ending(lambda x: jnp.array([x[0] ** 2 + 1]), control_set=Box(-1.0, 1.0))
     found = hj.solve(problem, Direct(), key=jax.random.key(0), max_steps=60)
     assert found.result != hj.RESULTS.successful
-    words = found.stats["message"]
-    WORDS
+    worst = found.stats["message"].split("; ")[1:]
+    assert worst[0].startswith("terminal, sample")
+    sizes = [float(w.rsplit(": ", 1)[1]) for w in worst]
+    assert sizes == sorted(sizes, reverse=True)
 
 
 def test_warm_start_from_a_solution_takes_its_costates(met):

@@ -1,0 +1,224 @@
+"""`hjcontrol solve`: the problem of a PROBLEM.toml, solved by one method, resumable, and verified.
+
+Files of --out: solution.npz (weights, one array a leaf), result.json, report.html. The run itself is kept
+in --checkpoint DIR: after Ctrl-C, a terminated or a killed process, the same line with --resume ends at the
+very bits that it would have ended at.
+"""
+
+import contextlib
+import signal
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hjcontrol.cli.errors import CommandError
+from hjcontrol.cli.folder import output_folder, save, save_json
+from hjcontrol.cli.invocation import command_line
+from hjcontrol.cli.solve_settings import Asked, read
+from hjcontrol.cli.terminal import Screen
+from hjcontrol.solvers.names import NAMES
+
+REFUTED, INTERRUPTED = 1, 130
+Text = str | None
+
+
+def solve(
+    problem: Annotated[str, typer.Argument(help="PROBLEM.toml, see examples/*.toml")],
+    solver: Annotated[
+        Text,
+        typer.Option(help=", ".join(NAMES), show_default="the file's, or newton", metavar="NAME"),
+    ] = None,
+    seed: Annotated[
+        Text, typer.Option(help="of split and start", show_default="the file's, or 0", metavar="N")
+    ] = None,
+    max_steps: Annotated[
+        Text, typer.Option(help="step limit", show_default="the solver's own", metavar="N")
+    ] = None,
+    checkpoint: Annotated[
+        Text,
+        typer.Option(help="folder that keeps the run, so that it can be resumed", metavar="DIR"),
+    ] = None,
+    every: Annotated[
+        Text, typer.Option(help="seconds between checkpoints", show_default="30", metavar="S")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from the newest checkpoint, to the same bits")
+    ] = False,
+    out: Annotated[
+        Text, typer.Option(help="folder to write to", show_default="./solve", metavar="DIR")
+    ] = None,
+) -> None:
+    """Solve a training problem that a TOML file states: data, network, costs, control set, solver.
+
+    Writes solution.npz, report.html and result.json. Exit code 0: solved as far as `result` says and its
+    costate verified; 1: refuted.
+    """
+    given = {
+        "solver": solver,
+        "seed": seed,
+        "max_steps": max_steps,
+        "checkpoint": checkpoint,
+        "every": every,
+        "resume": resume or None,
+        "out": out,
+    }
+    asked = read(problem, given)
+    with output_folder(asked.out):
+        raise typer.Exit(_run(asked, Screen()))
+
+
+def _run(asked: Asked, screen: Screen) -> int:
+    import jax
+
+    jax.config.update("jax_enable_x64", True)  # the command owns its process
+
+    from hjcontrol.cli.stated_problem import method, stated
+    from hjcontrol.data import DataError, load, split, subset
+
+    split_key, subset_key, start_key, probe_key = jax.random.split(jax.random.key(asked.seed), 4)
+    try:
+        data = load(asked.data, asked.target)
+        parts = split(data, asked.train_size, key=split_key)
+        train = parts.train
+        if asked.samples is not None and asked.samples < len(train):
+            train = subset(train, asked.samples, key=subset_key)
+    except DataError as error:
+        raise CommandError(str(error)) from None
+    problem, solver = stated(asked, train), method(asked)
+    size = sum(a.size for a in jax.tree.leaves(jax.eval_shape(problem.init, start_key)))
+    screen.line(
+        f"{data.name}: {len(train)} training and {len(parts.test)} test samples, "
+        f"{data.features.shape[1]} features, {len(data.classes)} classes; "
+        f"{len(problem.chain)} stages, {size} weights, {type(problem.control_set).__name__}"
+    )
+    solution = _solved(asked, problem, solver, start_key, screen)
+    certificate = _verified(solution, probe_key, screen)
+    _tell(asked, train, parts.test, solution, certificate, screen)
+    return REFUTED if certificate is not None and certificate.verdict == "refuted" else 0
+
+
+def _solved(asked: Asked, problem: Any, solver: Any, key: Any, screen: Screen) -> Any:
+    from hjcontrol.solvers import Checkpoint
+    from hjcontrol.solvers import solve as solve_problem
+
+    place = None if asked.checkpoint is None else Checkpoint(asked.checkpoint, asked.every)
+    if asked.resume and not _newest(asked.checkpoint):
+        screen.line(f"{asked.checkpoint}: no checkpoint there; the run begins at its start")
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always", UserWarning)
+        try:
+            with _terminable(), screen.progress(solver.name) as progress:
+                solution = solve_problem(
+                    problem,
+                    solver,
+                    key=key,
+                    max_steps=asked.max_steps,
+                    progress=progress,
+                    checkpoint=place,
+                    resume=asked.resume,
+                )
+        except (
+            ValueError
+        ) as error:  # the method refuses the problem, or the checkpoint is another's
+            raise CommandError(str(error)) from None
+        except KeyboardInterrupt:
+            raise CommandError(_how_to_resume(asked), INTERRUPTED) from None
+    for warning in heard:
+        screen.line(f"note: {warning.message}")
+    return solution
+
+
+def _newest(folder: Path | None) -> str | None:
+    found = [] if folder is None else sorted(folder.glob("checkpoint-*.npz"))
+    return found[-1].name if found else None
+
+
+def _how_to_resume(asked: Asked) -> str:
+    newest = _newest(asked.checkpoint)
+    if newest is None:
+        return (
+            "interrupted; nothing is written. With --checkpoint DIR a run can be resumed where it was "
+            "interrupted."
+        )
+    line = command_line.get()
+    line = line if asked.resume else f"{line} --resume"
+    return f"interrupted; {asked.checkpoint / newest} has the run. Go on with: {line}"  # pyright: ignore
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """A polite end (SIGTERM) is treated as Ctrl-C: the run is written down first."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _verified(solution: Any, key: Any, screen: Screen) -> Any:
+    from hjcontrol.verification import verify
+
+    screen.line(f"{solution.solver:<16} verifying the costate")
+    try:
+        return verify(solution, routes=("backprop", "pairing"), key=key)
+    except ValueError as error:
+        screen.line(f"not verified: {error}")
+        return None
+
+
+def _tell(
+    asked: Asked, train: Any, test: Any, solution: Any, certificate: Any, screen: Screen
+) -> None:
+    from hjcontrol.cli.stored import write_weights
+    from hjcontrol.reporting import report
+    from hjcontrol.reporting.tables import accuracy, certificate_rows, outcome, solver_rows
+
+    name, pair = solution.solver, (test.features, test.labels)
+    certificates = {} if certificate is None else {name: certificate}
+    found = None if certificate is None else certificate.verdict
+    screen.line("")
+    screen.table("Solution", solver_rows({name: solution}, pair))
+    screen.line("")
+    screen.table("Disagreement of routes to the costate", certificate_rows(certificates))
+    kind, remedy = outcome(solution)
+    if remedy:
+        screen.line(f"\n{kind.replace('_', ' ')}: {remedy}")
+    screen.line(f"\nverdict: {found or 'none, nothing was verified'}", style="bold")
+    facts = {
+        "problem": asked.source,
+        "data": asked.data,
+        "num_samples": len(train),
+        "num_test": len(test),
+        "seed": asked.seed,
+        "control_set": type(solution.problem.control_set).__name__,
+        "solver": name,
+    }
+    written = [
+        save(asked.out / "solution.npz", lambda p: write_weights(p, solution.weights)),
+        save(
+            asked.out / "report.html",
+            lambda path: report(
+                path,
+                {name: solution},
+                certificates=certificates,
+                test=pair,
+                classes=train.classes,
+                tables={"Asked": facts},
+                title=f"{train.name}, solved by {name}",
+                command=command_line.get(),
+                verdict=found,
+            ),
+        ),
+        save_json(
+            asked.out / "result.json",
+            facts
+            | {**solution.stats, "result": kind, "test_accuracy": accuracy(solution, pair)}
+            | {"costate": {} if certificate is None else dict(certificate.agreement)}
+            | {"verdict": found},
+        ),
+    ]
+    for file in written:
+        screen.line(str(file))

@@ -1,0 +1,263 @@
+r"""Checkpoints: a run that is interrupted at any moment and resumed ends as if it had not been.
+
+    hj.solve(problem, method, init=weights, checkpoint="run", resume=True)
+
+A checkpoint is everything that the next step depends on: the method's whole state (weights, optimiser,
+keys, counters), the history and the clock, at the end of a chunk of steps. How many steps a chunk has is
+data to one compiled program, so neither it nor the time of day enters the result: resumed on the same
+machine with the same versions, the run repeats the very bits.
+
+    DIR/checkpoint-000000001234.npz      one array a leaf, and `header`, JSON as bytes
+
+Files are NPZ without pickles, written beside their place, synced and renamed; the one before is kept. A
+damaged file is passed over with a warning. The header identifies problem, method, options, start and
+versions: another problem is refused with what differs, other versions are warned of.
+"""
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import platform
+import re
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hjcontrol._ground.files import write_atomically
+from hjcontrol._ground.fingerprint import CODE, describe, digest
+
+FORMAT = 1
+_NAME = re.compile(r"checkpoint-(\d{12})\.npz")
+_PACKAGES = ("hjcontrol", "jax", "jaxlib", "equinox", "optax", "numpy")
+
+
+class CheckpointError(ValueError):
+    """A folder of checkpoints does not fit what was asked; the message says what differs."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Where checkpoints go and how often.
+
+    - `folder`: made if it does not exist; one run a folder.
+    - `every`: seconds between two, at least; 0 writes one after each chunk of steps. One is also
+      written at the start, at the end and on Ctrl-C.
+    - `keep`: how many stay; two or more, so that a damaged one is no loss.
+    """
+
+    folder: str | os.PathLike[str]
+    every: float | int = 30.0
+    keep: int = 2
+
+    def __post_init__(self):
+        if not self.every >= 0:
+            raise ValueError(f"Checkpoint: `every` must be >= 0 seconds; found {self.every}.")
+        if self.keep < 2:
+            raise ValueError(
+                f"Checkpoint: `keep` must be >= 2, so that a damaged one is no loss; found {self.keep}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Snapshot:
+    """A run between two chunks: state, steps, history (rows of seconds, J, stationarity),
+    seconds, the next chunk's limit."""
+
+    state: Any
+    steps: int
+    rows: Any
+    seconds: float
+    chunk: int
+
+
+def identity(problem: Any, solver: Any, weights: Any, key: Any) -> dict[str, dict[str, str]]:
+    """What a run is: problem, method with its options, start, key; and the versions it runs under."""
+    found = {p: version(p) for p in _PACKAGES}
+    found |= {
+        "python": platform.python_version(),
+        "device": jax.devices()[0].device_kind,
+        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+    }
+    run = {"problem": problem, "method": solver, "start": weights, "key": key}
+    return {name: describe(part) for name, part in run.items()} | {"versions": found}
+
+
+class Keeper:
+    """Writes and reads the checkpoints of one run in one folder.
+
+    **Raises:** `CheckpointError` if the folder holds checkpoints and they were not asked for.
+    """
+
+    def __init__(self, place: Checkpoint, run: dict[str, dict[str, str]], resume: bool):
+        self.place, self.run = place, run
+        self.folder = Path(place.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for left in self.folder.glob(".checkpoint-*.tmp"):  # by a writer that was killed
+            left.unlink(missing_ok=True)
+        if not resume and self.files():
+            raise CheckpointError(
+                f"solve: {self.folder} already holds a checkpoint ({self.files()[-1].name}). Continue "
+                "it with `resume=True`, or choose another folder."
+            )
+
+    def files(self) -> list[Path]:
+        """The checkpoints there are, oldest first."""
+        return sorted(p for p in self.folder.iterdir() if _NAME.fullmatch(p.name))
+
+    def write(self, snapshot: Snapshot) -> Path:
+        """Write a checkpoint, then let the oldest go."""
+        leaves = jax.tree.leaves(eqx.filter(snapshot.state, eqx.is_array))
+        arrays = {f"leaf{i}": _plain(a) for i, a in enumerate(leaves)} | {
+            "history": np.asarray(snapshot.rows, float).reshape(-1, 3)
+        }
+        header = {
+            "format": FORMAT,
+            "steps": snapshot.steps,
+            "seconds": snapshot.seconds,
+            "chunk": snapshot.chunk,
+            "keys": {
+                f"leaf{i}": str(jax.random.key_impl(a)) for i, a in enumerate(leaves) if _is_key(a)
+            },
+            "digest": _digest(arrays),
+            "run": self.run,
+        }
+        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        buffer = io.BytesIO()
+        np.savez(buffer, header=text, **arrays)
+        name = f"checkpoint-{snapshot.steps:012d}.npz"
+        path = write_atomically(self.folder / name, buffer.getvalue())
+        for old in self.files()[: -self.place.keep]:
+            old.unlink(missing_ok=True)
+        return path
+
+    def newest(self, like: Any) -> Snapshot | None:
+        """The newest whole checkpoint as a state structured like `like` (arrays or their shapes);
+        `None` if there is none.
+
+        **Raises:** `CheckpointError` for another run's, or if all are damaged.
+        """
+        files = self.files()[::-1]
+        for path in files:
+            try:
+                header, arrays = _read(path)
+            except (OSError, ValueError, KeyError, EOFError) as error:
+                warnings.warn(
+                    f"{path} is damaged ({error}); the one before is taken.", stacklevel=3
+                )
+                continue
+            self._check(path, header["run"])
+            return _snapshot(path, header, arrays, like)
+        if files:
+            raise CheckpointError(
+                f"solve: every checkpoint in {self.folder} is damaged ({len(files)} found). Remove the "
+                "folder and begin again."
+            )
+        return None
+
+    def _check(self, path: Path, run: dict[str, dict[str, str]]) -> None:
+        then, now = run["versions"], self.run["versions"]
+        for part in ("problem", "method", "start", "key"):
+            lines = _differences(run[part], self.run[part], then["python"] == now["python"])
+            if lines:
+                raise CheckpointError(
+                    f"solve: {path} is of another run; its {part} differs: {'; '.join(lines[:3])}"
+                    f"{f' (and {len(lines) - 3} more)' if len(lines) > 3 else ''}. Resume with what "
+                    "was asked then, or choose another folder."
+                )
+        lines = _differences(then, now, True)
+        if lines:
+            warnings.warn(
+                f"{path} was written under other versions ({'; '.join(lines)}); the resumed run may "
+                "differ in last digits.",
+                stacklevel=4,
+            )
+
+
+def _differences(then: dict[str, str], now: dict[str, str], same_python: bool) -> list[str]:
+    keys = [k for k in dict.fromkeys([*now, *then]) if same_python or not k.endswith(CODE)]
+    absent = "absent"
+    return [
+        f"{k.lstrip('.') or 'type'}: {then.get(k, absent)} then, {now.get(k, absent)} now"
+        for k in keys
+        if then.get(k) != now.get(k)
+    ]
+
+
+def _is_key(leaf: Any) -> bool:
+    return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> np.ndarray:
+    if _is_key(leaf):
+        leaf = jax.random.key_data(leaf)
+    array = np.asarray(leaf)
+    # NPZ knows no bfloat16 and its kin: their bits go in as integers.
+    return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    lines = "\n".join(f"{name} {digest(arrays[name])}" for name in sorted(arrays))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Header and arrays of a whole file.
+
+    **Raises:** `ValueError`, `OSError`, `KeyError` or `EOFError` for a damaged one.
+    """
+    import zipfile
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except zipfile.BadZipFile as error:
+        raise ValueError(str(error)) from None
+    header = json.loads(arrays.pop("header").tobytes())
+    if header["format"] != FORMAT:
+        raise CheckpointError(
+            f"solve: {path} has format {header['format']}; this version reads {FORMAT}. Resume it with "
+            "the version that wrote it."
+        )
+    if _digest(arrays) != header["digest"]:
+        raise ValueError("its content does not match its digest")
+    return header, arrays
+
+
+def _snapshot(path: Path, header: dict, arrays: dict[str, np.ndarray], like: Any) -> Snapshot:
+    shaped = lambda a: eqx.is_array(a) or isinstance(a, jax.ShapeDtypeStruct)
+    dynamic, static = eqx.partition(like, shaped)
+    wanted, structure = jax.tree.flatten(dynamic)
+    rows = arrays.pop("history")
+    if len(arrays) != len(wanted):
+        raise CheckpointError(
+            f"solve: {path} holds {len(arrays)} arrays; the method's state has {len(wanted)}. It was "
+            "written by another version: begin again in another folder."
+        )
+    keys = header["keys"]
+    leaves = [
+        _leaf(path, arrays[f"leaf{i}"], want, keys.get(f"leaf{i}")) for i, want in enumerate(wanted)
+    ]
+    state = eqx.combine(jax.tree.unflatten(structure, leaves), static)
+    return Snapshot(state, header["steps"], rows, header["seconds"], header["chunk"])
+
+
+def _leaf(path: Path, array: np.ndarray, want: Any, implementation: str | None) -> jax.Array:
+    if implementation is not None:
+        leaf = jax.random.wrap_key_data(jnp.asarray(array), impl=implementation)
+    else:
+        exotic = np.dtype(want.dtype).kind == "V"
+        leaf = jnp.asarray(array.view(want.dtype) if exotic else array)
+    if leaf.shape != want.shape or leaf.dtype != want.dtype:
+        raise CheckpointError(
+            f"solve: {path} holds an array {leaf.dtype}{list(leaf.shape)} where the method's state has "
+            f"{want.dtype}{list(want.shape)}. Was 64-bit precision switched on then?"
+        )
+    return leaf
