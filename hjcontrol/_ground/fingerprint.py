@@ -14,6 +14,7 @@ import types
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 CODE = (
@@ -30,7 +31,7 @@ def describe(value: Any) -> dict[str, str]:
 
 def digest(array: Any) -> str:
     """Dtype, shape and 16 hexadecimal digits over the bytes of an array or a random key."""
-    if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
         return f"key {jax.random.key_impl(array)} {digest(jax.random.key_data(array))}"
     array = np.asarray(array)
     if array.dtype == object:

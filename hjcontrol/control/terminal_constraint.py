@@ -13,7 +13,7 @@ and the costate of the augmented problem is that of the constrained one.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -22,9 +22,6 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.concrete import known_to_fail
-
-if TYPE_CHECKING:
-    from hjcontrol.control.problem import ControlProblem
 
 
 class TerminalConstraint(eqx.Module):
@@ -43,7 +40,7 @@ class TerminalConstraint(eqx.Module):
         """`g` of one sample, flat."""
         return jnp.ravel(self.function(x) if y is None else self.function(x, y))
 
-    def values(self, problem: "ControlProblem", final: PyTree[Array]) -> Float[Array, "n m"]:
+    def values(self, problem: Any, final: PyTree[Array]) -> Float[Array, "n m"]:
         """`g` of every sample."""
         return jax.vmap(self)(final, problem.targets)
 
@@ -74,10 +71,9 @@ class _Shifted(eqx.Module):
         return paid + (jnp.sum(jnp.maximum(nu + rho * g, 0) ** 2) - nu @ nu) / (2 * rho)
 
 
-def augmented(
-    problem: "ControlProblem", nu: Float[Array, "n m"], strength: ArrayLike
-) -> "ControlProblem":
-    """The problem without its terminal constraint, its terminal cost shifted by multipliers `nu`.
+def augmented(problem: Any, nu: Float[Array, "n m"], strength: ArrayLike) -> Any:
+    """The problem without its terminal constraint, its terminal cost shifted by multipliers `nu`: a
+    `ControlProblem` again.
 
     **Raises:** `ValueError` without a constraint, for a strength not positive, or `nu` of another shape.
     """

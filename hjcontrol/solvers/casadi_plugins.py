@@ -2,8 +2,8 @@
 
     nlpsol(name, plugin, nlp, options)         plugin: ipopt, fatrop, sqpmethod, qrsqp, ...
 
-`REFUSED` did not solve a bounded reference problem, or not with multipliers that are the costate; the others
-did, to 1e-6.
+`REFUSED` did not solve a bounded reference problem, or not with multipliers that are the costate; the
+others did, to 1e-6.
 """
 
 import contextlib

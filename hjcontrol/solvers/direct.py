@@ -92,7 +92,7 @@ class Direct(AbstractHostMethod):
 
     def check(self, problem: ControlProblem) -> None:
         from hjcontrol.solvers.casadi_plugins import REFUSED, loadable_plugins, refusal
-        from hjcontrol.solvers.transcription import check_arrays, check_flows
+        from hjcontrol.solvers.transcribable import check_arrays, check_flows
 
         plugins = loadable_plugins()
         offered = [name for name, loads in plugins.items() if loads is True and name not in REFUSED]

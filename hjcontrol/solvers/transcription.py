@@ -24,6 +24,7 @@ from hjcontrol.networks import Flow, Weights, advance
 from hjcontrol.solvers import collocation
 from hjcontrol.solvers.casadi_replay import casadi_function
 from hjcontrol.solvers.packing import flat, slices, unflat
+from hjcontrol.solvers.transcribable import check_arrays, check_flows
 
 Kind = Literal["multiple", "single", "legendre", "radau"]
 KINDS = ("multiple", "single", *collocation.SCHEMES)
@@ -77,9 +78,9 @@ class Transcription:
     kind: Kind
     programs: Programs
     problem: ControlProblem
-    lam_g0: np.ndarray | float = 0.0
     degree: int
     elements: int
+    lam_g0: np.ndarray | float = 0.0
 
     def pack(self, weights: Weights) -> np.ndarray:
         """The NLP's variables at `weights`, states by rollout."""
@@ -279,37 +280,6 @@ def _floor(problem: ControlProblem, heights: dict[str, int]) -> np.ndarray:
     free = ["terminal"] if rule is not None and rule.kind == "<=" else []
     bound = {name: -np.inf if name in free else 0.0 for name in heights}
     return np.concatenate([np.zeros(0), *[np.full(h, bound[n]) for n, h in heights.items()]])
-
-
-def check_arrays(problem: ControlProblem) -> None:
-    """Raise `ValueError` unless every state is one array and every weight floating."""
-    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
-    for k, state in enumerate(jax.eval_shape(problem.rollout, weights).runs):
-        if not isinstance(state, jax.ShapeDtypeStruct):
-            raise ValueError(
-                "Direct: states must be single arrays; the state entering run "
-                f"{k} of stages is a {type(state).__name__}. Concatenate its leaves into one array."
-            )
-    for leaf in jax.tree.leaves(weights):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(f"Direct: weights must be floating; found a leaf of {leaf.dtype}.")
-
-
-def check_flows(problem: ControlProblem, transcription: str) -> None:
-    """Raise `ValueError` for a flow that the transcription cannot express."""
-    for run in problem.chain.runs:
-        if not isinstance(run.stage, Flow):
-            continue
-        if transcription not in collocation.SCHEMES:
-            raise ValueError(
-                f"Direct: a Flow is transcribed by collocation; found transcription={transcription!r}. "
-                "Use transcription='legendre' or 'radau'."
-            )
-        if run.stage.control != "constant":
-            raise ValueError(
-                f"Direct: a Flow's control must be constant on a piece; found {run.stage.control!r}. "
-                "Cut it into more pieces: Flow.pieces(..., control='constant')."
-            )
 
 
 def _programs(problem: ControlProblem) -> Programs:

@@ -1,0 +1,39 @@
+"""What can be transcribed, asked before anything is built."""
+
+import jax
+import jax.numpy as jnp
+
+from hjcontrol.control import ControlProblem
+from hjcontrol.networks import Flow
+from hjcontrol.solvers import collocation
+
+
+def check_arrays(problem: ControlProblem) -> None:
+    """Raise `ValueError` unless every state is one array and every weight floating."""
+    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    for k, state in enumerate(jax.eval_shape(problem.rollout, weights).runs):
+        if not isinstance(state, jax.ShapeDtypeStruct):
+            raise ValueError(
+                "Direct: states must be single arrays; the state entering run "
+                f"{k} of stages is a {type(state).__name__}. Concatenate its leaves into one array."
+            )
+    for leaf in jax.tree.leaves(weights):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(f"Direct: weights must be floating; found a leaf of {leaf.dtype}.")
+
+
+def check_flows(problem: ControlProblem, transcription: str) -> None:
+    """Raise `ValueError` for a flow that the transcription cannot express."""
+    for run in problem.chain.runs:
+        if not isinstance(run.stage, Flow):
+            continue
+        if transcription not in collocation.SCHEMES:
+            raise ValueError(
+                f"Direct: a Flow is transcribed by collocation; found transcription={transcription!r}. "
+                "Use transcription='legendre' or 'radau'."
+            )
+        if run.stage.control != "constant":
+            raise ValueError(
+                f"Direct: a Flow's control must be constant on a piece; found {run.stage.control!r}. "
+                "Cut it into more pieces: Flow.pieces(..., control='constant')."
+            )
