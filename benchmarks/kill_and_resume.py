@@ -2,9 +2,9 @@
 
     python kill_and_resume.py [KILLS] [SEED]
 
-Each method's run is a process of its own, which SIGKILL ends: every second time at a random moment, every
-other time while the temporary file of a checkpoint exists, which is in the middle of writing it. (Syncing is
-slowed by 50 ms a checkpoint, so that this half can be met.) Then one process ends the run.
+Each method's run is a process of its own, which SIGKILL ends: every second time at a random moment,
+every other time while the temporary file of a checkpoint exists, which is in the middle of writing it.
+(Syncing is slowed by 50 ms a checkpoint, so that this half can be met.) Then one process ends the run.
 """
 
 import pathlib

@@ -25,8 +25,8 @@ def summary(trial: Trial) -> dict[str, Any]:
 
 
 def matched_rows(trial: Trial) -> list[dict[str, str]]:
-    """One row a solver: where it ended, the stationary point that Newton takes it to, and which of the
-    solvers before it on the same problem end at that point, up to permutation and sign of hidden units."""
+    """One row a solver: where it ended, the stationary point that Newton takes it to, and which solvers
+    before it on the same problem end at that point, up to permutation and sign of hidden units."""
     rows = []
     for c in trial.comparisons.values():
         size = "small copy" if c is trial.small_comparison else "full problem"

@@ -1,8 +1,8 @@
 """`hjcontrol solve`: the problem of a PROBLEM.toml, solved by one method, resumable, and verified.
 
-Files of --out: solution.npz (weights, one array a leaf), result.json, report.html. The run itself is kept
-in --checkpoint DIR: after Ctrl-C, a terminated or a killed process, the same line with --resume ends at the
-very bits that it would have ended at.
+Files of --out: solution.npz (weights, one array a leaf), result.json, report.html. The run itself is
+kept in --checkpoint DIR: after Ctrl-C, a terminated or a killed process, the same line with --resume ends
+at the very bits that it would have ended at.
 """
 
 import contextlib

@@ -2,7 +2,7 @@
 
     data = "digits"                 # or wine, breast_cancer, iris, FILE.csv, FILE.npz
     solver = "newton"
-    [network]                       # width, depth, step, activation; or `architecture` with its own options
+    [network]                       # width, depth, step, activation; or `architecture` with its options
     [costs]                         # ridge, terminal; further running costs by name
     [control-set]                   # kind = "box", and its numbers
     [options.newton]                # of a solver, under its name

@@ -37,10 +37,10 @@ def stated(asked: Asked, data: DataSet) -> ControlProblem:
         terminal, targets = least_squares, jax.nn.one_hot(labels, classes, dtype=features.dtype)
     else:
         terminal, targets = softmax_cross_entropy, labels
-    with _said(f"{asked.source}: network"):
+    with Said(f"{asked.source}: network"):
         parts = _network(asked, features, classes)
     running, bounds = _running(asked), _control_set(asked)
-    with _said(asked.source):
+    with Said(asked.source):
         return ControlProblem(
             **parts, targets=targets, terminal=terminal, running=running, control_set=bounds
         )
@@ -55,7 +55,7 @@ def method(asked: Asked) -> Any:
     options = {k.replace("-", "_"): v for k, v in asked.options.get(asked.solver, {}).items()}
     known = _fields(type(by_name(asked.solver)), _SOLVERS_OWN)
     _check_names(where, options, known)
-    with _said(where):
+    with Said(where):
         return by_name(asked.solver, **options)
 
 
@@ -118,7 +118,7 @@ def _made(where: str, kinds: dict[str, type], name: str, value: Any) -> Any:
         )
     kind = kinds[_plain(name)]
     where = f"{where}: {name}"
-    with _said(where):
+    with Said(where):
         if not isinstance(value, dict):
             return kind(value)
         table = {k.replace("-", "_"): v for k, v in value.items()}
@@ -144,7 +144,7 @@ def _check_names(where: str, given: Mapping[str, Any], known: list[str]) -> None
             )
 
 
-class _said:
+class Said:
     """Turns what the library refuses into one line of the command's."""
 
     def __init__(self, where: str):

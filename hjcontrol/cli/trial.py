@@ -4,8 +4,8 @@
     J = mean cross-entropy + ridge/2 |theta|^2
 
 All solvers start from the same weights. Those whose steps grow with samples, depth and weights together
-(direct and the like) have a small copy of the problem, which Newton solves too. What is finished is kept on the trial as it comes, so that an interruption loses
-nothing of it.
+(direct and the like) have a small copy of the problem, which Newton solves too. What is finished is kept
+on the trial as it comes, so that an interruption loses nothing of it.
 """
 
 import dataclasses

@@ -117,8 +117,7 @@ def test_an_interruption_of_the_write_leaves_the_one_before(whole, left, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", torn)
         with pytest.raises(KeyboardInterrupt):
-            place = Checkpoint(left, every=0, keep=3)
-            run("minibatches", 700, checkpoint=place, resume=True)
+            run("minibatches", 700, checkpoint=Checkpoint(left, every=0, keep=3), resume=True)
     assert sorted(left.iterdir()) == before
     equal(run("minibatches", 700, checkpoint=left, resume=True), whole["minibatches"])
 
@@ -149,7 +148,7 @@ def test_other_versions_are_warned_of(left, monkeypatch):
 
 
 def test_a_folder_in_use_is_not_overwritten(left):
-    with pytest.raises(module.CheckpointError, match="already holds a checkpoint.*resume=True"):
+    with pytest.raises(module.CheckpointError, match=r"already holds a checkpoint.*resume=True"):
         run("minibatches", 700, checkpoint=left)
 
 
