@@ -221,11 +221,13 @@ def _factor(block: Any) -> Any:
         lam, U = jnp.linalg.eigh(block.left)
         mu, V = jnp.linalg.eigh(block.right)
         values = jnp.abs(lam)[:, None] * jnp.abs(mu)[None, :]
-        floor = 1e-6 * jnp.max(values)
+        top = jnp.max(values)
+        floor = jnp.where(top > 0, 1e-6 * top, 1.0)
         return _Eigen(U, V, jnp.maximum(values + jnp.abs(block.ridge), floor))
     B = 0.5 * (block.matrix + block.matrix.T)
     eye = jnp.eye(B.shape[0], dtype=B.dtype)
     size = jnp.mean(jnp.abs(jnp.diag(B)))
+    size = jnp.where(size > 0, size, 1.0).astype(B.dtype)  # no curvature at all: the identity
 
     # Indefinite away from a minimum: shift by the least tried amount that makes it factor.
     def failed(carry: Any) -> Any:
@@ -246,7 +248,7 @@ def _factor(block: Any) -> Any:
 def _solve(factor: Any, v: Any) -> Any:
     """`B^{-1} v` for one stage's weights `v`."""
     if isinstance(factor, _Scalar):
-        return jax.tree.map(lambda a: a / factor.value, v)
+        return jax.tree.map(lambda a: a / jnp.where(factor.value > 0, factor.value, 1.0), v)
     if isinstance(v, AffineWeights):
         both = jnp.concatenate([v.W, v.b[:, None]], axis=1)
         if isinstance(factor, _Eigen):
