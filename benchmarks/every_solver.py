@@ -1,4 +1,4 @@
-"""Every solver from one start: objective and stationarity against wall time, in one table and one picture.
+"""Every solver from one start: objective and stationarity against wall time, in a table and a picture.
 
     every_solver.py [FILE.png]
 

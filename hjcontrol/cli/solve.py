@@ -6,6 +6,7 @@ at the very bits that it would have ended at.
 """
 
 import contextlib
+import dataclasses
 import signal
 import warnings
 from collections.abc import Iterator
@@ -29,7 +30,9 @@ def solve(
     problem: Annotated[str, typer.Argument(help="PROBLEM.toml, see examples/*.toml")],
     solver: Annotated[
         Text,
-        typer.Option(help=", ".join(NAMES), show_default="the file's, or newton", metavar="NAME"),
+        typer.Option(
+            help=f"auto, {', '.join(NAMES)}", show_default="the file's, or newton", metavar="NAME"
+        ),
     ] = None,
     seed: Annotated[
         Text, typer.Option(help="of split and start", show_default="the file's, or 0", metavar="N")
@@ -87,7 +90,10 @@ def _run(asked: Asked, screen: Screen) -> int:
             train = subset(train, asked.samples, key=subset_key)
     except DataError as error:
         raise CommandError(str(error)) from None
-    problem, solver = stated(asked, train), method(asked)
+    problem = stated(asked, train)
+    if asked.solver == "auto":
+        asked = _chosen(asked, problem, screen)
+    solver = method(asked)
     size = sum(a.size for a in jax.tree.leaves(jax.eval_shape(problem.init, start_key)))
     screen.line(
         f"{data.name}: {len(train)} training and {len(parts.test)} test samples, "
@@ -98,6 +104,18 @@ def _run(asked: Asked, screen: Screen) -> int:
     certificate = _verified(solution, probe_key, screen)
     _tell(asked, train, parts.test, solution, certificate, screen)
     return REFUTED if certificate is not None and certificate.verdict == "refuted" else 0
+
+
+def _chosen(asked: Asked, problem: Any, screen: Screen) -> Asked:
+    """`auto` resolved, and said."""
+    from hjcontrol.solvers import select
+
+    try:
+        selection = select(problem)
+    except ValueError as error:
+        raise CommandError(str(error)) from None
+    screen.line(f"auto: {selection.name}, {selection.reason}")
+    return dataclasses.replace(asked, solver=selection.name)
 
 
 def _solved(asked: Asked, problem: Any, solver: Any, key: Any, screen: Screen) -> Any:

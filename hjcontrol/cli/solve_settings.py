@@ -158,7 +158,7 @@ _FILE: dict[str, Any] = {
     "samples": whole(2),
     "train_size": train_size,
     "seed": whole(0),
-    "solver": one_of(NAMES, "solver"),
+    "solver": one_of((*NAMES, "auto"), "solver"),
     "max_steps": whole(0),
     "network": _table(_NETWORK, open_to="architecture"),
     "costs": _table(_COSTS, open_to=""),

@@ -100,7 +100,7 @@ def test_solved_interrupted_and_resumed(here, monkeypatch, capsys):
         (("options.adam", "options.adm"), [], ["unknown solver", "mean 'adam'"]),
         (("[network]", '[network]\narchitecture = "gruu"'), [], ["architecture", "mean 'gru'"]),
         (("", ""), ["--solver", "newtn"], ["--solver", "mean 'newton'"]),
-        (("", ""), ["--solver", "newton"], ["control set", "Box"]),
+        (("", ""), ["--solver", "ddp"], ["control sets", "Box"]),
         (("", ""), ["--resume"], ["--resume needs --checkpoint"]),
         (("=", ""), [], ["not valid TOML"]),
     ],

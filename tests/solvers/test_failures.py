@@ -1,4 +1,4 @@
-"""Every solver that is declared, on problems that have no answer: a result comes back, nothing is raised."""
+"""Every declared solver on problems without an answer: a result comes back, nothing is raised."""
 
 import jax
 import jax.numpy as jnp
