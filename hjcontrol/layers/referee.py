@@ -160,11 +160,10 @@ def _(layer: GroupSoftThreshold, z: Array) -> Array:
 
 @_answer.register(Permutahedron)
 def _(layer: Permutahedron, z: Array) -> Array:
-    isotonic = _jaxopt().isotonic.isotonic_l2_pav
+    from scipy.optimize import isotonic_regression  # jaxopt's own fails where numba is installed
+
     order, w = np.argsort(-np.asarray(z)), -np.sort(-np.asarray(layer.anchors))
     y = np.asarray(z / layer.eps)[order]
     p = np.empty_like(y)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Numba could not be imported")
-        p[order] = y - np.asarray(isotonic(y - w, increasing=False))
+    p[order] = y - isotonic_regression(y - w, increasing=False).x
     return jnp.asarray(p)

@@ -178,7 +178,7 @@ def test_steps_are_reported_and_limited(key):
     assert [row[0] for row in seen] == [1, 2]
     assert all(np.isfinite(row).all() for row in seen)
     assert bool(solution.result == RESULTS.max_steps_reached)
-    assert solution.stats["message"] == "Maximum_Iterations_Exceeded"
+    assert solution.stats["message"].startswith("Maximum_Iterations_Exceeded; F[")
 
 
 @pytest.mark.parametrize("plugin", ["sqpmethod", "qrsqp", "fatrop"])
@@ -221,10 +221,13 @@ def test_errors(key, unchecked):
     problem = classify()
     with pytest.raises(ValueError, match="'knitro' does not load here; these do: ipopt"):
         solve(problem, Direct(plugin="knitro"), key=key)
-    with pytest.raises(ValueError, match="'bonmin' is not offered: it returns NaN multipliers"):
+    with pytest.raises(
+        ValueError,
+        match=r"'bonmin' is not offered: .* multipliers that are NaN",
+    ):
         solve(problem, Direct(plugin="bonmin"), key=key)
     with pytest.raises(
-        ValueError, match="'superscs' is not offered: it reports success with a wrong"
+        ValueError, match="'superscs' is not offered: it is known to report success at a wrong"
     ):
         solve(problem, Direct(plugin="sqpmethod", options={"qpsol": "superscs"}), key=key)
     with pytest.raises(ValueError, match="'multiple' or 'single'"):

@@ -76,7 +76,9 @@ def test_warm_start_from_a_solution_takes_its_costates(met):
 
 
 def test_who_treats_a_terminal_constraint(met):
-    with pytest.raises(ValueError, match=r"newton: it does not treat a terminal.*direct"):
+    with pytest.raises(
+        ValueError, match=r"newton: it takes no constraint on the final states.*direct"
+    ):
         hj.solve(met.problem, Newton(), key=jax.random.key(0))
     assert hj.solvers.select(met.problem).name == "direct"
 

@@ -88,14 +88,11 @@ def test_minibatches_need_a_key_and_never_claim_convergence():
 
 def test_an_epoch_of_minibatches_visits_every_sample_once():
     problem = rings()
-    method = Gradient(SGD, batch_size=8)
-    state = method.init(problem, problem.init(jax.random.key(0)), jax.random.key(5))
+    drawing = hj.control.minibatch(problem, 8, jax.random.key(5), "test")
     seen = []
     for _ in range(5):
-        batch, key, order = method._batch(problem, state)
+        batch, drawing = drawing.draw(problem, 8)
         seen.append(np.asarray(batch.inputs))
-        fields = {"num_steps": state.num_steps + 1, "key": key, "order": order}
-        state = state.__class__(**{**state.__dict__, **fields})
     rows = np.concatenate(seen)
     assert len(np.unique(rows, axis=0)) == 40
     np.testing.assert_allclose(np.sort(rows[:, 0]), np.sort(np.asarray(problem.inputs)[:, 0]))
