@@ -81,15 +81,7 @@ def judged(
     """The table. `title(k)`: name of stage k; `feasibility`: of the states that a solver claims."""
     value, bound = map(float, found.curvature)
     rows = _first_order(found, title, feasibility, tolerance)
-    rows.append(
-        Condition(
-            "curvature of J",
-            value,
-            -max(bound, tolerance),
-            HOLDS if value >= -max(bound, tolerance) else VIOLATED,
-            remark=f"smallest on the free face, +- {bound:.0e}; least allowed",
-        )
-    )
+    rows.append(_curvature(value, bound, problem.control_set.elementwise, tolerance))
     rows.append(_legendre(found, title, tolerance))
     rows += _minima(found, title, tolerance)
     start = 0
@@ -107,6 +99,18 @@ def judged(
         (value, bound),
         tolerance,
     )
+
+
+def _curvature(value: float, bound: float, faces: bool, tolerance: float) -> Condition:
+    """Necessary on the free face of a set of bounds. The faces of other sets are not known: there the
+    curvature is that of the whole space, which a minimum may have negative."""
+    least = -max(bound, tolerance)
+    if not faces:
+        remark = f"smallest of the whole space, +- {bound:.0e}: this set's faces are not known"
+        return _asked("curvature of J", value, least, value >= least, "", remark)
+    ok = HOLDS if value >= least else VIOLATED
+    remark = f"smallest on the free face, +- {bound:.0e}; least allowed"
+    return Condition("curvature of J", value, least, ok, remark=remark)
 
 
 def _first_order(found: Found, title: Title, feasibility: float, tol: float) -> list[Condition]:

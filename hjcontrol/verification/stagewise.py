@@ -52,16 +52,20 @@ def stagewise(
             continue
 
         def body(p_next: Any, stage: Any, both: Any, u: Any, slices: Any) -> tuple[Any, Any]:
-            (x, p, k), (th, other) = slices, both
+            (x, p, k, j), (th, other) = slices, both
 
             def value(c: PyTree) -> Float[Array, ""]:
                 share = lambda a, q, u: sample_hamiltonian(problem, stage, a, q, c, u)
-                return jnp.sum(jax.vmap(share)(x, p_next, u)) + problem.weight_cost(c)
+                own = jnp.sum(jax.vmap(share)(x, p_next, u)) + problem.weight_cost(c)
+                if not problem.couples:
+                    return own
+                held = jax.tree.map(lambda a, b: a.at[j].set(b), theta, c)
+                return own + problem.coupling(held)  # the neighbours stand still
 
             return p, ask(value, th, other, k, r)
 
-        keys = jax.random.split(sub, run.length)
-        p, found = run.scan(body, p, (theta, also), (xs, ps, keys), given[r], reverse=True)
+        keys, places = jax.random.split(sub, run.length), jnp.arange(run.length)
+        p, found = run.scan(body, p, (theta, also), (xs, ps, keys, places), given[r], reverse=True)
         by_run.append(found)
     return tuple(reversed(by_run))
 

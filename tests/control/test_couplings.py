@@ -104,3 +104,23 @@ def test_bad_couplings_are_refused():
         augmented(problem, jnp.zeros((2, 3)), 1.0)
     with pytest.raises(ValueError, match="positive"):
         augmented(problem, jnp.zeros((2, 2)), 0.0)
+
+
+def test_the_witness_counts_the_coupling():
+    """Smoothed steering: all conditions hold; with another smoothing they do not at these weights."""
+    paid = hj.control.StateCost(lambda x, theta: 0.5 * jnp.sum(x**2))
+    problem = hj.ControlProblem(
+        STEPS,
+        X,
+        terminal=lambda x: 2 * jnp.sum((x - jnp.asarray([1.0, 0.5])) ** 2),
+        running=[Ridge(1.0), paid, Smoothing(0.5)],
+    )
+    solution = hj.solve(problem, hj.solvers.Newton(tol=1e-12), key=jax.random.key(0), throw=True)
+    found = hj.verify(solution, optimality=True)
+    assert found.verdict == "exact"
+    assert found.optimality.verdict == "strict minimum"
+    assert found.optimality["H minimum, sampled"].verdict == "yes"
+    twin = eqx.tree_at(lambda p: p.running[2].strength, problem, jnp.asarray(0.1))
+    twin = hj.verify(twin, solution.weights, optimality=True)
+    assert "stationarity" in [c.name for c in twin.optimality.violated]
+    assert twin.optimality["H minimum, sampled"].verdict == "no"

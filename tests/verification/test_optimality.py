@@ -249,3 +249,18 @@ def test_a_flow_keeps_its_hamiltonian_and_its_end_is_the_slope_in_the_horizon():
 def test_a_tolerance_that_is_none(solution):
     with pytest.raises(ValueError, match="positive tolerance; found -1"):
         hj.verify(solution, optimality=-1.0)
+
+
+def test_on_a_ball_negative_curvature_of_the_whole_space_is_no_violation():
+    """J = -1/2 |theta|^2 is least on the sphere; inside a box's free face the same curvature refutes."""
+    start = lambda control_set: ControlProblem(
+        [(lambda x, theta: x + theta, jnp.zeros(2))],
+        jnp.zeros((1, 2)),
+        terminal=lambda x: -0.5 * jnp.sum(x**2),
+        control_set=control_set,
+    )
+    ball = hj.verify(start(hj.control.L2Ball(1.0)), (jnp.array([[0.6, 0.8]]),), optimality=True)
+    assert ball.optimality.violated == ()
+    assert ball.optimality["curvature of J"].verdict == "no"
+    free = hj.verify(start(Box(-1.0, 1.0)), (jnp.zeros((1, 2)),), optimality=True)
+    assert [c.name for c in free.optimality.violated] == ["curvature of J"]
