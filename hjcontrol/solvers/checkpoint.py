@@ -144,16 +144,21 @@ class Keeper:
 
         **Raises:** `CheckpointError` for another run's, or if all are damaged.
         """
-        files = self.files()[::-1]
+        files, damaged = self.files()[::-1], []
         for path in files:
             try:
                 header, arrays = _read(path)
+            except CheckpointError:  # whole, but of another format: no damage
+                raise
             except (OSError, ValueError, KeyError, EOFError) as error:
                 warnings.warn(
                     f"{path} is damaged ({error}); the one before is taken.", stacklevel=3
                 )
+                damaged.append(path)
                 continue
             self._check(path, header["run"])
+            for other in damaged:  # or they would count among those kept, being of later steps
+                os.replace(other, other.with_suffix(".damaged"))
             return _snapshot(path, header, arrays, like)
         if files:
             raise CheckpointError(

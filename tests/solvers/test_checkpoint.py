@@ -97,6 +97,25 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(whole, left, harm):
         equal(run("minibatches", 700, checkpoint=left, resume=True), whole["minibatches"])
 
 
+def test_damaged_checkpoints_of_later_steps_do_not_crowd_out_whole_ones(tmp_path):
+    names = ("problem", "method", "start", "key")
+    run = {name: {} for name in names} | {"versions": {"python": "any"}}
+    at = lambda step: module.Snapshot(np.full(3, float(step)), step, [], 0.0, 1)
+    module.Keeper(Checkpoint(tmp_path), run, False).write(at(100))
+    for step in (200, 300):
+        (tmp_path / f"checkpoint-{step:012d}.npz").write_bytes(b"torn")
+    keeper = module.Keeper(Checkpoint(tmp_path), run, True)
+    with pytest.warns(UserWarning, match="damaged"):
+        assert keeper.newest(np.zeros(3)).steps == 100
+    keeper.write(at(150))
+    assert keeper.newest(np.zeros(3)).steps == 150
+    assert len(list(tmp_path.glob("*.damaged"))) == 2
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "FORMAT", 2)
+        with pytest.raises(module.CheckpointError, match="has format 1; this version reads 2"):
+            keeper.newest(np.zeros(3))
+
+
 def test_all_damaged_is_refused_and_pickles_are_not_loaded(left):
     for path in left.glob("*.npz"):
         np.savez(path, header=np.array([{"an": "object"}], object))
