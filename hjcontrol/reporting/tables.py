@@ -34,10 +34,21 @@ def figure(value: Any, digits: int = 4) -> str:
     return str(value)
 
 
+RESULT_NAMES = (
+    "successful",
+    "max_steps_reached",
+    "nonfinite",
+    "stagnated",
+    "diverged",
+    "oscillating",
+    "boundary_unmet",
+    "infeasible",
+)
+
+
 def outcome(solution: Solution) -> tuple[str, str]:
     """Name of a solution's result, and the message that belongs to it."""
-    names = ("successful", "max_steps_reached", "nonfinite", "stagnated", "infeasible")
-    found = (n for n in names if bool(solution.result == getattr(RESULTS, n)))
+    found = (n for n in RESULT_NAMES if bool(solution.result == getattr(RESULTS, n)))
     return next(found, "solver_failed"), RESULTS[solution.result]
 
 
