@@ -45,7 +45,7 @@ class Direct(AbstractHostMethod):
     - `options`: merged into the plugin's options, in CasADi's own form:
       `{"ipopt": {"print_level": 5}}`.
 
-    A start that is a `Solution` is taken with its costates, as first multipliers.
+    A start that is a `Solution` is taken with its costates and terminal multipliers, as first ones.
     """
 
     transcription: Literal["multiple", "single", "legendre", "radau"] = eqx.field(
@@ -56,7 +56,7 @@ class Direct(AbstractHostMethod):
     options: Mapping[str, Any] | None = eqx.field(static=True, default=None)
     degree: int = eqx.field(static=True, default=4)
     elements: int = eqx.field(static=True, default=2)
-    warm: Trajectory | None = None
+    warm: tuple[Trajectory, Array | None] | None = None
     report: Report | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=1000)
 
@@ -88,7 +88,7 @@ class Direct(AbstractHostMethod):
         return dataclasses.replace(self, report=report, max_steps=max_steps)
 
     def continued(self, start: Solution) -> "Direct":
-        return dataclasses.replace(self, warm=start.costate)
+        return dataclasses.replace(self, warm=(start.costate, start.terminal_multiplier))
 
     def check(self, problem: ControlProblem) -> None:
         from hjcontrol.solvers.casadi_plugins import REFUSED, loadable_plugins, refusal
@@ -126,7 +126,7 @@ class Direct(AbstractHostMethod):
             elements=self.elements,
         )
         warm = self.warm is not None
-        t = t.warmed(self.warm) if self.warm is not None else t
+        t = t.warmed(*self.warm) if self.warm is not None else t
         watch = Watch(t, self.report or (lambda step, objective, stationarity: None))
         options = options_for(self.plugin, self.tol, self.max_steps, self.options or {}, warm)
         if self.plugin in _WATCHED and "iteration_callback" not in options:

@@ -172,13 +172,15 @@ class Transcription:
         found = np.asarray(lam_g, float).ravel()[self.constraints["terminal"]]
         return jnp.asarray(n * found.reshape(n, -1), self.problem.dtype)
 
-    def warmed(self, costates: Trajectory) -> "Transcription":
-        """The same program with these costates as first multipliers of the dynamics."""
+    def warmed(self, costates: Trajectory, nu: Any = None) -> "Transcription":
+        """The same program with these costates, and a terminal constraint's `nu`, as first multipliers."""
         first = np.zeros(self.lbg.size)
         for k in range(1, len(costates)):
             place = self.constraints.get(f"F[{k - 1}] - x[{k}]")
             if place is not None:
                 first[place] = np.asarray(costates[k], float).ravel()
+        if nu is not None and "terminal" in self.constraints:
+            first[self.constraints["terminal"]] = np.asarray(nu, float).ravel() / len(nu)
         return dataclasses.replace(self, lam_g0=first)
 
     def _trajectory(self, columns: list[np.ndarray]) -> Trajectory:

@@ -84,6 +84,20 @@ def test_solved_interrupted_and_resumed(here, monkeypatch, capsys):
         np.testing.assert_array_equal(a[name], b[name])
 
 
+def test_auto_says_what_it_takes(here, capsys):
+    text = SMALL.replace("box", "ternary").replace("lower = -0.5\nupper = 0.5\n", "")
+    (here / "p.toml").write_text(text)
+    assert main(["solve", "p.toml", "--solver", "auto", "--max-steps", "5"]) == 0
+    assert "auto: discrete-msa, the only one that keeps" in capsys.readouterr().out
+    assert set(
+        np.unique(np.concatenate([a.ravel() for a in weights(here / "solve").values()]))
+    ) <= {
+        -1.0,
+        0.0,
+        1.0,
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "options", "words"),
     [

@@ -1,5 +1,6 @@
 """The direct method's constraints: named, with multipliers that are costates, sorted when violated."""
 
+import casadi as ca
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import hjcontrol as hj
 from hjcontrol.control import Box, ControlProblem, Ridge, TerminalConstraint
 from hjcontrol.networks import Dense, Residual
-from hjcontrol.solvers import Direct, Newton
+from hjcontrol.solvers import Direct, Newton, as_nlp
 from hjcontrol.solvers.casadi_plugins import REFUSED, REFUSED_QP
 from tests.agreement import assert_agree
 
@@ -47,14 +48,17 @@ def test_terminal_constraint_is_met_and_its_multiplier_prices_the_costate(met):
 
 def test_inequality_is_complementary():
     found = hj.solve(
-        ending(lambda x: x[0] - 1.2, "<="), Direct(), key=jax.random.key(0), max_steps=300
+        ending(lambda x: 0.9 - x[0], "<="), Direct(), key=jax.random.key(0), max_steps=300
     )
     assert found.result == hj.RESULTS.successful
-    gap = np.asarray(found.trajectory.final[:, 0]) - 1.2
+    gap = 0.9 - np.asarray(found.trajectory.final[:, 0])
     nu = np.asarray(found.terminal_multiplier)[:, 0]
     assert gap.max() < 1e-9
     assert nu.min() > -1e-9
     assert np.abs(gap * nu).max() < 1e-9
+    assert nu.max() > 1e-3  # one sample ends on the bound
+    assert gap.min() < -1e-2  # and one does not
+    assert hj.verify(found).verdict == "exact"
 
 
 def test_infeasible_is_a_result_with_sorted_violations():
@@ -67,7 +71,19 @@ def test_infeasible_is_a_result_with_sorted_violations():
     assert sizes == sorted(sizes, reverse=True)
 
 
-def test_warm_start_from_a_solution_takes_its_costates(met):
+def test_a_solution_s_costates_and_multipliers_are_those_of_the_program(met):
+    """The transcribed program's Lagrangian is stationary at them: they are what IPOPT starts from."""
+    t = as_nlp(met.problem, init=met.weights)
+    x, g = t.nlp["x"], t.nlp["g"]
+    lam = ca.MX.sym("lam", g.numel())
+    slope = ca.Function("slope", [x, lam], [ca.gradient(t.nlp["f"] + ca.dot(lam, g), x)])
+    at = lambda t: np.abs(np.array(slope(t.x0, t.lam_g0))).max()
+    assert at(t.warmed(met.costate, met.terminal_multiplier)) < 1e-9
+    assert at(t.warmed(met.costate)) > 1e-3  # the twins: without nu, and without any
+    assert at(t) > 1e-3
+
+
+def test_warm_start_from_a_solution_is_short(met):
     again = hj.solve(met.problem, Direct(), init=met)
     assert again.stats["num_steps"] < met.stats["num_steps"] / 4
     free = ending(None)

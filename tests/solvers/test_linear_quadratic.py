@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import hjcontrol as hj
-from hjcontrol.solvers import Direct, Gradient, Newton, Riccati
+from hjcontrol.solvers import Direct, ExtendedMSA, Gradient, Newton, Riccati, Shooting
 from tests.oracles import linear_quadratic as oracle
 
 RIDGE, STATE = 0.3, 0.2
@@ -19,6 +19,8 @@ SOLVERS = {  # every method belongs here, with settings under which it goes on t
     "direct": Direct(tol=1e-12),
     "riccati": Riccati(tol=1e-13),
     "ddp": Riccati(tol=1e-13, curvature="ddp"),
+    "emsa": ExtendedMSA(tol=1e-11),  # plain MSA diverges here: see test_msa
+    "shooting": Shooting(segments=5),
 }
 
 

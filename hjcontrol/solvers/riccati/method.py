@@ -23,7 +23,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Free, Trajectory, backpropagate
+from hjcontrol.control import ControlProblem, Trajectory, backpropagate
+from hjcontrol.control.control_sets import largest
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 from hjcontrol.solvers.riccati.factored import Sweep, closed_loop, matrix, steps_along
@@ -112,7 +113,7 @@ class Riccati(AbstractMethod):
             costates,
             # a start that is nearly stationary already needs no Gauss-Newton sweeps first
             jnp.maximum(
-                self.switch * _largest(gradient),
+                self.switch * largest(gradient),
                 jnp.cbrt(jnp.finfo(value.dtype).eps) * jnp.abs(value),
             ).astype(value.dtype),
             jnp.zeros_like(value),
@@ -123,7 +124,7 @@ class Riccati(AbstractMethod):
 
     def step(self, problem: ControlProblem, state: RiccatiState) -> RiccatiState:
         # Once crossed the threshold stays crossed: `_arrived` lifts it then.
-        exact = self.curvature == "ddp" and _largest(state.gradient) <= state.threshold
+        exact = self.curvature == "ddp" and largest(state.gradient) <= state.threshold
         runs = linearise(problem, state.weights, state.states, state.costates, exact)
         M, g = matrix(runs)[::-1, ::-1], flat_weights(problem, state.gradient)
         scale = jnp.mean(jnp.abs(jnp.diag(M)))
@@ -182,9 +183,9 @@ class Riccati(AbstractMethod):
     def _arrived(self, problem, state, weights, mu, good, evals) -> RiccatiState:
         value, states, costates, gradient = backpropagate(problem, weights)
         floor = 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
-        size, blind = _largest(gradient), state.objective - value <= floor
+        size, blind = largest(gradient), state.objective - value <= floor
         # Where J is blind the gradient judges alone, so the last steps never lose what was reached.
-        good = good & (~blind | (size <= _largest(state.gradient)))
+        good = good & (~blind | (size <= largest(state.gradient)))
         progress = good & (~blind | (size < state.best))
         new = (weights, value, gradient, states, costates)
         old = (state.weights, state.objective, state.gradient, state.states, state.costates)
@@ -192,7 +193,7 @@ class Riccati(AbstractMethod):
             lambda a, b: jnp.where(good, a, b), new, old
         )
         best = jnp.where(blind & good, jnp.minimum(size, state.best), state.best)
-        crossed = jnp.minimum(size, _largest(state.gradient)) <= state.threshold
+        crossed = jnp.minimum(size, largest(state.gradient)) <= state.threshold
         threshold = jnp.where(crossed, jnp.inf, state.threshold)
         failures = jnp.where(progress, 0, state.failures + 1)
         return RiccatiState(
@@ -200,12 +201,12 @@ class Riccati(AbstractMethod):
         )
 
     def info(self, state: RiccatiState) -> Info:
-        return Info(state.objective, _largest(state.gradient), state.num_evals)
+        return Info(state.objective, largest(state.gradient), state.num_evals)
 
     def terminate(
         self, problem: ControlProblem, state: RiccatiState
     ) -> tuple[Bool[Array, ""], RESULTS]:
-        reached = _largest(state.gradient) <= self.tol
+        reached = largest(state.gradient) <= self.tol
         stuck = state.failures >= PATIENCE
         return reached | stuck, RESULTS.where(reached, RESULTS.successful, RESULTS.stagnated)
 
@@ -215,7 +216,3 @@ class Riccati(AbstractMethod):
 
 def _factor(M: Float[Array, "M M"], mu: Float[Array, ""]) -> Float[Array, "M M"]:
     return jnp.linalg.cholesky(M + mu * jnp.eye(M.shape[0], dtype=M.dtype), symmetrize_input=False)
-
-
-def _largest(v: Weights) -> Float[Array, ""]:
-    return Free().stationarity(v, v)
