@@ -173,7 +173,7 @@ class Transcription:
         return jnp.asarray(n * found.reshape(n, -1), self.problem.dtype)
 
     def warmed(self, costates: Trajectory, nu: Any = None) -> "Transcription":
-        """The same program with these costates, and a terminal constraint's `nu`, as first multipliers."""
+        """The same program with these costates, a terminal constraint's `nu`, as first multipliers."""
         first = np.zeros(self.lbg.size)
         for k in range(1, len(costates)):
             place = self.constraints.get(f"F[{k - 1}] - x[{k}]")
