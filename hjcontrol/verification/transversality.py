@@ -3,9 +3,10 @@ r"""Transversality: what the costate is at the end.
     p_K^i = (1/n) [ dPhi/dx + nu^i . dg/dx ]        g(x_K^i) = 0 constrains the end, nu its multiplier
 
 Without a constraint the end is free and p_K = (1/n) dPhi/dx; with one, the problem that is judged is the
-one its multipliers augment (`Solution.stated`), whose terminal cost has that slope. The derivative is taken
-by forward mode of the primal with custom rules inlined: a wrong `custom_vjp` in the cost is seen here. One
-basis direction a coordinate of the final state. Source: Bryson and Ho, Applied Optimal Control, section 2.7.
+one its multipliers augment (`Solution.stated`), whose terminal cost has that slope. The derivative is
+taken by forward mode of the primal with custom rules inlined: a wrong `custom_vjp` in the cost is seen
+here. One basis direction a coordinate of the final state.
+Source: Bryson and Ho, Applied Optimal Control, section 2.7.
 """
 
 import jax
