@@ -63,7 +63,7 @@ def _places(t: Transcription, k: int, index: np.ndarray) -> np.ndarray:
 def _jacobian(t: Transcription, x: ca.MX) -> ca.MX:
     values, rows, columns = [], [], []
     n = t.programs.num_samples
-    for k, step in enumerate(t.programs.steps):
+    for k, step in enumerate(t.programs.steps[: t.programs.joints]):
         a, theta, u = step.sx_in()
         d, e = step.size1_in(0), step.size1_out(0)
         block = ca.jacobian(step(a, theta, u)[0], ca.vertcat(a, theta))
@@ -94,9 +94,17 @@ def _hessian(t: Transcription, x: ca.MX, sigma: ca.MX, lam: ca.MX) -> ca.MX:
     for k, step in enumerate(t.programs.steps):
         a, theta, u = step.sx_in()
         d, s = step.size1_in(0), ca.SX.sym("s")
-        q = ca.SX.sym("q", step.size1_out(0))
         after, cost = step(a, theta, u)
-        block, _ = ca.hessian(s * cost / n + ca.dot(q, after), ca.vertcat(a, theta))
+        if k < t.programs.joints:
+            q = ca.SX.sym("q", step.size1_out(0))
+            worth, end = (
+                ca.dot(q, after),
+                ca.reshape(lam[t.constraints[f"F[{k}] - x[{k + 1}]"]], q.numel(), n),
+            )
+        else:  # the terminal cost stands behind it
+            q = ca.SX.sym("y", t.programs.targets.shape[0])
+            worth, end = s * t.programs.terminal(after, q) / n, ca.MX(ca.DM(t.programs.targets))
+        block, _ = ca.hessian(s * cost / n + worth, ca.vertcat(a, theta))
         r, c = (np.array(v, int) for v in block.sparsity().get_triplet())
         own = np.flatnonzero((r >= d) & (c >= d))  # weights alone: summed over samples
         rest = np.flatnonzero(((r < d) | (c < d)) & (k > 0))
@@ -104,8 +112,7 @@ def _hessian(t: Transcription, x: ca.MX, sigma: ca.MX, lam: ca.MX) -> ca.MX:
             "curvatures", [a, theta, u, q, s], [_entries(block, rest), _entries(block, own)]
         )
         state, weights, repeated, read = _stage_arguments(t, x, k)
-        p = ca.reshape(lam[t.constraints[f"F[{k}] - x[{k + 1}]"]], step.size1_out(0), n)
-        apart, shared = f.map(n)(state, repeated, read, p, ca.repmat(sigma, 1, n))
+        apart, shared = f.map(n)(state, repeated, read, end, ca.repmat(sigma, 1, n))
         add(apart, _places(t, k, r[rest]), _places(t, k, c[rest]))
         first = _weights(t, k).start
         add(ca.sum2(shared), first + r[own] - d, first + c[own] - d)
@@ -126,14 +133,15 @@ def _hessian(t: Transcription, x: ca.MX, sigma: ca.MX, lam: ca.MX) -> ca.MX:
         first = _weights(t, k).start
         add(sigma * price(x[first : first + th.numel()]), first + r, first + c)
 
-    a, y = t.programs.terminal.sx_in()
-    block, _ = ca.hessian(t.programs.terminal(a, y) / n, a)
-    r, c = (np.array(v, int) for v in block.sparsity().get_triplet())
-    last = t.variables[f"x[{len(t.programs.steps)}]"]
-    f = ca.Function("end", [a, y], [_entries(block, np.arange(len(r)))])
-    state = ca.reshape(x[last], a.numel(), n)
-    offset = last.start + a.numel() * np.arange(n)[:, None]
-    add(sigma * f.map(n)(state, t.programs.targets), offset + r, offset + c)
+    if not t.programs.folded:
+        a, y = t.programs.terminal.sx_in()
+        block, _ = ca.hessian(t.programs.terminal(a, y) / n, a)
+        r, c = (np.array(v, int) for v in block.sparsity().get_triplet())
+        last = t.variables[f"x[{len(t.programs.steps)}]"]
+        f = ca.Function("end", [a, y], [_entries(block, np.arange(len(r)))])
+        state = ca.reshape(x[last], a.numel(), n)
+        offset = last.start + a.numel() * np.arange(n)[:, None]
+        add(sigma * f.map(n)(state, t.programs.targets), offset + r, offset + c)
     return _assembled((x.numel(), x.numel()), values, np.concatenate(rows), np.concatenate(columns))
 
 

@@ -8,7 +8,9 @@ r"""Direct transcription: the control problem as a nonlinear program.
 
 The dynamics are written with the next state subtracted, so a multiplier *is* a costate, its 1/n
 included, with no sign to flip. x_0 is data: its costate is completed from p_1 by stationarity of the
-Lagrangian in x_0, which is the multiplier that a constraint `x_bar == x_0` would have.
+Lagrangian in x_0, which is the multiplier that a constraint `x_bar == x_0` would have. A last discrete
+stage whose end nothing constrains is written into the terminal cost, Phi(F_K-1(x_K-1, theta_K-1), y): its
+states are no variables, and p_K = grad Phi / n.
 """
 
 import dataclasses
@@ -19,44 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hjcontrol.control import ControlProblem, Trajectory, given_at
-from hjcontrol.networks import Flow, Weights, advance
+from hjcontrol.control import ControlProblem, Trajectory
+from hjcontrol.networks import Weights
 from hjcontrol.solvers import collocation
-from hjcontrol.solvers.casadi_replay import casadi_function
+from hjcontrol.solvers.casadi_programs import Programs, programs_of
 from hjcontrol.solvers.packing import flat, slices, unflat
 from hjcontrol.solvers.transcribable import check_arrays, check_flows
 
 Kind = Literal["multiple", "single", "legendre", "radau"]
 KINDS = ("multiple", "single", *collocation.SCHEMES)
-
-
-@dataclasses.dataclass(frozen=True)
-class Programs:
-    """The problem's pieces as CasADi functions of columns, one sample each.
-
-    `steps[k](x, theta, u) -> (x_next, l)`, `terminal(x, y) -> Phi`, `costs[k](theta) -> r`. `owner[k]`:
-    the first stage that uses the weights of stage `k` (itself, unless it is tied to earlier ones);
-    `given[k]`: what stage `k` reads, with no rows if nothing. `couplings[k]`: a cost of the weights of
-    the whole run that begins at stage `k`, one after the other.
-    `spans[k]`: the length of a flow's piece, whose step gives its velocity in place of `x_next`; `None`
-    for a discrete stage. `ending(x, y) -> g`: the terminal constraint.
-    """
-
-    steps: list[ca.Function]
-    terminal: ca.Function
-    ending: ca.Function | None
-    costs: list[ca.Function]
-    shapes: list[tuple[int, ...]]  # one sample's states x_0 .. x_K
-    inputs: np.ndarray  # (d_0, n)
-    targets: np.ndarray  # (entries, n)
-    given: list[np.ndarray]  # (entries, n) each
-    owner: list[int]
-    couplings: dict[int, ca.Function]
-    spans: list[float | None]
-
-    @property
-    def num_samples(self) -> int:
-        return self.inputs.shape[1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,13 +65,14 @@ class Transcription:
         for step, theta, u in zip(self.programs.steps, thetas, self.programs.given, strict=True):
             state, _ = step.map(n)(state, ca.repmat(ca.DM(theta), 1, n), u)
             later.append(np.array(state).T.ravel())
-        return np.concatenate(own + (later if self.kind != "single" else []))
+        kept = 0 if self.kind == "single" else self.programs.joints
+        return np.concatenate(own + later[:kept])
 
     def _along(self, weights: Weights) -> list[np.ndarray]:
         """States of a rollout, those within a piece of a flow on the straight line."""
         n, parts = self.programs.num_samples, []
         columns = [np.asarray(x, float).reshape(n, -1).T for x in self.problem.rollout(weights)]
-        for k, span in enumerate(self.programs.spans):
+        for k, span in enumerate(self.programs.spans[: self.programs.joints]):
             if span is not None:
                 scheme = (self.kind, self.degree, self.elements)
                 parts.append(collocation.between(columns[k], columns[k + 1], scheme))
@@ -120,15 +94,30 @@ class Transcription:
             return None
         x = np.asarray(x, float).ravel()
         later = [x[s] for name, s in self.variables.items() if name.startswith("x[")]
+        if self.programs.folded:
+            later.append(np.array(self._end(x)).T)
         return self._trajectory([self.programs.inputs.T, *later])
+
+    def _end(self, x: np.ndarray) -> ca.DM:
+        """States at the end of a folded last stage, one column a sample."""
+        step, n = self.programs.steps[-1], self.programs.num_samples
+        before = x[self.variables[f"x[{self.programs.joints}]"]].reshape(n, -1).T
+        theta = x[self.variables[f"theta[{self.programs.owner[-1]}]"]]
+        return step.map(n)(before, ca.repmat(ca.DM(theta), 1, n), self.programs.given[-1])[0]
 
     def costates(self, x: Any, lam_g: Any) -> Trajectory | None:
         """Multipliers as costates `p_0 .. p_K`, shaped like the states; `None` for single shooting."""
         if self.kind == "single":
             return None
         lam = np.asarray(lam_g, float).ravel()
+        x = np.asarray(x, float).ravel()
         p = [lam[s] for name, s in self.constraints.items() if name.startswith("F[")]
         n, step = self.programs.num_samples, self.programs.steps[0]
+        if self.programs.folded:
+            end, y = self.programs.terminal.sx_in()
+            rise = ca.gradient(self.programs.terminal(end, y) / n, end)
+            rise = ca.Function("p_K", [end, y], [rise]).map(n)
+            p.append(np.array(rise(self._end(x), self.programs.targets)).T.ravel())
         a, q = ca.SX.sym("x", step.size1_in(0)), ca.SX.sym("p", step.size1_out(0))
         theta, u = ca.SX.sym("theta", step.size1_in(1)), ca.SX.sym("u", step.size1_in(2))
         after, cost = step(a, theta, u)
@@ -140,7 +129,7 @@ class Transcription:
         slope = ca.Function("p0", [a, theta, u, q], [ca.gradient(paid, a)])
         start = slope.map(n)(
             self.programs.inputs,
-            ca.repmat(ca.DM(np.asarray(x, float).ravel()[self.variables["theta[0]"]]), 1, n),
+            ca.repmat(ca.DM(x[self.variables["theta[0]"]]), 1, n),
             self.programs.given[0],
             first.reshape(n, -1).T,
         )
@@ -217,13 +206,14 @@ def as_nlp(
         )
     check_arrays(problem)
     check_flows(problem, transcription)
-    programs = _programs(problem)
+    programs = programs_of(problem)
     n, steps = programs.num_samples, programs.steps
     owner = programs.owner
     sizes = {f"theta[{k}]": steps[k].size1_in(1) for k in dict.fromkeys(owner)}
     m = sum(sizes.values())
     scheme = (transcription, degree, elements)
-    for k, f in enumerate(steps if transcription != "single" else []):  # ordered by stage
+    joints = 0 if transcription == "single" else programs.joints
+    for k, f in enumerate(steps[:joints]):  # ordered by stage
         if programs.spans[k] is not None:
             sizes[f"z[{k}]"] = collocation.size(f.size1_out(0), n, degree, elements)
         sizes[f"x[{k + 1}]"] = f.size1_out(0) * n
@@ -238,7 +228,7 @@ def as_nlp(
         cost += ca.sum2(paid) / n
         if owner[k] == k:  # tied stages pay for their weights once
             cost += programs.costs[k](theta)
-        if transcription == "single":
+        if k >= joints:
             state = after
             continue
         before, state = state, ca.reshape(parts[f"x[{k + 1}]"], step.size1_out(0), n)
@@ -282,94 +272,3 @@ def _floor(problem: ControlProblem, heights: dict[str, int]) -> np.ndarray:
     free = ["terminal"] if rule is not None and rule.kind == "<=" else []
     bound = {name: -np.inf if name in free else 0.0 for name in heights}
     return np.concatenate([np.zeros(0), *[np.full(h, bound[n]) for n, h in heights.items()]])
-
-
-def _programs(problem: ControlProblem) -> Programs:
-    chain = problem.chain
-    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
-    thetas = jax.eval_shape(chain.unstack, weights)
-    rollout = jax.eval_shape(problem.rollout, weights)
-    one = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
-    states = [
-        one(s)
-        for xs, run in zip(rollout.runs, chain.runs, strict=True)
-        for s in [jax.ShapeDtypeStruct((xs.shape[0], *xs.shape[2:]), xs.dtype)] * run.length
-    ]
-    states.append(one(rollout.final))
-    runs = [run for run in chain.runs for _ in range(run.length)]
-    starts = np.cumsum([0, *[run.length for run in chain.runs]])
-    read = [given_at(problem, k) for k in range(len(chain))]
-    made: dict[Any, tuple[ca.Function, ca.Function]] = {}
-    steps, costs, owner, spans = [], [], [], []
-    for k in range(len(chain)):
-        stage, x, theta = chain[k], states[k], thetas[k]
-        spans.append(float(stage.t1 - stage.t0) if isinstance(stage, Flow) else None)
-        stage = stage.drift if isinstance(stage, Flow) else stage  # its velocity
-        arrays = [a for a in jax.tree.leaves(stage) if isinstance(a, jax.Array | np.ndarray)]
-        # Equal stages share their functions: same run (hence same code), same array leaves.
-        r = int(np.searchsorted(starts, k, side="right")) - 1
-        owner.append(int(starts[r]) if runs[k].tied else k)
-        key = (r, *[np.asarray(a).tobytes() for a in arrays])
-        if key not in made:
-            name = f"stage {k} ({type(stage).__name__})"
-            real = lambda v: jnp.asarray(v, problem.dtype)
-            step = lambda x, th, u, stage=stage, real=real: (
-                advance(stage, x, th, u),
-                real(problem.state_cost(x, th)),
-            )
-            cost = lambda th, real=real: real(problem.weight_cost(th))
-            made[key] = (
-                casadi_function(
-                    step, x, theta, jax.tree.map(one, read[k]), name=f"F{k}", stage=name
-                ),
-                casadi_function(cost, theta, name=f"r{k}", stage=f"the weight cost of {name}"),
-            )
-        steps.append(made[key][0])
-        costs.append(made[key][1])
-    n = problem.num_samples
-    columns = lambda tree: np.concatenate(
-        [np.zeros((n, 0)), *[np.asarray(a).reshape(n, -1) for a in jax.tree.leaves(tree)]], axis=1
-    ).T.astype(float)
-    terminal = casadi_function(
-        problem.terminal_cost,
-        states[-1],
-        jax.tree.map(one, problem.targets),
-        name="Phi",
-        stage="the terminal cost",
-    )
-    return Programs(
-        steps=steps,
-        terminal=terminal,
-        ending=None
-        if problem.terminal_constraint is None
-        else casadi_function(
-            problem.terminal_constraint,
-            states[-1],
-            jax.tree.map(one, problem.targets),
-            name="g",
-            stage="the terminal constraint",
-        ),
-        costs=costs,
-        shapes=[s.shape for s in states],
-        inputs=np.asarray(problem.inputs, float).reshape(n, -1).T,
-        targets=columns(problem.targets),
-        given=[columns(u) for u in read],
-        owner=owner,
-        couplings=_couplings(problem, thetas),
-        spans=spans,
-    )
-
-
-def _couplings(problem: ControlProblem, thetas: list[Any]) -> dict[int, ca.Function]:
-    found, k = {}, 0
-    for run in problem.chain.runs:
-        if problem.couples and not run.tied and run.length > 1:
-            together = lambda own: problem.coupling(
-                jax.tree.map(lambda *a: jnp.concatenate([b[None] for b in a]), *own)
-            )
-            own = thetas[k : k + run.length]
-            found[k] = casadi_function(
-                together, own, name=f"c{k}", stage=f"the coupling of stages from {k}"
-            )
-        k += run.length
-    return found

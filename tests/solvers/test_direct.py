@@ -99,8 +99,8 @@ def test_program_at_the_start(name, transcription, key):
 
 def test_constraints_are_named():
     t = as_nlp(classify(1), init=classify(1).init(jax.random.key(0)))
-    assert list(t.constraints) == ["F[0] - x[1]", "F[1] - x[2]", "F[2] - x[3]"]
-    assert t.constraints["F[2] - x[3]"] == slice(24, 42)
+    assert list(t.constraints) == ["F[0] - x[1]", "F[1] - x[2]"]
+    assert t.constraints["F[1] - x[2]"] == slice(12, 24)
     assert list(t.variables)[:3] == ["theta[0]", "theta[1]", "theta[2]"]
 
 

@@ -1,0 +1,152 @@
+r"""A control problem's pieces as CasADi functions, one sample a column.
+
+    F_k(x, theta, u) -> (x_next, l)      Phi(x, y)      r(theta)      c(theta_j .. theta_k)      g(x, y)
+
+Equal stages share their functions.
+"""
+
+import dataclasses
+from typing import Any
+
+import casadi as ca
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hjcontrol.control import ControlProblem, given_at
+from hjcontrol.networks import Flow, advance
+from hjcontrol.solvers.casadi_replay import casadi_function
+
+
+@dataclasses.dataclass(frozen=True)
+class Programs:
+    """The problem's pieces as CasADi functions of columns, one sample each.
+
+    `steps[k](x, theta, u) -> (x_next, l)`, `terminal(x, y) -> Phi`, `costs[k](theta) -> r`. `owner[k]`:
+    the first stage that uses the weights of stage `k` (itself, unless it is tied to earlier ones);
+    `given[k]`: what stage `k` reads, with no rows if nothing. `couplings[k]`: a cost of the weights of
+    the whole run that begins at stage `k`, one after the other.
+    `spans[k]`: the length of a flow's piece, whose step gives its velocity in place of `x_next`; `None`
+    for a discrete stage. `ending(x, y) -> g`: the terminal constraint.
+    """
+
+    steps: list[ca.Function]
+    terminal: ca.Function
+    ending: ca.Function | None
+    costs: list[ca.Function]
+    shapes: list[tuple[int, ...]]  # one sample's states x_0 .. x_K
+    inputs: np.ndarray  # (d_0, n)
+    targets: np.ndarray  # (entries, n)
+    given: list[np.ndarray]  # (entries, n) each
+    owner: list[int]
+    couplings: dict[int, ca.Function]
+    spans: list[float | None]
+
+    @property
+    def num_samples(self) -> int:
+        return self.inputs.shape[1]
+
+    @property
+    def folded(self) -> bool:
+        """Whether the last stage is written into the terminal cost."""
+        return len(self.steps) > 1 and self.spans[-1] is None and self.ending is None
+
+    @property
+    def joints(self) -> int:
+        """The number of states x_1, x_2, .. that are variables, unless shooting is single."""
+        return len(self.steps) - self.folded
+
+
+def programs_of(problem: ControlProblem) -> Programs:
+    """The pieces of `problem`.
+
+    **Raises:** `UnsupportedPrimitiveError` for one that CasADi cannot express.
+    """
+    chain = problem.chain
+    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    thetas = jax.eval_shape(chain.unstack, weights)
+    rollout = jax.eval_shape(problem.rollout, weights)
+    one = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
+    states = [
+        one(s)
+        for xs, run in zip(rollout.runs, chain.runs, strict=True)
+        for s in [jax.ShapeDtypeStruct((xs.shape[0], *xs.shape[2:]), xs.dtype)] * run.length
+    ]
+    states.append(one(rollout.final))
+    runs = [run for run in chain.runs for _ in range(run.length)]
+    starts = np.cumsum([0, *[run.length for run in chain.runs]])
+    read = [given_at(problem, k) for k in range(len(chain))]
+    made: dict[Any, tuple[ca.Function, ca.Function]] = {}
+    steps, costs, owner, spans = [], [], [], []
+    for k in range(len(chain)):
+        stage, x, theta = chain[k], states[k], thetas[k]
+        spans.append(float(stage.t1 - stage.t0) if isinstance(stage, Flow) else None)
+        stage = stage.drift if isinstance(stage, Flow) else stage  # its velocity
+        arrays = [a for a in jax.tree.leaves(stage) if isinstance(a, jax.Array | np.ndarray)]
+        # Equal stages share their functions: same run (hence same code), same array leaves.
+        r = int(np.searchsorted(starts, k, side="right")) - 1
+        owner.append(int(starts[r]) if runs[k].tied else k)
+        key = (r, *[np.asarray(a).tobytes() for a in arrays])
+        if key not in made:
+            name = f"stage {k} ({type(stage).__name__})"
+            real = lambda v: jnp.asarray(v, problem.dtype)
+            step = lambda x, th, u, stage=stage, real=real: (
+                advance(stage, x, th, u),
+                real(problem.state_cost(x, th)),
+            )
+            cost = lambda th, real=real: real(problem.weight_cost(th))
+            made[key] = (
+                casadi_function(
+                    step, x, theta, jax.tree.map(one, read[k]), name=f"F{k}", stage=name
+                ),
+                casadi_function(cost, theta, name=f"r{k}", stage=f"the weight cost of {name}"),
+            )
+        steps.append(made[key][0])
+        costs.append(made[key][1])
+    n = problem.num_samples
+    columns = lambda tree: np.concatenate(
+        [np.zeros((n, 0)), *[np.asarray(a).reshape(n, -1) for a in jax.tree.leaves(tree)]], axis=1
+    ).T.astype(float)
+    terminal = casadi_function(
+        problem.terminal_cost,
+        states[-1],
+        jax.tree.map(one, problem.targets),
+        name="Phi",
+        stage="the terminal cost",
+    )
+    return Programs(
+        steps=steps,
+        terminal=terminal,
+        ending=None
+        if problem.terminal_constraint is None
+        else casadi_function(
+            problem.terminal_constraint,
+            states[-1],
+            jax.tree.map(one, problem.targets),
+            name="g",
+            stage="the terminal constraint",
+        ),
+        costs=costs,
+        shapes=[s.shape for s in states],
+        inputs=np.asarray(problem.inputs, float).reshape(n, -1).T,
+        targets=columns(problem.targets),
+        given=[columns(u) for u in read],
+        owner=owner,
+        couplings=_couplings(problem, thetas),
+        spans=spans,
+    )
+
+
+def _couplings(problem: ControlProblem, thetas: list[Any]) -> dict[int, ca.Function]:
+    found, k = {}, 0
+    for run in problem.chain.runs:
+        if problem.couples and not run.tied and run.length > 1:
+            together = lambda own: problem.coupling(
+                jax.tree.map(lambda *a: jnp.concatenate([b[None] for b in a]), *own)
+            )
+            own = thetas[k : k + run.length]
+            found[k] = casadi_function(
+                together, own, name=f"c{k}", stage=f"the coupling of stages from {k}"
+            )
+        k += run.length
+    return found
