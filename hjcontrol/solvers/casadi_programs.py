@@ -48,8 +48,11 @@ class Programs:
 
     @property
     def folded(self) -> bool:
-        """Whether the last stage is written into the terminal cost."""
-        return len(self.steps) > 1 and self.spans[-1] is None and self.ending is None
+        """Whether the last stage is written into the terminal cost. Not if it widens: a sample's states
+        would then meet its weights in a dense block larger than what is saved."""
+        last = self.steps[-1]
+        plain = self.spans[-1] is None and self.ending is None
+        return len(self.steps) > 1 and plain and last.size1_out(0) <= last.size1_in(0)
 
     @property
     def joints(self) -> int:

@@ -9,8 +9,8 @@ r"""Direct transcription: the control problem as a nonlinear program.
 The dynamics are written with the next state subtracted, so a multiplier *is* a costate, its 1/n
 included, with no sign to flip. x_0 is data: its costate is completed from p_1 by stationarity of the
 Lagrangian in x_0, which is the multiplier that a constraint `x_bar == x_0` would have. A last discrete
-stage whose end nothing constrains is written into the terminal cost, Phi(F_K-1(x_K-1, theta_K-1), y): its
-states are no variables, and p_K = grad Phi / n.
+stage that does not widen, and whose end nothing constrains, is written into the terminal cost,
+Phi(F_K-1(x_K-1, theta_K-1), y): its states are no variables, and p_K = grad Phi / n.
 """
 
 import dataclasses

@@ -99,9 +99,17 @@ def test_program_at_the_start(name, transcription, key):
 
 def test_constraints_are_named():
     t = as_nlp(classify(1), init=classify(1).init(jax.random.key(0)))
-    assert list(t.constraints) == ["F[0] - x[1]", "F[1] - x[2]"]
-    assert t.constraints["F[1] - x[2]"] == slice(12, 24)
+    assert list(t.constraints) == ["F[0] - x[1]", "F[1] - x[2]", "F[2] - x[3]"]
+    assert t.constraints["F[2] - x[3]"] == slice(24, 42)
     assert list(t.variables)[:3] == ["theta[0]", "theta[1]", "theta[2]"]
+
+
+def test_a_narrow_last_stage_stands_in_the_terminal_cost():
+    """`own_pieces` ends with as many outputs as inputs; `classify` widens from two to three."""
+    problem = own_pieces()
+    t = as_nlp(problem, init=problem.init(jax.random.key(0)))
+    assert "x[4]" not in t.variables
+    assert list(t.constraints)[-1] == "F[2] - x[3]"
 
 
 def test_violations_are_sorted_and_placed():
@@ -117,8 +125,9 @@ def test_violations_are_sorted_and_placed():
     assert all(float(v.rsplit(" ", 1)[1]) < 1e-14 for v in t.violations(t.x0))
 
 
-def test_block_derivatives_are_casadis_own():
-    problem = classify()
+@pytest.mark.parametrize("make", [classify, own_pieces])
+def test_block_derivatives_are_casadis_own(make):
+    problem = make()
     t = as_nlp(problem, init=problem.init(jax.random.key(0)))
     x, lam, s = t.nlp["x"], ca.MX.sym("lam", t.nlp["g"].numel()), ca.MX.sym("s")
     lagrangian = s * t.nlp["f"] + ca.dot(lam, t.nlp["g"])
