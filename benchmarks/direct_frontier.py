@@ -1,7 +1,7 @@
 """How large a problem the direct method takes, beside hand-written CasADi and Newton.
 
-    direct_frontier.py donut            donut, 10 layers x 2 channels, 20 to 500 samples
-    direct_frontier.py digits SAMPLES   digits, width 6, depth 3, to 1e-8 (one size a call)
+    direct_frontier.py donut [FILE.png]    donut, 10 layers x 2 channels, 20 to 500 samples
+    direct_frontier.py digits [FILE.png]   digits, width 6, depth 3, to 1e-8, up to five minutes
 
 Donut: two classes in the plane, x <- x + 0.5 tanh(W x + b) ten times, a linear readout, logistic loss,
 ridge 1e-4. By hand: the same program in CasADi as its manual would have it, one mapped stage, IPOPT with
@@ -80,47 +80,47 @@ def by_hand(problem: hj.ControlProblem, weights) -> tuple[float, float, int]:
     return float(solved.value(opti.f)), seconds, int(opti.stats()["iter_count"])
 
 
-def compare(samples: int) -> None:
+def compare(samples: int) -> dict[str, float]:
+    """A row a method; seconds by method."""
     problem = donut(samples)
     init = problem.init(jax.random.key(0))
     value, seconds, steps = by_hand(problem, init)
     row(samples=samples, method="CasADi by hand", objective=value, seconds=seconds, steps=steps)
     direct = hj.solve(problem, hj.solvers.Direct(tol=TOL), init=init, max_steps=3000)
-    kept = {}
-    for name, found in {"direct, multiple shooting": direct}.items():
-        kept = {"objective": float(found.objective), "stationarity": found.stats["stationarity"]}
+    newton = hj.solvers.Newton(tol=TOL)
+    hj.solve(problem, newton, init=init)  # compiled
+    mine = hj.solve(problem, newton, init=init)
+    for name, found in {"direct": direct, "newton": mine}.items():
         row(
             samples=samples,
             method=name,
-            **kept,
+            objective=float(found.objective),
+            stationarity=found.stats["stationarity"],
             seconds=found.stats["solve_seconds"],
             building=found.stats["compile_seconds"],
             steps=found.stats["num_steps"],
             times_by_hand=found.stats["solve_seconds"] / seconds,
+            times_direct=found.stats["solve_seconds"] / direct.stats["solve_seconds"],
         )
+    return {
+        "CasADi by hand": seconds,
+        "direct": direct.stats["solve_seconds"],
+        "newton": mine.stats["solve_seconds"],
+    }
+
+
+def larger(samples: int) -> dict[str, float]:
+    """One size of the digits, Newton beside it; seconds by method."""
+    problem = digits(samples=samples, width=6, depth=3)
+    init = problem.init(jax.random.key(0))
+    direct = hj.solve(problem, hj.solvers.Direct(tol=TOL / 10), init=init, max_steps=3000)
     newton = hj.solvers.Newton(tol=TOL)
-    hj.solve(problem, newton, init=init)  # compiled
+    hj.solve(problem, newton, init=init)
     mine = hj.solve(problem, newton, init=init)
-    row(
-        samples=samples,
-        method="newton",
-        objective=float(mine.objective),
-        stationarity=mine.stats["stationarity"],
-        seconds=mine.stats["solve_seconds"],
-        steps=mine.stats["num_steps"],
-        times_faster_than_direct=direct.stats["solve_seconds"] / mine.stats["solve_seconds"],
-    )
-
-
-def main() -> None:
-    if sys.argv[1:2] == ["digits"]:
-        samples = int(sys.argv[2])
-        header(f"{samples} digits, width 6, depth 3, to 1e-8")
-        problem = digits(samples=samples, width=6, depth=3)
-        init = problem.init(jax.random.key(0))
-        found = hj.solve(problem, hj.solvers.Direct(tol=TOL), init=init, max_steps=3000)
+    for name, found in {"direct": direct, "newton": mine}.items():
         row(
             samples=samples,
+            method=name,
             objective=float(found.objective),
             stationarity=found.stats["stationarity"],
             building=found.stats["compile_seconds"],
@@ -128,10 +128,35 @@ def main() -> None:
             steps=found.stats["num_steps"],
             result=hj.RESULTS[found.result] or "successful",
         )
-        return
-    header("donut, 10 layers x 2 channels")
-    for samples in (20, 50, 100, 200, 500):
-        compare(samples)
+    return {"direct": direct.stats["solve_seconds"], "newton": mine.stats["solve_seconds"]}
+
+
+def picture(path: str, title: str, seconds: dict[int, dict[str, float]]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6, 4.5))
+    for name in next(iter(seconds.values())):
+        axes.loglog(list(seconds), [s[name] for s in seconds.values()], "o-", label=name)
+    axes.set(title=title, xlabel="samples", ylabel="seconds to a stationarity of 1e-8")
+    axes.legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    name = sys.argv[1] if len(sys.argv) > 1 else "donut"
+    title = {"donut": "donut, 10 layers x 2 channels", "digits": "digits, width 6, depth 3"}[name]
+    header(title)
+    seconds: dict[int, dict[str, float]] = {}
+    for samples in (20, 50, 100, 200, 500) if name == "donut" else (50, 100, 150, 300, 600, 1200):
+        seconds[samples] = (compare if name == "donut" else larger)(samples)
+        if seconds[samples]["direct"] > 300:
+            break
+    if len(sys.argv) > 2:
+        picture(sys.argv[2], title, seconds)
 
 
 if __name__ == "__main__":

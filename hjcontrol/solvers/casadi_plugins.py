@@ -131,11 +131,11 @@ def _ipopt(tol: float, max_steps: int) -> dict[str, Any]:
         "print_level": 0,
         "sb": "yes",
         "linear_solver": "mumps",
-        # Weights are shared by all samples: the KKT matrix is a dense border around many small
-        # blocks. Nested dissection without the row permutation that IPOPT asks for by default
-        # factorises 50 digits, width 8, depth 3 in a tenth of the time.
+        # Weights are shared by all samples: the KKT matrix is a dense border around many small blocks.
+        # Approximate minimum degree, without the row permutation that IPOPT asks for by default, takes a
+        # quarter of nested dissection's time on 500 points in the plane, half on 300 digits, 1.3 on 50.
         "mumps_permuting_scaling": 0,
-        "mumps_pivot_order": 5,
+        "mumps_pivot_order": 0,
     }
 
 
