@@ -33,6 +33,7 @@ class Outcome(eqx.Module):
     weights: Weights
     multipliers: Trajectory | None = None
     terminal_multiplier: Float[Array, "n m"] | None = None
+    weight_multipliers: Weights | None = None
     message: str | None = eqx.field(static=True, default=None)
 
 
@@ -42,6 +43,7 @@ Report = Callable[[int, float, float], None]  # step, objective, stationarity
 SETS = {
     "free": lambda found: isinstance(found, Free),
     "bounds": lambda found: found.elementwise,
+    "smooth": lambda found: found.smooth,
     "convex": lambda found: found.convex,
     "any": lambda found: True,
 }

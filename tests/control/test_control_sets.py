@@ -68,7 +68,7 @@ def test_finite_sets_round_and_judge_by_the_linear_model():
     at = Binary().project(w)
     assert float(Binary().stationarity(at, jax.tree.map(lambda a: -a, at))) == 0.0
     assert float(Binary().stationarity(at, at)) == 2.0
-    assert not Ternary.convex
+    assert not Ternary().convex
     assert isinstance(Ternary().relaxed, Box)
 
 
@@ -89,4 +89,4 @@ def test_bad_sets_are_refused():
     with pytest.raises(ValueError, match="control set"):
         ByLeaf(W=3)
     with pytest.raises(ValueError, match="not a set of bounds"):
-        L2Ball(1.0).bounds()
+        L2Ball(1.0).bounds((jnp.zeros((1, 2)),))
