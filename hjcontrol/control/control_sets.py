@@ -5,8 +5,8 @@ r"""Where the weights may lie: $\theta_k \in \Theta$.
     GroupBall       sum over rows |v_i|_2 <= r         Binary, Ternary    {-1, 1}, {-1, 0, 1}
 
 A vector v is one leaf of one stage's weights, flattened; a bound holds coordinate by coordinate.
-`ByLeaf` and `ByRun` (see `product_sets`) give different sets to different weights: Theta is a product, and
-everything below is asked leaf by leaf.
+`ByLeaf` and `ByRun` (see `product_sets`) give different sets to different weights: Theta is a product,
+and everything below is asked leaf by leaf.
 
 Stationarity on a convex set is the fixed point of the projected gradient step, theta = P(theta - g); its
 violation |theta - P(theta - g)| is |g| when free. What the step leaves behind,
@@ -137,7 +137,7 @@ class AbstractControlSet(eqx.Module):
         return jax.tree_util.tree_map_with_path(one, *stage)
 
     def _all(self, f: Callable[..., Array], *trees: PyTree[Array]) -> PyTree[Array]:
-        """`f(set, leaf, ...)` of every leaf of every stage, all leaves with their run's stages in front."""
+        """`f(set, leaf, ...)` of every leaf of every stage; all have their run's stages in front."""
 
         def along(run: int, *parts: PyTree[Array]) -> PyTree[Array]:
             of_stage = jax.vmap(lambda *stage: self._stage(f, run, *stage))

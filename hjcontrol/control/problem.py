@@ -67,7 +67,8 @@ class ControlProblem(eqx.Module):
 
         **Raises:** `ValueError` for empty, ragged or non-floating inputs, targets of another length,
         sequences that differ in length or do not fit the stages, a stage that does not accept its state,
-        a control set that does not fit the weights, a mask that hides every key, or a terminal cost that is not a scalar.
+        a control set that does not fit the weights, a mask that hides every key, or a terminal cost that
+        is not a scalar.
         """
         inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
         forcing, context = sequences(forcing), jax.tree.map(jnp.asarray, context)

@@ -138,7 +138,9 @@ class Direct(AbstractHostMethod):
         solver = ca.nlpsol("direct", self.plugin, t.nlp, options)
         value, _, _, gradient = eqx.filter_jit(backpropagate)(problem, weights)
         info = Info(value, problem.control_set.stationarity(weights, gradient), jnp.asarray(1))
-        return DirectState(t, (solver, watch), t.x0, None, None, info, RESULTS.max_steps_reached, None)
+        return DirectState(
+            t, (solver, watch), t.x0, None, None, info, RESULTS.max_steps_reached, None
+        )
 
     def step(self, problem: ControlProblem, state: DirectState) -> DirectState:
         del problem

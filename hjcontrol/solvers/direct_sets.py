@@ -134,9 +134,9 @@ def _stacked(parts: list[tuple[_Rows, int]], weights: int) -> tuple[sp.csc_matri
                 sp.csc_matrix(getattr(rows, key)),
                 sp.csc_matrix((height, own - start - m)),
                 sp.csc_matrix(over_t),
+                sp.csc_matrix((height, width - own - over_t.shape[1])),
             ]
-            wide = sp.hstack(blocks)
-            found[key].append(sp.hstack([wide, sp.csc_matrix((height, width - wide.shape[1]))]))
+            found[key].append(sp.hstack(blocks))
         own += rows.T.shape[1]
     A, Q = (
         sp.csc_matrix(sp.vstack([*found[key], sp.csc_matrix((0, width))])) for key in ("A", "Q")

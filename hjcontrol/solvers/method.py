@@ -47,6 +47,13 @@ SETS = {
     "convex": lambda found: found.convex,
     "any": lambda found: True,
 }
+MEANING = {
+    "free": "no constraint",
+    "bounds": "each weight has bounds of its own",
+    "smooth": "smooth constraints with multipliers; a vanishing row of a GroupBall has none",
+    "convex": "a projected gradient step means something",
+    "any": "every set",
+}
 
 
 class AbstractMethod(eqx.Module):

@@ -120,7 +120,10 @@ class Transcription:
     def weight_multipliers(self, x: Any, lam_x: Any, lam_g: Any) -> Weights:
         """The control set's multipliers, shaped like the weights: an element of the normal cone."""
         x, lam_x, lam_g = (np.asarray(a, float).ravel() for a in (x, lam_x, lam_g))
-        m, rows = self.sets.lower.size, [lam_g[self.constraints[name]] for name in self.sets.heights]
+        m, rows = (
+            self.sets.lower.size,
+            [lam_g[self.constraints[name]] for name in self.sets.heights],
+        )
         normal = self.sets.normal(x[:m], lam_x[:m], np.concatenate([np.zeros(0), *rows]))
         return self.weights(np.concatenate([normal, x[m:]]))
 
