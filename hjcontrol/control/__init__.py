@@ -5,8 +5,6 @@ from hjcontrol.control.control_sets import (
     AbstractControlSet,
     Binary,
     Box,
-    ByLeaf,
-    ByRun,
     Free,
     GroupBall,
     L1Ball,
@@ -40,6 +38,7 @@ from hjcontrol.control.hamiltonian import (
 )
 from hjcontrol.control.linear_quadratic import linear_quadratic
 from hjcontrol.control.problem import ControlProblem
+from hjcontrol.control.product_sets import ByLeaf, ByRun
 from hjcontrol.control.rounding import Rounding, rounded
 from hjcontrol.control.solution import History, Solution
 from hjcontrol.control.terminal_constraint import TerminalConstraint, augmented

@@ -67,7 +67,8 @@ class ControlProblem(eqx.Module):
 
         **Raises:** `ValueError` for empty, ragged or non-floating inputs, targets of another length,
         sequences that differ in length or do not fit the stages, a stage that does not accept its state,
-        a mask that hides every key, or a terminal cost that is not a scalar.
+        a control set that does not fit the weights, a mask that hides every key, or a terminal cost that
+        is not a scalar.
         """
         inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
         forcing, context = sequences(forcing), jax.tree.map(jnp.asarray, context)
@@ -91,6 +92,9 @@ class ControlProblem(eqx.Module):
             c if isinstance(c, AbstractRunningCost) else StateCost(c) for c in costs
         )
         self.control_set = Free() if control_set is None else control_set
+        self.control_set.check(
+            jax.eval_shape(self.chain.init, jax.eval_shape(lambda: jax.random.key(0)))
+        )
         weights = jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
         value = jax.eval_shape(
             lambda w, x, y, u: self.terminal_cost(self.chain(w, x, u), y),

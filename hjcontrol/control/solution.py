@@ -37,7 +37,9 @@ class History(eqx.Module):
 
 
 class Solution(eqx.Module):
-    """Weights with their states and costates, the outcome, and the problem that was solved."""
+    """Weights with their states and costates, the outcome, and the problem that was solved; of a solver
+    that has them, multipliers of the dynamics, of a terminal constraint and of the control set (an
+    element of its normal cone: `-dJ/dtheta`)."""
 
     weights: Weights
     trajectory: Trajectory
@@ -50,6 +52,7 @@ class Solution(eqx.Module):
     solver: str = eqx.field(static=True)
     multipliers: Trajectory | None = None
     terminal_multiplier: Float[Array, "n m"] | None = None
+    weight_multipliers: Weights | None = None
 
     @property
     def stated(self) -> ControlProblem:

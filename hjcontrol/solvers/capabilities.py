@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hjcontrol.control import ControlProblem
 from hjcontrol.control.capability import require
 from hjcontrol.networks import Flow
-from hjcontrol.solvers.method import SETS, AbstractMethod
+from hjcontrol.solvers.method import MEANING, SETS, AbstractMethod
 from hjcontrol.solvers.names import NAMES, by_name
 
 
@@ -21,7 +21,8 @@ def admit(problem: ControlProblem, method: AbstractMethod) -> None:
         able = [n for n in NAMES if SETS[by_name(n).sets](found)]
         raise ValueError(
             f"{method.name}: it treats control sets of the kind {method.sets!r}; found a "
-            f"{type(found).__name__}. These treat it: {', '.join(able)}."
+            f"{type(found).__name__} ({method.sets!r}: {MEANING[method.sets]}). "
+            + (f"These treat it: {', '.join(able)}." if able else "No method treats it.")
         )
     if not method.flows and any(isinstance(run.stage, Flow) for run in problem.chain.runs):
         raise ValueError(
@@ -60,7 +61,7 @@ class Selection(NamedTuple):
 PREFERENCE = {
     "newton": "smooth, its weights free or bounded: the one that reaches roundoff",
     "gradient": "weights free, and no second derivative needed",
-    "direct": "a constraint that only a nonlinear program takes",
+    "direct": "a constraint that a nonlinear program takes, with its multipliers",
     "adam": "projected steps suit any convex set",
     "discrete-msa": "the only one that keeps weights in a finite set",
 }

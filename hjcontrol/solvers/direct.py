@@ -28,6 +28,7 @@ class DirectState(eqx.Module):
     transcription: Any
     call: Any
     x: np.ndarray
+    lam_x: np.ndarray | None
     lam_g: np.ndarray | None
     info: Info
     result: RESULTS
@@ -74,7 +75,7 @@ class Direct(AbstractHostMethod):
         if not self.tol > 0:
             raise ValueError(f"Direct: `tol` must be positive; found {self.tol}.")
 
-    sets = "bounds"
+    sets = "smooth"
     couples = True
     terminal = True
     duals = True
@@ -137,7 +138,9 @@ class Direct(AbstractHostMethod):
         solver = ca.nlpsol("direct", self.plugin, t.nlp, options)
         value, _, _, gradient = eqx.filter_jit(backpropagate)(problem, weights)
         info = Info(value, problem.control_set.stationarity(weights, gradient), jnp.asarray(1))
-        return DirectState(t, (solver, watch), t.x0, None, info, RESULTS.max_steps_reached, None)
+        return DirectState(
+            t, (solver, watch), t.x0, None, None, info, RESULTS.max_steps_reached, None
+        )
 
     def step(self, problem: ControlProblem, state: DirectState) -> DirectState:
         del problem
@@ -151,7 +154,8 @@ class Direct(AbstractHostMethod):
         info = Info(
             jnp.asarray(end["f"].item()), jnp.asarray(float(slope)), jnp.asarray(evaluations)
         )
-        return DirectState(t, state.call, end["x"], end["lam_g"], info, result, message)
+        duals = end["lam_x"], end["lam_g"]
+        return DirectState(t, state.call, end["x"], *duals, info, result, message)
 
     def info(self, state: DirectState) -> Info:
         return state.info
@@ -165,9 +169,15 @@ class Direct(AbstractHostMethod):
     def postprocess(self, problem: ControlProblem, state: DirectState) -> Outcome:
         del problem
         t = state.transcription
-        multipliers = None if state.lam_g is None else t.costates(state.x, state.lam_g)
-        nu = None if state.lam_g is None else t.terminal_multiplier(state.lam_g)
-        return Outcome(t.weights(state.x), multipliers, nu, state.message)
+        if state.lam_g is None:
+            return Outcome(t.weights(state.x), message=state.message)
+        return Outcome(
+            weights=t.weights(state.x),
+            multipliers=t.costates(state.x, state.lam_g),
+            terminal_multiplier=t.terminal_multiplier(state.lam_g),
+            weight_multipliers=t.weight_multipliers(state.x, state.lam_x, state.lam_g),
+            message=state.message,
+        )
 
 
 _WATCHED = ("ipopt", "sqpmethod", "feasiblesqpmethod", "qrsqp")

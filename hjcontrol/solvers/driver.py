@@ -115,6 +115,7 @@ def solve(
         solver=solver.name,
         multipliers=outcome.multipliers,
         terminal_multiplier=nu,
+        weight_multipliers=outcome.weight_multipliers,
     )
     if throw and not bool(result == RESULTS.successful):
         words = RESULTS[result] if message is None else f"{RESULTS[result]} {message}"

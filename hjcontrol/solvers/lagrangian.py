@@ -78,6 +78,13 @@ def _jacobian(t: Transcription, x: ca.MX) -> ca.MX:
         values.append(ca.MX(-ca.DM.ones(e * n)))
         rows.append(first + np.arange(e * n))
         columns.append(t.variables[f"x[{k + 1}]"].start + np.arange(e * n))
+    if t.sets.heights:
+        first, column = t.lbg.size - t.sets.low.size, _own_columns(t)
+        linear, squares = t.sets.A.tocoo(), t.sets.Q.tocoo()
+        at = x[column[squares.col].tolist()]
+        values += [ca.MX(ca.DM(linear.data)), ca.DM(2 * squares.data) * at]
+        rows += [first + linear.row, first + squares.row]
+        columns += [column[linear.col], column[squares.col]]
     shape = (t.nlp["g"].numel(), x.numel())
     return _assembled(shape, values, np.concatenate(rows), np.concatenate(columns))
 
@@ -133,6 +140,12 @@ def _hessian(t: Transcription, x: ca.MX, sigma: ca.MX, lam: ca.MX) -> ca.MX:
         first = _weights(t, k).start
         add(sigma * price(x[first : first + th.numel()]), first + r, first + c)
 
+    if t.sets.Q.nnz:
+        squares = t.sets.Q.tocoo()
+        nu = lam[(t.lbg.size - t.sets.low.size + squares.row).tolist()]
+        place = _own_columns(t)[squares.col]
+        add(ca.DM(2 * squares.data) * nu, place, place)
+
     if not t.programs.folded:
         a, y = t.programs.terminal.sx_in()
         block, _ = ca.hessian(t.programs.terminal(a, y) / n, a)
@@ -143,6 +156,12 @@ def _hessian(t: Transcription, x: ca.MX, sigma: ca.MX, lam: ca.MX) -> ca.MX:
         offset = last.start + a.numel() * np.arange(n)[:, None]
         add(sigma * f.map(n)(state, t.programs.targets), offset + r, offset + c)
     return _assembled((x.numel(), x.numel()), values, np.concatenate(rows), np.concatenate(columns))
+
+
+def _own_columns(t: Transcription) -> np.ndarray:
+    """Positions in `x` of what the control set's rows are about: the weights, then the auxiliaries."""
+    own = t.variables["t"]
+    return np.concatenate([np.arange(t.sets.lower.size), np.arange(own.start, own.stop)])
 
 
 def _entries(block: ca.SX, kept: np.ndarray) -> ca.SX:

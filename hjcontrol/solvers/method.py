@@ -33,6 +33,7 @@ class Outcome(eqx.Module):
     weights: Weights
     multipliers: Trajectory | None = None
     terminal_multiplier: Float[Array, "n m"] | None = None
+    weight_multipliers: Weights | None = None
     message: str | None = eqx.field(static=True, default=None)
 
 
@@ -42,8 +43,16 @@ Report = Callable[[int, float, float], None]  # step, objective, stationarity
 SETS = {
     "free": lambda found: isinstance(found, Free),
     "bounds": lambda found: found.elementwise,
+    "smooth": lambda found: found.smooth,
     "convex": lambda found: found.convex,
     "any": lambda found: True,
+}
+MEANING = {
+    "free": "no constraint",
+    "bounds": "each weight has bounds of its own",
+    "smooth": "smooth constraints with multipliers; a vanishing row of a GroupBall has none",
+    "convex": "a projected gradient step means something",
+    "any": "every set",
 }
 
 

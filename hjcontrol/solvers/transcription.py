@@ -25,6 +25,7 @@ from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import Weights
 from hjcontrol.solvers import collocation
 from hjcontrol.solvers.casadi_programs import Programs, programs_of
+from hjcontrol.solvers.direct_sets import SetRows, set_rows
 from hjcontrol.solvers.packing import flat, slices, unflat
 from hjcontrol.solvers.transcribable import check_arrays, check_flows
 
@@ -53,6 +54,7 @@ class Transcription:
     problem: ControlProblem
     degree: int
     elements: int
+    sets: SetRows
     lam_g0: np.ndarray | float = 0.0
 
     def pack(self, weights: Weights) -> np.ndarray:
@@ -60,13 +62,14 @@ class Transcription:
         thetas = [flat(theta) for theta in self.problem.chain.unstack(weights)]
         n, state, later = self.programs.num_samples, ca.DM(self.programs.inputs), []
         own = [thetas[k] for k in dict.fromkeys(self.programs.owner)]
+        sizes = np.abs(np.concatenate(own))[self.sets.of]
         if any(self.programs.spans):
-            return np.concatenate(own + self._along(weights))
+            return np.concatenate([*own, *self._along(weights), sizes])
         for step, theta, u in zip(self.programs.steps, thetas, self.programs.given, strict=True):
             state, _ = step.map(n)(state, ca.repmat(ca.DM(theta), 1, n), u)
             later.append(np.array(state).T.ravel())
         kept = 0 if self.kind == "single" else self.programs.joints
-        return np.concatenate(own + later[:kept])
+        return np.concatenate([*own, *later[:kept], sizes])
 
     def _along(self, weights: Weights) -> list[np.ndarray]:
         """States of a rollout, those within a piece of a flow on the straight line."""
@@ -87,6 +90,16 @@ class Transcription:
         owned = zip(self.programs.owner, like, strict=True)
         thetas = [unflat(x[self.variables[f"theta[{k}]"]], theta) for k, theta in owned]
         return self.problem.chain.stack(thetas)
+
+    def weight_multipliers(self, x: Any, lam_x: Any, lam_g: Any) -> Weights:
+        """The control set's multipliers, shaped like the weights: an element of the normal cone."""
+        x, lam_x, lam_g = (np.asarray(a, float).ravel() for a in (x, lam_x, lam_g))
+        m, rows = (
+            self.sets.lower.size,
+            [lam_g[self.constraints[name]] for name in self.sets.heights],
+        )
+        normal = self.sets.normal(x[:m], lam_x[:m], np.concatenate([np.zeros(0), *rows]))
+        return self.weights(np.concatenate([normal, x[m:]]))
 
     def states(self, x: Any) -> Trajectory | None:
         """The states within the NLP's variables; `None` for single shooting, which has none."""
@@ -145,6 +158,9 @@ class Transcription:
         for i in worst[size[worst] > 0]:
             name, place = next((m, s) for m, s in self.constraints.items() if s.start <= i < s.stop)
             n = self.programs.num_samples
+            if name in self.sets.heights:
+                lines.append(f"{name}, row {int(i) - place.start}: {size[i]:.3g}")
+                continue
             if name == "terminal":
                 d = (place.stop - place.start) // n
             else:
@@ -217,6 +233,8 @@ def as_nlp(
         if programs.spans[k] is not None:
             sizes[f"z[{k}]"] = collocation.size(f.size1_out(0), n, degree, elements)
         sizes[f"x[{k + 1}]"] = f.size1_out(0) * n
+    sets = set_rows(problem)
+    sizes["t"] = sets.of.size
     ends = np.cumsum([0, *sizes.values()])
     x = ca.MX.sym("x", int(ends[-1]))
     parts = dict(zip(sizes, ca.vertsplit(x, [int(e) for e in ends]), strict=True))
@@ -244,24 +262,26 @@ def as_nlp(
     cost += ca.sum2(programs.terminal.map(n)(state, programs.targets)) / n
     if programs.ending is not None:
         gaps["terminal"] = ca.vec(programs.ending.map(n)(state, programs.targets))
-    g = ca.vertcat(*gaps.values()) if gaps else ca.MX(0, 1)
+    own = ca.vertcat(x[:m], parts["t"])
+    g = ca.vertcat(*gaps.values(), ca.DM(sets.A) @ own + ca.DM(sets.Q) @ own**2)
     heights = {name: gap.numel() for name, gap in gaps.items()}
     lower, upper = (np.full(int(ends[-1]), b) for b in (-np.inf, np.inf))
-    lower[:m], upper[:m] = (float(b) for b in problem.control_set.bounds())
+    lower[:m], upper[:m] = sets.lower, sets.upper
     built = Transcription(
         nlp={"x": x, "f": cost, "g": g},
         x0=np.empty(0),
         lbx=lower,
         ubx=upper,
-        lbg=_floor(problem, heights),
-        ubg=np.zeros(g.numel()),
+        lbg=np.concatenate([_floor(problem, heights), sets.low]),
+        ubg=np.concatenate([np.zeros(sum(heights.values())), sets.high]),
         variables=slices(sizes),
-        constraints=slices(heights),
+        constraints=slices(heights | sets.heights),
         kind=transcription,
         programs=programs,
         problem=problem,
         degree=degree,
         elements=elements,
+        sets=sets,
     )
     return dataclasses.replace(built, x0=built.pack(init))
 

@@ -49,7 +49,7 @@ def exact_gap(
     diagonal = off <= 1e4 * jnp.finfo(dtype).eps
     found = unknown
     if problem.control_set.elementwise:
-        low, high = (jnp.asarray(b, dtype) for b in problem.control_set.bounds())
+        low, high = (ravel_pytree(b)[0] for b in problem.control_set.bounds_stage(theta, run))
         separable = _separable(g, bends, low - start, high - start, flat_below)
         found = jnp.where(diagonal, separable, unknown)
         if isinstance(problem.control_set, Free) and start.size <= DENSE:

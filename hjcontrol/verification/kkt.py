@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from hjcontrol.control import AbstractControlSet, ControlProblem, Free
+from hjcontrol.control import ControlProblem, Free
 from hjcontrol.networks import Weights
 from hjcontrol.verification.stagewise import placed
 
@@ -55,8 +55,9 @@ def residuals(
         held = the_set.active(weights, gradient, jnp.asarray(tolerance))[0]
         claimed = jax.tree.map(lambda g, h: jnp.where(h, -g, 0.0), gradient, held)
     dual = worst(away(weights, the_set.project(plus(weights, claimed))))
-    products = lambda t, c: _products(the_set, t, c)
-    slack = worst(jax.tree.map(products, weights, claimed)) if bounded else None
+    slack = None
+    if bounded:
+        slack = worst(jax.tree.map(_products, weights, claimed, *the_set.bounds(weights)))
     if isinstance(the_set, Free):
         dual, slack = worst(claimed), None  # theta - (theta + lambda) would round
     return Residuals(worst(plus(gradient, claimed)), primal, dual, slack)
@@ -74,9 +75,8 @@ def free_coordinates(
     return jax.tree.map(free, gradient, held)
 
 
-def _products(bounds: AbstractControlSet, theta: Array, claimed: Array) -> Array:
+def _products(theta: Array, claimed: Array, low: Array, high: Array) -> Array:
     """Multiplier times slack; where there is no bound, the multiplier itself."""
-    low, high = (jnp.asarray(b, theta.dtype) for b in bounds.bounds())
     room = jnp.where(claimed > 0, high - theta, theta - low)
     return jnp.abs(claimed) * jnp.where(jnp.isfinite(room), jnp.abs(room), 1.0)
 

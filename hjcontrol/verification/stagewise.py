@@ -71,7 +71,7 @@ def stagewise(
 
 
 def placed(
-    problem: ControlProblem, by_run: tuple[Float[Array, " sets"], ...], blank: float = 0.0
+    problem: ControlProblem, by_run: tuple[Float[Array, " _sets"], ...], blank: float = 0.0
 ) -> Float[Array, " stages"]:
     """One number a stage: that of a tied run stands at its first, the others are `blank`."""
     rest = [jnp.full(run.length - run.sets, blank) for run in problem.chain.runs]

@@ -152,7 +152,7 @@ def verify(
         optimality=None
         if optimal is None
         else judged_optimality(
-            jax.device_get(examine(problem, weights, claims, None, key, optimal)),
+            jax.device_get(examine(problem, weights, *claims, key, optimal)),
             problem,
             title,
             float(found.feasibility),
@@ -192,11 +192,13 @@ def _tolerated(optimality: bool | float, problem: ControlProblem) -> float | Non
     return float(optimality)
 
 
-def _claims(problem: Any, weights: Any) -> tuple[Trajectory, Trajectory] | None:
-    """States and costates that came with a solution's own weights."""
+def _claims(
+    problem: Any, weights: Any
+) -> tuple[tuple[Trajectory, Trajectory] | None, Weights | None]:
+    """States and costates that came with a solution's own weights, and the control set's multipliers."""
     if not isinstance(problem, Solution) or weights is not None:
-        return None
-    return problem.trajectory, problem.costate
+        return None, None
+    return (problem.trajectory, problem.costate), problem.weight_multipliers
 
 
 def _own_weights(problem: ControlProblem, pair: Pair) -> Pair:

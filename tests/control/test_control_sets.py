@@ -11,6 +11,7 @@ from hjcontrol.control import (
     Box,
     ByLeaf,
     ByRun,
+    ControlProblem,
     Free,
     GroupBall,
     L1Ball,
@@ -68,7 +69,7 @@ def test_finite_sets_round_and_judge_by_the_linear_model():
     at = Binary().project(w)
     assert float(Binary().stationarity(at, jax.tree.map(lambda a: -a, at))) == 0.0
     assert float(Binary().stationarity(at, at)) == 2.0
-    assert not Ternary.convex
+    assert not Ternary().convex
     assert isinstance(Ternary().relaxed, Box)
 
 
@@ -82,11 +83,62 @@ def test_sets_by_leaf_and_by_run():
     assert float(found[1].min()) == 0.0
 
 
+def test_a_product_is_of_a_kind_if_its_factors_are():
+    kinds = lambda of: (of.convex, of.elementwise, of.smooth)
+    assert kinds(ByLeaf(W=Box(-1.0, 1.0), b=Nonnegative())) == (True, True, True)
+    assert kinds(ByRun((Free(), ByLeaf(W=L1Ball(1.0))))) == (True, False, True)
+    assert kinds(ByLeaf(W=GroupBall(1.0))) == (True, False, False)
+    assert kinds(ByRun((Free(), ByLeaf(W=Binary())))) == (False, False, False)
+
+
+def test_bounds_are_shaped_like_the_weights():
+    low = np.linspace(-1.0, -0.1, 4)
+    of = ByRun((ByLeaf(W=Box(low, [[0.5], [0.2]])), Nonnegative()))
+    w = ({"W": jnp.asarray(V), "b": jnp.asarray(V[:, 0])}, jnp.asarray(V[:1]))
+    lower, upper = of.bounds(w)
+    assert_agree(lower[0]["W"], np.broadcast_to(low, V.shape), 0.0)
+    assert_agree(upper[0]["W"], np.broadcast_to([[0.5], [0.2]], V.shape), 0.0)
+    assert_agree(lower[0]["b"], np.full((3, 4), -np.inf), 0.0)
+    assert_agree(lower[1], np.zeros((1, 2, 4)), 0.0)
+    assert_agree(of.project(w), jax.tree.map(jnp.clip, w, lower, upper), 0.0)
+    held, _ = of.active(w, jax.tree.map(jnp.ones_like, w), jnp.asarray(0.0))
+    assert_agree(held, jax.tree.map(lambda t, a: t <= a, w, lower), 0.0)
+
+
+def test_sets_that_do_not_fit_the_weights_are_refused():
+    start = {"W": jnp.zeros((2, 4)), "b": jnp.zeros(4)}
+    stage = lambda x, th: x + th["b"] * jnp.sum(th["W"])
+    ask = lambda of: ControlProblem(
+        [(stage, start)] * 3, jnp.zeros((1, 4)), terminal=jnp.sum, control_set=of
+    )
+    ask(ByRun((ByLeaf(W=Box(np.zeros((2, 1)), np.ones(4))),)))
+    for of, words in (
+        (
+            ByLeaf(W=Box(np.zeros(3), 1.0)),
+            r"`lower`.*leaf \['W'\] of shape \(2, 4\); found.*\(3,\)",
+        ),
+        (Box(0.0, np.ones((2, 4))), r"`upper`.*leaf \['b'\] of shape \(4,\); found.*\(2, 4\)"),
+        (ByLeaf(w=Nonnegative()), r"no leaf.*'w'; there are W, b"),
+        (ByRun((Free(), Free())), "one set for every run.*1; found 2"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            ask(of)
+
+
 def test_bad_sets_are_refused():
-    for wrong in (lambda: L1Ball(0.0), lambda: Simplex(-1.0), lambda: Box(1.0, -1.0)):
+    for wrong in (
+        lambda: L1Ball(0.0),
+        lambda: Simplex(-1.0),
+        lambda: Box(1.0, -1.0),
+        lambda: Box([0, 2], 1),
+    ):
         with pytest.raises(ValueError, match="found"):
             wrong()
     with pytest.raises(ValueError, match="control set"):
         ByLeaf(W=3)
+    with pytest.raises(ValueError, match="control set"):
+        ByRun((3,))
+    with pytest.raises(ValueError, match="broadcast against each other"):
+        Box(np.zeros(4), np.ones(3))
     with pytest.raises(ValueError, match="not a set of bounds"):
-        L2Ball(1.0).bounds()
+        L2Ball(1.0).bounds((jnp.zeros((1, 2)),))

@@ -16,7 +16,11 @@ def test_the_docs_hold_the_table():
 
 def test_select_takes_what_can_treat_the_problem_and_says_why():
     free, ball = select(rings()), select(rings(control_set=hj.control.L2Ball(1.0)))
-    assert (free.name, ball.name) == ("newton", "adam")
+    group = select(rings(control_set=hj.control.ByLeaf(W=hj.control.GroupBall(1.0))))
+    assert (free.name, ball.name, group.name) == ("newton", "direct", "adam")
+    assert "vanishing row" in group.others["direct"]
+    steps = hj.control.ByLeaf(b=hj.control.Nonnegative(), W=hj.control.Box(-1.0, 1.0))
+    assert select(rings(control_set=steps)).name == "newton"
     assert "'bounds'; found a L2Ball" in ball.others["newton"]
     assert "line search" in ball.others["gradient"]
     assert str(free).startswith("newton")

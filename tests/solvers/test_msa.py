@@ -16,7 +16,8 @@ from hjcontrol.solvers.msa.quadratic import is_quadratic
 from hjcontrol.solvers.msa.stage import StageMinimiser
 from hjcontrol.solvers.msa.sweep import sweep
 
-BOX = hj.control.Box(-0.3, 0.25)
+LOWER, UPPER = np.asarray([-0.3, -0.3, -0.2]), np.asarray([0.25, 0.1, 0.25])
+BOX = hj.control.Box(LOWER, UPPER)
 
 
 class Biased(hj.networks.AbstractStage):
@@ -116,11 +117,12 @@ def test_bounded_minimum_is_that_of_every_grid_point():
     closed, gradient, bounded = answers(paths)
     np.testing.assert_allclose(gradient, closed, atol=1e-9)
     np.testing.assert_allclose(bounded, closed, atol=1e-7)
-    assert (np.asarray(closed) == -0.3).any() or (np.asarray(closed) == 0.25).any()
+    assert (np.asarray(closed) == LOWER).any() or (np.asarray(closed) == UPPER).any()
     # Brute force at the last stage: no point of a grid is better.
     states, costates = paths
     x, p, after = states[3], costates[4], states[4]
-    grid = jnp.asarray(list(itertools.product(np.linspace(-0.3, 0.25, 12), repeat=3)))
+    axes = [np.linspace(*ends, 12) for ends in zip(LOWER, UPPER, strict=True)]
+    grid = jnp.asarray(list(itertools.product(*axes)))
 
     def augmented(theta):
         gap = after - (x @ problem.chain[3].A.T + theta[None])

@@ -149,8 +149,12 @@ def test_unreachable_tolerance_is_stagnation_not_success():
 
 
 def test_bounds_by_their_active_set():
-    """A known active set: KKT with multipliers, and IPOPT at the same point."""
-    problem = rings(control_set=hj.control.Box(-0.6, 0.8))
+    """A known active set, of bounds that differ by leaf, row and run: KKT with multipliers, and IPOPT
+    at the same point."""
+    rows = hj.control.Box(jnp.asarray([[-0.6], [-0.5], [-0.4], [-0.6]]), 0.8)
+    own = hj.control.ByLeaf(W=rows, b=hj.control.Nonnegative())
+    all_ = hj.control.Box(-0.6, 0.8)
+    problem = rings(control_set=hj.control.ByRun((all_, own, all_)))
     theirs = hj.solve(problem, hj.solvers.Direct(tol=1e-10), key=jax.random.key(0), throw=True)
     near = jax.tree.map(
         lambda a: a + 1e-3 * jnp.sin(jnp.arange(a.size)).reshape(a.shape), theirs.weights
@@ -160,7 +164,9 @@ def test_bounds_by_their_active_set():
     _, _, _, gradient = backpropagate(problem, ours.weights)
     w, g = (ravel_pytree(a)[0] for a in (ours.weights, gradient))
     np.testing.assert_allclose(ravel_pytree(theirs.weights)[0], w, atol=1e-8)
-    low, high = w <= -0.6, w >= 0.8
+    lower, upper = (ravel_pytree(b)[0] for b in problem.control_set.bounds(ours.weights))
+    assert sorted({*map(float, lower)}) == [-0.6, -0.5, -0.4, 0.0]
+    low, high = w <= lower, w >= upper
     assert low.sum() + high.sum() > 3
     inside = ~(low | high)
     assert jnp.abs(g[inside]).max() <= 1e-11
@@ -168,6 +174,8 @@ def test_bounds_by_their_active_set():
     assert g[high].max(initial=-1.0) < 0
     normal = ravel_pytree(problem.control_set.normal(ours.weights, gradient))[0]
     np.testing.assert_allclose(normal[~inside], -g[~inside], atol=1e-15)
+    claimed = ravel_pytree(theirs.weight_multipliers)[0]
+    np.testing.assert_allclose(claimed, jnp.where(inside, 0.0, -g), atol=1e-8)
     # The twin: a weight moved off its bound is no longer stationary.
     moved = jax.tree.map(lambda a: jnp.where(a <= -0.6, -0.59, a), ours.weights)
     assert problem.control_set.stationarity(moved, gradient) > 1e-6

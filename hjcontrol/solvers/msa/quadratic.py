@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float
 from hjcontrol._ground.jaxprs import called_jaxpr, replay
 
 Flat = Callable[[Float[Array, " weights"]], Float[Array, ""]]
+Candidates = Callable[[Float[Array, ""], Any], Float[Array, " candidates"]]
 
 LARGEST = 512  # weights a stage: beyond, a dense A costs more than an inner solver
 PASSES = 200
@@ -57,17 +58,17 @@ def product_minimum(
     theta: Float[Array, " weights"],
     g: Float[Array, " weights"],
     A: Float[Array, "weights weights"],
-    candidates: Callable[[Float[Array, ""]], Float[Array, " candidates"]],
+    candidates: Candidates,
 ) -> Float[Array, " weights"]:
-    """Weights at which no single one can be bettered; `candidates(c)`: the values among which a
-    coordinate finds its least, `c` being where it would go if it were free."""
+    """Weights at which no single one can be bettered; `candidates(c, i)`: the values among which
+    coordinate `i` finds its least, `c` being where it would go if it were free."""
     start = theta
 
     def coordinate(i: Any, theta: Array) -> Array:
         slope, bend = g[i] + A[i] @ (theta - start), A[i, i]
         bowl = bend > 0
         target = jnp.where(bowl, theta[i] - slope / jnp.where(bowl, bend, 1.0), theta[i])
-        values = candidates(target)
+        values = candidates(target, i)
         moves = values - theta[i]
         costs = slope * moves + 0.5 * bend * moves**2
         best = jnp.argmin(jnp.where(jnp.isnan(costs), jnp.inf, costs))

@@ -1,9 +1,9 @@
 r"""Minimisation of one stage's Hamiltonian over its weights: in closed form, or by an inner solver.
 
-    quadratic objective, free or box weights     closed form (see `quadratic`)
+    quadratic objective, free or bounded weights closed form (see `quadratic`)
     otherwise   lbfgs                            optax, free weights
                 projected_gradient               any set: spectral steps, halved until they descend
-                lbfgsb                           jaxopt, free or box weights
+                lbfgsb                           jaxopt, free or bounded weights
 
 An answer that is not better than the start is not taken. Everything can be vmapped over stages.
 """
@@ -19,9 +19,10 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from hjcontrol.control import AbstractControlSet, Box, ControlProblem, Free
+from hjcontrol.control import AbstractControlSet, ControlProblem, Free
 from hjcontrol.solvers.msa.quadratic import (
     LARGEST,
+    Candidates,
     Flat,
     curvature,
     free_minimum,
@@ -51,8 +52,8 @@ class StageMinimiser(eqx.Module):
         if self.steps < 1:
             raise ValueError(f"{who}: `inner_steps` must be at least 1; found {self.steps}.")
         theta_set = problem.control_set
-        fits = {"lbfgs": (Free,), "lbfgsb": (Free, Box)}.get(self.inner, (AbstractControlSet,))
-        if not isinstance(theta_set, fits):
+        fits = {"lbfgs": isinstance(theta_set, Free), "lbfgsb": theta_set.elementwise}
+        if not fits.get(self.inner, True):
             raise ValueError(
                 f"{who}: `inner={self.inner!r}` cannot keep weights in {type(theta_set).__name__}. "
                 "Use `inner='projected_gradient'`."
@@ -67,7 +68,10 @@ class StageMinimiser(eqx.Module):
             flat, unravel = ravel_pytree(theta)
             value = lambda v: jnp.asarray(objective(unravel(v)), flat.dtype)
             project = lambda v: ravel_pytree(theta_set.project_stage(unravel(v), run))[0]
-            new = self._solve(theta_set, value, flat, project)
+            bounds = None
+            if theta_set.elementwise:
+                bounds = tuple(ravel_pytree(b)[0] for b in theta_set.bounds_stage(theta, run))
+            new = self._solve(theta_set, value, flat, project, bounds)
             fell = value(flat) - value(new)
             if not self._exact(theta_set, value, flat):
                 new, fell = jnp.where(fell > 0, new, flat), jnp.maximum(jnp.nan_to_num(fell), 0.0)
@@ -80,26 +84,29 @@ class StageMinimiser(eqx.Module):
         return self.closed and small and is_quadratic(value, flat)
 
     def _solve(
-        self, theta_set: AbstractControlSet, value: Flat, flat: Array, project: Callable
+        self,
+        theta_set: AbstractControlSet,
+        value: Flat,
+        flat: Array,
+        project: Callable,
+        bounds: Any,
     ) -> Array:
         if self._exact(theta_set, value, flat):
             g, A = curvature(value, flat)
             if isinstance(theta_set, Free):
                 return flat + free_minimum(g, A)
-            return product_minimum(flat, g, A, _in_box(theta_set, flat.dtype))
+            return product_minimum(flat, g, A, _in_box(bounds))
         if self.inner == "lbfgsb":
-            return _lbfgsb(value, flat, theta_set.bounds(), self.steps)
+            return _lbfgsb(value, flat, bounds, self.steps)
         if self.inner == "lbfgs" or (self.inner == "auto" and isinstance(theta_set, Free)):
             return _lbfgs(value, flat, self.steps)
         return _projected_gradient(value, flat, project, self.steps)
 
 
-def _in_box(theta_set: AbstractControlSet, dtype: Any) -> Callable[[Array], Array]:
-    lower, upper = (jnp.asarray(b, dtype) for b in theta_set.bounds())
-
-    def candidates(c: Array) -> Array:
-        ends = jnp.stack([lower, upper])
-        inside = jnp.clip(c, lower, upper)
+def _in_box(bounds: tuple[Array, Array]) -> Candidates:
+    def candidates(c: Array, i: Any) -> Array:
+        ends = jnp.stack([b[i] for b in bounds])
+        inside = jnp.clip(c, *ends)
         return jnp.concatenate([inside[None], jnp.where(jnp.isfinite(ends), ends, inside)])
 
     return candidates
@@ -155,6 +162,5 @@ def _lbfgsb(value: Flat, start: Array, bounds: Any, steps: int) -> Array:
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="jaxopt")
         import jaxopt
 
-    lower, upper = (jnp.full_like(start, b) for b in bounds)
     solver = jaxopt.LBFGSB(fun=value, maxiter=steps, tol=0.0, implicit_diff=False)
-    return solver.run(start, bounds=(lower, upper)).params
+    return solver.run(start, bounds=bounds).params
