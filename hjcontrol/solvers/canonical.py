@@ -45,28 +45,34 @@ def stepped(
         slope, shift = jax.grad(energy, argnums=(1, 0))(x, theta, q)
         return ravel_pytree((slope, shift - p))[0]
 
-    def correction(unknown: Array, x: Any, p: Any) -> Array:
-        return jnp.linalg.solve(jax.jacfwd(gap)(unknown, x, p), gap(unknown, x, p))
-
     fixed = jax.lax.stop_gradient
     held = (fixed(x), fixed(p))
     small = jnp.sqrt(jnp.finfo(start.dtype).eps)  # quadratic: the next step is at roundoff
 
+    def both(unknown: Array) -> tuple[Array, Array]:
+        value = gap(unknown, *held)
+        return value, value
+
     def proceed(carry: Any) -> Array:
-        count, _, size = carry
-        return (count < ITERATIONS) & (size > small)
+        count, _, size, _, _ = carry
+        return (count <= ITERATIONS) & (size > small)
 
     def body(carry: Any) -> Any:
-        count, unknown, _ = carry
-        move = correction(unknown, *held)
+        count, unknown, _, value, matrix = carry
+        move = jnp.linalg.solve(matrix, value)
         new = unknown - move
-        return count + 1, new, jnp.max(jnp.abs(move)) / (1 + jnp.max(jnp.abs(new)))
+        size = jnp.max(jnp.abs(move)) / (1 + jnp.max(jnp.abs(new)))
+        # One place evaluates, so that a stage is compiled once: the first pass moves nothing.
+        matrix, value = jax.jacfwd(both, has_aux=True)(new)
+        return count + 1, new, jnp.where(count > 0, size, jnp.inf), value, matrix
 
     infinite = jnp.full((), jnp.inf, start.dtype)
-    _, unknown, size = jax.lax.while_loop(proceed, body, (jnp.asarray(0), fixed(start), infinite))
-    unknown = fixed(jnp.where(size <= small, unknown, jnp.nan))
+    blank = (jnp.zeros_like(start), jnp.eye(start.size, dtype=start.dtype))
+    _, unknown, size, _, matrix = jax.lax.while_loop(
+        proceed, body, (jnp.asarray(0), fixed(start), infinite, *blank)
+    )
+    unknown, matrix = fixed(jnp.where(size <= small, unknown, jnp.nan)), fixed(matrix)
     # One more step, with the matrix held: its value is Newton's, its derivative the implicit one.
-    matrix = fixed(jax.jacfwd(gap)(unknown, *held))
     theta, q = unravel(unknown - jnp.linalg.solve(matrix, gap(unknown, x, p)))
     after = jax.vmap(lambda a, v: advance(stage, a, theta, v))(x, u)
     return after, q, theta
