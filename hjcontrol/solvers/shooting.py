@@ -138,10 +138,9 @@ class Shooting(AbstractMethod):
         both = [jnp.stack([states[k], costates[k]]) for k in starts]
         nodes = jnp.stack(both, 1) if both else jnp.zeros((2, 0, *x0.shape), x0.dtype)
         start = costates[0]
-        gap, _ = self._shoot(first, start, nodes, path)
         info = self._info(problem, weights, jnp.asarray(1))
-        solved, size = (start, nodes, path), jnp.max(jnp.abs(gap))
-        return ShootingState(start, nodes, path, size, level, solved, jnp.asarray(False), info)
+        solved, unknown = (start, nodes, path), jnp.asarray(jnp.inf, x0.dtype)  # the first step knows
+        return ShootingState(start, nodes, path, unknown, level, solved, jnp.asarray(False), info)
 
     def _info(self, problem: ControlProblem, weights: Weights, evals: Any) -> Info:
         value, gradient = value_and_gradient(problem, weights)
