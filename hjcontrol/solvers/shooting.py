@@ -90,8 +90,8 @@ class Shooting(AbstractMethod):
 
         if not isinstance(self.homotopy, bool) and not callable(self.homotopy):
             raise ValueError(
-                "Shooting: `homotopy` is True, False or a function of a problem and eps; found "
-                f"{self.homotopy!r}."
+                "Shooting: `homotopy` is True, False or a function; found "
+                f"{self.homotopy!r}. Pass `homotopy(problem, eps)`, a ControlProblem for eps in [0, 1]."
             )
 
     @property
