@@ -81,6 +81,7 @@ def lanczos(
 
     def clear(v: Array, basis: Array) -> Array:
         for _ in range(2):  # twice is enough (Kahan, Parlett)
+            v = project(v)  # division by small betas would let roundoff grow out of the face
             v = v - basis.T @ (basis @ v)
         return v
 
@@ -101,7 +102,8 @@ def lanczos(
 
     size = jnp.linalg.norm(fresh[0])
     size = jnp.where(size > nothing, size, 0.0)
-    basis = jnp.zeros((steps + 1, m), dtype).at[0].set(jnp.where(size > 0, fresh[0] / jnp.where(size > 0, size, 1.0), 0.0))
+    first = jnp.where(size > 0, fresh[0] / jnp.where(size > 0, size, 1.0), 0.0)
+    basis = jnp.zeros((steps + 1, m), dtype).at[0].set(first)
     blank = jnp.zeros(steps, dtype)
     basis, diagonal, off = jax.lax.fori_loop(0, steps, body, (basis, blank, blank))
     unused = jnp.sum(basis[:steps] ** 2, axis=1) < 0.5
