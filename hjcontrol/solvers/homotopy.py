@@ -1,6 +1,6 @@
 r"""A path of problems, from one that is easy to the one that is to be solved.
 
-    P(eps),   0 <= eps <= 1,      P(1) = the problem           each level starts from the last one's answer
+    P(eps),   0 <= eps <= 1,      P(1) = the problem       each level starts from the last one's answer
 
 eps      0 first, then raised by `rise`; doubled after a level that is met, halved after one that is not
 default  Phi weighed by eps: without a terminal cost the costate is known
@@ -67,8 +67,8 @@ def first_level(eps: float, dtype: Any) -> Level:
 def next_level(
     level: Level, residual: Array, objective: Array, met: Array, falls: Array
 ) -> tuple[Level, Bool[Array, ""], Bool[Array, ""]]:
-    """After a Newton step: the level to be at, whether it is another one, to be started from the last that
-    was met, and whether the path ends here without its end being reached."""
+    """After a Newton step: the level to be at; whether it is another one, to be started from the last
+    that was met; and whether the path ends here, short of its end."""
     row = jnp.stack([level.eps, objective, residual, level.steps + 1.0]).astype(level.rows.dtype)
     rows = level.rows.at[level.count].set(jnp.where(met, row, jnp.nan), mode="drop")
     stuck = ~met & (~falls | (level.steps + 1 >= PATIENCE))

@@ -25,7 +25,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Trajectory, backpropagate, terminal_costate, value_and_gradient
+from hjcontrol.control import (
+    ControlProblem,
+    Trajectory,
+    backpropagate,
+    terminal_costate,
+    value_and_gradient,
+)
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.canonical import stepped
 from hjcontrol.solvers.homotopy import (
@@ -139,7 +145,10 @@ class Shooting(AbstractMethod):
         nodes = jnp.stack(both, 1) if both else jnp.zeros((2, 0, *x0.shape), x0.dtype)
         start = costates[0]
         info = self._info(problem, weights, jnp.asarray(1))
-        solved, unknown = (start, nodes, path), jnp.asarray(jnp.inf, x0.dtype)  # the first step knows
+        solved, unknown = (
+            (start, nodes, path),
+            jnp.asarray(jnp.inf, x0.dtype),
+        )  # the first step knows
         return ShootingState(start, nodes, path, unknown, level, solved, jnp.asarray(False), info)
 
     def _info(self, problem: ControlProblem, weights: Weights, evals: Any) -> Info:
@@ -213,13 +222,14 @@ class Shooting(AbstractMethod):
         self, problem: ControlProblem, state: Any, new: Any, gap: Any, falls: Any, evals: Any
     ) -> ShootingState:
         """The next level once this one is met; back to the last one, and closer, if it is not."""
+        start, nodes, path = new
         residual = jnp.max(jnp.abs(gap))
         met = residual <= self.tol
-        info = self._info(problem, new[2].weights, evals)
+        info = self._info(problem, path.weights, evals)
         if self.homotopy is False:
             failed = ~met & ~falls
             level = eqx.tree_at(lambda v: v.steps, state.level, state.level.steps + 1)
-            return ShootingState(*new, residual, level, new, failed, info)
+            return ShootingState(start, nodes, path, residual, level, new, failed, info)
         paid = self.at(problem, state.level.eps).objective(new[2].weights)
         level, leaves, failed = next_level(state.level, residual, paid, met, falls)
         choose = lambda when, a, b: jax.tree.map(lambda x, y: jnp.where(when, x, y), a, b)
@@ -229,7 +239,8 @@ class Shooting(AbstractMethod):
         residual = jnp.where(leaves & ~arrived, jnp.inf, residual)
         info = choose(leaves & ~met, state.info, info)
         info = eqx.tree_at(lambda i: i.num_evals, info, evals)
-        return ShootingState(*kept, residual, level, solved, failed, info)
+        start, nodes, path = kept
+        return ShootingState(start, nodes, path, residual, level, solved, failed, info)
 
     def info(self, state: ShootingState) -> Info:
         return state.info

@@ -6,8 +6,9 @@ for some eigenvalue `lambda` of the Hessian H. `mu >= lambda_min` always; that i
 is as sure as Lanczos is, no surer. Full reorthogonalisation: without it, ghosts of converged values
 appear. A breakdown (`beta = 0`, an invariant subspace) is restarted from a fresh direction.
 
-On a face of a control set H + B is compressed to it, P (H + B) P, where B is the constraint's own curvature
-times its multiplier (`faces`). Where nothing is free there is no curvature: its smallest value is infinite.
+On a face of a control set H + B is compressed to it, P (H + B) P, where B is the constraint's own
+curvature times its multiplier (`faces`). Where nothing is free there is no curvature: its smallest value
+is infinite.
 """
 
 from collections.abc import Callable
@@ -29,9 +30,7 @@ STEPS = 60
 Curvature = tuple[Float[Array, ""], Float[Array, ""]]  # smallest Ritz value, residual bound
 
 
-def smallest_curvature(
-    problem: ControlProblem, weights: Weights, key: Key[Array, ""]
-) -> Curvature:
+def smallest_curvature(problem: ControlProblem, weights: Weights, key: Key[Array, ""]) -> Curvature:
     """The smallest Ritz value of `d^2 J / dtheta^2`, and its residual bound."""
     flat, unravel = ravel_pytree(weights)
     product = curvature(problem, weights)

@@ -10,11 +10,13 @@ B    curvature of the constraint times its multiplier: of the Lagrangian H + B, 
     balls, sum_i |v_i| = r     sum_i u_i.d_i = 0,  d_i = 0 where v_i = 0 and |g_i| < mu    u_i = v_i/|v_i|
                       B d = mu (d_i - u_i u_i.d_i) / |v_i|,   mu = -u_i.g_i
 
-The three balls are one: a group v_i is the whole leaf (`L2Ball`), a row (`GroupBall`), an entry (`L1Ball`,
-whose B is zero). Where a constraint is met and its multiplier is zero, C is no subspace. Then two are
-given: `wide`, which holds C (positive there: a strict minimum), and `tight`, which C holds (negative there:
-none). With one such constraint C is half of `wide`, a quadratic form does not know halves, and both are
-`wide`. Sources: Nocedal and Wright, Numerical Optimization, section 12.5; Bonnans and Shapiro,
+The three balls are one: a group v_i is the whole leaf (`L2Ball`), a row (`GroupBall`), an entry
+(`L1Ball`, whose B is zero). Where a constraint is met and its multiplier is zero, C is no subspace. Then
+two are given: `wide`, which contains C (positive there: a strict minimum), and `tight`, which C contains
+(negative there: none). With one such constraint C is half of `wide`, a quadratic form does not know
+halves, and both are `wide`.
+
+Sources: Nocedal and Wright, Numerical Optimization, 2nd ed., section 12.5; Bonnans and Shapiro,
 Perturbation Analysis of Optimization Problems, section 3.2.
 """
 
@@ -69,9 +71,7 @@ class Faces(NamedTuple):
     same: Bool[Array, ""]  # whether they are one
 
 
-def faces(
-    problem: ControlProblem, weights: Weights, gradient: Weights, tolerance: float
-) -> Faces:
+def faces(problem: ControlProblem, weights: Weights, gradient: Weights, tolerance: float) -> Faces:
     """The faces at `weights`. `tolerance`: within which a constraint is met, and a multiplier is zero."""
     known = faces_known(problem)
     wide, tight, count = [], [], jnp.asarray(0)

@@ -1,12 +1,13 @@
 r"""Transversality of free step lengths: depth as a control.
 
-    x_{k+1} = x_k + h_k f(x_k, theta_k)        dJ/dh_k = sum_i p_{k+1}^i . f(x_k^i, theta_k) + (paid for h_k)
+    x_{k+1} = x_k + h_k f(x_k, theta_k)     dJ/dh_k = sum_i p_{k+1}^i . f(x_k^i, theta_k) + (paid for h_k)
 
     h_k > 0:  dJ/dh_k = 0         h_k = 0:  dJ/dh_k >= 0         (complementarity; h_k >= 0 by its set)
 
-dJ/dh_k is the Hamiltonian of the flow x' = f, its costs included: where every step is free, H is zero all
-along, and not at the end only. It is put together from states, costates and velocities here, and so tests
-the costates that a solver claims; no gradient of ours enters. Tied stages share one h: their slopes add up.
+dJ/dh_k is the Hamiltonian of the flow x' = f, with what is paid for its time: where every step is free, H
+is zero all along, and not at the end only. It is put together from states, costates and velocities here,
+and so tests the costates that a solver claims; no gradient of ours enters. Tied stages share one h: their
+slopes add up.
 """
 
 from typing import Any, NamedTuple

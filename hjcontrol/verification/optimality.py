@@ -31,8 +31,8 @@ from hjcontrol.verification.transversality import transversality
 
 
 class Found(NamedTuple):
-    """Numbers only. Stage by stage where the shape says so. `curvature` is that of the face `wide`,
-    `tight` of the one that is never too large; where the set's faces are not known, of the whole space."""
+    """Numbers only. Stage by stage where the shape says so. `curvature` is that on the face `wide`,
+    `tight` on the one of that name; where the set's faces are not known, both are those of the whole space."""
 
     kkt: Residuals
     transversality: Float[Array, ""]

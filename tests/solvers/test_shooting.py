@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from scipy.integrate import solve_bvp
 
 import hjcontrol as hj
+from hjcontrol._ground.concrete import known
 from hjcontrol.networks import lift
 from hjcontrol.solvers import Shooting
 from tests.oracles import linear_quadratic as oracle
@@ -109,19 +110,19 @@ class Weighed(eqx.Module):
 
 
 class Along(eqx.Module):
-    """Ridge lowered from `ridge` times its value, `Phi` weighed by eps^`phi`: 1 and 0 stay where they are."""
+    """Ridge lowered from `ridge` times its value, `Phi` weighed by eps^`phi`; (1, 0) stands still."""
 
     ridge: Float[Array, ""] = eqx.field(converter=jnp.asarray)
     phi: Float[Array, ""] = eqx.field(converter=jnp.asarray)
 
     def __call__(self, problem, eps):
-        TRACED.append(eps)
+        CALLS.append(known(eps) is None)
         parts = lambda p: (p.running[0].strength, p.terminal)
         strength = problem.running[0].strength * self.ridge ** (1 - eps)
         return eqx.tree_at(parts, problem, (strength, Weighed(problem.terminal, eps**self.phi)))
 
 
-TRACED = []
+CALLS = []  # whether eps was traced
 
 
 def test_a_homotopy_arrives_where_plain_shooting_fails():
@@ -136,9 +137,10 @@ def test_a_homotopy_arrives_where_plain_shooting_fails():
     )
     ask = lambda *path: hj.solve(problem, Shooting(homotopy=Along(*path)), key=jax.random.key(0))
     ridge = ask(1000.0, 0.0)
-    before = len(TRACED)
+    before = len(CALLS)
     plain, folds = ask(1.0, 0.0), ask(1.0, 1.0)
-    assert all(not isinstance(eps, jax.core.Tracer) for eps in TRACED[before:])
+    assert any(CALLS[:before])
+    assert not any(CALLS[before:])
 
     assert plain.result == folds.result == hj.RESULTS.boundary_unmet
     assert plain.stats["path"] == []
@@ -193,7 +195,7 @@ def test_refusals(unchecked):
     )
     with pytest.raises(ValueError, match=r"x_0 is \(2, 1\), x_1 is \(2, 2\)"):
         hj.solve(wider, Shooting(), key=jax.random.key(0))
-    with pytest.raises(ValueError, match="adjoint=diffrax.DirectAdjoint"):
+    with pytest.raises(ValueError, match=r"adjoint=diffrax\.DirectAdjoint"):
         hj.solve(flow(2), Shooting(), key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"`homotopy` is True, False or a function; found 3"):
         Shooting(homotopy=3)

@@ -1,7 +1,7 @@
-"""Curvature on the face of a control set: J = c.v + v.Qv/2, with Q made so that the face's curvature is known.
+"""Curvature on the face of a control set: J = c.v + v.Qv/2, Q made so that the face's curvature is known.
 
-    v = (a, b, c, d, e) on an l2 ball, a simplex, an l1 ball, a group ball of radius one and a box; Z spans
-    the face, B is the constraints' own curvature times their multipliers:   Q = Z (s - Z'BZ) Z' - 3 (1 - ZZ')
+v = (a, b, c, d, e) on an l2 ball, a simplex, an l1 ball, a group ball of radius one and a box; Z spans
+the face, B is the constraints' own curvature times their multipliers:   Q = Z (s - Z'BZ) Z' - 3 (1 - ZZ')
 """
 
 import jax
@@ -22,7 +22,13 @@ from hjcontrol.control import (
 )
 from hjcontrol.verification.faces import faces_known
 
-SETS = {"a": L2Ball(1.0), "b": Simplex(1.0), "c": L1Ball(1.0), "d": GroupBall(1.0), "e": Box(-1.0, 1.0)}
+SETS = {
+    "a": L2Ball(1.0),
+    "b": Simplex(1.0),
+    "c": L1Ball(1.0),
+    "d": GroupBall(1.0),
+    "e": Box(-1.0, 1.0),
+}
 SET = ByRun((ByLeaf(SETS),))
 SHAPES = {"a": (3,), "b": (4,), "c": (4,), "d": (2, 2), "e": (2,)}
 ZERO = {name: jnp.zeros(shape) for name, shape in SHAPES.items()}

@@ -253,7 +253,7 @@ def test_a_tolerance_that_is_none(solution):
 
 
 def test_free_steps_are_where_their_hamiltonian_vanishes_or_idle():
-    """x_K = x + sum h_k theta_k, J = |x_K - y|^2 / 2 + sum_k (h_k / 2 + theta_k^2 / 2), by hand: with p = 1,
+    """x_K = x + sum h_k theta_k, J = |x_K - y|^2 / 2 + sum_k (h_k / 2 + theta_k^2 / 2). By hand: p = 1,
     theta = -h p and dJ/dh = p theta + 1/2 = 0 at h = 1/2; a third stage idles, dJ/dh = 1/2 there."""
     problem = ControlProblem(
         [FreeStep(hj.networks.as_stage((lambda x, th: th, jnp.zeros(1))))] * 3,
