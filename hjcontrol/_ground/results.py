@@ -41,5 +41,5 @@ class RESULTS(eqx.Enumeration):
     )
     boundary_unmet = (
         "Shooting found no costate that meets the condition at the end. Cut the depth into more "
-        "`segments`, use `homotopy=True`, or start from another method's solution."
+        "`segments`, use `homotopy=` (a path of problems), or start from another method's solution."
     )

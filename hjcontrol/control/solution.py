@@ -1,7 +1,8 @@
 """What every solver returns: weights, states, costates, and how it went.
 
 `stats` has the same keys whoever solved: num_steps, num_evals, objective, stationarity,
-compile_seconds, solve_seconds (`message` too, for third-party solvers).
+compile_seconds, solve_seconds (`message` too, where there is something to say; `path`, the levels of a
+homotopy).
 """
 
 from typing import Any

@@ -9,18 +9,27 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import equinox as eqx
 import jax
 import numpy as np
 
 from hjcontrol._ground.files import write_atomically
 from hjcontrol.control import Solution
 from hjcontrol.reporting.components import components
-from hjcontrol.reporting.plots import agreement, confusion, convergence, ensemble, png
+from hjcontrol.reporting.plots import (
+    agreement,
+    confusion,
+    convergence,
+    ensemble,
+    minimum_gaps,
+    png,
+)
 from hjcontrol.reporting.tables import (
     Test,
     certificate_rows,
     confusion_matrix,
     figure,
+    optimality_table,
     outcome,
     same_problem,
     solver_rows,
@@ -76,7 +85,8 @@ def report(
         solver_rows=solver_rows(solutions, test),
         remedies=_remedies(solutions),
         certificate_rows=certificate_rows(certificates),
-        certificates=certificates,
+        certificates={name: _without_optimality(c) for name, c in certificates.items()},
+        optimality=_optimality(certificates),
         comparisons=dict(comparisons or {}),
         convergence=_convergence(solutions),
         heat_maps=_heat_maps(certificates, heat_caption),
@@ -185,6 +195,39 @@ def _heat_maps(certificates: Mapping[str, Any], caption: str) -> list[dict[str, 
                 )
             )
     return pictures
+
+
+MANY = 3  # stages from which on a picture says more than a row
+
+
+def _optimality(certificates: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The table of every certificate that has one, with the stages' gaps as a picture."""
+    found = {}
+    for name, certificate in certificates.items():
+        conditions = getattr(certificate, "optimality", None)
+        if conditions is None:
+            continue
+        table = optimality_table(conditions)
+        gaps = (conditions.exact_gap, conditions.sampled_gap)
+        worst = np.nanmax(np.concatenate(gaps), initial=0.0)
+        table["picture"] = None
+        if len(gaps[0]) >= MANY:
+            table["picture"] = _picture(
+                minimum_gaps(*gaps, conditions.tolerance),
+                "How far each stage's own weights can lower its Hamiltonian, states and costates held. "
+                "A diagnostic: in discrete time an optimum may have a gap.",
+                f"gap of the Hamiltonian's minimum at {len(gaps[0])} stages; the largest is "
+                f"{figure(float(worst), 2)}",
+            )
+        found[name] = table
+    return found
+
+
+def _without_optimality(certificate: Any) -> Any:
+    """The certificate's own text, without the table that the page shows as one."""
+    if getattr(certificate, "optimality", None) is None:
+        return certificate
+    return eqx.tree_at(lambda c: c.optimality, certificate, None)
 
 
 def _ensemble(

@@ -123,6 +123,35 @@ def agreement(per_stage: Mapping[str, ArrayLike], ax: Any = None) -> Any:
     return ax
 
 
+def minimum_gaps(exact: ArrayLike, sampled: ArrayLike, allowed: float, ax: Any = None) -> Any:
+    """How far each stage's Hamiltonian can be lowered by its own weights: in closed form where there is
+    one (else NaN), and by a search. A gap under `allowed` counts as none; zero is drawn at 1e-17,
+    infinity near the upper edge."""
+    both = np.stack([np.asarray(exact, float), np.asarray(sampled, float)])
+    ax = new_axes(6.0, 2.4) if ax is None else ax
+    stages = np.arange(both.shape[1])
+    known = both[np.isfinite(both)]
+    top = max(known.max(initial=0.0), allowed) * 30
+    shown = np.clip(both, ROUNDOFF, top)
+    labels = ("closed form", "by a search")
+    for i, (values, label) in enumerate(zip(shown, labels, strict=True)):
+        if np.isnan(values).all():
+            continue
+        marker, size = "os"[i], 5 - i
+        style = {"linestyle": "", "marker": marker, "markersize": size, "color": LINES[i]}
+        ax.plot(stages, values, markerfacecolor=LINES[i] if i else "none", label=label, **style)
+    ax.axhline(allowed, color="#8b949e", linestyle="--", linewidth=1.0, label="allowed")
+    ax.set_yscale("log")
+    ax.set_ylim(ROUNDOFF / 3, top * 3)
+    ax.set_xlim(-0.5, len(stages) - 0.5)
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.set_xlabel("stage k")
+    ax.set_ylabel("H − min H")
+    ax.grid(which="major", color="#d8dee4", linewidth=0.7)
+    ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return ax
+
+
 def ensemble(
     shown: Components,
     labels: np.ndarray | None,

@@ -128,6 +128,36 @@ def certificate_rows(certificates: Mapping[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
+MARKS = {"holds": "✓", "violated": "✗"}
+JUDGED = {"strict minimum": "exact", "stationary": "consistent", "not optimal": "refuted"}
+
+
+def optimality_table(optimality: Any) -> dict[str, Any]:
+    """A certificate's conditions of optimality for the page: the verdict with its colour, and the rows in
+    two groups, what must hold and what only informs."""
+    groups: dict[str, list[dict[str, str]]] = {"Necessary": [], "Diagnostics, not required": []}
+    for c in optimality.conditions:
+        group = groups["Necessary" if c.necessary else "Diagnostics, not required"]
+        should = c.should.replace(">=", "≥").replace("<=", "≤").replace("-", "−")
+        group.append(
+            {
+                "condition": c.name,
+                "value": "0" if c.value == 0 else f"{c.value:.2e}".replace("-", "−"),
+                "should": "–" if c.allowed is None else should,
+                "verdict": f"{MARKS.get(c.verdict, '')} {c.verdict}".strip() or "–",
+                "kind": c.verdict if c.verdict in MARKS else "plain",
+                "stage": f"stage {c.where}" if c.where[:1].isdigit() else c.where,
+                "remark": c.remark,
+            }
+        )
+    return {
+        "verdict": optimality.verdict,
+        "colour": JUDGED[optimality.verdict],
+        "tolerance": f"{optimality.tolerance:.0e}",
+        "groups": {name: rows for name, rows in groups.items() if rows},
+    }
+
+
 def same_problem(a: ControlProblem, b: ControlProblem) -> bool:
     """Whether two solutions' curves belong in one picture."""
     if a is b:

@@ -19,7 +19,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from hjcontrol.control import ControlProblem, sample_hamiltonian
-from hjcontrol.networks import AbstractStage, advance
+from hjcontrol.networks import AbstractStage
 
 ITERATIONS = 30
 
@@ -36,37 +36,47 @@ def stepped(
     `(theta_k, p_{k+1})`. Its derivative in `x` and `p` is the implicit function's."""
     start, unravel = ravel_pytree(guess)
 
+    size, weights = x.size, start.size - x.size
+    fixed = jax.lax.stop_gradient
+    held_x, held_p = fixed(x), fixed(p)
+
     def energy(x: Any, theta: Any, q: Any) -> Float[Array, ""]:
         share = lambda a, b, v: sample_hamiltonian(problem, stage, a, b, theta, v)
         return jnp.sum(jax.vmap(share)(x, q, u)) + problem.weight_cost(theta)
 
-    def gap(unknown: Array, x: Any, p: Any) -> Float[Array, " m"]:
+    def gap(unknown: Array, x: Any) -> tuple[Array, tuple[Array, Array]]:
         theta, q = unravel(unknown)
-        slope, shift = jax.grad(energy, argnums=(1, 0))(x, theta, q)
-        return ravel_pytree((slope, shift - p))[0]
+        slope, shift, after = jax.grad(energy, argnums=(1, 0, 2))(x, theta, q)  # dH/dp = F
+        value = ravel_pytree((slope, shift - held_p))[0]
+        return value, (value, after)
 
-    def correction(unknown: Array, x: Any, p: Any) -> Array:
-        return jnp.linalg.solve(jax.jacfwd(gap)(unknown, x, p), gap(unknown, x, p))
-
-    fixed = jax.lax.stop_gradient
-    held = (fixed(x), fixed(p))
     small = jnp.sqrt(jnp.finfo(start.dtype).eps)  # quadratic: the next step is at roundoff
 
     def proceed(carry: Any) -> Array:
-        count, _, size = carry
-        return (count < ITERATIONS) & (size > small)
+        return (carry[0] <= ITERATIONS) & (carry[2] > small)
 
     def body(carry: Any) -> Any:
-        count, unknown, _ = carry
-        move = correction(unknown, *held)
+        count, unknown, _, value, matrix, _, _ = carry
+        move = jnp.linalg.solve(matrix, value)
         new = unknown - move
-        return count + 1, new, jnp.max(jnp.abs(move)) / (1 + jnp.max(jnp.abs(new)))
+        relative = jnp.max(jnp.abs(move)) / (1 + jnp.max(jnp.abs(new)))
+        # One place evaluates, so that a stage is compiled once: the first pass moves nothing.
+        (matrix, beside), (value, after) = jax.jacfwd(gap, (0, 1), has_aux=True)(new, held_x)
+        last = jnp.where(count > 0, relative, jnp.inf)
+        return count + 1, new, last, value, matrix, beside.reshape(-1, size), after
 
     infinite = jnp.full((), jnp.inf, start.dtype)
-    _, unknown, size = jax.lax.while_loop(proceed, body, (jnp.asarray(0), fixed(start), infinite))
-    unknown = fixed(jnp.where(size <= small, unknown, jnp.nan))
-    # One more step, with the matrix held: its value is Newton's, its derivative the implicit one.
-    matrix = fixed(jax.jacfwd(gap)(unknown, *held))
-    theta, q = unravel(unknown - jnp.linalg.solve(matrix, gap(unknown, x, p)))
-    after = jax.vmap(lambda a, v: advance(stage, a, theta, v))(x, u)
-    return after, q, theta
+    blank = (jnp.zeros_like(start), jnp.eye(start.size, dtype=start.dtype))
+    blank = (*blank, jnp.zeros((start.size, size), start.dtype), jnp.zeros_like(held_x))
+    _, unknown, last, _, matrix, beside, after = jax.lax.while_loop(
+        proceed, body, (jnp.asarray(0), fixed(start), infinite, *blank)
+    )
+    unknown = fixed(jnp.where(last <= small, unknown, jnp.nan))
+    matrix, beside, after = fixed((matrix, beside, after))
+    # The value is Newton's; the derivative, in x and p that differ from their own values by nothing, the
+    # implicit function's. The columns of `matrix` for p are dF/dtheta and dF/dx.
+    dx, dp = (x - held_x).ravel(), (p - held_p).ravel()
+    moved = -jnp.linalg.solve(matrix, (beside @ dx).at[weights:].add(-dp))
+    along = matrix[weights:, weights:].T @ dx + matrix[:weights, weights:].T @ moved[:weights]
+    theta, q = unravel(unknown + moved)
+    return after + along.reshape(x.shape), q, theta

@@ -109,6 +109,7 @@ def solve(
             "compile_seconds": compile_seconds,
             "solve_seconds": meter.seconds,
             **({} if message is None else {"message": message}),
+            **({} if outcome.path is None else {"path": outcome.path}),
         },
         history=meter.history(),
         problem=problem,

@@ -28,13 +28,15 @@ class Info(eqx.Module):
 
 
 class Outcome(eqx.Module):
-    """What a method hands back: weights, and for transcriptions the multipliers and a message."""
+    """What a method hands back: weights, and for transcriptions the multipliers and a message; `path`:
+    the levels of a homotopy."""
 
     weights: Weights
     multipliers: Trajectory | None = None
     terminal_multiplier: Float[Array, "n m"] | None = None
     weight_multipliers: Weights | None = None
     message: str | None = eqx.field(static=True, default=None)
+    path: list[dict[str, float]] | None = None
 
 
 Report = Callable[[int, float, float], None]  # step, objective, stationarity

@@ -4,11 +4,15 @@ r"""Indirect shooting: the minimum principle as a two-point boundary-value probl
 
 single     unknown p_0; the residual is the condition at the end
 multiple   unknown also (x, p) at the start of every later segment; the residual also the jumps
-homotopy   Phi is weighed by eps, raised from 0 to 1; a level that Newton misses is approached closer
+homotopy   a path of problems, from an easy one to this one: see `homotopy`
 
 Newton on the residual, damped until it falls. The weights are shared, so all samples are coupled: the
 dense matrix has order n d (2 segments - 1), fit for tens of samples. The answer is an extremal; that
-it is a minimum is for `hj.verify` to say. Homotopy follows eps, not arc length: it stops at a fold.
+it is a minimum is for `hj.verify` to say.
+
+A `Flow` is stepped by its own integrator, its control constant (or a path through knots) on a piece; the
+costate is the discrete one, and tends to p' = -dH/dx as the pieces shorten. Compiling its second
+derivatives takes long: keep its `max_steps` small.
 
 H. J. Pesch, A practical guide to the solution of real-life optimal control problems (1994).
 """
@@ -21,13 +25,27 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Trajectory, backpropagate, terminal_costate
+from hjcontrol.control import (
+    ControlProblem,
+    Trajectory,
+    backpropagate,
+    terminal_costate,
+    value_and_gradient,
+)
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.canonical import stepped
+from hjcontrol.solvers.homotopy import (
+    Deformation,
+    Level,
+    checked,
+    first_level,
+    next_level,
+    reported,
+    terminal_weight,
+)
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 
 HALVINGS = 12
-CLOSEST = 1e-4  # smallest rise of eps that is tried
 
 
 class Path(eqx.Module):
@@ -44,9 +62,8 @@ class ShootingState(eqx.Module):
     nodes: Float[Array, "2 nodes n ..."]  # (x, p) at the start of every later segment
     path: Path
     residual: Float[Array, ""]
-    eps: Float[Array, ""]
-    rise: Float[Array, ""]
-    solved: Any  # the last level that was met: eps, start, nodes, path
+    level: Level
+    solved: Any  # the last level that was met: start, nodes, path
     failed: Bool[Array, ""]
     info: Info
 
@@ -55,12 +72,14 @@ class Shooting(AbstractMethod):
     """Shooting on the costate.
 
     - `segments`: 1 is single shooting; at most the number of stages.
-    - `homotopy`: begin with no terminal cost, and raise its weight to one.
+    - `homotopy`: `True` begins with no terminal cost and raises its weight to one; a function
+      `homotopy(problem, eps)`, eps from 0 to 1, gives the problems of another path, the last of which is
+      the problem. The levels that were met are in `solution.stats["path"]`.
     - `tol`: largest coordinate of the residual.
     """
 
     segments: int = eqx.field(static=True, default=1)
-    homotopy: bool = eqx.field(static=True, default=False)
+    homotopy: bool | Deformation = False
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-11)
 
     asks = "forward-over-reverse"
@@ -75,9 +94,21 @@ class Shooting(AbstractMethod):
                 f"Shooting: `segments` must be a positive integer; found {self.segments!r}."
             )
 
+        if not isinstance(self.homotopy, bool) and not callable(self.homotopy):
+            raise ValueError(
+                "Shooting: `homotopy` is True, False or a function; found "
+                f"{self.homotopy!r}. Pass `homotopy(problem, eps)`, a ControlProblem for eps in [0, 1]."
+            )
+
     @property
     def name(self) -> str:
         return "shooting"
+
+    def at(self, problem: ControlProblem, eps: Any) -> ControlProblem:
+        """The problem of a level of the homotopy; the problem itself without one."""
+        if self.homotopy is False:
+            return problem
+        return (terminal_weight if self.homotopy is True else self.homotopy)(problem, eps)
 
     def check(self, problem: ControlProblem) -> None:
         shapes = jax.eval_shape(
@@ -99,35 +130,33 @@ class Shooting(AbstractMethod):
             raise ValueError(
                 f"shooting: `segments` = {self.segments} exceeds the {len(problem.chain)} stages."
             )
+        if not isinstance(self.homotopy, bool):
+            checked(problem, self.homotopy)
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> ShootingState:
         del key
-        value, states, costates, gradient = backpropagate(problem, weights)
-        scale = 0.0 if self.homotopy else 1.0
-        later = _by_runs(problem, [scale * p for p in list(costates)[1:]])
-        path = Path(weights, later)
+        level = first_level(1.0 if self.homotopy is False else 0.0, problem.dtype)
+        first = self.at(problem, level.eps)
+        _, states, costates, _ = backpropagate(first, weights)
+        path = Path(weights, _by_runs(problem, list(costates)[1:]))
         starts = _starts(len(problem.chain), self.segments)[1:]
         x0 = problem.inputs
-        both = [jnp.stack([states[k], scale * costates[k]]) for k in starts]
+        both = [jnp.stack([states[k], costates[k]]) for k in starts]
         nodes = jnp.stack(both, 1) if both else jnp.zeros((2, 0, *x0.shape), x0.dtype)
-        eps = jnp.asarray(scale, x0.dtype)
-        start = scale * costates[0]
-        gap, _ = self._shoot(problem, start, nodes, path, eps)
-        info = Info(value, problem.control_set.stationarity(weights, gradient), jnp.asarray(1))
-        return ShootingState(
-            start,
-            nodes,
-            path,
-            jnp.max(jnp.abs(gap)),
-            eps,
-            jnp.asarray(0.25, x0.dtype),
-            (eps, start, nodes, path),
-            jnp.asarray(False),
-            info,
-        )
+        start = costates[0]
+        info = self._info(problem, weights, jnp.asarray(1))
+        solved, unknown = (
+            (start, nodes, path),
+            jnp.asarray(jnp.inf, x0.dtype),
+        )  # the first step knows
+        return ShootingState(start, nodes, path, unknown, level, solved, jnp.asarray(False), info)
+
+    def _info(self, problem: ControlProblem, weights: Weights, evals: Any) -> Info:
+        value, gradient = value_and_gradient(problem, weights)
+        return Info(value, problem.control_set.stationarity(weights, gradient), evals)
 
     def _shoot(
-        self, problem: ControlProblem, start: Any, nodes: Any, path: Path, eps: Any
+        self, problem: ControlProblem, start: Any, nodes: Any, path: Path
     ) -> tuple[Float[Array, " unknowns"], Path]:
         """Residual of the unknowns, and the path on which they lead."""
         depth, shape = len(problem.chain), problem.inputs.shape
@@ -155,65 +184,63 @@ class Shooting(AbstractMethod):
             found.append(thetas)
             later.append(jnp.moveaxis(ps, 0, 1))
             k += run.length
-        end = pair[1] - eps * terminal_costate(problem, pair[0])
+        end = pair[1] - terminal_costate(problem, pair[0])
         gap = jnp.concatenate([jnp.concatenate(jumps)[starts].ravel(), end.ravel()])
         return gap, Path(tuple(found), tuple(later))
 
     def step(self, problem: ControlProblem, state: ShootingState) -> ShootingState:
+        here = self.at(problem, state.level.eps)
         shape = (state.start.shape, state.nodes.shape)
         at = jnp.concatenate([state.start.ravel(), state.nodes.ravel()])
         first = state.start.size
         split = lambda z: (z[:first].reshape(shape[0]), z[first:].reshape(shape[1]))
-        shoot = lambda z: self._shoot(problem, *split(z), state.path, state.eps)
-        gap, _ = shoot(at)
-        move = jnp.linalg.solve(jax.jacfwd(lambda z: shoot(z)[0])(at), gap)
+        shoot = lambda z: self._shoot(here, *split(z), state.path)
+        jacobian, gap = jax.jacfwd(lambda z: (shoot(z)[0],) * 2, has_aux=True)(at)
+        move = jnp.linalg.solve(jacobian, gap)
         merit = jnp.linalg.norm(gap)
 
         def proceed(carry: Any) -> Array:
-            count, _, _, falls = carry
+            count, _, _, _, falls = carry
             return (count < HALVINGS) & ~falls
 
         def halve(carry: Any) -> Any:
-            count, length, _, _ = carry
-            new = jnp.linalg.norm(shoot(at - length * move)[0])
-            falls = new <= (1 - 1e-4 * length) * merit
-            return count + 1, jnp.where(falls, length, 0.5 * length), new, falls
+            count, length, _, _, _ = carry
+            found, path = shoot(at - length * move)
+            falls = jnp.linalg.norm(found) <= (1 - 1e-4 * length) * merit
+            return count + 1, jnp.where(falls, length, 0.5 * length), found, path, falls
 
         one = jnp.ones((), at.dtype)
-        count, length, _, falls = jax.lax.while_loop(
-            proceed, halve, (jnp.asarray(0), one, merit, jnp.asarray(False))
-        )
-        new = jnp.where(falls, at - length * move, at)
-        gap, path = shoot(new)
-        start, nodes = split(new)
-        path = jax.tree.map(lambda a, b: jnp.where(falls, a, b), path, state.path)
-        evals = state.info.num_evals + count + 2
+        trial = (jnp.asarray(0), one, gap, state.path, jnp.asarray(False))
+        count, length, found, path, falls = jax.lax.while_loop(proceed, halve, trial)
+        choose = lambda a, b: jax.tree.map(lambda x, y: jnp.where(falls, x, y), a, b)
+        gap, path = choose((found, path), (gap, state.path))
+        start, nodes = split(jnp.where(falls, at - length * move, at))
+        evals = state.info.num_evals + count + 1
         return self._continued(problem, state, (start, nodes, path), gap, falls, evals)
 
     def _continued(
         self, problem: ControlProblem, state: Any, new: Any, gap: Any, falls: Any, evals: Any
     ) -> ShootingState:
-        """The next level of eps once this one is met; back to the last one, and closer, if it is not."""
-        residual = jnp.max(jnp.abs(gap))
+        """The next level once this one is met; back to the last one, and closer, if it is not."""
         start, nodes, path = new
+        residual = jnp.max(jnp.abs(gap))
         met = residual <= self.tol
-        rise = jnp.where(
-            met, jnp.minimum(2 * state.rise, 1.0), jnp.where(falls, 1.0, 0.5) * state.rise
-        )
-        here = (state.eps, start, nodes, path)
-        solved = jax.tree.map(lambda a, b: jnp.where(met, a, b), here, state.solved)
-        leave = self.homotopy & (met | ~falls)
-        base, rest = solved[0], solved[1:]
-        eps = jnp.where(leave, jnp.minimum(base + rise, 1.0), state.eps)
-        kept = jax.tree.map(lambda a, b: jnp.where(leave, a, b), rest, (start, nodes, path))
-        arrived = met & (state.eps >= 1)
-        residual = jnp.where(leave & ~arrived, jnp.inf, residual)
-        failed = ~falls & ~met & ((rise < CLOSEST) | (not self.homotopy))
-        value, _, _, gradient = backpropagate(problem, kept[2].weights)
-        size = problem.control_set.stationarity(kept[2].weights, gradient)
-        info = Info(value, size, evals)
+        info = self._info(problem, path.weights, evals)
+        if self.homotopy is False:
+            failed = ~met & ~falls
+            level = eqx.tree_at(lambda v: v.steps, state.level, state.level.steps + 1)
+            return ShootingState(start, nodes, path, residual, level, new, failed, info)
+        paid = self.at(problem, state.level.eps).objective(new[2].weights)
+        level, leaves, failed = next_level(state.level, residual, paid, met, falls)
+        choose = lambda when, a, b: jax.tree.map(lambda x, y: jnp.where(when, x, y), a, b)
+        solved = choose(met, new, state.solved)
+        kept = choose(leaves, solved, new)
+        arrived = met & (state.level.eps >= 1)
+        residual = jnp.where(leaves & ~arrived, jnp.inf, residual)
+        info = choose(leaves & ~met, state.info, info)
+        info = eqx.tree_at(lambda i: i.num_evals, info, evals)
         start, nodes, path = kept
-        return ShootingState(start, nodes, path, residual, eps, rise, solved, failed, info)
+        return ShootingState(start, nodes, path, residual, level, solved, failed, info)
 
     def info(self, state: ShootingState) -> Info:
         return state.info
@@ -222,7 +249,7 @@ class Shooting(AbstractMethod):
         self, problem: ControlProblem, state: ShootingState
     ) -> tuple[Bool[Array, ""], RESULTS]:
         del problem
-        met = (state.residual <= self.tol) & (state.eps >= 1)
+        met = (state.residual <= self.tol) & (state.level.eps >= 1)
         # An unstable chain may lose, in a rollout of the weights, what the segments resolve.
         holds = state.info.stationarity <= jnp.sqrt(self.tol)
         reached = RESULTS.where(holds, RESULTS.successful, RESULTS.stagnated)
@@ -234,7 +261,27 @@ class Shooting(AbstractMethod):
         for run in state.path.later:
             p += list(jnp.moveaxis(run, 1, 0))
         multipliers = Trajectory(_by_runs(problem, p[:-1]), p[-1])
-        return Outcome(state.path.weights, multipliers)
+        if self.homotopy is False:
+            return Outcome(state.path.weights, multipliers)
+        levels = reported(state.level)
+        return Outcome(state.path.weights, multipliers, message=_stopped(state), path=levels)
+
+
+def _stopped(state: ShootingState) -> str | None:
+    """How far a homotopy came that did not arrive."""
+    if not bool(state.failed):
+        return None
+    level = state.level
+    if int(level.count) == 0:
+        return (
+            "The first problem of the homotopy, at eps = 0, was not solved. Let "
+            "`homotopy(problem, 0)` be an easier one, or raise `segments`."
+        )
+    return (
+        f"The homotopy met {int(level.count)} levels up to eps = {float(level.met):.6g} of 1, and none "
+        "closer than 1e-4 beyond: there the path folds back, or ends. Take another path "
+        "(`homotopy=` a function), or start from another method's solution."
+    )
 
 
 def _starts(depth: int, segments: int) -> list[int]:

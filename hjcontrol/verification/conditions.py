@@ -13,6 +13,7 @@ import numpy as np
 
 from hjcontrol.control import ControlProblem
 from hjcontrol.networks import Flow, Run
+from hjcontrol.verification.faces import faces_known
 from hjcontrol.verification.optimality import Found
 
 Title = Callable[[int], str]
@@ -31,6 +32,14 @@ class Condition(eqx.Module):
     where: str = ""
     remark: str = ""
     necessary: bool = True
+    least: bool = False  # whether `allowed` bounds the value from below
+
+    @property
+    def should(self) -> str:
+        """What the value should be, in ASCII; a dash where nothing is asked."""
+        if self.allowed is None:
+            return "-"
+        return f"{'>=' if self.least else '<='} {self.allowed:.1e}"
 
 
 class Optimality(eqx.Module):
@@ -67,11 +76,10 @@ class Optimality(eqx.Module):
 
     def __str__(self) -> str:
         lines = [f"Optimality: {self.verdict}   (necessary conditions to {self.tolerance:.0e})"]
-        lines.append(f"  {'condition':<26}{'value':>10}{'allowed':>10}   verdict")
+        lines.append(f"  {'condition':<26}{'value':>10}{'should be':>13}   verdict")
         for c in self.conditions:
-            allowed = "-" if c.allowed is None else f"{c.allowed:.1e}"
             words = "   ".join(w for w in (c.verdict, c.where, c.remark) if w)
-            lines.append(f"  {c.name:<26}{c.value:>10.2e}{allowed:>10}   {words}".rstrip())
+            lines.append(f"  {c.name:<26}{c.value:>10.2e}{c.should:>13}   {words}".rstrip())
         return "\n".join(lines)
 
 
@@ -81,7 +89,7 @@ def judged(
     """The table. `title(k)`: name of stage k; `feasibility`: of the states that a solver claims."""
     value, bound = map(float, found.curvature)
     rows = _first_order(found, title, feasibility, tolerance)
-    rows.append(_curvature(value, bound, problem.control_set.elementwise, tolerance))
+    rows.append(_curvature(found, faces_known(problem), tolerance))
     rows.append(_legendre(found, title, tolerance))
     rows += _minima(found, title, tolerance)
     start = 0
@@ -101,16 +109,36 @@ def judged(
     )
 
 
-def _curvature(value: float, bound: float, faces: bool, tolerance: float) -> Condition:
-    """Necessary on the free face of a set of bounds. The faces of other sets are not known: there the
-    curvature is that of the whole space, which a minimum may have negative."""
+def _curvature(found: Found, known: bool, tolerance: float) -> Condition:
+    """Necessary on the face of a set whose faces are known. Elsewhere the curvature is that of the whole
+    space, which a minimum may have negative."""
+    value, bound = map(float, found.curvature)
     least = -max(bound, tolerance)
-    if not faces:
+    row = lambda value, verdict, remark, necessary=True: Condition(
+        "curvature of J", value, least, verdict, "", remark, necessary, least=True
+    )
+    if not known:
         remark = f"smallest of the whole space, +- {bound:.0e}: this set's faces are not known"
-        return _asked("curvature of J", value, least, value >= least, "", remark)
-    ok = HOLDS if value >= least else VIOLATED
-    remark = f"smallest on the free face, +- {bound:.0e}; least allowed"
-    return Condition("curvature of J", value, least, ok, remark=remark)
+        return row(value, YES if value >= least else NO, remark, necessary=False)
+    if value >= least:
+        return row(value, HOLDS, f"smallest on the free face, +- {bound:.0e}")
+    inner, bound = map(float, found.tight)
+    if inner < -max(bound, tolerance):
+        return row(inner, VIOLATED, f"smallest on the free face, +- {bound:.0e}")
+    remark = "constraints met without a multiplier: of one sign only, where it may not hold"
+    return row(value, NO, remark, necessary=False)
+
+
+def _steps(steps: Any, title: Title, tol: float) -> Condition:
+    """`dJ/dh = 0` at a free step, `>= 0` where it is zero."""
+    slopes, lengths = np.asarray(steps.slope), np.asarray(steps.length)
+    free = np.flatnonzero(~np.isnan(lengths))
+    k = int(free[np.argmax(_order(np.asarray(steps.violation)[free]))])
+    idle = int(np.sum(lengths[free] <= tol))
+    remark = f"dJ/dh = {slopes[k]:.1e} there, at h = {lengths[k]:.3g}; {idle} of {free.size} idle"
+    value = float(steps.violation[k])
+    verdict = HOLDS if value <= tol else VIOLATED
+    return Condition("free steps", value, tol, verdict, _at(k, title), remark)
 
 
 def _first_order(found: Found, title: Title, feasibility: float, tol: float) -> list[Condition]:
@@ -125,6 +153,8 @@ def _first_order(found: Found, title: Title, feasibility: float, tol: float) -> 
         if values is not None:
             rows.append(_necessary(name, *_worst(values, title), tol))
     rows.append(_necessary("transversality", float(found.transversality), "terminal cost", tol))
+    if found.steps is not None:
+        rows.append(_steps(found.steps, title, tol))
     if found.costates is not None:
         k = int(np.argmax(_order(found.costates)))
         value = float(found.costates[k])
@@ -135,8 +165,11 @@ def _first_order(found: Found, title: Title, feasibility: float, tol: float) -> 
 def _legendre(found: Found, title: Title, tolerance: float) -> Condition:
     k = int(np.argmin(found.legendre))
     value, least = float(found.legendre[k]), -float(found.legendre_bound[k]) - tolerance
-    remark = "smallest of d2H/dtheta2, least allowed"
-    return _asked("Legendre-Clebsch", value, least, value >= least, _at(k, title), remark)
+    ok = YES if value >= least else NO
+    remark = "smallest of d2H/dtheta2 on the face"
+    return Condition(
+        "Legendre-Clebsch", value, least, ok, _at(k, title), remark, necessary=False, least=True
+    )
 
 
 def _minima(found: Found, title: Title, tolerance: float) -> list[Condition]:

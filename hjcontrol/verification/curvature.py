@@ -6,61 +6,88 @@ for some eigenvalue `lambda` of the Hessian H. `mu >= lambda_min` always; that i
 is as sure as Lanczos is, no surer. Full reorthogonalisation: without it, ghosts of converged values
 appear. A breakdown (`beta = 0`, an invariant subspace) is restarted from a fresh direction.
 
-On a face of a control set only the free coordinates count: H is compressed to them, E^T H E. Where no
-coordinate is free there is no curvature, and its smallest value is infinite.
+On a face of a control set H + B is compressed to it, P (H + B) P, where B is the constraint's own
+curvature times its multiplier (`faces`). Where nothing is free there is no curvature: its smallest value
+is infinite.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key
 
 from hjcontrol.control import ControlProblem, curvature
 from hjcontrol.networks import Weights
+from hjcontrol.verification.faces import Faces, bending, within
 from hjcontrol.verification.probes import built_in
 
 STEPS = 60
 
 
-def smallest_curvature(
-    problem: ControlProblem,
-    weights: Weights,
-    key: Key[Array, ""],
-    free: Weights | None = None,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The smallest Ritz value of `d^2 J / dtheta^2`, and its residual bound. `free`: shaped like the
-    weights, 1 where they may move and 0 where a bound holds them."""
+Curvature = tuple[Float[Array, ""], Float[Array, ""]]  # smallest Ritz value, residual bound
+
+
+def smallest_curvature(problem: ControlProblem, weights: Weights, key: Key[Array, ""]) -> Curvature:
+    """The smallest Ritz value of `d^2 J / dtheta^2`, and its residual bound."""
     flat, unravel = ravel_pytree(weights)
     product = curvature(problem, weights)
-    mask = None if free is None else ravel_pytree(free)[0]
-    return lanczos(lambda v: ravel_pytree(product(unravel(v)))[0], flat, key, mask)
+    return lanczos(lambda v: ravel_pytree(product(unravel(v)))[0], flat, key)
+
+
+def face_curvature(
+    problem: ControlProblem, weights: Weights, key: Key[Array, ""], faces: Faces
+) -> tuple[Curvature, Curvature]:
+    """The same of the Lagrangian on the faces `wide` and `tight`."""
+    flat, unravel = ravel_pytree(weights)
+    product = curvature(problem, weights)
+
+    def on(face: Any) -> Curvature:
+        project = lambda v: ravel_pytree(within(face, unravel(v)))[0]
+
+        def compressed(v: Array) -> Array:
+            d = unravel(v)
+            both = jax.tree.map(jnp.add, product(d), bending(face, d))
+            return ravel_pytree(both)[0]
+
+        return lanczos(compressed, flat, key, project)
+
+    def once(asked: tuple[Any, Bool[Array, ""]]) -> Curvature:
+        blank = (jnp.zeros((), flat.dtype),) * 2
+        return jax.lax.cond(asked[1], on, lambda _: blank, asked[0])
+
+    # One program, run a second time only where the faces differ.
+    pair = jax.tree.map(lambda a, b: jnp.stack([a, b]), faces.wide, faces.tight)
+    found = jax.lax.map(once, (pair, jnp.stack([jnp.asarray(True), ~faces.same])))
+    wide, tight = ((found[0][i], found[1][i]) for i in range(2))
+    return wide, jax.tree.map(lambda a, b: jnp.where(faces.same, a, b), wide, tight)
 
 
 def lanczos(
     product: Any,
     like: Float[Array, " m"],
     key: Key[Array, ""],
-    free: Float[Array, " m"] | None = None,
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
+    project: Callable[[Array], Array] = lambda v: v,
+) -> Curvature:
     """Smallest Ritz value of a symmetric `product` and its residual bound, in `min(m, STEPS)` steps;
-    compressed to the coordinates where `free` is 1, infinite if there is none."""
+    compressed to the subspace onto which `project` projects, infinite if that is nothing."""
     m, dtype = like.size, like.dtype
     steps = min(m, STEPS)
-    mask = jnp.ones(m, dtype) if free is None else free.astype(dtype)
-    fresh = mask[None, :] * jax.random.normal(built_in(key), (steps + 1, m), dtype)
+    fresh = jax.vmap(project)(jax.random.normal(built_in(key), (steps + 1, m), dtype))
     nothing = 1e4 * jnp.finfo(dtype).eps * jnp.sqrt(jnp.asarray(m, dtype))  # of a fresh direction
 
     def clear(v: Array, basis: Array) -> Array:
         for _ in range(2):  # twice is enough (Kahan, Parlett)
+            v = project(v)  # division by small betas would let roundoff grow out of the face
             v = v - basis.T @ (basis @ v)
         return v
 
     def body(j: Array, carry: Any) -> Any:
         basis, diagonal, off = carry
         v = basis[j]
-        image = mask * product(v)
+        image = project(product(v))
         alpha = v @ image
         rest = clear(image, basis)
         beta = jnp.linalg.norm(rest)
@@ -73,7 +100,9 @@ def lanczos(
         return basis, diagonal.at[j].set(alpha), off.at[j].set(jnp.where(broken, 0.0, beta))
 
     size = jnp.linalg.norm(fresh[0])
-    basis = jnp.zeros((steps + 1, m), dtype).at[0].set(fresh[0] / jnp.where(size > 0, size, 1.0))
+    size = jnp.where(size > nothing, size, 0.0)
+    first = jnp.where(size > 0, fresh[0] / jnp.where(size > 0, size, 1.0), 0.0)
+    basis = jnp.zeros((steps + 1, m), dtype).at[0].set(first)
     blank = jnp.zeros(steps, dtype)
     basis, diagonal, off = jax.lax.fori_loop(0, steps, body, (basis, blank, blank))
     unused = jnp.sum(basis[:steps] ** 2, axis=1) < 0.5

@@ -63,18 +63,6 @@ def residuals(
     return Residuals(worst(plus(gradient, claimed)), primal, dual, slack)
 
 
-def free_coordinates(
-    problem: ControlProblem, weights: Weights, gradient: Weights, tolerance: float
-) -> Weights | None:
-    """1 where a weight may move to first order, 0 where a bound with a multiplier above the tolerance
-    holds it; `None` for a set whose faces are not known."""
-    if not problem.control_set.elementwise:
-        return None
-    held = problem.control_set.active(weights, gradient, jnp.asarray(tolerance))[0]
-    free = lambda g, h: 1.0 - (h & (jnp.abs(g) > tolerance)).astype(g.dtype)
-    return jax.tree.map(free, gradient, held)
-
-
 def _products(theta: Array, claimed: Array, low: Array, high: Array) -> Array:
     """Multiplier times slack; where there is no bound, the multiplier itself."""
     room = jnp.where(claimed > 0, high - theta, theta - low)

@@ -1,6 +1,6 @@
 r"""Legendre-Clebsch: the curvature of each Hamiltonian in its own weights.
 
-    lambda_k = min { v . (d^2 H_k / dtheta^2) v : |v| = 1, v_j = 0 where a bound holds theta_j }
+    lambda_k = min { v . (d^2 H_k / dtheta^2 + B) v : |v| = 1, v in the face }        (`faces` has both)
 
 In continuous time `lambda(t) >= 0` is necessary for a minimum (Bryson and Ho, Applied Optimal Control,
 1975, section 6.3). In discrete time it is not: what must be nonnegative there is
@@ -20,23 +20,27 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol.verification.curvature import lanczos
+from hjcontrol.verification.faces import Face, bending, within
 
 DENSE = 64  # weights of a stage up to which the whole matrix is formed
 
 
 def legendre(
-    value: Any, theta: PyTree, free: PyTree, key: Key[Array, ""]
+    value: Any, theta: PyTree, face: PyTree[Face], key: Key[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The smallest eigenvalue and its residual bound; infinite where nothing is free to move."""
     if not jax.tree.leaves(theta):
         return jnp.asarray(jnp.inf), jnp.asarray(0.0)
     flat, unravel = ravel_pytree(theta)
-    _, product = jax.linearize(jax.grad(lambda c: value(unravel(c))), flat)
-    mask = ravel_pytree(free)[0]
+    _, slope = jax.linearize(jax.grad(lambda c: value(unravel(c))), flat)
+    project = lambda v: ravel_pytree(within(face, unravel(v)))[0]
+    product = lambda v: slope(v) + ravel_pytree(bending(face, unravel(v)))[0]
     if flat.size > DENSE:
-        return lanczos(product, flat, key, mask)
-    Q = jax.vmap(product)(jnp.eye(flat.size, dtype=flat.dtype)) * jnp.outer(mask, mask)
+        return lanczos(product, flat, key, project)
+    P = jax.vmap(project)(jnp.eye(flat.size, dtype=flat.dtype))
+    Q = P @ jax.vmap(product)(P)
     size = jnp.max(jnp.sum(jnp.abs(Q), axis=1))  # no eigenvalue is larger
-    smallest = jnp.linalg.eigvalsh(0.5 * (Q + Q.T) + jnp.diag((1 - mask) * 2 * size))[0]
-    held = jnp.all(mask == 0)
+    outside = 2 * size * (jnp.eye(flat.size, dtype=flat.dtype) - P)
+    smallest = jnp.linalg.eigvalsh(0.5 * (Q + Q.T) + outside)[0]
+    held = jnp.trace(P) < 0.5
     return jnp.where(held, jnp.inf, smallest), 10 * jnp.finfo(flat.dtype).eps * size

@@ -1,6 +1,6 @@
 r"""Is a point optimal? Every condition with its number, what it may be, and whether it must hold.
 
-    necessary     KKT, transversality, the claimed costates, curvature on the free face
+    necessary     KKT, transversality, free steps, the claimed costates, curvature on the free face
     diagnostics   Legendre-Clebsch, Hamiltonian minimum, constancy of H: theorems of continuous time,
                   which discrete time keeps to first order in the step only
 
@@ -18,9 +18,11 @@ from jaxtyping import Array, Float, Key
 from hjcontrol.control import ControlProblem, Trajectory, backpropagate
 from hjcontrol.networks import Weights
 from hjcontrol.verification.constancy import Levels, autonomous, levels
-from hjcontrol.verification.curvature import smallest_curvature
+from hjcontrol.verification.curvature import Curvature, face_curvature
 from hjcontrol.verification.exact_minimum import exact_gap
-from hjcontrol.verification.kkt import Residuals, free_coordinates, residuals
+from hjcontrol.verification.faces import faces
+from hjcontrol.verification.free_steps import Steps, free_steps
+from hjcontrol.verification.kkt import Residuals, residuals
 from hjcontrol.verification.legendre import legendre
 from hjcontrol.verification.measure import apart
 from hjcontrol.verification.minimum import lowering
@@ -29,13 +31,15 @@ from hjcontrol.verification.transversality import transversality
 
 
 class Found(NamedTuple):
-    """Numbers only. Stage by stage where the shape says so; `free` is false where the faces of the
-    control set are not known, and second-order rows are then those of the whole space."""
+    """Numbers only. Stage by stage where the shape says so. `curvature` is that on the face `wide`,
+    `tight` on the one of that name; where the set's faces are not known, both are of the whole space."""
 
     kkt: Residuals
     transversality: Float[Array, ""]
     costates: Float[Array, " depths"] | None
-    curvature: tuple[Float[Array, ""], Float[Array, ""]]
+    steps: Steps | None
+    curvature: Curvature
+    tight: Curvature
     legendre: Float[Array, " stages"]
     legendre_bound: Float[Array, " stages"]
     exact: Float[Array, " stages"]
@@ -57,21 +61,20 @@ def examine(
     """All conditions, in one program. `claimed`: states and costates that a solver gives;
     `multipliers`: those it gives for the control set."""
     _, states, costates, gradient = backpropagate(problem, weights)
-    free = free_coordinates(problem, weights, gradient, tolerance)
-    open_ = jax.tree.map(jnp.ones_like, weights) if free is None else free
+    on = faces(problem, weights, gradient, tolerance)
 
-    def ask(value: Any, theta: Any, mask: Any, k: Any, run: int) -> tuple[Array, ...]:
+    def ask(value: Any, theta: Any, face: Any, k: Any, run: int) -> tuple[Array, ...]:
         first, second = jax.random.split(k)
         exact = exact_gap(problem, value, theta, tolerance, run)
         return (
-            *legendre(value, theta, mask, first),
+            *legendre(value, theta, face, first),
             exact,
             lowering(problem, value, theta, second, run),
         )
 
     one, two = jax.random.split(key)
     at, p = claimed or (states, costates)
-    by_run = stagewise(problem, weights, states, costates, ask, one, open_)
+    by_run = stagewise(problem, weights, states, costates, ask, one, on.wide)
     smallest, bound, exact, sampled = zip(*by_run, strict=True)
     along = levels(problem, weights, states, costates)
     steps = [found for found in along if found is not None]
@@ -80,7 +83,8 @@ def examine(
         residuals(problem, weights, gradient, multipliers, tolerance),
         transversality(problem, at.final, p.final),
         None if claimed is None else apart(claimed[1], costates),
-        smallest_curvature(problem, weights, two, free),
+        free_steps(problem, weights, at, p),
+        *face_curvature(problem, weights, two, on),
         placed(problem, smallest, blank=jnp.inf),
         placed(problem, bound),
         placed(problem, exact),

@@ -12,6 +12,8 @@ from hjcontrol.control import ControlProblem, Ridge, softmax_cross_entropy
 from hjcontrol.networks import Dense, Residual, lift, readout
 from hjcontrol.solvers.driver import solve
 from hjcontrol.solvers.method import AbstractHostMethod, Info, Outcome
+from hjcontrol.verification.certificate import Certificate as RealCertificate
+from hjcontrol.verification.conditions import Condition, Optimality
 
 
 class Still(AbstractHostMethod):
@@ -92,4 +94,20 @@ def certificate(stages=5, verdict="exact"):
             pair: {"states": np.full(stages + 1, 1e-16), "weights": np.zeros(stages)}
             for pair in pairs
         },
+    )
+
+
+def judged(stages=5, value=3e-12):
+    """A certificate with conditions of optimality, one as good as `value`; nothing is compiled."""
+    gaps = 10.0 ** -np.arange(9.0, 9.0 + stages)
+    holds = "holds" if value <= 1e-6 else "violated"
+    rows = (
+        Condition("stationarity", value, 1e-6, holds, f"{stages - 1} (<i>mine</i>)"),
+        Condition("curvature of J", 0.5, -1e-6, "holds", least=True),
+        Condition("dJ/dT", -0.1, None, "", remark="0 if free", necessary=False),
+    )
+    optimality = Optimality(rows, gaps, np.full(stages, np.nan), gaps, (0.5, 1e-9), 1e-6)
+    sizes = {"samples": 1, "stages": stages, "weights": 1, "dtype": "float64"}
+    return RealCertificate(
+        (), (), (), (), 1.0, value, 0.0, None, None, 1e-9, sizes, optimality=optimality
     )

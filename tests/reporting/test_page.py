@@ -10,7 +10,7 @@ import pytest
 from hjcontrol.control import ControlProblem, least_squares
 from hjcontrol.networks import Dense
 from hjcontrol.reporting import report
-from tests.reporting.pieces import certificate, problem, solution
+from tests.reporting.pieces import certificate, judged, problem, solution
 
 
 class Reader(html.parser.HTMLParser):
@@ -93,6 +93,26 @@ def test_what_a_user_named_is_escaped(tmp_path, solved):
     )
     assert "script" not in page.names
     assert "<script>" not in text
+
+
+def test_conditions_of_optimality_are_a_table_and_a_picture(tmp_path):
+    found = {"good": judged(), "bad": judged(value=2e-3), "short": judged(stages=2)}
+    text, page = written(tmp_path, {}, certificates=found)
+    assert len(page.alts) == 2  # two stages are a row of the table, no picture
+    assert all(page.alts)
+    assert text.count('class="mark violated">✗ violated') == 1
+    assert text.count('class="mark holds">✓ holds') == 5
+    for cell in (
+        "2.00e−03",
+        "≤ 1.0e−06",
+        "≥ −1.0e−06",
+        "−1.00e−01",
+        "stage 4 (&lt;i&gt;mine&lt;/i&gt;)",
+    ):
+        assert cell in text
+    assert [text.count(f">{v}</span></h3>") for v in ("strict minimum", "not optimal")] == [2, 1]
+    assert "Optimality:" not in text  # and not once more as plain text
+    assert "Optimality:" in str(found["good"])
 
 
 def test_an_interrupted_run_has_a_page(tmp_path, solved):

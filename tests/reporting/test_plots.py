@@ -15,6 +15,7 @@ from hjcontrol.reporting.plots import (
     convergence,
     ensemble,
     heads,
+    minimum_gaps,
     new_axes,
     png,
 )
@@ -51,6 +52,18 @@ def test_a_deep_chain_keeps_its_ticks_apart():
     assert len(ax.get_xticks()) <= 17
     assert not ax.texts
     assert png(ax)[1] < 1500
+
+
+def test_gaps_of_all_sizes_are_drawn():
+    exact = np.array([np.nan, 0.0, 1e-12, np.inf])
+    sampled = np.array([1e-3, 0.0, 1e-9, 1e-2])
+    ax = minimum_gaps(exact, sampled, 1e-6)
+    shown = [line.get_ydata() for line in ax.lines]
+    np.testing.assert_array_equal(shown[0], [np.nan, 1e-17, 1e-12, 0.3])
+    np.testing.assert_array_equal(shown[1], [1e-3, 1e-17, 1e-9, 1e-2])
+    np.testing.assert_array_equal(shown[2], [1e-6, 1e-6])
+    assert len(minimum_gaps(np.full(4, np.nan), sampled, 1e-6).lines) == 2
+    assert png(ax)[1] < 700
 
 
 @pytest.mark.parametrize("classes", [0, 2, 12])

@@ -9,10 +9,11 @@ from scipy.optimize import lsq_linear
 
 import hjcontrol as hj
 from hjcontrol.control import Box, ControlProblem, Ridge, WeightCost, backpropagate, least_squares
-from hjcontrol.networks import Dense, Flow, Residual, readout
+from hjcontrol.networks import Dense, Flow, FreeStep, Residual, StepWeights, readout
 from hjcontrol.verification.constancy import levels
 from hjcontrol.verification.degree import degree
 from hjcontrol.verification.exact_minimum import exact_gap
+from hjcontrol.verification.free_steps import free_steps
 from hjcontrol.verification.kkt import residuals
 
 draw = np.random.default_rng(0)
@@ -251,16 +252,37 @@ def test_a_tolerance_that_is_none(solution):
         hj.verify(solution, optimality=-1.0)
 
 
-def test_on_a_ball_negative_curvature_of_the_whole_space_is_no_violation():
-    """J = -1/2 |theta|^2 is least on the sphere; inside a box's free face the same curvature refutes."""
-    start = lambda control_set: ControlProblem(
-        [(lambda x, theta: x + theta, jnp.zeros(2))],
-        jnp.zeros((1, 2)),
-        terminal=lambda x: -0.5 * jnp.sum(x**2),
-        control_set=control_set,
+def test_free_steps_are_where_their_hamiltonian_vanishes_or_idle():
+    """x_K = x + sum h_k theta_k, J = |x_K - y|^2 / 2 + sum_k (h_k / 2 + theta_k^2 / 2). By hand: p = 1,
+    theta = -h p and dJ/dh = p theta + 1/2 = 0 at h = 1/2; a third stage idles, dJ/dh = 1/2 there."""
+    problem = ControlProblem(
+        [FreeStep(hj.networks.as_stage((lambda x, th: th, jnp.zeros(1))))] * 3,
+        jnp.full((1, 1), 1.5),
+        jnp.zeros((1, 1)),
+        terminal=least_squares,
+        running=WeightCost(lambda th: 0.5 * th.h + 0.5 * jnp.sum(th.theta**2)),
+        control_set=hj.control.ByLeaf(h=hj.control.Nonnegative()),
     )
-    ball = hj.verify(start(hj.control.L2Ball(1.0)), (jnp.array([[0.6, 0.8]]),), optimality=True)
-    assert ball.optimality.violated == ()
-    assert ball.optimality["curvature of J"].verdict == "no"
-    free = hj.verify(start(Box(-1.0, 1.0)), (jnp.zeros((1, 2)),), optimality=True)
-    assert [c.name for c in free.optimality.violated] == ["curvature of J"]
+    at = lambda h, theta: (StepWeights(jnp.asarray(h), jnp.asarray(theta)[:, None]),)
+    optimal = at([0.5, 0.5, 0.0], [-0.5, -0.5, 0.0])
+    row = lambda w: hj.verify(problem, w, optimality=True).optimality["free steps"]
+    found = row(optimal)
+    assert found.verdict == "holds"
+    assert found.value < 1e-15
+    assert "1 of 3 idle" in found.remark
+    longer = row(at([0.51, 0.5, 0.0], [-0.5, -0.5, 0.0]))
+    assert longer.verdict == "violated"
+    np.testing.assert_allclose(longer.value, 0.0025, rtol=1e-12)  # p has fallen to 0.995
+    woken = row(at([0.5, 0.5, 0.0], [-0.5, -0.5, -0.6]))
+    assert (woken.verdict, woken.where[0]) == ("violated", "2")
+    assert "dJ/dh = -1.0e-01" in woken.remark
+
+    @jax.jit
+    def claimed(scale):
+        _, states, costates, gradient = backpropagate(problem, optimal)
+        turned = jax.tree.map(lambda p: scale * p, costates)
+        return free_steps(problem, optimal, states, turned), gradient[0].h
+
+    steps, gradient = claimed(1.0)
+    np.testing.assert_allclose(steps.slope, gradient, atol=1e-15)
+    np.testing.assert_allclose(claimed(1.1)[0].violation, [0.05, 0.05, 0.0], atol=1e-15)
