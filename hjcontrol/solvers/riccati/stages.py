@@ -24,7 +24,6 @@ from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import AbstractStage, AffineWeights, Weights, advance
 from hjcontrol.solvers.contraction import contraction
 
-
 WIDE = 32  # features from which on a product with them alone is worth a matrix product
 
 
@@ -198,4 +197,3 @@ def _stage(problem, stage, theta, u, x, p_next, D, exact, given: bool) -> Run:
     cost = lambda t: jnp.asarray(problem.weight_cost(unpack(stage, theta, t)), t.dtype)
     curvature = curvature + jax.hessian(cost)(packed)
     return Run(A, G, C, D_before, features, lam, curvature, affine)
-
