@@ -97,18 +97,21 @@ def measure(build, data, reference) -> tuple[list[np.ndarray], list[dict[str, ob
     return found, rows
 
 
-def by_subprocess(python: str) -> dict[tuple[int, int], list[dict[str, object]]]:
+def by_subprocess(
+    python: str, sizes: list[int], depths: list[int]
+) -> dict[tuple[int, int], list[dict[str, object]]]:
     """The rows of the peer in another interpreter, on the same numbers, by state and depth."""
-    command = [python, __file__, "--answer"]
+    command = [python, __file__, "--answer", "--states", *map(str, sizes)]
+    command += ["--depths", *map(str, depths)]
     out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     rows = [json.loads(line) for line in out.splitlines() if line.startswith("[")]
     return {(d, depth): found for d, depth, found in rows}
 
 
-def answer() -> None:
+def answer(sizes: list[int], depths: list[int]) -> None:
     """The peer's answers and times, judged against a sweep in NumPy."""
-    for d in SIZES:
-        for depth in DEPTHS:
+    for d in sizes:
+        for depth in depths:
             data = draw(depth, d)
             print(json.dumps([d, depth, measure(peer, data, swept(data))[1]]))
 
@@ -133,13 +136,13 @@ def swept(data: dict[str, np.ndarray]) -> list[np.ndarray]:
     return [np.asarray(values), np.asarray(x), np.asarray(controls)]
 
 
-def main(python: str | None) -> None:
+def main(python: str | None, sizes: list[int], depths: list[int]) -> None:
     header(
         "Riccati in parallel over depth: equality and time, against the sequential sweep and a peer"
     )
-    elsewhere = None if python is None else by_subprocess(python)
-    for d in SIZES:
-        for depth in DEPTHS:
+    elsewhere = None if python is None else by_subprocess(python, sizes, depths)
+    for d in sizes:
+        for depth in depths:
             data = draw(depth, d)
             reference = swept(data)
             rows = measure(ours, data, reference)[1]
@@ -152,5 +155,10 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--peer", help="a Python interpreter that has diffilqrax")
     parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--states", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--depths", type=int, nargs="+", default=list(DEPTHS))
     given = parser.parse_args()
-    answer() if given.answer else main(given.peer)
+    if given.answer:
+        answer(given.states, given.depths)
+    else:
+        main(given.peer, given.states, given.depths)
