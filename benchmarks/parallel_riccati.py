@@ -1,6 +1,7 @@
 """Riccati in parallel over depth against the sequential sweep and diffilqrax's associative scan.
 
-The same random convex LQ problems, without cross terms; states, controls and value functions compared.
+The same random convex LQ problems, without cross terms; states, controls and value functions compared
+with a textbook sweep in NumPy (`apart`).
 diffilqrax (`pip install diffilqrax`) runs where it is importable; `--peer PYTHON` names an interpreter
 that has it, for the same problems in the same run.
 """
@@ -9,9 +10,6 @@ import argparse
 import importlib
 import json
 import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -99,43 +97,68 @@ def measure(build, data, reference) -> tuple[list[np.ndarray], list[dict[str, ob
     return found, rows
 
 
-def by_subprocess(python: str, data, reference) -> list[dict[str, object]]:
-    """The peer's rows by another interpreter, on the same numbers."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "problem.npz"
-        answers = {f"answer{i}": a for i, a in enumerate(reference)}
-        np.savez(path, **data, **answers)
-        command = [python, __file__, "--answer", str(path)]
-        out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return json.loads(out.splitlines()[-1])
+def by_subprocess(
+    python: str, sizes: list[int], depths: list[int]
+) -> dict[tuple[int, int], list[dict[str, object]]]:
+    """The rows of the peer in another interpreter, on the same numbers, by state and depth."""
+    command = [python, __file__, "--answer", "--states", *map(str, sizes)]
+    command += ["--depths", *map(str, depths)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    rows = [json.loads(line) for line in out.splitlines() if line.startswith("[")]
+    return {(d, depth): found for d, depth, found in rows}
 
 
-def answer(path: str) -> None:
-    with np.load(path) as stored:
-        data = {name: stored[name] for name in stored.files}
-    reference = [data.pop(f"answer{i}") for i in range(3)]
-    print(json.dumps(measure(peer, data, reference)[1]))
+def answer(sizes: list[int], depths: list[int]) -> None:
+    """The peer's answers and times, judged against a sweep in NumPy."""
+    for d in sizes:
+        for depth in depths:
+            data = draw(depth, d)
+            print(json.dumps([d, depth, measure(peer, data, swept(data))[1]]))
 
 
-def main(python: str | None) -> None:
+def swept(data: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """`P`, states and controls by the textbook recursion, stage after stage: a witness of its own."""
+    P, p, values, gains = data["QK"], data["qK"], [data["QK"]], []
+    stages = list(zip(*(data[name] for name in NAMES), strict=True))
+    for A, B, c, Q, R, q, r in reversed(stages):
+        H = R + B.T @ P @ B
+        K = -np.linalg.solve(H, B.T @ P @ A)
+        k = -np.linalg.solve(H, r + B.T @ (P @ c + p))
+        p = q + A.T @ (P @ (B @ k + c) + p)
+        P = Q + A.T @ P @ (A + B @ K)
+        P = 0.5 * (P + P.T)
+        values.insert(0, P)
+        gains.insert(0, (K, k))
+    x, controls = [data["start"]], []
+    for (A, B, c, *_), (K, k) in zip(stages, gains, strict=True):
+        controls.append(K @ x[-1] + k)
+        x.append(A @ x[-1] + B @ controls[-1] + c)
+    return [np.asarray(values), np.asarray(x), np.asarray(controls)]
+
+
+def main(python: str | None, sizes: list[int], depths: list[int]) -> None:
     header(
         "Riccati in parallel over depth: equality and time, against the sequential sweep and a peer"
     )
-    for d in SIZES:
-        for depth in DEPTHS:
+    elsewhere = None if python is None else by_subprocess(python, sizes, depths)
+    for d in sizes:
+        for depth in depths:
             data = draw(depth, d)
-            reference, rows = measure(ours, data, None)
-            if python is not None:
-                rows += by_subprocess(python, data, reference)
-            else:
-                rows += measure(peer, data, reference)[1]
-            for fields in rows:
+            reference = swept(data)
+            rows = measure(ours, data, reference)[1]
+            peers = measure(peer, data, reference)[1] if elsewhere is None else elsewhere[d, depth]
+            for fields in rows + peers:
                 row(state=d, depth=depth, **fields)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--peer", help="a Python interpreter that has diffilqrax")
-    parser.add_argument("--answer", help=argparse.SUPPRESS)
-    given = parser.parse_args(sys.argv[1:])
-    answer(given.answer) if given.answer else main(given.peer)
+    parser.add_argument("--answer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--states", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--depths", type=int, nargs="+", default=list(DEPTHS))
+    given = parser.parse_args()
+    if given.answer:
+        answer(given.states, given.depths)
+    else:
+        main(given.peer, given.states, given.depths)

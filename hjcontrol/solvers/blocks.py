@@ -18,12 +18,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import AbstractStage, AffineWeights, Run, Weights, advance
+from hjcontrol.solvers.contraction import contraction
 
 LARGEST = 1536  # weights in a dense block
 ENTRIES = 8_000_000  # numbers in all samples' P, or in all samples' products of features
@@ -175,32 +175,11 @@ def _affine_block(problem, stage, theta: AffineWeights, x, p_next, P, scale, cos
     flat, _ = ravel_pytree(theta)
     ridge = jnp.mean(jax.jvp(jax.grad(cost), (flat,), (jnp.ones_like(zero),))[1])
     if out * wide <= LARGEST:
-        block = scale * _contraction(M, features)
+        block = scale * contraction(M, features)
         return _Dense(block + ridge * jnp.eye(out * wide, dtype=x.dtype))
     left = scale * jnp.sum(M, axis=0)
     right = features.T @ features / x.shape[0]
     return _Kronecker(left, right, ridge)
-
-
-def _contraction(M: Array, features: Array) -> Float[Array, "m m"]:
-    """`sum_n M_ab f_i f_j` as the matrix with rows `(a, i)`, columns `(b, j)`; both factors are
-    symmetric, so a quarter of the products suffices.
-    """
-    a, b = np.triu_indices(M.shape[1])
-    i, j = np.triu_indices(features.shape[1])
-    packed = M[:, a, b].T @ (features[:, i] * features[:, j])
-    of_units, of_features = _places(M.shape[1]), _places(features.shape[1])
-    full = packed[of_units[:, None, :, None], of_features[None, :, None, :]]
-    size = M.shape[1] * features.shape[1]
-    return full.reshape(size, size)
-
-
-def _places(size: int) -> np.ndarray:
-    """Where entry `(a, b)` of a symmetric matrix stands in its packed upper triangle."""
-    place = np.zeros((size, size), int)
-    rows, columns = np.triu_indices(size)
-    place[rows, columns] = place[columns, rows] = np.arange(len(rows))
-    return place
 
 
 class _Cholesky(eqx.Module):

@@ -54,14 +54,18 @@ def test_parallel_equals_sequential(size):
 
 
 def test_the_parallel_span_grows_with_the_logarithm_of_depth(monkeypatch, unchecked):
-    """Levels are counted as JAX traces them: the combination is applied once a level."""
-    levels, combine = [0], associative.combine
+    """Levels are counted as JAX traces them: a combination upwards and a step downwards, once a level."""
+    levels = [0]
 
-    def counted(*stretches):
-        levels[0] += 1
-        return combine(*stretches)
+    def counted(applied):
+        def count(*arguments):
+            levels[0] += 1
+            return applied(*arguments)
 
-    monkeypatch.setattr(associative, "combine", counted)
+        return count
+
+    for name in ("combine", "ahead"):
+        monkeypatch.setattr(associative, name, counted(getattr(associative, name)))
     found = []
     for depth in (16, 256, 4096):
         shapes = [(2, 2), (2, 1), (2,), (2, 2), (2, 1), (1, 1), (2,), (1,)]
@@ -70,7 +74,7 @@ def test_the_parallel_span_grows_with_the_logarithm_of_depth(monkeypatch, unchec
         levels[0] = 0
         jax.eval_shape(lambda s, Q, q: associative.parallel(lqr.LQR(s, Q, q)), stages, *ends)
         found.append(levels[0])
-    assert found[2] - found[1] == found[1] - found[0] == 8  # two a doubling, 16 times the depth
+    assert found[2] - found[1] == found[1] - found[0] == 8  # both a doubling, 16 times the depth
     assert found[2] <= 2 * np.log2(4096) + 1
 
 

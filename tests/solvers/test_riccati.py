@@ -37,10 +37,11 @@ def in_weight_space(problem, weights, exact):
 def factored_sweep(problem, weights, exact):
     _, states, costates, gradient = backpropagate(problem, weights)
     runs = linearise(problem, weights, states, costates, exact)
-    M = matrix(runs)
-    sweep = Sweep(runs, jnp.linalg.cholesky(M[::-1, ::-1]), flat_weights(problem, gradient))
+    lower = jnp.tril(matrix(runs))
+    M = lower + jnp.tril(lower, -1).T
+    sweep = Sweep(runs, jnp.linalg.cholesky(M), flat_weights(problem, gradient))
     rolled = closed_loop(problem, weights, states.runs, sweep, jnp.ones(()))
-    return sweep, M, sweep.open_loop(), flat_weights(problem, rolled)
+    return sweep, M[::-1, ::-1], sweep.open_loop(), flat_weights(problem, rolled)
 
 
 dense_sweep = eqx.filter_jit(ensemble.step)

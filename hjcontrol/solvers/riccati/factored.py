@@ -33,24 +33,23 @@ from hjcontrol.solvers.riccati.stages import Run, unpack
 
 
 def matrix(runs: tuple[Run, ...]) -> Float[Array, "M M"]:
-    """`M`, weights in order of depth: blocks of stage pairs, from the states' sensitivities."""
-    columns, above = [], 0
-    for r, run in enumerate(runs):
+    """The lower triangle of `M`, the last weight first, from the states' sensitivities; above it only
+    what the diagonal blocks of stages have there."""
+    rows, behind = [], 0
+    for r, run in reversed(list(enumerate(runs))):
 
         def of_stage(_: None, at: tuple[Run, Array], r: int = r) -> tuple[None, Array]:
             T, own = _within(runs[r], *at)
-            rows = [own]
+            blocks = [own]
             for later in runs[r + 1 :]:
-                T, blocks = _fold(later, lambda T, one, _, at=at: _behind(one, T, at[0]), T)
-                rows.append(blocks.reshape(-1, blocks.shape[-1]))
-            return None, jnp.concatenate(rows)
+                T, found = _fold(later, lambda T, one, _, at=at: _behind(one, T, at[0]), T)
+                blocks.append(found.reshape(-1, found.shape[-1]))
+            return None, jnp.concatenate(blocks)
 
         _, found = _fold(run, lambda c, one, k, f=of_stage: f(c, (one, k)), None)
-        tail = jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)  # (rows, stages * m)
-        columns.append(jnp.pad(tail, ((above, 0), (0, 0))))
-        above += _size(run)
-    lower = jnp.tril(jnp.concatenate(columns, axis=1))
-    return lower + jnp.tril(lower, -1).T
+        behind += _size(run)
+        rows.append(jnp.swapaxes(found, 1, 2).reshape(-1, behind)[::-1, ::-1])
+    return jnp.concatenate([jnp.pad(a, ((0, 0), (0, behind - a.shape[1]))) for a in rows])
 
 
 def _size(run: Run) -> int:
@@ -69,9 +68,7 @@ def _fold(run: Run, body: Callable[[Any, Run, Any], Any], carry: Any) -> tuple[A
 def _behind(one: Run, T: Array, source: Run) -> tuple[Array, Array]:
     """Block (stage, source) for a stage behind the source, `T` the sensitivity of its state to how
     the source's weights enter; and the sensitivity of the next state."""
-    column = lambda t: one.pulled(t).T @ source.features
-    found = jax.lax.map(column, jnp.moveaxis(T, 2, 0))  # (e, m, f)
-    return one.A @ T, jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)
+    return one.A @ T, one.met(T, source)
 
 
 def _within(run: Run, source: Run, k: Array) -> tuple[Array, Float[Array, "rows m"]]:

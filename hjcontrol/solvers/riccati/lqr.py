@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from hjcontrol.solvers.riccati.small import positive_solve, product
+
 
 class Stage(eqx.Module):
     """One stage, or all stages of one size with their number in front of every array."""
@@ -69,18 +71,19 @@ class LQR(eqx.Module):
 def gain(stage: Stage, P: Array, p: Array) -> tuple[Array, Array]:
     """`K` and `k` of one stage before a value function `P`, `p`."""
     at_control = stage.r + stage.B.T @ (P @ stage.c + p)
-    cross = stage.S.T + stage.B.T @ P @ stage.A
-    factor = jnp.linalg.cholesky(stage.R + stage.B.T @ P @ stage.B)
+    back = product(stage.B.T, P)
+    cross = stage.S.T + product(back, stage.A)
     both = jnp.concatenate([cross, at_control[:, None]], axis=1)
-    found = -jax.scipy.linalg.cho_solve((factor, True), both)
+    found = -positive_solve(stage.R + product(back, stage.B), both)
     return found[:, :-1], found[:, -1]
 
 
 def before(stage: Stage, P: Array, p: Array) -> tuple[Array, Array, Array, Array]:
     """Bellman's step: the value function before one stage from the one behind it, and the gain."""
     K, k = gain(stage, P, p)
-    cross = stage.S + stage.A.T @ P @ stage.B
-    ahead = stage.Q + stage.A.T @ P @ stage.A + cross @ K
+    back = product(stage.A.T, P)
+    cross = stage.S + product(back, stage.B)
+    ahead = stage.Q + product(back, stage.A) + product(cross, K)
     slope = stage.q + stage.A.T @ (P @ stage.c + p) + cross @ k
     return 0.5 * (ahead + ahead.T), slope, K, k
 

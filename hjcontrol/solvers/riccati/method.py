@@ -126,7 +126,7 @@ class Riccati(AbstractMethod):
         # Once crossed the threshold stays crossed: `_arrived` lifts it then.
         exact = self.curvature == "ddp" and largest(state.gradient) <= state.threshold
         runs = linearise(problem, state.weights, state.states, state.costates, exact)
-        M, g = matrix(runs)[::-1, ::-1], flat_weights(problem, state.gradient)
+        M, g = matrix(runs), flat_weights(problem, state.gradient)
         scale = jnp.mean(jnp.abs(jnp.diag(M)))
 
         def attempt(carry: Any) -> Any:

@@ -22,6 +22,9 @@ from jaxtyping import Array, Bool, Float
 
 from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import AbstractStage, AffineWeights, Weights, advance
+from hjcontrol.solvers.contraction import contraction
+
+WIDE = 32  # features from which on a product with them alone is worth a matrix product
 
 
 class Run(eqx.Module):
@@ -48,6 +51,22 @@ class Run(eqx.Module):
             moved = jnp.concatenate([dx, jnp.zeros_like(dx[:, :1])], axis=1)  # of (x, 1)
             found = found + self.lam[:, :, None] * moved[:, None, :]
         return found.reshape(len(dx), -1)
+
+    def met(self, T: Float[Array, "n before e"], source: "Run") -> Float[Array, "m rest"]:
+        """`sum_i W'T f'`: how the weights of an earlier stage bend `dJ/dtheta` here. `T`: the state's
+        sensitivity to how they enter."""
+        f = source.features
+        if f.shape[1] >= WIDE or not self.affine:
+            found = jax.lax.map(lambda t: self.pulled(t).T @ f, jnp.moveaxis(T, 2, 0))  # (e, m, f)
+            return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)
+        # Two large matrix products in the place of `e` thin ones.
+        (n, d, e), b = T.shape, self.C.shape[1]
+        paired = lambda u: (u[:, :, None] * f[:, None, :]).reshape(n, -1)
+        bent = jnp.einsum("nbi,nie->nbe", self.C, T).reshape(n, -1)
+        found = (bent.T @ paired(self.features)).reshape(b, e, d + 1, -1).transpose(0, 2, 1, 3)
+        moved = (T.reshape(n, -1).T @ paired(self.lam)).reshape(d, e, b, -1)
+        found = found.at[:, :d].add(moved.transpose(2, 0, 1, 3))
+        return found.reshape(b * (d + 1), -1)
 
 
 def pack(stage: AbstractStage, theta: Any) -> Float[Array, " m"]:
@@ -169,7 +188,7 @@ def _stage(problem, stage, theta, u, x, p_next, D, exact, given: bool) -> Run:
     if affine:
         features = jnp.concatenate([flat, jnp.ones((n, 1), flat.dtype)], axis=1)
         bend = jax.vmap(jax.hessian(local, argnums=1), in_axes=(0, None, 0, 0, 0))
-        curvature = contracted(bend(flat, at, shared, p_next, D), features, features)
+        curvature = contraction(bend(flat, at, shared, p_next, D), features)
     else:
         features = jnp.ones((n, 1), flat.dtype)
         every = jax.vmap(local, in_axes=(0, None, 0, 0, 0))
@@ -178,14 +197,3 @@ def _stage(problem, stage, theta, u, x, p_next, D, exact, given: bool) -> Run:
     cost = lambda t: jnp.asarray(problem.weight_cost(unpack(stage, theta, t)), t.dtype)
     curvature = curvature + jax.hessian(cost)(packed)
     return Run(A, G, C, D_before, features, lam, curvature, affine)
-
-
-def contracted(M: Array, left: Array, right: Array) -> Float[Array, "rows columns"]:
-    """`sum_n M_ab f_i g_j`, rows `(a, i)` and columns `(b, j)`: a column `b` at a time, so that no
-    more than `n * rows` numbers live at once."""
-
-    def column(m: Array) -> Array:
-        return (m[:, :, None] * left[:, None, :]).reshape(len(m), -1).T @ right
-
-    found = jax.lax.map(column, jnp.moveaxis(M, 2, 0))  # (b, rows, j)
-    return jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)
