@@ -153,7 +153,9 @@ def main() -> None:
     seconds: dict[int, dict[str, float]] = {}
     for samples in (20, 50, 100, 200, 500) if name == "donut" else (50, 100, 150, 200, 300, 600):
         seconds[samples] = (compare if name == "donut" else larger)(samples)
-        if name == "digits" and seconds[samples]["direct"] > 100:  # the next one takes over five minutes
+        if (
+            name == "digits" and seconds[samples]["direct"] > 100
+        ):  # the next one takes over five minutes
             break
     if len(sys.argv) > 2:
         picture(sys.argv[2], title, seconds)
