@@ -70,6 +70,8 @@ class Newton(AbstractMethod):
     - `tol`: stop once `max |dH/dtheta| <= tol`; 1e-12 can be reached in float64.
     - `curvature`: `"exact"` or `"gauss_newton"`.
     - `switch`: cheap steps until the gradient is this fraction of the first one; 1 begins with Newton.
+      Larger costs more and can end in a lower minimum of a nonconvex problem, where directions of
+      negative curvature are followed earlier.
     - `max_krylov`: most Hessian-vector products a step.
     """
 
