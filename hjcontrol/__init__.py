@@ -14,6 +14,8 @@ _HOMES = {
     "RESULTS": "hjcontrol._ground.results",
     "solve": "hjcontrol.solvers",
     "verify": "hjcontrol.verification",
+    "deliberate": "hjcontrol.verification",
+    "VerificationError": "hjcontrol.verification",
     "adjoint_ladder": "hjcontrol.verification.ladder",
     "Certificate": "hjcontrol.verification",
     "report": "hjcontrol.reporting",

@@ -6,9 +6,11 @@ The witness replays a program with its custom derivative rules inlined; the tran
 on CasADi symbols. Both read the same program, and neither knows of the other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 Rule = Callable[[JaxprEqn, list[Any]], Sequence[Any]]
@@ -83,3 +85,115 @@ def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
 
     carry = same(eqn.outvars, body.outvars)
     return same(eqn.invars, body.invars) - carry, carry
+
+
+def bodies(eqn: JaxprEqn) -> Iterator[ClosedJaxpr]:
+    """The programs among an equation's parameters."""
+    for value in eqn.params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                yield item
+            elif isinstance(item, Jaxpr):
+                yield ClosedJaxpr(item, ())
+
+
+def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
+    """Every equation of a program, those of inner programs included."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for body in bodies(eqn):
+            yield from equations(body.jaxpr)
+
+
+def descend(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any] | None:
+    """The equation rebuilt, with `rule` asked for every equation of its bodies; `None` for an equation
+    without a body that can be rebuilt.
+
+    Loops are rebuilt through the public `jax.lax` functions rather than by editing their parameters:
+    the parameters change between JAX versions, the functions do not.
+    """
+    inner = called_jaxpr(eqn)
+    if inner is not None:
+        return replay(inner, inputs, rule)
+    rebuild = _REBUILD.get(eqn.primitive.name)
+    return None if rebuild is None else rebuild(eqn, inputs, rule)
+
+
+def _scan(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any]:
+    p = eqn.params
+    split, carried = scan_counts(eqn)
+    consts, carry, xs = inputs[:split], inputs[split : split + carried], inputs[split + carried :]
+
+    def body(carry: Any, x: Any) -> tuple[Any, Any]:
+        out = replay(p["jaxpr"], [*consts, *carry, *x], rule)
+        return like(out[:carried], carry), out[carried:]
+
+    carry, ys = jax.lax.scan(
+        body, list(carry), xs, length=p["length"], reverse=p["reverse"], unroll=p["unroll"]
+    )
+    return [*carry, *ys]
+
+
+def like(values: Sequence[Any], wanted: Sequence[Any]) -> list[Any]:
+    """`values` in the dtypes of `wanted`: what is carried keeps its dtype."""
+    return [
+        v if v.dtype == w.dtype else v.astype(w.dtype)
+        for v, w in zip(map(jnp.asarray, values), map(jnp.asarray, wanted), strict=True)
+    ]
+
+
+def while_parts(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> tuple[Any, Any, list[Any]]:
+    """Condition and body of a `while` as functions of what is carried, and where it starts."""
+    p = eqn.params
+    c, b = p["cond_nconsts"], p["body_nconsts"]
+    for_cond, for_body, carry = inputs[:c], inputs[c : c + b], list(inputs[c + b :])
+    going = lambda carry: replay(p["cond_jaxpr"], [*for_cond, *carry], rule)[0]
+    once = lambda carry: like(replay(p["body_jaxpr"], [*for_body, *carry], rule), carry)
+    return going, once, carry
+
+
+def _while(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any]:
+    return jax.lax.while_loop(*while_parts(eqn, inputs, rule))
+
+
+def _cond(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any]:
+    index, *operands = inputs
+    branches = [lambda *a, b=b: replay(b, a, rule) for b in eqn.params["branches"]]
+    return jax.lax.switch(index, branches, *operands)
+
+
+def _shard_map(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any]:
+    p = eqn.params
+    body = p["jaxpr"]
+    closed = body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ())
+    mapped = jax.shard_map(
+        lambda *a: tuple(replay(closed, a, rule)),
+        mesh=p["mesh"],
+        in_specs=tuple(p["in_specs"]),
+        out_specs=tuple(p["out_specs"]),
+        check_vma=p.get("check_vma", True),
+    )
+    return list(mapped(*inputs))
+
+
+def _linear_call(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any]:
+    return replay(eqn.params["callee"], inputs, rule)
+
+
+def _linear_solve(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any]:
+    """What the equation's values are: its own `solve`, on its own constants."""
+    lengths, programs = eqn.params["const_lengths"], eqn.params["jaxprs"]
+    before = lengths.matvec + lengths.vecmat
+    own = inputs[before : before + lengths.solve]
+    right = inputs[sum(lengths) :]
+    return replay(programs.solve, [*own, *right], rule)
+
+
+_REBUILD = {
+    "scan": _scan,
+    "while": _while,
+    "cond": _cond,
+    "shard_map": _shard_map,
+    "linear_call": _linear_call,
+    "custom_linear_solve": _linear_solve,
+}

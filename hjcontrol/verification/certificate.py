@@ -1,26 +1,147 @@
-"""The verdict on a backward pass, stage by stage, and how it was reached.
+"""What `hj.verify` returns: a row for each place, a verdict for all, and a table that says where.
 
-    exact        two discrete routes agree to roundoff
-    consistent   they agree as far as the less accurate one can tell; where one of them is continuous,
-                 their gap shrinks at the expected order
-    refuted      they do not; the stage is named
-
-`kinks` are stages where the routes chose different subgradients, both legitimate: not refuted.
+A *place* is what a user can open: `file:line`, function, named scope, argument or parameter, scan
+iteration, worst element. A chain adds the pairs of routes to its costate, stage by stage.
 """
 
+import dataclasses
+import os
+from collections.abc import Collection, Iterable
 from typing import Any
 
-import equinox as eqx
 import numpy as np
 
 from hjcontrol.verification.conditions import Optimality
+from hjcontrol.verification.naming import Source
+from hjcontrol.verification.verdicts import (
+    CONSISTENT,
+    DELIBERATE,
+    DETACHED,
+    EXACT,
+    NO_RULE,
+    ORDER,
+    REFUTED,
+    UNDEFINED,
+    UNTESTED,
+    worst_of,
+)
 
-EXACT, CONSISTENT, REFUTED = "exact", "consistent", "refuted"
+__all__ = [
+    "CONSISTENT",
+    "DELIBERATE",
+    "DETACHED",
+    "EXACT",
+    "NO_RULE",
+    "REFUTED",
+    "UNDEFINED",
+    "UNTESTED",
+    "Certificate",
+    "Finding",
+    "Pair",
+    "Row",
+    "VerificationError",
+]
+
+SHOWN = 12  # rows printed
 
 
-class Finding(eqx.Module):
-    """A place and the relative disagreement found there. `where`: "state" (of stage `index`, whose
-    rule for the state it tests; `index = K` is the terminal cost) or "weights"."""
+class VerificationError(AssertionError):
+    """A certificate that does not hold; its message is the table."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Row:
+    """One argument of one place.
+
+    `gap`: relative, the number a threshold sees; `reach`: largest costate of this cost that arrives,
+    `None` where none was asked for; `live`: share of elements with a derivative; `arithmetic`: lowest
+    dtype inside; `index`: worst element of the argument; `gaps`, `reaches`: one entry an iteration of
+    the scans around the place; `inner`: rows of the rules inside it.
+    """
+
+    verdict: str
+    gap: float
+    reach: float | None
+    live: float | None
+    rule: str
+    kind: str
+    source: Source
+    iteration: tuple[int, ...] | None
+    argument: int
+    parameter: str
+    index: tuple[int, ...] | None
+    shape: tuple[int, ...]
+    arithmetic: str
+    reason: str
+    gaps: np.ndarray
+    reaches: np.ndarray
+    series: tuple[float, ...] = ()
+    kink: bool = False
+    inner: tuple["Row", ...] = ()
+    place: int = 0
+    entered: int | None = None  # argument of the outer place by which a rule inside was reached
+    stage: int | None = None  # of a chain
+    tensor: str = ""  # "state" or "weights", of a chain
+
+    @property
+    def file(self) -> str:
+        """Path of the user's file; "" if no line of the user's is known."""
+        return self.source.file
+
+    @property
+    def line(self) -> int:
+        """Line in `file`."""
+        return self.source.line
+
+    @property
+    def function(self) -> str:
+        """Function of that line."""
+        return self.source.function
+
+    @property
+    def scope(self) -> str:
+        """Named scopes around the place."""
+        return self.source.scope
+
+    @property
+    def sample(self) -> int | None:
+        """Worst sample: first entry of `index`, where the argument is no parameter and has two axes."""
+        return self.index[0] if self._ensemble and self.index else None
+
+    @property
+    def channel(self) -> int | None:
+        """Worst channel: last entry of `index`."""
+        return self.index[-1] if self.index else None
+
+    @property
+    def _ensemble(self) -> bool:
+        return len(self.shape) > 1 and not self.parameter
+
+    @property
+    def where(self) -> str:
+        """`file:line in function [scope]`."""
+        return str(self.source)
+
+    @property
+    def location(self) -> str:
+        """Iteration, argument, element."""
+        parts = []
+        if self.iteration is not None:
+            at = self.iteration[0] if len(self.iteration) == 1 else self.iteration
+            parts.append(f"iteration {at}")
+        if self.kind != "stop_gradient":
+            element = f"[{', '.join(map(str, self.index))}]" if self.index else ""
+            parts.append((self.parameter or f"argument {self.argument}") + element)
+        return ", ".join(parts)
+
+    def __str__(self) -> str:
+        return f"{self.rule} at {self.where}" + (f", {self.location}" if self.location else "")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Finding:
+    """A stage of a chain and the relative disagreement found there. `where`: "state" (of stage `index`,
+    whose rule for the state it tests; `index = K` is the terminal cost) or "weights"."""
 
     index: int
     where: str
@@ -32,7 +153,8 @@ class Finding(eqx.Module):
         return f"{self.where} of {self.index} ({self.stage})"
 
 
-class Pair(eqx.Module):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pair:
     """Two routes compared. `states`: `(K + 1,)`, `weights`: `(K,)`, `None` where not compared;
     NaN where a route says nothing."""
 
@@ -45,43 +167,90 @@ class Pair(eqx.Module):
     disagreement: float
     # Of a pair judged by it: measured order (`None`: nothing left to measure), expected, and in what.
     order: tuple[float | None, float, str] | None = None
+    note: str = ""
 
 
-class Certificate(eqx.Module):
-    """What `hj.verify` returns. `print` it for the table."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Certificate:
+    """What `hj.verify` returns. `print` it for the table; `bool` is true if all was shown."""
 
-    pairs: tuple[Pair, ...]
-    refuted: tuple[Finding, ...]
-    kinks: tuple[Finding, ...]
-    differenced: tuple[int, ...]  # stages judged by differences instead of forward mode
-    objective: float
-    stationarity: float
-    feasibility: float
-    curvature: tuple[float, float] | None  # smallest Ritz value, residual bound
-    minimum: np.ndarray | None  # decrease found in each stage's Hamiltonian
+    rows: tuple[Row, ...]
+    cost: float
+    gradient: Any  # shaped like what was differentiated
     tolerance: float
     problem: dict[str, Any]
+    accepted: float = 1e-6  # largest gap of a `consistent` place that `bool` accepts
+    notes: tuple[str, ...] = ()
+    # Of a chain:
+    pairs: tuple[Pair, ...] = ()
+    refuted: tuple[Finding, ...] = ()
+    kinks: tuple[Finding, ...] = ()
+    differenced: tuple[int, ...] = ()  # stages judged by differences, not by a derivative
+    stationarity: float | None = None
+    feasibility: float | None = None
+    curvature: tuple[float, float] | None = None  # smallest Ritz value, residual bound
+    minimum: np.ndarray | None = None  # decrease found in each stage's Hamiltonian
     optimality: Optimality | None = None
 
     @property
-    def verdict(self) -> str:
-        """`refuted` if any pair is; `exact` if every pair of exact kind is; else `consistent`."""
-        if any(p.verdict == REFUTED for p in self.pairs):
-            return REFUTED
-        exact = [p.verdict == EXACT for p in self.pairs if not _looser(p)]
-        return EXACT if exact and all(exact) else CONSISTENT
+    def objective(self) -> float:
+        """The cost whose backward pass was verified."""
+        return self.cost
 
     @property
-    def worst(self) -> Finding | None:
-        """The stage refuted most plainly, else the place of the largest disagreement."""
-        if self.refuted:
-            return self.refuted[0]
-        exact = [p.worst for p in self.pairs if not _looser(p) and p.worst]
-        return max(
-            exact or [p.worst for p in self.pairs if p.worst],
-            key=lambda f: f.disagreement,
-            default=None,
-        )
+    def verdict(self) -> str:
+        """The worst place's, and of a chain the worst pair's."""
+        exact = [p.verdict for p in self.pairs if not _looser(p) or p.verdict == REFUTED]
+        found = [*(row.verdict for row in self.rows), *exact, *self.problem.get("also", ())]
+        return worst_of(found)
+
+    def __bool__(self) -> bool:
+        return not self.failing(())
+
+    def failing(self, allow: Collection[str]) -> list[Row | Pair | str]:
+        """What keeps the certificate from being true, `allow`ed verdicts apart."""
+        good = {EXACT, DELIBERATE, NO_RULE, *allow}
+        bad: list[Row | Pair | str] = []
+        for row in self.rows:
+            near = row.verdict == CONSISTENT and row.gap <= self.accepted
+            if row.verdict not in good and not near:
+                bad.append(row)
+        for pair in self.pairs:
+            near = pair.verdict == CONSISTENT and (
+                pair.order is not None or pair.disagreement <= self.accepted
+            )
+            if pair.verdict not in good and not near:
+                bad.append(pair)
+        bad.extend(v for v in self.problem.get("also", ()) if v not in good)
+        return bad
+
+    def raise_for_verdict(self, allow: Collection[str] = ()) -> None:
+        """Raise if something was not shown.
+
+        **Arguments:** `allow`: verdicts that are accepted besides `exact` and `deliberate`, for
+        instance `("consistent", "detached")`.
+
+        **Raises:** `VerificationError`, an `AssertionError`, with the table as its message;
+        `ValueError` for a verdict that does not exist.
+        """
+        check_allowed(allow)
+        if self.failing(allow):
+            raise VerificationError(str(self))
+
+    @property
+    def worst(self) -> Any:
+        """The row that speaks for all; of a chain the `Finding` refuted most plainly, else of the
+        largest disagreement."""
+        if self.pairs:
+            if self.refuted:
+                return self.refuted[0]
+            exact = [p.worst for p in self.pairs if not _looser(p) and p.worst]
+            return max(
+                exact or [p.worst for p in self.pairs if p.worst],
+                key=lambda f: f.disagreement,
+                default=None,
+            )
+        return min(self.rows, key=_severity, default=None)
 
     @property
     def agreement(self) -> dict[str, float]:
@@ -100,17 +269,49 @@ class Certificate(eqx.Module):
         return {p.name: {"states": p.states, "weights": p.weights} for p in self.pairs}
 
     def __str__(self) -> str:
+        return "\n".join(self._lines())
+
+    __repr__ = __str__
+
+    def _lines(self) -> list[str]:
+        lines = [f"Certificate: {self.verdict}   ({self._about()})"]
+        if self.pairs:
+            lines += self._routes()
+            shown = [r for r in self.rows if r.verdict not in (EXACT, NO_RULE) or r.kink]
+        else:
+            shown = list(self.rows)
+        if shown:
+            lines.append(f"  {'verdict':<11}{'gap':<9}{'reach':<7}{'live':<6}place")
+            lines += [line for rows in folded(shown)[:SHOWN] for line in told(rows)]
+            if len(folded(shown)) > SHOWN:
+                lines.append(f"  and {len(folded(shown)) - SHOWN} more places, in `rows`")
+        lines += [f"  {note}" for note in self.notes]
+        if self.optimality is not None:
+            lines.append(str(self.optimality))
+        return lines
+
+    def _about(self) -> str:
         q = self.problem
-        lines = [
-            f"Certificate: {self.verdict}   ({q['samples']} samples, {q['stages']} stages, "
-            f"{q['weights']} weights, {q['dtype']}; exact means <= {self.tolerance:.0e})",
-            f"  {'routes':<28}{'states':>9}{'weights':>9}   {'verdict':<11} worst",
-        ]
+        if self.pairs:
+            return (
+                f"{q['samples']} samples, {q['stages']} stages, {q['weights']} weights, "
+                f"{q['dtype']}; exact means <= {self.tolerance:.0e})"[:-1]
+            )
+        parts = [f"cost {self.cost:.4g}", _count(q["leaves"], "leaf", "leaves", "gradient ")]
+        parts.append(_count(q["places"], "place", "places"))
+        parts.append(q["dtype"])
+        tail = f"; largest gap accepted {self.accepted:.0e}" if self.verdict == CONSISTENT else ""
+        return ", ".join(parts) + tail
+
+    def _routes(self) -> list[str]:
+        lines = [f"  {'routes':<28}{'states':>9}{'weights':>9}   {'verdict':<11} worst"]
         for p in self.pairs:
             numbers = "".join(f"{_worst(a):>9}" for a in (p.states, p.weights))
             lines.append(f"  {p.name:<28}{numbers}   {p.verdict:<11} {p.worst or ''}")
             if p.order is not None:
                 lines.append(f"    {_order(*p.order)}")
+            if p.note:
+                lines.append(f"    {p.note}")
         lines.append(f"  stationarity  {self.stationarity:.2e}   (max |dH/dtheta|)")
         lines.append(f"  feasibility   {self.feasibility:.2e}   (max |F_k(x_k) - x_k+1|)")
         if self.curvature is not None:
@@ -127,9 +328,64 @@ class Certificate(eqx.Module):
             lines.append(f"  kinks, two subgradients: {_few(self.kinks)}")
         if self.refuted:
             lines.append(f"  refuted: {_few(self.refuted)}")
-        if self.optimality is not None:
-            lines.append(str(self.optimality))
-        return "\n".join(lines)
+        return lines
+
+
+def check_allowed(allow: Collection[str]) -> None:
+    """Refuse verdicts that do not exist."""
+    if isinstance(allow, str) or any(v not in ORDER for v in allow):
+        raise ValueError(
+            f"allow: verdicts of {', '.join(ORDER)} are needed, in a tuple; found {allow!r}."
+        )
+
+
+def _severity(row: Row) -> tuple[int, float]:
+    return ORDER.index(row.verdict), -row.gap
+
+
+def folded(rows: Iterable[Row]) -> list[list[Row]]:
+    """Rows of one rule at one line together, the worst first."""
+    found: dict[Any, list[Row]] = {}
+    for row in rows:
+        key = (row.rule, row.file, row.line, row.source.scope, row.verdict, row.tensor)
+        found.setdefault(key, []).append(row)
+    each = [sorted(group, key=_severity) for group in found.values()]
+    return sorted(each, key=lambda group: _severity(group[0]))
+
+
+def told(rows: list[Row]) -> list[str]:
+    """One line of the table, and its reason on the next."""
+    row = rows[0]
+    gap = "-" if not row.gap and row.kind == "stop_gradient" else f"{row.gap:.1e}"
+    reach = "-" if row.reach is None else f"{row.reach:.0e}"
+    live = "-" if row.live is None else f"{row.live:.2f}"
+    places = len({r.place for r in rows})
+    many = [f"{places} places"] if places > 1 else []
+    turns = row.gaps.size
+    if turns > 1 and row.verdict == EXACT:
+        many.append(f"{turns} iterations")
+    where = "" if row.verdict == EXACT else f"  {row.location}"
+    tail = f"   ({', '.join(many)})" if many else ""
+    scope = f" [{row.scope}]" if row.scope else ""
+    line = (
+        f"  {row.verdict:<11}{gap:<9}{reach:<7}{live:<6}{row.rule}  "
+        f"{_place(row)}{scope}{where}{tail}"
+    )
+    reason = row.reason
+    if row.reach == 0 and row.kind != "stop_gradient" and row.verdict != UNTESTED:
+        reason = "; ".join(
+            x for x in (reason, "no costate from this cost: random costates only") if x
+        )
+    return [line.rstrip(), *([f"{'':13}{reason}"] if reason else [])]
+
+
+def _place(row: Row) -> str:
+    source = dataclasses.replace(row.source, scope="")
+    return str(source) if row.file else "?"
+
+
+def _count(n: int, one: str, many: str, before: str = "") -> str:
+    return f"{before}{n} {one if n == 1 else many}"
 
 
 def _looser(pair: Pair) -> bool:
@@ -152,3 +408,8 @@ def _worst(values: np.ndarray | None) -> str:
 def _few(items: tuple) -> str:
     shown = ", ".join(str(i) for i in items[:4])
     return shown + (f" and {len(items) - 4} more" if len(items) > 4 else "")
+
+
+def basename(path: str) -> str:
+    """The file's own name."""
+    return os.path.basename(path)

@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from hjcontrol.control import ControlProblem, Trajectory, inner
 from hjcontrol.networks import Flow, Weights
+from hjcontrol.verification.ensemble import primal, with_coupling
 from hjcontrol.verification.inlining import inlined
-from hjcontrol.verification.pairing import primal, with_coupling
 
 PANELS = 32
 

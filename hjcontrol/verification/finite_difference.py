@@ -6,7 +6,7 @@ One direction a stage, the other stages' weights held, Richardson extrapolation,
 
 It is `consistent` with a gradient, never `exact`: the error is estimated, and is at best
 `eps |J| / h`. The disagreement is relative to the size of the summands of `dJ/dtheta_k . w` (see
-`pairing`), which does not vanish at a stationary point. A difference that its own error estimate
+`ensemble.summands`), which does not vanish at a stationary point. A difference that its own error estimate
 explains does not refute; below that resolution this route is blind.
 """
 
@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key
 from hjcontrol.control import ControlProblem, inner
 from hjcontrol.networks import Weights
 from hjcontrol.verification.directional import differences
-from hjcontrol.verification.pairing import local
+from hjcontrol.verification.ensemble import summands
 from hjcontrol.verification.probes import directions
 
 
@@ -34,15 +34,16 @@ def difference(
     problem: ControlProblem,
     weights: Weights,
     gradient: Weights,
-    summands: Float[Array, " stages"],
     key: Key[Array, ""],
 ) -> Differenced:
-    """`gradient` against differences of `J`, stage by stage. `summands`: the scale of each stage."""
+    """`gradient` against differences of `J`, stage by stage."""
     keys = jax.random.split(key, len(weights))
+    ways = []
     by_run = []
     for r, (run, theta) in enumerate(zip(problem.chain.runs, weights, strict=True)):
         w = directions(keys[r], theta, 1)
         w = jax.tree.map(lambda a: a[0], w)
+        ways.append(w)
 
         def along(k: Array, r: int = r, theta: Any = theta, w: Any = w) -> tuple[Array, Array]:
             one = lambda tree: jax.tree.map(lambda a: a[k], tree)
@@ -59,5 +60,6 @@ def difference(
         else:
             by_run.append((jnp.zeros(run.length), jnp.zeros(run.length)))
     residual, error = jax.tree.map(lambda *a: jnp.concatenate(a), *by_run)
-    found = local(jnp.abs(residual), error, summands, True)
-    return Differenced(found.gap, found.error)
+    scale = summands(problem, weights, tuple(ways))
+    relative = lambda a: jnp.where(a == 0, 0.0, a / jnp.maximum(scale, jnp.finfo(scale.dtype).tiny))
+    return Differenced(relative(jnp.abs(residual)), relative(error))

@@ -3,19 +3,20 @@
     inlined(f)(x) = f(x)          d/ds inlined(f)(x + s v)   never asks a rule that a user wrote
 
 A rule that is wrong agrees with itself: forward or reverse, JAX would consult it again. So the witness
-traces `f` to a jaxpr and replays it, descending into calls, checkpoints, scans, whiles and conds, until
-only primitives are left whose derivatives JAX itself supplies.
+traces `f` to a jaxpr and replays it, descending into calls, checkpoints, loops and maps, until only
+primitives are left whose derivatives JAX itself supplies.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from hjcontrol._ground.jaxprs import bind, called_jaxpr, replay, scan_counts
+from hjcontrol._ground.jaxprs import bind, bodies, called_jaxpr, descend, equations, replay
 
-_RULES = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
+RULES = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
+WRITTEN = RULES | {"linear_call", "custom_linear_solve"}
 
 
 def inlined(function: Callable) -> Callable:
@@ -28,22 +29,29 @@ def inlined(function: Callable) -> Callable:
 
     def primal(*args: Any) -> Any:
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
-        flat = replay(closed, jax.tree.leaves(args), _inline)
+        flat = primal_of(closed, jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shape), flat)
 
     return primal
 
 
-def _inline(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
-    inner = called_jaxpr(eqn)
-    if inner is not None:
-        return replay(inner, inputs, _inline)
-    if any(_holds_rule(j) for j in _bodies(eqn)):
-        rebuild = _REBUILD.get(eqn.primitive.name)
-        if rebuild is None:
-            return _opaque(eqn, inputs)
-        return rebuild(eqn, inputs)
-    return bind(eqn, inputs)
+def primal_of(closed: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
+    """A traced program's values, its rules set aside."""
+    return replay(closed, args, inline)
+
+
+def inline(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
+    """One equation, its rules set aside."""
+    written = eqn.primitive.name in WRITTEN or holds_rule(eqn)
+    if not written and called_jaxpr(eqn) is None:
+        return bind(eqn, inputs)
+    found = descend(eqn, inputs, inline)
+    return _opaque(eqn, inputs) if found is None else found
+
+
+def holds_rule(eqn: JaxprEqn) -> bool:
+    """Whether a rule that somebody wrote sits in the equation's bodies."""
+    return any(e.primitive.name in WRITTEN for body in bodies(eqn) for e in equations(body.jaxpr))
 
 
 def _opaque(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
@@ -58,57 +66,3 @@ def _opaque(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
         raise NotImplementedError(f"inlined: a custom derivative rule sits inside `{name}`.")
 
     return values(*inputs)
-
-
-# Loops are rebuilt through the public `jax.lax` functions rather than by editing their parameters:
-# the parameters change between JAX versions, the functions do not.
-def _scan(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
-    p = eqn.params
-    split, carried = scan_counts(eqn)
-    consts, carry, xs = inputs[:split], inputs[split : split + carried], inputs[split + carried :]
-
-    def body(carry: Any, x: Any) -> tuple[Any, Any]:
-        out = replay(p["jaxpr"], [*consts, *carry, *x], _inline)
-        return out[:carried], out[carried:]
-
-    carry, ys = jax.lax.scan(
-        body, carry, xs, length=p["length"], reverse=p["reverse"], unroll=p["unroll"]
-    )
-    return [*carry, *ys]
-
-
-def _while(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
-    p = eqn.params
-    c, b = p["cond_nconsts"], p["body_nconsts"]
-    for_cond, for_body, carry = inputs[:c], inputs[c : c + b], inputs[c + b :]
-    return jax.lax.while_loop(
-        lambda carry: replay(p["cond_jaxpr"], [*for_cond, *carry], _inline)[0],
-        lambda carry: replay(p["body_jaxpr"], [*for_body, *carry], _inline),
-        carry,
-    )
-
-
-def _cond(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
-    index, *operands = inputs
-    branches = [lambda *a, b=b: replay(b, a, _inline) for b in eqn.params["branches"]]
-    return jax.lax.switch(index, branches, *operands)
-
-
-_REBUILD = {"scan": _scan, "while": _while, "cond": _cond}
-
-
-def _bodies(eqn: JaxprEqn) -> Iterator[Jaxpr]:
-    """The jaxprs among an equation's parameters."""
-    for value in eqn.params.values():
-        for item in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(item, ClosedJaxpr):
-                yield item.jaxpr
-            elif isinstance(item, Jaxpr):
-                yield item
-
-
-def _holds_rule(jaxpr: Jaxpr) -> bool:
-    return any(
-        eqn.primitive.name in _RULES or any(_holds_rule(j) for j in _bodies(eqn))
-        for eqn in jaxpr.eqns
-    )

@@ -1,66 +1,103 @@
-"""From measured disagreement to a verdict.
+"""From measured disagreement of routes to a verdict.
 
-    refuted  <=>  gap > tolerance + 10 error,  and neither a kink nor the inlined program explains it
+    refuted  <=>  gap > tolerance + 10 error,  unless every stage up to there is right on its own
 
-`error` is the estimate that a method of differences makes of itself; forward mode has none. A pair
-that compares whole costates carries a stage's fault to every stage below it, so there the fault is
-where disagreement begins: at the largest k.
+`error` is the estimate that a method of differences makes of itself; forward mode has none. A pair that
+compares whole costates carries a stage's fault to every stage below it, so there the fault is where
+disagreement begins: at the largest k. The pair `backprop|pairing` is the places of the chain's stages,
+each judged on its own.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from hjcontrol.verification.certificate import CONSISTENT, EXACT, REFUTED, Finding, Pair
+from hjcontrol.control import ControlProblem
+from hjcontrol.verification.certificate import Finding, Pair, Row
+from hjcontrol.verification.verdicts import (
+    CONSISTENT,
+    DELIBERATE,
+    DETACHED,
+    EXACT,
+    ORDER,
+    REFUTED,
+    UNDEFINED,
+    worst_of,
+)
 
 LENIENT = 1e-6  # of whole costates that rest on differences, and of differences of J
 MULTIPLIERS = 1e-5  # a transcription's multipliers are as good as its solver's tolerance
-ROUNDED = 1e-6  # differences less accurate than this do not excuse a rule
 MARGIN = 10.0
+Title = Callable[[int], str]
 
 
-class Excuses:
-    """Stages whose disagreement is explained, as sets of `(index, where)`."""
-
-    def __init__(self, tolerance: float, here: Any = None, again: Any = None):
-        self.kinks: dict[tuple[int, str], float] = {}
-        self.values: dict[tuple[int, str], float] = {}
-        if here is None:
-            return
-        trials = (
-            ("state", here.states, here.state_error, again.forward.states, again.values.states),
-            (
-                "weights",
-                here.weights,
-                here.weight_error,
-                again.forward.weights,
-                again.values.weights,
-            ),
-        )
-        for where, gap, error, near, far in trials:
-            over = ~(gap <= tolerance + MARGIN * error)
-            smooth = near.gap <= tolerance + MARGIN * near.error
-            true = (far.gap <= tolerance + MARGIN * far.error) & (far.error <= ROUNDED)
-            for k in np.flatnonzero(over):
-                if smooth[k]:
-                    self.kinks[int(k), where] = float(gap[k])
-                elif true[k]:
-                    self.values[int(k), where] = float(gap[k])
-
-    def __contains__(self, place: tuple[int, str]) -> bool:
-        return place in self.kinks or place in self.values
-
-    @property
-    def deepest(self) -> int:
-        """Largest index of an explained stage; -1 if none."""
-        return max((k for k, _ in (*self.kinks, *self.values)), default=-1)
+def judge_places(
+    problem: ControlProblem, rows: Sequence[Row], depths: Any, title: Title
+) -> tuple[Pair, list[Finding]]:
+    """The stages' own places as one pair of routes. `depths`: their gaps by stage."""
+    del problem
+    name = "backprop|pairing"
+    finding = lambda r: Finding(r.stage, r.tensor, title(r.stage), r.gap, name)
+    staged = [r for r in rows if r.stage is not None]
+    bad = sorted(
+        (r for r in staged if r.verdict in (REFUTED, UNDEFINED)), key=lambda r: (-r.stage, r.tensor)
+    )
+    verdict = worst_of(r.verdict for r in staged)
+    if verdict == "no custom rule":
+        verdict = EXACT
+    shown = bad or staged
+    worst = min(shown, key=lambda r: (ORDER.index(r.verdict), -r.gap), default=None)
+    value = max((r.gap for r in staged), default=0.0)
+    # Where a place is explained, its bare gap is not a disagreement.
+    pair = Pair(
+        name,
+        EXACT,
+        verdict,
+        depths.states,
+        depths.weights,
+        None if worst is None else finding(worst),
+        float(value),
+    )
+    return pair, [finding(r) for r in bad]
 
 
-def limits(name: str, gaps: Any, tolerance: float, forward: bool) -> dict[str, np.ndarray | float]:
-    """How large each gap of a pair may be before it refutes."""
+def judge_routes(
+    name: str, gaps: Any, tolerance: float, rows: Sequence[Row], title: Title
+) -> tuple[Pair, list[Finding]]:
+    """Two whole costates compared; what refutes them is where disagreement begins."""
+    bound = _limits(name, gaps, tolerance)
+    over = []
+    for where, values in (("state", gaps.states), ("weights", gaps.weights)):
+        if values is None:
+            continue
+        bad = ~(values <= bound[where])
+        if "multipliers" in name:  # NaN marks a multiplier that the transcription does not have
+            bad &= ~np.isnan(values)
+        over += [(int(k), where, float(values[k])) for k in np.flatnonzero(bad)]
+    over.sort(key=lambda f: (-f[0], f[1] != "state"))
+    kinks = [r.stage for r in rows if r.stage is not None and r.kink]
+    wrong = (REFUTED, UNDEFINED, DETACHED, DELIBERATE)
+    innocent = "multipliers" not in name and not any(r.verdict in wrong for r in rows)
+    loose = [r for r in rows if r.verdict == CONSISTENT]
+    deepest = max([*kinks, *(r.stage for r in loose if r.stage is not None)], default=-1)
+    explained = innocent and all(k <= deepest for k, _, _ in over)
+    findings = [Finding(k, where, title(k), gap, name) for k, where, gap in over[:1]]
+    findings = [] if explained else findings
+    worst = _worst(name, gaps, title, deepest if explained else -1)
+    value = worst.disagreement if worst else 0.0
+    differences = "finite_difference" in name or not gaps.forward or bool(loose)
+    kind = CONSISTENT if differences else EXACT
+    near = value <= tolerance or explained
+    verdict = REFUTED if findings else EXACT if kind == EXACT and near else CONSISTENT
+    where = findings[0] if findings else worst
+    return Pair(name, kind, verdict, gaps.states, gaps.weights, where, value), findings
+
+
+def _limits(name: str, gaps: Any, tolerance: float) -> dict[str, Any]:
     floor = tolerance
-    if "finite_difference" in name or not (forward or "pairing" in name):
-        floor = max(tolerance, LENIENT)
+    if "finite_difference" in name or not gaps.forward:
+        floor = max(floor, LENIENT)
     if "multipliers" in name:
         floor = max(floor, MULTIPLIERS)
     return {
@@ -69,60 +106,11 @@ def limits(name: str, gaps: Any, tolerance: float, forward: bool) -> dict[str, n
     }
 
 
-def over_limit(
-    name: str, gaps: Any, tolerance: float, forward: bool
-) -> list[tuple[int, str, float]]:
-    """Places of a pair that would refute it, deepest first. A NaN refutes, unless it marks a
-    multiplier that the transcription does not have."""
-    bound, found = limits(name, gaps, tolerance, forward), []
-    for where, values in (("state", gaps.states), ("weights", gaps.weights)):
-        if values is None:
-            continue
-        bad = ~(values <= bound[where])
-        if "multipliers" in name:
-            bad &= ~np.isnan(values)
-        found += [(int(k), where, float(values[k])) for k in np.flatnonzero(bad)]
-    # A state's identity at k tests the rule of stage k after its weights': state first on a tie.
-    return sorted(found, key=lambda f: (-f[0], f[1] != "state"))
-
-
-def judge(
-    name: str,
-    gaps: Any,
-    tolerance: float,
-    forward: bool,
-    excuses: Excuses,
-    title: Any,
-    innocent: bool,
-) -> tuple[Pair, list[Finding]]:
-    """The pair with its verdict, and what refutes it. `title(k)`: name of stage k. `innocent`: each
-    stage, tried on its own, is either right or explained."""
-    local = "pairing" in name
-    bad = over_limit(name, gaps, tolerance, forward)
-    if local:
-        bad = [b for b in bad if b[:2] not in excuses]
-    elif innocent and all(k <= excuses.deepest for k, _, _ in bad):
-        bad = []
-    elif bad:
-        bad = bad[:1]  # below the first, disagreement is inherited
-    findings = [Finding(k, where, title(k), gap, name) for k, where, gap in bad]
-    worst = _worst(name, gaps, excuses, title)
-    value = worst.disagreement if worst else 0.0
-    fallback = not forward or bool(excuses.values)
-    kind = CONSISTENT if fallback or "finite_difference" in name else EXACT
-    verdict = REFUTED if bad else EXACT if kind == EXACT and value <= tolerance else CONSISTENT
-    if kind == EXACT and not bad and not local and excuses.kinks:
-        verdict = EXACT
-    worst = max(findings, key=lambda f: _order(f.disagreement)) if local and findings else worst
-    worst = findings[0] if findings and not local else worst
-    return Pair(name, kind, verdict, gaps.states, gaps.weights, worst, value), findings
-
-
-def _worst(name: str, gaps: Any, excuses: Excuses, title: Any) -> Finding | None:
+def _worst(name: str, gaps: Any, title: Title, deepest: int) -> Finding | None:
     best = None
     for where, values in (("state", gaps.states), ("weights", gaps.weights)):
         for k, gap in enumerate(() if values is None else values):
-            if (k, where) in excuses or ("multipliers" in name and np.isnan(gap)):
+            if k <= deepest or ("multipliers" in name and np.isnan(gap)):
                 continue
             if best is None or _order(float(gap)) > _order(best.disagreement):
                 best = Finding(k, where, title(k), float(gap), name)

@@ -2,8 +2,8 @@
 
     route A, route B   ->   relative disagreement at every state k = 0..K and all weights k = 0..K-1
 
-Costates are compared whole, `|p_a - p_b| / max(|p_a|, |p_b|)`, except with `pairing`, which has none
-and tests identities instead.
+Costates are compared whole, `|p_a - p_b| / max(|p_a|, |p_b|)`. What each stage says of its own is its
+place's, see `chain`.
 """
 
 from itertools import combinations
@@ -17,30 +17,29 @@ from jaxtyping import Array, Bool, Float, Key
 from hjcontrol.control import ControlProblem, Trajectory, backpropagate
 from hjcontrol.networks import Weights, advance
 from hjcontrol.verification.continuous import costate_equation
+from hjcontrol.verification.ensemble import rms, summands
 from hjcontrol.verification.finite_difference import difference
-from hjcontrol.verification.kinks import Retrial, retry
-from hjcontrol.verification.pairing import Pairing, pair, rms
 from hjcontrol.verification.probes import directions
 from hjcontrol.verification.recursion import recurse
 
 
 class Gaps(NamedTuple):
-    """One pair of routes: disagreement by stage (`None`: not compared), and the methods' own error."""
+    """One pair of routes: disagreement by stage (`None`: not compared), the methods' own error, and
+    whether derivatives are forward mode's throughout."""
 
     states: Float[Array, " depths"] | None
     weights: Float[Array, " stages"] | None
     state_error: Float[Array, " depths"] | float = 0.0
     weight_error: Float[Array, " stages"] | float = 0.0
+    forward: Bool[Array, ""] | bool = True
 
 
 class Measured(NamedTuple):
-    """`forward[k]`: whether stage k's derivatives are forward mode's (K: the terminal cost)."""
+    """What the routes say of each other, and of the point."""
 
-    objective: Float[Array, ""]
     stationarity: Float[Array, ""]
     feasibility: Float[Array, ""]
     gaps: dict[str, Gaps]
-    forward: Bool[Array, " depths"]
 
 
 @eqx.filter_jit
@@ -51,48 +50,34 @@ def measure(
     multipliers: Trajectory | None,
     key: Key[Array, ""],
     routes: tuple[str, ...],
-    probes: int,
 ) -> Measured:
-    """Compare `routes` two by two. `trajectory`: the states a solver claims, for the feasibility."""
-    check_weights(problem, weights)
-    objective, states, costates, gradient = backpropagate(problem, weights)
-    k_pair, k_difference = jax.random.split(key)
-    K = len(problem.chain)
-    forward = jnp.ones(K + 1, bool)
+    """Compare the `routes` that have a whole costate or gradient two by two. `trajectory`: the states a
+    solver claims, for the feasibility."""
+    _, states, costates, gradient = backpropagate(problem, weights)
+    k_along, k_difference = jax.random.split(key)
     full = {"backprop": (costates, gradient)} if "backprop" in routes else {}
-    tests, gaps = {}, {}
-
-    summands = None
+    gaps, forward, sizes = {}, jnp.asarray(True), None
     if "recursion" in routes:
         found = recurse(problem, weights, states)
         full["recursion"] = (found.costates, found.gradient)
-        forward = jnp.logical_and(forward, found.forward)
-        summands = found.summands
+        forward, sizes = jnp.all(found.forward), found.summands
     if "multipliers" in routes:
         full["multipliers"] = (multipliers, None)
-
     for a, b in combinations(full, 2):
         (p, g), (q, h) = full[a], full[b]
         between = None
-        if g is not None and h is not None and summands is not None:
+        if g is not None and h is not None and sizes is not None:
             # Relative to the summands' norm: the gradient itself vanishes at a solution.
-            between = _ratio(_gradient_norms(problem, g, h), summands)
-        gaps[f"{a}|{b}"] = Gaps(apart(p, q), between)
-
-    ask = lambda p, g: pair(problem, weights, states, p, g, k_pair, probes)
-    if "pairing" in routes:
-        for name, (p, g) in full.items():
-            tests[name] = ask(p, gradient if g is None else g)
-            gaps[f"{name}|pairing"] = _gaps(tests[name], g is not None)
-            forward = jnp.logical_and(forward, _forward(tests[name]))
+            between = _ratio(_gradient_norms(problem, g, h), sizes)
+        gaps[f"{a}|{b}"] = Gaps(apart(p, q), between, forward=forward)
     if "costate_equation" in routes:
         own = costate_equation(problem, weights)
+        ways = directions(k_along, weights, 1)
+        scale = summands(problem, weights, jax.tree.map(lambda a: a[0], ways))
+        along = lambda g: _along(problem, g, ways, scale)
         for name in ("backprop", "recursion"):
             if name in full:
                 p, g = full[name]
-                scale = (tests[name] if name in tests else ask(p, g)).weights.scale
-                ways = directions(jax.random.split(k_pair)[1], weights, probes)
-                along = lambda g: _along(problem, g, ways, scale)
                 gaps[f"{name}|costate_equation"] = Gaps(
                     apart(p, own.costates),
                     along(jax.tree.map(jnp.subtract, g, own.gradient)),
@@ -101,29 +86,14 @@ def measure(
                 )
     if "finite_difference" in routes:
         name = next((r for r in ("backprop", "recursion") if r in full), "backprop")
-        p, g = full.get(name, (costates, gradient))
-        scale = (tests[name] if name in tests else ask(p, g)).weights.scale
-        away = difference(problem, weights, g, scale, k_difference)
+        _, g = full.get(name, (costates, gradient))
+        away = difference(problem, weights, g, k_difference)
         gaps[f"{name}|finite_difference"] = Gaps(None, away.gap, 0.0, away.error)
-
     return Measured(
-        objective,
         problem.control_set.stationarity(weights, gradient),
         _residual(problem, weights, trajectory),
         gaps,
-        forward,
     )
-
-
-@eqx.filter_jit
-def arbitrate(
-    problem: ControlProblem, weights: Weights, key: Key[Array, ""], probes: int
-) -> tuple[Gaps, Bool[Array, " depths"], Retrial]:
-    """The stages on trial where they stand, and again at a nearby point."""
-    _, states, costates, gradient = backpropagate(problem, weights)
-    here = pair(problem, weights, states, costates, gradient, key, probes)
-    again = retry(problem, weights, states, costates, key, probes)
-    return _gaps(here, True), _forward(here), again
 
 
 def check_weights(problem: ControlProblem, weights: Weights) -> None:
@@ -139,20 +109,10 @@ def check_weights(problem: ControlProblem, weights: Weights) -> None:
         )
 
 
-def _gaps(test: Pairing, gradient: bool) -> Gaps:
-    s, w = test
-    return Gaps(s.gap, w.gap, s.error, w.error) if gradient else Gaps(s.gap, None, s.error)
-
-
-def _forward(test: Pairing) -> Bool[Array, " depths"]:
-    both = jnp.logical_and(test.states.forward[:-1], test.weights.forward)
-    return jnp.concatenate([both, test.states.forward[-1:]])
-
-
 def _along(
     problem: ControlProblem, g: Weights, ways: Weights, scale: Float[Array, " stages"]
 ) -> Float[Array, " stages"]:
-    """`|g_k . w|` over the probes `w`, relative to the scale of `dJ/dtheta_k . w` (see `pairing`)."""
+    """`|g_k . w|` over the probes `w`, relative to the scale of `dJ/dtheta_k . w` (see `ensemble`)."""
     found = []
     for run, a, w in zip(problem.chain.runs, g, ways, strict=True):
         dot = lambda u, v: jnp.sum((u * v).reshape(*v.shape[:2], -1), axis=-1)

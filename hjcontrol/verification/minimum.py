@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import Weights
-from hjcontrol.verification.pairing import rms
+from hjcontrol.verification.ensemble import rms
 from hjcontrol.verification.probes import directions
 from hjcontrol.verification.stagewise import placed, stagewise
 

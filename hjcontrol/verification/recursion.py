@@ -4,7 +4,7 @@ r"""The whole costate, without reverse mode.
 
 One forward derivative a coordinate, of the primal with custom rules inlined, so neither reverse mode
 nor a user's rule has a say. The cost grows with the number of coordinates, hence in chunks: memory is
-`CHUNK` tangents of one stage. Prefer `pairing` for wide states; this route returns the costate itself.
+`CHUNK` tangents of one stage. A stage's place is cheaper for wide states; this route returns the costate itself.
 """
 
 from typing import Any, NamedTuple
@@ -17,8 +17,8 @@ from jaxtyping import Array, Bool, Float, PyTree
 from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import Weights
 from hjcontrol.verification.directional import derivative, has_forward
+from hjcontrol.verification.ensemble import per_sample, primal, with_coupling
 from hjcontrol.verification.inlining import inlined
-from hjcontrol.verification.pairing import per_sample, primal, with_coupling
 
 CHUNK = 16
 

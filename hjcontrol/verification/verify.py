@@ -1,11 +1,11 @@
-r"""Is the backward pass the costate of Pontryagin? Independent routes, one table.
+r"""Is the backward pass right? One call for any JAX program, a control problem, a solution, a list of stages.
 
-p_k = dH_k/dx,   dJ/dtheta_k = dH_k/dtheta        by   backprop, pairing, recursion,
-                                                       finite_difference, multipliers,
-                                                       costate_equation (flows)
+of a program      every rule somebody wrote, where it runs:        G(x) p = T(x) p
+of a chain        every stage, and routes to the whole costate:    p_k = dH_k/dx,  dJ/dtheta_k = dH_k/dtheta
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -16,16 +16,29 @@ from jaxtyping import Array, ArrayLike, Float, Key, PyTree
 from hjcontrol._ground.precision import exact_tolerance
 from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagate
 from hjcontrol.control.capability import complaint, require
-from hjcontrol.networks import Flow, Weights
+from hjcontrol.networks import AbstractStage, Flow, Weights
+from hjcontrol.networks.chain import Tied
 from hjcontrol.verification.certificate import Certificate, Finding, Pair
+from hjcontrol.verification.chain import (
+    by_depth,
+    chain_program,
+    gradient_of,
+    one_each,
+    stage_name,
+    titled,
+)
 from hjcontrol.verification.conditions import judged as judged_optimality
 from hjcontrol.verification.curvature import smallest_curvature
 from hjcontrol.verification.diagnosis import diagnosed
-from hjcontrol.verification.judgement import Excuses, judge, over_limit
-from hjcontrol.verification.measure import arbitrate, measure
+from hjcontrol.verification.function import declared, verify_function
+from hjcontrol.verification.judgement import judge_places, judge_routes
+from hjcontrol.verification.measure import check_weights, measure
 from hjcontrol.verification.minimum import minimum_gap
-from hjcontrol.verification.optimality import examine
+from hjcontrol.verification.model import as_function
+from hjcontrol.verification.optimality import examine as examine_optimality
 from hjcontrol.verification.order import graded, judge_order, refinement
+from hjcontrol.verification.verdicts import REFUTED, UNDEFINED
+from hjcontrol.verification.witness import examine
 
 ROUTES = (
     "backprop",
@@ -35,12 +48,40 @@ ROUTES = (
     "multipliers",
     "costate_equation",
 )
+COSTATES = ("both", "random", "actual")
+_OF_FUNCTIONS = {
+    "argnums": None,
+    "has_aux": False,
+    "costate": "both",
+    "order": 1,
+    "every": False,
+    "finer": (),
+}
+_OF_CHAINS = {
+    "weights": None,
+    "targets": None,
+    "running": (),
+    "forcing": None,
+    "context": None,
+    "routes": ("backprop", "pairing"),
+    "multipliers": None,
+    "second_order": False,
+    "minimum": False,
+    "optimality": False,
+}
 
 
 def verify(
-    problem: ControlProblem | Solution | Sequence[Any],
-    weights: Weights | list[PyTree[Array]] | None = None,
-    *,
+    problem: Any,
+    *args: Any,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+    costate: str = "both",
+    order: int = 1,
+    every: bool = False,
+    finer: Sequence[Callable] = (),
+    deliberate: Sequence[Any] = (),
+    weights: Any = None,
     inputs: PyTree[ArrayLike] = None,
     targets: PyTree[ArrayLike] = None,
     cost: Any = None,
@@ -48,7 +89,6 @@ def verify(
     forcing: PyTree[ArrayLike] = None,
     context: PyTree[ArrayLike] = None,
     routes: Sequence[str] = ("backprop", "pairing"),
-    probes: int = 2,
     key: Key[Array, ""] | None = None,
     multipliers: Trajectory | None = None,
     second_order: bool = False,
@@ -56,128 +96,268 @@ def verify(
     optimality: bool | float = False,
     tolerance: float | None = None,
 ) -> Certificate:
-    """Compare routes to the costate and the gradient at every stage.
+    """Verify a backward pass: name each rule that is wrong, by how much, and where it stands.
+
+    ```python
+    certificate = hj.verify(loss, params, batch)      # any function that JAX can differentiate
+    hj.verify(problem, weights)                       # a ControlProblem; hj.verify(solution)
+    hj.verify([layer1, layer2], inputs=x, cost=loss)  # a list of stages, each of one sample
+    hj.verify(model, inputs=x, cost=loss)             # one model of one sample
+    ```
 
     **Arguments:**
 
-    - `problem`: a `ControlProblem` with `weights`; a `Solution`, whose weights, trajectory and
-      multipliers are used; or a list of stages (functions, `eqx.Module`s, pairs `(f, theta)`) with
-      `inputs` of shape `(n, ...)` and a scalar `cost(x_K)` or `cost(x_K, y)` of one sample; `forcing`
-      and `context` for stages that read them, as in `ControlProblem`.
-    - `weights`: as `problem.init` gives them, or a list with one entry a stage. A list of stages has
+    - `problem`: a function with its arguments behind it; a `ControlProblem` with weights; a `Solution`,
+      whose weights, trajectory and multipliers are used; a list of stages (functions, `eqx.Module`s,
+      pairs `(f, theta)`) or a model (equinox, flax NNX, a function) with `inputs` of shape `(n, ...)`
+      and a scalar `cost(output)` or `cost(output, target)` of one sample.
+
+    Of a function or a model:
+
+    - `argnums`: which arguments are differentiated; by default every floating array, those of an
+      `eqx.Module` that is the function included.
+    - `has_aux`: the function returns `(value, anything)`.
+    - `costate`: "both" the costate that arrives and a random one; "random": forward only, without a
+      backward pass, which reaches rules in `while` loops; "actual": the costate that arrives alone.
+    - `order`: 2 also compares second derivatives.
+    - `every`: every equation is judged, by forward mode, not only rules somebody wrote.
+    - `finer`: the same program at tighter tolerances, once or more: its gaps must shrink.
+    - `deliberate`: rules that differ on purpose: `"file.py:52"`, a rule's name or the rule itself; or
+      decorate the rule with `hj.deliberate(reason)`.
+
+    Of a chain of stages:
+
+    - `weights`: as `problem.init` gives them, or a list with one entry per stage. A list of stages has
       its own.
-    - `routes`: two or more of `backprop`, `pairing`, `recursion`, `finite_difference`, `multipliers`,
-      `costate_equation`. The last needs a flow: it integrates `p' = -dH/dx` on its own, and the gap
-      must shrink at the expected order as the flow is refined.
-      `recursion` costs a forward pass a coordinate; `finite_difference` needs float64.
-    - `probes`: random directions a stage, for `pairing`.
-    - `key`: of the directions. Without one they are drawn from a fixed seed: a verdict must be
-      reproducible, and no estimate depends on it.
+    - `targets`, `running`, `forcing`, `context`: as in `ControlProblem`.
+    - `routes`: two or more of `backprop`, `pairing` (every stage on its own), `recursion` (the whole
+      costate by forward mode: a pass per coordinate), `finite_difference` (of J; float64),
+      `multipliers`, `costate_equation`. The last needs a flow: it integrates `p' = -dH/dx` on its own,
+      and the gap must shrink at the expected order as the flow is refined.
     - `multipliers`: costates from elsewhere, to be compared; NaN where there is none.
     - `second_order`: the smallest curvature of J, by Lanczos.
     - `minimum`: how far each stage's Hamiltonian can be lowered, a diagnostic.
     - `optimality`: every condition of optimality in one table: KKT with multipliers, transversality,
       curvature, Legendre-Clebsch, Hamiltonian minimum, constancy of H. A number is the largest
-      violation that still holds; `True` means 1e-6 (float32: 1e-3).
-    - `tolerance`: largest relative disagreement that counts as exact; by default the dtype's.
+      violation that still holds; `True` means 1e-6 (float32: 1e-3), in units measured on the problem.
 
-    **Returns:** a `Certificate`; print it.
+    Of both:
 
-    **Raises:** `ValueError` for unknown routes, fewer than two of them, arguments that are missing, or a
-    stage that cannot be batched or differentiated, with its name; `RuntimeError` if a flow does not
-    reach its end.
+    - `key`: of the random costates. Without one they are fixed: a verdict must be reproducible, and none
+      depends on it.
+    - `tolerance`: of a function, the largest gap of a `consistent` place with which the certificate is
+      true (default 1e-6); of a chain, the largest relative disagreement of two routes that counts as
+      exact (by default the dtype's).
+
+    **Returns:** a `Certificate`; print it. `bool(certificate)` is true if all was shown.
+
+    **Raises:** `ValueError` or `TypeError` for a function that cannot be traced or differentiated, or
+    returns nothing differentiable; for arguments that are missing, unknown, or of no use to what is
+    verified; for a stage that cannot be batched or differentiated, with its name; under `jit`, `grad` or
+    `vmap`. `RuntimeError` if a flow does not reach its end.
     """
-    given = {"targets": targets, "running": running, "forcing": forcing, "context": context}
-    claims = _claims(problem, weights)
-    problem, weights, trajectory, multipliers = _statement(
-        problem, weights, inputs, cost, given, multipliers
+    given = {k: v for k, v in locals().items() if k in _OF_FUNCTIONS or k in _OF_CHAINS}
+    seed = _seed(key)
+    _check_tolerance(tolerance)
+    if isinstance(deliberate, str) or not isinstance(deliberate, Sequence):
+        deliberate = (deliberate,)
+    if isinstance(problem, (ControlProblem, Solution)) or _is_list(problem):
+        _refuse(given, _OF_FUNCTIONS, "a chain of stages", "a function")
+        if len(args) > 1 or (args and weights is not None):
+            raise TypeError(
+                f"verify: a chain takes one more argument, its weights; found {len(args)} of them. "
+                "Verify one problem a call."
+            )
+        given["weights"] = args[0] if args else weights
+        return _chain(problem, given, inputs, cost, seed, key, tolerance, deliberate)
+    _refuse(given, _OF_CHAINS, "a function", "a chain of stages", ("targets",))
+    fn, args, held = as_function(problem, args, inputs, targets, cost, argnums)
+    if costate not in COSTATES:
+        raise ValueError(f"verify: `costate` is one of {', '.join(COSTATES)}; found {costate!r}.")
+    if order not in (1, 2) or isinstance(order, bool):
+        raise ValueError(f"verify: `order` is 1 or 2; found {order!r}.")
+    return verify_function(
+        fn,
+        args,
+        argnums=held,
+        has_aux=has_aux,
+        costate=costate,
+        order=int(order),
+        every=bool(every),
+        deliberate=deliberate,
+        accepted=1e-6 if tolerance is None else float(tolerance),
+        seed=seed,
+        finer=(finer,) if callable(finer) else tuple(finer),
     )
-    routes = _check_routes(routes, multipliers, problem)
-    if int(probes) != probes or probes < 1:
-        raise ValueError(f"verify: `probes` must be a positive integer; found {probes}.")
+
+
+def _is_list(problem: Any) -> bool:
+    single = isinstance(problem, (AbstractStage, Tied))
+    pair = isinstance(problem, tuple) and len(problem) == 2 and callable(problem[0])
+    return single or pair or isinstance(problem, (list, tuple))
+
+
+def _refuse(given: dict, others: dict, what: str, of: str, also: Sequence[str] = ()) -> None:
+    """Refuse arguments that would be ignored."""
+    for name, default in others.items():
+        value = given[name]
+        if name not in also and not (
+            value is default
+            or (
+                isinstance(default, (str, int, tuple, bool))
+                and type(value) is type(default)
+                and value == default
+            )
+        ):
+            raise TypeError(
+                f"verify: `{name}` says nothing of {what}; it is an argument for {of}. Leave it out."
+            )
+
+
+def _seed(key: Any) -> int:
+    if key is None:
+        return 0
+    if isinstance(key, jax.core.Tracer) if hasattr(jax.core, "Tracer") else False:
+        raise ValueError("verify: call it outside `jit`, `grad` and `vmap`; found a traced key.")
+    try:
+        data = np.asarray(jax.random.key_data(key))
+    except (TypeError, ValueError, AttributeError):
+        raise ValueError(
+            f"verify: `key` must be a JAX key, `jax.random.key(0)`; found {type(key).__name__}."
+        ) from None
+    return int(data.astype(np.uint64).sum() * 2654435761 % 2**20)
+
+
+def _check_tolerance(tolerance: Any) -> None:
+    if tolerance is None:
+        return
+    try:
+        value = float(tolerance)
+    except (TypeError, ValueError):
+        value = float("nan")
+    if isinstance(tolerance, bool) or not 0 < value < np.inf:
+        raise ValueError(f"verify: `tolerance` must be positive and finite; found {tolerance!r}.")
+
+
+def _chain(
+    problem: Any,
+    given: dict[str, Any],
+    inputs: Any,
+    cost: Any,
+    seed: int,
+    key: Any,
+    tolerance: float | None,
+    deliberate: Sequence[Any],
+) -> Certificate:
+    weights, multipliers, optimality = (given[k] for k in ("weights", "multipliers", "optimality"))
+    claims = _claims(problem, weights)
+    extra = {k: given[k] for k in ("targets", "running", "forcing", "context")}
+    problem, weights, trajectory, multipliers = _statement(
+        problem, weights, inputs, cost, extra, multipliers
+    )
+    routes = _check_routes(given["routes"], multipliers, problem)
     key = jax.random.key(0) if key is None else key
     tolerance = exact_tolerance(problem.dtype) if tolerance is None else float(tolerance)
-
     require(problem, "reverse", "verify")
-    for asked, name in ((second_order, "second_order"), (optimality, "optimality")):
-        if asked is not False:
+    for name in ("second_order", "optimality"):
+        if given[name] is not False:
             require(problem, "forward-over-reverse", f"verify({name}=True)")
     optimal = _tolerated(optimality, problem)
     finer = refinement(problem, "costate_equation" in routes)
-    ask = lambda p: measure(p, weights, trajectory, multipliers, key, routes, int(probes))
+    levels = (problem,) if finer is None else finer.problems
+    skip = lambda place: finer is not None and finer.approximate and _of_flow(problem, place)
     try:
-        levels = [jax.device_get(ask(p)) for p in ((problem,) if finer is None else finer.problems)]
+        check_weights(problem, weights)
+        calls = [chain_program(p, weights) for p in levels]
+        found = [
+            examine(c.program, c.leaves, seed=seed, skip=skip if k == 0 else lambda place: True)
+            for k, c in enumerate(calls)
+        ]
+        ask = lambda p: measure(p, weights, trajectory, multipliers, key, routes)
+        measured = [jax.device_get(ask(p)) for p in levels]
     except Exception as error:  # the user's stages may raise anything; say which, and what to do
         raise diagnosed(problem, stage_name) or error from error
-    found = levels[0]
-    if not all(np.isfinite(level.objective) for level in levels):
-        words = [complaint(p, weights) for p in (problem, *(finer.problems if finer else ()))]
+    objective = float(found[0].measured.cost)
+    gradient = gradient_of(problem, calls[0], found[0].measured.gradient)
+    if not all(np.isfinite(float(f.measured.cost)) for f in found):
+        words = [complaint(p, weights) for p in levels]
         if any(words):
             raise RuntimeError(f"verify: {next(filter(None, words))}")
-    forward = bool(found.forward.all())
-    disputed = any(
-        over_limit(name, gaps, tolerance, forward)
-        for name, gaps in found.gaps.items()
-        if "backprop" in name and not graded(name, finer)
-    )
-    excuses, innocent, pointwise = Excuses(tolerance), False, found.forward
-    if disputed:
-        here, pointwise, again = jax.device_get(arbitrate(problem, weights, key, int(probes)))
-        excuses = Excuses(tolerance, here, again)
-        guilty = over_limit("backprop|pairing", here, tolerance, forward)
-        innocent = all(g[:2] in excuses for g in guilty)
-
     title = lambda k: stage_name(problem, k)
+    rows = one_each([titled(problem, calls[0], row) for row in found[0].rows])
+    rows = [declared(row, calls[0].program, deliberate) for row in rows]
+    depths = [by_depth(problem, c, f.tables) for c, f in zip(calls, found, strict=True)]
     judged = [
-        judge_order(name, [level.gaps[name] for level in levels], finer, tolerance, title)
+        judge_order(name, [m.gaps[name] for m in measured], finer, tolerance, title)
         if finer is not None and graded(name, finer)
-        else judge(name, gaps, tolerance, forward, excuses, title, innocent)
-        for name, gaps in found.gaps.items()
+        else judge_routes(name, measured[0].gaps[name], tolerance, rows, title)
+        for name in measured[0].gaps
     ]
-    size = sum(a.size for a in jax.tree.leaves(weights))
-    explained = {k for k, _ in excuses.values}
+    if "pairing" in routes:
+        local = judge_places(problem, rows, depths[0], title)
+        if finer is not None and graded("backprop|pairing", finer):
+            local = _merged(judge_order("backprop|pairing", depths, finer, tolerance, title), local)
+        judged.insert(0, local)
+    finite = bool(np.isfinite(objective))
     return Certificate(
+        rows=tuple(rows) if "pairing" in routes else (),
+        cost=objective,
+        gradient=gradient,
+        tolerance=tolerance,
+        accepted=max(1e-6, tolerance),
+        notes=() if finite else ("the cost is not finite",),
         pairs=tuple(_own_weights(problem, pair) for pair, _ in judged),
         refuted=_rank([f for _, findings in judged for f in findings]),
-        kinks=tuple(
-            Finding(k, where, title(k), gap, "backprop|pairing")
-            for (k, where), gap in excuses.kinks.items()
+        kinks=_kinks(rows, title),
+        differenced=tuple(
+            sorted({r.stage for r in rows if r.stage is not None and r.verdict == "consistent"})
         ),
-        differenced=tuple(sorted(explained | set(np.flatnonzero(~pointwise).tolist()))),
-        objective=float(found.objective),
-        stationarity=float(found.stationarity),
-        feasibility=float(found.feasibility),
-        curvature=_second_order(problem, weights, key) if second_order else None,
-        minimum=np.asarray(_minimum(problem, weights, key)) if minimum else None,
+        stationarity=float(measured[0].stationarity),
+        feasibility=float(measured[0].feasibility),
+        curvature=_second_order(problem, weights, key) if given["second_order"] else None,
+        minimum=np.asarray(_minimum(problem, weights, key)) if given["minimum"] else None,
         optimality=None
         if optimal is None
         else judged_optimality(
-            jax.device_get(examine(problem, weights, *claims, key, optimal)),
+            jax.device_get(examine_optimality(problem, weights, *claims, key, optimal)),
             problem,
             title,
-            float(found.feasibility),
+            float(measured[0].feasibility),
             optimal,
         ),
-        tolerance=tolerance,
         problem={
             "samples": problem.num_samples,
             "stages": len(problem.chain),
-            "weights": size,
+            "weights": sum(a.size for a in jax.tree.leaves(weights)),
             "dtype": np.dtype(problem.dtype).name,
+            "also": () if finite else (UNDEFINED,),
         },
     )
 
 
-def stage_name(problem: ControlProblem, k: int) -> str:
-    """What a person calls stage `k`: the user's own class or function."""
-    if k == len(problem.chain):
-        return "terminal cost"
-    for run in problem.chain.runs:
-        if k < run.length:
-            inner = getattr(run.stage, "function", getattr(run.stage, "rest", run.stage))
-            return getattr(inner, "__name__", type(inner).__name__)
-        k -= run.length
-    raise IndexError("stage index out of range")
+def _of_flow(problem: ControlProblem, place: Any) -> bool:
+    from hjcontrol.verification.chain import STAGE, read_mark
+
+    mark = read_mark(place)
+    if mark is None or mark.kind != STAGE:
+        return False
+    stage = problem.chain.runs[mark.run].stage
+    return isinstance(stage, Flow) and stage.numerics.approximate
+
+
+def _merged(by_order: Any, local: Any) -> Any:
+    """Flows whose adjoint is continuous are judged by their order, the other stages one by one."""
+    (pair, findings), (other, more) = by_order, local
+    verdict = REFUTED if REFUTED in (pair.verdict, other.verdict) else pair.verdict
+    return dataclasses.replace(pair, verdict=verdict), [*findings, *more]
+
+
+def _kinks(rows: Sequence[Any], title: Callable[[int], str]) -> tuple[Finding, ...]:
+    found = {(r.stage, r.tensor): r for r in rows if r.kink and r.stage is not None}
+    return tuple(
+        Finding(k, where, title(k), float(np.nanmax(r.gaps, initial=0.0)), "backprop|pairing")
+        for (k, where), r in found.items()
+    )
 
 
 def _tolerated(optimality: bool | float, problem: ControlProblem) -> float | None:
@@ -206,12 +386,20 @@ def _own_weights(problem: ControlProblem, pair: Pair) -> Pair:
     if pair.weights is None:
         return pair
     own = [k < run.sets for run in problem.chain.runs for k in range(run.length)]
-    return eqx.tree_at(lambda p: p.weights, pair, np.where(own, pair.weights, np.nan))
+    return dataclasses.replace(pair, weights=np.where(own, pair.weights, np.nan))
 
 
 def _statement(
     problem: Any, weights: Any, inputs: Any, cost: Any, given: dict[str, Any], multipliers: Any
 ) -> tuple[ControlProblem, Weights, Trajectory | None, Trajectory | None]:
+    if isinstance(problem, (Solution, ControlProblem)):
+        extra = {"inputs": inputs, "cost": cost, **given}
+        found = [k for k, v in extra.items() if v is not None and not (k == "running" and v == ())]
+        if found:
+            raise TypeError(
+                f"verify: `{found[0]}` says nothing of a {type(problem).__name__}, which has its own. "
+                "State another problem, or pass a list of stages."
+            )
     if isinstance(problem, Solution):
         duals = problem.multipliers if multipliers is None else multipliers
         chosen = problem.weights if weights is None else weights
@@ -224,7 +412,15 @@ def _statement(
                 f"inputs {'missing' if inputs is None else 'given'}, "
                 f"cost {'missing' if cost is None else 'given'}."
             )
-        problem = ControlProblem(problem, inputs, terminal=cost, **given)
+        stages = (
+            problem
+            if isinstance(problem, list)
+            else [problem]
+            if not isinstance(problem, tuple)
+            or (callable(problem[0]) and len(problem) == 2 and not callable(problem[1]))
+            else list(problem)
+        )
+        problem = ControlProblem(stages, inputs, terminal=cost, **given)
         weights = problem.init(jax.random.key(0)) if weights is None else weights
     elif weights is None:
         raise ValueError(
@@ -242,7 +438,9 @@ def _check_routes(
     asked = (routes,) if isinstance(routes, str) else tuple(routes)
     unknown = [r for r in asked if r not in ROUTES]
     if unknown:
-        raise ValueError(f"verify: `routes` are {', '.join(ROUTES)}; found {', '.join(unknown)}.")
+        raise ValueError(
+            f"verify: `routes` are {', '.join(ROUTES)}; found {', '.join(map(str, unknown))}."
+        )
     if "multipliers" in asked and multipliers is None:
         raise ValueError("verify: the route `multipliers` needs `multipliers=`; found none.")
     if multipliers is not None:

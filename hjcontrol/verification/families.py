@@ -1,0 +1,92 @@
+"""Equal places judged by one compiled program.
+
+A network without a scan holds the same rule many times over, and compiling each measurement apart costs
+more than the network. Places with the same primal, the same rule, shapes and activity are a family: the
+gradient records their inputs and costates, and one `lax.map` measures them all. Only where what is
+recorded is small; elsewhere, and inside loops, each place measures for itself.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from hjcontrol.verification.arithmetic import is_float
+from hjcontrol.verification.rule import Maps, Settings, along, called, measured
+
+MEMBERS = 3  # fewer are no family
+BYTES = 2**28  # recorded, all families together
+
+
+def families(maps: dict[int, Maps], groups: dict[int, Any]) -> list[tuple[int, ...]]:
+    """Indices of places that are equal in all but their values."""
+    alike: dict[Any, list[int]] = {}
+    for i, m in maps.items():
+        place = m.place
+        floats = all(is_float(v.aval) for v in (*place.eqn.invars, *place.eqn.outvars))
+        if not place.certain or m.mode != "reverse" or not floats:
+            continue
+        avals = tuple((v.aval.shape, v.aval.dtype) for v in place.eqn.invars)
+        key = (place.kind, avals, place.active, place.live, m.inputs, groups[i], place.library)
+        alike.setdefault(key, []).append(i)
+    found, left = [], BYTES
+    for members in alike.values():
+        if len(members) < MEMBERS:
+            continue
+        same: dict[Any, list[int]] = {}
+        for i in members:
+            same.setdefault(_program(maps[i]), []).append(i)
+        for family in same.values():
+            place = maps[family[0]].place
+            size = sum(
+                v.aval.dtype.itemsize * int(np.prod(v.aval.shape))
+                for v in (*place.eqn.invars, *place.eqn.outvars)
+            )
+            if len(family) >= MEMBERS and size * len(family) <= left:
+                left -= size * len(family)
+                found.append(tuple(family))
+    return found
+
+
+def _program(maps: Maps) -> Any:
+    """What a place computes, forward and backward, as something to compare."""
+    place = maps.place
+    ins = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in place.eqn.invars]
+
+    def both(*ins: Any) -> Any:
+        outs, pull = _pull(maps, ins)
+        return outs, pull([jnp.ones_like(o) for o in outs])
+
+    closed = jax.make_jaxpr(both)(*ins)
+    primal = place.eqn.params.get("call_jaxpr", place.eqn.params.get("callee"))
+    consts = (*closed.consts, *getattr(primal, "consts", ()))
+    values = tuple(np.asarray(c).tobytes() if np.size(c) < 1024 else id(c) for c in consts)
+    return str(closed), str(primal), values
+
+
+def _pull(maps: Maps, ins: Sequence[Any]) -> Any:
+    x = [ins[i] for i in maps.inputs]
+    return jax.vjp(along(functools.partial(called, maps.place), ins, maps.inputs), *x)
+
+
+def measured_family(
+    maps: Maps, groups: Any, records: list[Any], seed: Any, settings: Settings
+) -> list[Array]:
+    """The tables of a family's members, from what their slots recorded."""
+
+    def one(record: Any) -> Array:
+        ins, p = record
+        outs, pull = _pull(maps, ins)
+        by_rule = pull(list(p))
+        return measured(
+            maps, groups, ins, outs, list(p), by_rule, lambda q: pull(list(q)), seed, settings
+        )
+
+    stacked = jax.tree.map(lambda *a: jnp.concatenate(a), *(record[1:] for record in records))
+    tables = jax.lax.map(one, stacked)
+    room = jnp.zeros((max(len(maps.inputs), 1) - tables.shape[1], tables.shape[2]), tables.dtype)
+    return [jnp.concatenate([t, room]) for t in tables]

@@ -1,0 +1,372 @@
+"""Verification of any function: `hj.verify(fn, *args)`."""
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hjcontrol.verification.arithmetic import eps_of, is_float
+from hjcontrol.verification.certificate import Certificate, Row
+from hjcontrol.verification.directional import differences
+from hjcontrol.verification.naming import Source, rule_source
+from hjcontrol.verification.program import Call, Program, called_with, label
+from hjcontrol.verification.rule import GAP, GUILTY, REACH
+from hjcontrol.verification.verdicts import (
+    CONSISTENT,
+    DELIBERATE,
+    DETACHED,
+    EXACT,
+    REFUTED,
+    UNDEFINED,
+    UNTESTED,
+)
+from hjcontrol.verification.witness import examine
+
+_DECLARED = re.compile(r"hj\.deliberate\[([^\]]*)\]")
+
+
+def deliberate(reason: str) -> Callable[[Callable], Callable]:
+    """Declare that a rule differs from the derivative on purpose: a straight-through estimator, a
+    clipped gradient, a reversed one.
+
+    ```python
+    @hj.deliberate("straight-through")
+    @jax.custom_vjp
+    def quantise(x): ...
+    ```
+
+    **Arguments:** `reason`: shown in the certificate.
+
+    **Returns:** a decorator. Places called through it have the verdict `deliberate`.
+
+    **Raises:** `ValueError` without a reason in words.
+    """
+    if not isinstance(reason, str) or not reason.strip():
+        raise ValueError(f"deliberate: `reason` must say why, in words; found {reason!r}.")
+    words = re.sub(r"[\[\]/()]", " ", reason).strip()
+
+    def declared(rule: Callable) -> Callable:
+        if not callable(rule):
+            raise ValueError(
+                f"deliberate: a function is needed; found {type(rule).__name__}. Write it above the rule."
+            )
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with jax.named_scope(f"hj.deliberate[{words}]"):
+                return rule(*args, **kwargs)
+
+        for name in ("__name__", "__doc__", "__module__", "__qualname__"):
+            if hasattr(rule, name):
+                setattr(call, name, getattr(rule, name))
+        call.__wrapped__ = rule  # type: ignore[attr-defined]
+        return call
+
+    return declared
+
+
+def verify_function(
+    fn: Callable,
+    args: tuple[Any, ...],
+    *,
+    argnums: int | Sequence[int] | None = None,
+    has_aux: bool = False,
+    costate: str = "both",
+    order: int = 1,
+    every: bool = False,
+    deliberate: Sequence[Any] = (),
+    accepted: float = 1e-6,
+    seed: int = 0,
+    finer: Sequence[Callable] = (),
+) -> Certificate:
+    """See `hjcontrol.verify`."""
+    chosen = _argnums(argnums, args)
+    wanted = lambda path: _wanted(path, chosen)
+    settings: dict[str, Any] = {"has_aux": has_aux, "every": every, "order": order}
+    if costate == "random":
+        settings["whiles"] = True
+    call = stated(fn, args, wanted, settings)
+    if not call.at:
+        raise ValueError(_nothing(fn, args, chosen))
+    backward = costate != "random"
+    found = examined(call, backward, costate != "actual", seed)
+    rows = [declared(row, call.program, deliberate) for row in found.rows]
+    notes, also = list(_notes(call.program)), []
+    cost, gradient = np.nan, None
+    if backward:
+        cost = float(np.real(found.measured.cost))
+        gradient = _gradient(call, found.measured.gradient)
+        finite = np.isfinite(cost) and all(
+            bool(jnp.all(jnp.isfinite(g))) for g in found.measured.gradient
+        )
+        if not finite and not any(r.verdict in (UNDEFINED, REFUTED) for r in rows):
+            blamed = blame(fn, args, wanted, has_aux, call.leaves)
+            rows += blamed
+            if not blamed:
+                also.append(UNDEFINED)
+                notes.append(
+                    "the cost or its gradient is not finite, and no equation was found guilty"
+                )
+    elif not rows:
+        notes.append("no place was reached")
+    missing = call.program.dissolved.missing(call.program.closed) if call.program.dissolved else []
+    if missing:
+        also.append(UNTESTED)
+        notes.append(
+            f"{', '.join(missing)}: dissolved by a derivative inside fn; verify the inner function with "
+            "order=2"
+        )
+    if not rows and backward and not also:
+        whole, words = whole_program(call, found.measured.gradient)
+        notes.append(words)
+        also += [whole] if whole == REFUTED else []
+    rows = _refined(rows, finer, args, wanted, settings) if finer else rows
+    places = len({row.place for row in rows})
+    return Certificate(
+        rows=tuple(rows),
+        cost=cost,
+        gradient=gradient,
+        tolerance=accepted,
+        accepted=accepted,
+        notes=tuple(notes),
+        problem={
+            "leaves": len(call.at),
+            "places": places,
+            "dtype": _dtype(call),
+            "also": tuple(also),
+        },
+    )
+
+
+def stated(fn: Callable, args: tuple[Any, ...], wanted: Callable, settings: dict[str, Any]) -> Call:
+    """The program, or a `ValueError` in this library's words."""
+    try:
+        return called_with(fn, args, wanted, **settings)
+    except ValueError as error:
+        if str(error).startswith("verify:"):
+            raise
+        raise ValueError(_untraceable(fn, error)) from error
+    except TypeError as error:
+        raise TypeError(_untraceable(fn, error)) from error
+    except Exception as error:  # fn is the user's: it may raise anything while it is traced
+        raise ValueError(_untraceable(fn, error)) from error
+
+
+def _untraceable(fn: Callable, error: Exception) -> str:
+    name = getattr(fn, "__name__", type(fn).__name__)
+    why = " ".join(str(error).split())[:300]
+    return (
+        f"verify: `fn` ({name}) cannot be traced with these arguments: {type(error).__name__}: {why} "
+        "Write it in operations that `jax.jit` accepts, and pass what it needs as arguments."
+    )
+
+
+def examined(call: Call, backward: bool, random: bool, seed: int) -> Any:
+    """`examine`, with what reverse mode refuses said in this library's words."""
+    try:
+        return examine(call.program, call.leaves, seed=seed, backward=backward, random=random)
+    except ValueError as error:
+        if "Reverse-mode differentiation" not in str(error):
+            raise
+        raise ValueError(
+            "verify: `fn` has no backward pass: reverse mode does not work for a `while_loop` or a "
+            "`fori_loop` of dynamic length. Use `lax.scan`, or pass `costate='random'`, which tries the "
+            "rules inside without a backward pass."
+        ) from error
+
+
+def _argnums(argnums: Any, args: tuple[Any, ...]) -> tuple[int, ...] | None:
+    if argnums is None:
+        return None
+    asked = (argnums,) if isinstance(argnums, (int, np.integer)) else tuple(argnums)
+    bad = [
+        k
+        for k in asked
+        if isinstance(k, bool)
+        or not isinstance(k, (int, np.integer))
+        or not -len(args) <= k < len(args)
+    ]
+    if bad or not asked:
+        raise ValueError(
+            f"verify: `argnums` are positions among {len(args)} arguments; found {argnums!r}."
+        )
+    return tuple(int(k) % len(args) for k in asked)
+
+
+def _wanted(path: Any, argnums: tuple[int, ...] | None) -> bool:
+    if path[0].idx == 0:
+        return argnums is None
+    return argnums is None or path[1].idx in argnums
+
+
+def _nothing(fn: Callable, args: tuple[Any, ...], argnums: Any) -> str:
+    leaves = jax.tree.leaves((fn if isinstance(fn, eqx.Module) else (), args))
+    kinds = sorted({str(getattr(a, "dtype", type(a).__name__)) for a in leaves})
+    chosen = "" if argnums is None else f" at argnums {argnums}"
+    return (
+        f"verify: nothing to differentiate: no floating array among the arguments{chosen}; found "
+        f"{', '.join(kinds) or 'none'}. Pass the parameters or the inputs as arguments."
+    )
+
+
+def _gradient(call: Call, flat: Sequence[Any]) -> Any:
+    leaves: list[Any] = [None] * len(call.leaves)
+    for k, g in zip(call.at, flat, strict=True):
+        leaves[k] = g
+    own, args = jax.tree.unflatten(call.structure, leaves)
+    return (own, args) if jax.tree.leaves(own) else args[0] if len(args) == 1 else args
+
+
+def _dtype(call: Call) -> str:
+    found = [call.leaves[k].dtype for k in call.at]
+    return np.dtype(max(found, key=eps_of)).name if found else ""
+
+
+def _notes(program: Program) -> list[str]:
+    return [] if program.scalar else ["fn is not scalar: <r, fn> with random r was verified"]
+
+
+def declared(row: Row, program: Program, given: Sequence[Any]) -> Row:
+    """The row, `deliberate` if the user declared its rule."""
+    source = row.source
+    found = _DECLARED.search(source.scope)
+    words = found.group(1).strip() if found else _matched(row, program, given)
+    scope = "/".join(s for s in _DECLARED.sub("", source.scope).split("/") if s.strip())
+    row = dataclasses.replace(row, source=dataclasses.replace(source, scope=scope))
+    if words is None or row.verdict in (EXACT, UNTESTED, UNDEFINED):
+        return row
+    return dataclasses.replace(row, verdict=DELIBERATE, reason=f"declared: {words}")
+
+
+def _matched(row: Row, program: Program, given: Sequence[Any]) -> str | None:
+    place = program.places.get(row.place)
+    origin = rule_source(place.eqn) if place is not None else ""
+    for item in given:
+        if isinstance(item, str):
+            here = f"{row.file}:{row.line}"
+            if any(w == item or w.endswith("/" + item) for w in (here, origin)) or item == row.rule:
+                return item
+        elif callable(item):
+            function = inspect.unwrap(getattr(item, "fun", item))
+            code = getattr(function, "__code__", None)
+            if code is not None and origin == f"{code.co_filename}:{code.co_firstlineno}":
+                return getattr(item, "__name__", row.rule)
+            if (
+                code is not None
+                and origin.rpartition(":")[0] == code.co_filename
+                and getattr(function, "__name__", "") == row.rule.split(".")[-1]
+            ):
+                return function.__name__
+    return None
+
+
+def blame(fn: Callable, args: Any, wanted: Callable, has_aux: bool, leaves: Any) -> list[Row]:
+    """The first equation, in the order of the program, that makes something finite infinite or NaN."""
+    call = called_with(fn, args, wanted, has_aux=has_aux, blame=True)
+    program = call.program
+    tables = jax.device_get(program.measure(call.leaves).tables)
+    for i in sorted(tables):
+        table, place = np.asarray(tables[i]), program.places[i]
+        flat = table.reshape(-1, *table.shape[-2:])
+        bad = np.flatnonzero(flat[:, 0, GUILTY] > 0)
+        if bad.size:
+            at = np.unravel_index(int(bad[0]), place.lengths) if place.lengths else None
+            return [
+                Row(
+                    verdict=UNDEFINED,
+                    gap=float("inf"),
+                    reach=float(flat[bad[0], 0, REACH]),
+                    live=None,
+                    rule=place.name,
+                    kind=place.kind,
+                    source=place.source,
+                    iteration=None if at is None else tuple(int(j) for j in at),
+                    argument=0,
+                    parameter=place.arguments[0] if place.arguments else "",
+                    index=None,
+                    shape=(),
+                    arithmetic="",
+                    reason="finite inputs and costate; its value or its derivative is not finite",
+                    gaps=flat[:, 0, GAP],
+                    reaches=flat[:, 0, REACH],
+                    place=place.index,
+                )
+            ]
+    return []
+
+
+def whole_program(call: Call, gradient: Sequence[Any]) -> tuple[str, str]:
+    """The gradient of a program without rules against differences of its values, along one direction."""
+    program = call.program
+    at = [k for k, a in enumerate(program.active) if a]
+    x = [call.leaves[k] for k in at]
+    v = [
+        jnp.asarray(np.random.default_rng(k).choice([-1.0, 1.0], a.shape), a.real.dtype)
+        for k, a in enumerate(x)
+    ]
+
+    def run(x: list[Any], v: list[Any], gradient: list[Any], leaves: list[Any]) -> Any:
+        def cost(moved: list[Any]) -> Any:
+            return program.cost(program._merged(leaves, at, moved), {}, None, None)
+
+        slope, error = differences(cost, x, v)
+        parts = [(g * d).real for g, d in zip(gradient, v, strict=True)]
+        total = sum((jnp.sum(a) for a in parts), jnp.zeros(()))
+        size = sum((jnp.sum(jnp.abs(a)) for a in parts), jnp.zeros(()))
+        return jnp.abs(slope - total), error, size
+
+    if any(jnp.iscomplexobj(a) for a in x):
+        return EXACT, "no custom rule: every derivative is JAX's own; nothing else was checked"
+    gap, error, size = (
+        float(a) for a in program._program("whole", lambda: run)(x, v, list(gradient), call.leaves)
+    )
+    eps = max(eps_of(a.dtype) for a in x)
+    size = size or 1.0
+    words = (
+        f"no custom rule: every derivative is JAX's own. The gradient agrees with differences of the "
+        f"values along a random direction to {gap / size:.0e} (their error {error / size:.0e})"
+    )
+    if not np.isfinite(gap) or error > 1e-2 * size:
+        return (
+            EXACT,
+            "no custom rule: every derivative is JAX's own; differences of the values resolve nothing here",
+        )
+    if gap <= (1e-6 if eps < 1e-12 else 1e-2) * size + 10 * error:
+        return EXACT, words
+    return EXACT, (
+        "no custom rule: every derivative is JAX's own. The gradient and differences of the values "
+        f"differ by {gap / size:.0e} along a random direction: a kink, or values that jump"
+    )
+
+
+def _refined(
+    rows: list[Row], finer: Sequence[Callable], args: Any, wanted: Callable, settings: Any
+) -> list[Row]:
+    """Gaps at the same places of the same program at tighter tolerances must shrink."""
+    series: dict[tuple[int, int], list[float]] = {}
+    for fn in finer:
+        call = stated(fn, args, wanted, settings)
+        for row in examined(call, True, True, 0).rows:
+            series.setdefault((row.place, row.argument), []).append(row.gap)
+    found = []
+    for row in rows:
+        gaps = [row.gap, *series.get((row.place, row.argument), [])]
+        if row.verdict not in (CONSISTENT, REFUTED) or len(gaps) < 2:
+            found.append(row)
+            continue
+        words = "at finer tolerances: " + " ".join(f"{g:.0e}" for g in gaps)
+        shrinks = gaps[-1] <= 0.5 * gaps[0] ** 1.0 and gaps[-1] < gaps[0] / 2 ** (len(gaps) - 1)
+        verdict = CONSISTENT if shrinks else REFUTED
+        gap = gaps[-1] if shrinks else row.gap
+        found.append(
+            dataclasses.replace(row, verdict=verdict, gap=gap, reason=words, series=tuple(gaps))
+        )
+    return found
+
+
+__all__ = ["DETACHED", "Source", "deliberate", "is_float", "label", "verify_function"]

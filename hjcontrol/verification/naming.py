@@ -1,0 +1,158 @@
+"""What a person calls an equation: file and line, function, named scope, and the rule's own name.
+
+The file is the innermost one of the user's; what JAX, a library of layers or this package wrote stands
+behind it. Under `jit` a traceback begins at the call, so the line of the enclosing equation is carried
+down.
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import os
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+from jax.extend.core import JaxprEqn
+
+_LIBRARIES = (
+    "jax",
+    "jaxlib",
+    "equinox",
+    "flax",
+    "haiku",
+    "optax",
+    "diffrax",
+    "lineax",
+    "optimistix",
+    "jaxopt",
+    "jaxtyping",
+    "beartype",
+)
+
+
+_BELOW = ("jax", "jaxlib", "equinox", "jaxtyping", "beartype")  # what stands below any caller
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """`file:line in function [scope]`. `library`: no line of the user's was found."""
+
+    file: str = ""
+    line: int = 0
+    function: str = ""
+    scope: str = ""
+    library: bool = True
+    inside_jax: bool = False  # the innermost line is JAX's own
+    within: str = ""  # the library whose call it is, if it is not the user's
+
+    def __str__(self) -> str:
+        where = f"{os.path.basename(self.file)}:{self.line}" if self.file else "?"
+        inside = f" in {self.function}" if self.function and self.function != "<module>" else ""
+        return where + inside + (f" [{self.scope}]" if self.scope else "")
+
+
+def located(eqn: JaxprEqn, outer: Source) -> Source:
+    """Where an equation was written; where nobody of the user's wrote it, the enclosing one's line."""
+    scope = "/".join(s for s in (outer.scope, str(eqn.source_info.name_stack)) if s)
+    frames = list(getattr(eqn.source_info.traceback, "frames", ()))
+    # Beyond the witness's own frames stands whoever asked for the verification.
+    ends = (i for i, f in enumerate(frames) if _inside(f.file_name, _witness()))
+    frames = [f for f in frames[: next(ends, None)] if not _inside(f.file_name, _own())]
+    about: dict[str, Any] = {
+        "scope": scope,
+        "inside_jax": bool(frames) and _inside(frames[0].file_name, _homes(_BELOW[:2])),
+    }
+    caller = next((f for f in frames if not _inside(f.file_name, _homes(_BELOW))), None)
+    libraries = (n for n in _LIBRARIES if caller and _inside(caller.file_name, _homes((n,))))
+    about["within"] = next(libraries, "") if caller is not None else outer.within
+    own = next((f for f in frames if _users(f.file_name)), None)
+    if own is not None:
+        return Source(own.file_name, own.line_num, _short(own), library=False, **about)
+    if (found := _definition(eqn)) is not None:  # a rule that is called by no line of the user's
+        return Source(*found, library=False, **about)
+    if caller is None or (outer.file and not outer.library):
+        return dataclasses.replace(outer, **about)
+    return Source(caller.file_name, caller.line_num, _short(caller), **about)
+
+
+def rule_name(eqn: JaxprEqn) -> str:
+    """The rule's own name: its function's, or the primitive's."""
+    return _defined(eqn)[0] or eqn.primitive.name
+
+
+def rule_source(eqn: JaxprEqn) -> str:
+    """`file:line` where the rule's function was written; "" if that is not known."""
+    return _defined(eqn)[1]
+
+
+def _defined(eqn: JaxprEqn) -> tuple[str, str]:
+    program = eqn.params.get("call_jaxpr", eqn.params.get("callee"))
+    about = getattr(getattr(program, "jaxpr", program), "debug_info", None)
+    words = getattr(about, "func_src_info", None) or ""
+    name, _, where = words.partition(" at ")
+    return name, where
+
+
+def _definition(eqn: JaxprEqn) -> tuple[str, int, str] | None:
+    name, where = _defined(eqn)
+    file, _, line = where.rpartition(":")
+    if not line.isdigit() or not _users(file):
+        return None
+    return file, int(line), name
+
+
+def foreign(primitive: Any) -> bool:
+    """Whether a primitive is neither JAX's nor a known library's: its derivative is somebody's."""
+    rule = getattr(primitive, "impl", None)
+    while isinstance(rule, functools.partial):
+        rule = rule.func
+    module = getattr(rule, "__module__", "") or ""
+    return not module.startswith(tuple(f"{name}." for name in _LIBRARIES)) and module not in (
+        "",
+        *_LIBRARIES,
+    )
+
+
+def _short(frame: Any) -> str:
+    return frame.function_name.replace("<locals>.", "").replace("<lambda>", "lambda")
+
+
+def _users(file: str) -> bool:
+    return not _inside(file, _own()) and not _inside(file, _installed())
+
+
+@functools.cache
+def _own() -> tuple[str, ...]:
+    return (str(Path(__file__).resolve().parents[1]),)
+
+
+@functools.cache
+def _witness() -> tuple[str, ...]:
+    return (str(Path(__file__).resolve().parent),)
+
+
+@functools.cache
+def _installed() -> tuple[str, ...]:
+    paths = sysconfig.get_paths()
+    homes = {os.path.realpath(paths[k]) for k in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return (*homes, *_homes(_LIBRARIES))
+
+
+@functools.cache
+def _homes(names: tuple[str, ...]) -> tuple[str, ...]:
+    found = []
+    for name in names:
+        try:
+            spec = importlib.util.find_spec(name)
+        except (ImportError, ValueError):
+            continue
+        if spec is not None and spec.origin:
+            found.append(os.path.realpath(os.path.dirname(spec.origin)))
+    return tuple(found)
+
+
+@functools.cache
+def _inside(file: str, folders: tuple[str, ...]) -> bool:
+    real = os.path.realpath(file)
+    return file.startswith("<frozen") or any(real.startswith(f + os.sep) for f in folders)

@@ -1,0 +1,430 @@
+"""Places: the equations of a program whose derivative somebody wrote, and what each is called.
+
+    place  =  custom_vjp | custom_jvp | linear_call | custom_linear_solve | shard_map with a rule inside
+              | a foreign primitive | stop_gradient             (`every`: any differentiable equation)
+
+Two analyses say what of a place can be judged, both fixpoints over what loops carry:
+
+    active    an input depends on what is differentiated           forward
+    live      an output reaches the cost through differentiable paths   backward, `stop_gradient` ends it
+
+A place without an active input or a live output is no part of the backward pass and is left out.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+
+from hjcontrol._ground.jaxprs import (
+    CALL_PRIMITIVES,
+    bodies,
+    called_jaxpr,
+    scan_counts,
+)
+from hjcontrol.verification.inlining import RULES, WRITTEN, holds_rule
+from hjcontrol.verification.naming import Source, foreign, located, rule_name
+
+ENDS = frozenset({"stop_gradient", "nondifferentiable_backward"})
+LOOPS = frozenset({"scan", "while", "cond"})
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Place:
+    """One equation on trial. `lengths`: of the scans around it; `loops`: with `while`s, as `None`."""
+
+    index: int
+    eqn: JaxprEqn
+    kind: str
+    name: str
+    source: Source
+    active: tuple[bool, ...]
+    live: tuple[bool, ...]
+    lengths: tuple[int, ...]
+    certain: bool  # run once and for sure: no scan, cond or while around it
+    reads: tuple[bool, ...]  # whether a live output depends on the input, whatever its derivative
+    arguments: tuple[str, ...]  # what each input is: a leaf of fn's arguments, or ""
+
+    @property
+    def library(self) -> str:
+        """The library that called the rule: such a rule is held to the costate that arrives, for a
+        library may rely on costates that are always zero."""
+        return self.source.within
+
+    @property
+    def marked(self) -> bool:
+        """Whether the witness made the place: a chain's stage."""
+        return self.name.split(".")[-1].startswith("hj_")
+
+    @property
+    def ends(self) -> bool:
+        """Whether the place cuts its costate: `stop_gradient`."""
+        return self.kind == "stop_gradient"
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What to do with one equation: nothing special, judge it, or look into its bodies."""
+
+    place: Place | None = None
+    plans: tuple["Plan", ...] = ()
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Places here and in the bodies."""
+        own = () if self.place is None else (self.place.index,)
+        return own + tuple(i for plan in self.plans for i in plan.indices)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """One `Step` an equation."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def places(self) -> Iterator[Place]:
+        """All places, those of inner programs included."""
+        for step in self.steps:
+            if step.place is not None:
+                yield step.place
+            for plan in step.plans:
+                yield from plan.places
+
+    @property
+    def indices(self) -> tuple[int, ...]:
+        """Their indices."""
+        return tuple(place.index for place in self.places)
+
+
+def planned(
+    closed: ClosedJaxpr,
+    active: Sequence[bool],
+    arguments: Sequence[str],
+    *,
+    every: bool = False,
+    whiles: bool = False,
+) -> Plan:
+    """The places of a program.
+
+    **Arguments:** `active`: which inputs are differentiated; `arguments`: what each is called;
+    `every`: any differentiable equation is a place; `whiles`: look for places in `while` loops too,
+    where no reverse mode goes.
+    """
+    jaxpr = closed.jaxpr
+    known = _flow(jaxpr, active)
+    live = [_differentiable(v) for v in jaxpr.outvars]
+    builder = _Builder(every, whiles, itertools.count())
+    return builder.plan(jaxpr, list(active), live, list(arguments), Source(), (), known)
+
+
+class _Builder:
+    def __init__(self, every: bool, whiles: bool, numbers: Iterator[int]):
+        self.every, self.whiles, self.numbers = every, whiles, numbers
+
+    def plan(
+        self,
+        jaxpr: Jaxpr,
+        active: list[bool],
+        live: list[bool],
+        arguments: list[str],
+        outer: Source,
+        lengths: tuple[int, ...],
+        known: dict[Any, bool] | None = None,
+        certain: bool = True,
+    ) -> Plan:
+        known = _flow(jaxpr, active) if known is None else known
+        wanted = _reach(jaxpr, known, live)
+        names: dict[Any, str] = dict(zip(jaxpr.invars, arguments, strict=True))
+        steps = []
+        for eqn in jaxpr.eqns:
+            source = located(eqn, outer)
+            labels = [_name(names, v) for v in eqn.invars]
+            steps.append(self._step(eqn, known, wanted, labels, source, lengths, certain))
+            if eqn.primitive.name in _RENAMES:
+                names[eqn.outvars[0]] = labels[0]
+            elif (inner := called_jaxpr(eqn)) is not None and eqn.primitive.name not in RULES:
+                names.update(zip(eqn.outvars, _passed(inner.jaxpr, labels), strict=True))
+        return Plan(tuple(steps))
+
+    def _step(
+        self,
+        eqn: JaxprEqn,
+        known: dict[Any, bool],
+        wanted: dict[Any, bool],
+        labels: list[str],
+        source: Source,
+        lengths: tuple[int, ...],
+        certain: bool,
+    ) -> Step:
+        name = eqn.primitive.name
+        active = tuple(_get(known, v) for v in eqn.invars)
+        cut = name == "stop_gradient"
+        live = tuple(wanted.get(v, False) and (cut or known.get(v, False)) for v in eqn.outvars)
+        if not any(active) or not any(live):
+            return Step()
+        kind = self._kind(eqn)
+        if kind is not None:
+            place = Place(
+                next(self.numbers),
+                eqn,
+                kind,
+                rule_name(eqn),
+                source,
+                active,
+                live,
+                lengths,
+                certain,
+                _reads(eqn, live),
+                tuple(labels),
+            )
+            return Step(place)
+        if name == "while" and not self.whiles:
+            return Step()
+        inside = self._inside(eqn, active, live, labels, source, lengths, certain)
+        return Step(plans=inside) if any(plan.indices for plan in inside) else Step()
+
+    def _kind(self, eqn: JaxprEqn) -> str | None:
+        name = eqn.primitive.name
+        if name in WRITTEN:
+            return name.removesuffix("_call_jaxpr").removesuffix("_call") if name in RULES else name
+        if name == "stop_gradient":
+            return name
+        if name == "shard_map":
+            return name if self.every or holds_rule(eqn) else None
+        if name in LOOPS or name in CALL_PRIMITIVES or name in ENDS:
+            return None
+        if foreign(eqn.primitive):
+            return "primitive"
+        return "equation" if self.every else None
+
+    def _inside(
+        self,
+        eqn: JaxprEqn,
+        active: tuple[bool, ...],
+        live: tuple[bool, ...],
+        labels: list[str],
+        source: Source,
+        lengths: tuple[int, ...],
+        certain: bool,
+    ) -> tuple[Plan, ...]:
+        name = eqn.primitive.name
+        if (inner := called_jaxpr(eqn)) is not None:
+            flags = list(active), list(live)
+            return (self.plan(inner.jaxpr, *flags, labels, source, lengths, None, certain),)
+        if name == "scan":
+            consts, carried = scan_counts(eqn)
+            body = eqn.params["jaxpr"].jaxpr
+            entry, leaving = _loop(body, list(active), list(live), consts, carried)
+            inner_labels = [
+                "" if consts <= i < consts + carried else label for i, label in enumerate(labels)
+            ]
+            deeper = (*lengths, eqn.params["length"])
+            return (self.plan(body, entry, leaving, inner_labels, source, deeper, None, False),)
+        if name == "while":
+            c, b = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+            body = eqn.params["body_jaxpr"].jaxpr
+            entry, leaving = _loop(body, list(active[c:]), list(live), b, len(active) - c - b)
+            inner_labels = [*labels[c : c + b], *[""] * (len(labels) - c - b)]
+            return (self.plan(body, entry, leaving, inner_labels, source, lengths, None, False),)
+        if name == "cond":
+            return tuple(
+                self.plan(
+                    b.jaxpr, list(active[1:]), list(live), labels[1:], source, lengths, None, False
+                )
+                for b in eqn.params["branches"]
+            )
+        return ()
+
+
+def holds_users_rule(place: Place) -> bool:
+    """Whether a rule that no library called sits inside a place."""
+
+    def inside(eqn: JaxprEqn, outer: Source) -> bool:
+        for body in bodies(eqn):
+            for inner in body.jaxpr.eqns:
+                source = located(inner, outer)
+                if inner.primitive.name in WRITTEN and not source.within:
+                    return True
+                if inside(inner, source):
+                    return True
+        return False
+
+    return inside(place.eqn, place.source)
+
+
+def _reads(eqn: JaxprEqn, live: tuple[bool, ...]) -> tuple[bool, ...]:
+    if eqn.primitive.name not in RULES:
+        return (True,) * len(eqn.invars)
+    inner = called_jaxpr(eqn).jaxpr
+    sizes = [int(np.prod(v.aval.shape)) for v in eqn.invars]
+    used = _inputs(inner, [True] * len(eqn.invars), list(live), False)
+    return tuple(a and size > 0 for a, size in zip(used, sizes, strict=True))
+
+
+_RENAMES = frozenset(
+    {
+        "reshape",
+        "convert_element_type",
+        "squeeze",
+        "expand_dims",
+        "broadcast_in_dim",
+        "transpose",
+        "slice",
+        "dynamic_slice",
+        "copy",
+        "copy_p",
+        "reduce_precision",
+        "sharding_constraint",
+    }
+)
+
+
+def _name(names: dict[Any, str], atom: Any) -> str:
+    return "" if isinstance(atom, Literal) else names.get(atom, "")
+
+
+def _passed(jaxpr: Jaxpr, labels: Sequence[str]) -> list[str]:
+    """Names of a call's results that are its own inputs, reshaped at most."""
+    names: dict[Any, str] = dict(zip(jaxpr.invars, labels, strict=True))
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in _RENAMES:
+            names[eqn.outvars[0]] = _name(names, eqn.invars[0])
+    return [_name(names, v) for v in jaxpr.outvars]
+
+
+def _get(known: dict[Any, bool], atom: Any) -> bool:
+    return not isinstance(atom, Literal) and known.get(atom, False)
+
+
+def _differentiable(atom: Any) -> bool:
+    return jnp.issubdtype(getattr(atom.aval, "dtype", None), jnp.inexact)
+
+
+def _flow(jaxpr: Jaxpr, active: Sequence[bool], stop: bool = True) -> dict[Any, bool]:
+    """Which variables depend on the active inputs. `stop`: `stop_gradient` ends the dependence."""
+    known: dict[Any, bool] = {
+        v: a and _differentiable(v) for v, a in zip(jaxpr.invars, active, strict=True)
+    }
+    for eqn in jaxpr.eqns:
+        entering = [_get(known, v) for v in eqn.invars]
+        if any(entering):
+            leaving = _through(eqn, entering, stop)
+            known.update(
+                (v, out and _differentiable(v)) for v, out in zip(eqn.outvars, leaving, strict=True)
+            )
+    return known
+
+
+def _outputs(jaxpr: Jaxpr, active: Sequence[bool], stop: bool) -> list[bool]:
+    known = _flow(jaxpr, active, stop)
+    return [_get(known, v) for v in jaxpr.outvars]
+
+
+def _through(eqn: JaxprEqn, entering: list[bool], stop: bool) -> list[bool]:
+    name = eqn.primitive.name
+    if stop and name in ENDS:
+        return [False] * len(eqn.outvars)
+    if name in RULES:  # a rule may bring a derivative where its primal has none
+        return _outputs(called_jaxpr(eqn).jaxpr, entering, False)
+    if (inner := called_jaxpr(eqn)) is not None:
+        return _outputs(inner.jaxpr, entering, stop)
+    if name == "scan":
+        consts, carried = scan_counts(eqn)
+        body = eqn.params["jaxpr"].jaxpr
+        entry = _fixed(body, entering, consts, carried, stop)
+        leaving = _outputs(body, entry, stop)
+        return [*(a or b for a, b in zip(entry[consts:], leaving[:carried])), *leaving[carried:]]
+    if name == "while":
+        c, b = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+        body, entering = eqn.params["body_jaxpr"].jaxpr, entering[c:]
+        return _fixed(body, entering, b, len(entering) - b, stop)[b:]
+    if name == "cond":
+        found = [_outputs(b.jaxpr, entering[1:], stop) for b in eqn.params["branches"]]
+        return [any(outs) for outs in zip(*found, strict=True)]
+    return [True] * len(eqn.outvars)
+
+
+def _fixed(
+    body: Jaxpr, entering: Sequence[bool], consts: int, carried: int, stop: bool
+) -> list[bool]:
+    """A loop's inputs, once what it carries has come round."""
+    entry = list(entering)
+    while True:
+        leaving = _outputs(body, entry, stop)[:carried]
+        after = [a or b for a, b in zip(entry[consts : consts + carried], leaving, strict=True)]
+        if after == entry[consts : consts + carried]:
+            return entry
+        entry[consts : consts + carried] = after
+
+
+def _reach(
+    jaxpr: Jaxpr, known: dict[Any, bool], live: Sequence[bool], stop: bool = True
+) -> dict[Any, bool]:
+    """Which variables reach the live outputs through differentiable paths. (What is cut by a
+    `stop_gradient` is live behind it, and not before.)"""
+    wanted: dict[Any, bool] = {}
+    for v, out in zip(jaxpr.outvars, live, strict=True):
+        if not isinstance(v, Literal):
+            wanted[v] = wanted.get(v, False) or out
+    for eqn in reversed(jaxpr.eqns):
+        leaving = [wanted.get(v, False) for v in eqn.outvars]
+        if not any(leaving) or (stop and eqn.primitive.name in ENDS):
+            continue
+        entering = [_get(known, v) for v in eqn.invars]
+        for v, out in zip(eqn.invars, _back(eqn, entering, leaving), strict=True):
+            if not isinstance(v, Literal) and out:
+                wanted[v] = True
+    return wanted
+
+
+def _inputs(
+    jaxpr: Jaxpr, entering: Sequence[bool], leaving: Sequence[bool], stop: bool = True
+) -> list[bool]:
+    wanted = _reach(jaxpr, _flow(jaxpr, entering, stop), leaving, stop)
+    return [wanted.get(v, False) for v in jaxpr.invars]
+
+
+def _back(eqn: JaxprEqn, entering: list[bool], leaving: list[bool]) -> list[bool]:
+    name = eqn.primitive.name
+    if name in RULES:
+        return _inputs(called_jaxpr(eqn).jaxpr, entering, leaving, False)
+    if (inner := called_jaxpr(eqn)) is not None:
+        return _inputs(inner.jaxpr, entering, leaving)
+    if name == "scan":
+        consts, carried = scan_counts(eqn)
+        body = eqn.params["jaxpr"].jaxpr
+        entry, ends = _loop(body, entering, leaving, consts, carried)
+        return _inputs(body, entry, ends)
+    if name == "while":
+        c, b = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+        body, inside = eqn.params["body_jaxpr"].jaxpr, entering[c:]
+        entry, ends = _loop(body, inside, leaving, b, len(inside) - b)
+        wanted = _inputs(body, entry, ends)
+        return [*[False] * c, *wanted[:b], *ends]
+    if name == "cond":
+        found = [_inputs(b.jaxpr, entering[1:], leaving) for b in eqn.params["branches"]]
+        return [False, *(any(a) for a in zip(*found, strict=True))]
+    return [True] * len(eqn.invars)
+
+
+def _loop(
+    body: Jaxpr,
+    entering: list[bool],
+    leaving: list[bool],
+    consts: int,
+    carried: int,
+) -> tuple[list[bool], list[bool]]:
+    """A loop body's active inputs and live outputs, once what it carries has come round."""
+    entry = _fixed(body, entering, consts, carried, True)
+    ends = list(leaving)
+    while True:
+        wanted = _inputs(body, entry, ends)[consts : consts + carried]
+        after = [a or b for a, b in zip(ends[:carried], wanted, strict=True)]
+        if after == ends[:carried]:
+            return entry, ends
+        ends[:carried] = after

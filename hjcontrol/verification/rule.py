@@ -1,0 +1,402 @@
+r"""One place's two linear maps of a costate, and what is measured of them where the program runs.
+
+    G(x) r   what reverse mode really calls: the rule that somebody wrote
+    T(x) r   the transposed derivative of the place's primal, rules inside it set aside
+
+    r = 2^k p + q       p: the costate that arrives, scaled to order 1;   q: random
+
+`q` needs no network above the place: zero heads, dead layers and underflow cannot hide a rule. Both are
+linear in `r`, so one comparison judges both, element by element, in every argument. Inputs that are the
+same array are one argument. Where reverse mode of the primal does not exist (a `while`), forward mode is
+paired, `<r, J v>` with `<G r, v>`, along one random `v`; where no derivative exists, `mode` is
+"differences" and the place is left to a trial of its own.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from hjcontrol._ground.jaxprs import bind
+from hjcontrol.verification.arithmetic import drawn, is_float
+from hjcontrol.verification.inlining import inline
+from hjcontrol.verification.places import Place
+
+Mode = Literal["reverse", "forward", "differences", "none"]
+PAIRED = 6  # arguments paired one by one
+FIELDS = ("visits", "gap", "reach", "live", "values", "undefined", "zero", "second")
+(VISITS, GAP, REACH, LIVE, VALUES, GUILTY, ZERO, SECOND) = range(len(FIELDS))
+CALM = {8: 100.0, 4: 20.0}  # decades in which a costate is scaled without losing digits
+# A rule is told apart from its derivative by the size of both, not by their squares: no overflow.
+Group = tuple[int, ...]
+
+
+class Maps(NamedTuple):
+    """A place's values and maps as functions of its flat inputs."""
+
+    place: Place
+    inputs: tuple[int, ...]  # positions that are judged
+    mode: Mode
+
+
+def maps_of(place: Place, avals: Sequence[Any] | None = None) -> Maps:
+    """Which inputs are judged, and which derivative of the primal there is. Decided while tracing."""
+    judged = tuple(i for i in _judged(place) if place.active[i])
+    if place.ends:
+        return Maps(place, judged, "none")
+    shapes = [
+        v.aval if avals is None else a for v, a in zip(place.eqn.invars, avals or place.eqn.invars)
+    ]
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in shapes]
+    trials = [("reverse", _tried_reverse), ("forward", _tried_forward)]
+    for mode, trial in trials[1:] if place.kind == "equation" else trials:
+        try:
+            jax.eval_shape(functools.partial(trial, place, judged), *shapes)
+        except Exception:  # whatever a primitive without this derivative raises
+            continue
+        return Maps(place, judged, mode)
+    return Maps(place, judged, "differences")
+
+
+def _judged(place: Place) -> Sequence[int]:
+    """Inputs that the primal reads. A linear solve's primal is its `solve`, on its own constants."""
+    count = len(place.eqn.invars)
+    if place.kind != "custom_linear_solve":
+        return range(count)
+    lengths = place.eqn.params["const_lengths"]
+    start = lengths.matvec + lengths.vecmat
+    outside = [v for v in place.eqn.invars[:start]]
+    own = range(start, start + lengths.solve)
+    shared = [i for i in own if any(place.eqn.invars[i] is v for v in outside)]
+    first = [
+        i for i in range(start) if any(place.eqn.invars[i] is place.eqn.invars[j] for j in shared)
+    ]
+    return [*first, *shared, *range(sum(lengths), count)]
+
+
+def _tried_reverse(place: Place, judged: Sequence[int], *ins: Any) -> Any:
+    outs, pull = jax.vjp(along(functools.partial(primal, place), ins, judged), *_at(ins, judged))
+    return pull([_zero(o) for o in outs])
+
+
+def _tried_forward(place: Place, judged: Sequence[int], *ins: Any) -> Any:
+    x = _at(ins, judged)
+    return jax.jvp(along(functools.partial(primal, place), ins, judged), x, x)
+
+
+def called(place: Place, ins: Sequence[Any]) -> list[Any]:
+    """The place's values, its rule kept."""
+    return list(bind(place.eqn, ins))
+
+
+def primal(place: Place, ins: Sequence[Any]) -> list[Any]:
+    """The place's values, rules set aside. An equation of JAX's own stands for itself."""
+    return list(inline(place.eqn, list(ins)))
+
+
+def along(function: Any, ins: Sequence[Any], judged: Sequence[int]) -> Any:
+    """`function` of the judged inputs, the others held."""
+
+    def moved(*some: Any) -> list[Any]:
+        full = list(ins)
+        for i, a in zip(judged, some, strict=True):
+            full[i] = a
+        return function(full)
+
+    return moved
+
+
+def _at(ins: Sequence[Any], judged: Sequence[int]) -> list[Any]:
+    return [ins[i] for i in judged]
+
+
+def groups_of(ins: Sequence[Any], judged: Sequence[int]) -> tuple[Group, ...]:
+    """Judged inputs by identity: the same array entering twice is one argument."""
+    found: dict[int, list[int]] = {}
+    for position, i in enumerate(judged):
+        found.setdefault(id(ins[i]), []).append(position)
+    return tuple(tuple(g) for g in found.values())
+
+
+def _zero(out: Any) -> Any:
+    if is_float(out):
+        return jnp.zeros(out.shape, out.dtype)
+    return np.zeros(jnp.shape(out), jax.dtypes.float0)
+
+
+def random_costate(place: Place, outs: Sequence[Any], seed: Any) -> list[Any]:
+    """`q`: zero where an output is not live, or its value is not finite (padding is `inf`)."""
+    found = []
+    for k, (out, live) in enumerate(zip(outs, place.live, strict=True)):
+        if not is_float(out) or not live:
+            found.append(_zero(out))
+            continue
+        q = drawn(out.shape, out.dtype, seed, 31 * place.index + 7 * k + 1)
+        found.append(jnp.where(jnp.isfinite(out), q, 0))
+    return found
+
+
+def combined(p: Sequence[Any], q: Sequence[Any], scale: Any, use: Any) -> list[Any]:
+    """`2^k p + q`, the first only if `use`."""
+    return [
+        a + jnp.where(use, b * scale.astype(b.real.dtype), 0) if is_float(b) else b
+        for a, b in zip(q, p, strict=True)
+    ]
+
+
+def largest(parts: Sequence[Any]) -> Float[Array, ""]:
+    """`max |.|` over arrays; NaN spreads."""
+    wide = slot_dtype()
+    found = [jnp.max(jnp.abs(a), initial=0.0).astype(wide) for a in parts if is_float(a)]
+    return functools.reduce(jnp.maximum, found, jnp.zeros((), wide))
+
+
+def slot_dtype() -> Any:
+    """The widest floating dtype there is: measurements span its range."""
+    return jnp.zeros(()).dtype if not jax.config.jax_enable_x64 else np.dtype(np.float64)
+
+
+def exponent(size: Float[Array, ""]) -> tuple[Float[Array, ""], Any]:
+    """`2^k` with `2^k size` in [1/2, 1), and whether scaling by it loses no digits."""
+    calm = 10.0 ** CALM[np.dtype(size.dtype).itemsize]
+    fit = (size > 1 / calm) & (size < calm)
+    _, k = jnp.frexp(jnp.where(fit, size, 1.0))
+    return jnp.ldexp(jnp.ones((), size.dtype), -k), fit
+
+
+def measured(
+    maps: Maps,
+    groups: tuple[Group, ...],
+    ins: Sequence[Any],
+    outs: Sequence[Any],
+    p: Sequence[Any] | None,
+    by_rule: Sequence[Any] | None,
+    pull: Any,
+    seed: Any,
+    settings: "Settings",
+) -> Float[Array, "groups fields"]:
+    """One row an argument, see `FIELDS`. `p`: the costate that arrives, `None` where there is none;
+    `by_rule`: `G p`; `pull`: `G` itself; `outs`: what the rule's forward pass returned."""
+    place, wide = maps.place, slot_dtype()
+    rows = jnp.zeros((max(len(groups), 1), len(FIELDS)), wide).at[:, VISITS].set(1)
+    if maps.mode == "none":
+        if p is None:
+            return rows
+        reach, projection = _cut(p, seed)
+        return rows.at[:, REACH].set(reach).at[:, SECOND].set(projection)
+    q = random_costate(place, outs, seed)
+    if not settings.random:
+        q = [a if not is_float(a) else jnp.zeros_like(a) for a in q]
+    images = None if maps.mode == "differences" and p is not None else pull(q)
+    x = _at(ins, maps.inputs)
+    function = along(functools.partial(primal, place), ins, maps.inputs)
+    values, transpose = jax.vjp(function, *x) if maps.mode == "reverse" else (None, None)
+    arrives = p is not None
+    p, by_rule = (p, by_rule) if arrives else (q, images)
+    reach, finite_p, met, apart = _about_outputs(place, outs, p, values)
+    scale, fit = exponent(reach)
+    use = finite_p & fit if arrives else False
+    rows = rows.at[:, REACH].set(reach if arrives else 0.0)
+    if maps.mode == "differences":
+        found = [_flags(by_rule[i], x[i]) for i in range(len(x))]
+        guilty = _entering(found, ins, maps) & (met | (finite_p & _any(f[0] for f in found)))
+        return rows.at[:, GAP].set(jnp.nan).at[:, GUILTY].set(guilty)
+    r, ours = combined(p, q, scale, use), combined(by_rule, images, scale, use)
+    if maps.mode == "reverse":
+        theirs = transpose(r)
+        total = lambda side, g: sum((side[i] for i in g[1:]), side[g[0]])
+        found = [
+            compared(total(ours, g), total(theirs, g), total(by_rule, g), x[g[0]]) for g in groups
+        ]
+    else:
+        values, found = _forward(function, x, groups, r, ours, seed, place.index)
+        flags = [_flags(by_rule[i], x[i]) for i in range(len(x))]
+        bad, nonfinite = _any(f[0] for f in flags), _any(f[1] for f in flags)
+        found = [(*f[:3], bad, nonfinite) for f in found]
+        apart = _about_outputs(place, outs, p, values)[3]
+    columns = jnp.stack([jnp.stack([jnp.asarray(a, wide) for a in f[:3]]) for f in found])
+    rows = rows.at[:, jnp.asarray([GAP, LIVE, ZERO])].set(columns)
+    result = finite_p & _any(f[3] for f in found)
+    entering = _entering([f[3:] for f in found], ins, maps)
+    rows = rows.at[:, GUILTY].set(entering & (met | result)).at[:, VALUES].set(apart)
+    if settings.order == 2 and maps.mode == "reverse":
+        rows = rows.at[:, SECOND].set(_second(maps, groups, ins, q, seed))
+    return rows
+
+
+class Settings(NamedTuple):
+    """`random`: with random costates; `order`: of the derivatives compared."""
+
+    random: bool = True
+    order: int = 1
+
+
+def _forward(
+    function: Any, x: list[Any], groups: Any, r: Any, ours: Any, seed: Any, salt: int
+) -> tuple[Any, list[Any]]:
+    """Values and one pairing an argument; one for all of them together where they are many."""
+    draw = lambda i, a: jnp.where(jnp.isfinite(a), drawn(a.shape, a.dtype, seed, 131 * salt + i), 0)
+    v = _aliased([draw(i, a) for i, a in enumerate(x)], groups)
+    if len(groups) > PAIRED:
+        values, pushed = jax.jvp(function, x, v)
+        return values, [paired(r, pushed, ours, v)] * len(groups)
+    values, found = None, []
+    for g in groups:
+        only = [a if i in g else jnp.zeros_like(a) for i, a in enumerate(v)]
+        values, pushed = jax.jvp(function, x, only)
+        found.append(paired(r, pushed, ours, only))
+    return values, found
+
+
+def _second(maps: Maps, groups: Any, ins: Any, q: Any, seed: Any) -> Any:
+    """Gap of `d/dx [G(x) q] v` and `d/dx [T(x) q] v`; NaN where a rule cannot be differentiated."""
+    x = _at(ins, maps.inputs)
+    v = _aliased(
+        [drawn(a.shape, a.dtype, seed, 17 * maps.place.index + i) for i, a in enumerate(x)], groups
+    )
+
+    def image(function: Any) -> Any:
+        def of(*moved: Any) -> Any:
+            full = along(lambda f: function(maps.place, f), ins, maps.inputs)
+            return jax.vjp(full, *moved)[1](list(q))
+
+        return of
+
+    try:
+        sides = [jax.jvp(image(f), x, v)[1] for f in (called, primal)]
+    except Exception:  # the rule is the user's: whatever it raises, it has no second derivative
+        return jnp.full(len(groups), jnp.nan)
+    total = lambda side, g: sum((side[i] for i in g[1:]), side[g[0]])
+    pairs = [(total(sides[0], g), total(sides[1], g)) for g in groups]
+    gaps = [compared(a, b, a, b)[0] for a, b in pairs]
+    return jnp.stack(gaps).astype(slot_dtype())
+
+
+def _cut(p: Sequence[Any], seed: Any) -> tuple[Any, Any]:
+    """Of a costate that is cut: its size, and one number that moves when it does."""
+    wide, parts = slot_dtype(), [a for a in p if is_float(a) and a.size]
+    found = [
+        gathered(jnp.abs(a), a.real * drawn(a.shape, a.real.dtype, seed, 7 + i), total=(1,))
+        for i, a in enumerate(parts)
+    ]
+    zero = jnp.zeros((), wide)
+    sizes, sums = ([f[k].astype(wide) for f in found] for k in (0, 1))
+    return functools.reduce(jnp.maximum, sizes, zero), sum(sums, zero)
+
+
+def _aliased(v: list[Any], groups: tuple[Group, ...]) -> list[Any]:
+    for g in groups:
+        for i in g[1:]:
+            v[i] = v[g[0]]
+    return v
+
+
+def _any(flags: Any) -> Any:
+    return functools.reduce(jnp.logical_or, flags, jnp.asarray(False))
+
+
+def _entering(found: Sequence[Any], ins: Sequence[Any], maps: Maps) -> Any:
+    """Whether all inputs are finite: those that are judged have been looked at."""
+    others = [ins[i] for i in range(len(ins)) if i not in maps.inputs]
+    rest = [jnp.any(~jnp.isfinite(a)) for a in others if is_float(a) and a.size]
+    return ~_any([*(f[1] for f in found), *rest])
+
+
+def _about_outputs(
+    place: Place, outs: Sequence[Any], p: Sequence[Any], values: Sequence[Any] | None
+) -> tuple[Any, Any, Any, Any]:
+    """Of the outputs together: largest costate, whether all costates are finite, whether a value that
+    is not finite meets a costate which is not exactly zero, and how far the values of the rule's
+    forward pass are from the primal's, relative."""
+    wide = slot_dtype()
+    reach, infinite = jnp.zeros((), wide), jnp.asarray(False)
+    met, apart = jnp.asarray(False), jnp.zeros((), wide)
+    for k, (out, live) in enumerate(zip(outs, place.live, strict=True)):
+        if not is_float(out) or not out.size:
+            continue
+        c, sound = p[k], jnp.isfinite(out)
+        value = out if values is None else values[k]
+        both = sound & jnp.isfinite(value)
+        size, unsound, meets, gap, height, other = gathered(
+            jnp.where(live, jnp.abs(c), 0),
+            ~jnp.isfinite(c),
+            ~sound & (c != 0),
+            jnp.where(both & (out != value), jnp.abs(out - value), 0),
+            jnp.where(both, jnp.abs(value), 0),
+            sound != jnp.isfinite(value),
+        )
+        reach = jnp.maximum(reach, size.astype(wide))
+        infinite, met = infinite | (unsound > 0), met | (meets > 0)
+        if live and values is not None:
+            found = relative(gap, height).astype(wide)
+            apart = jnp.maximum(apart, jnp.where(other > 0, jnp.inf, found))
+    return reach, ~infinite, met, apart
+
+
+def gathered(*parts: Any, total: tuple[int, ...] = ()) -> tuple[Any, ...]:
+    """Maxima (sums at the positions `total`) of arrays of one shape, in one pass: one kernel to compile
+    and run in place of one each."""
+    real = jnp.finfo(jnp.result_type(*(a for a in parts if is_float(a)), jnp.float32)).dtype
+    arrays = tuple(jnp.asarray(a).astype(real) for a in parts)
+
+    def step(x: Any, y: Any) -> Any:
+        pairs = enumerate(zip(x, y, strict=True))
+        return tuple(a + b if k in total else jnp.maximum(a, b) for k, (a, b) in pairs)
+
+    starts = tuple(np.zeros((), real) for _ in arrays)
+    return tuple(jax.lax.reduce(arrays, starts, step, tuple(range(arrays[0].ndim))))
+
+
+def relative(gap: Any, size: Any) -> Any:
+    """`gap / size`, zero where there is no gap."""
+    return jnp.where(gap == 0, 0.0, gap / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
+
+
+def _flags(result: Any, at: Any) -> tuple[Any, Any]:
+    """Whether the rule's result, and its input, hold something that is not finite."""
+    if not is_float(result) or not result.size:
+        return jnp.asarray(False), jnp.asarray(False)
+    found = gathered(~jnp.isfinite(result), ~jnp.isfinite(at))
+    return found[0] > 0, found[1] > 0
+
+
+def compared(a: Any, b: Any, result: Any, at: Any) -> tuple[Any, Any, Any, Any, Any]:
+    """Gap of `a`, the rule's, and `b` relative to the larger side; share of elements with a derivative;
+    whether the rule gives nothing at all; and whether its `result` for the costate that arrives, and
+    the input `at`, hold something that is not finite. Elements of `a` and `b` that are not finite on
+    both sides say nothing."""
+    if not a.size:
+        false = jnp.asarray(False)
+        return jnp.zeros(()), jnp.zeros(()), jnp.asarray(True), false, false
+    neither = ~jnp.isfinite(a) & ~jnp.isfinite(b)
+    a, b = jnp.where(neither, 0, a), jnp.where(neither, 0, b)
+    gap = jnp.where(a == b, 0, jnp.abs(a - b))
+    own, other = (jnp.where(jnp.isfinite(c), jnp.abs(c), 0) for c in (a, b))
+    worst, size, nonzero, bad, entering, live = gathered(
+        jnp.where(jnp.isnan(gap), jnp.inf, gap),
+        jnp.maximum(own, other),
+        a != 0,
+        ~jnp.isfinite(result),
+        ~jnp.isfinite(at),
+        (a != 0) | (b != 0),
+        total=(5,),
+    )
+    return relative(worst, size), live / a.size, nonzero == 0, bad > 0, entering > 0
+
+
+def paired(r: Any, pushed: Any, ours: Any, v: Any) -> tuple[Any, Any, Any]:
+    """The same from `<r, J v>` and `<G r, v>`: no conjugation, the real part."""
+    left = [(a * b).real for a, b in zip(r, pushed, strict=True) if is_float(a)]
+    right = [(a * b).real for a, b in zip(ours, v, strict=True) if is_float(a)]
+    left, right = ([jnp.where(jnp.isfinite(a), a, 0) for a in side] for side in (left, right))
+    total = lambda side: sum((jnp.sum(a) for a in side), jnp.zeros(()))
+    size = lambda side: sum((jnp.sum(jnp.abs(a)) for a in side), jnp.zeros(()))
+    scale = jnp.maximum(size(left), size(right))
+    gap = jnp.abs(total(left) - total(right))
+    count = sum(a.size for a in left) or 1
+    live = sum((jnp.sum(a != 0) for a in left), jnp.zeros((), int)) / count
+    return relative(gap, scale), live, size(right) == 0

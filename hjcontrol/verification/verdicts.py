@@ -1,0 +1,48 @@
+"""Seven verdicts, and what a trial says of one argument of one place.
+
+    exact        the rule is the derivative to roundoff, or lies in a kink's interval
+    consistent   it agrees as far as can be told: the number says how far
+    deliberate   it differs from the derivative, and was declared
+    detached     a costate that is not roundoff is cut
+    untested     no derivative was there to compare
+    undefined    finite in, not finite out; or no one-sided slope exists
+    refuted      none of these
+
+For a whole program the worst place speaks, in the order of `ORDER`.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+EXACT, CONSISTENT, DELIBERATE = "exact", "consistent", "deliberate"
+DETACHED, UNTESTED, UNDEFINED, REFUTED = "detached", "untested", "undefined", "refuted"
+NO_RULE = "no custom rule"
+ORDER = (REFUTED, UNDEFINED, UNTESTED, DETACHED, CONSISTENT, DELIBERATE, EXACT, NO_RULE)
+
+
+@dataclasses.dataclass
+class Outcome:
+    """Of one argument: verdict, the number that a threshold sees, and the reason in words."""
+
+    verdict: str
+    gap: float
+    reason: str
+    argument: int
+    index: tuple[int, ...] | None = None
+    series: tuple[float, ...] = ()
+    kink: bool = False
+    inner: Sequence[Any] = ()  # rows of the rules inside
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[Any], argument: int) -> "Outcome":
+        """A place that is right up to the rules inside it: the worst of them speaks."""
+        row = min(rows, key=lambda r: (ORDER.index(r.verdict), -r.gap))
+        words = f"{row.rule} inside, at {row.where}: {row.reason or row.verdict}"
+        kink = any(r.kink for r in rows)
+        return cls(row.verdict, row.gap, words, argument, None, kink=kink, inner=tuple(rows))
+
+
+def worst_of(verdicts: Iterable[str]) -> str:
+    """The verdict that speaks for all; `no custom rule` where there is none."""
+    return min(verdicts, key=ORDER.index, default=NO_RULE)
