@@ -1,0 +1,97 @@
+r"""The units in which a problem's derivatives are judged, measured on the problem itself.
+
+    g = dJ/dtheta     s = max(|g(theta)|, |g(theta + d)|)      d = NUDGE max(rms theta, SMALL) e,  e_j = sqrt(2) cos j
+    u = STEP^m        m the whole number with       WINDOW u <= s < STEP WINDOW u
+    small             |g| <= tol u                  (with a control set  u |theta - P(theta - g / u)| <= tol u)
+
+|.| is the largest entry. At a solution g vanishes and s does not: there g(theta + d) is what the gradient
+becomes once every weight moves by a tenth of its size. J times c has s times c. A unit is a power of ten
+thousand, so that c = 10^8 multiplies every unit by 10^8 to the last bit of the rule, and a problem with
+1e-3 <= s < 10 has the unit one: there a tolerance is the absolute number that it looks like. In general a
+tolerance is relative to s within a factor of STEP, from tol / WINDOW down to tol / (STEP WINDOW).
+
+states      of max |x|          costates    of n max |p| (a costate carries the 1/n of the mean)
+curvature   of the largest Ritz value, where one is at hand
+
+Where s is zero or not finite (a cost that depends on no weight) the unit is one. Nothing is drawn: a
+problem and its weights have one unit. The price is two gradients, once a solve.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from hjcontrol.control.control_sets import Free, largest
+from hjcontrol.control.derivatives import backpropagate
+from hjcontrol.control.problem import ControlProblem
+from hjcontrol.networks import Weights
+
+NUDGE, SMALL = 0.1, 0.1
+STEP, WINDOW = 1e4, 1e-3
+
+
+class Units(NamedTuple):
+    """Of `dJ/dtheta`, of costates and of states."""
+
+    gradient: Float[Array, ""]
+    costate: Float[Array, ""]
+    state: Float[Array, ""]
+
+
+def unit(size: Float[Array, ""]) -> Float[Array, ""]:
+    """The power of `STEP` that quantities of this size are measured in; one for zero and for what is not
+    finite."""
+    known = jnp.isfinite(size) & (size > 0)
+    steps = jnp.floor(jnp.log10(jnp.where(known, size, 1.0) / WINDOW) / jnp.log10(STEP))
+    return jnp.where(known & (steps != 0), STEP**steps, 1.0).astype(size.dtype)
+
+
+def measured(
+    problem: ControlProblem, weights: Weights, ask: Callable[..., Any] = backpropagate
+) -> Units:
+    """The units of a problem at `weights`. `ask`: `backpropagate`, or the same function compiled."""
+    here, near = (ask(problem, w)[1:] for w in (weights, _nudged(problem, weights)))
+    return _of(here, near, jnp.asarray(problem.num_samples, problem.dtype))
+
+
+@eqx.filter_jit
+def _nudged(problem: ControlProblem, weights: Weights) -> Weights:
+    leaves, tree = jax.tree.flatten(weights)
+    moved, first = [], 1
+    for a in leaves:
+        size = jnp.sqrt(jnp.mean(a**2)) if a.size else jnp.zeros((), a.dtype)
+        e = jnp.sqrt(2.0) * jnp.cos(jnp.arange(first, first + a.size).reshape(a.shape))
+        moved.append(a + (NUDGE * jnp.maximum(size, SMALL) * e).astype(a.dtype))
+        first += a.size
+    return problem.control_set.project(jax.tree.unflatten(tree, moved))
+
+
+@eqx.filter_jit
+def _of(here: PyTree, near: PyTree, samples: Float[Array, ""]) -> Units:
+    """From states, costates and gradient at two points."""
+
+    def both(k: int) -> Float[Array, ""]:
+        sizes = [largest(point[k]).astype(samples.dtype) for point in (here, near)]
+        return jnp.maximum(*(jnp.where(jnp.isfinite(size), size, 0.0) for size in sizes))
+
+    return Units(unit(both(2)), unit(samples * both(1)), unit(both(0)))
+
+
+def stationarity(
+    problem: ControlProblem, weights: Weights, gradient: Weights, of: Float[Array, ""]
+) -> Float[Array, ""]:
+    """`u |theta - P(theta - g / u)|`, u being the unit `of` the gradient: what a set leaves of the gradient,
+    in the gradient's unit. Without a set, and at u = 1, it is `control_set.stationarity`."""
+    if isinstance(problem.control_set, Free):
+        return largest(gradient)
+    found = problem.control_set.stationarity(weights, in_units(gradient, of))
+    return found * of.astype(found.dtype)
+
+
+def in_units(tree: PyTree[Array], of: Float[Array, ""]) -> PyTree[Array]:
+    """Every leaf divided by a unit."""
+    return jax.tree.map(lambda a: a / of.astype(a.dtype), tree)
