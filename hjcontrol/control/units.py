@@ -1,14 +1,15 @@
 r"""The units in which a problem's derivatives are judged, measured on the problem itself.
 
-    g = dJ/dtheta     s = max(|g(theta)|, |g(theta + d)|)      d = NUDGE max(rms theta, SMALL) e,  e_j = sqrt(2) cos j
-    u = STEP^m        m the whole number with       WINDOW u <= s < STEP WINDOW u
-    small             |g| <= tol u                  (with a control set  u |theta - P(theta - g / u)| <= tol u)
+    g = dJ/dtheta       s = max(|g(theta)|, |g(theta + d)|)        |.| the largest entry
+    d = NUDGE max(rms theta, SMALL) e,    e_j = sqrt(2) cos j       a leaf at a time
+    u = STEP^m          m whole, with   WINDOW u <= s < STEP WINDOW u
+    small               |g| <= tol u;   under a control set   u |theta - P(theta - g / u)| <= tol u
 
-|.| is the largest entry. At a solution g vanishes and s does not: there g(theta + d) is what the gradient
-becomes once every weight moves by a tenth of its size. J times c has s times c. A unit is a power of ten
-thousand, so that c = 10^8 multiplies every unit by 10^8 to the last bit of the rule, and a problem with
-1e-3 <= s < 10 has the unit one: there a tolerance is the absolute number that it looks like. In general a
-tolerance is relative to s within a factor of STEP, from tol / WINDOW down to tol / (STEP WINDOW).
+At a solution g vanishes and s does not: there g(theta + d) is what the gradient becomes once every weight
+moves by a tenth of its size. J times c has s times c. A unit is a power of ten thousand, so that
+c = 1e8 multiplies it by 1e8, and a problem with 1e-3 <= s < 10 has the unit one: there a tolerance is the
+absolute number that it looks like. In general a tolerance is relative to s within a factor of STEP, from
+tol / WINDOW down to tol / (STEP WINDOW).
 
 states      of max |x|          costates    of n max |p| (a costate carries the 1/n of the mean)
 curvature   of the largest Ritz value, where one is at hand
@@ -51,10 +52,15 @@ def unit(size: Float[Array, ""]) -> Float[Array, ""]:
 
 
 def measured(
-    problem: ControlProblem, weights: Weights, ask: Callable[..., Any] = backpropagate
+    problem: ControlProblem,
+    weights: Weights,
+    ask: Callable[..., Any] = backpropagate,
+    here: tuple[Any, ...] | None = None,
 ) -> Units:
-    """The units of a problem at `weights`. `ask`: `backpropagate`, or the same function compiled."""
-    here, near = (ask(problem, w)[1:] for w in (weights, _nudged(problem, weights)))
+    """The units of a problem at `weights`. `ask`: `backpropagate`, or the same function compiled; `here`:
+    states, costates and gradient at the weights, where they are known."""
+    here = ask(problem, weights)[1:] if here is None else here
+    near = ask(problem, _nudged(problem, weights))[1:]
     return _of(here, near, jnp.asarray(problem.num_samples, problem.dtype))
 
 
@@ -84,8 +90,8 @@ def _of(here: PyTree, near: PyTree, samples: Float[Array, ""]) -> Units:
 def stationarity(
     problem: ControlProblem, weights: Weights, gradient: Weights, of: Float[Array, ""]
 ) -> Float[Array, ""]:
-    """`u |theta - P(theta - g / u)|`, u being the unit `of` the gradient: what a set leaves of the gradient,
-    in the gradient's unit. Without a set, and at u = 1, it is `control_set.stationarity`."""
+    """`u |theta - P(theta - g / u)|`, u being the unit `of` the gradient: what a set leaves of it, in its
+    unit. Without a set, and at u = 1, it is `control_set.stationarity`."""
     if isinstance(problem.control_set, Free):
         return largest(gradient)
     found = problem.control_set.stationarity(weights, in_units(gradient, of))

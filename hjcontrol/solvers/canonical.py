@@ -34,7 +34,8 @@ def stepped(
     costate: Float[Array, ""],
 ) -> tuple[Float[Array, "n ..."], Float[Array, "n ..."], Any]:
     """`(x_{k+1}, p_{k+1}, theta_k)` from `(x_k, p_k)`; `guess`: where Newton starts for
-    `(theta_k, p_{k+1})`; `costate`: the unit of p, beside which theta is measured by one. Its derivative in `x` and `p` is the implicit function's."""
+    `(theta_k, p_{k+1})`; `costate`: the unit of p (that of theta is one). Its derivative in `x` and
+    `p` is the implicit function's."""
     start, unravel = ravel_pytree(guess)
 
     size, weights = x.size, start.size - x.size

@@ -88,8 +88,8 @@ def options_for(
     unit: float = 1.0,
 ) -> dict[str, Any]:
     """Options with which `plugin` is silent, stops at `tol` and makes at most `max_steps` steps; `warm`:
-    it begins near a solution, with multipliers; `unit`: of the objective's gradient, by which stationarity
-    is judged (FATROP has one tolerance for everything, which stays in the problem's own units).
+    it begins near a solution, with multipliers; `unit`: of the objective's gradient, in which
+    stationarity is judged (FATROP has one tolerance for everything, which stays as it is).
 
     What `user` gives is merged in last; a nested dictionary is merged entry by entry.
     """

@@ -42,8 +42,8 @@ class Direct(AbstractHostMethod):
       `"single"` (weights only; no multipliers), or for flows collocation on `"legendre"` or `"radau"`
       points, `degree` of them in each of a piece's `elements`; diffrax's solution to its order.
     - `plugin`: CasADi nlpsol plugin; `ipopt`, `fatrop`, `sqpmethod` and `qrsqp` are known to work.
-    - `tol`: feasibility asked of the plugin, and stationarity in the `unit` of `dJ/dtheta`, which `hj.solve`
-      measures (see `control.units`).
+    - `tol`: feasibility asked of the plugin, and stationarity in the `unit` of `dJ/dtheta`.
+    - `unit`: `hj.solve` measures it (see `control.units`). FATROP knows no unit.
     - `options`: merged into the plugin's options, in CasADi's own form:
       `{"ipopt": {"print_level": 5}}`.
 

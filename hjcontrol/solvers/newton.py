@@ -71,8 +71,8 @@ class Newton(AbstractMethod):
     """Trust-region Newton-Krylov with a cheap start.
 
     - `tol`: stop once `max |dH/dtheta| <= tol * unit`; 1e-12 can be reached in float64.
-    - `unit`: of `dJ/dtheta`. `hj.solve` measures it (see `control.units`): it is one where the gradient is
-      of order one, and a cost that is 1e-8 times as large is solved in the same steps.
+    - `unit`: of `dJ/dtheta`. `hj.solve` measures it (see `control.units`): it is one where the gradient
+      is of order one, and a cost that is 1e-8 times as large is solved in the same steps.
     - `curvature`: `"exact"` or `"gauss_newton"`.
     - `switch`: cheap steps until the gradient is this fraction of the first one; 1 begins with Newton.
       Larger costs more and can end in a lower minimum of a nonconvex problem, where directions of

@@ -45,6 +45,7 @@ class Pair(eqx.Module):
     disagreement: float
     # Of a pair judged by it: measured order (`None`: nothing left to measure), expected, and in what.
     order: tuple[float | None, float, str] | None = None
+    remark: str = ""  # what the verdict rests on, where it needs saying
 
 
 class Certificate(eqx.Module):
@@ -111,6 +112,8 @@ class Certificate(eqx.Module):
             lines.append(f"  {p.name:<28}{numbers}   {p.verdict:<11} {p.worst or ''}")
             if p.order is not None:
                 lines.append(f"    {_order(*p.order)}")
+            if p.remark:
+                lines.append(f"    {p.remark}")
         lines.append(f"  stationarity  {self.stationarity:.2e}   (max |dH/dtheta|)")
         lines.append(f"  feasibility   {self.feasibility:.2e}   (max |F_k(x_k) - x_k+1|)")
         if self.curvature is not None:

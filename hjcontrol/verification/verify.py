@@ -24,6 +24,7 @@ from hjcontrol.verification.diagnosis import diagnosed
 from hjcontrol.verification.judgement import Excuses, judge, over_limit
 from hjcontrol.verification.measure import arbitrate, measure
 from hjcontrol.verification.minimum import minimum_gap
+from hjcontrol.verification.multipliers import excused, not_converged
 from hjcontrol.verification.optimality import examine
 from hjcontrol.verification.order import graded, judge_order, refinement
 
@@ -89,6 +90,7 @@ def verify(
     """
     given = {"targets": targets, "running": running, "forcing": forcing, "context": context}
     claims = _claims(problem, weights)
+    unsettled = not_converged(problem) if weights is None and multipliers is None else None
     problem, weights, trajectory, multipliers = _statement(
         problem, weights, inputs, cost, given, multipliers
     )
@@ -134,6 +136,7 @@ def verify(
         else judge(name, gaps, tolerance, forward, excuses, title, innocent)
         for name, gaps in found.gaps.items()
     ]
+    judged = excused(judged, unsettled)
     size = sum(a.size for a in jax.tree.leaves(weights))
     explained = {k for k, _ in excuses.values}
     return Certificate(

@@ -56,8 +56,8 @@ class ExtendedMSA(AbstractMethod):
 
     - `rho`: price of infeasibility to begin with, > 0; it adapts unless `adaptive=False`, which is the
       published method: every sweep is taken, and J may rise.
-    - `inner`, `inner_steps`, `tol`, `batch_size`, `closed`, `unit`: as for `MSA`. The price is not in units of
-      J: J and 1e-8 J take different steps unless `rho` is changed too.
+    - `inner`, `inner_steps`, `tol`, `batch_size`, `closed`, `unit`: as for `MSA`. The price has no
+      unit: J and 1e-8 J take different steps unless `rho` is changed too.
     """
 
     rho: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
