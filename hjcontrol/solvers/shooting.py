@@ -196,7 +196,7 @@ class Shooting(AbstractMethod):
         end = (pair[1] - terminal_costate(problem, pair[0])) / self.units.costate.astype(pair.dtype)
         both = jnp.stack([self.units.state, self.units.costate]).astype(pair.dtype)
         jump = jnp.concatenate(jumps)[starts]  # (segments - 1, 2, n, ...)
-        jump = jump / both.reshape(2, *[1] * (jump.ndim - 2))
+        jump = jump / both.reshape(1, 2, *[1] * (jump.ndim - 2))
         gap = jnp.concatenate([jump.ravel(), end.ravel()])
         return gap, Path(tuple(found), tuple(later))
 

@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, Float, PyTree
 
 from hjcontrol.control import ControlProblem, Free
 from hjcontrol.verification.degree import degree
@@ -26,7 +26,7 @@ DENSE = 128  # weights of a stage beyond which a matrix that is not diagonal is 
 
 
 def exact_gap(
-    problem: ControlProblem, value: Any, theta: PyTree, flat_below: ArrayLike, run: int = 0
+    problem: ControlProblem, value: Any, theta: PyTree, flat_below: float | Array, run: int = 0
 ) -> Float[Array, ""]:
     """`H(theta) - min H`, or NaN where there is no closed form.
 
@@ -66,7 +66,7 @@ def exact_gap(
 
 
 def _separable(
-    g: Array, q: Array, low: Array, high: Array, flat_below: ArrayLike
+    g: Array, q: Array, low: Array, high: Array, flat_below: float | Array
 ) -> Float[Array, ""]:
     """`-min sum_j g_j d_j + q_j d_j^2 / 2` over `low <= d <= high`, bounds possibly infinite."""
     drop = lambda d: -(g * d + 0.5 * q * d * d)
@@ -80,7 +80,7 @@ def _separable(
     return jnp.sum(best)
 
 
-def _free(g: Array, Q: Array, flat_below: ArrayLike) -> Float[Array, ""]:
+def _free(g: Array, Q: Array, flat_below: float | Array) -> Float[Array, ""]:
     values, vectors = jnp.linalg.eigh(Q)
     slopes = vectors.T @ g
     least = 1e3 * jnp.finfo(g.dtype).eps * jnp.max(jnp.abs(values))

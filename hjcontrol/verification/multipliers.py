@@ -2,8 +2,8 @@ r"""Multipliers of a solve that has not ended: no costates yet, and no fault of 
 
     not converged   <=>   result is not `successful`   and   max(|dL/d(x, theta)|, |dJ/dtheta|) > LEFT u
 
-dL    of the solver's own last iterate, the last row of `solution.history`
-dJ    of its weights' rollout, `solution.stats["stationarity"]`            u    the unit, see `control.units`
+dL    of the solver's last iterate, the last row of `solution.history`
+dJ    of its weights' rollout, `solution.stats["stationarity"]`       u    the unit, see `control.units`
 
 A solver that ended well, or stopped at a point that is stationary, claims that its multipliers are the
 costates: these are judged as they are. Multipliers that came from elsewhere always are.
