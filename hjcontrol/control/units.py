@@ -6,8 +6,8 @@ r"""The units in which a problem's derivatives are judged, measured on the probl
     small               |g| <= tol u;   under a control set   u |theta - P(theta - g / u)| <= tol u
 
 At a solution g vanishes and s does not: there g(theta + d) is what the gradient becomes once every weight
-moves by a tenth of its size. J times c has s times c. A unit is a power of ten thousand, so that
-c = 1e8 multiplies it by 1e8, and a problem with 1e-3 <= s < 10 has the unit one: there a tolerance is the
+moves by a third of its size. J times c has s times c. A unit is a power of ten thousand, so that
+c = 1e8 multiplies it by 1e8, and a problem with 1e-2 <= s < 100 has the unit one: there a tolerance is the
 absolute number that it looks like. In general a tolerance is relative to s within a factor of STEP, from
 tol / WINDOW down to tol / (STEP WINDOW).
 
@@ -31,16 +31,16 @@ from hjcontrol.control.derivatives import backpropagate
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.networks import Weights
 
-NUDGE, SMALL = 0.1, 0.1
-STEP, WINDOW = 1e4, 1e-3
+NUDGE, SMALL = 0.3, 0.1
+STEP, WINDOW = 1e4, 1e-2
 
 
 class Units(NamedTuple):
     """Of `dJ/dtheta`, of costates and of states."""
 
-    gradient: Float[Array, ""]
-    costate: Float[Array, ""]
-    state: Float[Array, ""]
+    gradient: Float[Array, ""] | float
+    costate: Float[Array, ""] | float
+    state: Float[Array, ""] | float
 
 
 def unit(size: Float[Array, ""]) -> Float[Array, ""]:
@@ -88,16 +88,19 @@ def _of(here: PyTree, near: PyTree, samples: Float[Array, ""]) -> Units:
 
 
 def stationarity(
-    problem: ControlProblem, weights: Weights, gradient: Weights, of: Float[Array, ""]
+    problem: ControlProblem, weights: Weights, gradient: Weights, of: Float[Array, ""] | float
 ) -> Float[Array, ""]:
     """`u |theta - P(theta - g / u)|`, u being the unit `of` the gradient: what a set leaves of it, in its
     unit. Without a set, and at u = 1, it is `control_set.stationarity`."""
     if isinstance(problem.control_set, Free):
         return largest(gradient)
     found = problem.control_set.stationarity(weights, in_units(gradient, of))
-    return found * of.astype(found.dtype)
+    return found * jnp.asarray(of, found.dtype)
 
 
-def in_units(tree: PyTree[Array], of: Float[Array, ""]) -> PyTree[Array]:
-    """Every leaf divided by a unit."""
-    return jax.tree.map(lambda a: a / of.astype(a.dtype), tree)
+def in_units(tree: PyTree[Array], of: Float[Array, ""] | float) -> PyTree[Array]:
+    """Every leaf divided by a unit; where that is the number one, as it is: the same program, the same
+    bits."""
+    if isinstance(of, float) and of == 1.0:
+        return tree
+    return jax.tree.map(lambda a: a / jnp.asarray(of, a.dtype), tree)

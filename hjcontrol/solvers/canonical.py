@@ -31,7 +31,7 @@ def stepped(
     x: Float[Array, "n ..."],
     p: Float[Array, "n ..."],
     guess: tuple[Any, Float[Array, "n ..."]],
-    costate: Float[Array, ""],
+    costate: float,
 ) -> tuple[Float[Array, "n ..."], Float[Array, "n ..."], Any]:
     """`(x_{k+1}, p_{k+1}, theta_k)` from `(x_k, p_k)`; `guess`: where Newton starts for
     `(theta_k, p_{k+1})`; `costate`: the unit of p (that of theta is one). Its derivative in `x` and
@@ -52,7 +52,7 @@ def stepped(
         value = ravel_pytree((slope, shift - held_p))[0]
         return value, (value, after)
 
-    scale = jnp.ones_like(start).at[weights:].divide(costate.astype(start.dtype))
+    scale = jnp.ones_like(start).at[weights:].divide(costate)
     small = jnp.sqrt(jnp.finfo(start.dtype).eps)  # quadratic: the next step is at roundoff
 
     def proceed(carry: Any) -> Array:

@@ -58,7 +58,7 @@ class Gradient(AbstractMethod):
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
     batch_size: int | None = eqx.field(static=True, default=None)
     label: str = eqx.field(static=True, default="gradient")
-    unit: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
+    unit: float = eqx.field(static=True, default=1.0)
 
     minibatch = True
     couples = True
@@ -89,7 +89,7 @@ class Gradient(AbstractMethod):
         return any("LinesearchState" in name for name in names)
 
     def measuring(self, units: Units) -> "Gradient":
-        return dataclasses.replace(self, unit=units.gradient)
+        return dataclasses.replace(self, unit=float(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> GradientState:
         value, gradient = value_and_gradient(problem, weights)

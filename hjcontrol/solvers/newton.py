@@ -38,6 +38,7 @@ from hjcontrol.control import (
     backpropagate,
     curvature,
     gauss_newton_curvature,
+    in_units,
     inner,
     stationarity,
     value_and_gradient,
@@ -84,7 +85,7 @@ class Newton(AbstractMethod):
     curvature: Literal["exact", "gauss_newton"] = eqx.field(static=True, default="exact")
     switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-4)
     max_krylov: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=1000)
-    unit: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
+    unit: float = eqx.field(static=True, default=1.0)
 
     asks = "forward-over-reverse"
     sets = "bounds"
@@ -103,7 +104,7 @@ class Newton(AbstractMethod):
         return "newton" if self.curvature == "exact" else "gauss-newton"
 
     def measuring(self, units: Units) -> "Newton":
-        return dataclasses.replace(self, unit=units.gradient)
+        return dataclasses.replace(self, unit=float(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> NewtonState:
         value, gradient = value_and_gradient(problem, weights)
@@ -129,7 +130,7 @@ class Newton(AbstractMethod):
     def step(self, problem: ControlProblem, state: NewtonState) -> NewtonState:
         return jax.lax.cond(
             (state.size > state.threshold) & (state.cheap < CHEAP_STEPS),
-            lambda s: _cheap_step(problem, s, self.unit.astype(s.objective.dtype)),
+            lambda s: _cheap_step(problem, s, self.unit),
             lambda s: self._newton_step(problem, s),
             state,
         )
@@ -239,16 +240,16 @@ CORRECTIONS = 5  # most Newton steps that share a preconditioner
 LOOSE, TIGHT = 0.1, 1e-4  # forcing terms
 
 
-def _cheap_step(problem: ControlProblem, state: NewtonState, unit: Array) -> NewtonState:
+def _cheap_step(problem: ControlProblem, state: NewtonState, unit: float) -> NewtonState:
     """One step of L-BFGS with its line search, on J / unit: its first step is as long as the gradient."""
     flat, unravel = ravel_pytree(state.weights)  # many small leaves cost more than one vector
-    objective = lambda v: problem.objective(unravel(v)) / unit
-    slope = ravel_pytree(state.gradient)[0] / unit
+    objective = lambda v: in_units(problem.objective(unravel(v)), unit)
+    slope = in_units(ravel_pytree(state.gradient)[0], unit)
     change, lbfgs = _CHEAP.update(
         slope,
         state.lbfgs,
         flat,
-        value=state.objective / unit,
+        value=in_units(state.objective, unit),
         grad=slope,
         value_fn=objective,
     )
@@ -293,7 +294,7 @@ NEAR = 1e-3  # a bound is met from this far, and from nearer the smaller the sta
 
 
 def _on_face(
-    problem: ControlProblem, state: NewtonState, product: Linear, solve: Linear, unit: Array
+    problem: ControlProblem, state: NewtonState, product: Linear, solve: Linear, unit: float
 ) -> tuple[Linear, Linear, Weights, Weights]:
     """The model on the face of the set that the weights press against: curvature, preconditioner,
     gradient, and the weights moved onto it (Bertsekas 1982, projected Newton)."""

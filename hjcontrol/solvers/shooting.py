@@ -84,9 +84,7 @@ class Shooting(AbstractMethod):
     segments: int = eqx.field(static=True, default=1)
     homotopy: bool | Deformation = False
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-11)
-    units: Units = eqx.field(
-        converter=lambda of: Units(*map(jnp.asarray, of)), default=Units(1.0, 1.0, 1.0)
-    )
+    units: Units = eqx.field(static=True, default=Units(1.0, 1.0, 1.0))
 
     asks = "forward-over-reverse"
     sets = "free"
@@ -140,7 +138,7 @@ class Shooting(AbstractMethod):
             checked(problem, self.homotopy)
 
     def measuring(self, units: Units) -> "Shooting":
-        return dataclasses.replace(self, units=units)
+        return dataclasses.replace(self, units=Units(*map(float, units)))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> ShootingState:
         del key
@@ -193,8 +191,8 @@ class Shooting(AbstractMethod):
             found.append(thetas)
             later.append(jnp.moveaxis(ps, 0, 1))
             k += run.length
-        end = (pair[1] - terminal_costate(problem, pair[0])) / self.units.costate.astype(pair.dtype)
-        both = jnp.stack([self.units.state, self.units.costate]).astype(pair.dtype)
+        end = (pair[1] - terminal_costate(problem, pair[0])) / self.units.costate
+        both = jnp.asarray([self.units.state, self.units.costate], pair.dtype)
         jump = jnp.concatenate(jumps)[starts]  # (segments - 1, 2, n, ...)
         jump = jump / both.reshape(1, 2, *[1] * (jump.ndim - 2))
         gap = jnp.concatenate([jump.ravel(), end.ravel()])

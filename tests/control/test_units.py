@@ -20,7 +20,7 @@ from hjcontrol.control.units import STEP, WINDOW
 from tests.solvers.problems import linear_regression, rings
 
 
-@pytest.mark.parametrize("size", [1e-3, 2e-2, 1.0, 9.9])
+@pytest.mark.parametrize("size", [1e-2, 0.2, 1.0, 99.0])
 @pytest.mark.parametrize("power", [-2, -1, 0, 1, 3])
 def test_a_unit_is_equivariant_and_one_in_the_window(size, power):
     found = unit(jnp.asarray(size * 1.0001 * STEP**power))

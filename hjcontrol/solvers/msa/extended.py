@@ -67,7 +67,7 @@ class ExtendedMSA(AbstractMethod):
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
     batch_size: int | None = eqx.field(static=True, default=None)
     closed: bool = eqx.field(static=True, default=True)
-    unit: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
+    unit: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
         if known_to_fail(self.rho > 0 if self.adaptive else self.rho >= 0):
@@ -91,7 +91,7 @@ class ExtendedMSA(AbstractMethod):
         check_batch_size(problem, self.batch_size, "ExtendedMSA")
 
     def measuring(self, units: Units) -> "ExtendedMSA":
-        return dataclasses.replace(self, unit=units.gradient)
+        return dataclasses.replace(self, unit=float(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> ExtendedState:
         point = at(problem, weights)

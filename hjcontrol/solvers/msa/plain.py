@@ -71,7 +71,7 @@ class MSA(AbstractMethod):
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
     batch_size: int | None = eqx.field(static=True, default=None)
     closed: bool = eqx.field(static=True, default=True)
-    unit: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
+    unit: float = eqx.field(static=True, default=1.0)
 
     minibatch = True
 
@@ -89,7 +89,7 @@ class MSA(AbstractMethod):
         check_batch_size(problem, self.batch_size, "MSA")
 
     def measuring(self, units: Units) -> "MSA":
-        return dataclasses.replace(self, unit=units.gradient)
+        return dataclasses.replace(self, unit=float(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> MSAState:
         point = at(problem, weights)

@@ -19,7 +19,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from hjcontrol.control import AbstractControlSet, ControlProblem, Free
+from hjcontrol.control import AbstractControlSet, ControlProblem, Free, in_units
 from hjcontrol.solvers.msa.quadratic import (
     LARGEST,
     Candidates,
@@ -42,7 +42,7 @@ class StageMinimiser(eqx.Module):
     inner: Inner = eqx.field(static=True, default="auto")
     steps: int = eqx.field(static=True, default=10)
     closed: bool = eqx.field(static=True, default=True)
-    unit: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)  # of the objective
+    unit: float = eqx.field(static=True, default=1.0)  # of the objective
 
     def check(self, problem: ControlProblem, who: str) -> None:
         """Raise `ValueError` for an option that does not exist, or does not fit the control set."""
@@ -67,8 +67,7 @@ class StageMinimiser(eqx.Module):
             objective: StageObjective, theta: PyTree, run: int
         ) -> tuple[PyTree, Float[Array, ""]]:
             flat, unravel = ravel_pytree(theta)
-            unit = self.unit.astype(flat.dtype)
-            value = lambda v: jnp.asarray(objective(unravel(v)), flat.dtype) / unit
+            value = lambda v: in_units(jnp.asarray(objective(unravel(v)), flat.dtype), self.unit)
             project = lambda v: ravel_pytree(theta_set.project_stage(unravel(v), run))[0]
             bounds = None
             if theta_set.elementwise:
@@ -77,7 +76,7 @@ class StageMinimiser(eqx.Module):
             fell = value(flat) - value(new)
             if not self._exact(theta_set, value, flat):
                 new, fell = jnp.where(fell > 0, new, flat), jnp.maximum(jnp.nan_to_num(fell), 0.0)
-            return unravel(new), unit * fell
+            return unravel(new), self.unit * fell
 
         return minimise
 

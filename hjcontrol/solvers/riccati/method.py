@@ -71,7 +71,7 @@ class Riccati(AbstractMethod):
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-10)
     switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-2)
     feedback: bool = eqx.field(static=True, default=True)
-    unit: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
+    unit: float = eqx.field(static=True, default=1.0)
 
     default_max_steps = 1000
     asks = "forward-over-reverse"
@@ -107,7 +107,7 @@ class Riccati(AbstractMethod):
             )
 
     def measuring(self, units: Units) -> "Riccati":
-        return dataclasses.replace(self, unit=units.gradient)
+        return dataclasses.replace(self, unit=float(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> RiccatiState:
         value, states, costates, gradient = backpropagate(problem, weights)
