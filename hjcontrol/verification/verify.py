@@ -79,7 +79,8 @@ def verify(
     - `minimum`: how far each stage's Hamiltonian can be lowered, a diagnostic.
     - `optimality`: every condition of optimality in one table: KKT with multipliers, transversality,
       curvature, Legendre-Clebsch, Hamiltonian minimum, constancy of H. A number is the largest
-      violation that still holds; `True` means 1e-6 (float32: 1e-3).
+      violation that still holds, in units measured on the problem (`control.units`); `True` means 1e-6
+      (float32: 1e-3).
     - `tolerance`: largest relative disagreement that counts as exact; by default the dtype's.
 
     **Returns:** a `Certificate`; print it.
