@@ -8,8 +8,8 @@ r"""The units in which a problem's derivatives are judged, measured on the probl
 At a solution g vanishes and s does not: there g(theta + d) is what the gradient becomes once every weight
 moves by a third of its size. J times c has s times c. A unit is a power of ten thousand, so that
 c = 1e8 multiplies it by 1e8, and a problem with 1e-2 <= s < 100 has the unit one: there a tolerance is
-the absolute number that it looks like. In general a tolerance is relative to s within a factor of STEP, from
-tol / WINDOW down to tol / (STEP WINDOW).
+the absolute number that it looks like. In general a tolerance is relative to s within a factor of STEP,
+from tol / WINDOW down to tol / (STEP WINDOW).
 
 states      of max |x|          costates    of n max |p| (a costate carries the 1/n of the mean)
 curvature   of the largest Ritz value, where one is at hand
