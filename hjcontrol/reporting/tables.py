@@ -129,7 +129,12 @@ def certificate_rows(certificates: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 MARKS = {"holds": "✓", "violated": "✗"}
-JUDGED = {"strict minimum": "exact", "stationary": "consistent", "not optimal": "refuted"}
+JUDGED = {
+    "strict minimum": "exact",
+    "stationary": "consistent",
+    "undecided": "consistent",
+    "not optimal": "refuted",
+}
 
 
 def optimality_table(optimality: Any) -> dict[str, Any]:

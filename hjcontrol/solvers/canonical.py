@@ -31,9 +31,11 @@ def stepped(
     x: Float[Array, "n ..."],
     p: Float[Array, "n ..."],
     guess: tuple[Any, Float[Array, "n ..."]],
+    costate: float,
 ) -> tuple[Float[Array, "n ..."], Float[Array, "n ..."], Any]:
     """`(x_{k+1}, p_{k+1}, theta_k)` from `(x_k, p_k)`; `guess`: where Newton starts for
-    `(theta_k, p_{k+1})`. Its derivative in `x` and `p` is the implicit function's."""
+    `(theta_k, p_{k+1})`; `costate`: the unit of p (that of theta is one). Its derivative in `x` and
+    `p` is the implicit function's."""
     start, unravel = ravel_pytree(guess)
 
     size, weights = x.size, start.size - x.size
@@ -50,6 +52,7 @@ def stepped(
         value = ravel_pytree((slope, shift - held_p))[0]
         return value, (value, after)
 
+    scale = jnp.ones_like(start).at[weights:].divide(costate)
     small = jnp.sqrt(jnp.finfo(start.dtype).eps)  # quadratic: the next step is at roundoff
 
     def proceed(carry: Any) -> Array:
@@ -59,7 +62,7 @@ def stepped(
         count, unknown, _, value, matrix, _, _ = carry
         move = jnp.linalg.solve(matrix, value)
         new = unknown - move
-        relative = jnp.max(jnp.abs(move)) / (1 + jnp.max(jnp.abs(new)))
+        relative = jnp.max(jnp.abs(scale * move)) / (1 + jnp.max(jnp.abs(scale * new)))
         # One place evaluates, so that a stage is compiled once: the first pass moves nothing.
         (matrix, beside), (value, after) = jax.jacfwd(gap, (0, 1), has_aux=True)(new, held_x)
         last = jnp.where(count > 0, relative, jnp.inf)

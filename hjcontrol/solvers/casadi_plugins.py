@@ -80,21 +80,27 @@ def loadable_plugins() -> dict[str, bool | str]:
 
 
 def options_for(
-    plugin: str, tol: float, max_steps: int, user: Mapping[str, Any], warm: bool = False
+    plugin: str,
+    tol: float,
+    max_steps: int,
+    user: Mapping[str, Any],
+    warm: bool = False,
+    unit: float = 1.0,
 ) -> dict[str, Any]:
     """Options with which `plugin` is silent, stops at `tol` and makes at most `max_steps` steps; `warm`:
-    it begins near a solution, with multipliers.
+    it begins near a solution, with multipliers; `unit`: of the objective's gradient, in which
+    stationarity is judged (FATROP has one tolerance for everything, which stays as it is).
 
     What `user` gives is merged in last; a nested dictionary is merged entry by entry.
     """
     quiet: dict[str, Any] = {"print_time": False, "error_on_fail": False}
     if plugin == "ipopt":
-        quiet["ipopt"] = _ipopt(tol, max_steps) | (_WARM if warm else {})
+        quiet["ipopt"] = _ipopt(tol, max_steps, unit) | (_WARM if warm else {})
     elif plugin in ("sqpmethod", "feasiblesqpmethod", "qrsqp"):
         inner: dict[str, Any] = {"error_on_fail": False}
         if user.get("qpsol", "qrqp") == "qrqp":  # the others have switches of their own
             inner |= {"print_iter": False, "print_header": False}
-        quiet |= {"max_iter": max_steps, "tol_du": tol, "tol_pr": tol, "print_header": False}
+        quiet |= {"max_iter": max_steps, "tol_du": tol * unit, "tol_pr": tol, "print_header": False}
         quiet |= {"qpsol": "qrqp", "qpsol_options": inner, "print_iteration": False}
         quiet |= {"print_status": False} if plugin != "qrsqp" else {}
     elif plugin == "fatrop":
@@ -116,17 +122,18 @@ _WARM = {
 }
 
 
-def _ipopt(tol: float, max_steps: int) -> dict[str, Any]:
+def _ipopt(tol: float, max_steps: int, unit: float) -> dict[str, Any]:
     return {
         "tol": tol,
-        "dual_inf_tol": tol,
+        "dual_inf_tol": tol * unit,
         "constr_viol_tol": tol,
         # At a bound the violation of stationarity is min(distance, multiplier) <= sqrt(their product),
         # and it is the product that this bounds; below 1e-16 a distance has no digits left.
-        "compl_inf_tol": max(tol**2, 1e-16),
+        "compl_inf_tol": max(tol**2, 1e-16) * unit,
         "acceptable_iter": 0,  # never "solved to acceptable level"
         "bound_relax_factor": 0.0,
-        "nlp_scaling_method": "none",  # tolerances in the problem's own units
+        "nlp_scaling_method": "none",  # the scale is ours: IPOPT's own depends on the start alone
+        "obj_scaling_factor": 1.0 / unit,
         "max_iter": max_steps,
         "print_level": 0,
         "sb": "yes",

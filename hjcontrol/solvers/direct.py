@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Key
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagate
+from hjcontrol.control import ControlProblem, Solution, Trajectory, Units, backpropagate
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractHostMethod, Info, Outcome, Report
 
@@ -42,7 +42,8 @@ class Direct(AbstractHostMethod):
       `"single"` (weights only; no multipliers), or for flows collocation on `"legendre"` or `"radau"`
       points, `degree` of them in each of a piece's `elements`; diffrax's solution to its order.
     - `plugin`: CasADi nlpsol plugin; `ipopt`, `fatrop`, `sqpmethod` and `qrsqp` are known to work.
-    - `tol`: stationarity and feasibility asked of the plugin.
+    - `tol`: feasibility asked of the plugin, and stationarity in the `unit` of `dJ/dtheta`.
+    - `unit`: `hj.solve` measures it (see `control.units`). FATROP knows no unit.
     - `options`: merged into the plugin's options, in CasADi's own form:
       `{"ipopt": {"print_level": 5}}`.
 
@@ -60,6 +61,7 @@ class Direct(AbstractHostMethod):
     warm: tuple[Trajectory, Array | None] | None = None
     report: Report | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=1000)
+    unit: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
         if self.transcription not in ("multiple", "single", "legendre", "radau"):
@@ -87,6 +89,9 @@ class Direct(AbstractHostMethod):
 
     def hosted(self, report: Report, max_steps: int) -> "Direct":
         return dataclasses.replace(self, report=report, max_steps=max_steps)
+
+    def measuring(self, units: Units) -> "Direct":
+        return dataclasses.replace(self, unit=float(units.gradient))
 
     def continued(self, start: Solution) -> "Direct":
         return dataclasses.replace(self, warm=(start.costate, start.terminal_multiplier))
@@ -129,7 +134,8 @@ class Direct(AbstractHostMethod):
         warm = self.warm is not None
         t = t.warmed(*self.warm) if self.warm is not None else t
         watch = Watch(t, self.report or (lambda step, objective, stationarity: None))
-        options = options_for(self.plugin, self.tol, self.max_steps, self.options or {}, warm)
+        limits = (self.tol, self.max_steps)
+        options = options_for(self.plugin, *limits, self.options or {}, warm, self.unit)
         if self.plugin in _WATCHED and "iteration_callback" not in options:
             options["iteration_callback"], watch.attached = watch, True
         plain = t.programs.ending is None and not any(t.programs.spans)

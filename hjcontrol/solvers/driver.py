@@ -22,7 +22,7 @@ from jaxtyping import Array, Int, Key
 from threadpoolctl import threadpool_limits
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, History, Solution, backpropagate
+from hjcontrol.control import ControlProblem, History, Solution, backpropagate, measured
 from hjcontrol.control.capability import complaint
 from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.networks import Weights
@@ -86,6 +86,7 @@ def solve(
     # XLA calls LAPACK from its own threads, where OpenBLAS's spinning ones only get in the way: one
     # Cholesky factor of order 1000 takes 0.9 s on two cores with them, 0.02 s without.
     with threadpool_limits(1, user_api="blas"):
+        solver = solver.measuring(measured(problem, weights, eqx.filter_jit(backpropagate)))
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)
     outcome = solver.postprocess(problem, state)
     message = outcome.message or _words(problem, solver, state, outcome.weights, result)

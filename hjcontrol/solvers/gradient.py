@@ -7,6 +7,7 @@ minibatches the step's own gradient is an estimate, so the method never claims c
 it runs to its step limit, and the returned `stationarity` is the full problem's.
 """
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -20,8 +21,10 @@ from hjcontrol.control import (
     ControlProblem,
     Free,
     Minibatch,
+    Units,
     check_batch_size,
     minibatch,
+    stationarity,
     value_and_gradient,
 )
 from hjcontrol.networks import Weights
@@ -45,7 +48,9 @@ class Gradient(AbstractMethod):
     """Gradient descent with an optax transformation, line searches included (`optax.lbfgs()`).
 
     - `optimiser`: any `optax.GradientTransformation`.
-    - `tol`: stop once `max |dH/dtheta| <= tol` (full batch only).
+    - `tol`: stop once `max |dH/dtheta| <= tol * unit` (full batch only).
+    - `unit`: of `dJ/dtheta`; `hj.solve` measures it (see `control.units`). Steps are the transformation's
+      own: `optax.sgd` is not the same for J and 1e-8 J, but it is not called done early either.
     - `batch_size`: samples a step; all of them without it. Needs `key=` in `solve`.
     """
 
@@ -53,6 +58,7 @@ class Gradient(AbstractMethod):
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
     batch_size: int | None = eqx.field(static=True, default=None)
     label: str = eqx.field(static=True, default="gradient")
+    unit: float = eqx.field(static=True, default=1.0)
 
     minibatch = True
     couples = True
@@ -82,6 +88,9 @@ class Gradient(AbstractMethod):
         }
         return any("LinesearchState" in name for name in names)
 
+    def measuring(self, units: Units) -> "Gradient":
+        return dataclasses.replace(self, unit=float(units.gradient))
+
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> GradientState:
         value, gradient = value_and_gradient(problem, weights)
         return GradientState(
@@ -89,7 +98,7 @@ class Gradient(AbstractMethod):
             self.optimiser.init(weights),
             value,
             gradient,
-            problem.control_set.stationarity(weights, gradient),
+            stationarity(problem, weights, gradient, self.unit),
             jnp.asarray(0),
             jnp.asarray(1),
             minibatch(problem, self.batch_size, key, "Gradient"),
@@ -119,7 +128,7 @@ class Gradient(AbstractMethod):
             optimiser,
             value,
             gradient,
-            problem.control_set.stationarity(weights, gradient),
+            stationarity(problem, weights, gradient, self.unit),
             state.num_steps + 1,
             state.num_evals + jnp.maximum(tries, 1),
             batches,
@@ -132,7 +141,8 @@ class Gradient(AbstractMethod):
         self, problem: ControlProblem, state: GradientState
     ) -> tuple[Bool[Array, ""], RESULTS]:
         del problem
-        return (state.size <= self.tol) & (self.batch_size is None), RESULTS.successful
+        reached = state.size <= self.tol * self.unit
+        return reached & (self.batch_size is None), RESULTS.successful
 
     def postprocess(self, problem: ControlProblem, state: GradientState) -> Outcome:
         return Outcome(state.weights)

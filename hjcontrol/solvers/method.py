@@ -15,7 +15,7 @@ import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Free, Solution, Trajectory
+from hjcontrol.control import ControlProblem, Free, Solution, Trajectory, Units
 from hjcontrol.networks import Weights
 
 
@@ -95,6 +95,12 @@ class AbstractMethod(eqx.Module):
     def continued(self, start: Solution) -> "AbstractMethod":
         """The same method, beginning at another's solution: what it can use besides the weights."""
         del start
+        return self
+
+    def measuring(self, units: Units) -> "AbstractMethod":
+        """The same method with its tolerances in the problem's own units (see `control.units`), which
+        the driver measures at the start. Without tolerances there is nothing to do."""
+        del units
         return self
 
     @abc.abstractmethod

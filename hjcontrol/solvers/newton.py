@@ -20,6 +20,7 @@ Bounds on the weights (a control set that is `elementwise`): the step is Newton'
 weights press against, projected; the bounds' multipliers are minus the gradient there.
 """
 
+import dataclasses
 from typing import Any, Literal
 
 import equinox as eqx
@@ -33,10 +34,13 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import (
     ControlProblem,
     Free,
+    Units,
     backpropagate,
     curvature,
     gauss_newton_curvature,
+    in_units,
     inner,
+    stationarity,
     value_and_gradient,
 )
 from hjcontrol.control.control_sets import largest
@@ -67,7 +71,9 @@ class NewtonState(eqx.Module):
 class Newton(AbstractMethod):
     """Trust-region Newton-Krylov with a cheap start.
 
-    - `tol`: stop once `max |dH/dtheta| <= tol`; 1e-12 can be reached in float64.
+    - `tol`: stop once `max |dH/dtheta| <= tol * unit`; 1e-12 can be reached in float64.
+    - `unit`: of `dJ/dtheta`. `hj.solve` measures it (see `control.units`): it is one where the gradient
+      is of order one, and a cost that is 1e-8 times as large is solved in the same steps.
     - `curvature`: `"exact"` or `"gauss_newton"`.
     - `switch`: cheap steps until the gradient is this fraction of the first one; 1 begins with Newton.
       Larger costs more and can end in a lower minimum of a nonconvex problem, where directions of
@@ -79,6 +85,7 @@ class Newton(AbstractMethod):
     curvature: Literal["exact", "gauss_newton"] = eqx.field(static=True, default="exact")
     switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-4)
     max_krylov: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=1000)
+    unit: float = eqx.field(static=True, default=1.0)
 
     asks = "forward-over-reverse"
     sets = "bounds"
@@ -96,13 +103,16 @@ class Newton(AbstractMethod):
     def name(self) -> str:
         return "newton" if self.curvature == "exact" else "gauss-newton"
 
+    def measuring(self, units: Units) -> "Newton":
+        return dataclasses.replace(self, unit=float(units.gradient))
+
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> NewtonState:
         value, gradient = value_and_gradient(problem, weights)
         return NewtonState(
             weights,
             value,
             gradient,
-            problem.control_set.stationarity(weights, gradient),
+            stationarity(problem, weights, gradient, self.unit),
             _CHEAP.init(ravel_pytree(weights)[0]),
             jnp.asarray(-1.0, value.dtype),  # set by the first metric
             jnp.asarray(LOOSE, value.dtype),
@@ -120,7 +130,7 @@ class Newton(AbstractMethod):
     def step(self, problem: ControlProblem, state: NewtonState) -> NewtonState:
         return jax.lax.cond(
             (state.size > state.threshold) & (state.cheap < CHEAP_STEPS),
-            lambda s: _cheap_step(problem, s),
+            lambda s: _cheap_step(problem, s, self.unit),
             lambda s: self._newton_step(problem, s),
             state,
         )
@@ -151,13 +161,13 @@ class Newton(AbstractMethod):
         )
         size, home = state.size, state.weights
         if not isinstance(problem.control_set, Free):
-            product, solve, gradient, home = _on_face(problem, state, product, solve)
+            product, solve, gradient, home = _on_face(problem, state, product, solve, self.unit)
         # The block step underestimates the whole one along directions that couple stages.
         first = jnp.sqrt(inner(gradient, solve(gradient)))
         radius = jnp.where(state.radius <= 0, FIRST_RADIUS * first, state.radius)
         # No more residual than the last step's success warrants (Eisenstat & Walker, choice 2), and
         # none below the tolerance.
-        residual = jnp.maximum(state.forcing * size, 0.5 * self.tol).astype(size.dtype)
+        residual = jnp.maximum(state.forcing * size, 0.5 * self.tol * self.unit).astype(size.dtype)
         path = steihaug(
             product, solve, gradient, radius, CONCAVE * first, residual, self.max_krylov
         )
@@ -183,11 +193,11 @@ class Newton(AbstractMethod):
             (state.weights, value, state.gradient),
         )
         early = path.boundary & ~blind
-        new_size = problem.control_set.stationarity(weights, new_gradient)
+        new_size = stationarity(problem, weights, new_gradient, self.unit)
         progress = accept & (~blind | (new_size < state.best))
         weights, objective, gradient = kept
         held = (ratio > 0.25) & ~path.boundary & (tries == 1)
-        succeeded = held & (new_size < 0.5 * size) & (new_size > self.tol)
+        succeeded = held & (new_size < 0.5 * size) & (new_size > self.tol * self.unit)
         return succeeded, NewtonState(
             weights,
             objective,
@@ -213,7 +223,7 @@ class Newton(AbstractMethod):
         self, problem: ControlProblem, state: NewtonState
     ) -> tuple[Bool[Array, ""], RESULTS]:
         del problem
-        reached = state.size <= self.tol
+        reached = state.size <= self.tol * self.unit
         stuck = state.failures >= PATIENCE
         return reached | stuck, RESULTS.where(reached, RESULTS.successful, RESULTS.stagnated)
 
@@ -230,20 +240,21 @@ CORRECTIONS = 5  # most Newton steps that share a preconditioner
 LOOSE, TIGHT = 0.1, 1e-4  # forcing terms
 
 
-def _cheap_step(problem: ControlProblem, state: NewtonState) -> NewtonState:
-    """One step of L-BFGS with its line search."""
+def _cheap_step(problem: ControlProblem, state: NewtonState, unit: float) -> NewtonState:
+    """One step of L-BFGS with its line search, on J / unit: its first step is as long as the gradient."""
     flat, unravel = ravel_pytree(state.weights)  # many small leaves cost more than one vector
-    objective = lambda v: problem.objective(unravel(v))
+    objective = lambda v: in_units(problem.objective(unravel(v)), unit)
+    slope = in_units(ravel_pytree(state.gradient)[0], unit)
     change, lbfgs = _CHEAP.update(
-        ravel_pytree(state.gradient)[0],
+        slope,
         state.lbfgs,
         flat,
-        value=state.objective,
-        grad=ravel_pytree(state.gradient)[0],
+        value=in_units(state.objective, unit),
+        grad=slope,
         value_fn=objective,
     )
     flat = optax.apply_updates(flat, change)
-    value, gradient = (optax.tree_utils.tree_get(lbfgs, name) for name in ("value", "grad"))
+    value, gradient = (unit * optax.tree_utils.tree_get(lbfgs, name) for name in ("value", "grad"))
     tries = optax.tree_utils.tree_get(lbfgs, "num_linesearch_steps")
     # A line search that lowers J no more hands over to Newton, for good.
     stalled = ~(value < state.objective)
@@ -283,11 +294,11 @@ NEAR = 1e-3  # a bound is met from this far, and from nearer the smaller the sta
 
 
 def _on_face(
-    problem: ControlProblem, state: NewtonState, product: Linear, solve: Linear
+    problem: ControlProblem, state: NewtonState, product: Linear, solve: Linear, unit: float
 ) -> tuple[Linear, Linear, Weights, Weights]:
     """The model on the face of the set that the weights press against: curvature, preconditioner,
     gradient, and the weights moved onto it (Bertsekas 1982, projected Newton)."""
-    within = jnp.minimum(state.size, NEAR)
+    within = jnp.minimum(state.size / unit, NEAR).astype(state.size.dtype)
     active, home = problem.control_set.active(state.weights, state.gradient, within)
     inside = lambda v: jax.tree.map(lambda a, x: jnp.where(a, 0, x), active, v)
     return (

@@ -17,6 +17,7 @@ derivatives takes long: keep its `max_steps` small.
 H. J. Pesch, A practical guide to the solution of real-life optimal control problems (1994).
 """
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -28,6 +29,7 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import (
     ControlProblem,
     Trajectory,
+    Units,
     backpropagate,
     terminal_costate,
     value_and_gradient,
@@ -75,12 +77,14 @@ class Shooting(AbstractMethod):
     - `homotopy`: `True` begins with no terminal cost and raises its weight to one; a function
       `homotopy(problem, eps)`, eps from 0 to 1, gives the problems of another path, the last of which is
       the problem. The levels that were met are in `solution.stats["path"]`.
-    - `tol`: largest coordinate of the residual.
+    - `tol`: largest coordinate of the residual, states and costates in their units.
+    - `units`: of gradient, costates and states; `hj.solve` measures them (see `control.units`).
     """
 
     segments: int = eqx.field(static=True, default=1)
     homotopy: bool | Deformation = False
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-11)
+    units: Units = eqx.field(static=True, default=Units(1.0, 1.0, 1.0))
 
     asks = "forward-over-reverse"
     sets = "free"
@@ -133,6 +137,9 @@ class Shooting(AbstractMethod):
         if not isinstance(self.homotopy, bool):
             checked(problem, self.homotopy)
 
+    def measuring(self, units: Units) -> "Shooting":
+        return dataclasses.replace(self, units=Units(*map(float, units)))
+
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> ShootingState:
         del key
         level = first_level(1.0 if self.homotopy is False else 0.0, problem.dtype)
@@ -168,7 +175,7 @@ class Shooting(AbstractMethod):
             again, node, guess = given
             jump = jnp.where(again, pair - node, 0.0)
             x, p = jnp.where(again, node, pair)
-            x, p, theta = stepped(problem, stage, u, x, p, (theta, guess))
+            x, p, theta = stepped(problem, stage, u, x, p, (theta, guess), self.units.costate)
             return jnp.stack([x, p]), (jump, theta, p)
 
         pair, jumps, found, later = jnp.stack([problem.inputs, start]), [], [], []
@@ -184,8 +191,11 @@ class Shooting(AbstractMethod):
             found.append(thetas)
             later.append(jnp.moveaxis(ps, 0, 1))
             k += run.length
-        end = pair[1] - terminal_costate(problem, pair[0])
-        gap = jnp.concatenate([jnp.concatenate(jumps)[starts].ravel(), end.ravel()])
+        end = (pair[1] - terminal_costate(problem, pair[0])) / self.units.costate
+        both = jnp.asarray([self.units.state, self.units.costate], pair.dtype)
+        jump = jnp.concatenate(jumps)[starts]  # (segments - 1, 2, n, ...)
+        jump = jump / both.reshape(1, 2, *[1] * (jump.ndim - 2))
+        gap = jnp.concatenate([jump.ravel(), end.ravel()])
         return gap, Path(tuple(found), tuple(later))
 
     def step(self, problem: ControlProblem, state: ShootingState) -> ShootingState:
@@ -251,7 +261,7 @@ class Shooting(AbstractMethod):
         del problem
         met = (state.residual <= self.tol) & (state.level.eps >= 1)
         # An unstable chain may lose, in a rollout of the weights, what the segments resolve.
-        holds = state.info.stationarity <= jnp.sqrt(self.tol)
+        holds = state.info.stationarity <= jnp.sqrt(self.tol) * self.units.gradient
         reached = RESULTS.where(holds, RESULTS.successful, RESULTS.stagnated)
         result = RESULTS.where(met, reached, RESULTS.boundary_unmet)
         return met | state.failed, result

@@ -2,24 +2,33 @@
 
 holds      a necessary condition, within what is allowed
 violated   it is not; where, and by how much
+undecided  Lanczos has not converged: the smallest curvature may be lower than what it found
 yes, no    a diagnostic: true of continuous optima, not required of a discrete one
+
+What may be left of a gradient, a multiplier or a Hamiltonian is the tolerance times the unit of
+dJ/dtheta, of a curvature the tolerance times the unit of the largest one (`control.units`): J and 1e-8 J
+have the same verdicts, and where dJ/dtheta is of order one the tolerance is the number it looks like.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
+import jax.numpy as jnp
 import numpy as np
 
-from hjcontrol.control import ControlProblem
+from hjcontrol.control import ControlProblem, unit
 from hjcontrol.networks import Flow, Run
+from hjcontrol.verification.curvature import settled
 from hjcontrol.verification.faces import faces_known
 from hjcontrol.verification.optimality import Found
 
 Title = Callable[[int], str]
 
 CLAIMED = 1e-5  # claimed costates are as good as their solver's tolerance
-HOLDS, VIOLATED, YES, NO = "holds", "violated", "yes", "no"
+HOLDS, VIOLATED, UNDECIDED, YES, NO = "holds", "violated", "undecided", "yes", "no"
+FLAT = 1e-3  # of the tolerance: a curvature that is zero
+NOISE = 1e3  # of the roundoff of dJ/dtheta
 
 
 class Condition(eqx.Module):
@@ -51,6 +60,8 @@ class Optimality(eqx.Module):
     sampled_gap: np.ndarray  # (K,)
     curvature: tuple[float, float]
     tolerance: float
+    unit: float = 1.0  # of dJ/dtheta
+    flat: float = 0.0  # a curvature that is zero
 
     @property
     def violated(self) -> tuple[Condition, ...]:
@@ -59,12 +70,15 @@ class Optimality(eqx.Module):
 
     @property
     def verdict(self) -> str:
-        """`not optimal` if a necessary condition is violated; `strict minimum` if the smallest
-        curvature on the free face is positive beyond its bound; else `stationary`."""
+        """`not optimal` if a necessary condition is violated; `undecided` if Lanczos has not converged;
+        `strict minimum` if the smallest curvature on the free face is positive beyond its bound; else
+        `stationary`."""
         if self.violated:
             return "not optimal"
+        if self["curvature of J"].verdict == UNDECIDED:
+            return UNDECIDED
         value, bound = self.curvature
-        return "strict minimum" if value > max(bound, self.tolerance * 1e-3) else "stationary"
+        return "strict minimum" if value > max(bound, self.flat) else "stationary"
 
     def __getitem__(self, name: str) -> Condition:
         for c in self.conditions:
@@ -75,7 +89,8 @@ class Optimality(eqx.Module):
         )
 
     def __str__(self) -> str:
-        lines = [f"Optimality: {self.verdict}   (necessary conditions to {self.tolerance:.0e})"]
+        of = "" if self.unit == 1 else f" in units of dJ/dtheta, {self.unit:.0e}"
+        lines = [f"Optimality: {self.verdict}   (necessary conditions to {self.tolerance:.0e}{of})"]
         lines.append(f"  {'condition':<26}{'value':>10}{'should be':>13}   verdict")
         for c in self.conditions:
             words = "   ".join(w for w in (c.verdict, c.where, c.remark) if w)
@@ -87,49 +102,63 @@ def judged(
     found: Found, problem: ControlProblem, title: Title, feasibility: float, tolerance: float
 ) -> Optimality:
     """The table. `title(k)`: name of stage k; `feasibility`: of the states that a solver claims."""
-    value, bound = map(float, found.curvature)
+    value, bound, largest = map(float, found.curvature)
+    of = float(found.units.gradient)
+    small = tolerance * of
     rows = _first_order(found, title, feasibility, tolerance)
     rows.append(_curvature(found, faces_known(problem), tolerance))
     rows.append(_legendre(found, title, tolerance))
-    rows += _minima(found, title, tolerance)
+    rows += _minima(found, title, small)
     start = 0
     for run, level, same in zip(problem.chain.runs, found.levels, found.autonomous, strict=True):
         if level is not None and bool(same):
-            rows += _constancy(run, level, start, tolerance)
+            rows += _constancy(run, level, start, small)
         start += run.length
     if found.horizon is not None:
         rows.append(_plain("dJ/dT", float(found.horizon), "", "0 if the horizon is free: H(T) = 0"))
     return Optimality(
         tuple(rows),
-        np.asarray(found.legendre),
+        np.asarray(found.legendre.smallest),
         np.asarray(found.exact),
         np.asarray(found.sampled),
         (value, bound),
         tolerance,
+        of,
+        FLAT * tolerance * _unit(found, largest),
     )
 
 
 def _curvature(found: Found, known: bool, tolerance: float) -> Condition:
     """Necessary on the face of a set whose faces are known. Elsewhere the curvature is that of the whole
     space, which a minimum may have negative."""
-    value, bound = map(float, found.curvature)
-    least = -max(bound, tolerance)
+    value, bound, largest = map(float, found.curvature)
+    least = -tolerance * _unit(found, largest)
     row = lambda value, verdict, remark, necessary=True: Condition(
         "curvature of J", value, least, verdict, "", remark, necessary, least=True
     )
+    verdict = lambda yes, no: (
+        no if not value >= least else yes if settled(value, bound, -least) else UNDECIDED
+    )
     if not known:
         remark = f"smallest of the whole space, +- {bound:.0e}: this set's faces are not known"
-        return row(value, YES if value >= least else NO, remark, necessary=False)
+        return row(value, verdict(YES, NO), remark, necessary=False)
     if value >= least:
-        return row(value, HOLDS, f"smallest on the free face, +- {bound:.0e}")
-    inner, bound = map(float, found.tight)
-    if inner < -max(bound, tolerance):
+        doubt = "" if settled(value, bound, -least) else ": Lanczos has not converged"
+        return row(value, verdict(HOLDS, NO), f"smallest on the free face, +- {bound:.0e}{doubt}")
+    inner, bound, largest = map(float, found.tight)
+    if not inner >= -tolerance * _unit(found, largest):
         return row(inner, VIOLATED, f"smallest on the free face, +- {bound:.0e}")
     remark = "constraints met without a multiplier: of one sign only, where it may not hold"
     return row(value, NO, remark, necessary=False)
 
 
-def _steps(steps: Any, title: Title, tol: float) -> Condition:
+def _unit(found: Found, largest: float) -> float:
+    """Of a curvature, by the largest one; below the roundoff of dJ/dtheta there is none to measure by."""
+    of = found.units.gradient
+    return max(float(unit(jnp.asarray(largest))), NOISE * float(jnp.finfo(of.dtype).eps * of))
+
+
+def _steps(steps: Any, title: Title, tol: float, small: float) -> Condition:
     """`dJ/dh = 0` at a free step, `>= 0` where it is zero."""
     slopes, lengths = np.asarray(steps.slope), np.asarray(steps.length)
     free = np.flatnonzero(~np.isnan(lengths))
@@ -137,24 +166,24 @@ def _steps(steps: Any, title: Title, tol: float) -> Condition:
     idle = int(np.sum(lengths[free] <= tol))
     remark = f"dJ/dh = {slopes[k]:.1e} there, at h = {lengths[k]:.3g}; {idle} of {free.size} idle"
     value = float(steps.violation[k])
-    verdict = HOLDS if value <= tol else VIOLATED
-    return Condition("free steps", value, tol, verdict, _at(k, title), remark)
+    verdict = HOLDS if value <= small else VIOLATED
+    return Condition("free steps", value, small, verdict, _at(k, title), remark)
 
 
 def _first_order(found: Found, title: Title, feasibility: float, tol: float) -> list[Condition]:
-    kkt = found.kkt
-    rows = [_necessary("dynamics", feasibility, "", tol)]
-    for name, values in (
-        ("weights in their set", kkt.primal),
-        ("stationarity", kkt.stationarity),
-        ("multipliers in the cone", kkt.dual),
-        ("complementarity", kkt.complementarity),
+    kkt, small = found.kkt, tol * float(found.units.gradient)
+    rows = [_necessary("dynamics", feasibility, "", tol * float(found.units.state))]
+    for name, values, allowed in (
+        ("weights in their set", kkt.primal, tol),
+        ("stationarity", kkt.stationarity, small),
+        ("multipliers in the cone", kkt.dual, tol),
+        ("complementarity", kkt.complementarity, small),
     ):
         if values is not None:
-            rows.append(_necessary(name, *_worst(values, title), tol))
+            rows.append(_necessary(name, *_worst(values, title), allowed))
     rows.append(_necessary("transversality", float(found.transversality), "terminal cost", tol))
     if found.steps is not None:
-        rows.append(_steps(found.steps, title, tol))
+        rows.append(_steps(found.steps, title, tol, small))
     if found.costates is not None:
         k = int(np.argmax(_order(found.costates)))
         value = float(found.costates[k])
@@ -163,9 +192,10 @@ def _first_order(found: Found, title: Title, feasibility: float, tol: float) -> 
 
 
 def _legendre(found: Found, title: Title, tolerance: float) -> Condition:
-    k = int(np.argmin(found.legendre))
-    value, least = float(found.legendre[k]), -float(found.legendre_bound[k]) - tolerance
-    ok = YES if value >= least else NO
+    k = int(np.argmin(found.legendre.smallest))
+    value, bound, largest = (float(c[k]) for c in found.legendre)
+    least = -tolerance * _unit(found, largest)
+    ok = NO if not value >= least else YES if settled(value, bound, -least) else UNDECIDED
     remark = "smallest of d2H/dtheta2 on the face"
     return Condition(
         "Legendre-Clebsch", value, least, ok, _at(k, title), remark, necessary=False, least=True

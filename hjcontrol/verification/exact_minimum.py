@@ -26,7 +26,7 @@ DENSE = 128  # weights of a stage beyond which a matrix that is not diagonal is 
 
 
 def exact_gap(
-    problem: ControlProblem, value: Any, theta: PyTree, flat_below: float, run: int = 0
+    problem: ControlProblem, value: Any, theta: PyTree, flat_below: float | Array, run: int = 0
 ) -> Float[Array, ""]:
     """`H(theta) - min H`, or NaN where there is no closed form.
 
@@ -65,7 +65,9 @@ def exact_gap(
     return jnp.where(isotropic, jnp.maximum(-(g @ d + 0.5 * rho * d @ d), 0.0), unknown)
 
 
-def _separable(g: Array, q: Array, low: Array, high: Array, flat_below: float) -> Float[Array, ""]:
+def _separable(
+    g: Array, q: Array, low: Array, high: Array, flat_below: float | Array
+) -> Float[Array, ""]:
     """`-min sum_j g_j d_j + q_j d_j^2 / 2` over `low <= d <= high`, bounds possibly infinite."""
     drop = lambda d: -(g * d + 0.5 * q * d * d)
     vertex = jnp.clip(jnp.where(q > 0, -g / jnp.where(q > 0, q, 1.0), 0.0), low, high)
@@ -78,7 +80,7 @@ def _separable(g: Array, q: Array, low: Array, high: Array, flat_below: float) -
     return jnp.sum(best)
 
 
-def _free(g: Array, Q: Array, flat_below: float) -> Float[Array, ""]:
+def _free(g: Array, Q: Array, flat_below: float | Array) -> Float[Array, ""]:
     values, vectors = jnp.linalg.eigh(Q)
     slopes = vectors.T @ g
     least = 1e3 * jnp.finfo(g.dtype).eps * jnp.max(jnp.abs(values))

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
 from hjcontrol.control import (
     AbstractControlSet,
@@ -69,8 +69,11 @@ class Faces(NamedTuple):
     same: Bool[Array, ""]  # whether they are one
 
 
-def faces(problem: ControlProblem, weights: Weights, gradient: Weights, tolerance: float) -> Faces:
-    """The faces at `weights`. `tolerance`: within which a constraint is met, and a multiplier is zero."""
+def faces(
+    problem: ControlProblem, weights: Weights, gradient: Weights, tolerance: float, small: ArrayLike
+) -> Faces:
+    """The faces at `weights`. `tolerance`: within which a constraint is met; `small`: within which a
+    multiplier is zero, the tolerance in the unit of the gradient (see `control.units`)."""
     known = faces_known(problem)
     wide, tight, count = [], [], jnp.asarray(0)
     for r, (theta, slope) in enumerate(zip(weights, gradient, strict=True)):
@@ -78,7 +81,7 @@ def faces(problem: ControlProblem, weights: Weights, gradient: Weights, toleranc
         found = []
         for (path, v), g in zip(paths, jax.tree.leaves(slope), strict=True):
             of = problem.control_set.at(path, r) if known else Free()
-            one = lambda a, b, of=of: _face(of, a, b, tolerance)
+            one = lambda a, b, of=of: _face(of, a, b, tolerance, small)
             found.append(jax.vmap(one)(v, g))
         wide.append(jax.tree.unflatten(tree, [f[0] for f in found]))
         tight.append(jax.tree.unflatten(tree, [f[1] for f in found]))
@@ -117,23 +120,25 @@ _GROUPS = {
 
 
 def _face(
-    of: AbstractControlSet, v: Array, g: Array, tolerance: float
+    of: AbstractControlSet, v: Array, g: Array, tolerance: float, small: ArrayLike
 ) -> tuple[Face, Face, Int[Array, ""]]:
     """`wide`, `tight`, and how many inequalities are met with no multiplier (2 stands for many)."""
     if type(of) in _GROUPS:
         shape = _GROUPS[type(of)](v)
-        return _ball(v.reshape(shape), g.reshape(shape), of.radius.astype(v.dtype), tolerance)
+        return _ball(
+            v.reshape(shape), g.reshape(shape), of.radius.astype(v.dtype), tolerance, small
+        )
     row = lambda a: a.reshape(1, -1)
     if isinstance(of, Simplex):
         v, g = row(v), row(g)
         held, equal = v <= tolerance, jnp.ones_like(v)
         level = jnp.sum(jnp.where(held, 0.0, g)) / jnp.sum(~held)
-        weak = held & (g - level <= tolerance)
+        weak = held & (g - level <= small)
     else:
         low, high = of.interval(v)
         below, above = row(v - low <= tolerance), row(high - v <= tolerance)
         v, g = row(v), row(g)
-        weak, equal = (below | above) & (jnp.abs(g) <= tolerance), jnp.zeros_like(v)
+        weak, equal = (below | above) & (jnp.abs(g) <= small), jnp.zeros_like(v)
         held = weak | (below & (g > 0)) | (above & (g < 0))
     return _flat(~held | weak, equal), _flat(~held, equal), jnp.sum(weak)
 
@@ -145,7 +150,9 @@ def _flat(free: Array, normal: Array) -> Face:
     return Face(mask, _unit(mask * normal), zero, zero)
 
 
-def _ball(v: Array, g: Array, radius: Array, tolerance: float) -> tuple[Face, Face, Array]:
+def _ball(
+    v: Array, g: Array, radius: Array, tolerance: float, small: ArrayLike
+) -> tuple[Face, Face, Array]:
     """Of `sum_i |v_i| <= radius`, the groups `v_i` in rows."""
     norm = lambda a: jnp.linalg.norm(a, axis=1, keepdims=True)
     length, slope = norm(v), norm(g)
@@ -154,9 +161,9 @@ def _ball(v: Array, g: Array, radius: Array, tolerance: float) -> tuple[Face, Fa
     u = jnp.where(support, v / safe(length), 0.0)
     mu = -jnp.sum(u * g) / jnp.maximum(jnp.sum(support), 1)
     met = jnp.sum(length) >= radius - tolerance * jnp.maximum(radius, 1.0)
-    pressed = met & (mu > tolerance)
+    pressed = met & (mu > small)
     loose = met & ~pressed
-    weak = pressed & ~support & (slope >= mu - tolerance)
+    weak = pressed & ~support & (slope >= mu - small)
     free = ~pressed | support | weak
     outward = jnp.where(support, u, jnp.where(weak, -g / safe(slope), 0.0))
     whole = jnp.ones_like(v)

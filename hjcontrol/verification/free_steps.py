@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.control.hamiltonian import inner
@@ -31,9 +31,15 @@ class Steps(NamedTuple):
 
 
 def free_steps(
-    problem: ControlProblem, weights: Weights, states: Trajectory, costates: Trajectory
+    problem: ControlProblem,
+    weights: Weights,
+    states: Trajectory,
+    costates: Trajectory,
+    of: ArrayLike = 1.0,
 ) -> Steps | None:
-    """The condition at every free step; `None` if there is none."""
+    """The condition at every free step; `None` if there is none. `of`: the unit of the gradient, in
+    which it is projected (see `control.units`)."""
+    of = jnp.asarray(of, problem.dtype)
     runs = problem.chain.runs
     if not any(isinstance(run.stage, FreeStep) for run in runs):
         return None
@@ -44,14 +50,16 @@ def free_steps(
         slopes.append(_slopes(problem, run, theta, xs, ps, p_end))
         p_end = jax.tree.map(lambda a: a[:, 0], ps)
     slopes = list(reversed(slopes))
-    # Against the set of h by the set's own projection: |h - P(h - slope)|, all other weights at rest.
+    # Against the set of h by its own projection, u |h - P(h - slope / u)|, all other weights at rest.
     rest = jax.tree.map(jnp.zeros_like, weights)
-    pushed = tuple(r if s is None else r._replace(h=s) for r, s in zip(rest, slopes, strict=True))
+    pushed = tuple(
+        r if s is None else r._replace(h=s / of) for r, s in zip(rest, slopes, strict=True)
+    )
     missed = problem.control_set.violation(weights, pushed)
     blank = lambda count: jnp.full(count, jnp.nan, problem.dtype)
     columns = []
     for run, theta, slope, miss in zip(runs, weights, slopes, missed, strict=True):
-        found = (None,) * 3 if slope is None else (jnp.abs(miss.h), slope, theta.h)
+        found = (None,) * 3 if slope is None else (of * jnp.abs(miss.h), slope, theta.h)
         fill = lambda a, run=run: (
             blank(run.length) if a is None else jnp.concatenate([a, blank(run.length - run.sets)])
         )

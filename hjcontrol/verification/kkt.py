@@ -16,17 +16,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from hjcontrol.control import ControlProblem, Free
+from hjcontrol.control import ControlProblem, Free, in_units
 from hjcontrol.networks import Weights
 from hjcontrol.verification.stagewise import placed
 
 
 class Residuals(NamedTuple):
     """Largest violation in each stage's weights: `dL/dtheta + lambda`, distance from the set, what
-    `lambda` lacks to the normal cone, and product of multiplier and slack (`None` where the set has no
-    bounds to be complementary to)."""
+    `lambda` lacks to the normal cone (in units of the gradient), and product of multiplier and slack
+    (`None` where the set has no bounds to be complementary to)."""
 
     stationarity: Float[Array, " stages"]
     primal: Float[Array, " stages"]
@@ -40,8 +40,11 @@ def residuals(
     gradient: Weights,
     claimed: Weights | None,
     tolerance: float,
+    of: ArrayLike = 1.0,
 ) -> Residuals:
-    """How far weights, `dL/dtheta` and multipliers are from the conditions."""
+    """How far weights, `dL/dtheta` and multipliers are from the conditions. `of`: the unit of the
+    gradient (see `control.units`), in which both are projected: `theta - P(theta + lambda / u)`."""
+    of = jnp.asarray(of, problem.dtype)
     the_set, bounded = problem.control_set, problem.control_set.elementwise
     away = lambda a, b: jax.tree.map(jnp.subtract, a, b)
     plus = lambda a, b: jax.tree.map(jnp.add, a, b)
@@ -50,16 +53,17 @@ def residuals(
     primal = worst(away(weights, the_set.project(weights)))
     if claimed is None and not bounded:
         # The remainder of a projected step is in the normal cone by construction (Moreau).
-        return Residuals(worst(the_set.violation(weights, gradient)), primal, worst(zero), None)
+        left = the_set.violation(weights, in_units(gradient, of))
+        return Residuals(of * worst(left), primal, worst(zero), None)
     if claimed is None:
         held = the_set.active(weights, gradient, jnp.asarray(tolerance))[0]
         claimed = jax.tree.map(lambda g, h: jnp.where(h, -g, 0.0), gradient, held)
-    dual = worst(away(weights, the_set.project(plus(weights, claimed))))
+    dual = worst(away(weights, the_set.project(plus(weights, in_units(claimed, of)))))
     slack = None
     if bounded:
         slack = worst(jax.tree.map(_products, weights, claimed, *the_set.bounds(weights)))
     if isinstance(the_set, Free):
-        dual, slack = worst(claimed), None  # theta - (theta + lambda) would round
+        dual, slack = worst(claimed) / of, None  # theta - (theta + lambda) would round
     return Residuals(worst(plus(gradient, claimed)), primal, dual, slack)
 
 

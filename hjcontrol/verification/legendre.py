@@ -17,30 +17,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Key, PyTree
 
-from hjcontrol.verification.curvature import lanczos
+from hjcontrol.verification.curvature import Curvature, spectrum
 from hjcontrol.verification.faces import Face, bending, within
 
 DENSE = 64  # weights of a stage up to which the whole matrix is formed
 
 
-def legendre(
-    value: Any, theta: PyTree, face: PyTree[Face], key: Key[Array, ""]
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The smallest eigenvalue and its residual bound; infinite where nothing is free to move."""
+def legendre(value: Any, theta: PyTree, face: PyTree[Face], key: Key[Array, ""]) -> Curvature:
+    """The smallest eigenvalue, its residual bound and the size of the largest; infinite where nothing is
+    free to move."""
     if not jax.tree.leaves(theta):
-        return jnp.asarray(jnp.inf), jnp.asarray(0.0)
+        return Curvature(jnp.asarray(jnp.inf), jnp.asarray(0.0), jnp.asarray(0.0))
     flat, unravel = ravel_pytree(theta)
     _, slope = jax.linearize(jax.grad(lambda c: value(unravel(c))), flat)
     project = lambda v: ravel_pytree(within(face, unravel(v)))[0]
     product = lambda v: slope(v) + ravel_pytree(bending(face, unravel(v)))[0]
     if flat.size > DENSE:
-        return lanczos(product, flat, key, project)
+        return spectrum(product, flat, key, project)
     P = jax.vmap(project)(jnp.eye(flat.size, dtype=flat.dtype))
     Q = P @ jax.vmap(product)(P)
     size = jnp.max(jnp.sum(jnp.abs(Q), axis=1))  # no eigenvalue is larger
     outside = 2 * size * (jnp.eye(flat.size, dtype=flat.dtype) - P)
     smallest = jnp.linalg.eigvalsh(0.5 * (Q + Q.T) + outside)[0]
     held = jnp.trace(P) < 0.5
-    return jnp.where(held, jnp.inf, smallest), 10 * jnp.finfo(flat.dtype).eps * size
+    rounding = 10 * jnp.finfo(flat.dtype).eps * size
+    return Curvature(jnp.where(held, jnp.inf, smallest), rounding, size)

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from hjcontrol.control import ControlProblem, Trajectory, backpropagate
+from hjcontrol.control import ControlProblem, Trajectory, Units, backpropagate, measured
 from hjcontrol.networks import Weights
 from hjcontrol.verification.constancy import Levels, autonomous, levels
 from hjcontrol.verification.curvature import Curvature, face_curvature
@@ -40,13 +40,13 @@ class Found(NamedTuple):
     steps: Steps | None
     curvature: Curvature
     tight: Curvature
-    legendre: Float[Array, " stages"]
-    legendre_bound: Float[Array, " stages"]
+    legendre: Curvature  # by stage
     exact: Float[Array, " stages"]
     sampled: Float[Array, " stages"]
     levels: tuple[Levels | None, ...]
     autonomous: tuple[Array | None, ...]
     horizon: Float[Array, ""] | None
+    units: Units
 
 
 @eqx.filter_jit
@@ -61,13 +61,15 @@ def examine(
     """All conditions, in one program. `claimed`: states and costates that a solver gives;
     `multipliers`: those it gives for the control set."""
     _, states, costates, gradient = backpropagate(problem, weights)
-    on = faces(problem, weights, gradient, tolerance)
+    units = measured(problem, weights, here=(states, costates, gradient))
+    small = tolerance * units.gradient
+    on = faces(problem, weights, gradient, tolerance, small)
 
-    def ask(value: Any, theta: Any, face: Any, k: Any, run: int) -> tuple[Array, ...]:
+    def ask(value: Any, theta: Any, face: Any, k: Any, run: int) -> tuple[Any, ...]:
         first, second = jax.random.split(k)
-        exact = exact_gap(problem, value, theta, tolerance, run)
+        exact = exact_gap(problem, value, theta, small, run)
         return (
-            *legendre(value, theta, face, first),
+            legendre(value, theta, face, first),
             exact,
             lowering(problem, value, theta, second, run),
         )
@@ -75,18 +77,21 @@ def examine(
     one, two = jax.random.split(key)
     at, p = claimed or (states, costates)
     by_run = stagewise(problem, weights, states, costates, ask, one, on.wide)
-    smallest, bound, exact, sampled = zip(*by_run, strict=True)
+    curved, exact, sampled = zip(*by_run, strict=True)
     along = levels(problem, weights, states, costates)
     steps = [found for found in along if found is not None]
     total = sum(jnp.sum(s.length) for s in steps)
     return Found(
-        residuals(problem, weights, gradient, multipliers, tolerance),
+        residuals(problem, weights, gradient, multipliers, tolerance, units.gradient),
         transversality(problem, at.final, p.final),
         None if claimed is None else apart(claimed[1], costates),
-        free_steps(problem, weights, at, p),
+        free_steps(problem, weights, at, p, units.gradient),
         *face_curvature(problem, weights, two, on),
-        placed(problem, smallest, blank=jnp.inf),
-        placed(problem, bound),
+        Curvature(
+            placed(problem, tuple(c.smallest for c in curved), blank=jnp.inf),
+            placed(problem, tuple(c.bound for c in curved)),
+            placed(problem, tuple(c.largest for c in curved)),
+        ),
         placed(problem, exact),
         placed(problem, sampled),
         along,
@@ -95,4 +100,5 @@ def examine(
             for run, found in zip(problem.chain.runs, along, strict=True)
         ),
         sum(jnp.sum(s.length * s.slope) for s in steps) / total if steps else None,
+        units,
     )

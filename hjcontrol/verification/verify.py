@@ -35,6 +35,7 @@ from hjcontrol.verification.judgement import judge_places, judge_routes
 from hjcontrol.verification.measure import check_weights, measure
 from hjcontrol.verification.minimum import minimum_gap
 from hjcontrol.verification.model import as_function
+from hjcontrol.verification.multipliers import excused, not_converged
 from hjcontrol.verification.optimality import examine as examine_optimality
 from hjcontrol.verification.order import graded, judge_order, refinement
 from hjcontrol.verification.verdicts import REFUTED, UNDEFINED
@@ -251,6 +252,7 @@ def _chain(
 ) -> Certificate:
     weights, multipliers, optimality = (given[k] for k in ("weights", "multipliers", "optimality"))
     claims = _claims(problem, weights)
+    unsettled = not_converged(problem) if weights is None and multipliers is None else None
     extra = {k: given[k] for k in ("targets", "running", "forcing", "context")}
     problem, weights, trajectory, multipliers = _statement(
         problem, weights, inputs, cost, extra, multipliers
@@ -293,6 +295,7 @@ def _chain(
         else judge_routes(name, measured[0].gaps[name], tolerance, rows, title)
         for name in measured[0].gaps
     ]
+    judged = excused(judged, unsettled)
     if "pairing" in routes:
         local = judge_places(problem, rows, depths[0], title)
         if finer is not None and graded("backprop|pairing", finer):

@@ -148,6 +148,19 @@ def test_polish_lowers_the_mean_square_to_a_stationary_point():  #: stationarity
     assert largest <= 1e-8
 
 
+@pytest.mark.parametrize("c", [1e-8, 1e8])
+def test_polish_does_not_depend_on_the_unit_of_the_targets(c):
+    x, y = norm_data(1, 60)
+    fit = fit_lse(x, y, 0.3, max_atoms=8)
+    theta = fit.solution.problem.layer(fit.solution.candidate)
+    one = polish(x, y, theta, 0.3)
+    other = polish(x, c * y, jax.tree.map(lambda a: c * a, theta), 0.3 * c)
+    assert len(one.history) > 3
+    assert abs(len(other.history) - len(one.history)) <= 1  # the last step is at roundoff
+    assert bool(other.result == one.result)
+    assert other.objective / c**2 == pytest.approx(one.objective, rel=1e-9)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -28,7 +28,7 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Ridge
+from hjcontrol.control import ControlProblem, Ridge, unit
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
 from hjcontrol.networks import AffineWeights, Chain, Weights
@@ -179,18 +179,19 @@ class DifferenceOfConvex(AbstractConvexProblem):
     def solve(
         self, *, init: Layers | None = None, tol: float = 1e-6, max_steps: int = 500
     ) -> ConvexSolution:
-        """Run the convex-concave procedure from `init`, or from `start()`. `tol`: on `max |dJ/dtheta|`.
+        """Run the convex-concave procedure from `init`, or from `start()`. `tol`: on `max |dJ/dtheta|`,
+        in the unit (see `control.units`) that the gradients of its two parts have at the start.
 
         `stats["history"]` has J after every step, never rising.
         """
         clock = time.perf_counter()
         theta = self.start() if init is None else init
-        theta, size, steps, history = _procedure(self, theta, jnp.asarray(tol), max_steps)
+        theta, size, steps, history, of = _procedure(self, theta, jnp.asarray(tol), max_steps)
         size, steps = float(size), int(steps)
         residuals = eqx.filter_jit(lambda p, t: p.residuals(t))(self, theta)
         if not np.isfinite(size):
             result = RESULTS.nonfinite
-        elif size <= tol:
+        elif size <= tol * float(of):
             result = RESULTS.successful
         else:
             result = RESULTS.max_steps_reached if steps >= max_steps else RESULTS.stagnated
@@ -257,7 +258,9 @@ def _filled(atoms: AffineWeights, count: int, eps: Any, dtype: Any) -> AffineWei
 
 @eqx.filter_jit
 def _procedure(problem: DifferenceOfConvex, theta: Layers, tol: Array, max_steps: int) -> tuple:
-    """Weights, stationarity, steps, and J after each step."""
+    """Weights, stationarity, steps, J after each step, and the unit of the gradient."""
+    parts = [_largest(jax.grad(f)(theta)) for f in (problem.convex_part, problem.concave_part)]
+    of = unit(jnp.maximum(*parts))
 
     def value(theta: Layers) -> Array:
         return problem.convex_part(theta) - problem.concave_part(theta)
@@ -265,7 +268,7 @@ def _procedure(problem: DifferenceOfConvex, theta: Layers, tol: Array, max_steps
     def step(carry: tuple) -> tuple:
         theta, size, k, history, _ = carry
         slope = jax.grad(problem.concave_part)(theta)
-        new = _majorant(problem, theta, slope, 0.1 * jnp.minimum(size, 1.0))
+        new = _majorant(problem, theta, slope, 0.1 * jnp.minimum(size, of))
         now = value(new)
         better = now < history[k]
         theta = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, theta)
@@ -275,12 +278,12 @@ def _procedure(problem: DifferenceOfConvex, theta: Layers, tol: Array, max_steps
 
     def proceed(carry: tuple) -> Array:
         _, size, k, _, better = carry
-        return (size > tol) & (k < max_steps) & better
+        return (size > tol * of) & (k < max_steps) & better
 
     history = jnp.zeros(max_steps + 1, problem.inputs.dtype).at[0].set(value(theta))
     start = (theta, _largest(jax.grad(value)(theta)), jnp.asarray(0), history, jnp.asarray(True))
     theta, size, k, history, _ = jax.lax.while_loop(proceed, step, start)
-    return theta, size, k, history
+    return theta, size, k, history, of
 
 
 def _majorant(problem: DifferenceOfConvex, theta: Layers, slope: Layers, tol: Array) -> Layers:

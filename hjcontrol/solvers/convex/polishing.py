@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, least_squares
+from hjcontrol.control import ControlProblem, least_squares, unit
 from hjcontrol.networks import AffineWeights, Chain, Weights
 from hjcontrol.solvers.convex.problem import (
     checked_samples,
@@ -78,8 +78,9 @@ def polish(
 ) -> Polished:
     """Polish slopes and biases `theta` together.
 
-    `tol`: stop once `max |dJ/dtheta|` is below it; `decrease`: or once a step lowers J by a smaller
-    share. **Raises:** `ValueError` for wrong shapes or `eps <= 0`.
+    `tol`: stop once `max |dJ/dtheta|` is below it, in the unit (see `control.units`) of what the targets
+    contribute, `max_j mean_i |y^i| |df^i/dtheta_j|` at the start; `decrease`: or once a step lowers J by
+    a smaller share. **Raises:** `ValueError` for wrong shapes or `eps <= 0`.
     """
     clock = time.perf_counter()
     inputs, targets = checked_samples("polish", inputs, targets)
@@ -92,6 +93,7 @@ def polish(
     model = _Layer(host(inputs), host(targets), float(np.asarray(eps)))
     T = np.column_stack([host(theta.W), host(theta.b)])
     with one_blas_thread():
+        tol = tol * model.unit(T)
         T, history, size, stuck = _levenberg_marquardt(model, T, tol, decrease, max_steps)
     if size <= tol:
         result = RESULTS.successful
@@ -122,6 +124,12 @@ class _Layer:
         np.exp(z - top, out=z)
         total = z.sum(axis=1, keepdims=True)
         return (self.eps * (top + np.log(total)))[:, 0] - self.y, z / total
+
+    def unit(self, T: np.ndarray) -> float:
+        """Of the gradient: of its summands, were the residuals as large as the targets."""
+        _, pi = self.residual(T)
+        size = (np.abs(self.y)[:, None] * pi).T @ np.abs(self.x) / len(self.y)
+        return float(unit(jnp.asarray(size.max())))
 
     def normal_equations(self, pi: np.ndarray, r: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Lower triangle of `J^T J / n`, and the gradient."""

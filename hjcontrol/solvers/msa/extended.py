@@ -11,6 +11,7 @@ Source: Li, Chen, Tai & E, "Maximum principle based algorithms for deep learning
 the safeguard is ours: theirs keeps rho, and J may rise.
 """
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -19,7 +20,14 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Minibatch, check_batch_size, minibatch
+from hjcontrol.control import (
+    ControlProblem,
+    Minibatch,
+    Units,
+    check_batch_size,
+    minibatch,
+    stationarity,
+)
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 from hjcontrol.solvers.msa.point import Point, at, choose
@@ -48,7 +56,8 @@ class ExtendedMSA(AbstractMethod):
 
     - `rho`: price of infeasibility to begin with, > 0; it adapts unless `adaptive=False`, which is the
       published method: every sweep is taken, and J may rise.
-    - `inner`, `inner_steps`, `tol`, `batch_size`, `closed`: as for `MSA`.
+    - `inner`, `inner_steps`, `tol`, `batch_size`, `closed`, `unit`: as for `MSA`. The price has no
+      unit: J and 1e-8 J take different steps unless `rho` is changed too.
     """
 
     rho: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
@@ -58,6 +67,7 @@ class ExtendedMSA(AbstractMethod):
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
     batch_size: int | None = eqx.field(static=True, default=None)
     closed: bool = eqx.field(static=True, default=True)
+    unit: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
         if known_to_fail(self.rho > 0 if self.adaptive else self.rho >= 0):
@@ -74,15 +84,18 @@ class ExtendedMSA(AbstractMethod):
     @property
     def stages(self) -> StageMinimiser:
         """How stages are minimised."""
-        return StageMinimiser(self.inner, self.inner_steps, self.closed)
+        return StageMinimiser(self.inner, self.inner_steps, self.closed, self.unit)
 
     def check(self, problem: ControlProblem) -> None:
         self.stages.check(problem, "ExtendedMSA")
         check_batch_size(problem, self.batch_size, "ExtendedMSA")
 
+    def measuring(self, units: Units) -> "ExtendedMSA":
+        return dataclasses.replace(self, unit=float(units.gradient))
+
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> ExtendedState:
         point = at(problem, weights)
-        size = problem.control_set.stationarity(weights, point.gradient)
+        size = stationarity(problem, weights, point.gradient, self.unit)
         batches = minibatch(problem, self.batch_size, key, "ExtendedMSA")
         kept = point if batches is None else point.bare()
         rho = self.rho.astype(point.objective.dtype)
@@ -110,7 +123,7 @@ class ExtendedMSA(AbstractMethod):
         new = choose(accept, new, point)
         return ExtendedState(
             new if batches is None else new.bare(),
-            theta_set.stationarity(new.weights, new.gradient),
+            stationarity(problem, new.weights, new.gradient, self.unit),
             rho.astype(state.rho.dtype),
             jnp.where(accept, 0, state.refused + 1),
             state.sweeps + 1,
@@ -124,7 +137,7 @@ class ExtendedMSA(AbstractMethod):
         self, problem: ControlProblem, state: ExtendedState
     ) -> tuple[Bool[Array, ""], RESULTS]:
         full = self.batch_size is None
-        reached = (state.stationarity <= self.tol) & full
+        reached = (state.stationarity <= self.tol * self.unit) & full
         stuck = (state.refused >= PATIENCE) & full
         return reached | stuck, RESULTS.where(reached, RESULTS.successful, RESULTS.stagnated)
 

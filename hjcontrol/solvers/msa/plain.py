@@ -12,6 +12,7 @@ allows, whatever it does to the states, and it commonly oscillates or diverges. 
 Handed back: the last weights if they are stationary, else those of the smallest J met.
 """
 
+import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -19,7 +20,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Minibatch, check_batch_size, minibatch
+from hjcontrol.control import (
+    ControlProblem,
+    Minibatch,
+    Units,
+    check_batch_size,
+    minibatch,
+    stationarity,
+)
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 from hjcontrol.solvers.msa.point import Point, at, choose
@@ -52,7 +60,8 @@ class MSA(AbstractMethod):
     - `inner`: how a stage without closed form is minimised: `"auto"` (L-BFGS for free weights, else
       projected gradient), `"lbfgs"`, `"projected_gradient"`, `"lbfgsb"` (jaxopt).
     - `inner_steps`: most steps of it a sweep.
-    - `tol`: stop once `max |theta - project(theta - dJ/dtheta)| <= tol` (full batch only).
+    - `tol`: stop once `max |theta - project(theta - dJ/dtheta / unit)| <= tol` (full batch only).
+    - `unit`: of `dJ/dtheta`; `hj.solve` measures it (see `control.units`).
     - `batch_size`: samples a sweep; all of them without it. Needs `key=` in `solve`.
     - `closed`: use closed forms where they exist.
     """
@@ -62,6 +71,7 @@ class MSA(AbstractMethod):
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
     batch_size: int | None = eqx.field(static=True, default=None)
     closed: bool = eqx.field(static=True, default=True)
+    unit: float = eqx.field(static=True, default=1.0)
 
     minibatch = True
 
@@ -72,15 +82,18 @@ class MSA(AbstractMethod):
     @property
     def stages(self) -> StageMinimiser:
         """How stages are minimised."""
-        return StageMinimiser(self.inner, self.inner_steps, self.closed)
+        return StageMinimiser(self.inner, self.inner_steps, self.closed, self.unit)
 
     def check(self, problem: ControlProblem) -> None:
         self.stages.check(problem, "MSA")
         check_batch_size(problem, self.batch_size, "MSA")
 
+    def measuring(self, units: Units) -> "MSA":
+        return dataclasses.replace(self, unit=float(units.gradient))
+
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> MSAState:
         point = at(problem, weights)
-        size = problem.control_set.stationarity(weights, point.gradient)
+        size = stationarity(problem, weights, point.gradient, self.unit)
         no = jnp.asarray(False)
         batches = minibatch(problem, self.batch_size, key, "MSA")
         zero = jnp.asarray(0)
@@ -98,7 +111,7 @@ class MSA(AbstractMethod):
         new = at(problem, weights)
         finite = new.finite()
         new = choose(finite, new, point)
-        size = theta_set.stationarity(new.weights, new.gradient)
+        size = stationarity(problem, new.weights, new.gradient, self.unit)
         small = jnp.sqrt(jnp.finfo(size.dtype).eps) * jnp.abs(point.objective)
         margin = BETTER * jnp.abs(state.best.objective)
         better = new.objective < state.best.objective - margin
@@ -124,7 +137,7 @@ class MSA(AbstractMethod):
         self, problem: ControlProblem, state: MSAState
     ) -> tuple[Bool[Array, ""], RESULTS]:
         full = self.batch_size is None
-        reached = (state.stationarity <= self.tol) & full
+        reached = (state.stationarity <= self.tol * self.unit) & full
         scale = jnp.maximum(jnp.abs(state.best.objective), state.first)
         diverged = state.blown | (state.point.objective > EXPLOSION * scale)
         stuck = (state.waited >= PATIENCE) & full
@@ -133,5 +146,5 @@ class MSA(AbstractMethod):
         return reached | diverged | stuck, RESULTS.where(reached, RESULTS.successful, named)
 
     def postprocess(self, problem: ControlProblem, state: MSAState) -> Outcome:
-        last = (state.stationarity <= self.tol) | (self.batch_size is not None)
+        last = (state.stationarity <= self.tol * self.unit) | (self.batch_size is not None)
         return Outcome(choose(last, state.point.bare(), state.best).weights)

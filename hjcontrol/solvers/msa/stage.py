@@ -19,7 +19,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from hjcontrol.control import AbstractControlSet, ControlProblem, Free
+from hjcontrol.control import AbstractControlSet, ControlProblem, Free, in_units
 from hjcontrol.solvers.msa.quadratic import (
     LARGEST,
     Candidates,
@@ -42,6 +42,7 @@ class StageMinimiser(eqx.Module):
     inner: Inner = eqx.field(static=True, default="auto")
     steps: int = eqx.field(static=True, default=10)
     closed: bool = eqx.field(static=True, default=True)
+    unit: float = eqx.field(static=True, default=1.0)  # of the objective
 
     def check(self, problem: ControlProblem, who: str) -> None:
         """Raise `ValueError` for an option that does not exist, or does not fit the control set."""
@@ -66,7 +67,7 @@ class StageMinimiser(eqx.Module):
             objective: StageObjective, theta: PyTree, run: int
         ) -> tuple[PyTree, Float[Array, ""]]:
             flat, unravel = ravel_pytree(theta)
-            value = lambda v: jnp.asarray(objective(unravel(v)), flat.dtype)
+            value = lambda v: in_units(jnp.asarray(objective(unravel(v)), flat.dtype), self.unit)
             project = lambda v: ravel_pytree(theta_set.project_stage(unravel(v), run))[0]
             bounds = None
             if theta_set.elementwise:
@@ -75,7 +76,7 @@ class StageMinimiser(eqx.Module):
             fell = value(flat) - value(new)
             if not self._exact(theta_set, value, flat):
                 new, fell = jnp.where(fell > 0, new, flat), jnp.maximum(jnp.nan_to_num(fell), 0.0)
-            return unravel(new), fell
+            return unravel(new), self.unit * fell
 
         return minimise
 
@@ -152,7 +153,8 @@ def _projected_gradient(value: Flat, start: Array, project: Callable, steps: int
         return w, new_cost, new_g, jnp.clip(spectral, 0.1 * t, 100.0 * t)
 
     cost, g = slope(start)
-    first = 1.0 / jnp.maximum(jnp.max(jnp.abs(g), initial=0.0), 1e-12)
+    size = jnp.max(jnp.abs(g), initial=0.0)
+    first = 1.0 / jnp.where(size > jnp.finfo(size.dtype).tiny, size, 1.0)
     return jax.lax.fori_loop(0, steps, body, (start, cost, g, jnp.asarray(first, start.dtype)))[0]
 
 

@@ -15,6 +15,7 @@ At roundoff J no longer tells steps apart: a step then counts if it lowers the g
 and what is stored: see `factored`.
 """
 
+import dataclasses
 from typing import Any, Literal
 
 import equinox as eqx
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Trajectory, backpropagate
+from hjcontrol.control import ControlProblem, Trajectory, Units, backpropagate
 from hjcontrol.control.control_sets import largest
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
@@ -58,7 +59,8 @@ class Riccati(AbstractMethod):
     """Riccati sweeps with regularisation and line search, factored so that memory is linear in samples.
 
     - `curvature`: `"gauss_newton"` (iLQR) or `"ddp"`, exact.
-    - `tol`: stop once `max |dH/dtheta| <= tol`.
+    - `tol`: stop once `max |dH/dtheta| <= tol * unit`; `hj.solve` measures the `unit` of `dJ/dtheta` (see
+      `control.units`).
     - `switch`: `"ddp"` begins with Gauss-Newton sweeps, until the gradient is this fraction of the
       first one; 1 begins with exact curvature, which is indefinite far from a minimum.
     - `feedback`: roll out in closed loop; `False` takes the open-loop step, which is one damped
@@ -69,6 +71,7 @@ class Riccati(AbstractMethod):
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-10)
     switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-2)
     feedback: bool = eqx.field(static=True, default=True)
+    unit: float = eqx.field(static=True, default=1.0)
 
     default_max_steps = 1000
     asks = "forward-over-reverse"
@@ -102,6 +105,9 @@ class Riccati(AbstractMethod):
                 f"{who}: the sweep factors a matrix of all weights, so there must be 1 to {LARGEST}; "
                 f"found {size}. Use `Newton`, which forms no matrix of them."
             )
+
+    def measuring(self, units: Units) -> "Riccati":
+        return dataclasses.replace(self, unit=float(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> RiccatiState:
         value, states, costates, gradient = backpropagate(problem, weights)
@@ -206,7 +212,7 @@ class Riccati(AbstractMethod):
     def terminate(
         self, problem: ControlProblem, state: RiccatiState
     ) -> tuple[Bool[Array, ""], RESULTS]:
-        reached = largest(state.gradient) <= self.tol
+        reached = largest(state.gradient) <= self.tol * self.unit
         stuck = state.failures >= PATIENCE
         return reached | stuck, RESULTS.where(reached, RESULTS.successful, RESULTS.stagnated)
 
