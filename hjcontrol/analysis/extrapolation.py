@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import gibbs, gibbs_entropy, lse
 from hjcontrol.hamilton_jacobi import data_of_layer
@@ -54,6 +55,7 @@ class Gap(eqx.Module):
         )
 
 
+@admits()
 def gap(model: LogSumExp | LogitHead, x: Real[ArrayLike, "..."]) -> Gap:
     """The gap of one sample with its bound, at any depth (the logits are all that enters)."""
     z = model.logits(x)
@@ -110,6 +112,7 @@ class Ray(eqx.Module):
         )
 
 
+@admits()
 def ray(layer: LogSumExp, x: Real[ArrayLike, " d"], v: Real[ArrayLike, " d"]) -> Ray:
     """Limit and rate of the layer from `x` along `v`.
 
@@ -167,6 +170,7 @@ class Coverage(eqx.Module):
         return self.log_masses - _squares(self.atoms, x) / (2 * self.width**2)
 
 
+@admits(width="> 0")
 def coverage_of_samples(
     samples: Real[ArrayLike, "N d"], width: float | Float[Array, ""]
 ) -> Coverage:
@@ -182,6 +186,7 @@ def coverage_of_samples(
     return Coverage(samples, jnp.full(samples.shape[0], share), width)
 
 
+@admits(t="> 0")
 def coverage_of_layer(layer: LogSumExp, t: float | Float[Array, ""]) -> Coverage:
     """Coverage by the layer's own initial data at the *chosen* time `t`: its energy is `u(x, t)/eps`.
 

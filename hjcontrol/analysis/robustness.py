@@ -24,17 +24,20 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Key, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
 from hjcontrol.layers.layer import floating
 
 
+@admits()
 def lipschitz(layer: LogSumExp) -> Float[Array, ""]:
     """`M = max_j |W_j|`: the exact Lipschitz constant, whatever `eps` and `b` are."""
     return jnp.max(_lengths(layer.W))
 
 
+@admits()
 def diameter(
     W: Float[Array, "atoms d"], members: Bool[Array, " atoms"] | None = None
 ) -> Float[Array, ""]:
@@ -81,6 +84,7 @@ class Curvature(eqx.Module):
         return "\n".join(lines)
 
 
+@admits()
 def curvature(model: LogSumExp | LogitHead, x: Real[ArrayLike, " d"]) -> Curvature:
     """The Hessian at `x`, in its two parts, with the bounds if the model is one affine layer.
 
@@ -110,6 +114,7 @@ class Change(eqx.Module):
     upper: Float[Array, ""]
 
 
+@admits(radius=">= 0")
 def change(
     layer: LogSumExp, x: Real[ArrayLike, " d"], radius: Real[ArrayLike, ""] | float
 ) -> Change:
@@ -154,6 +159,7 @@ class Radius(eqx.Module):
         )
 
 
+@admits()
 def certify(
     classifier: ClassHead, x: Real[ArrayLike, " d"], label: Int[ArrayLike, ""] | int | None = None
 ) -> Radius:
@@ -220,6 +226,7 @@ class Attack(eqx.Module):
         return self.value - self.start
 
 
+@admits(radius=">= 0", steps=">= 0", starts=">= 1")
 def attack(
     objective: Callable[[Array], Array],
     x: Real[ArrayLike, " d"],

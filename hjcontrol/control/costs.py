@@ -16,10 +16,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import lse
 
 
+@admits()
 def softmax_cross_entropy(
     logits: Float[Array, " classes"], label: Int[Array, ""]
 ) -> Float[Array, ""]:
@@ -31,6 +33,7 @@ def softmax_cross_entropy(
     return lse(logits, 1.0) - jnp.sum(jnp.where(hit, logits, 0.0))
 
 
+@admits()
 def least_squares(x: Float[Array, " d"], target: Float[Array, " d"]) -> Float[Array, ""]:
     r"""$\tfrac12\|x - y\|^2$."""
     return 0.5 * jnp.sum((x - target) ** 2)
@@ -55,6 +58,7 @@ class AbstractRunningCost(eqx.Module):
         return 0.0
 
 
+@admits(strength="finite")
 class Ridge(AbstractRunningCost):
     r"""$r(\theta) = \tfrac{\rho}{2}\|\theta\|^2$ over all weights of a stage, biases included."""
 
@@ -72,6 +76,7 @@ class Ridge(AbstractRunningCost):
         return sum((0.5 * self.strength.astype(a.dtype) * jnp.sum(a**2) for a in leaves), 0.0)
 
 
+@admits(strength="finite")
 class Smoothing(AbstractRunningCost):
     r"""$c(\theta) = \tfrac{\rho}{2} \sum_k \|\theta_{k+1} - \theta_k\|^2$ over neighbours within a run
     of equal stages; tied weights pay nothing.
@@ -97,6 +102,7 @@ class Smoothing(AbstractRunningCost):
         return sum((0.5 * self.strength.astype(a.dtype) * jnp.sum(a**2) for a in leaves), 0.0)
 
 
+@admits()
 class StateCost(AbstractRunningCost):
     """A user's running cost `l(x, theta)` of one sample."""
 
@@ -109,6 +115,7 @@ class StateCost(AbstractRunningCost):
         return 0.0
 
 
+@admits()
 class WeightCost(AbstractRunningCost):
     """A user's cost `r(theta)` of one stage's weights."""
 

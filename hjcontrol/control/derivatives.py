@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.trajectory import Trajectory
 from hjcontrol.networks import Weights
 
 
+@admits()
 def value_and_gradient(
     problem: ControlProblem, weights: Weights
 ) -> tuple[Float[Array, ""], Weights]:
@@ -23,6 +25,7 @@ def value_and_gradient(
     return jax.value_and_grad(problem.objective)(weights)
 
 
+@admits()
 def backpropagate(
     problem: ControlProblem, weights: Weights
 ) -> tuple[Float[Array, ""], Trajectory, Trajectory, Weights]:
@@ -47,12 +50,14 @@ def backpropagate(
     return value, Trajectory(*states), Trajectory(*costates), gradient
 
 
+@admits()
 def curvature(problem: ControlProblem, weights: Weights) -> Callable[[Weights], Weights]:
     """The map `v -> H v` at `weights`, the sweep along the states and costates done once."""
     _, product = jax.linearize(jax.grad(problem.objective), weights)
     return product
 
 
+@admits()
 def gauss_newton_curvature(
     problem: ControlProblem, weights: Weights
 ) -> Callable[[Weights], Weights]:

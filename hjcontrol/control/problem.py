@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, PyTree
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.control.control_sets import AbstractControlSet, Free
 from hjcontrol.control.costs import AbstractRunningCost, StateCost
 from hjcontrol.control.terminal_constraint import TerminalConstraint
@@ -25,6 +26,7 @@ from hjcontrol.control.trajectory import Trajectory
 from hjcontrol.networks import Chain, Weights, advance, check_given
 
 
+@admits()
 class ControlProblem(eqx.Module):
     """An ensemble, its dynamics and its costs. Immutable; holds no algorithm and no weights."""
 

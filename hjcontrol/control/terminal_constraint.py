@@ -21,9 +21,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 
 
+@admits()
 class TerminalConstraint(eqx.Module):
     """`function(x_K, y)` of one sample, or `function(x_K)` without targets, is zero, or not positive."""
 
@@ -71,6 +73,7 @@ class _Shifted(eqx.Module):
         return paid + (jnp.sum(jnp.maximum(nu + rho * g, 0) ** 2) - nu @ nu) / (2 * rho)
 
 
+@admits(strength="finite")
 def augmented(problem: Any, nu: Float[Array, "n m"], strength: ArrayLike) -> Any:
     """The problem without its terminal constraint, its terminal cost shifted by multipliers `nu`: a
     `ControlProblem` again.

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hjcontrol._ground.arguments import admits
+
 
 class DataError(ValueError):
     """Data that cannot be used; the message says what was found, where, and what to do."""
@@ -27,6 +29,7 @@ class DataSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @admits()
     def take(self, index: np.ndarray) -> "DataSet":
         """The samples `index`, classes and names unchanged."""
         return DataSet(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.data.csv_file import read_csv
 from hjcontrol.data.dataset import DataError, DataSet
 from hjcontrol.data.npz_file import read_arrays, read_npz
@@ -13,6 +14,7 @@ from hjcontrol.data.packaged import PACKAGED, read_packaged
 _READERS = {".csv": read_csv, ".npz": read_npz}
 
 
+@admits()
 def load(source: str | Path, target: str | None = None) -> DataSet:
     """Load a classification data set.
 
@@ -44,6 +46,7 @@ def load(source: str | Path, target: str | None = None) -> DataSet:
     return reader(name, _content(path), target)
 
 
+@admits()
 def npz_arrays(source: str | Path) -> dict[str, np.ndarray]:
     """The arrays of an NPZ file, whatever they are called. Nothing is unpickled.
 

@@ -14,6 +14,7 @@ import numpy as np
 import hjcontrol.data.csv_file as csv_file
 import hjcontrol.data.loading as loading
 import hjcontrol.data.npz_file as npz_file
+from hjcontrol._ground.arguments import admits
 from hjcontrol.data.dataset import DataError
 from hjcontrol.data.packaged import PACKAGED, read_packaged
 
@@ -39,6 +40,7 @@ class RegressionSet:
         )
 
 
+@admits()
 def load_regression(source: str | Path, target: str | None = None) -> RegressionSet:
     """Load a regression data set; arguments and errors as for [`load`][hjcontrol.data.load].
 
@@ -61,6 +63,7 @@ def load_regression(source: str | Path, target: str | None = None) -> Regression
     return _checked(name, X, y, names)
 
 
+@admits()
 def split_regression(
     data: RegressionSet, train_size: float | int, *, key: Any
 ) -> tuple[RegressionSet, RegressionSet]:

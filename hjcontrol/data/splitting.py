@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.data.dataset import DataError, DataSet
 
 
@@ -24,6 +25,7 @@ class Split:
     scale: np.ndarray
 
 
+@admits()
 def split(data: DataSet, train_size: float | int, *, key: Any) -> Split:
     """Split into training and test parts.
 
@@ -54,6 +56,7 @@ def split(data: DataSet, train_size: float | int, *, key: Any) -> Split:
     return Split(scaled.take(np.flatnonzero(mask)), scaled.take(np.flatnonzero(~mask)), mean, scale)
 
 
+@admits(count=">= 1")
 def subset(data: DataSet, count: int, *, key: Any) -> DataSet:
     """`count` samples in the classes' proportions, in their original order."""
     if not 1 <= count <= len(data):

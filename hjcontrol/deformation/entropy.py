@@ -12,14 +12,17 @@ from jax.scipy.special import entr
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation.eps_family import heat
 
 
+@admits()
 def entropy(p: Real[ArrayLike, "..."], axis: int = -1) -> Float[Array, "..."]:
     """Shannon entropy of nonnegative weights along `axis`, in nats; `-inf` for a negative weight."""
     return jnp.sum(entr(jnp.asarray(p)), axis=axis)
 
 
+@admits(eps=">= 0")
 def gibbs_entropy(
     z: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:

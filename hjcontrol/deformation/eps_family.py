@@ -28,9 +28,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 
 
+@admits(eps=">= 0")
 def lse(
     z: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:
@@ -47,6 +49,7 @@ def lse(
     return _lse(*_check(z, eps), axis)
 
 
+@admits(eps=">= 0")
 def softmin(
     q: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:
@@ -57,6 +60,7 @@ def softmin(
     return -lse(-jnp.asarray(q), eps, axis=axis)
 
 
+@admits(eps=">= 0")
 def gibbs(
     z: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:
@@ -69,6 +73,7 @@ def gibbs(
     return _gibbs(*_check(z, eps), axis)
 
 
+@admits(eps=">= 0")
 def heat(
     z: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:

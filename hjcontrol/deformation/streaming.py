@@ -23,11 +23,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 
 TILE = (512, 1024)  # queries, atoms: 4 MiB of scores in float64; measured, flat around its best
 
 
+@admits(eps=">= 0")
 def streaming_lse(
     X: Float[Array, "n d"],
     W: Float[Array, "N d"],
@@ -49,6 +51,7 @@ def streaming_lse(
     return _compiled_value(tile, X, W, b, eps)
 
 
+@admits(eps=">= 0")
 def streaming_gibbs_mean(
     X: Float[Array, "n d"],
     W: Float[Array, "N d"],

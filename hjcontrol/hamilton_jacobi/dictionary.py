@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import lse
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
@@ -31,6 +32,7 @@ from hjcontrol.hamilton_jacobi.pairs import Quadratic
 Scalar = Real[ArrayLike, ""] | float | int
 
 
+@admits()
 class Layer(NamedTuple):
     """Scores `W x + b` of a layer: `W` (N, d), `b` (N,)."""
 
@@ -38,6 +40,7 @@ class Layer(NamedTuple):
     b: Float[Array, " N"]
 
 
+@admits(t="> 0", eps=">= 0")
 def data_of_layer(
     W: Float[Array, "N d"],
     b: Float[Array, " N"],
@@ -69,6 +72,7 @@ def data_of_layer(
     return InitialData(data.atoms, data.values - shift)
 
 
+@admits(t="> 0", eps=">= 0")
 def layer_of_data(
     data: InitialData,
     t: Scalar,
@@ -91,6 +95,7 @@ def layer_of_data(
     return Layer(W, -data.energies(eps) - jnp.sum(y * W, axis=1) / 2 - shift)
 
 
+@admits(s="finite", eps=">= 0")
 def plane_waves(
     W: Float[Array, "N d"],
     b: Float[Array, " N"],

@@ -15,9 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
+
 GHOSTS = 3  # points beyond each end, as many as the widest stencil reads
 
 
+@admits(extrapolation=">= 0")
 class Grid(eqx.Module):
     """`shape` points between `lower` and `upper`, one number an axis.
 

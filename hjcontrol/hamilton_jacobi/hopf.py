@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, require_convex
 from hjcontrol.hamilton_jacobi.hopf_lax import Searched, search
@@ -20,6 +21,7 @@ from hjcontrol.hamilton_jacobi.normalisation import require_time_and_temperature
 from hjcontrol.hamilton_jacobi.user_hamiltonian import Conjugate, UserConvex
 
 
+@admits(t="> 0", radius=">= 0")
 def hopf(
     g_star: Callable[[Array], Array],
     x: Float[Array, " d"],
@@ -40,6 +42,7 @@ def hopf(
     return UserConvex(lambda p: g_star(p) + t * H(p), radius).certificate(x)
 
 
+@admits(t="> 0", radius=">= 0", starts=">= 1")
 def hopf_search(
     g_star: Callable[[Array], Array],
     x: Float[Array, " d"],
@@ -64,6 +67,7 @@ def hopf_search(
     return Searched(-found.value, found.minimiser, found.agreeing, found.result)
 
 
+@admits(t="> 0")
 def hopf_sampled(
     slopes: Float[Array, "m d"],
     g_star: Float[Array, " m"],

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import lse, softmin
 from hjcontrol.deformation.streaming import TILE, streaming_lse
@@ -35,6 +36,7 @@ from hjcontrol.hamilton_jacobi.normalisation import (
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
 
+@admits(t="> 0", eps=">= 0")
 def hopf_cole(
     data: InitialData,
     x: Float[Array, " d"],
@@ -54,6 +56,7 @@ def hopf_cole(
     return softmin(data.energies(eps) + cost, eps) + normaliser(normalisation, data, t, eps, H)
 
 
+@admits(t="> 0", eps=">= 0")
 def hopf_cole_batch(
     data: InitialData,
     X: Float[Array, "n d"],
@@ -78,6 +81,7 @@ def hopf_cole_batch(
     return _batch(data, X, t, eps, normalisation, H, tile)
 
 
+@admits(t="> 0", eps=">= 0", order=">= 1")
 def hopf_cole_smooth(
     g: Callable[[Array], Array],
     x: Float[Array, " d"],

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, require_convex
 from hjcontrol.hamilton_jacobi.initial_data import InitialData
@@ -51,6 +52,7 @@ class Searched(eqx.Module):
     result: SEARCH
 
 
+@admits(t="> 0")
 def hopf_lax(
     data: InitialData,
     x: Float[Array, " d"],
@@ -78,6 +80,7 @@ def hopf_lax(
     return jnp.min(data.energies(0.0) + costs)
 
 
+@admits(t="> 0", radius=">= 0")
 def hopf_lax_convex(
     g: Callable[[Array], Array],
     x: Float[Array, " d"],
@@ -99,6 +102,7 @@ def hopf_lax_convex(
     return minimum(lambda y: g(y) + t * H.lagrangian((x - y) / t), x, radius)
 
 
+@admits(t="> 0", radius=">= 0", starts=">= 1")
 def hopf_lax_search(
     g: Callable[[Array], Array],
     x: Float[Array, " d"],

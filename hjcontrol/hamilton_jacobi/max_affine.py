@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
@@ -36,6 +37,7 @@ from hjcontrol.hamilton_jacobi.pairs import (
 )
 
 
+@admits()
 class MaxAffine(eqx.Module):
     """`g(y) = max_k a_k.y + c_k`: slopes `a` (K, d), offsets `c` (K,). Callable at one point.
 
@@ -94,6 +96,7 @@ def bracket(
     return lower, g(minimiser) + t * H.lagrangian((x - minimiser) / t)
 
 
+@admits(t="> 0")
 def hopf_lax_max_affine(
     g: MaxAffine,
     x: Float[Array, " d"],
@@ -123,6 +126,7 @@ def hopf_lax_max_affine(
     return Bracket(lower, upper, y, pi, RESULTS.successful if done else RESULTS.solver_failed)
 
 
+@admits(t="> 0")
 def as_cvxpy(
     g: MaxAffine, x: Float[Array, " d"], t: Scalar, *, H: AbstractHamiltonian
 ) -> tuple[Any, Any, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.hamilton_jacobi.combined import Scaled
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
@@ -25,6 +26,7 @@ from hjcontrol.hamilton_jacobi.pairs import Anisotropic, HalfQuadratic, Quadrati
 Normalisation = Literal["raw", "mean", "heat"]
 
 
+@admits(t="> 0", eps=">= 0")
 def normaliser(
     normalisation: Normalisation,
     data: InitialData,

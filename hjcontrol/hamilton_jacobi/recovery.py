@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol.deformation.streaming import streaming_lse
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
@@ -48,6 +49,7 @@ class Recovered(eqx.Module):
     rank: Int[Array, ""]
 
 
+@admits(t="> 0")
 def c_transform(
     X: Float[Array, "n d"], u: Float[Array, " n"], t: Scalar, Y: Float[Array, "m d"]
 ) -> Float[Array, " m"]:
@@ -69,6 +71,7 @@ def c_transform(
     return scores - jnp.sum(Y**2, axis=1) / (4 * t)
 
 
+@admits(t="> 0", eps=">= 0", ridge=">= 0")
 def recover(
     X: Float[Array, "n d"],
     u: Float[Array, " n"],

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
 from hjcontrol.hamilton_jacobi.normalisation import require_time_and_temperature
@@ -36,6 +37,7 @@ class Residual(eqx.Module):
     relative: Float[Array, ""]
 
 
+@admits(t="> 0", eps=">= 0")
 def pde_residual(
     u: Field,
     x: Float[Array, " d"],

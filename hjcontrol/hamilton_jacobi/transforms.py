@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation.streaming import streaming_lse
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
@@ -39,6 +40,7 @@ class Minimum(eqx.Module):
         return self.upper - self.lower
 
 
+@admits(eps=">= 0")
 def legendre(
     points: Float[Array, "N d"],
     values: Float[Array, " N"],
@@ -52,6 +54,7 @@ def legendre(
     return streaming_lse(slopes, points, -values, eps)
 
 
+@admits()
 def biconjugate(
     points: Float[Array, "N d"],
     values: Float[Array, " N"],
@@ -65,6 +68,7 @@ def biconjugate(
     return legendre(slopes, legendre(points, values, slopes), x)
 
 
+@admits(radius=">= 0")
 def conjugate(f: Function, q: Float[Array, " d"], radius: Scalar) -> Conjugate:
     """`f*(q)` of a convex `f`, its maximiser sought in the ball about the origin.
 
@@ -82,6 +86,7 @@ def minimum(fn: Function, centre: Float[Array, " d"], radius: Scalar) -> Minimum
     return Minimum(-found.value - found.gap, -found.value, centre + found.maximiser)
 
 
+@admits(radius=">= 0")
 def infimal_convolution(f: Function, g: Function, x: Float[Array, " d"], radius: Scalar) -> Minimum:
     """`min_y f(y) + g(x - y)` of two convex functions, `y` sought within `radius` of `x`.
 
@@ -90,6 +95,7 @@ def infimal_convolution(f: Function, g: Function, x: Float[Array, " d"], radius:
     return minimum(lambda y: f(y) + g(x - y), x, radius)
 
 
+@admits(s="finite", radius=">= 0")
 def moreau(f: Function, x: Float[Array, " d"], s: Scalar, radius: Scalar) -> Minimum:
     """Moreau envelope of a convex `f` with parameter `s`, and its prox as `minimiser`.
 
@@ -101,6 +107,7 @@ def moreau(f: Function, x: Float[Array, " d"], s: Scalar, radius: Scalar) -> Min
     return minimum(lambda y: f(y) + jnp.sum((x - y) ** 2) / (2 * s), x, radius)
 
 
+@admits(s="finite", radius=">= 0")
 def prox(f: Function, x: Float[Array, " d"], s: Scalar, radius: Scalar) -> Float[Array, " d"]:
     """`argmin_y f(y) + |x - y|^2/(2s)` of a convex `f`; `moreau` tells how sure it is.
 
@@ -109,6 +116,7 @@ def prox(f: Function, x: Float[Array, " d"], s: Scalar, radius: Scalar) -> Float
     return moreau(f, x, s, radius).minimiser
 
 
+@admits(s="finite", reach="> 0")
 def prox_separable(
     phi: Function, x: Float[Array, " d"], s: Scalar, reach: Scalar
 ) -> Float[Array, " d"]:

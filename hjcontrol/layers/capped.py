@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.layer import temperature
 from hjcontrol.layers.regulariser import AbstractRegulariser, Quadratic
 from hjcontrol.layers.simplex import AbstractSimplexLayer
 
 
+@admits(eps=">= 0", k=">= 0")
 class CappedSimplex(AbstractSimplexLayer):
     """Soft top-k: projection of `z/eps` on the capped simplex with sum `k`; top-k at `eps = 0`."""
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import lse
 from hjcontrol.hamilton_jacobi.normalisation import require_time_and_temperature
 
@@ -54,6 +55,7 @@ class CommutingSquare(eqx.Module):
         return "\n".join([*lines, verdict])
 
 
+@admits(t="> 0", eps=">= 0", nodes=">= 1", radius=">= 0", lipschitz=">= 0")
 def commuting_square(
     g: Callable[[Float[Array, " d"]], Float[Array, ""]],
     points: Float[Array, "P d"],

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.hamilton_jacobi import (
     InitialData,
     MaxAffine,
@@ -128,6 +129,7 @@ class Faces(eqx.Module):
         )
 
 
+@admits(t="> 0", eps=">= 0")
 def faces(
     layer: Any,
     t: Real[ArrayLike, ""] | float,

@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.certify import Optimality, certify
 from hjcontrol.layers.layer import floating
 from hjcontrol.layers.quadratic import Point, QuadraticProgram, solve
@@ -45,6 +46,7 @@ class ProgramSolution(eqx.Module):
     result: OUTCOMES
 
 
+@admits()
 class ProgramLayer(eqx.Module):
     """`ProgramLayer(problem)`: call it with the values of `problem.parameters()`, in that order.
 

@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hjcontrol._ground.arguments import admits
+
 Role = Literal["stated", "amended", "instead", "number"]
 Relation = Literal["=", "<=", ">="]
 
@@ -69,6 +71,7 @@ def _finding(name: str, relation: Relation, ours: Any, expected: Any, **rest: An
     return Finding(name, relation=relation, ours=ours, expected=expected, **rest)
 
 
+@admits(tolerance=">= 0")
 def equal(
     name: str,
     ours: Any,
@@ -82,6 +85,7 @@ def equal(
     return _finding(name, "=", ours, expected, tolerance=tolerance, role=role, published=published)
 
 
+@admits(tolerance=">= 0")
 def zero(
     name: str, residual: Any, tolerance: float, *, role: Role = "stated", published: str = ""
 ) -> Finding:
@@ -90,6 +94,7 @@ def zero(
     return equal(name, largest, 0.0, tolerance, role=role, published=published)
 
 
+@admits(slack=">= 0")
 def at_most(
     name: str,
     ours: Any,
@@ -103,6 +108,7 @@ def at_most(
     return _finding(name, "<=", ours, bound, tolerance=slack, role=role, published=published)
 
 
+@admits(slack=">= 0")
 def at_least(
     name: str,
     ours: Any,

@@ -18,12 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol.networks.stage import AbstractStage, advance, as_stage
 
 Weights = tuple[PyTree[Array], ...]
 
 
+@admits(times=">= 1")
 class Tied(eqx.Module):
     """One stage applied `times` times with the same weights: what a recurrence is made of.
 
@@ -39,6 +41,7 @@ class Tied(eqx.Module):
         self.stage, self.times = as_stage(piece), int(times)
 
 
+@admits(length=">= 1")
 class Run(eqx.Module):
     """`length` equal stages; array leaves of `stage` carry a leading axis of `sets`."""
 
@@ -95,6 +98,7 @@ class Run(eqx.Module):
         return jax.tree.map(lambda a: a[k] if eqx.is_array(a) else a, self.stage)
 
 
+@admits()
 class Chain(eqx.Module):
     """Stages in order of depth. `len(chain)` is the number of stages, `chain[k]` the k-th."""
 

@@ -14,12 +14,14 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.attention import affine
 from hjcontrol.networks.dense import AffineWeights, Dense, identity
 from hjcontrol.networks.stage import AbstractStage
 from hjcontrol.networks.units import AbstractUnits, Pointwise
 
 
+@admits(in_size=">= 1", out_size=">= 1")
 class Hidden(AbstractStage):
     """A plain layer of `out_size` units, each with its atoms."""
 
@@ -51,6 +53,7 @@ class Hidden(AbstractStage):
         return self.units(a)
 
 
+@admits()
 def depth_bound(
     stages: Sequence[AbstractStage], thetas: Sequence[AffineWeights]
 ) -> Float[Array, ""]:

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.networks.flow_capability import capable
 from hjcontrol.networks.flow_failure import failure
@@ -30,6 +31,7 @@ from hjcontrol.networks.stage import AbstractStage, Symmetry, as_stage
 CONTROLS = ("constant", "linear", "cubic")
 
 
+@admits(t1="finite", t0="finite", knots=">= 2", max_steps=">= 0")
 class Flow(AbstractStage):
     """The flow of `x' = f(x, theta(t))` from `t0` to `t1`."""
 

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.stage import AbstractStage, Reads
 
 
@@ -48,6 +49,7 @@ def _sized(name: str, in_size: int, width: int) -> tuple[int, int]:
     return int(in_size), int(width)
 
 
+@admits(in_size=">= 1", width=">= 1")
 class RNN(AbstractStage):
     """The plain cell, `h' = activation(W h + U u + b)`."""
 
@@ -72,6 +74,7 @@ class RNN(AbstractStage):
         return self.activation(theta.W @ x + theta.U @ u + theta.b)
 
 
+@admits(in_size=">= 1", width=">= 1")
 class GRU(AbstractStage):
     """The gated recurrent unit. Rows of the weights: reset r, update z, candidate g."""
 
@@ -104,6 +107,7 @@ class GRU(AbstractStage):
         return z, jnp.tanh(theta.W[2 * d :] @ (r * x) + fixed[2 * d :])
 
 
+@admits(in_size=">= 1", width=">= 1")
 class LSTM(AbstractStage):
     """Long short-term memory. State (h, c); rows of the weights: input i, forget f, output o, g.
 

@@ -19,6 +19,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Key, PyTree
 
+from hjcontrol._ground.arguments import admits
+
 Reads = Literal["nothing", "forcing", "context"]
 
 
@@ -88,11 +90,13 @@ class AbstractStage(eqx.Module):
         return None
 
 
+@admits()
 def advance(stage: AbstractStage, x: PyTree, theta: PyTree, u: PyTree = None) -> PyTree[Array]:
     """`step`, with what the stage reads."""
     return stage.step(x, theta) if stage.reads == "nothing" else stage.step(x, theta, u)
 
 
+@admits()
 class ModuleStage(AbstractStage):
     """A user's `eqx.Module`, called on the state; its floating arrays are the weights.
 
@@ -123,6 +127,7 @@ class ModuleStage(AbstractStage):
         return self.initial
 
 
+@admits()
 class FunctionStage(AbstractStage):
     """A plain function of the state, or of state and weights when `initial` is given.
 
@@ -151,6 +156,7 @@ class FunctionStage(AbstractStage):
         return self.initial
 
 
+@admits()
 def as_stage(piece: Any) -> AbstractStage:
     """Turn a user's piece into a stage.
 

@@ -21,11 +21,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, PyTree
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import softmin
 from hjcontrol.networks.stage import AbstractStage, FunctionStage, Symmetry, as_stage
 
 
+@admits(h="finite", nu=">= 0", particles=">= 1")
 class StochasticResidual(AbstractStage):
     """One Euler-Maruyama step of length `h` along `drift`, of viscosity `nu`.
 
@@ -79,6 +81,7 @@ class StochasticResidual(AbstractStage):
         return None  # a relabelling would have to relabel the noise too
 
 
+@admits(samples=">= 1", steps=">= 0")
 def brownian(
     key: Key[Array, ""], samples: int, steps: int, shape: tuple[int, ...], dtype: Any = None
 ) -> Float[Array, "samples steps *shape"]:
@@ -87,6 +90,7 @@ def brownian(
     return jax.random.normal(key, (samples, steps, *shape), dtype)
 
 
+@admits(particles=">= 1")
 def scatter(particles: int) -> FunctionStage:
     """The stage that starts so many paths of one sample at its state: `(d,)` to `(particles, d)`."""
     if int(particles) != particles or particles < 1:
@@ -101,6 +105,7 @@ class _Scatter(eqx.Module):
         return jax.tree.map(lambda a: jnp.broadcast_to(a, (self.particles, *a.shape)), x)
 
 
+@admits(eps=">= 0")
 def soft_mean(phi: Callable[..., Float[Array, ""]], eps: ArrayLike) -> Callable[..., Any]:
     """The terminal cost `-eps log mean exp(-phi/eps)` over one sample's paths; `eps = inf`: the mean.
 

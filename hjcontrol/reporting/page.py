@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.files import write_atomically
 from hjcontrol.control import Solution
 from hjcontrol.reporting.components import components
@@ -39,6 +40,7 @@ from hjcontrol.reporting.tables import (
 Solutions = Solution | Sequence[Solution] | Mapping[str, Solution]
 
 
+@admits()
 def report(
     path: str | Path,
     solutions: Solutions,

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.files import write_atomically
 from hjcontrol._ground.fingerprint import CODE, describe, digest
 
@@ -43,6 +44,7 @@ class CheckpointError(ValueError):
     """A folder of checkpoints does not fit what was asked; the message says what differs."""
 
 
+@admits(every=">= 0", keep=">= 2")
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """Where checkpoints go and how often.

@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 from threadpoolctl import threadpool_limits
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, History, Solution, backpropagate
 from hjcontrol.control.capability import complaint
@@ -37,6 +38,7 @@ CHUNK_SECONDS = 0.25
 Progress = Callable[[int, float, float, float], None]  # step, objective, stationarity, seconds
 
 
+@admits(max_steps=">= 0")
 def solve(
     problem: ControlProblem,
     solver: AbstractMethod | str,

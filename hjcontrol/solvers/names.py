@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from hjcontrol._ground.arguments import admits
+
 NAMES = (
     "gradient",
     "adam",
@@ -17,6 +19,7 @@ NAMES = (
 )
 
 
+@admits()
 def by_name(name: str, **options: Any) -> Any:
     """The `AbstractMethod` called `name`, with its own keyword options.
 

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import (
     ControlProblem,
@@ -68,6 +69,7 @@ class ShootingState(eqx.Module):
     info: Info
 
 
+@admits(segments=">= 1", tol=">= 0")
 class Shooting(AbstractMethod):
     """Shooting on the costate.
 

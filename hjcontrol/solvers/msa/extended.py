@@ -17,6 +17,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Minibatch, check_batch_size, minibatch
@@ -43,6 +44,7 @@ class ExtendedState(eqx.Module):
     batches: Minibatch | None
 
 
+@admits(rho=">= 0", inner_steps=">= 1", tol=">= 0", batch_size=">= 1")
 class ExtendedMSA(AbstractMethod):
     """Successive approximations that descend.
 
