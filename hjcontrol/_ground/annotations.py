@@ -13,9 +13,11 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing
 from jaxtyping import AbstractArray, PyTree
 
 Rule = Callable[[Any, dict[str, Any]], Any]
@@ -49,7 +51,9 @@ def shown(value: Any) -> str:
 
 def rule(annotation: Any, *, lists: bool = False) -> Rule:
     """The rule that an annotation states. `lists`: whether nested lists count as arrays."""
-    if _is_array(annotation):
+    if annotation == numpy.typing.ArrayLike:
+        return _array("...", ("float", "int"), True)
+    if is_array(annotation):
         return _array(annotation.dim_str, tuple(annotation.dtypes), lists)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
@@ -72,15 +76,23 @@ def rule(annotation: Any, *, lists: bool = False) -> Rule:
         and annotation is not inspect.Parameter.empty
     ):
         return _instance(annotation)
+    if isinstance(origin, type) and origin is not type:
+        return _instance(origin)
     return lambda value, axes: value
 
 
-def _is_array(annotation: Any) -> bool:
+def is_array(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, AbstractArray)
 
 
+def tells(annotation: Any) -> bool:
+    """Whether a field's annotation says what its argument must be: numbers. A field that is an object
+    may be made of something else."""
+    return is_array(annotation) or annotation in _SCALARS
+
+
 def _union(args: tuple[Any, ...], lists: bool) -> Rule:
-    arrays = [a for a in args if _is_array(a)]
+    arrays = [a for a in args if is_array(a)]
     if (
         arrays or jax.Array in args
     ):  # what else an array may be given as, NumPy's or Python's numbers, fits too
@@ -89,7 +101,7 @@ def _union(args: tuple[Any, ...], lists: bool) -> Rule:
         rest = [
             a
             for a in args
-            if not _is_array(a) and a not in (jax.Array, np.ndarray, np.bool_, *_NUMBERS)
+            if not is_array(a) and a not in (jax.Array, np.ndarray, np.bool_, *_NUMBERS)
         ]
         rules = [*[rule(a) for a in rest], _array(dims, kinds, lists)]
     else:
@@ -162,8 +174,8 @@ def _holder(kind: Any, args: tuple[Any, ...]) -> Rule:
 
 def _callable(value: Any, axes: dict[str, Any]) -> Any:
     del axes
-    layer = isinstance(value, type) and "__call__" in vars(value)
-    if not callable(value) or layer:
+    module = isinstance(value, type) and issubclass(value, eqx.Module)
+    if not callable(value) or module:
         raise UnfitError("a function")
     return value
 
@@ -171,19 +183,21 @@ def _callable(value: Any, axes: dict[str, Any]) -> Any:
 def _tree(value: Any, axes: dict[str, Any]) -> Any:
     """A tree whose leaves are numbers: text and objects are none."""
     del axes
+    if isinstance(value, type):
+        raise UnfitError("a tree of arrays")
     for leaf in jax.tree.leaves(value):
+        if isinstance(leaf, type):
+            continue
         kind = getattr(
             getattr(leaf, "dtype", None), "kind", "f" if isinstance(leaf, _NUMBERS) else "O"
         )
-        bad = isinstance(leaf, complex) or (kind in "cUSOM" and not _is_key(leaf))
+        bad = isinstance(leaf, complex) or (kind in "cUSOM" and not is_key(leaf))
         if bad and not callable(leaf):
             raise UnfitError(f"a tree of arrays of real numbers, without {shown(leaf)}")
-    if isinstance(value, type):
-        raise UnfitError("a tree of arrays")
     return value
 
 
-def _is_key(value: Any) -> bool:
+def is_key(value: Any) -> bool:
     return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
@@ -210,7 +224,7 @@ def _array(dims: str, dtypes: tuple[str, ...], lists: bool) -> Rule:
 
     def fits(value: Any, axes: dict[str, Any]) -> Any:
         if key:
-            if not _is_key(value) and getattr(value, "dtype", None) != np.uint32:
+            if not is_key(value) and getattr(value, "dtype", None) != np.uint32:
                 raise UnfitError(wanted)
             return value
         given = value

@@ -17,13 +17,21 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import jax
 import numpy as np
+from jax.typing import ArrayLike
 
-from hjcontrol._ground.annotations import UnfitError, rule, shown
+from hjcontrol._ground.annotations import UnfitError, is_key, rule, shown, tells
 from hjcontrol._ground.concrete import known
 
 F = TypeVar("F", bound=Callable[..., Any])
 _BOUND = re.compile(r"(>=|>|<=|<) ([-+.\de]+)")
+_HIDDEN = (
+    jax.errors.ConcretizationTypeError,
+    jax.errors.TracerArrayConversionError,
+    jax.errors.TracerIntegerConversionError,
+)
+_VAGUE = (Any, inspect.Parameter.empty, ArrayLike)  # a field of that name says more
 _HOLDS = {
     ">=": np.greater_equal,
     ">": np.greater,
@@ -40,11 +48,11 @@ def admits(**ranges: str) -> Callable[[F], F]:
 
     def decorate(target: Any) -> Any:
         if not isinstance(target, type):
-            return _guarded(target, _check(target.__name__, target, {}, ranges))
+            who = target.__name__
+            return _guarded(who, target, _check(who, target, {}, ranges))
         fields = {n: a for c in target.__mro__[::-1] for n, a in inspect.get_annotations(c).items()}
-        target.__init__ = _guarded(  # pyright: ignore[reportAttributeAccessIssue]
-            target.__init__, _check(target.__name__, target.__init__, fields, ranges, target)
-        )
+        who, made = target.__name__, target.__init__
+        target.__init__ = _guarded(who, made, _check(who, made, fields, ranges, target))
         return target
 
     return decorate
@@ -65,7 +73,8 @@ def in_range(who: str, name: str, value: Any, wanted: str) -> None:
             fine = fine & _HOLDS[sign](number, float(bound))
     if not np.all(fine):
         offender = number if number.ndim == 0 else number[~fine][0]
-        words = f"{wanted} and finite" if wanted[0] in "<>" and not endless else wanted
+        finite = wanted[0] in "<>" and not endless and not np.isfinite(offender)
+        words = f"{wanted} and finite" if finite else wanted
         raise ValueError(f"{who}: `{name}` must be {words}; found {offender}.")
 
 
@@ -84,16 +93,54 @@ def fits(who: str, name: str, value: Any, annotation: Any, wanted: str | None = 
     return value
 
 
-def _guarded(function: Callable[..., Any], check: Callable[[inspect.BoundArguments], None]) -> Any:
+def places(who: str, index: Any, size: int) -> Any:
+    """`index` as what picks samples: a slice, or whole numbers from `-size` to `size - 1`.
+
+    **Raises:** `ValueError`; JAX clips what lies outside, in silence.
+    """
+    if isinstance(index, slice):
+        return index
+    whole = np.asarray(index, int) if isinstance(index, (list, tuple)) and not index else index
+    whole = np.asarray(whole) if isinstance(whole, (list, tuple)) else whole
+    if isinstance(whole, type) or not (hasattr(whole, "dtype") or isinstance(whole, int)):
+        whole = np.asarray("none")
+    dtype = getattr(whole, "dtype", np.dtype(int))
+    if dtype == np.dtype(bool) and whole.shape == (size,):
+        return whole
+    if not np.issubdtype(dtype, np.integer) or np.ndim(whole) > 1:
+        raise ValueError(
+            f"{who}: `index` must be a slice or a list of whole numbers; found {shown(index)}."
+        )
+    in_range(who, "index", whole, f">= {-size}, < {size}")
+    return whole
+
+
+def _guarded(
+    who: str, function: Callable[..., Any], check: Callable[[inspect.BoundArguments], None]
+) -> Any:
     signature = inspect.signature(function)
 
     @functools.wraps(function)
     def at_the_door(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         check(bound)
-        return function(*bound.args, **bound.kwargs)
+        try:
+            return function(*bound.args, **bound.kwargs)
+        except _HIDDEN as error:
+            hidden = [f"`{n}`" for n, value in bound.arguments.items() if _traced(value)]
+            if not hidden:
+                raise
+            raise ValueError(
+                f"{who}: the values of {', '.join(hidden)} are needed, and jit, vmap or grad hide them. "
+                "Call it outside of these."
+            ) from error
 
     return at_the_door
+
+
+def _traced(value: Any) -> bool:
+    leaves = jax.tree.leaves(value)
+    return any(isinstance(a, jax.Array) and not is_key(a) and known(a) is None for a in leaves)
 
 
 def _check(
@@ -110,11 +157,13 @@ def _check(
     declared = getattr(made, "__dataclass_fields__", {})
     rules = {}
     for name, parameter in parameters.items():
-        converts = name in declared and "converter" in declared[name].metadata
-        silent = parameter.annotation in (Any, inspect.Parameter.empty)
-        annotation = fields.get(name, Any) if converts or silent else parameter.annotation
+        annotation = parameter.annotation
+        lists = name in declared and "converter" in declared[name].metadata
+        if lists or annotation in _VAGUE:
+            field = fields.get(name, Any)
+            annotation, lists = (field if tells(field) else Any), True
         if name != "self":
-            rules[name] = rule(annotation, lists=converts)
+            rules[name] = rule(annotation, lists=lists)
 
     def fit(name: str, item: Any, axes: dict[str, Any]) -> Any:
         try:
@@ -132,9 +181,9 @@ def _check(
             if name not in rules or (value is None and parameter.default is None):
                 continue
             if parameter.kind is parameter.VAR_POSITIONAL:
-                value = tuple(fit(name, item, axes) for item in value)
+                value = tuple(fit(name, item, axes) for item in value or ())
             elif parameter.kind is parameter.VAR_KEYWORD:
-                value = {key: fit(name, item, axes) for key, item in value.items()}
+                value = {key: fit(name, item, axes) for key, item in (value or {}).items()}
             else:
                 value = fit(name, value, axes)
             bound.arguments[name] = value

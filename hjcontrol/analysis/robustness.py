@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Key, Real
 
-from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
@@ -180,6 +180,8 @@ def certify(
         raise ValueError("certify: at least two classes are needed; found one.")
     z, scores = layer.logits(x), classifier.scores(x)
     eps = layer.eps.astype(z.dtype)
+    if label is not None:
+        in_range("certify", "label", label, f">= 0, < {classifier.count}")
     label = jnp.argmax(scores) if label is None else jnp.asarray(label)
     apart = jnp.where(classifier.members, z[None, :], -jnp.inf)
     slopes = gibbs(apart, eps, axis=1) @ layer.W

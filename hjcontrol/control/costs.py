@@ -9,14 +9,14 @@ c      cost of a run's weights together (`Smoothing`), added to J: neighbours in
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import lse
 
@@ -29,8 +29,19 @@ def softmax_cross_entropy(
 
     `label` is an integer in `0 .. classes-1`. Nats.
     """
+    check_labels(label, logits)
     hit = jnp.arange(logits.shape[-1]) == label
     return lse(logits, 1.0) - jnp.sum(jnp.where(hit, logits, 0.0))
+
+
+def check_labels(labels: Any, logits: Any) -> None:
+    """Refuse labels that no logit stands for.
+
+    **Raises:** `ValueError`, as far as the labels are known.
+    """
+    shape = getattr(logits, "shape", ())
+    if len(shape) == 1 and labels is not None:
+        in_range("softmax_cross_entropy", "label", labels, f">= 0, < {shape[0]}")
 
 
 @admits()

@@ -34,6 +34,7 @@ def backpropagate(
         lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype),
         (problem.inputs, problem.targets, problem.given),
     )
+    problem.chain.check_weights("backpropagate", weights)
     _, shapes = jax.eval_shape(problem.sample_cost, weights, x, y, None, u)
     n = problem.num_samples
     zeros = jax.tree.map(lambda s: jnp.zeros((n, *s.shape), s.dtype), shapes)

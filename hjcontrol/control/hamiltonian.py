@@ -24,7 +24,15 @@ from hjcontrol.networks import AbstractStage, Weights, advance
 
 @admits()
 def inner(p: PyTree[Array], v: PyTree[Array]) -> Float[Array, ""]:
-    """`p . v`, over all leaves."""
+    """`p . v`, over all leaves.
+
+    **Raises:** `ValueError` if the two are not shaped alike.
+    """
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (p, v)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"inner: `p` and `v` must be shaped alike; found {shapes[0]} and {shapes[1]}."
+        )
     return jax.tree.reduce(jnp.add, jax.tree.map(lambda a, b: jnp.sum(a * b), p, v), 0.0)
 
 
@@ -60,7 +68,9 @@ def given_at(problem: ControlProblem, k: int) -> PyTree[Array]:
             forced = run.stage.reads == "forcing"
             return jax.tree.map(lambda a, k=k: a[:, k], u) if forced else u
         k -= run.length
-    raise IndexError("stage index out of range")
+    raise ValueError(
+        f"given_at: stages are numbered 0 to {len(problem.chain) - 1}; found `k` beyond."
+    )
 
 
 @admits()

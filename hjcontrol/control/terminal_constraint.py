@@ -19,7 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
@@ -74,13 +74,13 @@ class _Shifted(eqx.Module):
 
 
 @admits(strength="finite")
-def augmented(problem: Any, nu: Float[Array, "n m"], strength: ArrayLike) -> Any:
+def augmented(problem: Any, nu: Float[Array, "n m"], strength: Real[ArrayLike, ""] | float) -> Any:
     """The problem without its terminal constraint, its terminal cost shifted by multipliers `nu`: a
     `ControlProblem` again.
 
     **Raises:** `ValueError` without a constraint, for a strength not positive, or `nu` of another shape.
     """
-    constraint = problem.terminal_constraint
+    constraint = getattr(problem, "terminal_constraint", None)
     if constraint is None:
         raise ValueError("augmented: a problem with a `terminal_constraint` is needed; found none.")
     if known_to_fail(jnp.asarray(strength) > 0):

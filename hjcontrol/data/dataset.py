@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.arguments import admits, places
 
 
 class DataError(ValueError):
@@ -32,6 +32,7 @@ class DataSet:
     @admits()
     def take(self, index: np.ndarray) -> "DataSet":
         """The samples `index`, classes and names unchanged."""
+        index = places(self.name, index, len(self))
         return DataSet(
             self.features[index],
             self.labels[index],

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Key
 
 import hjcontrol.data.csv_file as csv_file
 import hjcontrol.data.loading as loading
 import hjcontrol.data.npz_file as npz_file
-from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.arguments import admits, places
 from hjcontrol.data.dataset import DataError
 from hjcontrol.data.packaged import PACKAGED, read_packaged
+from hjcontrol.data.splitting import asked_count
 
 REGRESSION = ("diabetes", *PACKAGED)
 
@@ -35,6 +37,7 @@ class RegressionSet:
 
     def take(self, index: np.ndarray) -> "RegressionSet":
         """The samples `index`."""
+        index = places(self.name, index, len(self))
         return RegressionSet(
             self.features[index], self.targets[index], self.feature_names, self.name
         )
@@ -65,7 +68,7 @@ def load_regression(source: str | Path, target: str | None = None) -> Regression
 
 @admits()
 def split_regression(
-    data: RegressionSet, train_size: float | int, *, key: Any
+    data: RegressionSet, train_size: float | int, *, key: Key[Array, ""]
 ) -> tuple[RegressionSet, RegressionSet]:
     """Training and test parts, features and targets standardised with the training part's statistics.
 
@@ -74,7 +77,7 @@ def split_regression(
     import jax
 
     n = len(data)
-    count = round(train_size * n) if isinstance(train_size, float) else int(train_size)
+    count = asked_count(data.name, n, train_size)
     if not 2 <= count < n:
         raise DataError(
             f"{data.name}: train size {train_size} means {count} of {n} samples; 2 to {n - 1} are "

@@ -71,11 +71,12 @@ def streaming_gibbs_mean(
         raise ValueError(
             f"streaming_gibbs_mean: `V` needs a row for each of {W.shape[0]} atoms; found {V.shape[0]}."
         )
-    _, acc = _compiled_stream(
+    top, acc = _compiled_stream(
         X, W, b, jnp.concatenate([jnp.ones_like(V[:, :1]), V], axis=1), eps, tile
     )
     total = acc[:, :1]
-    return acc[:, 1:] / jnp.where(total > 0, total, 1.0)
+    none = jnp.where(jnp.isnan(top)[:, None], jnp.nan, 1.0)  # no atom, or no number
+    return acc[:, 1:] / jnp.where(total > 0, total, none)
 
 
 def _check(X: Array, W: Array, b: Array, eps: ArrayLike, tile: tuple[int, int]) -> Array:

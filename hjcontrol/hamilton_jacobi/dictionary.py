@@ -25,14 +25,12 @@ from hjcontrol.hamilton_jacobi.normalisation import (
     Normalisation,
     metric,
     normaliser,
-    require_time_and_temperature,
 )
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
 Scalar = Real[ArrayLike, ""] | float | int
 
 
-@admits()
 class Layer(NamedTuple):
     """Scores `W x + b` of a layer: `W` (N, d), `b` (N,)."""
 
@@ -58,7 +56,6 @@ def data_of_layer(
     **Raises:** `ValueError` for `t <= 0`, `eps < 0`, disagreeing shapes, weights not finite, an `H`
     that is not quadratic.
     """
-    require_time_and_temperature(t, eps, "data_of_layer")
     if W.ndim != 2 or b.shape != W.shape[:1]:
         raise ValueError(
             f"data_of_layer: W (N, d) and b (N,) are needed; found {W.shape}, {b.shape}."
@@ -87,7 +84,6 @@ def layer_of_data(
 
     **Raises:** `ValueError` as `data_of_layer`.
     """
-    require_time_and_temperature(t, eps, "layer_of_data")
     y = data.atoms
     t = jnp.asarray(t, y.dtype)
     W = jnp.linalg.solve(metric(H, y.shape[1]).astype(y.dtype), y.T).T / (2 * t)

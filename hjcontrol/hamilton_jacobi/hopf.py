@@ -17,11 +17,10 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, require_convex
 from hjcontrol.hamilton_jacobi.hopf_lax import Searched, search
-from hjcontrol.hamilton_jacobi.normalisation import require_time_and_temperature
 from hjcontrol.hamilton_jacobi.user_hamiltonian import Conjugate, UserConvex
 
 
-@admits(t="> 0", radius=">= 0")
+@admits(t="> 0", radius="> 0")
 def hopf(
     g_star: Callable[[Array], Array],
     x: Float[Array, " d"],
@@ -37,12 +36,11 @@ def hopf(
     **Raises:** `ValueError` for `t <= 0`, `radius <= 0`, `H` not convex (use `hopf_search`).
     """
     require_convex(H, "hopf")
-    require_time_and_temperature(t, 0.0, "hopf")
     t = jnp.asarray(t, x.dtype)
     return UserConvex(lambda p: g_star(p) + t * H(p), radius).certificate(x)
 
 
-@admits(t="> 0", radius=">= 0", starts=">= 1")
+@admits(x="finite", t="> 0", radius="> 0", starts=">= 1")
 def hopf_search(
     g_star: Callable[[Array], Array],
     x: Float[Array, " d"],
@@ -59,7 +57,6 @@ def hopf_search(
 
     **Raises:** `ValueError` for `t <= 0`, `radius <= 0`, `starts < 2`.
     """
-    require_time_and_temperature(t, 0.0, "hopf_search")
     t = jnp.asarray(t, x.dtype)
     found = search(
         lambda p: g_star(p) + t * H(p) - p @ x, jnp.zeros_like(x), radius, key=key, starts=starts
@@ -80,7 +77,6 @@ def hopf_sampled(
 
     **Raises:** `ValueError` for `t <= 0` or disagreeing shapes.
     """
-    require_time_and_temperature(t, 0.0, "hopf_sampled")
     if slopes.shape[1:] != x.shape or g_star.shape != slopes.shape[:1] or not len(g_star):
         raise ValueError(
             "hopf_sampled: slopes (m, d), values (m,) and x (d,) are needed; found "

@@ -103,7 +103,7 @@ def _summary(x: Array, t: Array, delta: Array, samples: int, top: Array, sums: A
     return HJProx(x + width * mean, width * jnp.sqrt(variance), s1**2 / s2, envelope)
 
 
-@admits(t="> 0")
+@admits(x="finite", t="> 0")
 def prox_max_affine(f: MaxAffine, x: Float[Array, " d"], t: Scalar, **options: object) -> Bracket:
     """Exact prox of a max-affine function: `minimiser`, with the gap of its quadratic program.
 

@@ -23,7 +23,6 @@ from hjcontrol.hamilton_jacobi.initial_data import InitialData
 from hjcontrol.hamilton_jacobi.normalisation import (
     Normalisation,
     normaliser,
-    require_time_and_temperature,
 )
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
@@ -44,7 +43,6 @@ def kernel(
     `normalisation='mean'`, which belongs to sums, not to kernels.
     """
     require_convex(H, "kernel")
-    require_time_and_temperature(t, eps, "kernel")
     if X.shape[1] != Y.shape[1]:
         raise ValueError(f"kernel: points of one dimension are needed; found {X.shape}, {Y.shape}.")
     if normalisation == "mean":

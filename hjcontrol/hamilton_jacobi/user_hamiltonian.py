@@ -33,7 +33,7 @@ class Conjugate(eqx.Module):
     maximiser: Float[Array, " d"]
 
 
-@admits(radius=">= 0")
+@admits(radius="> 0")
 class UserConvex(AbstractHamiltonian):
     """`H = fn`, a convex function of one momentum, finite for `|p| <= radius`.
 

@@ -24,7 +24,7 @@ from hjcontrol.hamilton_jacobi import (
     hopf_cole,
     layer_of_data,
 )
-from hjcontrol.hamilton_jacobi.normalisation import Normalisation, require_time_and_temperature
+from hjcontrol.hamilton_jacobi.normalisation import Normalisation
 from hjcontrol.layers.affine import LegendreProgram, LogSumExp
 from hjcontrol.layers.certify import Optimality
 from hjcontrol.layers.engines import solve
@@ -156,7 +156,6 @@ def faces(
             f"faces: a {type(layer).__name__} has no temperature of its own. Pass `eps=`."
         )
     eps = temperature(own if eps is None else eps)
-    require_time_and_temperature(t, eps, "faces")
     network = LogSumExp(*_weights(layer, t, eps), eps)
     data_of_layer(network.W, network.b, t)  # refuses weights that are not finite
     return Faces(network, jnp.asarray(t, network.W.dtype))

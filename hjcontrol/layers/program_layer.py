@@ -14,6 +14,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.certify import Optimality, certify
 from hjcontrol.layers.layer import floating
@@ -62,6 +63,10 @@ class ProgramLayer(eqx.Module):
     def __init__(self, problem: Any):
         """**Raises:** `ValueError` if the problem is not DPP, naming the sub-expression; if it has no
         linear or quadratic form; or if a variable or parameter has an attribute that cannot be kept."""
+        if not hasattr(problem, "parameters") or isinstance(problem, type):
+            raise ValueError(
+                f"ProgramLayer: `problem` must be a cvxpy.Problem; found {shown(problem)}."
+            )
         check_dpp(problem)
         self.problem = problem
         self.shapes = tuple(p.shape for p in problem.parameters())

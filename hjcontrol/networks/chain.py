@@ -36,8 +36,6 @@ class Tied(eqx.Module):
     times: int = eqx.field(static=True)
 
     def __init__(self, piece: Any, times: int):
-        if int(times) != times or times < 1:
-            raise ValueError(f"Tied: `times` must be a positive integer; found {times}.")
         self.stage, self.times = as_stage(piece), int(times)
 
 
@@ -139,6 +137,20 @@ class Chain(eqx.Module):
                 raise ValueError(_changes_shape(stage, state, after, k, times))
             state, k = after, k + max(times, 1)
         self.runs = tuple(Run(_stack(g), t or len(g), t > 0) for g, t in groups)
+
+    def check_weights(self, who: str, weights: Any) -> None:
+        """Refuse weights that are not shaped as `init` draws them.
+
+        **Raises:** `ValueError` naming the first leaf that differs, with both shapes.
+        """
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        want, have = _shapes(jax.eval_shape(self.init, key)), _shapes(weights)
+        for path in dict.fromkeys([*want, *have]):
+            if want.get(path) != have.get(path):
+                raise ValueError(
+                    f"{who}: `weights` must be shaped as `init` draws them: {path or 'they'} must be "
+                    f"{want.get(path, 'absent')}; found {have.get(path, 'nothing there')}."
+                )
 
     def __len__(self) -> int:
         return sum(run.length for run in self.runs)
@@ -279,6 +291,11 @@ def _same(a: PyTree, b: PyTree) -> bool:
     """Whether two trees are equal, as far as their values are known."""
     pairs = [(known(x), known(y)) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]
     return all(x is None or y is None or np.array_equal(x, y) for x, y in pairs)
+
+
+def _shapes(weights: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(weights)
+    return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
 
 
 def _concrete(state: PyTree) -> bool:

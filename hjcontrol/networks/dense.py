@@ -42,9 +42,6 @@ class Dense(AbstractStage):
     def __init__(
         self, in_size: int, out_size: int, activation: Callable[[Array], Array] = jnp.tanh
     ):
-        for name, size in (("in_size", in_size), ("out_size", out_size)):
-            if int(size) != size or size < 1:
-                raise ValueError(f"Dense: `{name}` must be a positive integer; found {size}.")
         self.in_size, self.out_size, self.activation = int(in_size), int(out_size), activation
 
     def step(self, x: Float[Array, " in"], theta: AffineWeights) -> Float[Array, " out"]:

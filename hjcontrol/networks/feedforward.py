@@ -32,9 +32,6 @@ class Hidden(AbstractStage):
     def __init__(
         self, in_size: int, out_size: int, units: AbstractUnits | Callable[[Array], Array]
     ):
-        for name, size in (("in_size", in_size), ("out_size", out_size)):
-            if int(size) != size or size < 1:
-                raise ValueError(f"Hidden: `{name}` must be a positive integer; found {size}.")
         self.in_size, self.out_size = int(in_size), int(out_size)
         self.units = units if isinstance(units, AbstractUnits) else Pointwise(units)
 

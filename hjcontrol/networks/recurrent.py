@@ -42,13 +42,6 @@ def _drawn(key: Key[Array, ""], rows: int, width: int, in_size: int) -> Recurren
     return RecurrentWeights(W, U, jnp.zeros(rows, W.dtype))
 
 
-def _sized(name: str, in_size: int, width: int) -> tuple[int, int]:
-    for what, size in (("in_size", in_size), ("width", width)):
-        if int(size) != size or size < 1:
-            raise ValueError(f"{name}: `{what}` must be a positive integer; found {size}.")
-    return int(in_size), int(width)
-
-
 @admits(in_size=">= 1", width=">= 1")
 class RNN(AbstractStage):
     """The plain cell, `h' = activation(W h + U u + b)`."""
@@ -58,7 +51,7 @@ class RNN(AbstractStage):
     activation: Callable[[Array], Array] = eqx.field(static=True)
 
     def __init__(self, in_size: int, width: int, activation: Callable[[Array], Array] = jnp.tanh):
-        self.in_size, self.width = _sized("RNN", in_size, width)
+        self.in_size, self.width = int(in_size), int(width)
         self.activation = activation
 
     @property
@@ -82,7 +75,7 @@ class GRU(AbstractStage):
     width: int = eqx.field(static=True)
 
     def __init__(self, in_size: int, width: int):
-        self.in_size, self.width = _sized("GRU", in_size, width)
+        self.in_size, self.width = int(in_size), int(width)
 
     @property
     def reads(self) -> Reads:
@@ -118,7 +111,7 @@ class LSTM(AbstractStage):
     width: int = eqx.field(static=True)
 
     def __init__(self, in_size: int, width: int):
-        self.in_size, self.width = _sized("LSTM", in_size, width)
+        self.in_size, self.width = int(in_size), int(width)
 
     @property
     def reads(self) -> Reads:

@@ -19,6 +19,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Key, PyTree
 
+from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
 
 Reads = Literal["nothing", "forcing", "context"]
@@ -165,6 +166,8 @@ def as_stage(piece: Any) -> AbstractStage:
 
     **Raises:** `ValueError` for anything else.
     """
+    if isinstance(piece, type):
+        raise ValueError(f"as_stage: `piece` is {shown(piece)}; a stage was expected.")
     if isinstance(piece, AbstractStage):
         return piece
     if isinstance(piece, tuple) and len(piece) == 2 and callable(piece[0]):

@@ -91,11 +91,6 @@ class Shooting(AbstractMethod):
     default_max_steps = 200
 
     def __check_init__(self):
-        if int(self.segments) != self.segments or self.segments < 1:
-            raise ValueError(
-                f"Shooting: `segments` must be a positive integer; found {self.segments!r}."
-            )
-
         if not isinstance(self.homotopy, bool) and not callable(self.homotopy):
             raise ValueError(
                 "Shooting: `homotopy` is True, False or a function; found "

@@ -1,11 +1,12 @@
 """Bad values for a right one, by what the right one is; and what became of a call with one.
 
-An outcome is `clear` if the library itself raised `ValueError` or `TypeError` and named the argument or
-the callable; `said` if a NaN that went in came out; `same` if the value meant the same and gave a result;
-all else is a fault: an error of somebody else's, a hang, or an answer.
+An outcome is `clear` if a `raise` of the library's own gave `ValueError` or `TypeError`; `said` if a NaN
+that went in came out. All else is a fault: an error of somebody else's, a hang, or an answer.
 """
 
 import contextlib
+import inspect
+import linecache
 import os
 import signal
 import traceback
@@ -19,8 +20,19 @@ import hjcontrol
 
 PACKAGE = os.path.dirname(hjcontrol.__file__)
 SECONDS = 10
-SIGNED = {"axis", "t0", "t1", "c", "lower", "upper", "lo", "hi", "label", "ours", "bound", "expected",
-          "residual", "y", "s", "k", "start", "slope"}  # fmt: skip
+SIGNED = {"axis", "t0", "t1", "c", "lower", "upper", "lo", "hi", "ours", "bound", "expected", "residual",
+          "y", "s", "h", "start", "slope"}  # fmt: skip
+ENDLESS = {
+    "lower",
+    "upper",
+    "ours",
+    "bound",
+    "expected",
+    "residual",
+    "q",
+}  # infinity means something
+FREE = {"title", "name", "who", "path", "folder"}  # any text will do
+ANY_RANK = {"z", "q", "p", "a", "y"}
 
 
 class Object:
@@ -30,36 +42,41 @@ class Object:
         return "Object()"
 
 
-def bad_values(name, good):
-    """What to try in place of `good`, by a short name."""
+def bad_values(function, name, good):
+    """What to try in place of `good`, by a short name: nothing that is an argument's own default."""
+    parameter = inspect.signature(function).parameters.get(name)
     tried = {"text": "a", "object": Object(), "none": None}
+    if parameter is not None and parameter.default is None:
+        del tried["none"]
+    return tried | _worse(name, good)
+
+
+def _worse(name, good):
     if isinstance(good, (bool, np.bool_)):
-        return tried | {"number": 2.5}
+        return {"number": 2.5}
     if isinstance(good, str):
-        return {"number": 3, "object": Object(), "none": None, "nonsense": "no such thing"}
+        return {"number": 3, "text": Object() if name in FREE else "no such thing"}
     if isinstance(good, int):
-        return tried | {"fraction": 1.5, "nan": np.nan, "negative": -7, "vector": np.ones(3)}
+        return {"fraction": 1.5, "nan": np.nan, "negative": -7, "vector": np.ones(3)}
     if isinstance(good, float):
-        more = {} if name in SIGNED else {"negative": -1.0}
-        return (
-            tried | more | {"complex": 1j, "nan": np.nan, "inf": np.inf, "matrix": np.ones((2, 2))}
-        )
+        found = {"complex": 1j, "nan": np.nan, "matrix": np.ones((2, 2))}
+        found |= {} if name in SIGNED else {"negative": -1.0}
+        return found | ({} if name in ENDLESS else {"inf": np.inf})
     if _is_key(good):
-        return tried | {"number": 0, "fraction": 1.5}
+        return {"number": 0, "fraction": 1.5}
     if isinstance(good, (jax.Array, np.ndarray)):
-        return tried | _bad_arrays(good)
+        return _bad_arrays(name, good)
     if isinstance(good, (tuple, list)) and all(isinstance(g, (int, float)) for g in good):
-        return tried | {
-            "negative": type(good)(-7 for _ in good),
-            "nan": type(good)(np.nan for _ in good),
-        }
+        negative = {} if name in SIGNED else {"negative": type(good)(-7 for _ in good)}
+        return negative | {"nan": type(good)(np.nan for _ in good)}
     if isinstance(good, eqx.Module) or hasattr(good, "__dataclass_fields__"):
-        return tried | {"class": type(good), "number": 3}
-    return tried | {"number": 3}
+        return {"class": type(good), "number": 3}
+    return {"number": 3}
 
 
-def _bad_arrays(good):
-    found = {"extra axis": good[None], "class": np.ndarray, "words": np.full(good.shape, "a")}
+def _bad_arrays(name, good):
+    found = {} if name in ANY_RANK else {"extra axis": good[None]}
+    found |= {"class": np.ndarray, "words": np.full(good.shape, "a")}
     if good.dtype.kind == "f":
         found |= {"complex": good + 1j, "nan": good * np.nan}
     else:
@@ -114,8 +131,8 @@ def _judged(error, who, name):
     text = f"{type(error).__name__}: {error}"[:160]
     if not ours:
         return "foreign", text
-    names = [name, *who.split(".")]
-    return ("clear" if any(n.lower() in str(error).lower() for n in names) else "unnamed"), text
+    spoken = linecache.getline(frames[-1].filename, frames[-1].lineno).strip().startswith("raise")
+    return ("clear" if spoken else "foreign"), text
 
 
 def _nan(value):

@@ -40,7 +40,6 @@ _HAMILTON_JACOBI = {
     "Grid": _made(hjb.Grid, lower=(-1.0,), upper=(1.0,), shape=(9,), extrapolation=1),
     "GridScheme": _made(hjb.GridScheme, order="weno5", flux="local", fraction=0.9),
     "InitialData": _made(hjb.InitialData, atoms=X, values=U, masses=jnp.ones(6)),
-    "Layer": _made(hjb.Layer, W=X, b=U),
     "MaxAffine": _made(hjb.MaxAffine, slopes=X, offsets=U),
     "Nonconvex": _made(hjb.Nonconvex, fn=bowl),
     "Norm": _made(hjb.Norm, q=2.0),

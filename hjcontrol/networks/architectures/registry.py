@@ -36,7 +36,7 @@ ARCHITECTURES: dict[str, type[AbstractArchitecture]] = {
 HEADINGS = ("name", "drift b", "H", "viscosity", "exact", "only structural")
 
 
-@admits(in_size=">= 1")
+@admits(in_size=">= 1", classes=">= 1")
 def architecture(name: str, in_size: int, classes: int, **options) -> AbstractArchitecture:
     """The architecture of that name, small by default; `options` are its own fields.
 

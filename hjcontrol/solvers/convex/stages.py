@@ -20,7 +20,7 @@ from hjcontrol.deformation import lse
 from hjcontrol.networks import AbstractStage, AffineWeights
 
 
-@admits(in_size=">= 1", eps=">= 0")
+@admits(in_size=">= 1", pieces=">= 1", eps=">= 0")
 class SoftMaximum(AbstractStage):
     """A log-sum-exp layer of `pieces` affine functions at temperature `eps >= 0`."""
 
