@@ -77,7 +77,6 @@ def commuting_square(
 
     **Raises:** `ValueError` for `t <= 0`, an `eps <= 0`, no nodes, or points that are not `(P, d)`.
     """
-    for e in eps:
     if not eps or min(eps) <= 0 or not nodes or min(nodes) < 1:
         raise ValueError(
             f"commuting_square: eps > 0 and nodes >= 1 are needed; found {list(eps)}, {list(nodes)}."
