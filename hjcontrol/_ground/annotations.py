@@ -49,19 +49,19 @@ def shown(value: Any) -> str:
     )
 
 
-def rule(annotation: Any, *, lists: bool = False) -> Rule:
-    """The rule that an annotation states. `lists`: whether nested lists count as arrays."""
+def rule(annotation: Any) -> Rule:
+    """The rule that an annotation states."""
     if annotation == numpy.typing.ArrayLike:
-        return _array("...", ("float", "int"), True)
+        return _array("...", ("float", "int"))
     if is_array(annotation):
-        return _array(annotation.dim_str, tuple(annotation.dtypes), lists)
+        return _array(annotation.dim_str, tuple(annotation.dtypes))
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if origin in (typing.Union, types.UnionType):
-        return _union(args, lists)
+    if origin in _UNIONS:
+        return _union(args)
     if origin is typing.Literal:
         return _literal(args)
     if isinstance(annotation, typing.TypeAliasType if hasattr(typing, "TypeAliasType") else ()):
-        return rule(annotation.__value__, lists=lists)
+        return rule(annotation.__value__)
     if annotation in _SCALARS:
         return _SCALARS[annotation]
     if origin is collections.abc.Callable or annotation is collections.abc.Callable:
@@ -86,28 +86,31 @@ def is_array(annotation: Any) -> bool:
 
 
 def tells(annotation: Any) -> bool:
-    """Whether a field's annotation says what its argument must be: numbers. A field that is an object
-    may be made of something else."""
-    return is_array(annotation) or annotation in _SCALARS
+    """Whether a field's annotation says what its argument must be: numbers, or several things. A field
+    that is one object may be made of something else."""
+    parts = (
+        typing.get_args(annotation) if typing.get_origin(annotation) in _UNIONS else (annotation,)
+    )
+    return any(is_array(a) or a in _SCALARS or typing.get_origin(a) in _HOLDERS for a in parts)
 
 
-def _union(args: tuple[Any, ...], lists: bool) -> Rule:
+def _union(args: tuple[Any, ...]) -> Rule:
     arrays = [a for a in args if is_array(a)]
-    if (
-        arrays or jax.Array in args
-    ):  # what else an array may be given as, NumPy's or Python's numbers, fits too
+    if arrays or jax.Array in args:  # then NumPy's arrays and Python's numbers fit too
         dims = arrays[0].dim_str if arrays else "..."
         kinds = tuple(arrays[0].dtypes) if arrays else ("float", "int", "uint", "bool")
         rest = [
             a
             for a in args
-            if not is_array(a) and a not in (jax.Array, np.ndarray, np.bool_, *_NUMBERS)
+            if not is_array(a) and a not in (jax.Array, np.ndarray, type(None), np.bool_, *_NUMBERS)
         ]
-        rules = [*[rule(a) for a in rest], _array(dims, kinds, lists)]
+        rules = [*[rule(a) for a in rest], _array(dims, kinds)]
     else:
-        rules = [rule(a, lists=lists) for a in args]
+        rules = [rule(a) for a in args if a is not type(None)]
 
     def fits(value: Any, axes: dict[str, Any]) -> Any:
+        if value is None and type(None) in args:
+            return value
         said = []
         for each in rules:
             try:
@@ -201,7 +204,7 @@ def is_key(value: Any) -> bool:
     return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
-def _array(dims: str, dtypes: tuple[str, ...], lists: bool) -> Rule:
+def _array(dims: str, dtypes: tuple[str, ...]) -> Rule:
     names = dims.split()
     key = any("key" in d for d in dtypes)
     floats = any(d.startswith("float") for d in dtypes)
@@ -228,11 +231,11 @@ def _array(dims: str, dtypes: tuple[str, ...], lists: bool) -> Rule:
                 raise UnfitError(wanted)
             return value
         given = value
-        if lists and isinstance(value, (list, tuple)):
+        if isinstance(value, (list, tuple)):
             try:
-                given = np.asarray(value)
-            except ValueError:
-                raise UnfitError(wanted + " (ragged lists are none)") from None
+                given = value = jnp.asarray(value)
+            except (TypeError, ValueError, OverflowError):
+                raise UnfitError(wanted) from None
         if not isinstance(given, (*_ARRAYS, *_NUMBERS)):
             raise UnfitError(wanted)
         given = given if hasattr(given, "dtype") else np.asarray(given)
@@ -249,7 +252,7 @@ def _array(dims: str, dtypes: tuple[str, ...], lists: bool) -> Rule:
         if not (right or dtype == jax.dtypes.float0):
             raise UnfitError(wanted)
         if not _shaped(names, given.shape, axes):
-            sizes = ", ".join(f"{n} = {axes[n]}" for n in names if n in axes)
+            sizes = ", ".join(f"{n} = {axes[n]}" for n in dict.fromkeys(names) if n in axes)
             raise UnfitError(wanted + (f" where {sizes}" if sizes else ""))
         if floats and not whole and integer and names and hasattr(value, "astype"):
             return value.astype(float)
@@ -319,6 +322,7 @@ def _truth(value: Any, axes: dict[str, Any]) -> Any:
     return value
 
 
+_UNIONS = (typing.Union, types.UnionType)
 _SCALARS: dict[Any, Rule] = {int: _whole, float: _real, bool: _truth}
 _HOLDERS = (
     collections.abc.Sequence,

@@ -115,6 +115,19 @@ def places(who: str, index: Any, size: int) -> Any:
     return whole
 
 
+def concrete(who: str, **values: Any) -> None:
+    """Refuse what `jit`, `vmap` or `grad` trace, where values are needed.
+
+    **Raises:** `ValueError` naming what is traced.
+    """
+    hidden = [f"`{name}`" for name, value in values.items() if _traced(value)]
+    if hidden:
+        raise ValueError(
+            f"{who}: the values of {', '.join(hidden)} are needed, and jit, vmap or grad hide them. "
+            "Call it outside of these."
+        )
+
+
 def _guarded(
     who: str, function: Callable[..., Any], check: Callable[[inspect.BoundArguments], None]
 ) -> Any:
@@ -126,14 +139,9 @@ def _guarded(
         check(bound)
         try:
             return function(*bound.args, **bound.kwargs)
-        except _HIDDEN as error:
-            hidden = [f"`{n}`" for n, value in bound.arguments.items() if _traced(value)]
-            if not hidden:
-                raise
-            raise ValueError(
-                f"{who}: the values of {', '.join(hidden)} are needed, and jit, vmap or grad hide them. "
-                "Call it outside of these."
-            ) from error
+        except _HIDDEN:
+            concrete(who, **bound.arguments)
+            raise
 
     return at_the_door
 
@@ -158,12 +166,11 @@ def _check(
     rules = {}
     for name, parameter in parameters.items():
         annotation = parameter.annotation
-        lists = name in declared and "converter" in declared[name].metadata
-        if lists or annotation in _VAGUE:
-            field = fields.get(name, Any)
-            annotation, lists = (field if tells(field) else Any), True
+        converts = name in declared and "converter" in declared[name].metadata
+        if tells(fields.get(name)) and (converts or annotation in _VAGUE):
+            annotation = fields[name]
         if name != "self":
-            rules[name] = rule(annotation, lists=lists)
+            rules[name] = rule(annotation)
 
     def fit(name: str, item: Any, axes: dict[str, Any]) -> Any:
         try:

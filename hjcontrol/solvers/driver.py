@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 from threadpoolctl import threadpool_limits
 
-from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.arguments import admits, concrete
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, History, Solution, backpropagate
 from hjcontrol.control.capability import complaint
@@ -72,6 +72,7 @@ def solve(
     **Raises:** `ValueError` for wrong types and shapes, a problem the method cannot treat, a
     `checkpoint` of a method that runs outside JAX, or one that is another run's.
     """
+    concrete("solve", problem=problem, init=init, key=key)
     if isinstance(solver, str):
         solver = by_name(select(problem).name if solver == "auto" else solver)
     weights = _start(problem, init, key)
@@ -162,18 +163,9 @@ def _start(problem: ControlProblem, init: Any, key: Any) -> Weights:
                 "solve: a start is needed. Pass `init=` weights, or `key=jax.random.key(seed)`."
             )
         return problem.init(key)
+    problem.chain.check_weights("solve: `init`", init)
     shape = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
-    init = jax.tree.map(jnp.asarray, init)
-    if jax.tree.structure(init) != jax.tree.structure(shape):
-        raise ValueError(
-            f"solve: `init` must be structured like the problem's weights; expected "
-            f"{jax.tree.structure(shape)}, found {jax.tree.structure(init)}."
-        )
-    for want, have in zip(jax.tree.leaves(shape), jax.tree.leaves(init), strict=True):
-        if want.shape != have.shape:
-            raise ValueError(
-                f"solve: a leaf of `init` has shape {have.shape}; expected {want.shape}."
-            )
+    init = jax.tree.unflatten(jax.tree.structure(shape), map(jnp.asarray, jax.tree.leaves(init)))
     return jax.tree.map(lambda a, s: a.astype(s.dtype), init, shape)
 
 

@@ -140,7 +140,7 @@ def test_bad_starts():
     problem = rings()
     with pytest.raises(ValueError, match="a start is needed"):
         hj.solve(problem, Newton())
-    with pytest.raises(ValueError, match="structured like"):
+    with pytest.raises(ValueError, match="shaped as"):
         hj.solve(problem, Newton(), init=(jnp.zeros(3),))
     wrong = jax.tree.map(lambda a: a[..., None], problem.init(jax.random.key(0)))
     with pytest.raises(ValueError, match="expected"):
