@@ -262,21 +262,30 @@ ONE = InitialData(np.zeros((1, 2)), np.zeros(1))
     ("make", "message"),
     [
         (lambda: InitialData(np.zeros((0, 2)), np.zeros(0)), "an atom"),
-        (lambda: InitialData(np.zeros(3), np.zeros(3)), "atoms \\(N, d\\)"),
-        (lambda: InitialData(np.zeros((3, 1)), np.zeros(2)), "values \\(N,\\)"),
+        (
+            lambda: InitialData(np.zeros(3), np.zeros(3)),
+            "atoms. must be an array of floats of shape .N, d",
+        ),
+        (
+            lambda: InitialData(np.zeros((3, 1)), np.zeros(2)),
+            "values. must be an array of floats of shape .N",
+        ),
         (lambda: InitialData([[np.nan]], [0.0]), "atom must be finite"),
         (lambda: InitialData([[0.0]], [-np.inf]), "finite or \\+inf"),
         (lambda: InitialData([[0.0]], [np.nan]), "finite or \\+inf"),
         (lambda: InitialData([[0.0]], [0.0], [-1.0]), "mass is finite and >= 0"),
         (lambda: data_of_layer(np.ones((2, 2)), np.ones(2), 0.0), "t` must be > 0; found 0"),
         (lambda: data_of_layer(np.ones((2, 2)), np.ones(2), -1.0), "t. must be > 0"),
-        (lambda: data_of_layer(np.ones((2, 2)), np.ones(3), 1.0), "b \\(N,\\)"),
+        (
+            lambda: data_of_layer(np.ones((2, 2)), np.ones(3), 1.0),
+            "b. must be an array of floats of shape .N",
+        ),
         (lambda: data_of_layer(np.full((1, 1), np.nan), np.ones(1), 1.0), "must be finite"),
         (lambda: data_of_layer(np.ones((1, 1)), np.ones(1), 1.0, eps=-1.0), "eps. must be >= 0"),
         (lambda: data_of_layer(np.ones((1, 1)), np.ones(1), 1.0, H=Norm(2.0)), "quadratic"),
         (
             lambda: data_of_layer(np.ones((1, 2)), np.ones(1), 1.0, H=Anisotropic(A)),
-            "shape \\(2, 2\\)",
+            "shape .d, d. where d = 2",
         ),
         (lambda: layer_of_data(ONE, 1.0, normalisation="kernel"), "'raw', 'mean', 'heat'"),
         (lambda: hopf_cole(ONE, jnp.zeros(3), 1.0, 0.1), "dimension 2"),
@@ -294,7 +303,7 @@ ONE = InitialData(np.zeros((1, 2)), np.zeros(1))
         (lambda: plane_waves(np.ones((2, 2)), np.ones(2), jnp.ones(2), -1.0, 0.1), "s >= 0"),
         (
             lambda: pde_residual(lambda x, t: t, jnp.ones(2), 1.0, 0.1, A=jnp.eye(3)),
-            "shape \\(2, 2\\)",
+            "shape .d, d. where d = 2",
         ),
     ],
 )

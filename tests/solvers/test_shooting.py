@@ -185,7 +185,7 @@ def test_unbounded_problem_is_a_result():
 
 
 def test_refusals(unchecked):
-    with pytest.raises(ValueError, match="segments. must be >= 1; found 0"):
+    with pytest.raises(ValueError, match=r"segments. must be >= 1; found 0"):
         Shooting(segments=0)
     problem = hj.control.linear_quadratic(*DATA, ridge=0.3)
     with pytest.raises(ValueError, match="exceeds the 5 stages"):
