@@ -94,17 +94,9 @@ def _samples(source: str, axes: int) -> tuple[Any, Any]:
 
     try:
         arrays = npz_arrays(source)
+        pair = [_numbers(source, arrays, key) for key in ("z", "p")]
     except DataError as error:
         raise CommandError(str(error)) from None
-    shapes = ", ".join(f"{k!r} {a.shape}" for k, a in list(arrays.items())[:8]) or "none"
-    pair = []
-    for key in ("z", "p"):
-        if key not in arrays or arrays[key].dtype.kind not in "iuf":
-            raise CommandError(
-                f"{source}: arrays of real numbers 'z' (logits) and 'p' (candidate) are needed; "
-                f"the arrays are {shapes}."
-            )
-        pair.append(arrays[key].astype(float))
     z, p = pair
     if z.shape != p.shape or z.ndim not in (axes, axes + 1) or z.size == 0:
         raise CommandError(
@@ -119,6 +111,15 @@ def _samples(source: str, axes: int) -> tuple[Any, Any]:
             f"{where}."
         )
     return (z, p) if z.ndim > axes else (z[None], p[None])
+
+
+def _numbers(source: str, arrays: Any, key: str) -> Any:
+    if key not in arrays or arrays[key].dtype.kind not in "iuf":
+        raise CommandError(
+            f"{source}: arrays of real numbers 'z' (logits) and 'p' (candidate) are needed; the arrays "
+            f"are {arrays}."
+        )
+    return arrays[key].astype(float)
 
 
 def _rows(found: Any) -> list[dict[str, Any]]:

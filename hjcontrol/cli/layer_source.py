@@ -44,11 +44,10 @@ def read_layer(name: str, eps: float | None) -> Layer:
         arrays = npz_arrays(name)
     except DataError as error:
         raise CommandError(str(error)) from None
-    found = ", ".join(f"{k!r} {a.shape}" for k, a in list(arrays.items())[:8]) or "none"
     for key in ("W", "b"):
         if key not in arrays:
             raise CommandError(
-                f"{name}: arrays 'W' (N, d) and 'b' (N,) are needed; the arrays are {found}."
+                f"{name}: arrays 'W' (N, d) and 'b' (N,) are needed; the arrays are {arrays}."
             )
         if arrays[key].dtype.kind not in "iuf":
             raise CommandError(

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import Array, Key
 
 import hjcontrol.data.csv_file as csv_file
-import hjcontrol.data.loading as loading
 import hjcontrol.data.npz_file as npz_file
 from hjcontrol._ground.arguments import admits, places
 from hjcontrol.data.dataset import DataError
@@ -61,8 +60,7 @@ def load_regression(source: str | Path, target: str | None = None) -> Regression
             f"data {name!r} is unknown: expected {', '.join(REGRESSION)}, or a file ending in .csv or "
             ".npz."
         )
-    content = loading._content(path)
-    X, y, names = (_csv if kind == ".csv" else _npz)(name, content, target)
+    X, y, names = (_csv if kind == ".csv" else _npz)(name, path, target)
     return _checked(name, X, y, names)
 
 
@@ -114,23 +112,23 @@ def _packaged(name: str) -> RegressionSet:
     return RegressionSet(bunch.data, bunch.target.astype(float), names, name)
 
 
-def _csv(name: str, content: bytes, target: str | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    header, rows, lines = csv_file._rows(name, csv_file._decode(name, content))
-    at = csv_file._target_column(name, header, target)
+def _csv(name: str, path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    header, rows, lines = csv_file.records(name, path)
+    at = csv_file.target_column(name, header, target)
     table = np.array(
         [
-            [csv_file._number(name, line, c, text) for c, text in zip(header, row, strict=True)]
+            [csv_file.number(name, line, c, text) for c, text in zip(header, row, strict=True)]
             for row, line in zip(rows, lines, strict=True)
         ]
     )
     return np.delete(table, at, axis=1), table[:, at], header[:at] + header[at + 1 :]
 
 
-def _npz(name: str, content: bytes, target: str | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    arrays = npz_file.read_arrays(name, content)
-    features = npz_file._pick(name, arrays, npz_file.FEATURES, "features")
+def _npz(name: str, path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    arrays = npz_file.Archive(name, path)
+    features = npz_file.pick(arrays, npz_file.FEATURES, "features")
     labels = npz_file.LABELS if target is None else (target,)
-    X, y = arrays[features], arrays[npz_file._pick(name, arrays, labels, "targets")]
+    X, y = arrays[features], arrays[npz_file.pick(arrays, labels, "targets")]
     if X.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
         raise DataError(f"{name}: real numbers are needed; found dtypes {X.dtype} and {y.dtype}.")
     if X.ndim != 2 or y.shape != X.shape[:1]:

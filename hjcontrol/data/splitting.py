@@ -77,7 +77,7 @@ def asked_count(name: str, size: int, train_size: float | int) -> int:
         return int(train_size)
     if not 0 < train_size < 1:
         raise DataError(
-            f"{name}: `train_size` must be a fraction between 0 and 1, or a whole number of samples; "
+            f"{name}: train size must be a fraction between 0 and 1, or a whole number of samples; "
             f"found {train_size}."
         )
     return round(train_size * size)
