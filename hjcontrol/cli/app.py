@@ -1,8 +1,9 @@
 """The application: its commands, and what becomes of their errors.
 
 Exit codes: 0 done (and verified), 1 refuted, 2 bad usage or input or a file that cannot be written,
-70 a fault of the program itself, 130 Ctrl-C. An error is one line on standard error; 1 is never
-anything but a refutation. `HJCONTROL_TRACEBACK=1` shows where an error came from.
+3 nothing is refuted and not everything was tested, 70 a fault of the program itself, 130 Ctrl-C or a
+polite end (SIGTERM, SIGHUP). An error is one line on standard error; 1 is never anything but a
+refutation. `HJCONTROL_TRACEBACK=1` shows where an error came from.
 """
 
 import os
@@ -13,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from hjcontrol._ground.interruptions import interrupted_once
 from hjcontrol.cli.architectures import architectures
 from hjcontrol.cli.certify import certify
 from hjcontrol.cli.claims import claims
@@ -75,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):  # a class name that the terminal cannot show is no error
         sys.stdout.reconfigure(errors="replace")
         sys.stderr.reconfigure(errors="replace")
-    code = _guarded(argv, who)
+    with interrupted_once():
+        code = _guarded(argv, who)
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,6 +1,7 @@
 """Where `pde` takes its layer from: arrays `W`, `b`, `eps` of an NPZ file, or a fit to diabetes data."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def read_layer(name: str, eps: float | None) -> Layer:
     return Layer(W, b, _temperature(name, arrays, eps), Path(name).name, {"file": name})
 
 
-def _temperature(name: str, arrays: dict, asked: float | None) -> float:
+def _temperature(name: str, arrays: Mapping, asked: float | None) -> float:
     if asked is not None:
         return asked
     if "eps" not in arrays:

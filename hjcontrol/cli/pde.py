@@ -11,7 +11,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.folder import output_folder, save, save_json
+from hjcontrol.cli.folder import output_folder, save_json, save_page
 from hjcontrol.cli.invocation import command_line
 from hjcontrol.cli.settings import settings
 from hjcontrol.cli.terminal import Screen
@@ -108,16 +108,16 @@ def _work(asked: Asked, screen: Screen, command: str) -> int:
     for note in trial.notes:
         screen.line(note)
     screen.line(f"\nverdict: {trial.verdict}", style="bold")
-    for path in _write(trial, asked.out, command):
+    for path in _write(trial, asked.out, screen, command):
         screen.line(str(path))
     return REFUTED if trial.verdict == "refuted" else 0
 
 
-def _write(trial: Any, folder: Path, command: str) -> list[Path]:
+def _write(trial: Any, folder: Path, screen: Screen, command: str) -> list[Path]:
     from hjcontrol.reporting.field_page import field_report
 
     result = save_json(folder / "result.json", trial.summary())
-    page = save(
+    page = save_page(
         folder / "report.html",
         lambda path: field_report(
             path,
@@ -129,5 +129,6 @@ def _write(trial: Any, folder: Path, command: str) -> list[Path]:
             verdict=trial.verdict,
             command=command,
         ),
+        screen,
     )
     return [page, result]

@@ -22,6 +22,7 @@ from jaxtyping import Array, Int, Key
 from threadpoolctl import threadpool_limits
 
 from hjcontrol._ground.arguments import admits, concrete
+from hjcontrol._ground.interruptions import held
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, History, Solution, backpropagate
 from hjcontrol.control.capability import complaint
@@ -234,10 +235,17 @@ def _run_traced(problem, solver, weights, key, max_steps, meter, keeper):
     if kept is None:
         info = solver.info(state)
         meter.start(float(info.objective), float(info.stationarity))
-    safe = meter.snapshot(state, chunk)
-    written, last = kept is not None, time.monotonic()
-    if keeper is not None and not written:
-        keeper.write(safe)
+    begun = meter.snapshot(state, chunk)
+    if keeper is not None and kept is None:
+        keeper.write(begun)
+    with held() as stop:
+        ended = _steps(problem, solver, begun, max_steps, meter, keeper, stop)
+    return *ended, compile_seconds
+
+
+def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
+    """The loop: chunk after chunk, each followed by whatever the clock or a Ctrl-C asks for."""
+    state, chunk, last = safe.state, safe.chunk, time.monotonic()
     try:
         while True:
             limit = min(chunk, max_steps - meter.steps)
@@ -255,14 +263,15 @@ def _run_traced(problem, solver, weights, key, max_steps, meter, keeper):
             if keeper is not None and not failed:
                 safe = meter.snapshot(state, chunk)
                 if over or time.monotonic() - last >= keeper.place.every:
-                    keeper.write(safe)
+                    keeper.keep(safe)
                     last = time.monotonic()
-            if over:
-                ended = result if bool(done) else RESULTS.max_steps_reached
-                return state, meter.steps, ended, compile_seconds
+            if over and not stop.asked:
+                return state, meter.steps, result if bool(done) else RESULTS.max_steps_reached
+            if stop.asked:
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
         if keeper is not None:
-            keeper.write(safe)
+            keeper.keep(safe)
         raise
 
 
