@@ -99,10 +99,10 @@ def _run(asked: Asked, screen: Screen) -> int:
     )
     solution = _solved(asked, problem, solver, start_key, screen)
     facts = _facts(asked, train, parts.test, solution)
-    written = [_keep(asked, facts, solution, parts.test, None), asked.out / "solution.npz"]
+    written = [asked.out / "solution.npz", _keep(asked, facts, solution, parts.test, None)]
     try:
         certificate = _verified(solution, probe_key, screen)
-        written[0] = _keep(asked, facts, solution, parts.test, certificate)
+        written[1] = _keep(asked, facts, solution, parts.test, certificate)
         _tell(facts, (parts.test.features, parts.test.labels), solution, certificate, screen)
         for file in (
             _page(asked, facts, train, parts.test, solution, certificate, screen),

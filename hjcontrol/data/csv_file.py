@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hjcontrol._ground.files import read_regular
-from hjcontrol.data.dataset import DataError, DataSet, dataset
+from hjcontrol.data.dataset import DataError, DataSet, dataset, unreadable
 from hjcontrol.data.labels import labels_of_texts
 
 
@@ -47,12 +47,8 @@ def records(name: str, path: Path) -> tuple[list[str], list[list[str]], list[int
     """
     try:
         content = read_regular(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file. Check the path.") from None
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        raise DataError(
-            f"{path}: the file cannot be read ({getattr(error, 'strerror', None) or error})."
-        ) from None
+        raise unreadable(path, error) from None
     if not content:
         raise DataError(f"{path}: the file is empty.")
     return _rows(name, _decode(name, content))

@@ -6,6 +6,7 @@ every class named, at least two classes, two samples in each (to train on, to te
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,14 @@ from hjcontrol._ground.arguments import admits, places
 
 class DataError(ValueError):
     """Data that cannot be used; the message says what was found, where, and what to do."""
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """What to say of a file that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: no such file. Check the path.")
+    reason = getattr(error, "strerror", None) or error
+    return DataError(f"{path}: the file cannot be read ({reason}).")
 
 
 @dataclass(frozen=True, eq=False)

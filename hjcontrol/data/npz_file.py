@@ -14,7 +14,7 @@ import numpy as np
 import numpy.lib.format as npy
 
 from hjcontrol._ground.files import check_size, open_regular
-from hjcontrol.data.dataset import DataError, DataSet, dataset
+from hjcontrol.data.dataset import DataError, DataSet, dataset, unreadable
 from hjcontrol.data.labels import labels_of_array
 
 FEATURES = ("X", "features", "inputs", "data", "x")
@@ -23,7 +23,7 @@ _BROKEN = (OSError, ValueError, EOFError, MemoryError, KeyError, NotImplementedE
            zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
-class Archive(Mapping[str, np.ndarray]):
+class Archive(Mapping):
     """The arrays of an NPZ file by name; each is read when it is asked for.
 
     **Raises:** `DataError` naming the file, for what is no archive of plain arrays; from `archive[name]`
@@ -57,6 +57,9 @@ class Archive(Mapping[str, np.ndarray]):
         except _BROKEN as error:
             raise self._broken(error) from None
 
+    def __contains__(self, key: object) -> bool:
+        return key in self.heads
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.heads)
 
@@ -70,9 +73,9 @@ class Archive(Mapping[str, np.ndarray]):
         )
 
     def _broken(self, error: Exception) -> DataError:
-        reason = (
-            getattr(error, "strerror", None) or (str(error) or type(error).__name__).splitlines()[0]
-        )
+        if isinstance(error, OSError) and error.strerror is not None:
+            return unreadable(self.path, error)
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         return DataError(
             f"{self.name}: the file cannot be read ({reason}). Write plain arrays with `numpy.savez`; "
             "pickled objects are not loaded."

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-from hjcontrol._ground.arguments import admits
-
 NAMES = (
     "gradient",
     "adam",
@@ -19,7 +17,6 @@ NAMES = (
 )
 
 
-@admits()
 def by_name(name: str, **options: Any) -> Any:
     """The `AbstractMethod` called `name`, with its own keyword options.
 
@@ -27,6 +24,8 @@ def by_name(name: str, **options: Any) -> Any:
 
     **Raises:** `ValueError` for an unknown name.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"by_name: `name` must be one of {', '.join(NAMES)}; found {name!r}.")
     if name in ("gradient", "adam"):
         import optax
 
