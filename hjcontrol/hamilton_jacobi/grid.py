@@ -23,7 +23,7 @@ from hjcontrol._ground.arguments import admits
 GHOSTS = 3  # points beyond each end, as many as the widest stencil reads
 
 
-Corner = Real[ArrayLike, "..."] | Sequence[float] | float
+Corner = Real[ArrayLike, "..."] | Sequence[float | int] | float
 
 
 @admits(lower="finite", upper="finite", shape=">= 1", extrapolation=">= 0")
