@@ -210,19 +210,12 @@ def _array(dims: str, dtypes: tuple[str, ...]) -> Rule:
     floats = any(d.startswith("float") for d in dtypes)
     whole = any("int" in d for d in dtypes)
     logical = any("bool" in d for d in dtypes)
-    kind = "floats" if floats else "integers" if whole else "booleans" if logical else "numbers"
-    size = "" if names == ["..."] else f" of shape [{', '.join(names)}]" if names else ""
-    wanted = (
-        f"an array of {kind}{size}"
-        if names
-        else (
-            "a whole number"
-            if kind == "integers"
-            else "a real number"
-            if kind == "floats"
-            else "True or False"
-        )
-    )
+    one, many = ("a real number", "floats") if floats else ("a whole number", "integers")
+    if logical and not (floats or whole):
+        one, many = "True or False", "booleans"
+    size = "" if names == ["..."] else f" of shape [{', '.join(names)}]"
+    swept = "" if logical or key else " (`jax.vmap` sweeps an array)"
+    wanted = f"an array of {many}{size}" if names else one + swept
     wanted = "a key, as from `jax.random.key(seed)`" if key else wanted
 
     def fits(value: Any, axes: dict[str, Any]) -> Any:
@@ -241,9 +234,7 @@ def _array(dims: str, dtypes: tuple[str, ...]) -> Rule:
         given = given if hasattr(given, "dtype") else np.asarray(given)
         dtype = given.dtype
         number = jnp.issubdtype(dtype, jnp.floating)
-        integer = jnp.issubdtype(dtype, jnp.integer) or (
-            floats and np.dtype(bool) == dtype and not names
-        )
+        integer = jnp.issubdtype(dtype, jnp.integer)
         right = (
             (floats and (number or integer))
             or (whole and integer)

@@ -29,6 +29,7 @@ from hjcontrol.cli.solve import solve
 from hjcontrol.cli.verify import verify
 
 FAULT, INTERRUPTED = 70, 130
+NO_MEMORY = "not enough memory. Reduce the width, the depth or the samples."
 COMMANDS = {
     "crosscheck": crosscheck,
     "solve": solve,
@@ -104,10 +105,12 @@ def _guarded(argv: list[str], who: str) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(who, f"{where}{error.strerror or error}.", USAGE)
     except MemoryError:
-        return _fail(who, "not enough memory. Reduce --width, --depth or the samples.", USAGE)
+        return _fail(who, NO_MEMORY, USAGE)
     except Exception as error:
         if os.environ.get("HJCONTROL_TRACEBACK"):
             raise
+        if "RESOURCE_EXHAUSTED" in str(error):  # XLA's word for memory that the device has not got
+            return _fail(who, NO_MEMORY, USAGE)
         # Usage errors of typer, whose class has moved between its versions.
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             return _fail(who, f"{error.format_message()} See `{who} --help`.", USAGE)

@@ -63,7 +63,10 @@ def run(
     z, p = _samples(source, len(REGISTRY[name].shape))
     try:
         found = jax.jit(jax.vmap(lambda a, b: layer.certify(a, b, tolerance=tol)))(z, p)
-    except ValueError as error:
+    except (
+        ValueError,
+        TypeError,
+    ) as error:  # TypeError: another number of logits than the layer has
         raise CommandError(f"{source}: {error}") from None
     rows = _rows(found)
     title = f"{name} at eps = {float(layer.eps):g}: {len(rows)} sample{'s' * (len(rows) > 1)}"

@@ -17,6 +17,7 @@ from hjcontrol.cli.settings import settings
 from hjcontrol.cli.terminal import Screen
 
 REFUTED = 1
+SMALLEST = 1e-100
 Text = str | None
 
 
@@ -78,6 +79,10 @@ def _number(name: str, text: str, *, above: bool) -> float:
     if not (math.isfinite(value) and (value > 0 if above else value >= 0)):
         sign = ">" if above else ">="
         raise CommandError(f"{name}: a finite number {sign} 0 is needed; found {text}.")
+    if value and not SMALLEST <= value <= 1 / SMALLEST:  # its square would leave the floats' range
+        raise CommandError(
+            f"{name}: {text} is out of range; {SMALLEST:g} to {1 / SMALLEST:g} is not."
+        )
     return value
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hjcontrol._ground.files import read_regular
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.solvers.names import NAMES
 
@@ -56,13 +57,7 @@ def option(key: str) -> str:
 
 
 def _read(config: str) -> dict[str, Any]:
-    try:
-        with open(config, "rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise CommandError(f"--config {config}: cannot be read ({error.strerror}).") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CommandError(f"--config {config}: not valid TOML: {error}.") from None
+    table = read_toml("--config ", config)
     values = {}
     for name, value in table.items():
         key = name.replace("-", "_")
@@ -76,6 +71,22 @@ def _read(config: str) -> dict[str, Any]:
             raise CommandError(f"--config {config}: {option(key)!r} is given twice.")
         values[key] = value
     return values
+
+
+def read_toml(option: str, path: str) -> dict[str, Any]:
+    """The table that a TOML file is; `option` is what error messages put before its name.
+
+    **Raises:** `CommandError` for a file that cannot be read or is no TOML.
+    """
+    try:
+        return tomllib.loads(read_regular(path).decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CommandError(f"{option}{path}: not valid TOML: {error}.") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise CommandError(f"{option}{path}: cannot be read ({reason}).") from None
+    except RecursionError:
+        raise CommandError(f"{option}{path}: not valid TOML: it is nested too deeply.") from None
 
 
 def _number(value: Any) -> float | int | None:
@@ -98,13 +109,15 @@ def misspelt(name: Any, known: Any) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def whole(least: int) -> Callable[[str, Any], int]:
+def whole(least: int, most: int = 2**31 - 1) -> Callable[[str, Any], int]:
     """A check of a whole number."""
 
     def check(name: str, value: Any) -> int:
         number = _number(value)
-        if not isinstance(number, int) or not least <= number < 2**31:
-            raise CommandError(f"{name}: a whole number >= {least} is needed; found {value}.")
+        if not isinstance(number, int) or not least <= number <= most:
+            above = isinstance(number, int) and number > most
+            bound = f"<= {most}" if above else f">= {least}"
+            raise CommandError(f"{name}: a whole number {bound} is needed; found {value}.")
         return number
 
     return check
@@ -172,7 +185,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "data": string,
     "target": string,
     "width": whole(1),
-    "depth": whole(1),
+    "depth": whole(1, 10**5),
     "step": real(lambda x: x > 0, "a number > 0"),
     "ridge": real(lambda x: x >= 0, "a number >= 0"),
     "seed": whole(0),

@@ -75,6 +75,7 @@ def _run(asked: Asked, screen: Screen) -> int:
 
     jax.config.update("jax_enable_x64", True)  # the command owns its process
 
+    from hjcontrol.cli.memory import check_memory
     from hjcontrol.cli.stated_problem import method, stated
     from hjcontrol.data import DataError, load, split, subset
 
@@ -88,6 +89,7 @@ def _run(asked: Asked, screen: Screen) -> int:
     except DataError as error:
         raise CommandError(str(error)) from None
     problem = stated(asked, train)
+    check_memory(problem)
     if asked.solver == "auto":
         asked = _chosen(asked, problem, screen)
     solver = method(asked)

@@ -54,7 +54,7 @@ class CommutingSquare(eqx.Module):
         return "\n".join([*lines, verdict])
 
 
-@admits(t="> 0", eps=">= 0", nodes=">= 1", radius=">= 0", lipschitz=">= 0")
+@admits(t="> 0", eps=">= 0", nodes=">= 1", radius=">= 0", lipschitz="finite")
 def commuting_square(
     g: Callable[[Float[Array, " d"]], Float[Array, ""]],
     points: Float[Array, "P d"],

@@ -311,13 +311,20 @@ def _state_after(stage: AbstractStage, state: PyTree, k: int, u: PyTree) -> PyTr
     try:
         theta = jax.eval_shape(stage.init, jax.eval_shape(lambda: jax.random.key(0)))
         theta = _like_state(theta, state)
-        return jax.eval_shape(lambda *a: advance(stage, *a), state, theta, u)
+        after = jax.eval_shape(lambda *a: advance(stage, *a), state, theta, u)
     except (TypeError, ValueError) as error:
         shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
         raise ValueError(
             f"Chain: stage {k} ({type(stage).__name__}) does not accept its state of shape "
             f"{shapes[0] if len(shapes) == 1 else shapes}: {str(error).splitlines()[0]}"
         ) from error
+    for leaf in jax.tree.leaves(after):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(
+                f"Chain: stage {k} ({type(stage).__name__}) gives {leaf.dtype}{list(leaf.shape)}; a state "
+                "is of real floating numbers, for it has a costate. Convert it in the stage."
+            )
+    return after
 
 
 def _like_state(theta: PyTree, state: PyTree) -> PyTree:

@@ -36,7 +36,7 @@ class DirectState(eqx.Module):
     message: str | None
 
 
-@admits(tol=">= 0", degree=">= 1", elements=">= 1", max_steps=">= 0")
+@admits(tol=">= 0", degree=">= 1, <= 9", elements=">= 1", max_steps=">= 0")
 class Direct(AbstractHostMethod):
     """Direct transcription solved by a CasADi plugin.
 
@@ -185,7 +185,7 @@ class Direct(AbstractHostMethod):
 _WATCHED = ("ipopt", "sqpmethod", "feasiblesqpmethod", "qrsqp")
 
 
-@admits(degree=">= 1", elements=">= 1")
+@admits(degree=">= 1, <= 9", elements=">= 1")
 def as_nlp(
     problem: ControlProblem,
     *,

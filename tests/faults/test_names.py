@@ -14,8 +14,8 @@ from hjcontrol.cli import main
 from hjcontrol.control import History
 from hjcontrol.reporting import page, plots
 
-NAMES = ["$a$", "$", "$\\frac{", "_hidden", "__", "\\", "a\\$b", "x\0", "\udcff", "漢字", "<b>&amp;", "{}",
-         "%s", " ", "a\nb", "\x1b[31m", "é" * 40, "$x$$y"]  # fmt: skip
+NAMES = ["$a$", "$", "$\\frac{", "_hidden", "__", "\\", "a\\$b", "x\0", "\udcff", "漢字", "<b>&amp;",
+         "{}", "%s", " ", "a\nb", "\x1b[31m", "é" * 40, "$x$$y"]  # fmt: skip
 MATRIX = np.eye(3, dtype=int)
 HISTORY = History(np.array([0.0, 1.0]), np.array([2.0, 1.0]), np.array([1.0, 0.1]))
 

@@ -88,7 +88,7 @@ class LSEFit(eqx.Module):
     __repr__ = __str__
 
 
-@admits(eps=">= 0", max_atoms=">= 1", radius=">= 0", max_rounds=">= 1", tol=">= 0")
+@admits(eps=">= 0", max_atoms=">= 1", radius=">= 0", max_rounds=">= 0", tol=">= 0")
 def fit_lse(
     inputs: ArrayLike,
     targets: ArrayLike,

@@ -44,7 +44,7 @@ class ExtendedState(eqx.Module):
     batches: Minibatch | None
 
 
-@admits(rho=">= 0", inner_steps=">= 1", tol=">= 0", batch_size=">= 1")
+@admits(rho="> 0", inner_steps=">= 1", tol=">= 0", batch_size=">= 1")
 class ExtendedMSA(AbstractMethod):
     """Successive approximations that descend.
 
