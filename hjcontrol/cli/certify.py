@@ -12,6 +12,7 @@ import typer
 
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.folder import output_folder, save_json
+from hjcontrol.cli.settings import magnitude
 from hjcontrol.cli.terminal import Screen
 
 REFUTED = 1
@@ -38,8 +39,8 @@ def certify(
     Writes result.json. Exit code 0: every sample is certified; 1: some sample is not.
     """
     folder = Path(out or "certify")
-    asked_eps = None if eps is None else _number("--eps", eps)
-    asked_tol = None if tolerance is None else _number("--tolerance", tolerance)
+    asked_eps = None if eps is None else magnitude("--eps", eps, above=False)
+    asked_tol = None if tolerance is None else magnitude("--tolerance", tolerance, above=False)
     with output_folder(folder):
         raise typer.Exit(run(candidate, layer, asked_eps, asked_tol, folder, Screen()))
 
@@ -77,16 +78,6 @@ def run(
     content = {"layer": name, "eps": float(layer.eps), "certified": certified, "samples": rows}
     screen.line(str(save_json(folder / "result.json", content)))
     return 0 if certified == len(rows) else REFUTED
-
-
-def _number(option: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise CommandError(f"{option}: a number >= 0 is needed; found {text}.")
-    return value
 
 
 def _samples(source: str, axes: int) -> tuple[Any, Any]:

@@ -4,7 +4,6 @@ This file is the command's face: its options, what it prints and writes. It impo
 the options are known to be good.
 """
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -13,11 +12,10 @@ import typer
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.folder import output_folder, save_json, save_page
 from hjcontrol.cli.invocation import command_line
-from hjcontrol.cli.settings import settings
+from hjcontrol.cli.settings import magnitude, settings
 from hjcontrol.cli.terminal import Screen
 
 REFUTED = 1
-SMALLEST = 1e-100
 Text = str | None
 
 
@@ -63,27 +61,12 @@ def pde(
     """
     asked = Asked(
         weights,
-        1.0 if time is None else _number("--time", time, above=True),
-        None if eps is None else _number("--eps", eps, above=False),
-        None if window is None else _number("--window", window, above=True),
+        1.0 if time is None else magnitude("--time", time, above=True),
+        None if eps is None else magnitude("--eps", eps, above=False),
+        None if window is None else magnitude("--window", window, above=True),
         settings({"out": out or "pde"}).out,
     )
     raise typer.Exit(run(asked, Screen(), command_line.get()))
-
-
-def _number(name: str, text: str, *, above: bool) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and (value > 0 if above else value >= 0)):
-        sign = ">" if above else ">="
-        raise CommandError(f"{name}: a finite number {sign} 0 is needed; found {text}.")
-    if value and not SMALLEST <= value <= 1 / SMALLEST:  # its square would leave the floats' range
-        raise CommandError(
-            f"{name}: {text} is out of range; {SMALLEST:g} to {1 / SMALLEST:g} is not."
-        )
-    return value
 
 
 def run(asked: Asked, screen: Screen, command: str) -> int:

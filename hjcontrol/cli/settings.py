@@ -16,6 +16,7 @@ from hjcontrol.cli.errors import CommandError
 from hjcontrol.solvers.names import NAMES
 
 SOLVERS = NAMES
+SMALLEST = 1e-100
 ALL = "all"  # every solver that is applicable; those that are not are named, with the reason
 
 
@@ -101,6 +102,23 @@ def _number(value: Any) -> float | int | None:
         except (TypeError, ValueError):
             continue
     return None
+
+
+def magnitude(name: str, text: str, *, above: bool) -> float:
+    """A number > 0 (`above`) or >= 0, whose square stays within the floats' range.
+
+    **Raises:** `CommandError`.
+    """
+    number = _number(text)
+    value = math.nan if number is None else float(number)
+    if not (math.isfinite(value) and (value > 0 if above else value >= 0)):
+        sign = ">" if above else ">="
+        raise CommandError(f"{name}: a finite number {sign} 0 is needed; found {text}.")
+    if value and not SMALLEST <= value <= 1 / SMALLEST:
+        raise CommandError(
+            f"{name}: {text} is out of range; {SMALLEST:g} to {1 / SMALLEST:g} can be computed with."
+        )
+    return value
 
 
 def misspelt(name: Any, known: Any) -> str:

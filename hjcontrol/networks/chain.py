@@ -321,8 +321,8 @@ def _state_after(stage: AbstractStage, state: PyTree, k: int, u: PyTree) -> PyTr
     for leaf in jax.tree.leaves(after):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise ValueError(
-                f"Chain: stage {k} ({type(stage).__name__}) gives {leaf.dtype}{list(leaf.shape)}; a state "
-                "is of real floating numbers, for it has a costate. Convert it in the stage."
+                f"Chain: stage {k} ({type(stage).__name__}) gives {leaf.dtype}{list(leaf.shape)}; a "
+                "state is of real floating numbers, for it has a costate. Convert it in the stage."
             )
     return after
 
