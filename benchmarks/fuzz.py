@@ -4,13 +4,13 @@
 
 | line | tried | right |
 |---|---|---|
-| calls | one argument of every public callable spoilt | refused in the library's words, or a NaN handed on |
+| calls | every public callable, one argument spoilt | refused in the library's words, or NaN |
 | good calls | every public callable | they run |
 | labels | CSV files of labels spelt alike | kept apart as Python keeps them apart, or refused |
 | bytes | files of random and damaged bytes | data, or `DataError` |
 | lines | the corpus and mutations of it | exit 0, 1, 2, 3, 130 and at most one line of error |
 | sabotages | checkpoints with a byte changed | the run ends in the very bits, or `CheckpointError` |
-| interruptions | Ctrl-C up to three times within 20 ms, SIGTERM, SIGHUP | exit 130, one line, resumed to the bits |
+| interruptions | Ctrl-C up to three times within 20 ms, SIGTERM, SIGHUP | exit 130, one line |
 | threads | processes and threads that write one name | none fails, the file is whole |
 
 What is wrong is printed, and the exit code is 1.

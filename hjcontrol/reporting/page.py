@@ -235,7 +235,7 @@ def _optimality(certificates: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         table["picture"] = None
         if len(gaps[0]) >= MANY:
             table["picture"] = _picture(
-                lambda gaps=gaps, conditions=conditions: minimum_gaps(*gaps, conditions.tolerance),
+                partial(minimum_gaps, *gaps, conditions.tolerance),
                 "How far each stage's own weights can lower its Hamiltonian, states and costates held. "
                 "A diagnostic: in discrete time an optimum may have a gap.",
                 f"gap of the Hamiltonian's minimum at {len(gaps[0])} stages; the largest is "

@@ -21,7 +21,7 @@ import hjcontrol
 PACKAGE = os.path.dirname(hjcontrol.__file__)
 SECONDS = 10
 SIGNED = {"axis", "t0", "t1", "c", "lower", "upper", "lo", "hi", "ours", "bound", "expected", "residual",
-          "y", "s", "h", "start", "slope"}  # fmt: skip
+          "y", "s", "h", "start", "slope", "lipschitz"}  # fmt: skip
 ENDLESS = {
     "lower",
     "upper",

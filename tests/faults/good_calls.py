@@ -15,6 +15,7 @@ import numpy as np
 import hjcontrol as hj
 from hjcontrol import analysis, control, layers, ledger, networks
 from hjcontrol import hamilton_jacobi as hjb
+from hjcontrol._ground.results import RESULTS
 
 KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2)))
@@ -30,7 +31,7 @@ def bowl(x):
 
 
 def parabola(eps):
-    return (eps - 0.2) ** 2
+    return (eps - 0.2) ** 2 + np.arange(3.0)
 
 
 def wave(x, t):
@@ -95,7 +96,14 @@ def passes():
 def solution():
     value, states, costates, _ = passes()
     history = control.History(*np.ones((3, 1)))
-    known = {"stationarity": 1.0, "num_steps": 0, "num_evals": 1, "objective": float(value)}
+    known = {
+        "stationarity": 1.0,
+        "solve_seconds": 1.0,
+        "compile_seconds": 1.0,
+        "num_steps": 0,
+        "num_evals": 1,
+        "objective": float(value),
+    }
     return control.Solution(
         weights(), states, costates, value, RESULTS.successful, known, history, problem(), "newton"
     )

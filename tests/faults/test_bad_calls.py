@@ -33,6 +33,7 @@ WELCOME = {
 OWN = (
     "hamiltonian",
     "advance",
+    "terminal_costate",
 )  # whatever a stage takes: what it refuses, it refuses in its own words
 NUMBERS = ("ledger.at_least", "ledger.at_most", "ledger.equal", "ledger.zero")  # a NaN never holds
 TRIED = dict.fromkeys(hj._ROOMS, 0)

@@ -1,7 +1,7 @@
 """Whatever is typed: an exit code of 0, 1, 2, 3, 130, one line on standard error, no half-written file.
 
-70 is a fault of the program itself; no input reaches it. The state machine runs `solve` again and again in
-one folder, interrupted, resumed, on files that fail: what a code says of the folder is true each time.
+70 is a fault of the program itself; no input reaches it. The state machine runs `solve` again and again
+in one folder, interrupted, resumed, on files that fail: what a code says of the folder is true each time.
 """
 
 import contextlib
