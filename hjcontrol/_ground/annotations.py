@@ -158,7 +158,7 @@ def _holder(kind: Any, args: tuple[Any, ...]) -> Rule:
 
     def fits(value: Any, axes: dict[str, Any]) -> Any:
         array = isinstance(value, (np.ndarray, jax.Array)) and value.ndim > 0
-        if array and kind is collections.abc.Sequence and jnp.issubdtype(value.dtype, jnp.number):
+        if array and kind is collections.abc.Sequence and value.dtype.kind in "iuf":
             return value
         if isinstance(value, (str, bytes)) or not isinstance(value, kind):
             raise UnfitError(wanted)

@@ -36,7 +36,6 @@ OWN = (
     "terminal_costate",
 )  # whatever a stage takes: what it refuses, it refuses in its own words
 NUMBERS = ("ledger.at_least", "ledger.at_most", "ledger.equal", "ledger.zero")  # a NaN never holds
-TRIED = dict.fromkeys(hj._ROOMS, 0)
 
 
 def faults(who):

@@ -285,7 +285,7 @@ ONE = InitialData(np.zeros((1, 2)), np.zeros(1))
         (lambda: data_of_layer(np.ones((1, 1)), np.ones(1), 1.0, H=Norm(2.0)), "quadratic"),
         (
             lambda: data_of_layer(np.ones((1, 2)), np.ones(1), 1.0, H=Anisotropic(A)),
-            "shape .d, d. where d = 2",
+            r"shape .(d, d|2, 2)",
         ),
         (lambda: layer_of_data(ONE, 1.0, normalisation="kernel"), "'raw', 'mean', 'heat'"),
         (lambda: hopf_cole(ONE, jnp.zeros(3), 1.0, 0.1), "dimension 2"),
@@ -303,7 +303,7 @@ ONE = InitialData(np.zeros((1, 2)), np.zeros(1))
         (lambda: plane_waves(np.ones((2, 2)), np.ones(2), jnp.ones(2), -1.0, 0.1), "s >= 0"),
         (
             lambda: pde_residual(lambda x, t: t, jnp.ones(2), 1.0, 0.1, A=jnp.eye(3)),
-            "shape .d, d. where d = 2",
+            r"shape .(d, d|2, 2)",
         ),
     ],
 )
