@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 from jax.typing import ArrayLike
+from jaxtyping import Int
 
 from hjcontrol._ground.annotations import UnfitError, is_key, rule, shown, tells
 from hjcontrol._ground.concrete import known
@@ -64,6 +65,8 @@ def in_range(who: str, name: str, value: Any, wanted: str) -> None:
     **Raises:** `ValueError`; never for what is being traced.
     """
     number = known(value)
+    if number is not None and number.dtype.kind == "V":  # bfloat16 and its kin
+        number = number.astype(float)
     if number is None or number.dtype.kind not in "biuf":  # a tracer, or nothing that is ordered
         return
     endless = wanted.endswith("or inf")
@@ -100,14 +103,13 @@ def places(who: str, index: Any, size: int) -> Any:
     """
     if isinstance(index, slice):
         return index
-    whole = np.asarray(index, int) if isinstance(index, (list, tuple)) and not index else index
-    whole = np.asarray(whole) if isinstance(whole, (list, tuple)) else whole
-    if isinstance(whole, type) or not (hasattr(whole, "dtype") or isinstance(whole, int)):
-        whole = np.asarray("none")
-    dtype = getattr(whole, "dtype", np.dtype(int))
-    if dtype == np.dtype(bool) and whole.shape == (size,):
-        return whole
-    if not np.issubdtype(dtype, np.integer) or np.ndim(whole) > 1:
+    try:
+        whole = rule(Int[ArrayLike, "..."])(index, {})
+    except UnfitError:
+        if getattr(index, "dtype", None) == np.dtype(bool) and index.shape == (size,):
+            return index
+        whole = None
+    if whole is None or np.ndim(whole) > 1:
         raise ValueError(
             f"{who}: `index` must be a slice or a list of whole numbers; found {shown(index)}."
         )
