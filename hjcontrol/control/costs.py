@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from hjcontrol._ground.arguments import admits, in_range
-from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol.deformation import lse
 
 
@@ -41,7 +41,12 @@ def check_labels(labels: Any, logits: Any) -> None:
     """
     shape = getattr(logits, "shape", ())
     if len(shape) == 1 and labels is not None:
-        in_range("softmax_cross_entropy", "label", labels, f">= 0, < {shape[0]}")
+        found = known(labels)
+        if found is not None and found.size and not 0 <= found.min() <= found.max() < shape[0]:
+            raise ValueError(
+                "softmax_cross_entropy: one logit a class is needed, shape (classes,), and labels from "
+                f"0; found {shape[0]} logits, labels {found.min()} to {found.max()}."
+            )
 
 
 @admits()
