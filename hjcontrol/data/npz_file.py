@@ -6,7 +6,6 @@ larger than the limit of `hjcontrol._ground.files`, whatever it was compressed t
 
 import math
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from hjcontrol.data.labels import labels_of_array
 
 FEATURES = ("X", "features", "inputs", "data", "x")
 LABELS = ("y", "labels", "targets", "target")
-_BROKEN = (OSError, ValueError, EOFError, MemoryError, KeyError, NotImplementedError, RuntimeError,
-           zipfile.BadZipFile, zlib.error)  # fmt: skip
 
 
 class Archive(Mapping):
@@ -43,7 +40,7 @@ class Archive(Mapping):
             raise DataError(
                 f"{name}: this is not an NPZ file. Write one with `numpy.savez`."
             ) from None
-        except _BROKEN as error:
+        except Exception as error:  # whatever damaged bytes make the readers raise
             raise self._broken(error) from None
 
     def __getitem__(self, key: str) -> np.ndarray:
@@ -54,7 +51,7 @@ class Archive(Mapping):
             check_size(math.prod(shape) * dtype.itemsize, f"{self.name}, array {key!r}")
             with open_regular(self.path) as file, np.load(file, allow_pickle=False) as archive:
                 return archive[key]
-        except _BROKEN as error:
+        except Exception as error:  # whatever damaged bytes make the readers raise
             raise self._broken(error) from None
 
     def __contains__(self, key: object) -> bool:

@@ -179,7 +179,7 @@ class Keeper:
                 header, arrays = _read(path)
             except CheckpointError:  # whole, but of another format: no damage
                 raise
-            except (OSError, ValueError, KeyError, EOFError) as error:
+            except Exception as error:  # whatever damaged bytes make zipfile, zlib or NumPy raise
                 warnings.warn(
                     f"{path} is damaged ({error}); the one before is taken.", stacklevel=3
                 )

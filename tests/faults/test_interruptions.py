@@ -182,6 +182,16 @@ def test_the_header_is_inside_the_digest(left, tmp_path, case):
         run("minibatches", STEPS, checkpoint=tmp_path, resume=True)
 
 
+def test_damage_that_zipfile_does_not_call_damage_is_damage(whole, tmp_path):
+    run("minibatches", 60, checkpoint=Checkpoint(tmp_path, every=0))
+    newest = sorted(tmp_path.iterdir())[-1]
+    content = bytearray(newest.read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 86  # the zip version that is needed: 8.6
+    newest.write_bytes(content)
+    with pytest.warns(UserWarning, match="damaged"):
+        agree(run("minibatches", STEPS, checkpoint=tmp_path, resume=True), whole)
+
+
 def test_precision_is_named_before_anything_else(left, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 3)
     with pytest.raises(module.CheckpointError, match=r"devices = 1; here it is 3"):
