@@ -3,12 +3,14 @@
 Bad values are refused at once where they can be seen; under `jit` they cannot, and stay data.
 """
 
+from typing import Any
+
 import jax
 import numpy as np
 from jax.typing import ArrayLike
 
 
-def known(x: ArrayLike) -> np.ndarray | None:
+def known(x: Any) -> np.ndarray | None:
     """The value of `x` as a NumPy array, or `None` while it is being traced."""
     try:
         return np.asarray(x)

@@ -23,6 +23,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
@@ -66,6 +67,7 @@ class Attribution(eqx.Module):
         return "\n".join(lines)
 
 
+@admits()
 def attribute(model: LogSumExp | LogitHead | ClassHead, x: Real[ArrayLike, "..."]) -> Attribution:
     """Weights, exact removals and shares for one sample; batch with `jax.vmap`.
 
@@ -83,6 +85,7 @@ def attribute(model: LogSumExp | LogitHead | ClassHead, x: Real[ArrayLike, "..."
     return Attribution(value, z, pi, _removal(z, eps), eps * pi, shares, class_removal, eps)
 
 
+@admits()
 def without(
     model: LogSumExp | LogitHead, x: Real[ArrayLike, "..."], removed: Bool[ArrayLike, " atoms"]
 ) -> Float[Array, ""]:
@@ -107,6 +110,7 @@ def without(
     return jnp.where((eps > 0) & (stays > 0), soft, lse(jnp.where(removed, -jnp.inf, z), eps))
 
 
+@admits()
 def pruned(layer: LogSumExp, atoms: Sequence[int]) -> LogSumExp:
     """The layer with these atoms really taken out: fewer rows, fewer biases.
 
@@ -155,6 +159,7 @@ class LayerAttribution(eqx.Module):
         )
 
 
+@admits(nodes=">= 1")
 def costates(
     chain: Chain,
     weights: Weights,

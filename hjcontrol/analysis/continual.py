@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
 
 
@@ -50,6 +51,7 @@ class Overlap(eqx.Module):
         )
 
 
+@admits()
 def overlap(
     model: LogSumExp | LogitHead | ClassHead, old: Float[Array, "m d"], new: Float[Array, "n d"]
 ) -> Overlap:

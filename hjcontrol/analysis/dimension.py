@@ -21,6 +21,8 @@ import numpy as np
 from jaxtyping import Array, Key
 from numpy.typing import ArrayLike
 
+from hjcontrol._ground.arguments import admits
+
 
 class IntrinsicDimension(eqx.Module):
     """One estimate an estimator, with the standard error of its sampling."""
@@ -47,6 +49,7 @@ class IntrinsicDimension(eqx.Module):
         return "\n".join(lines)
 
 
+@admits(halves=">= 1")
 def intrinsic_dimension(
     X: ArrayLike,
     estimators: Sequence[Any] = ("TwoNN", "MLE", "CorrInt"),
@@ -123,6 +126,15 @@ class SampleSize(eqx.Module):
         )
 
 
+@admits(
+    error="> 0",
+    dimension="> 0",
+    ambient=">= 1",
+    smoothness="> 0",
+    constant="> 0",
+    noise=">= 0",
+    eps=">= 0",
+)
 def sample_size(
     error: float | int,
     *,

@@ -20,6 +20,8 @@ import numpy as np
 from jaxtyping import Array, Key
 from numpy.typing import ArrayLike
 
+from hjcontrol._ground.arguments import admits
+
 
 class Fitted(NamedTuple):
     """A fitted model: predictions (n,) and curvatures `|hess f|_2` (n,) at points (n, d)."""
@@ -159,6 +161,7 @@ def width_sweep(
     return WidthSweep(sizes, len(X), *out)
 
 
+@admits(eps=">= 0", scale="> 0", ridge=">= 0")
 def minimum_norm(eps: float | int, *, scale: float | int = 1.0, ridge: float | int = 0.0) -> Fit:
     """Random softplus units at temperature `eps`, outer weights by least squares of minimum norm.
 
@@ -191,6 +194,7 @@ def minimum_norm(eps: float | int, *, scale: float | int = 1.0, ridge: float | i
     return fit
 
 
+@admits()
 def of_function(f: Callable[[Array], Array]) -> Fitted:
     """A `Fitted` from any twice differentiable scalar function of one sample, in JAX."""
     many = jax.jit(jax.vmap(f))

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Real
 
+from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import gibbs, gibbs_entropy, lse
 from hjcontrol.hamilton_jacobi import data_of_layer
@@ -54,6 +55,7 @@ class Gap(eqx.Module):
         )
 
 
+@admits()
 def gap(model: LogSumExp | LogitHead, x: Real[ArrayLike, "..."]) -> Gap:
     """The gap of one sample with its bound, at any depth (the logits are all that enters)."""
     z = model.logits(x)
@@ -110,6 +112,7 @@ class Ray(eqx.Module):
         )
 
 
+@admits()
 def ray(layer: LogSumExp, x: Real[ArrayLike, " d"], v: Real[ArrayLike, " d"]) -> Ray:
     """Limit and rate of the layer from `x` along `v`.
 
@@ -167,6 +170,7 @@ class Coverage(eqx.Module):
         return self.log_masses - _squares(self.atoms, x) / (2 * self.width**2)
 
 
+@admits(width="> 0")
 def coverage_of_samples(
     samples: Real[ArrayLike, "N d"], width: float | Float[Array, ""]
 ) -> Coverage:
@@ -177,31 +181,26 @@ def coverage_of_samples(
     samples = floating(samples)
     if samples.ndim != 2 or samples.size == 0:
         raise ValueError(f"coverage_of_samples: samples (N, d) are needed; found {samples.shape}.")
-    width = _positive("coverage_of_samples", "width", width, samples.dtype)
+    width = jnp.asarray(width, samples.dtype)
     share = -jnp.log(jnp.asarray(samples.shape[0], samples.dtype))
     return Coverage(samples, jnp.full(samples.shape[0], share), width)
 
 
+@admits(t="> 0")
 def coverage_of_layer(layer: LogSumExp, t: float | Float[Array, ""]) -> Coverage:
     """Coverage by the layer's own initial data at the *chosen* time `t`: its energy is `u(x, t)/eps`.
 
     **Raises:** `ValueError` for `t <= 0` or `eps = 0`.
     """
-    eps = _positive("coverage_of_layer", "eps", layer.eps, layer.W.dtype)
-    t = _positive("coverage_of_layer", "t", t, layer.W.dtype)
+    in_range("coverage_of_layer", "eps", layer.eps, "> 0")
+    eps = layer.eps.astype(layer.W.dtype)
+    t = jnp.asarray(t, layer.W.dtype)
     data = data_of_layer(layer.W, layer.b, t)
     return Coverage(data.atoms, -data.values / eps, jnp.sqrt(2 * eps * t))
 
 
 def _squares(atoms: Array, x: Array) -> Array:
     return jnp.sum((atoms - x[None, :]) ** 2, axis=1)
-
-
-def _positive(who: str, name: str, value: ArrayLike, dtype: jnp.dtype) -> Array:
-    value = jnp.asarray(value, dtype)
-    if value.ndim != 0 or known_to_fail(value > 0):
-        raise ValueError(f"{who}: a scalar `{name}` > 0 is needed; found {value}.")
-    return value
 
 
 def _many(count: Array | int, eps: Array) -> Array:

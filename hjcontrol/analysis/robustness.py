@@ -24,17 +24,20 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Key, Real
 
+from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
 from hjcontrol.layers.layer import floating
 
 
+@admits()
 def lipschitz(layer: LogSumExp) -> Float[Array, ""]:
     """`M = max_j |W_j|`: the exact Lipschitz constant, whatever `eps` and `b` are."""
     return jnp.max(_lengths(layer.W))
 
 
+@admits()
 def diameter(
     W: Float[Array, "atoms d"], members: Bool[Array, " atoms"] | None = None
 ) -> Float[Array, ""]:
@@ -81,6 +84,7 @@ class Curvature(eqx.Module):
         return "\n".join(lines)
 
 
+@admits()
 def curvature(model: LogSumExp | LogitHead, x: Real[ArrayLike, " d"]) -> Curvature:
     """The Hessian at `x`, in its two parts, with the bounds if the model is one affine layer.
 
@@ -110,6 +114,7 @@ class Change(eqx.Module):
     upper: Float[Array, ""]
 
 
+@admits(radius=">= 0")
 def change(
     layer: LogSumExp, x: Real[ArrayLike, " d"], radius: Real[ArrayLike, ""] | float
 ) -> Change:
@@ -154,6 +159,7 @@ class Radius(eqx.Module):
         )
 
 
+@admits()
 def certify(
     classifier: ClassHead, x: Real[ArrayLike, " d"], label: Int[ArrayLike, ""] | int | None = None
 ) -> Radius:
@@ -174,6 +180,8 @@ def certify(
         raise ValueError("certify: at least two classes are needed; found one.")
     z, scores = layer.logits(x), classifier.scores(x)
     eps = layer.eps.astype(z.dtype)
+    if label is not None:
+        in_range("certify", "label", label, f">= 0, < {classifier.count}")
     label = jnp.argmax(scores) if label is None else jnp.asarray(label)
     apart = jnp.where(classifier.members, z[None, :], -jnp.inf)
     slopes = gibbs(apart, eps, axis=1) @ layer.W
@@ -220,6 +228,7 @@ class Attack(eqx.Module):
         return self.value - self.start
 
 
+@admits(radius=">= 0", steps=">= 0", starts=">= 1")
 def attack(
     objective: Callable[[Array], Array],
     x: Real[ArrayLike, " d"],

@@ -23,6 +23,8 @@ import numpy as np
 from jaxtyping import Array, Key
 from numpy.typing import ArrayLike
 
+from hjcontrol._ground.arguments import admits
+
 # Exponents of loss in a size, as quoted with the theory; what the size is differs from row to row.
 PUBLISHED = {
     "language, parameters (Kaplan 2020)": 0.076,
@@ -153,6 +155,7 @@ class Scaling(eqx.Module):
         return "\n".join(lines)
 
 
+@admits(resamples=">= 1", level="> 0, < 1")
 def scaling(
     widths: ArrayLike,
     epsilons: ArrayLike,
@@ -234,6 +237,7 @@ def _partials(
     return along_n, along_s
 
 
+@admits(alpha="finite", smoothness="> 0", loss_power="> 0")
 def effective_dimension(
     alpha: float | int, *, smoothness: float | int, loss_power: float | int
 ) -> float:
@@ -249,6 +253,7 @@ def effective_dimension(
     return loss_power * smoothness / alpha
 
 
+@admits(factor="> 0", dimension="> 0", smoothness="> 0")
 def width_factor(factor: float | int, dimension: float | int, *, smoothness: float | int) -> float:
     """How many times the width must grow to divide the error by `factor`: `factor^(d/s)`."""
     if not (factor > 0 and dimension > 0 and smoothness > 0):

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import gibbs
 from hjcontrol.layers import LogSumExp
@@ -51,6 +52,7 @@ class Soliton(eqx.Module):
         )
 
 
+@admits()
 def flows(layer: LogSumExp) -> Float[Array, "atoms 3"]:
     """`(k, l, m)` of every atom: the columns of `W/eps`, with what is missing attached as powers of k.
 
@@ -71,6 +73,7 @@ def flows(layer: LogSumExp) -> Float[Array, "atoms 3"]:
     return jnp.concatenate([k, *attached], axis=1)
 
 
+@admits()
 def kp(
     layer: LogSumExp,
     x: Real[ArrayLike, " d"],

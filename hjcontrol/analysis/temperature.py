@@ -25,6 +25,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol.control import ControlProblem, least_squares
 from hjcontrol.deformation import gibbs_entropy, lse
@@ -66,6 +67,7 @@ class Window(eqx.Module):
         )
 
 
+@admits(atoms=">= 1", dimension="> 0", side="> 0", t="> 0")
 def window(
     atoms: int,
     dimension: float | int,
@@ -92,6 +94,7 @@ def window(
     return Window(h**2 / t, h * side / (t * np.log(atoms)), share, h)
 
 
+@admits()
 def crossover(
     model: LogSumExp | LogitHead,
     points: Float[Array, "n d"],
@@ -169,6 +172,7 @@ class Choice(eqx.Module):
 Losses = Callable[[Float[Array, ""]], Float[Array, " samples"]]
 
 
+@admits(eps=">= 0")
 def by_validation(losses: Losses, eps: Sequence[float] | Real[ArrayLike, " trials"]) -> Choice:
     """The tried temperature with the least mean held-out loss.
 
@@ -180,6 +184,7 @@ def by_validation(losses: Losses, eps: Sequence[float] | Real[ArrayLike, " trial
     return _least("validation", losses, eps)
 
 
+@admits(eps=">= 0")
 def by_bound(bounds: Losses, eps: Sequence[float] | Real[ArrayLike, " trials"]) -> Choice:
     """The tried temperature with the least mean of a certified bound; as `by_validation`.
 

@@ -1,8 +1,9 @@
 """The application: its commands, and what becomes of their errors.
 
 Exit codes: 0 done (and verified), 1 refuted, 2 bad usage or input or a file that cannot be written,
-70 a fault of the program itself, 130 Ctrl-C. An error is one line on standard error; 1 is never
-anything but a refutation. `HJCONTROL_TRACEBACK=1` shows where an error came from.
+3 nothing is refuted and not everything was tested, 70 a fault of the program itself, 130 Ctrl-C or a
+polite end (SIGTERM, SIGHUP). An error is one line on standard error; 1 is never anything but a
+refutation. `HJCONTROL_TRACEBACK=1` shows where an error came from.
 """
 
 import os
@@ -13,6 +14,7 @@ from typing import Annotated
 
 import typer
 
+from hjcontrol._ground.interruptions import interrupted_once
 from hjcontrol.cli.architectures import architectures
 from hjcontrol.cli.certify import certify
 from hjcontrol.cli.claims import claims
@@ -27,6 +29,7 @@ from hjcontrol.cli.solve import solve
 from hjcontrol.cli.verify import verify
 
 FAULT, INTERRUPTED = 70, 130
+NO_MEMORY = "not enough memory. Reduce the width, the depth or the samples."
 COMMANDS = {
     "crosscheck": crosscheck,
     "solve": solve,
@@ -75,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):  # a class name that the terminal cannot show is no error
         sys.stdout.reconfigure(errors="replace")
         sys.stderr.reconfigure(errors="replace")
-    code = _guarded(argv, who)
+    with interrupted_once():
+        code = _guarded(argv, who)
     try:
         sys.stdout.flush()
     except OSError:
@@ -101,10 +105,12 @@ def _guarded(argv: list[str], who: str) -> int:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(who, f"{where}{error.strerror or error}.", USAGE)
     except MemoryError:
-        return _fail(who, "not enough memory. Reduce --width, --depth or the samples.", USAGE)
+        return _fail(who, NO_MEMORY, USAGE)
     except Exception as error:
         if os.environ.get("HJCONTROL_TRACEBACK"):
             raise
+        if "RESOURCE_EXHAUSTED" in str(error):  # XLA's word for memory that the device has not got
+            return _fail(who, NO_MEMORY, USAGE)
         # Usage errors of typer, whose class has moved between its versions.
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):
             return _fail(who, f"{error.format_message()} See `{who} --help`.", USAGE)

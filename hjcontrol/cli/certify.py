@@ -12,6 +12,7 @@ import typer
 
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.folder import output_folder, save_json
+from hjcontrol.cli.settings import magnitude
 from hjcontrol.cli.terminal import Screen
 
 REFUTED = 1
@@ -38,8 +39,8 @@ def certify(
     Writes result.json. Exit code 0: every sample is certified; 1: some sample is not.
     """
     folder = Path(out or "certify")
-    asked_eps = None if eps is None else _number("--eps", eps)
-    asked_tol = None if tolerance is None else _number("--tolerance", tolerance)
+    asked_eps = None if eps is None else magnitude("--eps", eps, above=False)
+    asked_tol = None if tolerance is None else magnitude("--tolerance", tolerance, above=False)
     with output_folder(folder):
         raise typer.Exit(run(candidate, layer, asked_eps, asked_tol, folder, Screen()))
 
@@ -63,7 +64,10 @@ def run(
     z, p = _samples(source, len(REGISTRY[name].shape))
     try:
         found = jax.jit(jax.vmap(lambda a, b: layer.certify(a, b, tolerance=tol)))(z, p)
-    except ValueError as error:
+    except (
+        ValueError,
+        TypeError,
+    ) as error:  # TypeError: another number of logits than the layer has
         raise CommandError(f"{source}: {error}") from None
     rows = _rows(found)
     title = f"{name} at eps = {float(layer.eps):g}: {len(rows)} sample{'s' * (len(rows) > 1)}"
@@ -76,16 +80,6 @@ def run(
     return 0 if certified == len(rows) else REFUTED
 
 
-def _number(option: str, text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise CommandError(f"{option}: a number >= 0 is needed; found {text}.")
-    return value
-
-
 def _samples(source: str, axes: int) -> tuple[Any, Any]:
     """Logits and candidates with a leading sample axis."""
     import numpy as np
@@ -94,17 +88,9 @@ def _samples(source: str, axes: int) -> tuple[Any, Any]:
 
     try:
         arrays = npz_arrays(source)
+        pair = [_numbers(source, arrays, key) for key in ("z", "p")]
     except DataError as error:
         raise CommandError(str(error)) from None
-    shapes = ", ".join(f"{k!r} {a.shape}" for k, a in list(arrays.items())[:8]) or "none"
-    pair = []
-    for key in ("z", "p"):
-        if key not in arrays or arrays[key].dtype.kind not in "iuf":
-            raise CommandError(
-                f"{source}: arrays of real numbers 'z' (logits) and 'p' (candidate) are needed; "
-                f"the arrays are {shapes}."
-            )
-        pair.append(arrays[key].astype(float))
     z, p = pair
     if z.shape != p.shape or z.ndim not in (axes, axes + 1) or z.size == 0:
         raise CommandError(
@@ -119,6 +105,15 @@ def _samples(source: str, axes: int) -> tuple[Any, Any]:
             f"{where}."
         )
     return (z, p) if z.ndim > axes else (z[None], p[None])
+
+
+def _numbers(source: str, arrays: Any, key: str) -> Any:
+    if key not in arrays or arrays[key].dtype.kind not in "iuf":
+        raise CommandError(
+            f"{source}: arrays of real numbers 'z' (logits) and 'p' (candidate) are needed; the arrays "
+            f"are {arrays}."
+        )
+    return arrays[key].astype(float)
 
 
 def _rows(found: Any) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.folder import output_folder, save, save_json
+from hjcontrol.cli.folder import output_folder, save_json, save_page
 from hjcontrol.cli.invocation import command_line
 from hjcontrol.cli.settings import ALL, SOLVERS, Settings, settings
 from hjcontrol.cli.terminal import Screen
@@ -145,7 +145,7 @@ def _write(trial: Any, found: str | None, screen: Screen, command: str) -> Any:
     result = save_json(folder / "result.json", summary(trial))
     small = {} if trial.small_newton is None else {SMALL_NEWTON: trial.small_newton}
     direct = direct_facts(trial)
-    page = save(
+    page = save_page(
         folder / "report.html",
         lambda path: report(
             path,
@@ -161,6 +161,7 @@ def _write(trial: Any, found: str | None, screen: Screen, command: str) -> Any:
             verdict=found,
             notice=INTERRUPTION if trial.interrupted else None,
         ),
+        screen,
     )
     screen.line(str(page))
     screen.line(str(result))

@@ -11,7 +11,7 @@ import typer
 
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.fit_settings import MODELS, Asked, fit_settings
-from hjcontrol.cli.folder import output_folder, save, save_json
+from hjcontrol.cli.folder import output_folder, save_json, save_page
 from hjcontrol.cli.invocation import command_line
 from hjcontrol.cli.terminal import Screen
 
@@ -111,16 +111,17 @@ def _work(asked: Asked, screen: Screen, command: str) -> int:
     for note in trial.notes:
         screen.line(note)
     screen.line(f"\nverdict: {trial.verdict}", style="bold")
-    for path in _write(trial, command):
+    for path in _write(trial, screen, command):
         screen.line(str(path))
     return REFUTED if trial.verdict == "refuted" else 0
 
 
-def _write(trial: Any, command: str) -> list[Path]:
+def _write(trial: Any, screen: Screen, command: str) -> list[Path]:
     from hjcontrol.reporting import report
 
     folder = trial.asked.common.out
-    page = save(
+    result = save_json(folder / "result.json", trial.summary())
+    page = save_page(
         folder / "report.html",
         lambda path: report(
             path,
@@ -132,5 +133,6 @@ def _write(trial: Any, command: str) -> list[Path]:
             command=command,
             notice=None if trial.verdict == "certified" else f"Verdict: {trial.verdict}.",
         ),
+        screen,
     )
-    return [page, save_json(folder / "result.json", trial.summary())]
+    return [page, result]

@@ -55,6 +55,23 @@ def save(path: Path, write: Callable[[Path], Any]) -> Path:
     return path
 
 
+def save_page(path: Path, write: Callable[[Path], Any], screen: Any) -> Path:
+    """Call `write(path)` for a page that shows what is written already: if it cannot be made, a line says
+    why, and nothing else is lost.
+
+    **Raises:** `CommandError` if the file cannot be written.
+    """
+    try:
+        return save(path, write)
+    except CommandError:
+        raise
+    except Exception as error:
+        screen.line(
+            f"{path} could not be made ({type(error).__name__}: {error}); the results are written."
+        )
+        return path
+
+
 def save_json(path: Path, content: Any) -> Path:
     """Write strict JSON: what is not finite becomes null."""
     text = json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False)

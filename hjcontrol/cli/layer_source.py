@@ -1,6 +1,7 @@
 """Where `pde` takes its layer from: arrays `W`, `b`, `eps` of an NPZ file, or a fit to diabetes data."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,10 @@ def read_layer(name: str, eps: float | None) -> Layer:
         arrays = npz_arrays(name)
     except DataError as error:
         raise CommandError(str(error)) from None
-    found = ", ".join(f"{k!r} {a.shape}" for k, a in list(arrays.items())[:8]) or "none"
     for key in ("W", "b"):
         if key not in arrays:
             raise CommandError(
-                f"{name}: arrays 'W' (N, d) and 'b' (N,) are needed; the arrays are {found}."
+                f"{name}: arrays 'W' (N, d) and 'b' (N,) are needed; the arrays are {arrays}."
             )
         if arrays[key].dtype.kind not in "iuf":
             raise CommandError(
@@ -69,7 +69,7 @@ def read_layer(name: str, eps: float | None) -> Layer:
     return Layer(W, b, _temperature(name, arrays, eps), Path(name).name, {"file": name})
 
 
-def _temperature(name: str, arrays: dict, asked: float | None) -> float:
+def _temperature(name: str, arrays: Mapping, asked: float | None) -> float:
     if asked is not None:
         return asked
     if "eps" not in arrays:

@@ -58,7 +58,10 @@ def stated(name: str, features: Any, labels: Any, classes: int) -> Any:
         problem = ControlProblem(**parts, targets=labels, terminal=softmax_cross_entropy)
     except CommandError:
         raise
-    except Exception as error:  # the user's own code: whatever it raises is theirs to read
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # the user's own code: what it raises is theirs to read
         if not own:
             raise
         raise CommandError(f"--architecture {name}: {type(error).__name__}: {error}") from error
@@ -77,7 +80,7 @@ def _object(name: str) -> Any:
     sys.path.insert(0, "")  # as `python -m` does: the folder the command was called in
     try:
         loaded = _file(module) if module.endswith(".py") else importlib.import_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CommandError(
             f"--architecture {name}: {module} cannot be imported ({type(error).__name__}: {error}). "
             "Call the command in the folder that holds it, or give FILE.py:OBJECT."
@@ -92,7 +95,9 @@ def _object(name: str) -> Any:
 
 
 def _file(path: str) -> Any:
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
+    # Under a name of its own: a file called numpy.py replaces no module.
+    own = f"_hjcontrol_file_{Path(path).stem}"
+    spec = importlib.util.spec_from_file_location(own, path)
     if spec is None or spec.loader is None:
         raise ImportError("not a Python file")
     module = importlib.util.module_from_spec(spec)

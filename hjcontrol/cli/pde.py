@@ -4,16 +4,15 @@ This file is the command's face: its options, what it prints and writes. It impo
 the options are known to be good.
 """
 
-import math
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
 
 from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.folder import output_folder, save, save_json
+from hjcontrol.cli.folder import output_folder, save_json, save_page
 from hjcontrol.cli.invocation import command_line
-from hjcontrol.cli.settings import settings
+from hjcontrol.cli.settings import magnitude, settings
 from hjcontrol.cli.terminal import Screen
 
 REFUTED = 1
@@ -62,23 +61,12 @@ def pde(
     """
     asked = Asked(
         weights,
-        1.0 if time is None else _number("--time", time, above=True),
-        None if eps is None else _number("--eps", eps, above=False),
-        None if window is None else _number("--window", window, above=True),
+        1.0 if time is None else magnitude("--time", time, above=True),
+        None if eps is None else magnitude("--eps", eps, above=False),
+        None if window is None else magnitude("--window", window, above=True),
         settings({"out": out or "pde"}).out,
     )
     raise typer.Exit(run(asked, Screen(), command_line.get()))
-
-
-def _number(name: str, text: str, *, above: bool) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and (value > 0 if above else value >= 0)):
-        sign = ">" if above else ">="
-        raise CommandError(f"{name}: a finite number {sign} 0 is needed; found {text}.")
-    return value
 
 
 def run(asked: Asked, screen: Screen, command: str) -> int:
@@ -108,16 +96,16 @@ def _work(asked: Asked, screen: Screen, command: str) -> int:
     for note in trial.notes:
         screen.line(note)
     screen.line(f"\nverdict: {trial.verdict}", style="bold")
-    for path in _write(trial, asked.out, command):
+    for path in _write(trial, asked.out, screen, command):
         screen.line(str(path))
     return REFUTED if trial.verdict == "refuted" else 0
 
 
-def _write(trial: Any, folder: Path, command: str) -> list[Path]:
+def _write(trial: Any, folder: Path, screen: Screen, command: str) -> list[Path]:
     from hjcontrol.reporting.field_page import field_report
 
     result = save_json(folder / "result.json", trial.summary())
-    page = save(
+    page = save_page(
         folder / "report.html",
         lambda path: field_report(
             path,
@@ -129,5 +117,6 @@ def _write(trial: Any, folder: Path, command: str) -> list[Path]:
             verdict=trial.verdict,
             command=command,
         ),
+        screen,
     )
     return [page, result]

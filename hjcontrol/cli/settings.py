@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from hjcontrol._ground.files import read_regular
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.solvers.names import NAMES
 
 SOLVERS = NAMES
+SMALLEST = 1e-100
 ALL = "all"  # every solver that is applicable; those that are not are named, with the reason
 
 
@@ -56,13 +58,7 @@ def option(key: str) -> str:
 
 
 def _read(config: str) -> dict[str, Any]:
-    try:
-        with open(config, "rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise CommandError(f"--config {config}: cannot be read ({error.strerror}).") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CommandError(f"--config {config}: not valid TOML: {error}.") from None
+    table = read_toml("--config ", config)
     values = {}
     for name, value in table.items():
         key = name.replace("-", "_")
@@ -76,6 +72,22 @@ def _read(config: str) -> dict[str, Any]:
             raise CommandError(f"--config {config}: {option(key)!r} is given twice.")
         values[key] = value
     return values
+
+
+def read_toml(option: str, path: str) -> dict[str, Any]:
+    """The table that a TOML file is; `option` is what error messages put before its name.
+
+    **Raises:** `CommandError` for a file that cannot be read or is no TOML.
+    """
+    try:
+        return tomllib.loads(read_regular(path).decode("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CommandError(f"{option}{path}: not valid TOML: {error}.") from None
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        reason = getattr(error, "strerror", None) or error
+        raise CommandError(f"{option}{path}: cannot be read ({reason}).") from None
+    except RecursionError:
+        raise CommandError(f"{option}{path}: not valid TOML: it is nested too deeply.") from None
 
 
 def _number(value: Any) -> float | int | None:
@@ -92,19 +104,38 @@ def _number(value: Any) -> float | int | None:
     return None
 
 
+def magnitude(name: str, text: str, *, above: bool) -> float:
+    """A number > 0 (`above`) or >= 0, whose square stays within the floats' range.
+
+    **Raises:** `CommandError`.
+    """
+    number = _number(text)
+    value = math.nan if number is None else float(number)
+    if not (math.isfinite(value) and (value > 0 if above else value >= 0)):
+        sign = ">" if above else ">="
+        raise CommandError(f"{name}: a finite number {sign} 0 is needed; found {text}.")
+    if value and not SMALLEST <= value <= 1 / SMALLEST:
+        raise CommandError(
+            f"{name}: {text} is out of range; {SMALLEST:g} to {1 / SMALLEST:g} can be computed with."
+        )
+    return value
+
+
 def misspelt(name: Any, known: Any) -> str:
     """` Did you mean ...?`, or nothing."""
     close = difflib.get_close_matches(str(name), list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def whole(least: int) -> Callable[[str, Any], int]:
+def whole(least: int, most: int = 2**31 - 1) -> Callable[[str, Any], int]:
     """A check of a whole number."""
 
     def check(name: str, value: Any) -> int:
         number = _number(value)
-        if not isinstance(number, int) or not least <= number < 2**31:
-            raise CommandError(f"{name}: a whole number >= {least} is needed; found {value}.")
+        if not isinstance(number, int) or not least <= number <= most:
+            above = isinstance(number, int) and number > most
+            bound = f"<= {most}" if above else f">= {least}"
+            raise CommandError(f"{name}: a whole number {bound} is needed; found {value}.")
         return number
 
     return check
@@ -172,7 +203,7 @@ _CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "data": string,
     "target": string,
     "width": whole(1),
-    "depth": whole(1),
+    "depth": whole(1, 10**5),
     "step": real(lambda x: x > 0, "a number > 0"),
     "ridge": real(lambda x: x >= 0, "a number >= 0"),
     "seed": whole(0),

@@ -5,18 +5,15 @@ kept in --checkpoint DIR: after Ctrl-C, a terminated or a killed process, the sa
 at the very bits that it would have ended at.
 """
 
-import contextlib
 import dataclasses
-import signal
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.folder import output_folder, save, save_json
+from hjcontrol.cli.folder import output_folder, save, save_json, save_page
 from hjcontrol.cli.invocation import command_line
 from hjcontrol.cli.solve_settings import Asked, read
 from hjcontrol.cli.terminal import Screen
@@ -78,6 +75,7 @@ def _run(asked: Asked, screen: Screen) -> int:
 
     jax.config.update("jax_enable_x64", True)  # the command owns its process
 
+    from hjcontrol.cli.memory import check_memory
     from hjcontrol.cli.stated_problem import method, stated
     from hjcontrol.data import DataError, load, split, subset
 
@@ -91,6 +89,7 @@ def _run(asked: Asked, screen: Screen) -> int:
     except DataError as error:
         raise CommandError(str(error)) from None
     problem = stated(asked, train)
+    check_memory(problem)
     if asked.solver == "auto":
         asked = _chosen(asked, problem, screen)
     solver = method(asked)
@@ -101,8 +100,20 @@ def _run(asked: Asked, screen: Screen) -> int:
         f"{len(problem.chain)} stages, {size} weights, {type(problem.control_set).__name__}"
     )
     solution = _solved(asked, problem, solver, start_key, screen)
-    certificate = _verified(solution, probe_key, screen)
-    _tell(asked, train, parts.test, solution, certificate, screen)
+    facts = _facts(asked, train, parts.test, solution)
+    written = [asked.out / "solution.npz", _keep(asked, facts, solution, parts.test, None)]
+    try:
+        certificate = _verified(solution, probe_key, screen)
+        written[1] = _keep(asked, facts, solution, parts.test, certificate)
+        _tell(facts, (parts.test.features, parts.test.labels), solution, certificate, screen)
+        for file in (
+            _page(asked, facts, train, parts.test, solution, certificate, screen),
+            *written,
+        ):
+            screen.line(str(file))
+    except KeyboardInterrupt:
+        kept = " and ".join(map(str, written))
+        raise CommandError(f"interrupted; {kept} hold what was solved.", INTERRUPTED) from None
     return REFUTED if certificate is not None and certificate.verdict == "refuted" else 0
 
 
@@ -128,8 +139,8 @@ def _solved(asked: Asked, problem: Any, solver: Any, key: Any, screen: Screen) -
     with warnings.catch_warnings(record=True) as heard:
         warnings.simplefilter("always", UserWarning)
         try:
-            with _terminable(), screen.progress(solver.name) as progress:
-                solution = solve_problem(
+            with screen.progress(solver.name) as progress:
+                return solve_problem(
                     problem,
                     solver,
                     key=key,
@@ -144,9 +155,9 @@ def _solved(asked: Asked, problem: Any, solver: Any, key: Any, screen: Screen) -
             raise CommandError(str(error)) from None
         except KeyboardInterrupt:
             raise CommandError(_how_to_resume(asked), INTERRUPTED) from None
-    for warning in heard:
-        screen.line(f"note: {warning.message}")
-    return solution
+        finally:
+            for warning in heard:
+                screen.line(f"note: {warning.message}")
 
 
 def _newest(folder: Path | None) -> str | None:
@@ -166,16 +177,6 @@ def _how_to_resume(asked: Asked) -> str:
     return f"interrupted; {asked.checkpoint / newest} has the run. Go on with: {line}"  # pyright: ignore
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """A polite end (SIGTERM) is treated as Ctrl-C: the run is written down first."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def _verified(solution: Any, key: Any, screen: Screen) -> Any:
     from hjcontrol.verification import verify
 
@@ -187,16 +188,42 @@ def _verified(solution: Any, key: Any, screen: Screen) -> Any:
         return None
 
 
-def _tell(
-    asked: Asked, train: Any, test: Any, solution: Any, certificate: Any, screen: Screen
-) -> None:
-    from hjcontrol.cli.stored import write_weights
-    from hjcontrol.reporting import report
-    from hjcontrol.reporting.tables import accuracy, certificate_rows, outcome, solver_rows
+def _facts(asked: Asked, train: Any, test: Any, solution: Any) -> dict[str, Any]:
+    return {
+        "problem": asked.source,
+        "data": asked.data,
+        "num_samples": len(train),
+        "num_test": len(test),
+        "seed": asked.seed,
+        "control_set": type(solution.problem.control_set).__name__,
+        "solver": solution.solver,
+    }
 
-    name, pair = solution.solver, (test.features, test.labels)
+
+def _keep(asked: Asked, facts: dict[str, Any], solution: Any, test: Any, certificate: Any) -> Path:
+    """Write solution.npz and result.json: once before anything is verified, once after."""
+    from hjcontrol.cli.stored import write_weights
+    from hjcontrol.reporting.tables import accuracy, outcome
+
+    right = accuracy(solution, (test.features, test.labels))
+    if certificate is None:
+        save(asked.out / "solution.npz", lambda p: write_weights(p, solution.weights))
+    return save_json(
+        asked.out / "result.json",
+        facts
+        | {**solution.stats, "result": outcome(solution)[0], "test_accuracy": right}
+        | {"costate": {} if certificate is None else dict(certificate.agreement)}
+        | {"verdict": None if certificate is None else certificate.verdict},
+    )
+
+
+def _tell(
+    facts: dict[str, Any], pair: Any, solution: Any, certificate: Any, screen: Screen
+) -> None:
+    from hjcontrol.reporting.tables import certificate_rows, outcome, solver_rows
+
+    name = facts["solver"]
     certificates = {} if certificate is None else {name: certificate}
-    found = None if certificate is None else certificate.verdict
     screen.line("")
     screen.table("Solution", solver_rows({name: solution}, pair))
     screen.line("")
@@ -204,39 +231,34 @@ def _tell(
     kind, remedy = outcome(solution)
     if remedy:
         screen.line(f"\n{kind.replace('_', ' ')}: {remedy}")
+    found = None if certificate is None else certificate.verdict
     screen.line(f"\nverdict: {found or 'none, nothing was verified'}", style="bold")
-    facts = {
-        "problem": asked.source,
-        "data": asked.data,
-        "num_samples": len(train),
-        "num_test": len(test),
-        "seed": asked.seed,
-        "control_set": type(solution.problem.control_set).__name__,
-        "solver": name,
-    }
-    written = [
-        save(asked.out / "solution.npz", lambda p: write_weights(p, solution.weights)),
-        save(
-            asked.out / "report.html",
-            lambda path: report(
-                path,
-                {name: solution},
-                certificates=certificates,
-                test=pair,
-                classes=train.classes,
-                tables={"Asked": facts},
-                title=f"{train.name}, solved by {name}",
-                command=command_line.get(),
-                verdict=found,
-            ),
+
+
+def _page(
+    asked: Asked,
+    facts: dict[str, Any],
+    train: Any,
+    test: Any,
+    solution: Any,
+    certificate: Any,
+    screen: Screen,
+) -> Path:
+    from hjcontrol.reporting import report
+
+    name = facts["solver"]
+    return save_page(
+        asked.out / "report.html",
+        lambda path: report(
+            path,
+            {name: solution},
+            certificates={} if certificate is None else {name: certificate},
+            test=(test.features, test.labels),
+            classes=train.classes,
+            tables={"Asked": facts},
+            title=f"{train.name}, solved by {name}",
+            command=command_line.get(),
+            verdict=None if certificate is None else certificate.verdict,
         ),
-        save_json(
-            asked.out / "result.json",
-            facts
-            | {**solution.stats, "result": kind, "test_accuracy": accuracy(solution, pair)}
-            | {"costate": {} if certificate is None else dict(certificate.agreement)}
-            | {"verdict": found},
-        ),
-    ]
-    for file in written:
-        screen.line(str(file))
+        screen,
+    )

@@ -12,13 +12,12 @@ problem is stated (`stated_problem.py`).
 """
 
 import dataclasses
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.settings import misspelt, path, real, string, train_size, whole
+from hjcontrol.cli.settings import misspelt, path, read_toml, real, string, train_size, whole
 from hjcontrol.solvers.names import NAMES
 
 ACTIVATIONS = ("tanh", "sigmoid", "softplus", "relu", "gelu", "silu", "sin")
@@ -52,13 +51,7 @@ def read(problem: str, given: Mapping[str, Any]) -> Asked:
 
     **Raises:** `CommandError` naming the key, what it takes and what came.
     """
-    try:
-        with open(problem, "rb") as file:
-            table = tomllib.load(file)
-    except OSError as error:
-        raise CommandError(f"{problem}: cannot be read ({error.strerror}).") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise CommandError(f"{problem}: not valid TOML: {error}.") from None
+    table = read_toml("", problem)
     values = {}
     for name, value in table.items():
         key = name.replace("-", "_")
@@ -144,7 +137,7 @@ def _options(name: str, value: Any) -> dict[str, Any]:
 _NETWORK = {
     "architecture": string,
     "width": whole(1),
-    "depth": whole(1),
+    "depth": whole(1, 10**5),
     "step": real(lambda h: h > 0, "a number > 0"),
     "activation": one_of(ACTIVATIONS, "activation"),
 }

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from hjcontrol import networks
 from hjcontrol.cli.errors import CommandError
+from hjcontrol.cli.memory import check_memory
 from hjcontrol.cli.settings import ALL, SOLVERS, Settings
 from hjcontrol.cli.terminal import Screen
 from hjcontrol.control import ControlProblem, Ridge, Solution, softmax_cross_entropy
@@ -79,13 +80,15 @@ def network(settings: Settings, data: DataSet, width: int, depth: int) -> Contro
         *[residual] * depth,
         networks.readout(width, len(data.classes)),
     ]
-    return ControlProblem(
+    problem = ControlProblem(
         stages,
         jnp.asarray(data.features),
         jnp.asarray(data.labels),
         terminal=softmax_cross_entropy,
         running=Ridge(settings.ridge),
     )
+    check_memory(problem)
+    return problem
 
 
 def small(settings: Settings) -> tuple[int, int]:

@@ -3,13 +3,12 @@
 epoch of floor(n / size) batches        the last n mod size samples of a permutation wait for the next
 """
 
-from typing import Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.control.problem import ControlProblem
 
 
@@ -31,7 +30,10 @@ class Minibatch(eqx.Module):
         return batch, Minibatch(key, order, self.count + 1)
 
 
-def minibatch(problem: ControlProblem, size: int | None, key: Any, who: str) -> Minibatch | None:
+@admits(size=">= 1")
+def minibatch(
+    problem: ControlProblem, size: int | None, key: Key[Array, ""] | None, who: str
+) -> Minibatch | None:
     """A drawing at its beginning; `None` for full batches.
 
     **Raises:** `ValueError` without a key.
@@ -43,6 +45,7 @@ def minibatch(problem: ControlProblem, size: int | None, key: Any, who: str) -> 
     return Minibatch(key, jnp.arange(problem.num_samples), jnp.asarray(0))
 
 
+@admits(size=">= 1")
 def check_batch_size(problem: ControlProblem, size: int | None, who: str) -> None:
     """Raise `ValueError` unless `size` is `None` or a number of samples that the problem has."""
     if size is not None and not 1 <= size <= problem.num_samples:

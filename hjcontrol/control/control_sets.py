@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 
 Path = tuple[Any, ...]  # of a leaf within one stage's weights, as `jax.tree_util` gives it
@@ -179,6 +180,7 @@ class Free(_Bounds):
         return jnp.zeros_like(v)
 
 
+@admits()
 class Box(_Bounds):
     """Every weight between `lower` and `upper`: numbers, or arrays that broadcast against the leaf of
     one stage, `ByLeaf(W=Box(low, high))`."""
@@ -245,6 +247,7 @@ class _Ball(AbstractControlSet):
             )
 
 
+@admits(radius=">= 0")
 class L2Ball(_Ball):
     """Each stage's leaf in a Euclidean ball."""
 
@@ -258,6 +261,7 @@ class L2Ball(_Ball):
         return projection_l2_ball(v, self.radius.astype(v.dtype))
 
 
+@admits(radius=">= 0")
 class L1Ball(_Ball):
     """Each stage's leaf in a ball of the sum norm: sparse weights."""
 
@@ -272,6 +276,7 @@ class L1Ball(_Ball):
         return flat.reshape(v.shape)
 
 
+@admits(radius=">= 0")
 class Simplex(_Ball):
     """Each stage's leaf nonnegative with sum `radius`."""
 
@@ -286,6 +291,7 @@ class Simplex(_Ball):
         return flat.reshape(v.shape)
 
 
+@admits(radius=">= 0")
 class GroupBall(_Ball):
     """The rows' Euclidean norms in a ball of the sum norm: whole rows (units) vanish. A vector's rows
     are its entries.

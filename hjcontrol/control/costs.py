@@ -9,17 +9,19 @@ c      cost of a run's weights together (`Smoothing`), added to J: neighbours in
 
 import abc
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol.deformation import lse
 
 
+@admits()
 def softmax_cross_entropy(
     logits: Float[Array, " classes"], label: Int[Array, ""]
 ) -> Float[Array, ""]:
@@ -27,10 +29,27 @@ def softmax_cross_entropy(
 
     `label` is an integer in `0 .. classes-1`. Nats.
     """
+    check_labels(label, logits)
     hit = jnp.arange(logits.shape[-1]) == label
     return lse(logits, 1.0) - jnp.sum(jnp.where(hit, logits, 0.0))
 
 
+def check_labels(labels: Any, logits: Any) -> None:
+    """Refuse labels that no logit stands for.
+
+    **Raises:** `ValueError`, as far as the labels are known.
+    """
+    shape = getattr(logits, "shape", ())
+    if len(shape) == 1 and labels is not None:
+        found = known(labels)
+        if found is not None and found.size and not 0 <= found.min() <= found.max() < shape[0]:
+            raise ValueError(
+                "softmax_cross_entropy: one logit a class is needed, shape (classes,), and labels from "
+                f"0; found {shape[0]} logits, labels {found.min()} to {found.max()}."
+            )
+
+
+@admits()
 def least_squares(x: Float[Array, " d"], target: Float[Array, " d"]) -> Float[Array, ""]:
     r"""$\tfrac12\|x - y\|^2$."""
     return 0.5 * jnp.sum((x - target) ** 2)
@@ -55,6 +74,7 @@ class AbstractRunningCost(eqx.Module):
         return 0.0
 
 
+@admits(strength="finite")
 class Ridge(AbstractRunningCost):
     r"""$r(\theta) = \tfrac{\rho}{2}\|\theta\|^2$ over all weights of a stage, biases included."""
 
@@ -72,6 +92,7 @@ class Ridge(AbstractRunningCost):
         return sum((0.5 * self.strength.astype(a.dtype) * jnp.sum(a**2) for a in leaves), 0.0)
 
 
+@admits(strength="finite")
 class Smoothing(AbstractRunningCost):
     r"""$c(\theta) = \tfrac{\rho}{2} \sum_k \|\theta_{k+1} - \theta_k\|^2$ over neighbours within a run
     of equal stages; tied weights pay nothing.
@@ -97,6 +118,7 @@ class Smoothing(AbstractRunningCost):
         return sum((0.5 * self.strength.astype(a.dtype) * jnp.sum(a**2) for a in leaves), 0.0)
 
 
+@admits()
 class StateCost(AbstractRunningCost):
     """A user's running cost `l(x, theta)` of one sample."""
 
@@ -109,6 +131,7 @@ class StateCost(AbstractRunningCost):
         return 0.0
 
 
+@admits()
 class WeightCost(AbstractRunningCost):
     """A user's cost `r(theta)` of one stage's weights."""
 

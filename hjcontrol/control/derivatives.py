@@ -11,11 +11,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.trajectory import Trajectory
 from hjcontrol.networks import Weights
 
 
+@admits()
 def value_and_gradient(
     problem: ControlProblem, weights: Weights
 ) -> tuple[Float[Array, ""], Weights]:
@@ -23,6 +25,7 @@ def value_and_gradient(
     return jax.value_and_grad(problem.objective)(weights)
 
 
+@admits()
 def backpropagate(
     problem: ControlProblem, weights: Weights
 ) -> tuple[Float[Array, ""], Trajectory, Trajectory, Weights]:
@@ -31,6 +34,7 @@ def backpropagate(
         lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype),
         (problem.inputs, problem.targets, problem.given),
     )
+    problem.chain.check_weights("backpropagate", weights)
     _, shapes = jax.eval_shape(problem.sample_cost, weights, x, y, None, u)
     n = problem.num_samples
     zeros = jax.tree.map(lambda s: jnp.zeros((n, *s.shape), s.dtype), shapes)
@@ -47,12 +51,14 @@ def backpropagate(
     return value, Trajectory(*states), Trajectory(*costates), gradient
 
 
+@admits()
 def curvature(problem: ControlProblem, weights: Weights) -> Callable[[Weights], Weights]:
     """The map `v -> H v` at `weights`, the sweep along the states and costates done once."""
     _, product = jax.linearize(jax.grad(problem.objective), weights)
     return product
 
 
+@admits()
 def gauss_newton_curvature(
     problem: ControlProblem, weights: Weights
 ) -> Callable[[Weights], Weights]:

@@ -16,16 +16,27 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.trajectory import Trajectory
 from hjcontrol.networks import AbstractStage, Weights, advance
 
 
+@admits()
 def inner(p: PyTree[Array], v: PyTree[Array]) -> Float[Array, ""]:
-    """`p . v`, over all leaves."""
+    """`p . v`, over all leaves.
+
+    **Raises:** `ValueError` if the two are not shaped alike.
+    """
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (p, v)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"inner: `p` and `v` must be shaped alike; found {shapes[0]} and {shapes[1]}."
+        )
     return jax.tree.reduce(jnp.add, jax.tree.map(lambda a, b: jnp.sum(a * b), p, v), 0.0)
 
 
+@admits()
 def sample_hamiltonian(
     problem: ControlProblem,
     stage: AbstractStage,
@@ -39,6 +50,7 @@ def sample_hamiltonian(
     return cost + inner(p_next, advance(stage, x, theta, u))
 
 
+@admits(k=">= 0")
 def hamiltonian(
     problem: ControlProblem, k: int, x: PyTree, p_next: PyTree, theta: PyTree
 ) -> Float[Array, ""]:
@@ -48,6 +60,7 @@ def hamiltonian(
     return jnp.sum(jax.vmap(share)(x, p_next, u)) + problem.weight_cost(theta)
 
 
+@admits(k=">= 0")
 def given_at(problem: ControlProblem, k: int) -> PyTree[Array]:
     """What stage `k` reads, samples in front; `None` if nothing."""
     for run, u in zip(problem.chain.runs, problem.given, strict=True):
@@ -55,15 +68,19 @@ def given_at(problem: ControlProblem, k: int) -> PyTree[Array]:
             forced = run.stage.reads == "forcing"
             return jax.tree.map(lambda a, k=k: a[:, k], u) if forced else u
         k -= run.length
-    raise IndexError("stage index out of range")
+    raise ValueError(
+        f"given_at: stages are numbered 0 to {len(problem.chain) - 1}; found `k` beyond."
+    )
 
 
+@admits()
 def terminal_costate(problem: ControlProblem, final: PyTree) -> PyTree[Array]:
     """`p_K = (1/n) dPhi/dx`, every leaf `(n, ...)`."""
     slope = jax.vmap(jax.grad(problem.terminal_cost))(final, problem.targets)
     return jax.tree.map(lambda a: a / problem.num_samples, slope)
 
 
+@admits()
 def costate(
     problem: ControlProblem, weights: Weights, states: Trajectory | None = None
 ) -> tuple[Trajectory, Weights]:

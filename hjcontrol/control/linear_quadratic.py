@@ -13,11 +13,13 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.control.costs import Ridge, StateCost, least_squares
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.networks import Driven
 
 
+@admits(ridge=">= 0")
 def linear_quadratic(
     A: ArrayLike,
     B: ArrayLike,

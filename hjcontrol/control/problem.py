@@ -18,13 +18,20 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, PyTree
 
+from hjcontrol._ground.arguments import admits, places
 from hjcontrol.control.control_sets import AbstractControlSet, Free
-from hjcontrol.control.costs import AbstractRunningCost, StateCost
+from hjcontrol.control.costs import (
+    AbstractRunningCost,
+    StateCost,
+    check_labels,
+    softmax_cross_entropy,
+)
 from hjcontrol.control.terminal_constraint import TerminalConstraint
 from hjcontrol.control.trajectory import Trajectory
 from hjcontrol.networks import Chain, Weights, advance, check_given
 
 
+@admits()
 class ControlProblem(eqx.Module):
     """An ensemble, its dynamics and its costs. Immutable; holds no algorithm and no weights."""
 
@@ -96,13 +103,11 @@ class ControlProblem(eqx.Module):
             jax.eval_shape(self.chain.init, jax.eval_shape(lambda: jax.random.key(0)))
         )
         weights = jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
-        value = jax.eval_shape(
-            lambda w, x, y, u: self.terminal_cost(self.chain(w, x, u), y),
-            weights,
-            one["inputs"],
-            one["targets"],
-            jax.eval_shape(lambda *u: self.chain.given(*u, samples=False), *given),
-        )
+        read = jax.eval_shape(lambda *u: self.chain.given(*u, samples=False), *given)
+        final = jax.eval_shape(self.chain, weights, one["inputs"], read)
+        if terminal is softmax_cross_entropy:
+            check_labels(targets, final)
+        value = jax.eval_shape(self.terminal_cost, final, one["targets"])
         if getattr(value, "shape", None) != ():
             raise ValueError(
                 "ControlProblem: `terminal` must give a scalar for one sample; found shape "
@@ -134,6 +139,7 @@ class ControlProblem(eqx.Module):
             for run, u in zip(self.chain.runs, self.given, strict=True)
         )
 
+    @admits()
     def init(self, key: Key[Array, ""]) -> Weights:
         """Weights to start from, in the inputs' dtype, inside the control set."""
         cast = lambda a: a.astype(self.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
@@ -211,14 +217,24 @@ class ControlProblem(eqx.Module):
             cost = cost + jnp.sum(stages(xs, theta))
         return cost
 
+    @admits()
     def objective(self, weights: Weights) -> Float[Array, ""]:
-        """`J(theta)`."""
+        """`J(theta)`.
+
+        **Raises:** `ValueError` for weights of another shape.
+        """
+        self.chain.check_weights("objective", weights)
         cost = lambda x, y, u: self.sample_cost(weights, x, y, given=u)[0]
         costs = jax.vmap(cost)(self.inputs, self.targets, self.given)
         return jnp.mean(costs) + self.total_weight_cost(weights)
 
+    @admits()
     def rollout(self, weights: Weights) -> Trajectory:
-        """States of the ensemble at every depth."""
+        """States of the ensemble at every depth.
+
+        **Raises:** `ValueError` for weights of another shape.
+        """
+        self.chain.check_weights("rollout", weights)
         states = lambda x, u: self.chain.states(weights, x, u)
         runs, final = jax.vmap(states)(self.inputs, self.given)
         return Trajectory(runs, final)
@@ -226,6 +242,7 @@ class ControlProblem(eqx.Module):
     def take(self, index: Any) -> "ControlProblem":
         """The same problem on the samples `index` (an integer array or a slice)."""
         parts = lambda p: (p.inputs, p.targets, p.forcing, p.context)
+        index = places("take", index, self.num_samples)
         chosen = jax.tree.map(lambda a: a[index], parts(self))
         return eqx.tree_at(parts, self, chosen, is_leaf=lambda leaf: leaf is None)
 

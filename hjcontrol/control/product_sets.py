@@ -12,9 +12,11 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.control.control_sets import AbstractControlSet, Free, Path
 
 
+@admits()
 class ByLeaf(AbstractControlSet):
     """A set for the leaves of each name (a field of a module or named tuple, a key of a dictionary);
     the others are free.
@@ -60,6 +62,7 @@ class ByLeaf(AbstractControlSet):
         AbstractControlSet.check(self, weights)
 
 
+@admits()
 class ByRun(AbstractControlSet):
     """A set for each run of equal stages, in order of depth; one for every run of the chain."""
 

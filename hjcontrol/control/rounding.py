@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.control.control_sets import AbstractControlSet
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.networks import Weights
@@ -30,6 +31,7 @@ class Rounding(eqx.Module):
         return self.objective - self.relaxed
 
 
+@admits()
 @eqx.filter_jit
 def rounded(
     problem: ControlProblem, weights: Weights, to: AbstractControlSet | None = None

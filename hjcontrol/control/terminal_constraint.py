@@ -19,11 +19,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 
 
+@admits()
 class TerminalConstraint(eqx.Module):
     """`function(x_K, y)` of one sample, or `function(x_K)` without targets, is zero, or not positive."""
 
@@ -71,13 +73,14 @@ class _Shifted(eqx.Module):
         return paid + (jnp.sum(jnp.maximum(nu + rho * g, 0) ** 2) - nu @ nu) / (2 * rho)
 
 
-def augmented(problem: Any, nu: Float[Array, "n m"], strength: ArrayLike) -> Any:
+@admits(strength="finite")
+def augmented(problem: Any, nu: Float[Array, "n m"], strength: Real[ArrayLike, ""] | float) -> Any:
     """The problem without its terminal constraint, its terminal cost shifted by multipliers `nu`: a
     `ControlProblem` again.
 
     **Raises:** `ValueError` without a constraint, for a strength not positive, or `nu` of another shape.
     """
-    constraint = problem.terminal_constraint
+    constraint = getattr(problem, "terminal_constraint", None)
     if constraint is None:
         raise ValueError("augmented: a problem with a `terminal_constraint` is needed; found none.")
     if known_to_fail(jnp.asarray(strength) > 0):

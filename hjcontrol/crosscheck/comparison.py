@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.control import ControlProblem, Solution
 from hjcontrol.crosscheck.symmetry import match, relabel, relabel_states
 from hjcontrol.solvers import solve
@@ -87,6 +88,7 @@ class Comparison:
     __repr__ = __str__
 
 
+@admits()
 def crosscheck(
     problem: ControlProblem,
     *solutions: Solution,

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import Chain, Weights
 
@@ -56,6 +57,7 @@ def groups(chain: Chain) -> list[Group]:
     ]
 
 
+@admits()
 def match(problem: ControlProblem, a: Trajectory, b: Trajectory) -> list[Labelling]:
     """For each depth 0..K, the labelling of `b` that brings it closest to `a`."""
     from scipy.optimize import linear_sum_assignment
@@ -75,6 +77,7 @@ def match(problem: ControlProblem, a: Trajectory, b: Trajectory) -> list[Labelli
     return labellings
 
 
+@admits()
 def relabel(chain: Chain, weights: Weights, labellings: list[Labelling]) -> Weights:
     """The same network with its states relabelled: equal outputs, other weights."""
     thetas = []

@@ -9,19 +9,22 @@ import csv
 import difflib
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
-from hjcontrol.data.dataset import DataError, DataSet, dataset
+from hjcontrol._ground.files import read_regular
+from hjcontrol.data.dataset import DataError, DataSet, dataset, unreadable
+from hjcontrol.data.labels import labels_of_texts
 
 
-def read_csv(name: str, content: bytes, target: str | None) -> DataSet:
-    """Parse the bytes of a CSV file; the target is the last column unless it is named.
+def read_csv(name: str, path: Path, target: str | None) -> DataSet:
+    """Read a CSV file; the target is the last column unless it is named.
 
     **Raises:** `DataError` naming file, line, column and value.
     """
-    header, rows, lines = _rows(name, _decode(name, content))
-    at = _target_column(name, header, target)
+    header, rows, lines = records(name, path)
+    at = target_column(name, header, target)
     names = header[:at] + header[at + 1 :]
     features = np.empty((len(rows), len(names)))
     labels = []
@@ -32,9 +35,23 @@ def read_csv(name: str, content: bytes, target: str | None) -> DataSet:
                 f"{name}: line {line} has no label in the target column {header[at]!r}. "
                 "Fill it in, or drop the line."
             )
-        features[i] = [_number(name, line, c, text) for c, text in zip(names, row, strict=True)]
-    targets = _numeric(labels)
-    return dataset(name, features, targets, names, place=lambda i: f"line {lines[i]}")
+        features[i] = [number(name, line, c, text) for c, text in zip(names, row, strict=True)]
+    place = lambda i: f"line {lines[i]}"
+    return dataset(name, features, labels_of_texts(name, labels, place), names, place=place)
+
+
+def records(name: str, path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+    """Header, records and the line on which each record starts.
+
+    **Raises:** `DataError` for a file that cannot be read, or is no table.
+    """
+    try:
+        content = read_regular(path)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise unreadable(path, error) from None
+    if not content:
+        raise DataError(f"{path}: the file is empty.")
+    return _rows(name, _decode(name, content))
 
 
 def _decode(name: str, content: bytes) -> str:
@@ -103,7 +120,8 @@ def _check_header(name: str, header: Sequence[str], line: int) -> None:
             )
 
 
-def _target_column(name: str, header: list[str], target: str | None) -> int:
+def target_column(name: str, header: list[str], target: str | None) -> int:
+    """Where the target stands: the last column unless it is named."""
     if target is None:
         return len(header) - 1
     if target in header:
@@ -115,7 +133,8 @@ def _target_column(name: str, header: list[str], target: str | None) -> int:
     raise DataError(f"{name}: no column {target!r}; the columns are {shown}{more}.{hint}")
 
 
-def _number(name: str, line: int, column: str, text: str) -> float:
+def number(name: str, line: int, column: str, text: str) -> float:
+    """The number that a cell holds; NaN for an empty one."""
     value = _as_number(text)
     if value is not None:
         return value
@@ -136,9 +155,3 @@ def _as_number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
-
-
-def _numeric(labels: list[str]) -> np.ndarray:
-    """Labels as numbers if every one is a number, otherwise as the strings they are."""
-    numbers = [_as_number(text) for text in labels]
-    return np.array(labels if None in numbers else numbers)

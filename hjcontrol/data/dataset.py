@@ -6,12 +6,23 @@ every class named, at least two classes, two samples in each (to train on, to te
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+
+from hjcontrol._ground.arguments import admits, places
 
 
 class DataError(ValueError):
     """Data that cannot be used; the message says what was found, where, and what to do."""
+
+
+def unreadable(path: Path, error: Exception) -> DataError:
+    """What to say of a file that cannot be read."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"{path}: no such file. Check the path.")
+    reason = getattr(error, "strerror", None) or error
+    return DataError(f"{path}: the file cannot be read ({reason}).")
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +38,10 @@ class DataSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @admits()
     def take(self, index: np.ndarray) -> "DataSet":
         """The samples `index`, classes and names unchanged."""
+        index = places(self.name, index, len(self))
         return DataSet(
             self.features[index],
             self.labels[index],
@@ -41,7 +54,7 @@ class DataSet:
 def dataset(
     name: str,
     features: np.ndarray,
-    targets: Sequence | np.ndarray,
+    targets: Sequence[int] | Sequence[str],
     feature_names: Sequence[str],
     *,
     place: Callable[[int], str] = "row {}".format,
@@ -51,21 +64,21 @@ def dataset(
     **Arguments:**
 
     - `name`: what error messages call the data.
-    - `targets`: numbers or strings. Integers are ordered by value, strings alphabetically.
+    - `targets`: whole numbers, ordered by value, or strings, alphabetically; Python's own.
     - `place`: how error messages name a sample, given its index.
 
     **Raises:** `DataError`.
     """
     _check_features(name, features, feature_names, place)
-    targets = np.asarray(targets)
-    if targets.dtype.kind in "fc":
-        targets = _integers(name, targets, place)
-    values, labels, counts = np.unique(targets, return_inverse=True, return_counts=True)
-    classes = tuple(str(v) for v in values)
+    values = sorted(set(targets))
+    number = {value: k for k, value in enumerate(values)}
+    labels = np.array([number[target] for target in targets], np.int32)
+    counts = np.bincount(labels, minlength=len(values))
+    classes = tuple(str(value) for value in values)
     _check_classes(name, classes, counts)
     return DataSet(
         np.ascontiguousarray(features, float),
-        labels.reshape(-1).astype(np.int32),
+        labels,
         classes,
         tuple(feature_names),
         name,
@@ -88,25 +101,6 @@ def _check_features(
             f"missing, NaN or infinite, the first in {place(int(row))}, column "
             f"{feature_names[column]!r} ({features[row, column]}). Fill in or drop them."
         )
-
-
-def _integers(name: str, targets: np.ndarray, place: Callable[[int], str]) -> np.ndarray:
-    bad = np.flatnonzero(~np.isfinite(targets))
-    if len(bad):
-        raise DataError(
-            f"{name}: every sample needs a label; {len(bad)} labels are missing, NaN or infinite, "
-            f"the first in {place(int(bad[0]))}. Fill in or drop these samples."
-        )
-    bad = np.flatnonzero(targets != np.round(targets.real))
-    if len(bad):
-        raise DataError(
-            f"{name}: the target must hold classes (whole numbers or strings); it looks "
-            f"continuous: {targets[bad[0]]} in {place(int(bad[0]))}, {len(np.unique(targets))} "
-            f"distinct values in {len(targets)} samples. Name another target, or bin this one."
-        )
-    if np.abs(targets.real).max() > 2.0**53:
-        raise DataError(f"{name}: labels beyond 2^53 are not distinct numbers. Use strings.")
-    return targets.real.astype(np.int64)
 
 
 def _check_classes(name: str, classes: tuple[str, ...], counts: np.ndarray) -> None:

@@ -3,16 +3,16 @@
 import difflib
 from pathlib import Path
 
-import numpy as np
-
+from hjcontrol._ground.arguments import admits
 from hjcontrol.data.csv_file import read_csv
 from hjcontrol.data.dataset import DataError, DataSet
-from hjcontrol.data.npz_file import read_arrays, read_npz
+from hjcontrol.data.npz_file import Archive, read_npz
 from hjcontrol.data.packaged import PACKAGED, read_packaged
 
 _READERS = {".csv": read_csv, ".npz": read_npz}
 
 
+@admits()
 def load(source: str | Path, target: str | None = None) -> DataSet:
     """Load a classification data set.
 
@@ -41,27 +41,14 @@ def load(source: str | Path, target: str | None = None) -> DataSet:
             f"data {name!r} is unknown: expected {', '.join(PACKAGED)}, or a file ending in .csv "
             f"or .npz.{hint}"
         )
-    return reader(name, _content(path), target)
+    return reader(name, path, target)
 
 
-def npz_arrays(source: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of an NPZ file, whatever they are called. Nothing is unpickled.
+@admits()
+def npz_arrays(source: str | Path) -> Archive:
+    """The arrays of an NPZ file by name, whatever they are called; each is read when it is asked for.
+    Nothing is unpickled.
 
     **Raises:** `DataError` naming the file and what is wrong with it.
     """
-    return read_arrays(str(source), _content(Path(source)))
-
-
-def _content(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file. Check the path.") from None
-    except IsADirectoryError:
-        raise DataError(f"{path}: this is a directory; a file is needed.") from None
-    except (OSError, ValueError) as error:  # ValueError: a null character in the name
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path}: the file cannot be read ({reason}).") from None
-    if not content:
-        raise DataError(f"{path}: the file is empty.")
-    return content
+    return Archive(str(source), Path(source))

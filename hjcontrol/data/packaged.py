@@ -11,5 +11,5 @@ def read_packaged(name: str) -> DataSet:
 
     bunch = getattr(sklearn.datasets, f"load_{name}")()
     names = [str(c) for c in bunch.target_names]
-    data = dataset(name, bunch.data, bunch.target, [str(f) for f in bunch.feature_names])
+    data = dataset(name, bunch.data, bunch.target.tolist(), [str(f) for f in bunch.feature_names])
     return DataSet(data.features, data.labels, tuple(names), data.feature_names, name)

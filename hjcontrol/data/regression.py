@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Key
 
 import hjcontrol.data.csv_file as csv_file
-import hjcontrol.data.loading as loading
 import hjcontrol.data.npz_file as npz_file
+from hjcontrol._ground.arguments import admits, places
 from hjcontrol.data.dataset import DataError
 from hjcontrol.data.packaged import PACKAGED, read_packaged
+from hjcontrol.data.splitting import asked_count
 
 REGRESSION = ("diabetes", *PACKAGED)
 
@@ -34,11 +36,13 @@ class RegressionSet:
 
     def take(self, index: np.ndarray) -> "RegressionSet":
         """The samples `index`."""
+        index = places(self.name, index, len(self))
         return RegressionSet(
             self.features[index], self.targets[index], self.feature_names, self.name
         )
 
 
+@admits()
 def load_regression(source: str | Path, target: str | None = None) -> RegressionSet:
     """Load a regression data set; arguments and errors as for [`load`][hjcontrol.data.load].
 
@@ -56,13 +60,13 @@ def load_regression(source: str | Path, target: str | None = None) -> Regression
             f"data {name!r} is unknown: expected {', '.join(REGRESSION)}, or a file ending in .csv or "
             ".npz."
         )
-    content = loading._content(path)
-    X, y, names = (_csv if kind == ".csv" else _npz)(name, content, target)
+    X, y, names = (_csv if kind == ".csv" else _npz)(name, path, target)
     return _checked(name, X, y, names)
 
 
+@admits()
 def split_regression(
-    data: RegressionSet, train_size: float | int, *, key: Any
+    data: RegressionSet, train_size: float | int, *, key: Key[Array, ""]
 ) -> tuple[RegressionSet, RegressionSet]:
     """Training and test parts, features and targets standardised with the training part's statistics.
 
@@ -71,7 +75,7 @@ def split_regression(
     import jax
 
     n = len(data)
-    count = round(train_size * n) if isinstance(train_size, float) else int(train_size)
+    count = asked_count(data.name, n, train_size)
     if not 2 <= count < n:
         raise DataError(
             f"{data.name}: train size {train_size} means {count} of {n} samples; 2 to {n - 1} are "
@@ -108,23 +112,23 @@ def _packaged(name: str) -> RegressionSet:
     return RegressionSet(bunch.data, bunch.target.astype(float), names, name)
 
 
-def _csv(name: str, content: bytes, target: str | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    header, rows, lines = csv_file._rows(name, csv_file._decode(name, content))
-    at = csv_file._target_column(name, header, target)
+def _csv(name: str, path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    header, rows, lines = csv_file.records(name, path)
+    at = csv_file.target_column(name, header, target)
     table = np.array(
         [
-            [csv_file._number(name, line, c, text) for c, text in zip(header, row, strict=True)]
+            [csv_file.number(name, line, c, text) for c, text in zip(header, row, strict=True)]
             for row, line in zip(rows, lines, strict=True)
         ]
     )
     return np.delete(table, at, axis=1), table[:, at], header[:at] + header[at + 1 :]
 
 
-def _npz(name: str, content: bytes, target: str | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    arrays = npz_file.read_arrays(name, content)
-    features = npz_file._pick(name, arrays, npz_file.FEATURES, "features")
+def _npz(name: str, path: Path, target: str | None) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    arrays = npz_file.Archive(name, path)
+    features = npz_file.pick(arrays, npz_file.FEATURES, "features")
     labels = npz_file.LABELS if target is None else (target,)
-    X, y = arrays[features], arrays[npz_file._pick(name, arrays, labels, "targets")]
+    X, y = arrays[features], arrays[npz_file.pick(arrays, labels, "targets")]
     if X.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
         raise DataError(f"{name}: real numbers are needed; found dtypes {X.dtype} and {y.dtype}.")
     if X.ndim != 2 or y.shape != X.shape[:1]:

@@ -7,10 +7,11 @@ at least one sample on either side. Same key, same split.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.data.dataset import DataError, DataSet
 
 
@@ -24,7 +25,8 @@ class Split:
     scale: np.ndarray
 
 
-def split(data: DataSet, train_size: float | int, *, key: Any) -> Split:
+@admits()
+def split(data: DataSet, train_size: float | int, *, key: Key[Array, ""]) -> Split:
     """Split into training and test parts.
 
     **Arguments:**
@@ -35,7 +37,7 @@ def split(data: DataSet, train_size: float | int, *, key: Any) -> Split:
     **Raises:** `DataError` if a part would lack a class, or the features' range overflows.
     """
     n, k = len(data), len(data.classes)
-    count = _count(data, train_size)
+    count = asked_count(data.name, n, train_size)
     if not k <= count <= n - k:
         raise DataError(
             f"{data.name}: train size {train_size} means {count} training and {n - count} test "
@@ -54,7 +56,8 @@ def split(data: DataSet, train_size: float | int, *, key: Any) -> Split:
     return Split(scaled.take(np.flatnonzero(mask)), scaled.take(np.flatnonzero(~mask)), mean, scale)
 
 
-def subset(data: DataSet, count: int, *, key: Any) -> DataSet:
+@admits(count=">= 1")
+def subset(data: DataSet, count: int, *, key: Key[Array, ""]) -> DataSet:
     """`count` samples in the classes' proportions, in their original order."""
     if not 1 <= count <= len(data):
         raise DataError(
@@ -65,15 +68,19 @@ def subset(data: DataSet, count: int, *, key: Any) -> DataSet:
     return data.take(_stratified(data.labels, _shares(totals, count, totals * 0, totals), key))
 
 
-def _count(data: DataSet, train_size: float | int) -> int:
-    if isinstance(train_size, (int, np.integer)) and not isinstance(train_size, bool):
+def asked_count(name: str, size: int, train_size: float | int) -> int:
+    """How many of `size` samples `train_size` asks for: a fraction, or a number of them.
+
+    **Raises:** `DataError` for anything else.
+    """
+    if isinstance(train_size, (int, np.integer)):
         return int(train_size)
     if not 0 < train_size < 1:
         raise DataError(
-            f"{data.name}: train size must be a fraction between 0 and 1, or a whole number of "
-            f"samples; found {train_size}."
+            f"{name}: train size must be a fraction between 0 and 1, or a whole number of samples; "
+            f"found {train_size}."
         )
-    return round(train_size * len(data))
+    return round(train_size * size)
 
 
 def _shares(totals: np.ndarray, count: int, lowest: np.ndarray, highest: np.ndarray) -> np.ndarray:
@@ -88,7 +95,7 @@ def _shares(totals: np.ndarray, count: int, lowest: np.ndarray, highest: np.ndar
     return shares
 
 
-def _stratified(labels: np.ndarray, shares: np.ndarray, key: Any) -> np.ndarray:
+def _stratified(labels: np.ndarray, shares: np.ndarray, key: Key[Array, ""]) -> np.ndarray:
     """Sorted indices of a random choice of `shares[c]` samples of each class `c`."""
     import jax
 

@@ -12,14 +12,19 @@ from jax.scipy.special import entr
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol.deformation.eps_family import heat
 
 
+@admits()
 def entropy(p: Real[ArrayLike, "..."], axis: int = -1) -> Float[Array, "..."]:
     """Shannon entropy of nonnegative weights along `axis`, in nats; `-inf` for a negative weight."""
-    return jnp.sum(entr(jnp.asarray(p)), axis=axis)
+    p = jnp.asarray(p)
+    in_range("entropy", "axis", axis, f">= {-p.ndim}, < {p.ndim}")
+    return jnp.sum(entr(p), axis=axis)
 
 
+@admits(eps=">= 0")
 def gibbs_entropy(
     z: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:

@@ -28,9 +28,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
+from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol._ground.concrete import known_to_fail
 
 
+@admits(eps=">= 0")
 def lse(
     z: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:
@@ -44,9 +46,10 @@ def lse(
 
     **Raises:** `ValueError` for a negative, NaN or non-scalar `eps` (a traced negative gives NaN).
     """
-    return _lse(*_check(z, eps), axis)
+    return _lse(*_check(z, eps, axis), axis)
 
 
+@admits(eps=">= 0")
 def softmin(
     q: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:
@@ -57,6 +60,7 @@ def softmin(
     return -lse(-jnp.asarray(q), eps, axis=axis)
 
 
+@admits(eps=">= 0")
 def gibbs(
     z: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:
@@ -66,9 +70,10 @@ def gibbs(
     in which everything is masked has no maximiser and gets weight zero throughout.
     Arguments and errors as for [`lse`][hjcontrol.deformation.lse]; same shape as `z`.
     """
-    return _gibbs(*_check(z, eps), axis)
+    return _gibbs(*_check(z, eps, axis), axis)
 
 
+@admits(eps=">= 0")
 def heat(
     z: Real[ArrayLike, "..."], eps: Real[ArrayLike, ""] | float | int, axis: int = -1
 ) -> Float[Array, "..."]:
@@ -78,7 +83,7 @@ def heat(
     $e_j = e^{(z_j - z_m)/\varepsilon}$: terms of one sign, none of them lost beside a weight near 1.
     `log(#exact ties)` at `eps = 0`. Arguments and errors as for [`lse`][hjcontrol.deformation.lse].
     """
-    z, eps = _check(z, eps)
+    z, eps = _check(z, eps, axis)
     _, alive, top = _rivals(z, eps, axis)
     scaled = jnp.where(alive, jnp.where(alive, top - z, 0.0) / _warm(eps), 0.0)
     e = jnp.where(alive, jnp.exp(-scaled), 0.0)
@@ -110,8 +115,11 @@ def _lse(z: Array, eps: Array, axis: int) -> Array:
 def _lse_rule(axis: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     (z, eps), (dz, deps) = primals, tangents
     edge = jax.lax.stop_gradient(jnp.max(z, axis=axis))
-    weights = jnp.where(jnp.isfinite(jnp.expand_dims(edge, axis)), _gibbs(z, eps, axis), 0.0)
-    entropy = jnp.where(jnp.isfinite(edge), heat(z, eps, axis), 0.0)
+    none = jnp.where(jnp.isnan(edge), edge, 0.0)  # all masked: no slope; a NaN: no number
+    sound = jnp.isfinite(edge)
+    wide = lambda a: jnp.expand_dims(a, axis)
+    weights = jnp.where(wide(sound), _gibbs(z, eps, axis), wide(none))
+    entropy = jnp.where(sound, heat(z, eps, axis), none)
     return _lse(z, eps, axis), jnp.sum(weights * dz, axis) + entropy * deps
 
 
@@ -163,12 +171,13 @@ def _rivals(z: Array, eps: Array, axis: int) -> tuple[Array, Array, Array]:
     return first, alive & sound & ~first, top
 
 
-def _check(z: ArrayLike, eps: ArrayLike) -> tuple[Array, Array]:
+def _check(z: ArrayLike, eps: ArrayLike, axis: int) -> tuple[Array, Array]:
     z = jnp.asarray(z)
     if not jnp.issubdtype(z.dtype, jnp.floating):
         z = z.astype(jnp.result_type(float))
     if z.ndim == 0:
         raise ValueError("lse/gibbs: `z` must have at least one axis; found a scalar.")
+    in_range("lse/gibbs", "axis", axis, f">= {-z.ndim}, < {z.ndim}")
     eps = jnp.asarray(eps)
     if eps.ndim != 0:
         raise ValueError(

@@ -23,11 +23,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 
 TILE = (512, 1024)  # queries, atoms: 4 MiB of scores in float64; measured, flat around its best
 
 
+@admits(eps=">= 0")
 def streaming_lse(
     X: Float[Array, "n d"],
     W: Float[Array, "N d"],
@@ -49,6 +51,7 @@ def streaming_lse(
     return _compiled_value(tile, X, W, b, eps)
 
 
+@admits(eps=">= 0")
 def streaming_gibbs_mean(
     X: Float[Array, "n d"],
     W: Float[Array, "N d"],
@@ -68,11 +71,12 @@ def streaming_gibbs_mean(
         raise ValueError(
             f"streaming_gibbs_mean: `V` needs a row for each of {W.shape[0]} atoms; found {V.shape[0]}."
         )
-    _, acc = _compiled_stream(
+    top, acc = _compiled_stream(
         X, W, b, jnp.concatenate([jnp.ones_like(V[:, :1]), V], axis=1), eps, tile
     )
     total = acc[:, :1]
-    return acc[:, 1:] / jnp.where(total > 0, total, 1.0)
+    none = jnp.where(jnp.isnan(top)[:, None], jnp.nan, 1.0)  # no atom, or no number
+    return acc[:, 1:] / jnp.where(total > 0, total, none)
 
 
 def _check(X: Array, W: Array, b: Array, eps: ArrayLike, tile: tuple[int, int]) -> Array:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, Declared, require_convex
 from hjcontrol.hamilton_jacobi.pairs import (
@@ -31,6 +32,7 @@ from hjcontrol.hamilton_jacobi.pairs import (
 _QUADRATIC = (Quadratic, HalfQuadratic, Anisotropic)
 
 
+@admits(c="finite")
 class Scaled(AbstractHamiltonian):
     """`c H` with `c > 0`."""
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import lse
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
@@ -24,7 +25,6 @@ from hjcontrol.hamilton_jacobi.normalisation import (
     Normalisation,
     metric,
     normaliser,
-    require_time_and_temperature,
 )
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
@@ -38,6 +38,7 @@ class Layer(NamedTuple):
     b: Float[Array, " N"]
 
 
+@admits(t="> 0", eps=">= 0")
 def data_of_layer(
     W: Float[Array, "N d"],
     b: Float[Array, " N"],
@@ -55,7 +56,6 @@ def data_of_layer(
     **Raises:** `ValueError` for `t <= 0`, `eps < 0`, disagreeing shapes, weights not finite, an `H`
     that is not quadratic.
     """
-    require_time_and_temperature(t, eps, "data_of_layer")
     if W.ndim != 2 or b.shape != W.shape[:1]:
         raise ValueError(
             f"data_of_layer: W (N, d) and b (N,) are needed; found {W.shape}, {b.shape}."
@@ -69,6 +69,7 @@ def data_of_layer(
     return InitialData(data.atoms, data.values - shift)
 
 
+@admits(t="> 0", eps=">= 0")
 def layer_of_data(
     data: InitialData,
     t: Scalar,
@@ -83,7 +84,6 @@ def layer_of_data(
 
     **Raises:** `ValueError` as `data_of_layer`.
     """
-    require_time_and_temperature(t, eps, "layer_of_data")
     y = data.atoms
     t = jnp.asarray(t, y.dtype)
     W = jnp.linalg.solve(metric(H, y.shape[1]).astype(y.dtype), y.T).T / (2 * t)
@@ -91,6 +91,7 @@ def layer_of_data(
     return Layer(W, -data.energies(eps) - jnp.sum(y * W, axis=1) / 2 - shift)
 
 
+@admits(s="finite", eps=">= 0")
 def plane_waves(
     W: Float[Array, "N d"],
     b: Float[Array, " N"],

@@ -10,14 +10,23 @@ are exact. Either is a guess where characteristics come in: it travels inwards a
 the parabola may then grow without bound. Let the grid reach to where they leave.
 """
 
+from collections.abc import Sequence
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Real
+
+from hjcontrol._ground.arguments import admits
 
 GHOSTS = 3  # points beyond each end, as many as the widest stencil reads
 
 
+Corner = Real[ArrayLike, "..."] | Sequence[float | int] | float
+
+
+@admits(lower="finite", upper="finite", shape=">= 1", extrapolation=">= 0")
 class Grid(eqx.Module):
     """`shape` points between `lower` and `upper`, one number an axis.
 
@@ -32,7 +41,15 @@ class Grid(eqx.Module):
     periodic: tuple[bool, ...] = eqx.field(static=True)
     extrapolation: int = eqx.field(static=True)
 
-    def __init__(self, lower, upper, shape, *, periodic=False, extrapolation: int = 1):
+    def __init__(
+        self,
+        lower: Corner,
+        upper: Corner,
+        shape: Int[ArrayLike, "..."] | Sequence[int] | int,
+        *,
+        periodic: bool | Sequence[bool] = False,
+        extrapolation: int = 1,
+    ):
         self.lower, self.upper = (tuple(map(float, np.atleast_1d(a))) for a in (lower, upper))
         self.shape = tuple(int(n) for n in np.atleast_1d(shape))
         flags = np.atleast_1d(periodic)

@@ -20,6 +20,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol.hamilton_jacobi.grid import Grid
 from hjcontrol.hamilton_jacobi.grid_differences import ORDERS, slopes
@@ -32,6 +33,7 @@ from hjcontrol.hamilton_jacobi.grid_flux import (
 )
 
 
+@admits(fraction="> 0")
 class GridScheme(eqx.Module):
     """Which slopes (`order`), which numerical Hamiltonian (`flux`), which part of the limit to use.
 
@@ -74,6 +76,7 @@ class GridPlan(eqx.Module):
         return max(1, math.ceil(self.courant * self.steps / self.limit * (1 - 1e-12)))
 
 
+@admits(t="> 0", eps=">= 0", steps=">= 0", max_steps=">= 0")
 def grid_plan(
     g: Float[Array, "*shape"],
     t: Float[ArrayLike, ""] | float | int,

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.hamilton_jacobi.grid import Grid
@@ -57,6 +58,7 @@ class GridSolution(eqx.Module):
     steps: int = eqx.field(static=True)
 
 
+@admits(t="> 0", eps=">= 0", steps=">= 0", max_steps=">= 0")
 def grid_solve(
     g: Float[Array, "*shape"],
     t: Float[ArrayLike, ""] | float | int,

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, require_convex
 from hjcontrol.hamilton_jacobi.hopf_lax import Searched, search
-from hjcontrol.hamilton_jacobi.normalisation import require_time_and_temperature
 from hjcontrol.hamilton_jacobi.user_hamiltonian import Conjugate, UserConvex
 
 
+@admits(t="> 0", radius="> 0")
 def hopf(
     g_star: Callable[[Array], Array],
     x: Float[Array, " d"],
@@ -35,11 +36,11 @@ def hopf(
     **Raises:** `ValueError` for `t <= 0`, `radius <= 0`, `H` not convex (use `hopf_search`).
     """
     require_convex(H, "hopf")
-    require_time_and_temperature(t, 0.0, "hopf")
     t = jnp.asarray(t, x.dtype)
     return UserConvex(lambda p: g_star(p) + t * H(p), radius).certificate(x)
 
 
+@admits(x="finite", t="> 0", radius="> 0", starts=">= 1")
 def hopf_search(
     g_star: Callable[[Array], Array],
     x: Float[Array, " d"],
@@ -56,7 +57,6 @@ def hopf_search(
 
     **Raises:** `ValueError` for `t <= 0`, `radius <= 0`, `starts < 2`.
     """
-    require_time_and_temperature(t, 0.0, "hopf_search")
     t = jnp.asarray(t, x.dtype)
     found = search(
         lambda p: g_star(p) + t * H(p) - p @ x, jnp.zeros_like(x), radius, key=key, starts=starts
@@ -64,6 +64,7 @@ def hopf_search(
     return Searched(-found.value, found.minimiser, found.agreeing, found.result)
 
 
+@admits(t="> 0")
 def hopf_sampled(
     slopes: Float[Array, "m d"],
     g_star: Float[Array, " m"],
@@ -76,7 +77,6 @@ def hopf_sampled(
 
     **Raises:** `ValueError` for `t <= 0` or disagreeing shapes.
     """
-    require_time_and_temperature(t, 0.0, "hopf_sampled")
     if slopes.shape[1:] != x.shape or g_star.shape != slopes.shape[:1] or not len(g_star):
         raise ValueError(
             "hopf_sampled: slopes (m, d), values (m,) and x (d,) are needed; found "

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import lse, softmin
 from hjcontrol.deformation.streaming import TILE, streaming_lse
 from hjcontrol.hamilton_jacobi.dictionary import Scalar, layer_of_data
@@ -30,11 +30,11 @@ from hjcontrol.hamilton_jacobi.normalisation import (
     Normalisation,
     metric,
     normaliser,
-    require_time_and_temperature,
 )
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
 
+@admits(t="> 0", eps=">= 0")
 def hopf_cole(
     data: InitialData,
     x: Float[Array, " d"],
@@ -48,12 +48,12 @@ def hopf_cole(
 
     **Raises:** `ValueError` for `t <= 0`, `eps < 0`, a point of wrong length, `H` not quadratic.
     """
-    require_time_and_temperature(t, eps, "hopf_cole")
     _require_dimension(data, x.shape, "hopf_cole")
     cost = _squares(x[None, :] - data.atoms, H) / (4 * jnp.asarray(t, x.dtype))
     return softmin(data.energies(eps) + cost, eps) + normaliser(normalisation, data, t, eps, H)
 
 
+@admits(t="> 0", eps=">= 0")
 def hopf_cole_batch(
     data: InitialData,
     X: Float[Array, "n d"],
@@ -72,12 +72,12 @@ def hopf_cole_batch(
 
     **Raises:** `ValueError` as `hopf_cole`.
     """
-    require_time_and_temperature(t, eps, "hopf_cole_batch")
     _require_dimension(data, X.shape[1:], "hopf_cole_batch")
     t, eps = jnp.asarray(t, X.dtype), jnp.asarray(eps, X.dtype)
     return _batch(data, X, t, eps, normalisation, H, tile)
 
 
+@admits(t="> 0", eps="> 0", order=">= 1")
 def hopf_cole_smooth(
     g: Callable[[Array], Array],
     x: Float[Array, " d"],
@@ -97,11 +97,6 @@ def hopf_cole_smooth(
 
     **Raises:** `ValueError` for `t <= 0`, `eps <= 0`, `order < 1`, `H` not quadratic.
     """
-    require_time_and_temperature(t, eps, "hopf_cole_smooth")
-    if order < 1 or known_to_fail(jnp.asarray(eps) > 0):
-        raise ValueError(
-            f"hopf_cole_smooth: eps > 0 and order >= 1 are needed; found {eps} and {order}."
-        )
     d = x.shape[0]
     at, weight = np.polynomial.hermite_e.hermegauss(order)
     nodes = np.stack([a.ravel() for a in np.meshgrid(*[at] * d, indexing="ij")], axis=1)

@@ -18,10 +18,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, require_convex
 from hjcontrol.hamilton_jacobi.initial_data import InitialData
-from hjcontrol.hamilton_jacobi.normalisation import require_time_and_temperature
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 from hjcontrol.hamilton_jacobi.transforms import Minimum, minimum
 
@@ -51,6 +51,7 @@ class Searched(eqx.Module):
     result: SEARCH
 
 
+@admits(x="finite", t="> 0")
 def hopf_lax(
     data: InitialData,
     x: Float[Array, " d"],
@@ -66,7 +67,6 @@ def hopf_lax(
     **Raises:** `ValueError` for `t <= 0`, a point of wrong length, `H` not convex.
     """
     require_convex(H, "hopf_lax")
-    require_time_and_temperature(t, 0.0, "hopf_lax")
     if x.shape != (data.dimension,):
         raise ValueError(
             f"hopf_lax: the atoms lie in dimension {data.dimension}; found a point of shape {x.shape}."
@@ -74,10 +74,13 @@ def hopf_lax(
     t = jnp.asarray(t, x.dtype)
     rates = jax.vmap(H.lagrangian)((x[None, :] - data.atoms) / t)
     near = jnp.isfinite(rates)  # out of reach: no 0 * inf in a derivative
-    costs = jnp.where(near, t * jnp.where(near, rates, 0.0), jnp.inf)
+    costs = jnp.where(
+        near, t * jnp.where(near, rates, 0.0), jnp.where(jnp.isnan(rates), rates, jnp.inf)
+    )
     return jnp.min(data.energies(0.0) + costs)
 
 
+@admits(x="finite", t="> 0", radius="> 0")
 def hopf_lax_convex(
     g: Callable[[Array], Array],
     x: Float[Array, " d"],
@@ -94,11 +97,11 @@ def hopf_lax_convex(
     **Raises:** `ValueError` for `t <= 0`, `radius <= 0`, `H` not convex.
     """
     require_convex(H, "hopf_lax_convex")
-    require_time_and_temperature(t, 0.0, "hopf_lax_convex")
     t = jnp.asarray(t, x.dtype)
     return minimum(lambda y: g(y) + t * H.lagrangian((x - y) / t), x, radius)
 
 
+@admits(x="finite", t="> 0", radius="> 0", starts=">= 1")
 def hopf_lax_search(
     g: Callable[[Array], Array],
     x: Float[Array, " d"],
@@ -114,7 +117,6 @@ def hopf_lax_search(
     **Raises:** `ValueError` for `t <= 0`, `radius <= 0`, `starts < 2`, `H` not convex.
     """
     require_convex(H, "hopf_lax_search")
-    require_time_and_temperature(t, 0.0, "hopf_lax_search")
     t = jnp.asarray(t, x.dtype)
     return search(lambda y: g(y) + t * H.lagrangian((x - y) / t), x, radius, key=key, starts=starts)
 
@@ -134,7 +136,6 @@ def search(
     if starts < 2:
         raise ValueError(f"search: at least 2 starts are needed; found {starts}.")
     radius = jnp.asarray(radius, centre.dtype)
-    require_time_and_temperature(radius, 0.0, "search (radius)")
     ball = jax.random.ball(key, centre.shape[0], 2.0, (starts - 1,), centre.dtype)
     begin = jnp.concatenate([centre[None, :], centre[None, :] + radius * ball])
     ends, values = jax.vmap(lambda y: _descend(fn, y, radius))(begin)

@@ -20,11 +20,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
 
 Rule = Literal["trapezoid", "midpoint", "gauss"]
 
 
+@admits()
 class InitialData(eqx.Module):
     """Atoms `y` (N, d) with values `g` (N,) and masses `m` (N,); `masses=None` means ones.
 
@@ -71,6 +73,7 @@ class InitialData(eqx.Module):
         return jnp.where(present, self.values - tilt, jnp.inf)
 
 
+@admits(n=">= 1")
 def density(
     g: Callable[[Array], Array],
     lower: Float[ArrayLike, " d"],
@@ -113,6 +116,7 @@ def _unit_rule(rule: Rule, n: int) -> tuple[np.ndarray, np.ndarray]:
     return (at + 1) / 2, weight / 2
 
 
+@admits(eps=">= 0", tol=">= 0")
 def merge(
     data: InitialData, eps: Real[ArrayLike, ""] | float | int, *, tol: float = 0.0
 ) -> InitialData:
@@ -163,6 +167,7 @@ class Envelope(eqx.Module):
     witness: Float[Array, "N d"]
 
 
+@admits(t="> 0", tol=">= 0")
 def envelope(data: InitialData, t: float, *, tol: float = 1e-9) -> Envelope:
     r"""The identifiable part of the data at `eps = 0`: the c-transform envelope at every atom.
 

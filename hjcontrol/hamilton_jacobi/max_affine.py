@@ -18,12 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, require_convex
-from hjcontrol.hamilton_jacobi.normalisation import require_time_and_temperature
 from hjcontrol.hamilton_jacobi.pairs import (
     Anisotropic,
     BoxIndicator,
@@ -36,6 +36,7 @@ from hjcontrol.hamilton_jacobi.pairs import (
 )
 
 
+@admits()
 class MaxAffine(eqx.Module):
     """`g(y) = max_k a_k.y + c_k`: slopes `a` (K, d), offsets `c` (K,). Callable at one point.
 
@@ -88,12 +89,12 @@ def bracket(
     **Raises:** `ValueError` for `t <= 0` or `H` not convex.
     """
     require_convex(H, "bracket")
-    require_time_and_temperature(t, 0.0, "bracket")
     t = jnp.asarray(t, x.dtype)
     lower = weights @ (g.slopes @ x + g.offsets) - t * H(g.slopes.T @ weights)
     return lower, g(minimiser) + t * H.lagrangian((x - minimiser) / t)
 
 
+@admits(x="finite", t="> 0")
 def hopf_lax_max_affine(
     g: MaxAffine,
     x: Float[Array, " d"],
@@ -123,6 +124,7 @@ def hopf_lax_max_affine(
     return Bracket(lower, upper, y, pi, RESULTS.successful if done else RESULTS.solver_failed)
 
 
+@admits(x="finite", t="> 0")
 def as_cvxpy(
     g: MaxAffine, x: Float[Array, " d"], t: Scalar, *, H: AbstractHamiltonian
 ) -> tuple[Any, Any, Any]:
@@ -133,7 +135,6 @@ def as_cvxpy(
     import cvxpy as cp
 
     require_convex(H, "hopf_lax_max_affine")
-    require_time_and_temperature(t, 0.0, "hopf_lax_max_affine")
     if g.slopes.shape[1:] != x.shape:
         raise ValueError(
             f"hopf_lax_max_affine: slopes (K, d) and x (d,) are needed; found {g.slopes.shape}, "

@@ -12,11 +12,10 @@ heat   the heat kernel's: solves u_t + grad u.A grad u = eps tr(A hess u) to rou
 from typing import Literal
 
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
-from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.arguments import admits
 from hjcontrol.hamilton_jacobi.combined import Scaled
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
 from hjcontrol.hamilton_jacobi.initial_data import InitialData
@@ -25,6 +24,7 @@ from hjcontrol.hamilton_jacobi.pairs import Anisotropic, HalfQuadratic, Quadrati
 Normalisation = Literal["raw", "mean", "heat"]
 
 
+@admits(t="> 0", eps=">= 0")
 def normaliser(
     normalisation: Normalisation,
     data: InitialData,
@@ -75,16 +75,3 @@ def metric(H: AbstractHamiltonian, d: int) -> Float[Array, "d d"]:
         f"HalfQuadratic, Anisotropic, or one of them scaled); found {type(H).__name__}. "
         "At eps = 0 `hopf_lax` takes any convex one."
     )
-
-
-def require_time_and_temperature(
-    t: Real[ArrayLike, ""] | float | int, eps: Real[ArrayLike, ""] | float | int, asker: str
-) -> None:
-    """Refuse `t <= 0` and `eps < 0`, and anything that is not a scalar.
-
-    **Raises:** `ValueError`.
-    """
-    if np.ndim(t) != 0 or known_to_fail(jnp.asarray(t) > 0) or known_to_fail(jnp.isfinite(t)):
-        raise ValueError(f"{asker}: a finite scalar time t > 0 is needed; found {t}.")
-    if np.ndim(eps) != 0 or known_to_fail(jnp.asarray(eps) >= 0):
-        raise ValueError(f"{asker}: a scalar eps >= 0 is needed; found {eps}.")

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, Declared, require_length
 
@@ -51,6 +52,7 @@ class HalfQuadratic(AbstractHamiltonian):
         return jnp.sum(v * v) / 2
 
 
+@admits()
 class Anisotropic(AbstractHamiltonian):
     """`H(p) = p.A p`, `A` symmetric positive definite, shape (d, d)."""
 
@@ -71,6 +73,7 @@ class Anisotropic(AbstractHamiltonian):
         return v @ jnp.linalg.inv(self.A.astype(v.dtype)) @ v / 4
 
 
+@admits(a="finite")
 class Power(AbstractHamiltonian):
     """`H(p) = |p|^a / a`, `a > 1`."""
 
@@ -93,6 +96,7 @@ class Power(AbstractHamiltonian):
         return _power(v, a / (a - 1))
 
 
+@admits(q=">= 1 or inf")
 class Norm(AbstractHamiltonian):
     """`H(p) = |p|_q`, `1 <= q <= inf`: the eikonal equation, `q = 2` the isotropic one."""
 
@@ -136,6 +140,7 @@ class Relativistic(AbstractHamiltonian):
         return jnp.where(inside, slow, edge).astype(v.dtype)
 
 
+@admits()
 class BoxIndicator(AbstractHamiltonian):
     """`H(p) = 0` for `lower <= p_i <= upper`, `+inf` elsewhere; `L(v)` is a sum of ReLU-like terms.
 
@@ -173,6 +178,7 @@ class BoxIndicator(AbstractHamiltonian):
         return jnp.sum(jnp.maximum(self.lower.astype(v.dtype) * v, self.upper.astype(v.dtype) * v))
 
 
+@admits()
 class Drift(AbstractHamiltonian):
     """`H(p) = c.p`: transport with velocity `c`, shape (d,)."""
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.max_affine import Bracket, MaxAffine, hopf_lax_max_affine
@@ -40,6 +41,7 @@ class HJProx(eqx.Module):
     envelope: Float[Array, ""]
 
 
+@admits(t="> 0", delta="> 0", samples=">= 1")
 def hj_prox(
     f: Callable[[Array], Array],
     x: Float[Array, " d"],
@@ -101,6 +103,7 @@ def _summary(x: Array, t: Array, delta: Array, samples: int, top: Array, sums: A
     return HJProx(x + width * mean, width * jnp.sqrt(variance), s1**2 / s2, envelope)
 
 
+@admits(x="finite", t="> 0")
 def prox_max_affine(f: MaxAffine, x: Float[Array, " d"], t: Scalar, **options: object) -> Bracket:
     """Exact prox of a max-affine function: `minimiser`, with the gap of its quadratic program.
 

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol.deformation.streaming import streaming_lse
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
@@ -29,7 +30,6 @@ from hjcontrol.hamilton_jacobi.initial_data import InitialData
 from hjcontrol.hamilton_jacobi.normalisation import (
     Normalisation,
     normaliser,
-    require_time_and_temperature,
 )
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
@@ -48,6 +48,7 @@ class Recovered(eqx.Module):
     rank: Int[Array, ""]
 
 
+@admits(t="> 0")
 def c_transform(
     X: Float[Array, "n d"], u: Float[Array, " n"], t: Scalar, Y: Float[Array, "m d"]
 ) -> Float[Array, " m"]:
@@ -57,7 +58,6 @@ def c_transform(
 
     **Raises:** `ValueError` for `t <= 0` or disagreeing shapes.
     """
-    require_time_and_temperature(t, 0.0, "c_transform")
     t = jnp.asarray(t, X.dtype)
     if u.shape != X.shape[:1] or X.shape[1] != Y.shape[1]:
         raise ValueError(
@@ -69,6 +69,7 @@ def c_transform(
     return scores - jnp.sum(Y**2, axis=1) / (4 * t)
 
 
+@admits(X="finite", u="finite", Y="finite", t="> 0", eps=">= 0", ridge=">= 0")
 def recover(
     X: Float[Array, "n d"],
     u: Float[Array, " n"],
@@ -89,7 +90,6 @@ def recover(
     """
     from scipy.optimize import nnls
 
-    require_time_and_temperature(t, eps, "recover")
     if known(eps) is None or known(u) is None or known(X) is None:
         raise ValueError("recover: solved on the host: call outside `jit`.")
     if not float(eps) > 0 or ridge < 0 or normalisation == "mean":

@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
-from hjcontrol.hamilton_jacobi.normalisation import require_time_and_temperature
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
 Field = Callable[[Array, Array], Array]
@@ -36,6 +36,7 @@ class Residual(eqx.Module):
     relative: Float[Array, ""]
 
 
+@admits(t="> 0", eps=">= 0")
 def pde_residual(
     u: Field,
     x: Float[Array, " d"],
@@ -51,7 +52,6 @@ def pde_residual(
 
     **Raises:** `ValueError` for `t <= 0` or `eps < 0`, or an `A` that is not (d, d).
     """
-    require_time_and_temperature(t, eps, "pde_residual")
     d = x.shape[0]
     if A is not None and A.shape != (d, d):
         raise ValueError(f"pde_residual: A of shape {(d, d)} is needed; found {A.shape}.")

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol.deformation import softmin
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
@@ -22,11 +23,11 @@ from hjcontrol.hamilton_jacobi.initial_data import InitialData
 from hjcontrol.hamilton_jacobi.normalisation import (
     Normalisation,
     normaliser,
-    require_time_and_temperature,
 )
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
 
+@admits(t="> 0", eps=">= 0")
 def kernel(
     X: Float[Array, "n d"],
     Y: Float[Array, "m d"],
@@ -42,7 +43,6 @@ def kernel(
     `normalisation='mean'`, which belongs to sums, not to kernels.
     """
     require_convex(H, "kernel")
-    require_time_and_temperature(t, eps, "kernel")
     if X.shape[1] != Y.shape[1]:
         raise ValueError(f"kernel: points of one dimension are needed; found {X.shape}, {Y.shape}.")
     if normalisation == "mean":
@@ -58,6 +58,7 @@ def kernel(
     return cost + normaliser(normalisation, unit, t, eps, H)
 
 
+@admits(eps=">= 0")
 def log_product(
     K: Float[Array, "n m"],
     L: Float[Array, "m k"],
@@ -78,6 +79,7 @@ def log_product(
     return jax.lax.map(lambda row: softmin(row[:, None] + L, eps, axis=0), rows)
 
 
+@admits(eps=">= 0")
 def evolve(K: Float[Array, "n m"], data: InitialData, eps: Scalar) -> Float[Array, " n"]:
     """`S_t g` at the kernel's rows, from data at its columns.
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation.streaming import streaming_lse
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.user_hamiltonian import Conjugate, UserConvex
@@ -39,6 +39,7 @@ class Minimum(eqx.Module):
         return self.upper - self.lower
 
 
+@admits(eps=">= 0")
 def legendre(
     points: Float[Array, "N d"],
     values: Float[Array, " N"],
@@ -52,6 +53,7 @@ def legendre(
     return streaming_lse(slopes, points, -values, eps)
 
 
+@admits()
 def biconjugate(
     points: Float[Array, "N d"],
     values: Float[Array, " N"],
@@ -65,6 +67,7 @@ def biconjugate(
     return legendre(slopes, legendre(points, values, slopes), x)
 
 
+@admits(radius="> 0")
 def conjugate(f: Function, q: Float[Array, " d"], radius: Scalar) -> Conjugate:
     """`f*(q)` of a convex `f`, its maximiser sought in the ball about the origin.
 
@@ -82,6 +85,7 @@ def minimum(fn: Function, centre: Float[Array, " d"], radius: Scalar) -> Minimum
     return Minimum(-found.value - found.gap, -found.value, centre + found.maximiser)
 
 
+@admits(radius="> 0")
 def infimal_convolution(f: Function, g: Function, x: Float[Array, " d"], radius: Scalar) -> Minimum:
     """`min_y f(y) + g(x - y)` of two convex functions, `y` sought within `radius` of `x`.
 
@@ -90,6 +94,7 @@ def infimal_convolution(f: Function, g: Function, x: Float[Array, " d"], radius:
     return minimum(lambda y: f(y) + g(x - y), x, radius)
 
 
+@admits(s="> 0", radius="> 0")
 def moreau(f: Function, x: Float[Array, " d"], s: Scalar, radius: Scalar) -> Minimum:
     """Moreau envelope of a convex `f` with parameter `s`, and its prox as `minimiser`.
 
@@ -97,10 +102,11 @@ def moreau(f: Function, x: Float[Array, " d"], s: Scalar, radius: Scalar) -> Min
 
     **Raises:** `ValueError` for `s <= 0` or `radius <= 0`.
     """
-    s = _positive(s, "moreau").astype(x.dtype)
+    s = jnp.asarray(s, x.dtype)
     return minimum(lambda y: f(y) + jnp.sum((x - y) ** 2) / (2 * s), x, radius)
 
 
+@admits(s="> 0", radius="> 0")
 def prox(f: Function, x: Float[Array, " d"], s: Scalar, radius: Scalar) -> Float[Array, " d"]:
     """`argmin_y f(y) + |x - y|^2/(2s)` of a convex `f`; `moreau` tells how sure it is.
 
@@ -109,6 +115,7 @@ def prox(f: Function, x: Float[Array, " d"], s: Scalar, radius: Scalar) -> Float
     return moreau(f, x, s, radius).minimiser
 
 
+@admits(s="> 0", reach="> 0")
 def prox_separable(
     phi: Function, x: Float[Array, " d"], s: Scalar, reach: Scalar
 ) -> Float[Array, " d"]:
@@ -118,7 +125,7 @@ def prox_separable(
 
     **Raises:** `ValueError` for `s <= 0` or `reach <= 0`.
     """
-    s, reach = (_positive(a, "prox_separable").astype(x.dtype) for a in (s, reach))
+    s, reach = jnp.asarray(s, x.dtype), jnp.asarray(reach, x.dtype)
     slope = eqx.filter_vmap(eqx.filter_grad(phi))
 
     def halve(ends: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
@@ -130,10 +137,3 @@ def prox_separable(
     steps = 2 * jnp.finfo(x.dtype).nmant + 8
     (low, high), _ = jax.lax.scan(halve, (x - reach, x + reach), None, length=steps)
     return low + (high - low) / 2
-
-
-def _positive(a: Scalar, asker: str) -> Array:
-    a = jnp.asarray(a)
-    if a.ndim != 0 or known_to_fail(a > 0):
-        raise ValueError(f"{asker}: a positive scalar is needed; found {a}.")
-    return a

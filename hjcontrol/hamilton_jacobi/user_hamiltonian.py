@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, Declared
 
@@ -32,6 +33,7 @@ class Conjugate(eqx.Module):
     maximiser: Float[Array, " d"]
 
 
+@admits(radius="> 0")
 class UserConvex(AbstractHamiltonian):
     """`H = fn`, a convex function of one momentum, finite for `|p| <= radius`.
 
@@ -70,6 +72,7 @@ class UserConvex(AbstractHamiltonian):
         return Conjugate(p @ v - self(p), jnp.maximum(gap, 0.0), p)
 
 
+@admits()
 class Nonconvex(AbstractHamiltonian):
     """`H = fn`, any finite function of one momentum. It has no Lagrangian that would be of use."""
 

@@ -15,9 +15,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.layer import floating, temperature
 
 
+@admits(eps=">= 0")
 class SiLU(eqx.Module):
     """`x sigmoid(x/eps)` (swish): x times a Gibbs weight, which is `eps softplus(x/eps)` less the
     entropy term: `x p = value(x) - eps H(p)`. Dips below 0 to `-0.2785 eps` at `x = -1.2785 eps`."""
@@ -32,6 +34,7 @@ class SiLU(eqx.Module):
         return jnp.where(eps > 0, soft, jnp.maximum(x, 0.0))
 
 
+@admits(eps=">= 0")
 class GELU(eqx.Module):
     """`x Phi(x/eps)`, Phi the normal distribution function: x times the integral of the heat kernel
     of variance `eps^2` over the half line below x. Since `d/dx [x Phi + eps^2 kernel] = Phi`, the convex

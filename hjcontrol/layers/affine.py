@@ -18,6 +18,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers.layer import SLACK, checked, floating, temperature
@@ -60,6 +61,7 @@ class LegendreProgram(AbstractProgram):
         )
 
 
+@admits(eps=">= 0")
 class LogSumExp(eqx.Module):
     """`f(x) = lse(W x + b, eps)`, one scalar a sample; max-affine at `eps = 0`."""
 
@@ -91,6 +93,7 @@ class LogSumExp(eqx.Module):
             )
         return self.W @ x + self.b
 
+    @admits()
     def __call__(self, x: Real[ArrayLike, " d"]) -> Float[Array, ""]:
         """`f(x)`."""
         z = self.logits(x)

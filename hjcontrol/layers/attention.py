@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import gibbs, heat, lse
 from hjcontrol.hamilton_jacobi import InitialData
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
@@ -33,6 +34,7 @@ from hjcontrol.layers.softmax import Softmax
 FORMS = ("dot", "distance")
 
 
+@admits()
 def key_norms(k: Real[ArrayLike, "keys d"]) -> Float[Array, " keys"]:
     """`|k_j|^2/2`: what must be added to logits of the form "distance" to weigh as dot products do."""
     return 0.5 * jnp.sum(floating(k) ** 2, axis=-1)
@@ -48,6 +50,7 @@ class Attended(eqx.Module):
     gap: Float[Array, " queries"]
 
 
+@admits(eps=">= 0")
 class Attention(eqx.Module):
     """Scaled attention of one head and one sample, by dot products or by distances.
 

@@ -23,6 +23,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, checked, floating, temperature
 from hjcontrol.layers.regulariser import (
     AbstractRegulariser,
@@ -132,6 +133,7 @@ def _values_rule(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     return _values(layer, z), change
 
 
+@admits(eps=">= 0")
 class Softplus(AbstractBoxLayer):
     """Binary entropy on [0, 1]: `values` are `eps softplus(z/eps)`, the argmax is the sigmoid."""
 
@@ -142,6 +144,7 @@ class Softplus(AbstractBoxLayer):
     curvature = "smooth; strongly convex dual"
 
 
+@admits(eps=">= 0")
 class ReLU(AbstractBoxLayer):
     """The hard limit of `Softplus`: `values` are `max(z, 0)`, the argmax is the gate."""
 
@@ -152,6 +155,7 @@ class ReLU(AbstractBoxLayer):
     curvature = "polyhedral"
 
 
+@admits(eps=">= 0", slope="finite")
 class LeakyReLU(AbstractBoxLayer):
     """`values` are `max(z, slope z)` at `eps = 0`, smoothed by the binary entropy above it."""
 
@@ -168,6 +172,7 @@ class LeakyReLU(AbstractBoxLayer):
         self.eps, self.slope, self.phi = eps, float(slope), BinaryEntropy(float(slope), 1.0)
 
 
+@admits(eps=">= 0")
 class Tanh(AbstractBoxLayer):
     """Binary entropy on [-1, 1]: the argmax is `tanh(z/eps)`, the signed pair `pi_+ - pi_-` of
     `softmax((z, -z)/eps)`; `values` are `eps log(2 cosh(z/eps))`, `|z|` at `eps = 0`."""
@@ -181,6 +186,7 @@ class Tanh(AbstractBoxLayer):
     curvature = "smooth; strongly convex dual"
 
 
+@admits(eps=">= 0", lo="finite", hi="finite")
 class Clip(AbstractBoxLayer):
     """`|p|^2/2` on [lo, hi]: the argmax is `clip(z/eps, lo, hi)`, hard tanh on [-1, 1]."""
 
@@ -195,6 +201,7 @@ class Clip(AbstractBoxLayer):
         self.eps, self.phi = eps, Quadratic(float(lo), float(hi))
 
 
+@admits(eps=">= 0")
 class Huber(AbstractBoxLayer):
     """`|p|^2/2` on [-1, 1], read as a value: `values` are Huber's loss of width `eps`."""
 

@@ -10,11 +10,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.layer import temperature
 from hjcontrol.layers.regulariser import AbstractRegulariser, Quadratic
 from hjcontrol.layers.simplex import AbstractSimplexLayer
 
 
+@admits(eps=">= 0", k=">= 1")
 class CappedSimplex(AbstractSimplexLayer):
     """Soft top-k: projection of `z/eps` on the capped simplex with sum `k`; top-k at `eps = 0`."""
 
@@ -27,8 +29,6 @@ class CappedSimplex(AbstractSimplexLayer):
 
     def __init__(self, eps: float | Float[Array, ""] = 1.0, k: int = 2):
         """**Raises:** `ValueError` unless `k >= 1` and `eps >= 0`."""
-        if int(k) != k or k < 1:
-            raise ValueError(f"CappedSimplex: `k` must be a positive integer; found {k}.")
         self.eps, self.total, self.phi = eps, int(k), Quadratic(0.0, 1.0)
 
     def multiplier(self, u: Float[Array, " n"]) -> Float[Array, ""]:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 
+from hjcontrol._ground.arguments import admits, fits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.precision import exact_tolerance
 from hjcontrol.layers.program import AbstractProgram, Residuals
@@ -119,6 +120,7 @@ class Optimality(eqx.Module):
         return "\n".join(lines)
 
 
+@admits(tolerance=">= 0")
 def certify(
     program: Any,
     candidate: Any = None,
@@ -151,6 +153,7 @@ def certify(
     if isinstance(program, AbstractProgram):
         if candidate is None:
             raise ValueError("certify: a candidate is needed; found None. Pass the point to judge.")
+        candidate = fits("certify", "candidate", candidate, PyTree[Array])
         return summarise(program.residuals(candidate, dual), tolerance)
     if type(program).__module__.split(".")[0] == "cvxpy":
         from hjcontrol.layers.foreign import cvxpy_residuals

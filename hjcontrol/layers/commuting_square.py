@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import lse
-from hjcontrol.hamilton_jacobi.normalisation import require_time_and_temperature
 
 
 class CommutingSquare(eqx.Module):
@@ -54,6 +54,7 @@ class CommutingSquare(eqx.Module):
         return "\n".join([*lines, verdict])
 
 
+@admits(t="> 0", eps=">= 0", nodes=">= 1", radius=">= 0", lipschitz="finite")
 def commuting_square(
     g: Callable[[Float[Array, " d"]], Float[Array, ""]],
     points: Float[Array, "P d"],
@@ -76,8 +77,6 @@ def commuting_square(
 
     **Raises:** `ValueError` for `t <= 0`, an `eps <= 0`, no nodes, or points that are not `(P, d)`.
     """
-    for e in eps:
-        require_time_and_temperature(t, e, "commuting_square")
     if not eps or min(eps) <= 0 or not nodes or min(nodes) < 1:
         raise ValueError(
             f"commuting_square: eps > 0 and nodes >= 1 are needed; found {list(eps)}, {list(nodes)}."

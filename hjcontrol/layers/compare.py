@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.layer import AbstractConvexLayer, floating
 from hjcontrol.layers.routes import closed, differences, implicit, unrolled
 
@@ -67,6 +68,7 @@ class GradientTable(eqx.Module):
         return "\n".join(lines)
 
 
+@admits(tolerance=">= 0")
 def compare_gradients(
     layer: AbstractConvexLayer,
     z: Real[ArrayLike, "*shape"],

@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.layers.layer import AbstractConvexLayer, checked
 
@@ -27,6 +28,7 @@ FACTORIAL = "at `eps = 0` it is a linear program of n! vertices. Use `closed` or
 UNBOUNDED = "at `eps = 0` the value is 0 or +inf, and nothing is left to iterate on. Use `closed`."
 
 
+@admits()
 def solve(
     layer: AbstractConvexLayer,
     z: Real[ArrayLike, "*shape"],

@@ -14,11 +14,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.layer import temperature
 from hjcontrol.layers.regulariser import AbstractRegulariser, Tsallis
 from hjcontrol.layers.simplex import AbstractSimplexLayer
 
 
+@admits(eps=">= 0")
 class Sparsemax(AbstractSimplexLayer):
     """Euclidean projection on the simplex: `max of p.z - eps (|p|^2 - 1)/2`."""
 
@@ -33,6 +35,7 @@ class Sparsemax(AbstractSimplexLayer):
         return simplex_threshold(u) + 0.5
 
 
+@admits(eps=">= 0", alpha="finite")
 class Entmax(AbstractSimplexLayer):
     """`max over the simplex of p.z - eps sum (p^alpha - p)/(alpha (alpha - 1))`."""
 

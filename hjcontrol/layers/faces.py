@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.hamilton_jacobi import (
     InitialData,
     MaxAffine,
@@ -23,7 +24,7 @@ from hjcontrol.hamilton_jacobi import (
     hopf_cole,
     layer_of_data,
 )
-from hjcontrol.hamilton_jacobi.normalisation import Normalisation, require_time_and_temperature
+from hjcontrol.hamilton_jacobi.normalisation import Normalisation
 from hjcontrol.layers.affine import LegendreProgram, LogSumExp
 from hjcontrol.layers.certify import Optimality
 from hjcontrol.layers.engines import solve
@@ -128,6 +129,7 @@ class Faces(eqx.Module):
         )
 
 
+@admits(t="> 0", eps=">= 0")
 def faces(
     layer: Any,
     t: Real[ArrayLike, ""] | float,
@@ -154,7 +156,6 @@ def faces(
             f"faces: a {type(layer).__name__} has no temperature of its own. Pass `eps=`."
         )
     eps = temperature(own if eps is None else eps)
-    require_time_and_temperature(t, eps, "faces")
     network = LogSumExp(*_weights(layer, t, eps), eps)
     data_of_layer(network.W, network.b, t)  # refuses weights that are not finite
     return Faces(network, jnp.asarray(t, network.W.dtype))

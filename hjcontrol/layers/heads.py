@@ -15,11 +15,13 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers.affine import LogSumExp
 from hjcontrol.layers.layer import checked, floating, temperature
 
 
+@admits(eps=">= 0")
 class LogitHead(eqx.Module):
     """`f(x) = lse(network(x), eps)`: the last layer of any network, through its logits."""
 
@@ -44,6 +46,7 @@ class LogitHead(eqx.Module):
         return gibbs(z, self.eps.astype(z.dtype))
 
 
+@admits()
 class ClassHead(eqx.Module):
     """A classifier: atoms of `head` with a class each, numbered `0 .. count - 1`."""
 

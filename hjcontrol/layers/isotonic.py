@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.layer import checked
 
 
@@ -55,6 +56,7 @@ def block_means(y: Float[Array, " n"], ids: Int[Array, " n"]) -> Float[Array, " 
     return base + (jax.ops.segment_sum(y - base, ids, n) / jnp.maximum(counts, 1.0))[ids]
 
 
+@admits()
 def isotonic(y: Real[ArrayLike, " n"]) -> Float[Array, " n"]:
     """The nearest non-increasing vector.
 

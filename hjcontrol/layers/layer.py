@@ -19,6 +19,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
+from hjcontrol._ground.arguments import fits
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol.layers.certify import Optimality, certify
 from hjcontrol.layers.program import AbstractProgram
@@ -154,7 +155,7 @@ def checked(
 
 def floating(x: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     """`x` as an array of a floating dtype: its own, or the default one for integers."""
-    x = jnp.asarray(x)
+    x = jnp.asarray(fits("layer", "logits", x, Real[ArrayLike, "..."]))
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.isotonic import block_means, blocks
 from hjcontrol.layers.layer import AbstractFace, checked, floating, temperature
 from hjcontrol.layers.prox import AbstractGauge, AbstractGaugeLayer
@@ -103,6 +104,7 @@ class HullFace(AbstractFace):
         return self.hard & jnp.any(same & (w[rank][:, None] != w[rank][None]), axis=1)
 
 
+@admits(eps=">= 0")
 class Permutahedron(AbstractGaugeLayer):
     """Projection of `z/eps` on the permutahedron of `anchors`; their sorted assignment at `eps = 0`."""
 
@@ -129,12 +131,14 @@ class Permutahedron(AbstractGaugeLayer):
         return -0.5 * float(np.sum(w**2)), -0.5 * float(np.sum(w)) ** 2 / w.size
 
 
+@admits(eps=">= 0")
 def soft_rank(x: Real[ArrayLike, " n"], eps: Real[ArrayLike, ""] | float) -> Float[Array, " n"]:
     """Ranks of `x`, 1 for the largest, exact for gaps of at least `eps`; averaged ranks at `eps = 0`."""
     x = checked("soft_rank", x, axes=1, mask=False)
     return Permutahedron(eps, jnp.arange(x.size, 0, -1, dtype=x.dtype))(-x)
 
 
+@admits(eps=">= 0")
 def soft_sort(x: Real[ArrayLike, " n"], eps: Real[ArrayLike, ""] | float) -> Float[Array, " n"]:
     """`x` in descending order, exact while `eps` is at most `1/(max x - min x)`."""
     x = checked("soft_sort", x, axes=1, mask=False)

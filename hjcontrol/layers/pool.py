@@ -15,10 +15,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.layer import checked, temperature
 from hjcontrol.layers.rows import RowSoftmax
 
 
+@admits(eps=">= 0")
 class Pool(eqx.Module):
     """Log-sum-exp pooling over windows of one sample `x`; no padding, every window lies inside."""
 

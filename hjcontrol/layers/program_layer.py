@@ -14,6 +14,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.annotations import shown
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.certify import Optimality, certify
 from hjcontrol.layers.layer import floating
 from hjcontrol.layers.quadratic import Point, QuadraticProgram, solve
@@ -45,6 +47,7 @@ class ProgramSolution(eqx.Module):
     result: OUTCOMES
 
 
+@admits()
 class ProgramLayer(eqx.Module):
     """`ProgramLayer(problem)`: call it with the values of `problem.parameters()`, in that order.
 
@@ -60,6 +63,10 @@ class ProgramLayer(eqx.Module):
     def __init__(self, problem: Any):
         """**Raises:** `ValueError` if the problem is not DPP, naming the sub-expression; if it has no
         linear or quadratic form; or if a variable or parameter has an attribute that cannot be kept."""
+        if not hasattr(problem, "parameters") or isinstance(problem, type):
+            raise ValueError(
+                f"ProgramLayer: `problem` must be a cvxpy.Problem; found {shown(problem)}."
+            )
         check_dpp(problem)
         self.problem = problem
         self.shapes = tuple(p.shape for p in problem.parameters())

@@ -21,6 +21,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.layer import (
     SLACK,
     AbstractConvexLayer,
@@ -275,6 +276,7 @@ def positive(x: Real[ArrayLike, ""] | float) -> Float[Array, ""]:
     return temperature(x)
 
 
+@admits(eps=">= 0", radius=">= 0")
 class L2Ball(AbstractGaugeLayer):
     """Projection of `z/eps` on the Euclidean ball; `radius z/|z|` at `eps = 0`."""
 
@@ -297,6 +299,7 @@ class L2Ball(AbstractGaugeLayer):
         return -0.5 * float(self.radius) ** 2, 0.0
 
 
+@admits(eps=">= 0", lam=">= 0")
 class SoftThreshold(AbstractGaugeLayer):
     """`sign(z) (|z| - lam)_+ / eps`, entry by entry: the prox of the l1 norm."""
 
@@ -319,6 +322,7 @@ class SoftThreshold(AbstractGaugeLayer):
         return -float("inf"), 0.0  # the hard value is +inf beyond the threshold
 
 
+@admits(eps=">= 0", lam=">= 0")
 class GroupSoftThreshold(AbstractGaugeLayer):
     """`(|z_g| - lam)_+ z_g/|z_g| / eps` for each row `z_g` of `z`: the prox of the group norm."""
 

@@ -14,6 +14,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers.box import Clip, Huber, LeakyReLU, ReLU, Softplus, Tanh
 from hjcontrol.layers.capped import CappedSimplex
 from hjcontrol.layers.entmax import Entmax, Sparsemax
@@ -77,6 +78,7 @@ REGISTRY: dict[str, Entry] = {
 HEADINGS = ("name", "value", "argmax", "domain", "regulariser", "curvature", "modulus/eps")
 
 
+@admits(eps=">= 0")
 def build(name: str, eps: float | Float[Array, ""] | None = None) -> AbstractConvexLayer:
     """The layer of that name, at `eps` or at the temperature that it is usually shown at.
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import entropy, gibbs, lse
 from hjcontrol.layers.layer import (
     SLACK,
@@ -75,6 +76,7 @@ class RowFace(AbstractFace):
         return jax.vmap(lambda face: face.ties)(self.rows)
 
 
+@admits(eps=">= 0")
 class RowSoftmax(AbstractConvexLayer):
     """Softmax of each row (the last axis) of a matrix of logits."""
 

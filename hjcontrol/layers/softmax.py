@@ -14,12 +14,14 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import entropy, gibbs, lse
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, checked, floating, temperature
 from hjcontrol.layers.regulariser import Shannon
 from hjcontrol.layers.separable import BoxFace, SeparableProgram
 
 
+@admits(eps=">= 0")
 class Softmax(AbstractConvexLayer):
     """`max over the simplex of p.z + eps H(p)`: `value` is log-sum-exp, the argmax softmax."""
 

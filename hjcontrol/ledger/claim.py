@@ -17,6 +17,7 @@ from typing import Literal
 
 import numpy as np
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.ledger.finding import Finding
 
 Verdict = Literal[
@@ -47,6 +48,7 @@ class Picture:
     y_log: bool = False
 
 
+@admits()
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What a check found."""

@@ -14,6 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hjcontrol._ground.annotations import shown
+from hjcontrol._ground.arguments import admits
+
 Role = Literal["stated", "amended", "instead", "number"]
 Relation = Literal["=", "<=", ">="]
 
@@ -53,12 +56,20 @@ class Finding:
         return int(np.argmax(np.nan_to_num(size, nan=np.inf)))
 
 
-def _numbers(value: Any) -> tuple[float, ...]:
-    return tuple(float(v) for v in np.ravel(np.asarray(value, dtype=float)))
+def _numbers(name: str, value: Any) -> tuple[float, ...]:
+    try:
+        found = np.asarray(value)
+        if found.dtype.kind not in "biuf":
+            raise TypeError
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"finding {name!r}: real numbers are needed; found {shown(value)}."
+        ) from None
+    return tuple(float(v) for v in np.ravel(found))
 
 
 def _finding(name: str, relation: Relation, ours: Any, expected: Any, **rest: Any) -> Finding:
-    ours, expected = _numbers(ours), _numbers(expected)
+    ours, expected = _numbers(name, ours), _numbers(name, expected)
     if len(expected) == 1:
         expected = expected * len(ours)
     if len(ours) != len(expected):
@@ -69,6 +80,7 @@ def _finding(name: str, relation: Relation, ours: Any, expected: Any, **rest: An
     return Finding(name, relation=relation, ours=ours, expected=expected, **rest)
 
 
+@admits(tolerance=">= 0")
 def equal(
     name: str,
     ours: Any,
@@ -82,14 +94,16 @@ def equal(
     return _finding(name, "=", ours, expected, tolerance=tolerance, role=role, published=published)
 
 
+@admits(tolerance=">= 0")
 def zero(
     name: str, residual: Any, tolerance: float, *, role: Role = "stated", published: str = ""
 ) -> Finding:
     """The largest of `residual` in size is 0, to `tolerance`."""
-    largest = float(np.max(np.abs(np.asarray(residual, dtype=float)), initial=0.0))
+    largest = float(np.max(np.abs(_numbers(name, residual)), initial=0.0))
     return equal(name, largest, 0.0, tolerance, role=role, published=published)
 
 
+@admits(slack=">= 0")
 def at_most(
     name: str,
     ours: Any,
@@ -103,6 +117,7 @@ def at_most(
     return _finding(name, "<=", ours, bound, tolerance=slack, role=role, published=published)
 
 
+@admits(slack=">= 0")
 def at_least(
     name: str,
     ours: Any,

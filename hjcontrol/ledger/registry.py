@@ -5,6 +5,7 @@ A new claim: a file in `claims/` that ends in `CLAIM`, and its name here.
 
 import importlib
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.ledger.claim import Claim
 
 FILES = (
@@ -65,6 +66,7 @@ CLAIMS: tuple[Claim, ...] = tuple(
 )
 
 
+@admits()
 def by_id(name: str) -> Claim:
     """The claim of that id.
 

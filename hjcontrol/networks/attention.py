@@ -21,6 +21,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol.deformation import gibbs
 from hjcontrol.layers import Attended, Attention
@@ -39,6 +40,7 @@ class AttentionWeights(NamedTuple):
     output: AffineWeights
 
 
+@admits(width=">= 1", num_heads=">= 1", eps=">= 0")
 class SelfAttention(AbstractStage):
     """Tokens look at tokens: no residual path, no normalisation; see `Block` for those."""
 

@@ -18,12 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol.networks.stage import AbstractStage, advance, as_stage
 
 Weights = tuple[PyTree[Array], ...]
 
 
+@admits(times=">= 1")
 class Tied(eqx.Module):
     """One stage applied `times` times with the same weights: what a recurrence is made of.
 
@@ -34,11 +36,10 @@ class Tied(eqx.Module):
     times: int = eqx.field(static=True)
 
     def __init__(self, piece: Any, times: int):
-        if int(times) != times or times < 1:
-            raise ValueError(f"Tied: `times` must be a positive integer; found {times}.")
         self.stage, self.times = as_stage(piece), int(times)
 
 
+@admits(length=">= 1")
 class Run(eqx.Module):
     """`length` equal stages; array leaves of `stage` carry a leading axis of `sets`."""
 
@@ -95,6 +96,7 @@ class Run(eqx.Module):
         return jax.tree.map(lambda a: a[k] if eqx.is_array(a) else a, self.stage)
 
 
+@admits()
 class Chain(eqx.Module):
     """Stages in order of depth. `len(chain)` is the number of stages, `chain[k]` the k-th."""
 
@@ -135,6 +137,20 @@ class Chain(eqx.Module):
                 raise ValueError(_changes_shape(stage, state, after, k, times))
             state, k = after, k + max(times, 1)
         self.runs = tuple(Run(_stack(g), t or len(g), t > 0) for g, t in groups)
+
+    def check_weights(self, who: str, weights: Any) -> None:
+        """Refuse weights that are not shaped as `init` draws them.
+
+        **Raises:** `ValueError` naming the first leaf that differs, with both shapes.
+        """
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        want, have = _shapes(jax.eval_shape(self.init, key)), _shapes(weights)
+        for path in dict.fromkeys([*want, *have]):
+            if want.get(path) != have.get(path):
+                raise ValueError(
+                    f"{who}: `weights` must be shaped as `init` draws them: {path or 'they'} must be "
+                    f"{want.get(path, 'absent')}; found {have.get(path, 'nothing there')}."
+                )
 
     def __len__(self) -> int:
         return sum(run.length for run in self.runs)
@@ -277,6 +293,11 @@ def _same(a: PyTree, b: PyTree) -> bool:
     return all(x is None or y is None or np.array_equal(x, y) for x, y in pairs)
 
 
+def _shapes(weights: PyTree) -> dict[str, tuple[int, ...]]:
+    leaves = jax.tree_util.tree_leaves_with_path(weights)
+    return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
+
+
 def _concrete(state: PyTree) -> bool:
     return not all(isinstance(s, jax.ShapeDtypeStruct) for s in jax.tree.leaves(state))
 
@@ -290,13 +311,20 @@ def _state_after(stage: AbstractStage, state: PyTree, k: int, u: PyTree) -> PyTr
     try:
         theta = jax.eval_shape(stage.init, jax.eval_shape(lambda: jax.random.key(0)))
         theta = _like_state(theta, state)
-        return jax.eval_shape(lambda *a: advance(stage, *a), state, theta, u)
+        after = jax.eval_shape(lambda *a: advance(stage, *a), state, theta, u)
     except (TypeError, ValueError) as error:
         shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
         raise ValueError(
             f"Chain: stage {k} ({type(stage).__name__}) does not accept its state of shape "
             f"{shapes[0] if len(shapes) == 1 else shapes}: {str(error).splitlines()[0]}"
         ) from error
+    for leaf in jax.tree.leaves(after):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise ValueError(
+                f"Chain: stage {k} ({type(stage).__name__}) gives {leaf.dtype}{list(leaf.shape)}; a "
+                "state is of real floating numbers, for it has a costate. Convert it in the stage."
+            )
+    return after
 
 
 def _like_state(theta: PyTree, state: PyTree) -> PyTree:

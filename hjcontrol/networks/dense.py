@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.stage import AbstractStage, Symmetry
 
 
@@ -30,6 +31,7 @@ def identity(x: Array) -> Array:
     return x
 
 
+@admits(in_size=">= 1", out_size=">= 1")
 class Dense(AbstractStage):
     """A plain layer `activation(W x + b)` from `in_size` to `out_size` units."""
 
@@ -40,9 +42,6 @@ class Dense(AbstractStage):
     def __init__(
         self, in_size: int, out_size: int, activation: Callable[[Array], Array] = jnp.tanh
     ):
-        for name, size in (("in_size", in_size), ("out_size", out_size)):
-            if int(size) != size or size < 1:
-                raise ValueError(f"Dense: `{name}` must be a positive integer; found {size}.")
         self.in_size, self.out_size, self.activation = int(in_size), int(out_size), activation
 
     def step(self, x: Float[Array, " in"], theta: AffineWeights) -> Float[Array, " out"]:
@@ -69,11 +68,13 @@ class Dense(AbstractStage):
         return AffineWeights(outs[:, None] * W * ins[None, :], outs * theta.b[out])
 
 
+@admits(in_size=">= 1", width=">= 1")
 def lift(in_size: int, width: int) -> Dense:
     """Affine map from the inputs to the state."""
     return Dense(in_size, width, identity)
 
 
+@admits(width=">= 1", out_size=">= 1")
 def readout(width: int, out_size: int) -> Dense:
     """Affine map from the state to the outputs."""
     return Dense(width, out_size, identity)

@@ -14,12 +14,14 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.attention import affine
 from hjcontrol.networks.dense import AffineWeights, Dense, identity
 from hjcontrol.networks.stage import AbstractStage
 from hjcontrol.networks.units import AbstractUnits, Pointwise
 
 
+@admits(in_size=">= 1", out_size=">= 1")
 class Hidden(AbstractStage):
     """A plain layer of `out_size` units, each with its atoms."""
 
@@ -30,9 +32,6 @@ class Hidden(AbstractStage):
     def __init__(
         self, in_size: int, out_size: int, units: AbstractUnits | Callable[[Array], Array]
     ):
-        for name, size in (("in_size", in_size), ("out_size", out_size)):
-            if int(size) != size or size < 1:
-                raise ValueError(f"Hidden: `{name}` must be a positive integer; found {size}.")
         self.in_size, self.out_size = int(in_size), int(out_size)
         self.units = units if isinstance(units, AbstractUnits) else Pointwise(units)
 
@@ -51,6 +50,7 @@ class Hidden(AbstractStage):
         return self.units(a)
 
 
+@admits()
 def depth_bound(
     stages: Sequence[AbstractStage], thetas: Sequence[AffineWeights]
 ) -> Float[Array, ""]:

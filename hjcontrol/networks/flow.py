@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.networks.flow_capability import capable
 from hjcontrol.networks.flow_failure import failure
@@ -30,6 +31,7 @@ from hjcontrol.networks.stage import AbstractStage, Symmetry, as_stage
 CONTROLS = ("constant", "linear", "cubic")
 
 
+@admits(t1="finite", t0="finite", knots=">= 2", max_steps=">= 1")
 class Flow(AbstractStage):
     """The flow of `x' = f(x, theta(t))` from `t0` to `t1`."""
 
@@ -72,19 +74,16 @@ class Flow(AbstractStage):
             )
         if control not in CONTROLS:
             raise ValueError(f"Flow: `control` is one of {', '.join(CONTROLS)}; found {control!r}.")
-        if int(knots) != knots or knots < 2:
-            raise ValueError(f"Flow: `knots` must be an integer >= 2; found {knots}.")
         self.control, self.knots = control, int(knots)
         self.numerics = Numerics(solver, stepsize_controller, adjoint, dt0, max_steps)
 
     @classmethod
+    @admits(count=">= 1")
     def pieces(cls, drift: Any, t1: Any, count: int, *, t0: Any = 0.0, **how: Any) -> list["Flow"]:
         """`count` equal pieces of `[t0, t1]`, each with its own control: stages of one run, scanned.
 
         **Raises:** `ValueError` as `Flow`, and for a count that is not a positive integer.
         """
-        if int(count) != count or count < 1:
-            raise ValueError(f"Flow.pieces: `count` must be a positive integer; found {count}.")
         drift, length = as_stage(drift), (t1 - t0) / count
         ends = [t0 + k * length for k in range(int(count))] + [t1]
         return [cls(drift, b, t0=a, **how) for a, b in itertools.pairwise(ends)]

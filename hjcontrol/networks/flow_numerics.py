@@ -82,8 +82,6 @@ class Numerics(eqx.Module):
                 f"{type(solver).__name__} makes none. Take `diffrax.ConstantStepSize()` with `dt0=`, "
                 "or a solver such as diffrax.Heun() or diffrax.Tsit5()."
             )
-        if int(max_steps) != max_steps or max_steps < 1:
-            raise ValueError(f"Flow: `max_steps` must be a positive integer; found {max_steps}.")
         self.solver, self.adjoint, self.max_steps = solver, adjoint, int(max_steps)
         self.controller = _replaced(controller, jnp.asarray)
         self.dt0 = None if dt0 is None else jnp.asarray(dt0, float)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.chain import Chain, Run, Weights
 from hjcontrol.networks.stage import AbstractStage
 
@@ -25,6 +26,7 @@ class StepWeights(NamedTuple):
     theta: PyTree[Array]
 
 
+@admits(start="finite")
 class FreeStep(AbstractStage):
     """One Euler step along `drift`, of a length that is a weight; it begins at `start`."""
 
@@ -49,6 +51,7 @@ class FreeStep(AbstractStage):
         return self.drift.refusal(derivative)
 
 
+@admits()
 def without_idle_stages(chain: Chain, weights: Weights) -> tuple[Chain, Weights]:
     """The chain and its weights without the `FreeStep` stages whose `h` is zero.
 

@@ -12,9 +12,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.stage import AbstractStage
 
 
+@admits()
 class Driven(AbstractStage):
     """`A x + B b` with the weight `b` alone; `B` is the identity unless given.
 

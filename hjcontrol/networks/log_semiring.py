@@ -13,12 +13,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import softmin
 from hjcontrol.hamilton_jacobi import kernel
 from hjcontrol.networks.stage import AbstractStage
 from hjcontrol.networks.units import temperature
 
 
+@admits(width=">= 1", eps=">= 0")
 class LogSemiring(AbstractStage):
     """A log-semiring matrix times the state; `Tied` for a recurrence."""
 

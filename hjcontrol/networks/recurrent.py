@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.stage import AbstractStage, Reads
 
 
@@ -41,13 +42,7 @@ def _drawn(key: Key[Array, ""], rows: int, width: int, in_size: int) -> Recurren
     return RecurrentWeights(W, U, jnp.zeros(rows, W.dtype))
 
 
-def _sized(name: str, in_size: int, width: int) -> tuple[int, int]:
-    for what, size in (("in_size", in_size), ("width", width)):
-        if int(size) != size or size < 1:
-            raise ValueError(f"{name}: `{what}` must be a positive integer; found {size}.")
-    return int(in_size), int(width)
-
-
+@admits(in_size=">= 1", width=">= 1")
 class RNN(AbstractStage):
     """The plain cell, `h' = activation(W h + U u + b)`."""
 
@@ -56,7 +51,7 @@ class RNN(AbstractStage):
     activation: Callable[[Array], Array] = eqx.field(static=True)
 
     def __init__(self, in_size: int, width: int, activation: Callable[[Array], Array] = jnp.tanh):
-        self.in_size, self.width = _sized("RNN", in_size, width)
+        self.in_size, self.width = int(in_size), int(width)
         self.activation = activation
 
     @property
@@ -72,6 +67,7 @@ class RNN(AbstractStage):
         return self.activation(theta.W @ x + theta.U @ u + theta.b)
 
 
+@admits(in_size=">= 1", width=">= 1")
 class GRU(AbstractStage):
     """The gated recurrent unit. Rows of the weights: reset r, update z, candidate g."""
 
@@ -79,7 +75,7 @@ class GRU(AbstractStage):
     width: int = eqx.field(static=True)
 
     def __init__(self, in_size: int, width: int):
-        self.in_size, self.width = _sized("GRU", in_size, width)
+        self.in_size, self.width = int(in_size), int(width)
 
     @property
     def reads(self) -> Reads:
@@ -104,6 +100,7 @@ class GRU(AbstractStage):
         return z, jnp.tanh(theta.W[2 * d :] @ (r * x) + fixed[2 * d :])
 
 
+@admits(in_size=">= 1", width=">= 1")
 class LSTM(AbstractStage):
     """Long short-term memory. State (h, c); rows of the weights: input i, forget f, output o, g.
 
@@ -114,7 +111,7 @@ class LSTM(AbstractStage):
     width: int = eqx.field(static=True)
 
     def __init__(self, in_size: int, width: int):
-        self.in_size, self.width = _sized("LSTM", in_size, width)
+        self.in_size, self.width = int(in_size), int(width)
 
     @property
     def reads(self) -> Reads:

@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.stage import AbstractStage, Symmetry
 
 
+@admits(h="finite")
 class Residual(AbstractStage):
     """One Euler step of length `h` along the velocity `drift`."""
 

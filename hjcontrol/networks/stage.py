@@ -19,6 +19,9 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Key, PyTree
 
+from hjcontrol._ground.annotations import shown
+from hjcontrol._ground.arguments import admits
+
 Reads = Literal["nothing", "forcing", "context"]
 
 
@@ -88,11 +91,13 @@ class AbstractStage(eqx.Module):
         return None
 
 
+@admits()
 def advance(stage: AbstractStage, x: PyTree, theta: PyTree, u: PyTree = None) -> PyTree[Array]:
     """`step`, with what the stage reads."""
     return stage.step(x, theta) if stage.reads == "nothing" else stage.step(x, theta, u)
 
 
+@admits()
 class ModuleStage(AbstractStage):
     """A user's `eqx.Module`, called on the state; its floating arrays are the weights.
 
@@ -123,6 +128,7 @@ class ModuleStage(AbstractStage):
         return self.initial
 
 
+@admits()
 class FunctionStage(AbstractStage):
     """A plain function of the state, or of state and weights when `initial` is given.
 
@@ -151,6 +157,7 @@ class FunctionStage(AbstractStage):
         return self.initial
 
 
+@admits()
 def as_stage(piece: Any) -> AbstractStage:
     """Turn a user's piece into a stage.
 
@@ -159,6 +166,8 @@ def as_stage(piece: Any) -> AbstractStage:
 
     **Raises:** `ValueError` for anything else.
     """
+    if isinstance(piece, type):
+        raise ValueError(f"as_stage: `piece` is {shown(piece)}; a stage was expected.")
     if isinstance(piece, AbstractStage):
         return piece
     if isinstance(piece, tuple) and len(piece) == 2 and callable(piece[0]):

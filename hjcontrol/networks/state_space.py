@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.networks.stage import AbstractStage, Reads
 
@@ -38,6 +39,7 @@ def _step_length(h):
     return h
 
 
+@admits(in_size=">= 1", width=">= 1", h="finite")
 class StateSpace(AbstractStage):
     """`x' = A x + B u` over a step of length `h`, exact for a constant `u`."""
 
@@ -86,6 +88,7 @@ class ModeWeights(NamedTuple):
     B: Float[Array, "*stages 2 width in"]
 
 
+@admits(in_size=">= 1", width=">= 1", h="finite")
 class DiagonalSSM(AbstractStage):
     """Complex modes, each `x' = lambda x + b.u`, over a step of length `h`, exact for a constant `u`."""
 

@@ -19,13 +19,15 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import softmin
 from hjcontrol.networks.stage import AbstractStage, FunctionStage, Symmetry, as_stage
 
 
+@admits(h="finite", nu=">= 0", particles=">= 1")
 class StochasticResidual(AbstractStage):
     """One Euler-Maruyama step of length `h` along `drift`, of viscosity `nu`.
 
@@ -79,6 +81,7 @@ class StochasticResidual(AbstractStage):
         return None  # a relabelling would have to relabel the noise too
 
 
+@admits(samples=">= 1", steps=">= 0", shape=">= 0")
 def brownian(
     key: Key[Array, ""], samples: int, steps: int, shape: tuple[int, ...], dtype: Any = None
 ) -> Float[Array, "samples steps *shape"]:
@@ -87,10 +90,9 @@ def brownian(
     return jax.random.normal(key, (samples, steps, *shape), dtype)
 
 
+@admits(particles=">= 1")
 def scatter(particles: int) -> FunctionStage:
     """The stage that starts so many paths of one sample at its state: `(d,)` to `(particles, d)`."""
-    if int(particles) != particles or particles < 1:
-        raise ValueError(f"scatter: `particles` must be a positive integer; found {particles}.")
     return FunctionStage(_Scatter(int(particles)))
 
 
@@ -101,15 +103,16 @@ class _Scatter(eqx.Module):
         return jax.tree.map(lambda a: jnp.broadcast_to(a, (self.particles, *a.shape)), x)
 
 
-def soft_mean(phi: Callable[..., Float[Array, ""]], eps: ArrayLike) -> Callable[..., Any]:
+@admits(eps="> 0 or inf")
+def soft_mean(
+    phi: Callable[..., Float[Array, ""]], eps: Real[ArrayLike, ""] | float
+) -> Callable[..., Any]:
     """The terminal cost `-eps log mean exp(-phi/eps)` over one sample's paths; `eps = inf`: the mean.
 
     Consistent, not unbiased: the logarithm of a mean is off by `O(1/particles)`.
 
     **Raises:** `ValueError` for an `eps` that is not positive.
     """
-    if known_to_fail(jnp.asarray(eps) > 0):
-        raise ValueError(f"soft_mean: `eps` must be positive; found {eps}.")
 
     def terminal(x: PyTree[Array], *y: Any) -> Float[Array, ""]:
         costs = jax.vmap(lambda a: phi(a, *y))(x)

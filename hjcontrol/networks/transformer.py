@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers import Attended
 from hjcontrol.networks.attention import (
     AttentionWeights,
@@ -40,6 +41,7 @@ class NormWeights(NamedTuple):
     shift: Float[Array, "*stages width"]
 
 
+@admits(width=">= 1", delta="> 0")
 class LayerNorm(AbstractStage):
     """Every token to mean 0 and variance 1 over its width, then scaled and shifted.
 
@@ -68,6 +70,7 @@ class FeedForwardWeights(NamedTuple):
     outward: AffineWeights
 
 
+@admits(width=">= 1", hidden=">= 1")
 class FeedForward(AbstractStage):
     """`W_2 units(W_1 x + b_1) + b_2` of every token."""
 
@@ -102,6 +105,7 @@ class BlockWeights(NamedTuple):
     feed_forward_norm: NormWeights
 
 
+@admits()
 class Block(AbstractStage):
     """Attention and feed-forward, each with its residual path and its norm, before or after."""
 
@@ -159,6 +163,7 @@ class EmbedWeights(NamedTuple):
     places: Float[Array, "*stages tokens width"]
 
 
+@admits(tokens=">= 1", in_size=">= 1", width=">= 1")
 class Embed(AbstractStage):
     """Features of every token to the state's width, plus a learnt vector for the token's place."""
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import lse
 
@@ -36,6 +37,7 @@ class AbstractUnits(eqx.Module):
         """Largest distance of a unit from its hard limit; `None` for units without temperature."""
 
 
+@admits()
 class Pointwise(AbstractUnits):
     """An activation of each affine part."""
 
@@ -62,6 +64,7 @@ def temperature(eps):
     return eps
 
 
+@admits(eps=">= 0")
 class Softplus(AbstractUnits):
     """`lse((0, a), eps)`: two atoms a unit, one of them 0. ReLU at `eps = 0`."""
 
@@ -76,6 +79,7 @@ class Softplus(AbstractUnits):
         return self.eps * math.log(2.0)
 
 
+@admits(atoms=">= 1", eps=">= 0")
 class LogSumExp(AbstractUnits):
     """`lse` of `atoms` affine parts a unit: a soft maximum of affine forms, convex in the input."""
 
@@ -94,6 +98,7 @@ class LogSumExp(AbstractUnits):
         return self.eps * math.log(self.atoms)
 
 
+@admits()
 def gelu(a: Float[Array, "..."]) -> Float[Array, "..."]:
     """`a Phi(a)` with the normal distribution function, not its tanh approximation."""
     return jax.nn.gelu(a, approximate=False)

@@ -46,15 +46,15 @@ def _pictures(view: fields.View) -> list[dict[str, Any]]:
     span = f"from {figure(float(view.u.min()))} to {figure(float(view.u.max()))}"
     slope = figure(float(abs(view.gradient).max()))
     shown = [
-        _picture(fields.solution(view), f"u at {where}.", f"the solution u, {span}"),
+        _picture(lambda: fields.solution(view), f"u at {where}.", f"the solution u, {span}"),
         _picture(
-            fields.gradient(view),
+            lambda: fields.gradient(view),
             "Its gradient"
             + (". As eps falls, it jumps where cells meet." if view.dimension == 1 else "."),
             f"the gradient of u, components up to {slope}",
         ),
         _picture(
-            fields.cells(view),
+            lambda: fields.cells(view),
             f"Power cells: each colour is where one atom wins ({view.winners} do here); pale where none "
             "has nine tenths of the Gibbs weight.",
             f"power cells of {view.winners} atoms",
@@ -63,7 +63,7 @@ def _pictures(view: fields.View) -> list[dict[str, Any]]:
     if view.atoms is not None:
         shown.append(
             _picture(
-                fields.characteristics(view),
+                lambda: fields.characteristics(view),
                 "Characteristics, straight from each atom at time 0 to the points of its cell at time t.",
                 "straight lines from the atoms to their cells",
             )

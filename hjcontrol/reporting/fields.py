@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hjcontrol.reporting.plots import INK, LINES, new_axes
+from hjcontrol.reporting.plots import INK, LINES, drawn, new_axes
 
 EDGE = 0.9  # a point whose winner has at most this share of the Gibbs weight is drawn as undecided
 
@@ -52,7 +52,7 @@ def solution(view: View, ax: Any = None) -> Any:
         ax = new_axes(6.0, 3.4) if ax is None else ax
         _shade(view, ax)
         ax.plot(view.side, view.u, color=LINES[0], linewidth=1.8)
-        ax.set_xlabel(view.axes[0])
+        ax.set_xlabel(drawn(view.axes[0]))
         ax.set_ylabel(f"u(x, {view.t:g})")
         return ax
     ax = _square(view, ax)
@@ -70,7 +70,7 @@ def gradient(view: View, ax: Any = None) -> Any:
         ax = new_axes(6.0, 3.4) if ax is None else ax
         _shade(view, ax)
         ax.plot(view.side, view.gradient[:, 0], color=LINES[1], linewidth=1.8)
-        ax.set_xlabel(view.axes[0])
+        ax.set_xlabel(drawn(view.axes[0]))
         ax.set_ylabel("∂u/∂x")
         return ax
     ax = _square(view, ax)
@@ -96,7 +96,7 @@ def cells(view: View, ax: Any = None) -> Any:
         extent = (view.side[0], view.side[-1], 0.0, 1.0)
         ax.imshow(colour[None], aspect="auto", extent=extent, interpolation="nearest")
         ax.set_yticks([])
-        ax.set_xlabel(view.axes[0])
+        ax.set_xlabel(drawn(view.axes[0]))
     else:
         ax = _square(view, ax)
         extent = (view.side[0], view.side[-1]) * 2
@@ -121,7 +121,7 @@ def characteristics(view: View, ax: Any = None) -> Any:
         for x, j, k in zip(view.side[::every], view.winner[::every], ranks[::every], strict=True):
             ax.plot([view.atoms[j, 0], x], [0, view.t], color=colour[k], linewidth=0.7)
         ax.set_ylim(0, view.t)
-        ax.set_xlabel(view.axes[0])
+        ax.set_xlabel(drawn(view.axes[0]))
         ax.set_ylabel("time")
         return ax
     ax = _square(view, ax)
@@ -144,8 +144,8 @@ def characteristics(view: View, ax: Any = None) -> Any:
 def _square(view: View, ax: Any) -> Any:
     ax = new_axes(5.2, 4.4) if ax is None else ax
     ax.set_aspect("equal")
-    ax.set_xlabel(view.axes[0])
-    ax.set_ylabel(view.axes[1])
+    ax.set_xlabel(drawn(view.axes[0]))
+    ax.set_ylabel(drawn(view.axes[1]))
     return ax
 
 

@@ -4,7 +4,8 @@ Style sheet and pictures are inside the page; there is no script. Everything tha
 escaped. Whatever was not computed (an interrupted run, a regression) is left out, and said so.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.files import write_atomically
 from hjcontrol.control import Solution
 from hjcontrol.reporting.components import components
@@ -39,6 +41,7 @@ from hjcontrol.reporting.tables import (
 Solutions = Solution | Sequence[Solution] | Mapping[str, Solution]
 
 
+@admits()
 def report(
     path: str | Path,
     solutions: Solutions,
@@ -88,10 +91,10 @@ def report(
         certificates={name: _without_optimality(c) for name, c in certificates.items()},
         optimality=_optimality(certificates),
         comparisons=dict(comparisons or {}),
-        convergence=_convergence(solutions),
-        heat_maps=_heat_maps(certificates, heat_caption),
-        ensemble=_ensemble(solutions, classes),
-        confusion=_confusion(solutions, test, classes),
+        convergence=_section("Convergence", _convergence, solutions),
+        heat_maps=_section("Routes", _heat_maps, certificates, heat_caption),
+        ensemble=_section("Ensemble", _ensemble, solutions, classes),
+        confusion=_section("Confusion", _confusion, solutions, test, classes),
     )
     return write_atomically(path, html)
 
@@ -144,8 +147,27 @@ def _groups(solutions: Mapping[str, Solution]) -> list[dict[str, Solution]]:
 
 
 def _picture(axes: Any, caption: str, alt: str) -> dict[str, Any]:
-    image, width = png(axes)
+    """A figure of the page, from axes or from a function that draws them. One that cannot be drawn leaves
+    its place, with the reason."""
+    try:
+        image, width = png(axes() if callable(axes) else axes)
+    except Exception as error:
+        return _missing(caption, error)
     return {"image": image, "width": width, "caption": caption, "alt": alt}
+
+
+def _missing(caption: str, error: Exception) -> dict[str, Any]:
+    reason = f"{type(error).__name__}: {error}"
+    return {"image": None, "caption": caption, "reason": reason[:300]}
+
+
+def _section(caption: str, make: Callable[..., Any], *arguments: Any) -> Any:
+    """What `make` gives, or one missing picture in its place."""
+    try:
+        return make(*arguments)
+    except Exception as error:
+        missing = _missing(caption, error)
+        return [missing] if make in (_convergence, _heat_maps) else missing
 
 
 def _convergence(solutions: Mapping[str, Solution]) -> list[dict[str, Any]]:
@@ -160,7 +182,7 @@ def _convergence(solutions: Mapping[str, Solution]) -> list[dict[str, Any]]:
         for quantity in ("objective", "stationarity"):
             pictures.append(
                 _picture(
-                    convergence(histories, quantity, styles=styles),
+                    partial(convergence, histories, quantity, styles=styles),
                     f"{quantity.capitalize()} ({where})",
                     f"{quantity} against seconds of solving, logarithmic axes; "
                     + "; ".join(_span(name, getattr(h, quantity)) for name, h in histories.items()),
@@ -213,7 +235,7 @@ def _optimality(certificates: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         table["picture"] = None
         if len(gaps[0]) >= MANY:
             table["picture"] = _picture(
-                minimum_gaps(*gaps, conditions.tolerance),
+                partial(minimum_gaps, *gaps, conditions.tolerance),
                 "How far each stage's own weights can lower its Hamiltonian, states and costates held. "
                 "A diagnostic: in discrete time an optimum may have a gap.",
                 f"gap of the Hamiltonian's minimum at {len(gaps[0])} stages; the largest is "
@@ -245,9 +267,8 @@ def _ensemble(
     if labels is not None and not classes:
         classes = [str(c) for c in range(int(labels.max()) + 1)]
     depth = len(solution.problem.chain)
-    axes = ensemble(shown, labels, classes or (), depth)
     return _picture(
-        axes.flat[0],
+        lambda: ensemble(shown, labels, classes or (), depth).flat[0],
         f"Weights of {name}. One pair of axes for all depths, from the states of every depth of "
         f"the same width; together they hold {100 * sum(shown.explained):.0f} % of the variance.",
         "scatter plots of the training ensemble in two principal components at depths "
@@ -268,7 +289,7 @@ def _confusion(
     matrix = confusion_matrix(solution, test, count)
     right, total = int(np.trace(matrix)), int(matrix.sum())
     return _picture(
-        confusion(matrix, names),
+        lambda: confusion(matrix, names),
         f"Weights of {name}: {right} of {total} test samples right.",
         f"confusion matrix of {count} classes on {total} test samples, {right} on the diagonal",
     )

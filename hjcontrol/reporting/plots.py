@@ -6,6 +6,7 @@ caller's backend. Pass `ax=` to draw into a figure of your own.
 
 import base64
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,9 +43,19 @@ def new_axes(width: float = 6.0, height: float = 3.6, columns: int = 1, rows: in
 def png(axes: Any) -> tuple[str, int]:
     """The figure of `axes` as a `data:` address, and the width in CSS pixels to show it at."""
     buffer = io.BytesIO()
-    axes.figure.savefig(buffer, format="png", metadata={"Software": None})
+    with warnings.catch_warnings():  # a letter that the font lacks is drawn as a box
+        warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
+        axes.figure.savefig(buffer, format="png", metadata={"Software": None})
     address = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
     return address, round(96 * axes.figure.get_figwidth())
+
+
+def drawn(name: str) -> str:
+    """A user's name as matplotlib shows it as it is: a dollar begins no formula, an underscore hides no
+    entry of a legend, and what no font can show is a question mark."""
+    text = str(name).encode("utf-8", "replace").decode("utf-8")
+    text = "".join(c if c.isprintable() else "?" for c in text).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def convergence(
@@ -69,7 +80,7 @@ def convergence(
             linewidth=1.8 if len(values) <= 200 else 1.1,
             marker="o" if len(values) <= 60 else None,
             markersize=3,
-            label=name,
+            label=drawn(name),
         )
     ax.set_xscale("log")
     ax.set_yscale("log")
@@ -184,7 +195,7 @@ def ensemble(
         from matplotlib.lines import Line2D
 
         handles = [
-            Line2D([], [], linestyle="", marker="o", markersize=5, color=colour, label=str(name))
+            Line2D([], [], linestyle="", marker="o", markersize=5, color=colour, label=drawn(name))
             for name, colour in zip(classes, colours, strict=True)
         ]
         figure.legend(
@@ -218,7 +229,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], ax: Any = None) -> Any
     share = matrix / np.where(totals > 0, totals, 1)
     ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
     ax.spines[:].set_visible(False)
-    names = [name if len(name) <= 14 else name[:13] + "…" for name in classes]
+    names = [drawn(name if len(name) <= 14 else name[:13] + "…") for name in map(str, classes)]
     every = max(1, -(-count // 25))
     turned = {"rotation": 45, "ha": "right"} if max(map(len, names), default=0) > 3 else {}
     ax.set_xticks(range(0, count, every), names[::every], **turned)

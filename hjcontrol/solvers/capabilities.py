@@ -5,6 +5,7 @@ The table is made from the declarations in `method.py`; nothing is kept in two p
 
 from typing import Any, NamedTuple
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.control import ControlProblem
 from hjcontrol.control.capability import require
 from hjcontrol.networks import Flow
@@ -12,6 +13,7 @@ from hjcontrol.solvers.method import MEANING, SETS, AbstractMethod
 from hjcontrol.solvers.names import NAMES, by_name
 
 
+@admits()
 def admit(problem: ControlProblem, method: AbstractMethod) -> None:
     """Raise `ValueError`, with the reason and what to do, unless `method` can treat `problem`."""
     require(problem, "reverse", method.name)
@@ -67,6 +69,7 @@ PREFERENCE = {
 }
 
 
+@admits()
 def select(problem: ControlProblem) -> Selection:
     """The method for `problem` by its declarations: the first of `newton`, `gradient`, `direct`, `adam`,
     `discrete-msa` that can treat it.

@@ -31,18 +31,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.files import write_atomically
 from hjcontrol._ground.fingerprint import CODE, describe, digest
 
-FORMAT = 1
+FORMAT = 2
 _NAME = re.compile(r"checkpoint-(\d{12})\.npz")
 _PACKAGES = ("hjcontrol", "jax", "jaxlib", "equinox", "optax", "numpy")
+
+
+_SURROUNDINGS = {  # what a run cannot go on without
+    "x64": "Set `jax.config.update('jax_enable_x64', ...)` as it was then, or begin again elsewhere.",
+    "devices": "Resume with as many devices, or begin again in another folder.",
+}
 
 
 class CheckpointError(ValueError):
     """A folder of checkpoints does not fit what was asked; the message says what differs."""
 
 
+@admits(every=">= 0", keep=">= 2")
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
     """Where checkpoints go and how often.
@@ -84,6 +92,8 @@ def identity(problem: Any, solver: Any, weights: Any, key: Any) -> dict[str, dic
     found |= {
         "python": platform.python_version(),
         "device": jax.devices()[0].device_kind,
+        "devices": str(jax.device_count()),
+        "x64": str(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
         "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
     }
     run = {"problem": problem, "method": solver, "start": weights, "key": key}
@@ -100,7 +110,7 @@ class Keeper:
         self.place, self.run = place, run
         self.folder = Path(place.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for left in self.folder.glob(".checkpoint-*.tmp"):  # by a writer that was killed
+        for left in self.folder.glob(".hjcontrol-*.tmp"):  # by a writer that was killed
             left.unlink(missing_ok=True)
         if not resume and self.files():
             raise CheckpointError(
@@ -126,17 +136,36 @@ class Keeper:
             "keys": {
                 f"leaf{i}": str(jax.random.key_impl(a)) for i, a in enumerate(leaves) if _is_key(a)
             },
-            "digest": _digest(arrays),
             "run": self.run,
         }
+        header["digest"] = _digest(header, arrays)
         text = np.frombuffer(json.dumps(header).encode(), np.uint8)
         buffer = io.BytesIO()
         np.savez(buffer, header=text, **arrays)
         name = f"checkpoint-{snapshot.steps:012d}.npz"
-        path = write_atomically(self.folder / name, buffer.getvalue())
+        try:
+            path = write_atomically(self.folder / name, buffer.getvalue())
+        except OSError as error:
+            size = f"{buffer.getbuffer().nbytes} bytes were to be written"
+            raise OSError(
+                error.errno, f"{error.strerror}; {size}", str(self.folder / name)
+            ) from None
         for old in self.files()[: -self.place.keep]:
             old.unlink(missing_ok=True)
         return path
+
+    def keep(self, snapshot: Snapshot) -> None:
+        """Write a checkpoint, or warn that there was no room for it: the run goes on, and the newest
+        whole one stays."""
+        try:
+            self.write(snapshot)
+        except OSError as error:
+            whole = self.files()
+            warnings.warn(
+                f"{error.filename} could not be written ({error.strerror}). The run goes on; "
+                f"{whole[-1] if whole else 'no checkpoint'} is the newest whole one. Make room.",
+                stacklevel=3,
+            )
 
     def newest(self, like: Any) -> Snapshot | None:
         """The newest whole checkpoint as a state structured like `like` (arrays or their shapes);
@@ -150,16 +179,17 @@ class Keeper:
                 header, arrays = _read(path)
             except CheckpointError:  # whole, but of another format: no damage
                 raise
-            except (OSError, ValueError, KeyError, EOFError) as error:
+            except Exception as error:  # whatever damaged bytes make zipfile, zlib or NumPy raise
                 warnings.warn(
                     f"{path} is damaged ({error}); the one before is taken.", stacklevel=3
                 )
                 damaged.append(path)
                 continue
             self._check(path, header["run"])
+            snapshot = _snapshot(path, header, arrays, like)
             for other in damaged:  # or they would count among those kept, being of later steps
                 os.replace(other, other.with_suffix(".damaged"))
-            return _snapshot(path, header, arrays, like)
+            return snapshot
         if files:
             raise CheckpointError(
                 f"solve: every checkpoint in {self.folder} is damaged ({len(files)} found). Remove the "
@@ -169,6 +199,12 @@ class Keeper:
 
     def _check(self, path: Path, run: dict[str, dict[str, str]]) -> None:
         then, now = run["versions"], self.run["versions"]
+        for what, remedy in _SURROUNDINGS.items():
+            if then.get(what) != now.get(what):
+                raise CheckpointError(
+                    f"solve: {path} was written with {what} = {then.get(what)}; here it is "
+                    f"{now.get(what)}. {remedy}"
+                )
         for part in ("problem", "method", "start", "key"):
             lines = _differences(run[part], self.run[part], then["python"] == now["python"])
             if lines:
@@ -208,9 +244,11 @@ def _plain(leaf: Any) -> np.ndarray:
     return array.view(f"u{array.dtype.itemsize}") if array.dtype.kind == "V" else array
 
 
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    lines = "\n".join(f"{name} {digest(arrays[name])}" for name in sorted(arrays))
-    return hashlib.sha256(lines.encode()).hexdigest()
+def _digest(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+    """Over the header, which comes without its digest, and over every array."""
+    lines = [f"{name} {digest(arrays[name])}" for name in sorted(arrays)]
+    text = "\n".join([json.dumps(header, sort_keys=True), *lines])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -231,7 +269,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
             f"solve: {path} has format {header['format']}; this version reads {FORMAT}. Resume it with "
             "the version that wrote it."
         )
-    if _digest(arrays) != header["digest"]:
+    told = header.pop("digest")
+    if _digest(header, arrays) != told:
         raise ValueError("its content does not match its digest")
     return header, arrays
 
@@ -240,13 +279,17 @@ def _snapshot(path: Path, header: dict, arrays: dict[str, np.ndarray], like: Any
     shaped = lambda a: eqx.is_array(a) or isinstance(a, jax.ShapeDtypeStruct)
     dynamic, static = eqx.partition(like, shaped)
     wanted, structure = jax.tree.flatten(dynamic)
-    rows = arrays.pop("history")
-    if len(arrays) != len(wanted):
+    names = {"history", *(f"leaf{i}" for i in range(len(wanted)))}
+    lacking = sorted(names - set(arrays)) + sorted(
+        {"steps", "seconds", "chunk", "keys"} - set(header)
+    )
+    if lacking or len(arrays) != len(names):
         raise CheckpointError(
-            f"solve: {path} holds {len(arrays)} arrays; the method's state has {len(wanted)}. It was "
-            "written by another version: begin again in another folder."
+            f"solve: {path} holds {len(arrays) - 1} arrays; the method's state has {len(wanted)}"
+            f"{f', and it lacks {lacking[0]}' if lacking else ''}. It was written by another version: "
+            "begin again in another folder."
         )
-    keys = header["keys"]
+    rows, keys = arrays["history"], header["keys"]
     leaves = [
         _leaf(path, arrays[f"leaf{i}"], want, keys.get(f"leaf{i}")) for i, want in enumerate(wanted)
     ]

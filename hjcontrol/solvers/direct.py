@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Solution, Trajectory, Units, backpropagate
 from hjcontrol.networks import Weights
@@ -35,6 +36,7 @@ class DirectState(eqx.Module):
     message: str | None
 
 
+@admits(tol=">= 0", degree=">= 1, <= 9", elements=">= 1", max_steps=">= 0")
 class Direct(AbstractHostMethod):
     """Direct transcription solved by a CasADi plugin.
 
@@ -189,6 +191,7 @@ class Direct(AbstractHostMethod):
 _WATCHED = ("ipopt", "sqpmethod", "feasiblesqpmethod", "qrsqp")
 
 
+@admits(degree=">= 1, <= 9", elements=">= 1")
 def as_nlp(
     problem: ControlProblem,
     *,

@@ -21,6 +21,8 @@ import numpy as np
 from jaxtyping import Array, Int, Key
 from threadpoolctl import threadpool_limits
 
+from hjcontrol._ground.arguments import admits, concrete
+from hjcontrol._ground.interruptions import held
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, History, Solution, backpropagate, measured
 from hjcontrol.control.capability import complaint
@@ -37,6 +39,7 @@ CHUNK_SECONDS = 0.25
 Progress = Callable[[int, float, float, float], None]  # step, objective, stationarity, seconds
 
 
+@admits(max_steps=">= 0")
 def solve(
     problem: ControlProblem,
     solver: AbstractMethod | str,
@@ -70,6 +73,7 @@ def solve(
     **Raises:** `ValueError` for wrong types and shapes, a problem the method cannot treat, a
     `checkpoint` of a method that runs outside JAX, or one that is another run's.
     """
+    concrete("solve", problem=problem, init=init, key=key)
     if isinstance(solver, str):
         solver = by_name(select(problem).name if solver == "auto" else solver)
     weights = _start(problem, init, key)
@@ -161,18 +165,9 @@ def _start(problem: ControlProblem, init: Any, key: Any) -> Weights:
                 "solve: a start is needed. Pass `init=` weights, or `key=jax.random.key(seed)`."
             )
         return problem.init(key)
+    problem.chain.check_weights("solve: `init`", init)
     shape = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
-    init = jax.tree.map(jnp.asarray, init)
-    if jax.tree.structure(init) != jax.tree.structure(shape):
-        raise ValueError(
-            f"solve: `init` must be structured like the problem's weights; expected "
-            f"{jax.tree.structure(shape)}, found {jax.tree.structure(init)}."
-        )
-    for want, have in zip(jax.tree.leaves(shape), jax.tree.leaves(init), strict=True):
-        if want.shape != have.shape:
-            raise ValueError(
-                f"solve: a leaf of `init` has shape {have.shape}; expected {want.shape}."
-            )
+    init = jax.tree.unflatten(jax.tree.structure(shape), map(jnp.asarray, jax.tree.leaves(init)))
     return jax.tree.map(lambda a, s: a.astype(s.dtype), init, shape)
 
 
@@ -241,10 +236,17 @@ def _run_traced(problem, solver, weights, key, max_steps, meter, keeper):
     if kept is None:
         info = solver.info(state)
         meter.start(float(info.objective), float(info.stationarity))
-    safe = meter.snapshot(state, chunk)
-    written, last = kept is not None, time.monotonic()
-    if keeper is not None and not written:
-        keeper.write(safe)
+    begun = meter.snapshot(state, chunk)
+    if keeper is not None and kept is None:
+        keeper.write(begun)
+    with held() as stop:
+        ended = _steps(problem, solver, begun, max_steps, meter, keeper, stop)
+    return *ended, compile_seconds
+
+
+def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
+    """The loop: chunk after chunk, each followed by whatever the clock or a Ctrl-C asks for."""
+    state, chunk, last = safe.state, safe.chunk, time.monotonic()
     try:
         while True:
             limit = min(chunk, max_steps - meter.steps)
@@ -262,14 +264,15 @@ def _run_traced(problem, solver, weights, key, max_steps, meter, keeper):
             if keeper is not None and not failed:
                 safe = meter.snapshot(state, chunk)
                 if over or time.monotonic() - last >= keeper.place.every:
-                    keeper.write(safe)
+                    keeper.keep(safe)
                     last = time.monotonic()
-            if over:
-                ended = result if bool(done) else RESULTS.max_steps_reached
-                return state, meter.steps, ended, compile_seconds
+            if over and not stop.asked:
+                return state, meter.steps, result if bool(done) else RESULTS.max_steps_reached
+            if stop.asked:
+                raise KeyboardInterrupt
     except KeyboardInterrupt:
         if keeper is not None:
-            keeper.write(safe)
+            keeper.keep(safe)
         raise
 
 

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import (
     ControlProblem,
@@ -44,6 +45,7 @@ class GradientState(eqx.Module):
     batches: Minibatch | None
 
 
+@admits(tol=">= 0", batch_size=">= 1")
 class Gradient(AbstractMethod):
     """Gradient descent with an optax transformation, line searches included (`optax.lbfgs()`).
 

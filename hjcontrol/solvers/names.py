@@ -24,6 +24,8 @@ def by_name(name: str, **options: Any) -> Any:
 
     **Raises:** `ValueError` for an unknown name.
     """
+    if not isinstance(name, str):
+        raise ValueError(f"by_name: `name` must be one of {', '.join(NAMES)}; found {name!r}.")
     if name in ("gradient", "adam"):
         import optax
 

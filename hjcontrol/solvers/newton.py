@@ -30,6 +30,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import (
     ControlProblem,
@@ -68,6 +69,7 @@ class NewtonState(eqx.Module):
     num_evals: Int[Array, ""]
 
 
+@admits(tol=">= 0", switch=">= 0", max_krylov=">= 1")
 class Newton(AbstractMethod):
     """Trust-region Newton-Krylov with a cheap start.
 

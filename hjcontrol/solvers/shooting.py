@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import (
     ControlProblem,
@@ -70,6 +71,7 @@ class ShootingState(eqx.Module):
     info: Info
 
 
+@admits(segments=">= 1", tol=">= 0")
 class Shooting(AbstractMethod):
     """Shooting on the costate.
 
@@ -93,11 +95,6 @@ class Shooting(AbstractMethod):
     default_max_steps = 200
 
     def __check_init__(self):
-        if int(self.segments) != self.segments or self.segments < 1:
-            raise ValueError(
-                f"Shooting: `segments` must be a positive integer; found {self.segments!r}."
-            )
-
         if not isinstance(self.homotopy, bool) and not callable(self.homotopy):
             raise ValueError(
                 "Shooting: `homotopy` is True, False or a function; found "

@@ -145,7 +145,7 @@ def test_bad_input_is_named(network):
         at.pruned(a, range(ATOMS))
     with pytest.raises(ValueError, match=r"found \[9\]"):
         at.pruned(a, [9])
-    with pytest.raises(ValueError, match="one node"):
+    with pytest.raises(ValueError, match=r"nodes. must be >= 1"):
         at.costates(chain, weights, X[0], X[0], output, nodes=0)
     with pytest.raises(ValueError, match="shaped as x"):
         at.costates(chain, weights, X[0], jnp.zeros(2), output)

@@ -207,8 +207,8 @@ def test_a_label_that_is_not_predicted_has_no_radius():
     ("call", "words"),
     [
         (lambda: rb.curvature(layer(eps=0.0), X[0]), "found eps = 0"),
-        (lambda: rb.change(layer(), X[0], -1.0), "radius >= 0"),
-        (lambda: rb.attack(layer(), X[0], -1.0, key=jax.random.key(0)), "radius >= 0"),
+        (lambda: rb.change(layer(), X[0], -1.0), "radius. must be >= 0"),
+        (lambda: rb.attack(layer(), X[0], -1.0, key=jax.random.key(0)), "radius. must be >= 0"),
         (lambda: rb.attack(layer(), X[0], 1.0, key=jax.random.key(0), steps=0), "steps >= 1"),
         (lambda: rb.certify(ClassHead(deep(), range(7)), X[0]), "LogitHead.*features"),
         (lambda: rb.certify(ClassHead(layer(), [0] * 7), X[0]), "two classes"),

@@ -151,9 +151,9 @@ def test_a_loss_of_the_weights_pi_alone_cannot_choose():
     ("call", "words"),
     [
         (lambda: temperature.window(1, 2), "two atoms"),
-        (lambda: temperature.window(9, 2, t=0.0), "`t` > 0"),
-        (lambda: temperature.window(9, -1), "`dimension` > 0"),
-        (lambda: temperature.by_validation(lambda e: jnp.ones(3), [-0.1]), "eps >= 0"),
+        (lambda: temperature.window(9, 2, t=0.0), "`t` must be > 0"),
+        (lambda: temperature.window(9, -1), "`dimension` must be > 0"),
+        (lambda: temperature.by_validation(lambda e: jnp.ones(3), [-0.1]), "eps. must be >= 0"),
         (lambda: temperature.by_validation(lambda e: jnp.ones(()), [0.1]), "one loss a sample"),
         (lambda: temperature.by_bound(lambda e: jnp.full(3, jnp.nan), [0.1]), "at eps = 0.1"),
         (

@@ -240,7 +240,7 @@ def test_decisions_change_only_below_the_margin():
     ("call", "message"),
     [
         (lambda: tr.model_tree("a network"), "a LogSumExp"),
-        (lambda: tr.model_tree(shallow(2), max_leaves=0), "max_leaves >= 1"),
+        (lambda: tr.model_tree(shallow(2), max_leaves=0), "max_leaves. must be >= 1"),
         (lambda: tr.model_tree(shallow(2), box=[[1.0, 1.0], [0.0, 0.0]]), "lower < upper"),
         (lambda: tr.model_tree(shallow(2), decide=True), "two outputs"),
         (lambda: tr.Block(np.eye(2), np.zeros(2), [0, 2]), "numbered"),

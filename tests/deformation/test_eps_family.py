@@ -296,9 +296,9 @@ def test_wrong_arguments_are_refused_at_once(law):
     z = np.array([1.0, 2.0])
     with pytest.raises(ValueError, match=r"`eps` must be >= 0; found -0\.5"):
         law(z, -0.5)
-    with pytest.raises(ValueError, match=r"`eps` must be >= 0; found nan"):
+    with pytest.raises(ValueError, match=r"`eps` must be >= 0 and finite; found nan"):
         law(z, np.nan)
-    with pytest.raises(ValueError, match=r"found shape \(2,\).*vmap"):
+    with pytest.raises(ValueError, match=r"a real number.*vmap.*found float64\[2\]"):
         law(z, np.ones(2))
     with pytest.raises(ValueError, match="at least one axis"):
         law(1.0, 1.0)

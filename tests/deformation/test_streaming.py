@@ -113,12 +113,12 @@ def test_a_million_atoms_in_bounded_memory(key):
     ("make", "message"),
     [
         (lambda X, W, b: streaming_lse(X, W[:0], b[:0], 0.1), "at least one atom"),
-        (lambda X, W, b: streaming_lse(X[:, :2], W, b, 0.1), "X \\(n, d\\)"),
-        (lambda X, W, b: streaming_lse(X, W, b[:3], 0.1), "b \\(N,\\)"),
-        (lambda X, W, b: streaming_lse(X, W, b, -0.1), "`eps` >= 0"),
-        (lambda X, W, b: streaming_lse(X, W, b, jnp.ones(2)), "scalar `eps`"),
+        (lambda X, W, b: streaming_lse(X[:, :2], W, b, 0.1), "W` must be an array of floats"),
+        (lambda X, W, b: streaming_lse(X, W, b[:3], 0.1), "b` must be an array of floats"),
+        (lambda X, W, b: streaming_lse(X, W, b, -0.1), "`eps` must be >= 0"),
+        (lambda X, W, b: streaming_lse(X, W, b, jnp.ones(2)), "`eps` must be a real number"),
         (lambda X, W, b: streaming_lse(X, W, b, 0.1, tile=(0, 5)), "at least one query"),
-        (lambda X, W, b: streaming_gibbs_mean(X, W, b, W[:3], 0.1), "a row for each"),
+        (lambda X, W, b: streaming_gibbs_mean(X, W, b, W[:3], 0.1), "where N = 11"),
     ],
 )
 def test_bad_input_is_refused(make, message, scores):

@@ -233,10 +233,10 @@ G8 = Grid(0.0, 1.0, 8)
 ZERO, RAMP = jnp.zeros(8), G8.points[:, 0]
 BAD = {
     "shape": (lambda: grid_solve(jnp.zeros(9), 0.1, square, 0.0, G8), r"shape \(8,\).*found \(9,\)"),
-    "time": (lambda: grid_solve(ZERO, 0.0, square, 0.0, G8), "t > 0 is needed; found 0.0"),
+    "time": (lambda: grid_solve(ZERO, 0.0, square, 0.0, G8), "t` must be > 0; found 0.0"),
     "infinite time": (lambda: grid_solve(ZERO, jnp.inf, square, 0.0, G8), "found inf"),
-    "viscosity": (lambda: grid_solve(ZERO, 0.1, square, -0.1, G8), "eps >= 0 is needed; found -0.1"),
-    "many times": (lambda: grid_solve(ZERO, jnp.ones(2), square, 0.0, G8), r"t must be a scalar"),
+    "viscosity": (lambda: grid_solve(ZERO, 0.1, square, -0.1, G8), "eps` must be >= 0; found -0.1"),
+    "many times": (lambda: grid_solve(ZERO, jnp.ones(2), square, 0.0, G8), r"t` must be a real number"),
     "nan": (lambda: grid_solve(ZERO.at[2].set(jnp.nan), 0.1, square, 0.0, G8), r"first g\[2\] = nan"),
     "vector H": (lambda: grid_solve(ZERO, 0.1, lambda p: p, 0.0, G8), "to a scalar"),
     "kink of H": (

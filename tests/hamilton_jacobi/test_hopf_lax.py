@@ -227,7 +227,10 @@ def test_nothing_arrives_from_beyond_the_speed_of_light():
             lambda: hopf_lax_max_affine(MaxAffine(*PIECES), jnp.ones(3), 1.0, H=Quadratic()),
             "x \\(d,\\)",
         ),
-        (lambda: hopf_lax_max_affine(MaxAffine(*PIECES), jnp.ones(2), 0.0, H=Quadratic()), "t > 0"),
+        (
+            lambda: hopf_lax_max_affine(MaxAffine(*PIECES), jnp.ones(2), 0.0, H=Quadratic()),
+            "t. must be > 0",
+        ),
         (
             lambda: hopf_lax_max_affine(
                 MaxAffine(*PIECES), jnp.ones(2), 1.0, H=UserConvex(g_cosh, 1.0)
@@ -244,17 +247,17 @@ def test_nothing_arrives_from_beyond_the_speed_of_light():
             lambda: hopf_lax(InitialData([[0.0]], [0.0]), jnp.zeros(1), 1.0, H=Nonconvex(jnp.sum)),
             "declared not convex",
         ),
-        (lambda: hopf_lax_convex(g_cosh, jnp.zeros(2), 1.0, 0.0), "radius > 0"),
+        (lambda: hopf_lax_convex(g_cosh, jnp.zeros(2), 1.0, 0.0), "radius. must be > 0"),
         (
             lambda: hopf_lax_search(
                 g_cosh, jnp.zeros(2), 1.0, 1.0, key=jax.random.key(0), starts=1
             ),
             "2 starts",
         ),
-        (lambda: hopf(g_cosh_star, jnp.zeros(2), -1.0, 1.0, H=Quadratic()), "t > 0"),
+        (lambda: hopf(g_cosh_star, jnp.zeros(2), -1.0, 1.0, H=Quadratic()), "t. must be > 0"),
         (
             lambda: hopf_sampled(jnp.ones((3, 2)), jnp.ones(2), jnp.ones(2), 1.0, H=Quadratic()),
-            "slopes",
+            "where m = 3",
         ),
     ],
 )

@@ -90,7 +90,11 @@ def test_infinite_values_are_a_constraint(key):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize(
     ("t", "delta", "samples", "message"),
-    [(0.0, 0.1, 10, "t > 0"), (1.0, 0.0, 10, "delta > 0"), (1.0, 0.1, 1, "2 samples")],
+    [
+        (0.0, 0.1, 10, "t. must be > 0"),
+        (1.0, 0.0, 10, "delta. must be > 0"),
+        (1.0, 0.1, 1, "2 samples"),
+    ],
 )
 def test_bad_input_is_refused(t, delta, samples, message, key):
     with pytest.raises(ValueError, match=message):

@@ -128,10 +128,10 @@ def test_published_recovery_by_training_with_the_duplicates_merged():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda u: c_transform(X, u, 0.0, Y), "t > 0"),
-        (lambda u: c_transform(X, u[:3], 1.0, Y), "u \\(n,\\)"),
+        (lambda u: c_transform(X, u, 0.0, Y), "t. must be > 0"),
+        (lambda u: c_transform(X, u[:3], 1.0, Y), "u. must be an array of floats of shape .n"),
         (lambda u: recover(X, u, 1.0, 0.0, Y), "`c_transform`"),
-        (lambda u: recover(X, u, 1.0, 0.1, Y, ridge=-1.0), "ridge >= 0"),
+        (lambda u: recover(X, u, 1.0, 0.1, Y, ridge=-1.0), "ridge. must be >= 0"),
         (lambda u: recover(X, u, 1.0, 0.1, Y, normalisation="mean"), "'heat' or 'raw'"),
         (lambda u: recover(X, u.at[0].set(jnp.nan), 1.0, 0.1, Y), "finite"),
         (lambda u: jax.jit(lambda u: recover(X, u, 1.0, 0.1, Y))(u), "outside `jit`"),

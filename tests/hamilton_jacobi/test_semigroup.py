@@ -117,12 +117,15 @@ def test_the_eps_semiring(key):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda x: kernel(x, x, 0.0, 0.1), "t > 0"),
-        (lambda x: kernel(x, x, 1.0, -0.1), "eps >= 0"),
-        (lambda x: kernel(x, jnp.ones((3, 5)), 1.0, 0.1), "one dimension"),
+        (lambda x: kernel(x, x, 0.0, 0.1), "t. must be > 0"),
+        (lambda x: kernel(x, x, 1.0, -0.1), "eps. must be >= 0"),
+        (lambda x: kernel(x, jnp.ones((3, 5)), 1.0, 0.1), "where d = 2"),
         (lambda x: kernel(x, x, 1.0, 0.1, normalisation="mean"), "sum"),
         (lambda x: kernel(x, x, 1.0, 0.1, H=Norm(2.0)), "quadratic"),
-        (lambda x: log_product(jnp.ones((3, 2)), jnp.ones((3, 2)), jnp.ones(3), 0.1), "masses"),
+        (
+            lambda x: log_product(jnp.ones((3, 2)), jnp.ones((3, 2)), jnp.ones(3), 0.1),
+            "where m = 2",
+        ),
     ],
 )
 def test_bad_input_is_refused(make, message):

@@ -127,9 +127,9 @@ def test_raw_sums_have_no_joint_limit(eps):
     ("arguments", "words"),
     [
         (((jnp.ones((2, 1)), jnp.ones(2)), 1.0), "no temperature"),
-        (((jnp.ones((2, 1)), jnp.ones(2)), 0.0, 1.0), "t > 0"),
+        (((jnp.ones((2, 1)), jnp.ones(2)), 0.0, 1.0), "t. must be > 0"),
         (((jnp.ones((2, 1)), jnp.ones(2)), 1.0, -1.0), ">= 0"),
-        (((jnp.ones((2, 1)), jnp.ones(3)), 1.0, 1.0), r"\(3,\)"),
+        (((jnp.ones((2, 1)), jnp.ones(3)), 1.0, 1.0), r"where atoms = 2"),
         (((jnp.full((2, 1), jnp.nan), jnp.ones(2)), 1.0, 1.0), "finite"),
         (("layer", 1.0, 1.0), "found str"),
     ],

@@ -347,7 +347,7 @@ def test_bad_logits_are_refused_and_nan_is_not_hidden(name):
             layer(z)
     with pytest.raises(ValueError, match="at least one logit"):
         layer.value(np.zeros((0,) * len(shape)))
-    with pytest.raises(ValueError, match=r"must be finite and >= 0; found -0\.5"):
+    with pytest.raises(ValueError, match=r"must be >= 0; found -0\.5"):
         REGISTRY[name].build(-0.5)
     with pytest.raises(ValueError, match="shape of the logits"):
         layer.gap(np.zeros(shape), np.zeros(3))

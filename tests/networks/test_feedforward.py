@@ -100,5 +100,5 @@ def test_a_stage_without_a_temperature_has_no_bound(network):
     thetas = network[0]
     with pytest.raises(ValueError, match=r"stage 0 \(Dense\) has no temperature and is not affine"):
         depth_bound([Dense(3, 6)], thetas[:1])
-    with pytest.raises(ValueError, match="`out_size` must be a positive integer; found 0"):
+    with pytest.raises(ValueError, match="`out_size` must be >= 1; found 0"):
         Hidden(3, 0, Softplus(1.0))

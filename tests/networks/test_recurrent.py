@@ -360,8 +360,8 @@ def cut(x, u):
             ),
             "a `context` was given, and no stage reads it",
         ),
-        (lambda: Tied(GRU(2, 3), 0), "`times` must be a positive integer; found 0"),
-        (lambda: GRU(0, 3), "GRU: `in_size` must be a positive integer; found 0"),
+        (lambda: Tied(GRU(2, 3), 0), "`times` must be >= 1; found 0"),
+        (lambda: GRU(0, 3), "GRU: `in_size` must be >= 1; found 0"),
         (lambda: DiagonalSSM(2, 3, -1.0), "`h` must be a positive scalar; found -1.0"),
         (
             lambda: Chain([Tied(Dense(3, 3), 2)], jnp.ones(3)).stack(

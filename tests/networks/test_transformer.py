@@ -217,8 +217,8 @@ def test_a_masked_post_norm_transformer_is_verified(key):
             lambda: SelfAttention(6, 4),
             "`num_heads` must divide `width`; found width 6, num_heads 4",
         ),
-        (lambda: Attention(1.0, "cosine"), "one of dot, distance; found 'cosine'"),
-        (lambda: Softplus(-1.0), "a scalar >= 0; found -1.0"),
+        (lambda: Attention(1.0, "cosine"), "one of 'dot', 'distance'; found 'cosine'"),
+        (lambda: Softplus(-1.0), "`eps` must be >= 0; found -1.0"),
         (
             lambda: Block(SelfAttention(6), FeedForward(5, 3), LayerNorm(6)),
             r"one width; found \(6, 5, 6\)",

@@ -111,8 +111,8 @@ def test_damaged_checkpoints_of_later_steps_do_not_crowd_out_whole_ones(tmp_path
     assert keeper.newest(np.zeros(3)).steps == 150
     assert len(list(tmp_path.glob("*.damaged"))) == 2
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "FORMAT", 2)
-        with pytest.raises(module.CheckpointError, match="has format 1; this version reads 2"):
+        patch.setattr(module, "FORMAT", 3)
+        with pytest.raises(module.CheckpointError, match="has format 2; this version reads 3"):
             keeper.newest(np.zeros(3))
 
 

@@ -239,7 +239,7 @@ def test_errors(key, unchecked):
         ValueError, match="'superscs' is not offered: it is known to report success at a wrong"
     ):
         solve(problem, Direct(plugin="sqpmethod", options={"qpsol": "superscs"}), key=key)
-    with pytest.raises(ValueError, match="'multiple' or 'single'"):
+    with pytest.raises(ValueError, match="one of 'multiple', 'single'"):
         Direct(transcription="triple")
     with pytest.raises(ValueError, match="positive"):
         Direct(tol=0.0)

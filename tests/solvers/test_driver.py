@@ -140,10 +140,10 @@ def test_bad_starts():
     problem = rings()
     with pytest.raises(ValueError, match="a start is needed"):
         hj.solve(problem, Newton())
-    with pytest.raises(ValueError, match="structured like"):
+    with pytest.raises(ValueError, match="shaped as"):
         hj.solve(problem, Newton(), init=(jnp.zeros(3),))
     wrong = jax.tree.map(lambda a: a[..., None], problem.init(jax.random.key(0)))
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="found"):
         hj.solve(problem, Newton(), init=wrong)
     with pytest.raises(ValueError, match="max_steps"):
         hj.solve(problem, Newton(), key=jax.random.key(0), max_steps=-1)

@@ -67,5 +67,5 @@ def test_shapes_that_do_not_fit_are_refused():
         hj.control.linear_quadratic(A, B[:4], x, y, ridge=1.0)
     with pytest.raises(ValueError, match="`targets` must be shaped like `inputs`"):
         hj.control.linear_quadratic(A, B, x, y[:3], ridge=1.0)
-    with pytest.raises(ValueError, match="must be matrices with as many rows"):
+    with pytest.raises(ValueError, match="`B` must be an array of floats"):
         hj.networks.Driven(A[0], B[0].T)

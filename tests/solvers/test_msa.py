@@ -249,13 +249,14 @@ def test_bad_options_are_refused_early():
     start = problem.init(jax.random.key(0))
     for solver, words in (
         (MSA("lbfgs"), "projected_gradient"),
-        (ExtendedMSA(inner_steps=0), "at least 1"),
         (MSA(batch_size=7), "1 .. 6"),
     ):
         with pytest.raises(ValueError, match=words):
             hj.solve(problem, solver, init=start)
-    with pytest.raises(ValueError, match="must be positive; found -1"):
+    with pytest.raises(ValueError, match="`rho` must be > 0; found -1"):
         ExtendedMSA(-1.0)
+    with pytest.raises(ValueError, match="`inner_steps` must be >= 1; found 0"):
+        ExtendedMSA(inner_steps=0)
 
 
 @pytest.mark.any_precision

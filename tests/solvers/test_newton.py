@@ -188,7 +188,7 @@ def test_sets_that_are_not_bounds_are_refused_with_a_remedy():
 
 
 def test_unknown_curvature(unchecked):
-    with pytest.raises(ValueError, match="'exact' or 'gauss_newton'; found 'bfgs'"):
+    with pytest.raises(ValueError, match="'exact', 'gauss_newton'; found 'bfgs'"):
         Newton(curvature="bfgs")  # pyright: ignore[reportArgumentType]
 
 

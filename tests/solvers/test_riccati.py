@@ -191,7 +191,7 @@ def test_what_cannot_be_treated_is_refused_with_a_remedy():
 
 
 def test_unknown_curvature(unchecked):
-    with pytest.raises(ValueError, match="'gauss_newton' or 'ddp'; found 'exact'"):
+    with pytest.raises(ValueError, match="'gauss_newton', 'ddp'; found 'exact'"):
         Riccati(curvature="exact")  # pyright: ignore[reportArgumentType]
 
 

@@ -185,7 +185,7 @@ def test_unbounded_problem_is_a_result():
 
 
 def test_refusals(unchecked):
-    with pytest.raises(ValueError, match="positive integer; found 0"):
+    with pytest.raises(ValueError, match=r"segments. must be >= 1; found 0"):
         Shooting(segments=0)
     problem = hj.control.linear_quadratic(*DATA, ridge=0.3)
     with pytest.raises(ValueError, match="exceeds the 5 stages"):
@@ -197,7 +197,9 @@ def test_refusals(unchecked):
         hj.solve(wider, Shooting(), key=jax.random.key(0))
     with pytest.raises(ValueError, match=r"adjoint=diffrax\.DirectAdjoint"):
         hj.solve(flow(2), Shooting(), key=jax.random.key(0))
-    with pytest.raises(ValueError, match=r"`homotopy` is True, False or a function; found 3"):
+    with pytest.raises(
+        ValueError, match=r"`homotopy` must be True or False or a function; found 3"
+    ):
         Shooting(homotopy=3)
     elsewhere = lambda problem, eps: hj.control.linear_quadratic(*DATA, ridge=0.3 + eps)
     with pytest.raises(ValueError, match="must be the problem itself"):

@@ -12,6 +12,7 @@ import equinox as eqx
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol.analysis.bifurcation.enclosure import enclose
 from hjcontrol.analysis.bifurcation.pairs import Pairs, kind, pairs_of
@@ -58,6 +59,7 @@ class CriticalPoints(eqx.Module):
         return "\n".join(lines)
 
 
+@admits(most_boxes=">= 1")
 def critical_points(
     layer: LogSumExp,
     window: ArrayLike | None = None,
@@ -97,6 +99,7 @@ def search(
     return CriticalPoints(eps, window, found.points, kinds, found.open, found.boxes)
 
 
+@admits()
 def on_plane(layer: LogSumExp, origin: ArrayLike, directions: ArrayLike) -> LogSumExp:
     """The layer on the flat `origin + directions^T a` with coordinates `a`: `directions` is (1 or 2, d).
 

@@ -14,6 +14,7 @@ import equinox as eqx
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.analysis.bifurcation.continuation import FoldPoint, Path, follow
 from hjcontrol.analysis.bifurcation.critical import as_window, first_window, search, table
 from hjcontrol.analysis.bifurcation.merging import Merge, inherits, written
@@ -117,6 +118,7 @@ class Bifurcation(eqx.Module):
         return "\n".join(lines)
 
 
+@admits(eps=">= 0", levels=">= 1", most_boxes=">= 1")
 def bifurcation(
     layer: LogSumExp,
     eps: tuple[float | int, float | int],

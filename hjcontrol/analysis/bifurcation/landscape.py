@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.layers import LogSumExp
 
@@ -29,6 +30,7 @@ class Landscape(eqx.Module):
     eps_slope: Float[Array, ""]
 
 
+@admits()
 def entropy_landscape(layer: LogSumExp, x: Real[ArrayLike, " d"]) -> Landscape:
     """The landscape at one point; batch with `jax.vmap`.
 
@@ -59,6 +61,7 @@ def entropy_landscape(layer: LogSumExp, x: Real[ArrayLike, " d"]) -> Landscape:
     )
 
 
+@admits()
 def hot_centre(layer: LogSumExp) -> Float[Array, " d"]:
     """Where the one critical point goes as `eps -> infinity`: `-Cov(W)^{-1} Cov(W, b)`, uniform weights.
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers import LogSumExp
 from hjcontrol.layers.heads import ClassHead
 
@@ -55,6 +56,7 @@ class Agreement(eqx.Module):
         )
 
 
+@admits()
 def agreement(model: LogSumExp | ClassHead, X: ArrayLike) -> Agreement:
     """Soft against hard at points `X` (n, d), for a layer or for a classifier whose atoms carry classes.
 

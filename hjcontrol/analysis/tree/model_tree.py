@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.analysis.tree.growth import Grown, grow, start
 from hjcontrol.analysis.tree.piecewise import Block, piecewise_affine
 from hjcontrol.analysis.tree.regions import everywhere, minimal
@@ -177,6 +178,7 @@ class ModelTree:
         return X
 
 
+@admits(max_leaves=">= 1")
 def model_tree(
     model: Any,
     weights: Any = None,

@@ -14,6 +14,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.layers import LogSumExp
 from hjcontrol.layers.heads import ClassHead
 from hjcontrol.networks import Chain, Dense, Residual
@@ -85,6 +86,7 @@ class PiecewiseAffine(eqx.Module):
         return x
 
 
+@admits()
 def piecewise_affine(model: Any, weights: Any = None) -> PiecewiseAffine:
     """The piecewise affine map of a model.
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.analysis.tree.writing import affine
 from hjcontrol.deformation import lse
 from hjcontrol.layers import LogSumExp
@@ -89,6 +90,7 @@ class SoftTree(eqx.Module):
         )
 
 
+@admits()
 def soft_tree(layer: LogSumExp, nesting: Any = None) -> SoftTree:
     """The soft tree of a layer. `nesting`: pairs of pairs of atoms, `((0, 1), 2)`; by default atoms
     are halved along their slopes' widest direction, again and again.

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.architectures.declaration import AbstractArchitecture, transport
 from hjcontrol.networks.dense import Dense, lift, readout
 from hjcontrol.networks.feedforward import Hidden
@@ -11,6 +12,7 @@ from hjcontrol.networks.residual import Residual
 from hjcontrol.networks.units import Softplus
 
 
+@admits(in_size=">= 1", classes=">= 1", width=">= 1", depth=">= 1")
 class Feedforward(AbstractArchitecture):
     r"""A stack of softplus layers at temperature `eps`; ReLU at 0.
 
@@ -50,6 +52,7 @@ class Feedforward(AbstractArchitecture):
         return self.eps
 
 
+@admits(in_size=">= 1", classes=">= 1", width=">= 1", depth=">= 1")
 class ResidualNetwork(AbstractArchitecture):
     r"""Euler steps `x + h tanh(W x + b)` along characteristics: `V_t + f.grad V = 0`."""
 

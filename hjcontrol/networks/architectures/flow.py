@@ -5,12 +5,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.architectures.declaration import AbstractArchitecture, Read
 from hjcontrol.networks.dense import Dense, lift, readout
 from hjcontrol.networks.flow import Flow
 from hjcontrol.networks.stochastic import StochasticResidual, brownian
 
 
+@admits(in_size=">= 1", classes=">= 1", width=">= 1", depth=">= 1", steps=">= 1")
 class FlowNetwork(AbstractArchitecture):
     r"""Pieces of `x' = tanh(W(t) x + b(t))`, weights constant on each: `V_t + f.grad V = 0`.
 
@@ -62,6 +64,7 @@ class FlowNetwork(AbstractArchitecture):
         return jnp.zeros(())
 
 
+@admits(in_size=">= 1", classes=">= 1", width=">= 1", depth=">= 1", seed=">= 0")
 class StochasticResidualNetwork(AbstractArchitecture):
     r"""Euler-Maruyama steps `x + h tanh(W x + b) + sqrt(2 nu h) xi`, noise given.
 

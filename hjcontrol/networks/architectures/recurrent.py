@@ -6,6 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.architectures.declaration import (
     AbstractArchitecture,
     Read,
@@ -45,6 +46,7 @@ class AbstractRecurrent(AbstractArchitecture):
         return jnp.zeros(())
 
 
+@admits(in_size=">= 1", classes=">= 1", width=">= 1")
 class RNNNetwork(AbstractRecurrent):
     r"""`h' = tanh(W h + U u + b)`."""
 
@@ -74,6 +76,7 @@ class RNNNetwork(AbstractRecurrent):
         return transport(self.cell, x, p, theta, u)
 
 
+@admits(in_size=">= 1", classes=">= 1", width=">= 1")
 class GRUNetwork(AbstractRecurrent):
     r"""`h' = (1 - z) h + z g`: every unit a mean of two atoms."""
 
@@ -104,6 +107,7 @@ class GRUNetwork(AbstractRecurrent):
         return jnp.sum(p * z * (g - x))
 
 
+@admits(in_size=">= 1", classes=">= 1", width=">= 1")
 class LSTMNetwork(AbstractRecurrent):
     r"""`c' = f c + i g`, `h' = o tanh c'`: a memory that decays at the rate `-log f`."""
 
@@ -140,6 +144,7 @@ def flatten(x):
     return x.reshape(-1)
 
 
+@admits(in_size=">= 1", classes=">= 1", width=">= 1")
 class SSMNetwork(AbstractRecurrent):
     r"""`x' = A x + B u` in complex modes, each step exact for its input; a nonlinear head."""
 
@@ -172,6 +177,7 @@ class SSMNetwork(AbstractRecurrent):
         return jnp.sum(p * self.cell.drift(x, theta, u))
 
 
+@admits(in_size=">= 1", classes=">= 1", width=">= 1", depth=">= 1")
 class SemiringNetwork(AbstractArchitecture):
     r"""`u'_i = softmin_j (A_ij + u_j)`: the recurrence that is the Hamilton-Jacobi semigroup."""
 

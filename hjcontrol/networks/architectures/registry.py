@@ -5,6 +5,7 @@ default for all the rest, an entry here. The tests then hold it to every law: it
 routes at random weights and after training, p.dx conserved, its declarations complete, its docs current.
 """
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.architectures.declaration import AbstractArchitecture
 from hjcontrol.networks.architectures.feedforward import Feedforward, ResidualNetwork
 from hjcontrol.networks.architectures.flow import FlowNetwork, StochasticResidualNetwork
@@ -35,6 +36,7 @@ ARCHITECTURES: dict[str, type[AbstractArchitecture]] = {
 HEADINGS = ("name", "drift b", "H", "viscosity", "exact", "only structural")
 
 
+@admits(in_size=">= 1", classes=">= 1")
 def architecture(name: str, in_size: int, classes: int, **options) -> AbstractArchitecture:
     """The architecture of that name, small by default; `options` are its own fields.
 

@@ -5,6 +5,7 @@ import math
 import equinox as eqx
 import jax.numpy as jnp
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.architectures.declaration import AbstractArchitecture, Read, patches
 from hjcontrol.networks.attention import SelfAttention
 from hjcontrol.networks.dense import readout
@@ -12,6 +13,7 @@ from hjcontrol.networks.transformer import Block, Embed, FeedForward, LayerNorm,
 from hjcontrol.networks.units import LogSumExp
 
 
+@admits(in_size=">= 1", classes=">= 1", width=">= 1", heads=">= 1", depth=">= 1")
 class Transformer(AbstractArchitecture):
     r"""Pre-norm blocks on patches of the features: Gibbs means over tokens, log-sum-exp feed-forward.
 

@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 from scipy.special import ndtri
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.solvers.convex import nonnegative
 from hjcontrol.solvers.convex.hopf_cole import HopfCole
@@ -87,6 +88,7 @@ class LSEFit(eqx.Module):
     __repr__ = __str__
 
 
+@admits(eps=">= 0", max_atoms=">= 1", radius=">= 0", max_rounds=">= 0", tol=">= 0")
 def fit_lse(
     inputs: ArrayLike,
     targets: ArrayLike,

@@ -27,6 +27,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.control import ControlProblem
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
@@ -72,6 +73,7 @@ class ExactPenalty(eqx.Module):
         return z.shape[0] * ((own - y) ** 2 + self.penalty.astype(z.dtype) * above)
 
 
+@admits()
 class ConvexRegression(AbstractConvexProblem):
     """Least squares over convex functions. Candidate: `Pieces`. Multipliers: `lam (n, n)`."""
 

@@ -26,6 +26,7 @@ import optax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Ridge, unit
@@ -75,6 +76,7 @@ class Layers(NamedTuple):
     minus: AffineWeights
 
 
+@admits(eps=">= 0", delta="> 0", ridge=">= 0")
 class DifferenceOfConvex(AbstractConvexProblem):
     """Difference of two log-sum-exp layers. Candidate: `Layers`. Multipliers: the slope `s` of `G`,
     `Layers` too."""

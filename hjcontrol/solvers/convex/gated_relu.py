@@ -22,6 +22,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.control import ControlProblem, Ridge, least_squares
 from hjcontrol.layers.program import Residuals
@@ -49,11 +50,13 @@ THEOREM = Theorem(
 CHECK = 25  # steps between two looks at the gap
 
 
+@admits(d=">= 1", count=">= 1", seed=">= 0")
 def sample_gates(d: int, count: int, *, seed: int) -> Float[np.ndarray, "count d"]:
     """Normal gate vectors, drawn as pyscnn draws them: NumPy's default generator, shape `(d, count)`."""
     return np.random.default_rng(seed).standard_normal((d, count)).T
 
 
+@admits(penalty=">= 0")
 class GatedReLU(AbstractConvexProblem):
     """Group lasso behind gates. Candidate: `W (gates, d)`. Multipliers: `nu (n,)`."""
 

@@ -21,6 +21,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.control import ControlProblem
 from hjcontrol.deformation import lse
@@ -57,6 +58,7 @@ class RelativeLoss(eqx.Module):
         return 0.5 * jnp.expm1(r) ** 2 if self.loss == "squared" else jnp.expm1(r) - r
 
 
+@admits(eps=">= 0")
 class HopfCole(AbstractConvexProblem):
     """Biases of a log-sum-exp layer with given slopes.
 

@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 from scipy.special import logsumexp, xlogy
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.control import ControlProblem, Ridge, softmax_cross_entropy
 from hjcontrol.deformation import entropy, gibbs, lse
@@ -44,6 +45,7 @@ THEOREM = Theorem(
 )
 
 
+@admits(ridge=">= 0")
 class SoftmaxReadout(AbstractConvexProblem):
     """Multinomial logistic regression of labels on features, ridge on all weights and biases.
 

@@ -32,6 +32,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Ridge
@@ -96,6 +97,7 @@ class _Point(NamedTuple):
         return float(self.found.objective - self.found.dual_objective)
 
 
+@admits(delta="> 0", ridge=">= 0")
 class DifferenceOfMaxAffine(AbstractConvexProblem):
     """Difference of two max-affine layers. Candidate: `Layers`. Multipliers: `Readings`."""
 

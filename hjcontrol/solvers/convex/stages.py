@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import lse
 from hjcontrol.networks import AbstractStage, AffineWeights
 
 
+@admits(in_size=">= 1", pieces=">= 1", eps=">= 0")
 class SoftMaximum(AbstractStage):
     """A log-sum-exp layer of `pieces` affine functions at temperature `eps >= 0`."""
 

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import (
@@ -55,6 +56,7 @@ class DiscreteState(eqx.Module):
     batches: Minibatch | None
 
 
+@admits(rho=">= 0", memory=">= 0", sparsity=">= 0", batch_size=">= 1")
 class DiscreteMSA(AbstractMethod):
     """For problems whose control set is `Binary()` or `Ternary()`. Start it from random signs.
 

@@ -18,6 +18,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import (
@@ -51,6 +52,7 @@ class ExtendedState(eqx.Module):
     batches: Minibatch | None
 
 
+@admits(rho="> 0", inner_steps=">= 1", tol=">= 0", batch_size=">= 1")
 class ExtendedMSA(AbstractMethod):
     """Successive approximations that descend.
 

@@ -19,6 +19,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import (
     ControlProblem,
@@ -54,6 +55,7 @@ class MSAState(eqx.Module):
     batches: Minibatch | None
 
 
+@admits(inner_steps=">= 1", tol=">= 0", batch_size=">= 1")
 class MSA(AbstractMethod):
     """Plain successive approximations. See `ExtendedMSA` for the one that descends.
 

@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Trajectory, Units, backpropagate
 from hjcontrol.control.control_sets import largest
@@ -55,6 +56,7 @@ class RiccatiState(eqx.Module):
     num_evals: Int[Array, ""]
 
 
+@admits(tol=">= 0", switch=">= 0")
 class Riccati(AbstractMethod):
     """Riccati sweeps with regularisation and line search, factored so that memory is linear in samples.
 
