@@ -167,7 +167,7 @@ class Pair:
     disagreement: float
     # Of a pair judged by it: measured order (`None`: nothing left to measure), expected, and in what.
     order: tuple[float | None, float, str] | None = None
-    note: str = ""
+    remark: str = ""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -310,8 +310,8 @@ class Certificate:
             lines.append(f"  {p.name:<28}{numbers}   {p.verdict:<11} {p.worst or ''}")
             if p.order is not None:
                 lines.append(f"    {_order(*p.order)}")
-            if p.note:
-                lines.append(f"    {p.note}")
+            if p.remark:
+                lines.append(f"    {p.remark}")
         lines.append(f"  stationarity  {self.stationarity:.2e}   (max |dH/dtheta|)")
         lines.append(f"  feasibility   {self.feasibility:.2e}   (max |F_k(x_k) - x_k+1|)")
         if self.curvature is not None:

@@ -51,6 +51,6 @@ def excused(judged: Judged, words: str | None) -> Judged:
     def one(pair: Pair, findings: list[Finding]) -> tuple[Pair, list[Finding]]:
         if "multipliers" not in pair.name or pair.verdict != REFUTED:
             return pair, findings
-        return dataclasses.replace(pair, verdict=CONSISTENT, note=words), []
+        return dataclasses.replace(pair, verdict=CONSISTENT, remark=words), []
 
     return [one(*found) for found in judged]
