@@ -7,6 +7,7 @@ from hjcontrol.verification.certificate import (
     Row,
     VerificationError,
 )
+from hjcontrol.verification.chained import ROUTES
 from hjcontrol.verification.curvature import lanczos, smallest_curvature
 from hjcontrol.verification.directional import derivative, differences
 from hjcontrol.verification.function import deliberate
@@ -14,7 +15,7 @@ from hjcontrol.verification.inlining import inlined
 from hjcontrol.verification.measure import measure
 from hjcontrol.verification.minimum import minimum_gap
 from hjcontrol.verification.recursion import recurse
-from hjcontrol.verification.verify import ROUTES, verify
+from hjcontrol.verification.verify import verify
 
 __all__ = [
     "ROUTES",

@@ -5,14 +5,14 @@ iteration, worst element. A chain adds the pairs of routes to its costate, stage
 """
 
 import dataclasses
-import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 
 from hjcontrol.verification.conditions import Optimality
 from hjcontrol.verification.naming import Source
+from hjcontrol.verification.table import count, folded, severity, told
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
     DELIBERATE,
@@ -250,7 +250,7 @@ class Certificate:
                 key=lambda f: f.disagreement,
                 default=None,
             )
-        return min(self.rows, key=_severity, default=None)
+        return min(self.rows, key=severity, default=None)
 
     @property
     def agreement(self) -> dict[str, float]:
@@ -297,8 +297,8 @@ class Certificate:
                 f"{q['samples']} samples, {q['stages']} stages, {q['weights']} weights, "
                 f"{q['dtype']}; exact means <= {self.tolerance:.0e})"[:-1]
             )
-        parts = [f"cost {self.cost:.4g}", _count(q["leaves"], "leaf", "leaves", "gradient ")]
-        parts.append(_count(q["places"], "place", "places"))
+        parts = [f"cost {self.cost:.4g}", count(q["leaves"], "leaf", "leaves", "gradient ")]
+        parts.append(count(q["places"], "place", "places"))
         parts.append(q["dtype"])
         tail = f"; largest gap accepted {self.accepted:.0e}" if self.verdict == CONSISTENT else ""
         return ", ".join(parts) + tail
@@ -339,55 +339,6 @@ def check_allowed(allow: Collection[str]) -> None:
         )
 
 
-def _severity(row: Row) -> tuple[int, float]:
-    return ORDER.index(row.verdict), -row.gap
-
-
-def folded(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows of one rule at one line together, the worst first."""
-    found: dict[Any, list[Row]] = {}
-    for row in rows:
-        key = (row.rule, row.file, row.line, row.source.scope, row.verdict, row.tensor)
-        found.setdefault(key, []).append(row)
-    each = [sorted(group, key=_severity) for group in found.values()]
-    return sorted(each, key=lambda group: _severity(group[0]))
-
-
-def told(rows: list[Row]) -> list[str]:
-    """One line of the table, and its reason on the next."""
-    row = rows[0]
-    gap = "-" if not row.gap and row.kind == "stop_gradient" else f"{row.gap:.1e}"
-    reach = "-" if row.reach is None else f"{row.reach:.0e}"
-    live = "-" if row.live is None else f"{row.live:.2f}"
-    places = len({r.place for r in rows})
-    many = [f"{places} places"] if places > 1 else []
-    turns = row.gaps.size
-    if turns > 1 and row.verdict == EXACT:
-        many.append(f"{turns} iterations")
-    where = "" if row.verdict == EXACT else f"  {row.location}"
-    tail = f"   ({', '.join(many)})" if many else ""
-    scope = f" [{row.scope}]" if row.scope else ""
-    line = (
-        f"  {row.verdict:<11}{gap:<9}{reach:<7}{live:<6}{row.rule}  "
-        f"{_place(row)}{scope}{where}{tail}"
-    )
-    reason = row.reason
-    if row.reach == 0 and row.kind != "stop_gradient" and row.verdict != UNTESTED:
-        reason = "; ".join(
-            x for x in (reason, "no costate from this cost: random costates only") if x
-        )
-    return [line.rstrip(), *([f"{'':13}{reason}"] if reason else [])]
-
-
-def _place(row: Row) -> str:
-    source = dataclasses.replace(row.source, scope="")
-    return str(source) if row.file else "?"
-
-
-def _count(n: int, one: str, many: str, before: str = "") -> str:
-    return f"{before}{n} {one if n == 1 else many}"
-
-
 def _looser(pair: Pair) -> bool:
     """Whether the pair compares with a reference that no discrete route could equal."""
     return "finite_difference" in pair.name or "costate_equation" in pair.name
@@ -408,8 +359,3 @@ def _worst(values: np.ndarray | None) -> str:
 def _few(items: tuple) -> str:
     shown = ", ".join(str(i) for i in items[:4])
     return shown + (f" and {len(items) - 4} more" if len(items) > 4 else "")
-
-
-def basename(path: str) -> str:
-    """The file's own name."""
-    return os.path.basename(path)

@@ -22,7 +22,6 @@ from jaxtyping import Array, Float, PyTree
 
 from hjcontrol.control import ControlProblem
 from hjcontrol.networks import Weights, advance
-from hjcontrol.verification.arithmetic import is_float
 from hjcontrol.verification.certificate import Row
 from hjcontrol.verification.naming import Source
 from hjcontrol.verification.places import Place
@@ -44,7 +43,7 @@ class Marked(NamedTuple):
 def marked(kind: str, run: int, function: Callable, x: PyTree, theta: PyTree, held: PyTree) -> Any:
     """`function(x, theta, held)`, as a place. Its rule is reverse mode of the function as it is."""
     arrays, static = eqx.partition(held, eqx.is_array)
-    whole = lambda x, theta, arrays: function(x, theta, eqx.combine(arrays, static))
+    whole: Any = lambda x, theta, arrays: function(x, theta, eqx.combine(arrays, static))
 
     place = lambda x, theta, arrays: whole(x, theta, arrays)  # the mark is read off its name
     count = lambda tree: len(jax.tree.leaves(tree))
@@ -287,8 +286,3 @@ def stage_source(problem: ControlProblem, k: int) -> Source:
         code.co_qualname if hasattr(code, "co_qualname") else code.co_name,
         library=False,
     )
-
-
-def is_weight(leaf: Any) -> bool:
-    """Whether a leaf is differentiated."""
-    return is_float(leaf)

@@ -1,4 +1,4 @@
-"""A stage of the whole ensemble with its rules set aside, and sums over samples: what the routes share."""
+"""A stage of the whole ensemble, its rules set aside, and sums over samples: what routes share."""
 
 from typing import Any
 

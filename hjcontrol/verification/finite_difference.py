@@ -5,9 +5,9 @@ r"""Differences of J: the witness that trusts nothing but values.
 One direction a stage, the other stages' weights held, Richardson extrapolation, float64 only.
 
 It is `consistent` with a gradient, never `exact`: the error is estimated, and is at best
-`eps |J| / h`. The disagreement is relative to the size of the summands of `dJ/dtheta_k . w` (see
-`ensemble.summands`), which does not vanish at a stationary point. A difference that its own error estimate
-explains does not refute; below that resolution this route is blind.
+`eps |J| / h`. The disagreement is relative to the size of the summands of `dJ/dtheta_k . w`
+(`ensemble.summands`), which does not vanish at a stationary point. A difference that its own error
+estimate explains does not refute; below that resolution this route is blind.
 """
 
 from typing import Any, NamedTuple

@@ -13,12 +13,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from hjcontrol._ground.jaxprs import bind, descend, equations, replay, while_parts
 from hjcontrol.verification.arithmetic import is_float
+from hjcontrol.verification.gaps import paired, relative
+from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, Outcome
 
 SWEEPS = (0, 8, 64, 512)
+CONVERGED = 1e-9
+LOOSE = 1e-2  # a loop whose values do not move says no more than this
 
 
 def holds_loop(closed: ClosedJaxpr) -> bool:
@@ -55,3 +60,30 @@ def _further(eqn: JaxprEqn, inputs: Sequence[Any], sweeps: Any) -> Sequence[Any]
         return jax.lax.cond(sound, lambda: new, lambda: carry)
 
     return jax.lax.fori_loop(0, sweeps, again, carry)
+
+
+def converging(
+    rule: ClosedJaxpr, pushed: ClosedJaxpr, primal: ClosedJaxpr, at: tuple, eps: float, k: int
+) -> Outcome:
+    """The outcome of argument `k` as the loops run on. `rule`: of `(ins, r)`; `pushed`: `J v`, of
+    `(ins, v)`; `primal`: of the inputs; `at`: `(ins, r, v)`; `eps`: of the primal's arithmetic."""
+    ins, r, v = at
+    further = [jax.jit(run_on(program)) for program in (rule, pushed, primal)]
+    gaps, moves, first = [], 0.0, None
+    for sweeps in SWEEPS:
+        by_rule = further[0](sweeps, *jax.tree.leaves((ins, r)))
+        forward = further[1](sweeps, *jax.tree.leaves((ins, v)))
+        gaps.append(paired(r, forward, by_rule, v))
+        now = [np.asarray(a) for a in further[2](sweeps, *ins) if is_float(a)]
+        if first is not None:
+            moves = max([moves, *(relative(a, b) for a, b in zip(now, first, strict=True))])
+        first = now if first is None else first
+    series = " ".join(f"{g:.0e}" for g in gaps)
+    words = f"loops run on {', '.join(map(str, SWEEPS))} sweeps: {series}"
+    last = min((g for g in gaps if np.isfinite(g)), default=np.inf)
+    told = lambda verdict, more: Outcome(verdict, last, words + more, k, series=tuple(gaps))
+    if last <= CONVERGED:
+        return told(CONSISTENT, "")
+    if moves <= 64 * eps and last <= LOOSE:
+        return told(CONSISTENT, "; a smaller fault cannot be seen")
+    return told(REFUTED, ": the gap stays")

@@ -41,7 +41,8 @@ def judge_places(
     finding = lambda r: Finding(r.stage, r.tensor, title(r.stage), r.gap, name)
     staged = [r for r in rows if r.stage is not None]
     bad = sorted(
-        (r for r in staged if r.verdict in (REFUTED, UNDEFINED)), key=lambda r: (-r.stage, r.tensor)
+        (r for r in staged if r.verdict in (REFUTED, UNDEFINED)),
+        key=lambda r: (-(r.stage or 0), r.tensor),
     )
     verdict = worst_of(r.verdict for r in staged)
     if verdict == "no custom rule":

@@ -6,14 +6,12 @@ An equinox module, a flax NNX module, or a function of one sample. Its floating 
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-
-from hjcontrol.verification.arithmetic import is_float
 
 
 def as_function(
@@ -25,10 +23,10 @@ def as_function(
     arguments beside them.
     """
     for leaf in jax.tree.leaves((fn, args, inputs, targets)):
-        if isinstance(leaf, jax.Array) and not _concrete(leaf):
+        if type(leaf).__name__.endswith("Tracer"):
             raise ValueError(
-                "verify: call it outside `jit`, `grad` and `vmap`; found an argument that is traced. Pass "
-                "the function that you would compile, and its arguments."
+                "verify: call it outside `jit`, `grad` and `vmap`; found an argument that is traced. "
+                "Pass the function that you would compile, and its arguments."
             )
     if isinstance(fn, type):
         raise TypeError(f"verify: an instance is needed; found the class {fn.__name__}.")
@@ -127,17 +125,3 @@ class _Bare:
 
     def __hash__(self) -> int:
         return hash(self.fn)
-
-
-def _concrete(leaf: Any) -> bool:
-    try:
-        return bool(jax.numpy.ndim(leaf) >= 0) and not _traced(leaf)
-    except Exception:  # pragma: no cover
-        return True
-
-
-def _traced(leaf: Any) -> bool:
-    return type(leaf).__name__.endswith("Tracer")
-
-
-__all__ = ["Sequence", "as_function", "is_float"]

@@ -16,7 +16,6 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
@@ -26,10 +25,10 @@ from hjcontrol._ground.jaxprs import (
     called_jaxpr,
     scan_counts,
 )
+from hjcontrol.verification.activity import ENDS, differentiable, flow, get, inputs, loop, reach
 from hjcontrol.verification.inlining import RULES, WRITTEN, holds_rule
 from hjcontrol.verification.naming import Source, foreign, located, rule_name
 
-ENDS = frozenset({"stop_gradient", "nondifferentiable_backward"})
 LOOPS = frozenset({"scan", "while", "cond"})
 
 
@@ -116,8 +115,8 @@ def planned(
     where no reverse mode goes.
     """
     jaxpr = closed.jaxpr
-    known = _flow(jaxpr, active)
-    live = [_differentiable(v) for v in jaxpr.outvars]
+    known = flow(jaxpr, active)
+    live = [differentiable(v) for v in jaxpr.outvars]
     builder = _Builder(every, whiles, itertools.count())
     return builder.plan(jaxpr, list(active), live, list(arguments), Source(), (), known)
 
@@ -137,8 +136,8 @@ class _Builder:
         known: dict[Any, bool] | None = None,
         certain: bool = True,
     ) -> Plan:
-        known = _flow(jaxpr, active) if known is None else known
-        wanted = _reach(jaxpr, known, live)
+        known = flow(jaxpr, active) if known is None else known
+        wanted = reach(jaxpr, known, live)
         names: dict[Any, str] = dict(zip(jaxpr.invars, arguments, strict=True))
         steps = []
         for eqn in jaxpr.eqns:
@@ -162,7 +161,7 @@ class _Builder:
         certain: bool,
     ) -> Step:
         name = eqn.primitive.name
-        active = tuple(_get(known, v) for v in eqn.invars)
+        active = tuple(get(known, v) for v in eqn.invars)
         cut = name == "stop_gradient"
         live = tuple(wanted.get(v, False) and (cut or known.get(v, False)) for v in eqn.outvars)
         if not any(active) or not any(live):
@@ -219,7 +218,7 @@ class _Builder:
         if name == "scan":
             consts, carried = scan_counts(eqn)
             body = eqn.params["jaxpr"].jaxpr
-            entry, leaving = _loop(body, list(active), list(live), consts, carried)
+            entry, leaving = loop(body, list(active), list(live), consts, carried)
             inner_labels = [
                 "" if consts <= i < consts + carried else label for i, label in enumerate(labels)
             ]
@@ -228,7 +227,7 @@ class _Builder:
         if name == "while":
             c, b = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
             body = eqn.params["body_jaxpr"].jaxpr
-            entry, leaving = _loop(body, list(active[c:]), list(live), b, len(active) - c - b)
+            entry, leaving = loop(body, list(active[c:]), list(live), b, len(active) - c - b)
             inner_labels = [*labels[c : c + b], *[""] * (len(labels) - c - b)]
             return (self.plan(body, entry, leaving, inner_labels, source, lengths, None, False),)
         if name == "cond":
@@ -260,9 +259,9 @@ def holds_users_rule(place: Place) -> bool:
 def _reads(eqn: JaxprEqn, live: tuple[bool, ...]) -> tuple[bool, ...]:
     if eqn.primitive.name not in RULES:
         return (True,) * len(eqn.invars)
-    inner = called_jaxpr(eqn).jaxpr
+    inner = next(iter(bodies(eqn))).jaxpr
     sizes = [int(np.prod(v.aval.shape)) for v in eqn.invars]
-    used = _inputs(inner, [True] * len(eqn.invars), list(live), False)
+    used = inputs(inner, [True] * len(eqn.invars), list(live), False)
     return tuple(a and size > 0 for a, size in zip(used, sizes, strict=True))
 
 
@@ -295,136 +294,3 @@ def _passed(jaxpr: Jaxpr, labels: Sequence[str]) -> list[str]:
         if eqn.primitive.name in _RENAMES:
             names[eqn.outvars[0]] = _name(names, eqn.invars[0])
     return [_name(names, v) for v in jaxpr.outvars]
-
-
-def _get(known: dict[Any, bool], atom: Any) -> bool:
-    return not isinstance(atom, Literal) and known.get(atom, False)
-
-
-def _differentiable(atom: Any) -> bool:
-    return jnp.issubdtype(getattr(atom.aval, "dtype", None), jnp.inexact)
-
-
-def _flow(jaxpr: Jaxpr, active: Sequence[bool], stop: bool = True) -> dict[Any, bool]:
-    """Which variables depend on the active inputs. `stop`: `stop_gradient` ends the dependence."""
-    known: dict[Any, bool] = {
-        v: a and _differentiable(v) for v, a in zip(jaxpr.invars, active, strict=True)
-    }
-    for eqn in jaxpr.eqns:
-        entering = [_get(known, v) for v in eqn.invars]
-        if any(entering):
-            leaving = _through(eqn, entering, stop)
-            known.update(
-                (v, out and _differentiable(v)) for v, out in zip(eqn.outvars, leaving, strict=True)
-            )
-    return known
-
-
-def _outputs(jaxpr: Jaxpr, active: Sequence[bool], stop: bool) -> list[bool]:
-    known = _flow(jaxpr, active, stop)
-    return [_get(known, v) for v in jaxpr.outvars]
-
-
-def _through(eqn: JaxprEqn, entering: list[bool], stop: bool) -> list[bool]:
-    name = eqn.primitive.name
-    if stop and name in ENDS:
-        return [False] * len(eqn.outvars)
-    if name in RULES:  # a rule may bring a derivative where its primal has none
-        return _outputs(called_jaxpr(eqn).jaxpr, entering, False)
-    if (inner := called_jaxpr(eqn)) is not None:
-        return _outputs(inner.jaxpr, entering, stop)
-    if name == "scan":
-        consts, carried = scan_counts(eqn)
-        body = eqn.params["jaxpr"].jaxpr
-        entry = _fixed(body, entering, consts, carried, stop)
-        leaving = _outputs(body, entry, stop)
-        return [*(a or b for a, b in zip(entry[consts:], leaving[:carried])), *leaving[carried:]]
-    if name == "while":
-        c, b = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
-        body, entering = eqn.params["body_jaxpr"].jaxpr, entering[c:]
-        return _fixed(body, entering, b, len(entering) - b, stop)[b:]
-    if name == "cond":
-        found = [_outputs(b.jaxpr, entering[1:], stop) for b in eqn.params["branches"]]
-        return [any(outs) for outs in zip(*found, strict=True)]
-    return [True] * len(eqn.outvars)
-
-
-def _fixed(
-    body: Jaxpr, entering: Sequence[bool], consts: int, carried: int, stop: bool
-) -> list[bool]:
-    """A loop's inputs, once what it carries has come round."""
-    entry = list(entering)
-    while True:
-        leaving = _outputs(body, entry, stop)[:carried]
-        after = [a or b for a, b in zip(entry[consts : consts + carried], leaving, strict=True)]
-        if after == entry[consts : consts + carried]:
-            return entry
-        entry[consts : consts + carried] = after
-
-
-def _reach(
-    jaxpr: Jaxpr, known: dict[Any, bool], live: Sequence[bool], stop: bool = True
-) -> dict[Any, bool]:
-    """Which variables reach the live outputs through differentiable paths. (What is cut by a
-    `stop_gradient` is live behind it, and not before.)"""
-    wanted: dict[Any, bool] = {}
-    for v, out in zip(jaxpr.outvars, live, strict=True):
-        if not isinstance(v, Literal):
-            wanted[v] = wanted.get(v, False) or out
-    for eqn in reversed(jaxpr.eqns):
-        leaving = [wanted.get(v, False) for v in eqn.outvars]
-        if not any(leaving) or (stop and eqn.primitive.name in ENDS):
-            continue
-        entering = [_get(known, v) for v in eqn.invars]
-        for v, out in zip(eqn.invars, _back(eqn, entering, leaving), strict=True):
-            if not isinstance(v, Literal) and out:
-                wanted[v] = True
-    return wanted
-
-
-def _inputs(
-    jaxpr: Jaxpr, entering: Sequence[bool], leaving: Sequence[bool], stop: bool = True
-) -> list[bool]:
-    wanted = _reach(jaxpr, _flow(jaxpr, entering, stop), leaving, stop)
-    return [wanted.get(v, False) for v in jaxpr.invars]
-
-
-def _back(eqn: JaxprEqn, entering: list[bool], leaving: list[bool]) -> list[bool]:
-    name = eqn.primitive.name
-    if name in RULES:
-        return _inputs(called_jaxpr(eqn).jaxpr, entering, leaving, False)
-    if (inner := called_jaxpr(eqn)) is not None:
-        return _inputs(inner.jaxpr, entering, leaving)
-    if name == "scan":
-        consts, carried = scan_counts(eqn)
-        body = eqn.params["jaxpr"].jaxpr
-        entry, ends = _loop(body, entering, leaving, consts, carried)
-        return _inputs(body, entry, ends)
-    if name == "while":
-        c, b = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
-        body, inside = eqn.params["body_jaxpr"].jaxpr, entering[c:]
-        entry, ends = _loop(body, inside, leaving, b, len(inside) - b)
-        wanted = _inputs(body, entry, ends)
-        return [*[False] * c, *wanted[:b], *ends]
-    if name == "cond":
-        found = [_inputs(b.jaxpr, entering[1:], leaving) for b in eqn.params["branches"]]
-        return [False, *(any(a) for a in zip(*found, strict=True))]
-    return [True] * len(eqn.invars)
-
-
-def _loop(
-    body: Jaxpr,
-    entering: list[bool],
-    leaving: list[bool],
-    consts: int,
-    carried: int,
-) -> tuple[list[bool], list[bool]]:
-    """A loop body's active inputs and live outputs, once what it carries has come round."""
-    entry = _fixed(body, entering, consts, carried, True)
-    ends = list(leaving)
-    while True:
-        wanted = _inputs(body, entry, ends)[consts : consts + carried]
-        after = [a or b for a, b in zip(ends[:carried], wanted, strict=True)]
-        if after == ends[:carried]:
-            return entry, ends
-        ends[:carried] = after

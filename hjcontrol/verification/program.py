@@ -74,7 +74,7 @@ class Program:
         self.inner: dict[int, Any] = {}
         self._programs: dict[Any, Callable] = {}
 
-    def _program(self, key: Any, make: Callable[[], Callable]) -> Callable:
+    def compiled(self, key: Any, make: Callable[[], Callable]) -> Callable:
         if key not in self._programs:
             self._programs[key] = jax.jit(make())
         return self._programs[key]
@@ -91,7 +91,7 @@ class Program:
             visit = measuring(self.maps, self.groups, settings, taken)
 
             def cost(moved: list[Any], slots: Any) -> Array:
-                return self.cost(self._merged(leaves, at, moved), slots, visit, weights)
+                return self.cost(self.merged(leaves, at, moved), slots, visit, weights)
 
             moved = [leaves[k] for k in at]
             value, (gradient, tables) = jax.value_and_grad(cost, argnums=(0, 1))(moved, slots)
@@ -117,7 +117,7 @@ class Program:
         jax.eval_shape(lambda a, w: self.cost(a, slots, visit, w), list(leaves), weights)
         return families(self.maps, self.groups)
 
-    def _merged(self, leaves: list[Any], at: list[int], moved: list[Any]) -> list[Any]:
+    def merged(self, leaves: list[Any], at: list[int], moved: list[Any]) -> list[Any]:
         full = list(leaves)
         for k, a in zip(at, moved, strict=True):
             full[k] = a
@@ -133,7 +133,7 @@ class Program:
     ) -> Measured:
         """One gradient and every place's table."""
         settings = Settings(random, self.order)
-        program = self._program(("measure", settings), lambda: self._run(settings))
+        program = self.compiled(("measure", settings), lambda: self._run(settings))
         return program(leaves, jnp.asarray(seed, jnp.int32), weights)
 
     def record(
@@ -148,7 +148,7 @@ class Program:
         chosen = np.zeros((*place.lengths, len(iterations)))
         for j, at in enumerate(iterations):
             chosen[(*at, j)] = 1.0
-        program = self._program(("record", index), lambda: self._record(index))
+        program = self.compiled(("record", index), lambda: self._record(index))
         _, ins, costates = jax.device_get(program(leaves, jnp.asarray(chosen), weights))
         avals = [v.aval for v in place.eqn.invars]
         return [
@@ -170,7 +170,7 @@ class Program:
             # The arguments are differentiated too: a library's rule may ask what is perturbed.
             def cost(slot: Any, moved: list[Any]) -> Array:
                 slots = {i: _void(m) for i, m in self.maps.items()} | {index: slot}
-                return self.cost(self._merged(leaves, at, moved), slots, visit, weights)
+                return self.cost(self.merged(leaves, at, moved), slots, visit, weights)
 
             return jax.grad(cost, argnums=(0, 1))(slot, [leaves[k] for k in at])[0]
 

@@ -4,7 +4,7 @@ r"""The whole costate, without reverse mode.
 
 One forward derivative a coordinate, of the primal with custom rules inlined, so neither reverse mode
 nor a user's rule has a say. The cost grows with the number of coordinates, hence in chunks: memory is
-`CHUNK` tangents of one stage. A stage's place is cheaper for wide states; this route returns the costate itself.
+`CHUNK` tangents of one stage. A place is cheaper for wide states; this route gives the costate.
 """
 
 from typing import Any, NamedTuple

@@ -31,7 +31,6 @@ PAIRED = 6  # arguments paired one by one
 FIELDS = ("visits", "gap", "reach", "live", "values", "undefined", "zero", "second")
 (VISITS, GAP, REACH, LIVE, VALUES, GUILTY, ZERO, SECOND) = range(len(FIELDS))
 CALM = {8: 100.0, 4: 20.0}  # decades in which a costate is scaled without losing digits
-# A rule is told apart from its derivative by the size of both, not by their squares: no overflow.
 Group = tuple[int, ...]
 
 
@@ -43,15 +42,13 @@ class Maps(NamedTuple):
     mode: Mode
 
 
-def maps_of(place: Place, avals: Sequence[Any] | None = None) -> Maps:
+def maps_of(place: Place) -> Maps:
     """Which inputs are judged, and which derivative of the primal there is. Decided while tracing."""
     judged = tuple(i for i in _judged(place) if place.active[i])
     if place.ends:
         return Maps(place, judged, "none")
-    shapes = [
-        v.aval if avals is None else a for v, a in zip(place.eqn.invars, avals or place.eqn.invars)
-    ]
-    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in shapes]
+    avals = [v.aval for v in place.eqn.invars]
+    shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
     trials = [("reverse", _tried_reverse), ("forward", _tried_forward)]
     for mode, trial in trials[1:] if place.kind == "equation" else trials:
         try:
@@ -69,7 +66,7 @@ def _judged(place: Place) -> Sequence[int]:
         return range(count)
     lengths = place.eqn.params["const_lengths"]
     start = lengths.matvec + lengths.vecmat
-    outside = [v for v in place.eqn.invars[:start]]
+    outside = place.eqn.invars[:start]
     own = range(start, start + lengths.solve)
     shared = [i for i in own if any(place.eqn.invars[i] is v for v in outside)]
     first = [
@@ -173,8 +170,8 @@ def measured(
     groups: tuple[Group, ...],
     ins: Sequence[Any],
     outs: Sequence[Any],
-    p: Sequence[Any] | None,
-    by_rule: Sequence[Any] | None,
+    p: Any,
+    by_rule: Any,
     pull: Any,
     seed: Any,
     settings: "Settings",
@@ -191,10 +188,11 @@ def measured(
     q = random_costate(place, outs, seed)
     if not settings.random:
         q = [a if not is_float(a) else jnp.zeros_like(a) for a in q]
-    images = None if maps.mode == "differences" and p is not None else pull(q)
+    images: Any = None if maps.mode == "differences" and p is not None else pull(q)
     x = _at(ins, maps.inputs)
     function = along(functools.partial(primal, place), ins, maps.inputs)
-    values, transpose = jax.vjp(function, *x) if maps.mode == "reverse" else (None, None)
+    pair: Any = jax.vjp(function, *x) if maps.mode == "reverse" else (None, None)
+    values, transpose = pair
     arrives = p is not None
     p, by_rule = (p, by_rule) if arrives else (q, images)
     reach, finite_p, met, apart = _about_outputs(place, outs, p, values)

@@ -3,8 +3,11 @@ r"""One-sided slopes of a place's values, one coordinate of one argument at a ti
     D+ , D-  =  lim_{t -> 0+-}  Re <r, F(x + t e_i) - F(x)> / t
 
 Values only: no derivative rule has a say. The *difference* is contracted, so outputs that do not move add
-no roundoff. Six steps, `h_j = h_0 / 4^j`, extrapolated to `t = 0` with the entry of least estimated error
-kept; the estimate is the distance to the entry's ancestors plus the roundoff `eps <|r|, |F|> / h`.
+no roundoff. Steps `h_j = h_0 / 4^j`, extrapolated to `t = 0`, the entry of least estimated error kept;
+the estimate is the distance to the entry's ancestors plus the roundoff `eps <|r|, |F|> / h`.
+
+Many elements are moved at once where they cannot meet: all of them, if each moves its own output only;
+one of every sample, if samples do not meet. Both are checked on the values.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,19 +21,20 @@ from hjcontrol.verification.arithmetic import is_float
 
 STEPS = 8
 FACTOR = 4.0
+Values = Callable[[list[Any]], Sequence[Any]]
 
 
 class Slopes(NamedTuple):
-    """Of each chosen element: both slopes, and the error estimate of each."""
+    """Of each element: both slopes, and the error estimate of each."""
 
-    right: Float[Array, " chosen"]
-    left: Float[Array, " chosen"]
-    right_error: Float[Array, " chosen"]
-    left_error: Float[Array, " chosen"]
+    right: Float[Array, " elements"]
+    left: Float[Array, " elements"]
+    right_error: Float[Array, " elements"]
+    left_error: Float[Array, " elements"]
 
 
 def slopes(
-    function: Callable[[list[Any]], Sequence[Any]],
+    function: Values,
     x: Sequence[Array],
     group: Sequence[int],
     r: Sequence[Any],
@@ -38,22 +42,17 @@ def slopes(
 ) -> Slopes:
     """Slopes along the `chosen` flat elements of an argument, moved in all the inputs of its `group`."""
     at = x[group[0]]
-    flat = at.ravel()
-    size = jnp.max(jnp.where(jnp.isfinite(flat), jnp.abs(flat), 0), initial=0.0)
-    size = jnp.where(size > 0, size, 1.0)
     start = function(list(x))
     height = sum(
         jnp.sum(jnp.where(jnp.isfinite(f), jnp.abs(f * w), 0))
         for f, w in zip(start, r, strict=True)
         if is_float(f)
     )
+    h0 = _first_steps(at).ravel()
 
-    def moved(i: Any, t: Any) -> Array:
-        new = flat.at[i].add(t.astype(flat.dtype)).reshape(at.shape)
-        real = (new.ravel()[i] - flat[i]).real  # the step that was really taken
-        inputs = list(x)
-        for k in group:
-            inputs[k] = new
+    def quotient(i: Any, t: Any) -> Array:
+        inputs, new = _moved(x, group, at.ravel().at[i].add(t.astype(at.dtype)).reshape(at.shape))
+        real = (new.ravel()[i] - at.ravel()[i]).real  # the step that was really taken
         parts = [
             jnp.sum(jnp.where(f == g, 0, (g - f) * w).real)
             for f, g, w in zip(start, function(inputs), r, strict=True)
@@ -62,17 +61,84 @@ def slopes(
         return sum(parts) / real
 
     def one(i: Any) -> tuple[Array, Array]:
-        own = jnp.abs(flat[i])
-        h0 = jnp.where((own > 0) & jnp.isfinite(own), own, size).real / 16
-        steps = h0 * FACTOR ** -jnp.arange(STEPS, dtype=h0.dtype)
-        # A side at a time, so that a step which leaves the domain spoils its own side only.
-        both = jax.lax.map(lambda t: moved(i, t), jnp.concatenate([steps, -steps]))
-        eps = jnp.finfo(both.dtype).eps
-        found = [limit(side, steps, eps * height) for side in (both[:STEPS], both[STEPS:])]
+        steps = h0[i] * FACTOR ** -jnp.arange(STEPS, dtype=h0.dtype)
+        both = jax.lax.map(lambda t: quotient(i, t), jnp.concatenate([steps, -steps]))
+        noise = jnp.finfo(both.dtype).eps * height
+        found = [limit(side, steps, noise) for side in (both[:STEPS], both[STEPS:])]
         return jnp.stack([f[0] for f in found]), jnp.stack([f[1] for f in found])
 
     values, errors = jax.lax.map(one, chosen)
     return Slopes(values[:, 0], values[:, 1], errors[:, 0], errors[:, 1])
+
+
+def together(
+    function: Values,
+    x: Sequence[Array],
+    group: Sequence[int],
+    r: Array,
+    mask: Array,
+    positions: Int[Array, " positions"] | None,
+) -> tuple[Slopes, Array]:
+    """Slopes of all the elements where `mask`, and whether they may be moved at once.
+
+    `positions`: `None` to move every element at once (each output belongs to the element at its place);
+    else flat positions within a sample, moved one after another in all samples. One floating output.
+    """
+    at = x[group[0]]
+    h0 = _first_steps(at)
+    n = at.shape[0] if at.ndim else 1
+
+    def output(step: Any) -> tuple[Array, Array]:
+        inputs, new = _moved(x, group, at + step.astype(at.dtype))
+        return next(o for o in function(inputs) if is_float(o)), new - at
+
+    start, _ = output(0 * h0)
+    every = [mask] if positions is None else None
+
+    def slope(where: Any) -> tuple[Slopes, Array]:
+        fold = (lambda a: a) if positions is None else (lambda a: jnp.sum(a.reshape(n, -1), axis=1))
+
+        def quotient(t: Any) -> Array:
+            moved, real = output(jnp.where(where, t * h0, 0))
+            change = fold(jnp.where(moved == start, 0, (moved - start) * r).real)
+            size = fold(jnp.where(where, real, 0).real)
+            return jnp.where(size == 0, 0, change / jnp.where(size == 0, 1, size)).ravel()
+
+        steps = FACTOR ** -jnp.arange(STEPS, dtype=h0.dtype)
+        both = jax.lax.map(quotient, jnp.concatenate([steps, -steps]))
+        noise = fold(jnp.finfo(both.dtype).eps * jnp.abs(start * r)).ravel()
+        size = fold(jnp.where(where, h0, 0)).ravel()
+        each = jax.vmap(lambda q, h, e: limit(q, steps * jnp.where(h == 0, 1, h), e), (1, 0, 0))
+        (right, e), (left, f) = (each(s, size, noise) for s in (both[:STEPS], both[STEPS:]))
+        # Half of them moved: what belongs to the others must stay, what belongs to these must agree.
+        count = right.size
+        half = (jnp.arange(count) % 2 == 0).reshape(start.shape if positions is None else (n,))
+        spread = half if positions is None else half.reshape(n, *(1,) * (at.ndim - 1))
+        some, _ = output(jnp.where(where & spread, h0, 0))
+        whole, _ = output(jnp.where(where, h0, 0))
+        out = half if positions is None else half.reshape(n, *(1,) * (start.ndim - 1))
+        return Slopes(right, left, e, f), jnp.all(jnp.where(out, some == whole, some == start))
+
+    if every is not None:
+        return slope(mask)
+    width = at.size // n
+    one = lambda j: slope(mask & (jnp.arange(width) == j).reshape(1, *at.shape[1:]))
+    found, alone = jax.lax.map(one, positions)
+    return found, jnp.all(alone)
+
+
+def _first_steps(at: Array) -> Array:
+    size = jnp.max(jnp.where(jnp.isfinite(at), jnp.abs(at), 0), initial=0.0)
+    own = jnp.abs(at)
+    fallback = jnp.where(size > 0, size, 1.0)
+    return jnp.where((own > 0) & jnp.isfinite(own), own, fallback).real / 16
+
+
+def _moved(x: Sequence[Array], group: Sequence[int], new: Array) -> tuple[list[Array], Array]:
+    inputs = list(x)
+    for k in group:
+        inputs[k] = new
+    return inputs, new
 
 
 def limit(
@@ -80,11 +146,8 @@ def limit(
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The extrapolated quotient with the least estimated error, and that error; infinite if no quotient
     is finite."""
-    column, best, error = (
-        quotients,
-        jnp.zeros((), quotients.dtype),
-        jnp.asarray(jnp.inf, quotients.dtype),
-    )
+    column, best = quotients, jnp.zeros((), quotients.dtype)
+    error = jnp.asarray(jnp.inf, quotients.dtype)
     rounding = noise / steps.astype(quotients.dtype)
     for j in range(1, 5):
         coarse, fine = column[:-1], column[1:]

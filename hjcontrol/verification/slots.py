@@ -120,7 +120,7 @@ def empty_record(maps: Maps, chosen: Any) -> Any:
     """A recording slot for the iterations where `chosen`, of shape `(*lengths, count)`, is one."""
     count, eqn = chosen.shape[-1], maps.place.eqn
     room = lambda a: jnp.zeros((count, *a.shape), a.dtype)
-    ins = [jax.eval_shape(_number, v.aval) for v in eqn.invars]
+    ins = [jax.eval_shape(number, v.aval) for v in eqn.invars]
     outs = [v.aval for v in eqn.outvars if is_float(v.aval)]
     return chosen, tuple(map(room, ins)), tuple(map(room, outs))
 
@@ -176,7 +176,7 @@ def _record(ins: Any, outs: Any, p: Any, by_rule: Any, pull: Any, slot: Any) -> 
     del outs, by_rule, pull
     chosen = slot[0]
     pick = lambda a: _picked(chosen, a)
-    kept = tuple(pick(_number(a)) for a in ins), tuple(pick(a) for a in p if is_float(a))
+    kept = tuple(pick(number(a)) for a in ins), tuple(pick(a) for a in p if is_float(a))
     return (jnp.zeros_like(chosen), *kept)
 
 
@@ -185,7 +185,7 @@ def _picked(chosen: Any, a: Any) -> Any:
     return jnp.where(weight != 0, a[None], jnp.zeros_like(a)[None])
 
 
-def _number(a: Any) -> Any:
+def number(a: Any) -> Any:
     """An input as something that has a cotangent; keys and integers travel as the floats that hold
     their bytes."""
     if jnp.issubdtype(a.dtype, jnp.inexact):
@@ -199,7 +199,7 @@ def _number(a: Any) -> Any:
 
 
 def restored(raw: Any, aval: Any) -> Any:
-    """The input that `_number` turned into floats."""
+    """The input that `number` turned into floats."""
     if jnp.issubdtype(aval.dtype, jnp.inexact):
         return jnp.asarray(raw)
     if jnp.issubdtype(aval.dtype, jax.dtypes.prng_key):

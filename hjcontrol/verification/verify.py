@@ -1,54 +1,24 @@
-r"""Is the backward pass right? One call for any JAX program, a control problem, a solution, a list of stages.
+r"""Is the backward pass right? One call for any JAX program, a control problem, a solution, stages.
 
 of a program      every rule somebody wrote, where it runs:        G(x) p = T(x) p
-of a chain        every stage, and routes to the whole costate:    p_k = dH_k/dx,  dJ/dtheta_k = dH_k/dtheta
+of a chain        every stage, and routes to the whole costate:    p_k = dH_k/dx
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Key, PyTree
+from jaxtyping import Array, ArrayLike, Key, PyTree
 
-from hjcontrol._ground.precision import exact_tolerance
-from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagate
-from hjcontrol.control.capability import complaint, require
-from hjcontrol.networks import AbstractStage, Flow, Weights
+from hjcontrol.control import ControlProblem, Solution, Trajectory
+from hjcontrol.networks import AbstractStage
 from hjcontrol.networks.chain import Tied
-from hjcontrol.verification.certificate import Certificate, Finding, Pair
-from hjcontrol.verification.chain import (
-    by_depth,
-    chain_program,
-    gradient_of,
-    one_each,
-    stage_name,
-    titled,
-)
-from hjcontrol.verification.conditions import judged as judged_optimality
-from hjcontrol.verification.curvature import smallest_curvature
-from hjcontrol.verification.diagnosis import diagnosed
-from hjcontrol.verification.function import declared, verify_function
-from hjcontrol.verification.judgement import judge_places, judge_routes
-from hjcontrol.verification.measure import check_weights, measure
-from hjcontrol.verification.minimum import minimum_gap
+from hjcontrol.verification.certificate import Certificate
+from hjcontrol.verification.chained import verify_chain
+from hjcontrol.verification.function import verify_function
 from hjcontrol.verification.model import as_function
-from hjcontrol.verification.multipliers import excused, not_converged
-from hjcontrol.verification.optimality import examine as examine_optimality
-from hjcontrol.verification.order import graded, judge_order, refinement
-from hjcontrol.verification.verdicts import REFUTED, UNDEFINED
-from hjcontrol.verification.witness import examine
 
-ROUTES = (
-    "backprop",
-    "pairing",
-    "recursion",
-    "finite_difference",
-    "multipliers",
-    "costate_equation",
-)
 COSTATES = ("both", "random", "actual")
 _OF_FUNCTIONS = {
     "argnums": None,
@@ -170,7 +140,7 @@ def verify(
                 "Verify one problem a call."
             )
         given["weights"] = args[0] if args else weights
-        return _chain(problem, given, inputs, cost, seed, key, tolerance, deliberate)
+        return verify_chain(problem, given, inputs, cost, seed, key, tolerance, deliberate)
     _refuse(given, _OF_CHAINS, "a function", "a chain of stages", ("targets",))
     fn, args, held = as_function(problem, args, inputs, targets, cost, argnums)
     if costate not in COSTATES:
@@ -201,28 +171,23 @@ def _is_list(problem: Any) -> bool:
 def _refuse(given: dict, others: dict, what: str, of: str, also: Sequence[str] = ()) -> None:
     """Refuse arguments that would be ignored."""
     for name, default in others.items():
-        value = given[name]
-        if name not in also and not (
-            value is default
-            or (
-                isinstance(default, (str, int, tuple, bool))
-                and type(value) is type(default)
-                and value == default
-            )
-        ):
+        if name not in also and not _is_default(given[name], default):
             raise TypeError(
                 f"verify: `{name}` says nothing of {what}; it is an argument for {of}. Leave it out."
             )
 
 
+def _is_default(value: Any, default: Any) -> bool:
+    plain = isinstance(default, (str, int, tuple)) and type(value) is type(default)
+    return value is default or (plain and value == default)
+
+
 def _seed(key: Any) -> int:
     if key is None:
         return 0
-    if isinstance(key, jax.core.Tracer) if hasattr(jax.core, "Tracer") else False:
-        raise ValueError("verify: call it outside `jit`, `grad` and `vmap`; found a traced key.")
     try:
         data = np.asarray(jax.random.key_data(key))
-    except (TypeError, ValueError, AttributeError):
+    except (TypeError, ValueError, AttributeError):  # a traced key has no values either
         raise ValueError(
             f"verify: `key` must be a JAX key, `jax.random.key(0)`; found {type(key).__name__}."
         ) from None
@@ -238,263 +203,3 @@ def _check_tolerance(tolerance: Any) -> None:
         value = float("nan")
     if isinstance(tolerance, bool) or not 0 < value < np.inf:
         raise ValueError(f"verify: `tolerance` must be positive and finite; found {tolerance!r}.")
-
-
-def _chain(
-    problem: Any,
-    given: dict[str, Any],
-    inputs: Any,
-    cost: Any,
-    seed: int,
-    key: Any,
-    tolerance: float | None,
-    deliberate: Sequence[Any],
-) -> Certificate:
-    weights, multipliers, optimality = (given[k] for k in ("weights", "multipliers", "optimality"))
-    claims = _claims(problem, weights)
-    unsettled = not_converged(problem) if weights is None and multipliers is None else None
-    extra = {k: given[k] for k in ("targets", "running", "forcing", "context")}
-    problem, weights, trajectory, multipliers = _statement(
-        problem, weights, inputs, cost, extra, multipliers
-    )
-    routes = _check_routes(given["routes"], multipliers, problem)
-    key = jax.random.key(0) if key is None else key
-    tolerance = exact_tolerance(problem.dtype) if tolerance is None else float(tolerance)
-    require(problem, "reverse", "verify")
-    for name in ("second_order", "optimality"):
-        if given[name] is not False:
-            require(problem, "forward-over-reverse", f"verify({name}=True)")
-    optimal = _tolerated(optimality, problem)
-    finer = refinement(problem, "costate_equation" in routes)
-    levels = (problem,) if finer is None else finer.problems
-    skip = lambda place: finer is not None and finer.approximate and _of_flow(problem, place)
-    try:
-        check_weights(problem, weights)
-        calls = [chain_program(p, weights) for p in levels]
-        found = [
-            examine(c.program, c.leaves, seed=seed, skip=skip if k == 0 else lambda place: True)
-            for k, c in enumerate(calls)
-        ]
-        ask = lambda p: measure(p, weights, trajectory, multipliers, key, routes)
-        measured = [jax.device_get(ask(p)) for p in levels]
-    except Exception as error:  # the user's stages may raise anything; say which, and what to do
-        raise diagnosed(problem, stage_name) or error from error
-    objective = float(found[0].measured.cost)
-    gradient = gradient_of(problem, calls[0], found[0].measured.gradient)
-    if not all(np.isfinite(float(f.measured.cost)) for f in found):
-        words = [complaint(p, weights) for p in levels]
-        if any(words):
-            raise RuntimeError(f"verify: {next(filter(None, words))}")
-    title = lambda k: stage_name(problem, k)
-    rows = one_each([titled(problem, calls[0], row) for row in found[0].rows])
-    rows = [declared(row, calls[0].program, deliberate) for row in rows]
-    depths = [by_depth(problem, c, f.tables) for c, f in zip(calls, found, strict=True)]
-    judged = [
-        judge_order(name, [m.gaps[name] for m in measured], finer, tolerance, title)
-        if finer is not None and graded(name, finer)
-        else judge_routes(name, measured[0].gaps[name], tolerance, rows, title)
-        for name in measured[0].gaps
-    ]
-    judged = excused(judged, unsettled)
-    if "pairing" in routes:
-        local = judge_places(problem, rows, depths[0], title)
-        if finer is not None and graded("backprop|pairing", finer):
-            local = _merged(judge_order("backprop|pairing", depths, finer, tolerance, title), local)
-        judged.insert(0, local)
-    finite = bool(np.isfinite(objective))
-    return Certificate(
-        rows=tuple(rows) if "pairing" in routes else (),
-        cost=objective,
-        gradient=gradient,
-        tolerance=tolerance,
-        accepted=max(1e-6, tolerance),
-        notes=() if finite else ("the cost is not finite",),
-        pairs=tuple(_own_weights(problem, pair) for pair, _ in judged),
-        refuted=_rank([f for _, findings in judged for f in findings]),
-        kinks=_kinks(rows, title),
-        differenced=tuple(
-            sorted({r.stage for r in rows if r.stage is not None and r.verdict == "consistent"})
-        ),
-        stationarity=float(measured[0].stationarity),
-        feasibility=float(measured[0].feasibility),
-        curvature=_second_order(problem, weights, key) if given["second_order"] else None,
-        minimum=np.asarray(_minimum(problem, weights, key)) if given["minimum"] else None,
-        optimality=None
-        if optimal is None
-        else judged_optimality(
-            jax.device_get(examine_optimality(problem, weights, *claims, key, optimal)),
-            problem,
-            title,
-            float(measured[0].feasibility),
-            optimal,
-        ),
-        problem={
-            "samples": problem.num_samples,
-            "stages": len(problem.chain),
-            "weights": sum(a.size for a in jax.tree.leaves(weights)),
-            "dtype": np.dtype(problem.dtype).name,
-            "also": () if finite else (UNDEFINED,),
-        },
-    )
-
-
-def _of_flow(problem: ControlProblem, place: Any) -> bool:
-    from hjcontrol.verification.chain import STAGE, read_mark
-
-    mark = read_mark(place)
-    if mark is None or mark.kind != STAGE:
-        return False
-    stage = problem.chain.runs[mark.run].stage
-    return isinstance(stage, Flow) and stage.numerics.approximate
-
-
-def _merged(by_order: Any, local: Any) -> Any:
-    """Flows whose adjoint is continuous are judged by their order, the other stages one by one."""
-    (pair, findings), (other, more) = by_order, local
-    verdict = REFUTED if REFUTED in (pair.verdict, other.verdict) else pair.verdict
-    return dataclasses.replace(pair, verdict=verdict), [*findings, *more]
-
-
-def _kinks(rows: Sequence[Any], title: Callable[[int], str]) -> tuple[Finding, ...]:
-    found = {(r.stage, r.tensor): r for r in rows if r.kink and r.stage is not None}
-    return tuple(
-        Finding(k, where, title(k), float(np.nanmax(r.gaps, initial=0.0)), "backprop|pairing")
-        for (k, where), r in found.items()
-    )
-
-
-def _tolerated(optimality: bool | float, problem: ControlProblem) -> float | None:
-    if optimality is False:
-        return None
-    if optimality is True:
-        return 1e-6 if np.dtype(problem.dtype) == np.float64 else 1e-3
-    if not 0 < optimality < np.inf:
-        raise ValueError(
-            f"verify: `optimality` is True, False or a positive tolerance; found {optimality}."
-        )
-    return float(optimality)
-
-
-def _claims(
-    problem: Any, weights: Any
-) -> tuple[tuple[Trajectory, Trajectory] | None, Weights | None]:
-    """States and costates that came with a solution's own weights, and the control set's multipliers."""
-    if not isinstance(problem, Solution) or weights is not None:
-        return None, None
-    return (problem.trajectory, problem.costate), problem.weight_multipliers
-
-
-def _own_weights(problem: ControlProblem, pair: Pair) -> Pair:
-    """NaN where a stage has no weights of its own: those of a tied run stand at its first stage."""
-    if pair.weights is None:
-        return pair
-    own = [k < run.sets for run in problem.chain.runs for k in range(run.length)]
-    return dataclasses.replace(pair, weights=np.where(own, pair.weights, np.nan))
-
-
-def _statement(
-    problem: Any, weights: Any, inputs: Any, cost: Any, given: dict[str, Any], multipliers: Any
-) -> tuple[ControlProblem, Weights, Trajectory | None, Trajectory | None]:
-    if isinstance(problem, (Solution, ControlProblem)):
-        extra = {"inputs": inputs, "cost": cost, **given}
-        found = [k for k, v in extra.items() if v is not None and not (k == "running" and v == ())]
-        if found:
-            raise TypeError(
-                f"verify: `{found[0]}` says nothing of a {type(problem).__name__}, which has its own. "
-                "State another problem, or pass a list of stages."
-            )
-    if isinstance(problem, Solution):
-        duals = problem.multipliers if multipliers is None else multipliers
-        chosen = problem.weights if weights is None else weights
-        claimed = problem.trajectory if weights is None else None
-        return problem.stated, chosen, claimed, duals
-    if not isinstance(problem, ControlProblem):
-        if inputs is None or cost is None:
-            raise ValueError(
-                "verify: a list of stages needs `inputs=` and `cost=`; found "
-                f"inputs {'missing' if inputs is None else 'given'}, "
-                f"cost {'missing' if cost is None else 'given'}."
-            )
-        stages = (
-            problem
-            if isinstance(problem, list)
-            else [problem]
-            if not isinstance(problem, tuple)
-            or (callable(problem[0]) and len(problem) == 2 and not callable(problem[1]))
-            else list(problem)
-        )
-        problem = ControlProblem(stages, inputs, terminal=cost, **given)
-        weights = problem.init(jax.random.key(0)) if weights is None else weights
-    elif weights is None:
-        raise ValueError(
-            "verify: a ControlProblem needs `weights`; found none. Pass a solution's, or "
-            "`problem.init(key)`."
-        )
-    if isinstance(weights, list):
-        weights = problem.chain.stack(weights)
-    return problem, weights, None, multipliers
-
-
-def _check_routes(
-    routes: Sequence[str], multipliers: Trajectory | None, problem: ControlProblem
-) -> tuple[str, ...]:
-    asked = (routes,) if isinstance(routes, str) else tuple(routes)
-    unknown = [r for r in asked if r not in ROUTES]
-    if unknown:
-        raise ValueError(
-            f"verify: `routes` are {', '.join(ROUTES)}; found {', '.join(map(str, unknown))}."
-        )
-    if "multipliers" in asked and multipliers is None:
-        raise ValueError("verify: the route `multipliers` needs `multipliers=`; found none.")
-    if multipliers is not None:
-        asked = (*asked, "multipliers")
-    if not {"backprop", "recursion", "multipliers"} & set(asked) and asked:
-        asked = ("backprop", *asked)  # pairing and differences test a costate; give them one
-    if len(set(asked)) < 2:
-        raise ValueError(f"verify: two routes at least are compared; found {asked}.")
-    if "costate_equation" in asked and not any(
-        isinstance(run.stage, Flow) for run in problem.chain.runs
-    ):
-        raise ValueError(
-            "verify: the route `costate_equation` needs a stage of continuous depth (a `Flow`); found "
-            "none. Discrete stages have `pairing` and `recursion`."
-        )
-    if "finite_difference" in asked and np.dtype(problem.dtype) != np.float64:
-        raise ValueError(
-            "verify: differences of J resolve nothing useful below float64; found "
-            f"{np.dtype(problem.dtype).name}. Pass float64 inputs, or leave `finite_difference` out."
-        )
-    return tuple(r for r in ROUTES if r in asked)
-
-
-def _rank(findings: list[Finding]) -> tuple[Finding, ...]:
-    """One finding a place; identities of single stages first, largest disagreement first."""
-    order = lambda f: (
-        "pairing" not in f.pair,
-        "finite_difference" in f.pair,
-        -np.nan_to_num(f.disagreement, nan=np.inf),
-    )
-    places: dict[tuple[int, str], Finding] = {}
-    for f in sorted(findings, key=order):
-        places.setdefault((f.index, f.where), f)
-    return tuple(places.values())
-
-
-@eqx.filter_jit
-def _curvature(problem: ControlProblem, weights: Weights, key: Key[Array, ""]) -> Any:
-    return smallest_curvature(problem, weights, key)
-
-
-def _second_order(
-    problem: ControlProblem, weights: Weights, key: Key[Array, ""]
-) -> tuple[float, float]:
-    value, bound = _curvature(problem, weights, key)
-    return float(value), float(bound)
-
-
-@eqx.filter_jit
-def _minimum(
-    problem: ControlProblem, weights: Weights, key: Key[Array, ""]
-) -> Float[Array, " stages"]:
-    _, states, costates, _ = backpropagate(problem, weights)
-    return minimum_gap(problem, weights, states, costates, key)

@@ -8,23 +8,24 @@ iterations, worst first.
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hjcontrol.verification.arithmetic import drawn, eps_of, hashed, is_float
+from hjcontrol.verification.arithmetic import drawn, eps_of, is_float
 from hjcontrol.verification.certificate import Row
+from hjcontrol.verification.cuts import ended, moved_tables
 from hjcontrol.verification.places import Place, holds_rule, holds_users_rule
-from hjcontrol.verification.program import Measured, Program
+from hjcontrol.verification.program import Program
+from hjcontrol.verification.rows import as_row
 from hjcontrol.verification.rule import GAP, GUILTY, LIVE, REACH, SECOND, VALUES, VISITS
-from hjcontrol.verification.slots import _number, restored
+from hjcontrol.verification.slots import number, restored
 from hjcontrol.verification.trial import UNITS, Trial, opened
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
-    DETACHED,
     EXACT,
     ORDER,
     REFUTED,
@@ -44,7 +45,7 @@ class Examined(NamedTuple):
     """Rows, and one run's cost, gradient (flat) and tables."""
 
     rows: list[Row]
-    measured: Measured | None
+    measured: Any  # `Measured`; `None` forward only
     tables: dict[int, np.ndarray]
 
 
@@ -96,7 +97,7 @@ class _Engine:
             notes = walking(program.maps, program.groups, seed)
             return notes(program.closed, program.plan, leaves)[1]
 
-        run = program._program("walk", lambda: walk)
+        run = program.compiled("walk", lambda: walk)
         found = jax.device_get(run(self.leaves, jnp.asarray(self.seed, jnp.int32)))
         return {i: np.asarray(t) for i, t in found.items()}
 
@@ -105,14 +106,14 @@ class _Engine:
     ) -> tuple[list[Any], list[Any]]:
         avals = [v.aval for v in place.eqn.invars]
         room = tuple(
-            jnp.zeros(a.shape, a.dtype) for a in (jax.eval_shape(_number, v) for v in avals)
+            jnp.zeros(a.shape, a.dtype) for a in (jax.eval_shape(number, v) for v in avals)
         )
 
         def walk(leaves: list[Any], turn: Any) -> Any:
-            notes = recording(place.index, room, turn, _number)
+            notes = recording(place.index, room, turn, number)
             return notes(self.program.closed, self.program.plan, leaves)[1][place.index]
 
-        run = self.program._program(("walked", place.index), lambda: walk)
+        run = self.program.compiled(("walked", place.index), lambda: walk)
         ins, _ = jax.device_get(run(self.leaves, jnp.asarray(turn)))
         return [restored(a[at], aval) for a, aval in zip(ins, avals, strict=True)], []
 
@@ -121,7 +122,11 @@ class _Engine:
     def rows(self, i: int, table: np.ndarray, tables: Any, measured: Any) -> list[Row]:
         place = self.program.places[i]
         if place.ends:
-            return [self._ended(place, table, tables, measured)] if self.backward else []
+            if not self.backward:
+                return []
+            flat = table.reshape(-1, *table.shape[-2:])
+            at = int(np.argmax(flat[:, 0, REACH])) if flat.size else None
+            return [self._row(place, 0, ended(place, tables, measured, self._moved), flat, at)]
         groups = self.program.groups.get(i, ())
         if not groups:
             return []
@@ -139,7 +144,7 @@ class _Engine:
     def _outcomes(
         self, place: Place, flat: np.ndarray, groups: Any
     ) -> list[tuple[int, Outcome, int | None]]:
-        """Argument, outcome, iteration: one an argument, of a chain's stages one an iteration in dispute."""
+        """Argument, outcome, iteration: one an argument; of a chain's stage one an iteration."""
         maps = self.program.maps[place.index]
         outcomes, where = {}, {}
         guilty = np.flatnonzero(flat[:, 0, GUILTY] > 0)
@@ -178,7 +183,6 @@ class _Engine:
     def _disputed(self, place: Place, flat: np.ndarray, groups: Any) -> np.ndarray:
         """Iterations in dispute, worst first."""
         trial = self._trial(place)
-        maps = self.program.maps[place.index]
         limits = self._limits(place, groups)
         outs = [v.aval.dtype for v in place.eqn.outvars if is_float(v.aval)]
         value_limit = UNITS * min(eps_of(d) for d in outs)
@@ -288,128 +292,10 @@ class _Engine:
             return Outcome(REFUTED, float(gaps.max()), words, k)
         return first
 
-    # ------------------------------------------------------------------ stop_gradient
-
-    def _ended(self, place: Place, table: np.ndarray, tables: Any, measured: Any) -> Row:
-        flat = table.reshape(-1, *table.shape[-2:])
-        reach, visited = (
-            float(flat[..., REACH].max(initial=0.0)),
-            flat[..., VISITS].max(initial=0.0) > 0,
-        )
-        at = int(np.argmax(flat[:, 0, REACH])) if flat.size else None
-        if not visited:
-            return self._row(place, 0, Outcome(UNTESTED, 0.0, "not run", 0), flat, at)
-        if not np.isfinite(reach):
-            words = "the costate that arrives is not finite"
-            return self._row(place, 0, Outcome(UNTESTED, 0.0, words, 0), flat, at)
-        if self._roundoff(place, flat, reach, tables, measured):
-            words = "the costate it cuts is roundoff" if reach else "the costate it cuts is zero"
-            return self._row(place, 0, Outcome(EXACT, 0.0, words, 0), flat, at)
-        words = f"cuts a costate of size {reach:.0e}"
-        return self._row(place, 0, Outcome(DETACHED, 1.0, words, 0), flat, at)
-
-    def _roundoff(
-        self, place: Place, flat: np.ndarray, reach: float, tables: Any, measured: Any
-    ) -> bool:
-        """Whether a cut costate is no larger than 64 times its change when the arguments move by one
-        eps. JAX's own shifts (`logsumexp`) are first compared with the costates around them."""
-        if reach == 0:
-            return True
-        eps = max((eps_of(v.aval.dtype) for v in place.eqn.outvars), default=0.0)
-        if place.source.inside_jax:
-            others = [t[..., REACH].max(initial=0.0) for i, t in tables.items() if i != place.index]
-            grads = [float(jnp.max(jnp.abs(g), initial=0.0)) for g in measured.gradient]
-            scale = max([*others, *grads], default=0.0)
-            if np.isfinite(scale) and reach <= UNITS * eps * scale:
-                return True
-        here = flat[..., SECOND]
-        moves = [
-            np.abs(t[place.index].reshape(flat.shape)[..., SECOND] - here) for t in self._moved()
-        ]
-        change = max(float(m.max(initial=0.0)) for m in moves)
-        return reach <= UNITS * change
-
     def _moved(self) -> list[dict[int, np.ndarray]]:
-        """The tables again, every floating argument moved by one eps, twice."""
         if not self._again:
-            for salt in (1, 2):
-                leaves = [
-                    a
-                    * (
-                        1 + eps_of(a.dtype) * jnp.where(hashed(a.shape, salt, k) < 0.5, -1.0, 1.0)
-                    ).astype(a.dtype)
-                    if is_float(a)
-                    else a
-                    for k, a in enumerate(self.leaves)
-                ]
-                found = self.program.measure(leaves, self.seed, True, self.weights).tables
-                self._again.append({i: np.asarray(t) for i, t in jax.device_get(found).items()})
+            self._again = moved_tables(self.program, self.leaves, self.seed, self.weights)
         return self._again
 
-    # ------------------------------------------------------------------ one row
-
     def _row(self, place: Place, k: int, o: Outcome, flat: np.ndarray, at: int | None) -> Row:
-        groups = self.program.groups.get(place.index, ((0,),)) or ((0,),)
-        maps = self.program.maps[place.index]
-        position = maps.inputs[groups[k][0]] if maps.inputs and k < len(groups) else 0
-        trial = self.program.trials.get(place.index)
-        gaps = flat[:, k, GAP] if flat.size else np.zeros(0)
-        iteration = None
-        if place.lengths and at is not None and flat.size:
-            iteration = tuple(int(j) for j in np.unravel_index(at, place.lengths))
-        elif not self.backward and flat.size and flat[0, 0, VISITS] > 1:
-            iteration = (int(flat[0, k, SECOND]),)
-        index = o.index
-        shape = place.eqn.invars[position].aval.shape
-        name = place.arguments[position] if position < len(place.arguments) else ""
-        leaf = _leaf(o.inner) if o.verdict != EXACT else None
-        if leaf is not None:  # a rule inside speaks: its own line, and where it sits
-            return dataclasses.replace(
-                leaf,
-                reach=float(flat[:, 0, REACH].max(initial=0.0)) if self.backward else None,
-                iteration=((iteration or ()) + (leaf.iteration or ())) or None,
-                reason=leaf.reason
-                if place.marked
-                else f"{leaf.reason}; inside {place.name} at {place.source}",
-                inner=tuple(o.inner),
-                place=place.index,
-                entered=position,
-            )
-        return Row(
-            verdict=o.verdict,
-            gap=o.gap,
-            reach=float(flat[:, 0, REACH].max(initial=0.0)) if self.backward else None,
-            live=None if place.ends or not flat.size else float(flat[:, k, LIVE].max(initial=0.0)),
-            rule=place.name,
-            kind=place.kind,
-            source=place.source,
-            iteration=iteration,
-            argument=position,
-            parameter=name,
-            index=index,
-            shape=tuple(shape),
-            arithmetic=_dtype(trial, place),
-            reason=o.reason,
-            gaps=gaps.reshape(place.lengths) if flat.size else gaps,
-            reaches=flat[:, 0, REACH].reshape(place.lengths) if flat.size else np.zeros(0),
-            series=o.series,
-            kink=o.kink,
-            inner=tuple(o.inner),
-            place=place.index,
-        )
-
-
-def _leaf(rows: Sequence[Row]) -> Row | None:
-    """The innermost row of the worst."""
-    if not rows:
-        return None
-    worst = min(rows, key=lambda r: (ORDER.index(r.verdict), -r.gap))
-    return _leaf(worst.inner) or worst
-
-
-def _dtype(trial: Trial | None, place: Place) -> str:
-    found = trial.arithmetic if trial is not None else None
-    if found is None:
-        dtypes = [v.aval.dtype for v in (*place.eqn.invars, *place.eqn.outvars) if is_float(v.aval)]
-        found = max(dtypes, key=eps_of, default=None)
-    return "" if found is None else np.dtype(found).name
+        return as_row(self.program, place, k, o, flat, at, self.backward)
