@@ -13,6 +13,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tempfile
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 NUMBER = re.compile(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?")
@@ -48,7 +49,11 @@ def same_line(want: str, have: str) -> bool:
 
 def printed(code: str) -> str:
     """What a block prints in a fresh process."""
-    out = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        script = pathlib.Path(folder, "example.py")  # a file has lines that a message can name
+        script.write_text(code)
+        asked = [sys.executable, str(script)]
+        out = subprocess.run(asked, text=True, capture_output=True, check=False)
     if out.returncode:
         sys.exit(f"README: a block failed.\n{code}\n{out.stderr}")
     return out.stdout

@@ -17,7 +17,7 @@ from jax.test_util import check_grads
 
 import hjcontrol as hj
 from hjcontrol.networks import gelu, sentence_encoder
-from hjcontrol.verification.measure import measure
+from hjcontrol.verification.chain import chain_program
 
 TEXT = "a ball rolls down the hill until friction brings it to rest in the wet grass"
 ROUTES = ("backprop", "pairing")
@@ -64,14 +64,12 @@ def cost(encoder, files, count: int, length: int) -> None:
     certificate = hj.verify(problem, weights, routes=ROUTES)
     first = time.perf_counter() - clock
     whole, least, most = timed(lambda: hj.verify(problem, weights, routes=ROUTES).stationarity)
-    key = jax.random.key(0)
-    memory = [
-        lowered.compile().compiled.memory_analysis().temp_size_in_bytes / 2**20
-        for lowered in (
-            gradient.lower(problem, weights),
-            measure.lower(problem, weights, None, None, key, ROUTES, 2),
-        )
-    ]
+    call = chain_program(problem, weights)
+    programs = (
+        gradient.lower(problem, weights).compile().compiled,
+        call.program.lowered(call.leaves).compile(),
+    )
+    memory = [p.memory_analysis().temp_size_in_bytes / 2**20 for p in programs]
     row(
         dtype=str(problem.dtype),
         sentences=count,
@@ -125,7 +123,7 @@ def _by_stage(encoder):
 def main() -> None:
     warnings.filterwarnings("ignore", message="An exact certificate was asked for in float32")
     files = hj.data.read_encoder()
-    header("verify(backprop + pairing, 2 probes) over one backprop; all-MiniLM-L6-v2")
+    header("verify(backprop + pairing) over one backprop; all-MiniLM-L6-v2")
     for dtype in (jnp.float32, jnp.float64):
         encoder = sentence_encoder(files.tensors, files.config, dtype)
         for count, length in ((8, 16), (32, 16), (8, 64)):

@@ -1,6 +1,6 @@
 """What `hj.verify(fn, *args)` costs beside one backpropagation, and what it finds.
 
-    python benchmarks/verify_any.py [cost] [faults] [memory] [peers]
+    python verify_any.py [cost] [peer]
 
 Cost: seconds of `jit(grad(fn))` and of the measuring program, warm (minimum of `REPEATS`) and to compile,
 in one process each, with the largest gap of the certificate beside them. Memory: XLA's temporary buffers.
@@ -73,7 +73,7 @@ def mlp(dtype, depth=12, batch=512, width=128):
 def lstm(dtype, steps=200, batch=32, width=64):
     sigmoid = elementwise(jax.nn.sigmoid, lambda x: jax.nn.sigmoid(x) * (1 - jax.nn.sigmoid(x)))
     act = tanh()
-    a, b, c = jax.random.split(jax.random.key(1), 3)
+    a, b = jax.random.split(jax.random.key(1))
     params = {
         "W": jax.random.normal(a, (2 * width, 4 * width), dtype) / (2 * width) ** 0.5,
         "b": jnp.zeros(4 * width, dtype),
@@ -151,11 +151,15 @@ def scan_of(dtype, length=512, batch=64, width=64):
     return loss, (W, x)
 
 
+def scanned_gpt(dtype):
+    return gpt(dtype, scanned=True)
+
+
 PROGRAMS = {
     "mlp 12": mlp,
     "lstm 200": lstm,
     "gpt 8": gpt,
-    "gpt 8 scan": lambda dtype: gpt(dtype, scanned=True),
+    "gpt 8, scan": scanned_gpt,
     "scan 512": scan_of,
 }
 
@@ -169,50 +173,77 @@ def seconds(run, *args):
     return best
 
 
-def compiled(function, *args):
+def clocked(function):
     clock = time.perf_counter()
-    program = jax.jit(function).lower(*args).compile()
-    return program, time.perf_counter() - clock
+    found = function()
+    return found, time.perf_counter() - clock
+
+
+def floating(args):
+    kinds = [jax.tree.leaves(a)[0].dtype for a in args]
+    return tuple(k for k, d in enumerate(kinds) if jnp.issubdtype(d, jnp.floating))
 
 
 def cost(dtype=jnp.float64):
+    print("ratios: the witness over jit(grad(fn)); seconds of hj.verify: first and second call")
     print(
-        f"{'program':<11}{'verdict':<9}{'gap':>9}{'backprop':>11}{'warm':>7}{'compile':>9}{'x':>6}{'memory':>8}{'first':>8}{'second':>8}"
+        f"{'program':<13}{'verdict':<9}{'gap':>8}{'backprop':>11}{'warm x':>8}{'compile':>9}"
+        f"{'x':>6}{'+ s':>6}{'memory x':>10}{'first':>8}{'second':>8}"
     )
     for name, make in PROGRAMS.items():
         fn, args = make(dtype)
-        argnums = tuple(
-            k
-            for k, a in enumerate(args)
-            if jnp.issubdtype(jax.tree.leaves(a)[0].dtype, jnp.floating)
-        )
-        grad, by_grad = compiled(jax.grad(fn, argnums), *args)
+        grad = jax.jit(jax.grad(fn, floating(args)))
+        grad, by_grad = clocked(lambda g=grad, a=args: g.lower(*a).compile())
         base = seconds(grad, *args)
-        clock = time.perf_counter()
-        certificate = hj.verify(fn, *args)
-        first = time.perf_counter() - clock
-        clock = time.perf_counter()
-        hj.verify(fn, *args)
-        second = time.perf_counter() - clock
-        call = stated(
-            fn,
-            args,
-            lambda path: True if path[0].idx else False,
-            {"has_aux": False, "every": False, "order": 1},
-        )
-        from hjcontrol.verification.rule import Settings
-
-        run = call.program._run(Settings())
-        program, by_witness = compiled(run, call.leaves, jnp.asarray(0, jnp.int32), None)
+        certificate, first = clocked(lambda f=fn, a=args: hj.verify(f, *a))
+        _, second = clocked(lambda f=fn, a=args: hj.verify(f, *a))
+        settings = {"has_aux": False, "every": False, "order": 1}
+        call = stated(fn, args, lambda path: True, settings)
+        lowered = lambda c=call: c.program.lowered(c.leaves).compile()
+        program, by_witness = clocked(lowered)
         warm = seconds(program, call.leaves, jnp.asarray(0, jnp.int32), None)
-        temp = lambda p: p.memory_analysis().temp_size_in_bytes
+        temporary = lambda p: p.memory_analysis().temp_size_in_bytes
         gap = max(r.gap for r in certificate.rows)
         print(
-            f"{name:<11}{certificate.verdict:<9}{gap:>9.1e}{1e3 * base:>8.2f} ms{warm / base:>7.2f}"
-            f"{by_grad:>7.2f} s{by_witness / by_grad:>6.2f}{temp(program) / temp(grad):>8.2f}{first:>7.2f}s{second:>7.3f}s"
+            f"{name:<13}{certificate.verdict:<9}{gap:>8.0e}{1e3 * base:>8.1f} ms{warm / base:>8.2f}"
+            f"{by_grad:>7.2f} s{by_witness / by_grad:>6.2f}{by_witness - by_grad:>6.2f}"
+            f"{temporary(program) / temporary(grad):>10.2f}{first:>7.2f}s{second:>7.3f}s"
+        )
+
+
+def peer(dtype=jnp.float64):
+    """`jax.test_util.check_grads` on the same programs: seconds, and whether a fault of 1 % is seen."""
+    from jax.test_util import check_grads
+
+    for name in ("mlp 12", "lstm 200", "gpt 8, scan"):
+        fn, args = PROGRAMS[name](dtype)
+        some = floating(args)
+
+        def of(*moved, fn=fn, args=args, some=some):
+            full = list(args)
+            for k, a in zip(some, moved, strict=True):
+                full[k] = a
+            return fn(*full)
+
+        def usual(of=of, moved=tuple(args[k] for k in some)):
+            try:
+                check_grads(of, moved, order=1, modes=["rev"])
+            except AssertionError:
+                return "failed"
+            return "passed"
+
+        said, by_check = clocked(usual)
+        certificate, by_verify = clocked(lambda f=fn, a=args: hj.verify(f, *a))
+        print(
+            f"{name:<13} check_grads {said} in {by_check:.2f} s, verify {certificate.verdict} in "
+            f"{by_verify:.2f} s (compile included in both; the program is right)"
         )
 
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
-    cost()
+    asked = sys.argv[1:] or ["cost", "peer"]
+    if "cost" in asked:
+        cost()
+    if "peer" in asked:
+        peer()

@@ -14,7 +14,7 @@ from harness import header, row, timed
 import hjcontrol as hj
 from hjcontrol.networks import GRU, LSTM, Tied, readout
 from hjcontrol.networks.recurrent import Output
-from hjcontrol.verification import measure
+from hjcontrol.verification.chain import chain_program
 
 ROUTES = ("backprop", "pairing")
 gradient = eqx.filter_jit(lambda p, w: jax.grad(p.objective)(w))
@@ -37,7 +37,7 @@ def cost(problem: hj.ControlProblem, **about: object) -> None:
     """One row: seconds of a backprop and of a verification, their ratio, and what it found."""
     weights = problem.init(jax.random.key(0))
     one, *_ = timed(lambda: gradient(problem, weights), 11)
-    verify = lambda: hj.verify(problem, weights, routes=ROUTES, probes=2)
+    verify = lambda: hj.verify(problem, weights, routes=ROUTES)
     whole, least, most = timed(lambda: verify().stationarity, 11)
     certificate = verify()
     row(
@@ -56,15 +56,16 @@ def memory(problem: hj.ControlProblem, **about: object) -> None:
     """One row: temporary memory of the compiled backprop with its costates, and of a verification."""
     weights = problem.init(jax.random.key(0))
     back = eqx.filter_jit(hj.control.backpropagate).lower(problem, weights).compile()
-    whole = measure.lower(problem, weights, None, None, jax.random.key(0), ROUTES, 2).compile()
-    mib = lambda c: c.compiled.memory_analysis().temp_size_in_bytes / 2**20
-    row(**about, backprop_mib=mib(back), verify_mib=mib(whole))
+    call = chain_program(problem, weights)
+    whole = call.program.lowered(call.leaves).compile()
+    mib = lambda c: c.memory_analysis().temp_size_in_bytes / 2**20
+    row(**about, backprop_mib=mib(back.compiled), verify_mib=mib(whole))
 
 
 def main(parts: list[str]) -> None:
     parts = parts or ["widths", "deep", "memory"]
     if "widths" in parts:
-        header("verify(backprop + pairing, 2 probes) over one backprop; 1797 digits, depth 8")
+        header("verify(backprop + pairing) over one backprop; 1797 digits, depth 8")
         for width in (16, 256):
             cost(digits(width=width), width=width)
     if "deep" in parts:

@@ -167,9 +167,13 @@ def examined(call: Call, backward: bool, random: bool, seed: int) -> Any:
     """`examine`, with what reverse mode refuses said in this library's words."""
     try:
         return examine(call.program, call.leaves, seed=seed, backward=backward, random=random)
-    except ValueError as error:
+    except Exception as error:  # the rules are the user's: they may raise anything
         if "Reverse-mode differentiation" not in str(error):
-            raise
+            why = " ".join(str(error).split())[:300] or "no message"
+            raise ValueError(
+                f"verify: `fn` cannot be differentiated here: {type(error).__name__}: {why} Compare "
+                "`jax.grad` of it at the same arguments; `argnums` says which of them are differentiated."
+            ) from error
         raise ValueError(
             "verify: `fn` has no backward pass: reverse mode does not work for a `while_loop` or a "
             "`fori_loop` of dynamic length. Use `lax.scan`, or pass `costate='random'`, which tries the "

@@ -22,12 +22,6 @@ def as_function(
     **Raises:** `TypeError` for what is no function; `ValueError` for `inputs` without `cost` or with
     arguments beside them.
     """
-    for leaf in jax.tree.leaves((fn, args, inputs, targets)):
-        if type(leaf).__name__.endswith("Tracer"):
-            raise ValueError(
-                "verify: call it outside `jit`, `grad` and `vmap`; found an argument that is traced. "
-                "Pass the function that you would compile, and its arguments."
-            )
     if isinstance(fn, type):
         raise TypeError(f"verify: an instance is needed; found the class {fn.__name__}.")
     if not callable(fn):

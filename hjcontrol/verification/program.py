@@ -136,6 +136,11 @@ class Program:
         program = self.compiled(("measure", settings), lambda: self._run(settings))
         return program(leaves, jnp.asarray(seed, jnp.int32), weights)
 
+    def lowered(self, leaves: list[Any]) -> Any:
+        """The measuring program for these arguments, to compile or to read."""
+        program = jax.jit(self._run(Settings(True, self.order)))
+        return program.lower(leaves, jnp.asarray(0, jnp.int32), None)
+
     def record(
         self,
         index: int,

@@ -128,6 +128,11 @@ def verify(
     `vmap`. `RuntimeError` if a flow does not reach its end.
     """
     given = {k: v for k, v in locals().items() if k in _OF_FUNCTIONS or k in _OF_CHAINS}
+    if any(map(_traced, jax.tree.leaves((problem, args, weights, inputs, targets)))):
+        raise ValueError(
+            "verify: call it outside `jit`, `grad` and `vmap`; found an argument that is traced. Pass "
+            "the function that you would compile, and its arguments."
+        )
     seed = _seed(key)
     _check_tolerance(tolerance)
     if isinstance(deliberate, str) or not isinstance(deliberate, Sequence):
@@ -180,6 +185,10 @@ def _refuse(given: dict, others: dict, what: str, of: str, also: Sequence[str] =
 def _is_default(value: Any, default: Any) -> bool:
     plain = isinstance(default, (str, int, tuple)) and type(value) is type(default)
     return value is default or (plain and value == default)
+
+
+def _traced(leaf: Any) -> bool:
+    return type(leaf).__name__.endswith("Tracer")
 
 
 def _seed(key: Any) -> int:
