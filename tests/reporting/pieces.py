@@ -78,7 +78,16 @@ def solution(p=None, **options):
 
 
 class Certificate(types.SimpleNamespace):
-    """What the page reads of a certificate."""
+    """What the page and the commands read of a certificate."""
+
+    rows = ()
+    pairs = ("one",)
+
+    def __bool__(self):
+        return not self.failing(())
+
+    def failing(self, allow):
+        return [] if self.verdict in ("exact", *allow) else [self.verdict]
 
     def __str__(self):
         return f"Certificate: {self.verdict} <b>not bold</b>"
@@ -109,5 +118,5 @@ def judged(stages=5, value=3e-12):
     optimality = Optimality(rows, gaps, np.full(stages, np.nan), gaps, (0.5, 1e-9), 1e-6)
     sizes = {"samples": 1, "stages": stages, "weights": 1, "dtype": "float64"}
     return RealCertificate(
-        (), (), (), (), 1.0, value, 0.0, None, None, 1e-9, sizes, optimality=optimality
+        (), 1.0, None, 1e-9, sizes, stationarity=value, feasibility=0.0, optimality=optimality
     )
