@@ -25,10 +25,13 @@ def exit_code(certificates: Mapping[str, Any]) -> int:
 
 def told(certificates: Mapping[str, Any]) -> list[str]:
     """The verdict in a line, and a line for each certificate that is neither shown nor refuted."""
+    from hjcontrol.verification.verdicts import ORDER
+
     lines = [f"verdict: {verdict(certificates) or 'none, nothing was verified'}"]
     for name, certificate in certificates.items():
         left = [] if certificate.verdict == "refuted" else certificate.failing(())
         if left:
+            left.sort(key=lambda item: ORDER.index(getattr(item, "verdict", item)))
             more = f", and {len(left) - 1} more" if len(left) > 1 else ""
             lines.append(f"not shown, {name}: {_words(left[0])}{more}")
     return lines
@@ -38,6 +41,7 @@ def _words(item: Any) -> str:
     """A row, a pair of routes, or the verdict of the whole program."""
     if isinstance(item, str):
         return item
-    if hasattr(item, "rule"):
-        return f"{item.verdict} to {item.gap:.1e}: {item}"
-    return f"{item.verdict} to {item.disagreement:.1e}: {item.name.replace('|', ' | ')}"
+    place = hasattr(item, "rule")
+    gap, where = (item.gap, item) if place else (item.disagreement, item.name.replace("|", " | "))
+    far = f", gap {gap:.1e}" if item.verdict == "consistent" else ""
+    return f"{item.verdict}, {where}{far}"
