@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.folder import output_folder, save, save_json
+from hjcontrol.cli.folder import output_folder, save_json, save_page
 from hjcontrol.cli.invocation import command_line
 from hjcontrol.cli.settings import settings
 from hjcontrol.cli.terminal import Screen
@@ -154,7 +154,7 @@ def _tell(trial: Any, folder: Path, screen: Screen) -> int:
     result = save_json(
         folder / "result.json", content | ({"interrupted": True} if trial.interrupted else {})
     )
-    page = save(
+    page = save_page(
         folder / "report.html",
         lambda path: report(
             path,
@@ -172,6 +172,7 @@ def _tell(trial: Any, folder: Path, screen: Screen) -> int:
             if trial.interrupted
             else None,
         ),
+        screen,
     )
     screen.line(str(page))
     screen.line(str(result))

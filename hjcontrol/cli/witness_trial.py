@@ -3,8 +3,9 @@
 A function is verified as it comes; a network is stated on the data, verified, trained, verified again.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
@@ -113,10 +114,8 @@ def perform(trial: Trial, steps: int, also: tuple[bool, bool], screen: Screen) -
 def _function(trial: Trial, target: Target, screen: Screen) -> None:
     fn, args = target.program or (None, ())
     screen.line(f"{target.name:<16} verifying every rule, at its arguments")
-    try:
+    with _refusals(target.name):
         trial.certificates[target.name] = verify(fn, *args, key=trial.key)
-    except (ValueError, TypeError) as error:
-        raise CommandError(f"{target.name}: {error}") from None
 
 
 def _network(
@@ -177,9 +176,18 @@ def _verify(
     continuous = any(isinstance(run.stage, Flow) for run in problem.chain.runs)
     routes = ("backprop", "pairing", *(("recursion",) if recursion else ()))
     routes = (*routes, *(("costate_equation",) if continuous else ()))
-    try:
+    with _refusals(title):
         trial.certificates[title] = verify(
             problem, weights, routes=routes, key=trial.key, optimality=optimality
         )
+
+
+@contextlib.contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    """What the witness refuses, and what the user's own code raises while it runs, in one line."""
+    try:
+        yield
     except (ValueError, TypeError) as error:
-        raise CommandError(f"{title}: {error}") from None
+        raise CommandError(f"{name}: {error}") from None
+    except SystemExit as error:  # else the user's code would choose this command's exit code
+        raise CommandError(f"{name}: SystemExit: {error}") from None

@@ -195,6 +195,7 @@ detached = lambda x=X: jnp.sum((x - jax.lax.stop_gradient(jnp.max(x))) ** 2)
 declared = (hj.deliberate("straight-through")(ruled(1.5)), X)
 coarse = (ruled(1.0, jnp.tanh, lambda x: (1 - jnp.tanh(x) ** 2).astype("bfloat16").astype(x.dtype)), X)
 bare = lambda: 3.0
+leaving = lambda x=X: exit(0)
 raising = lambda: 1 / 0
 words = lambda x=X: "none"
 stages = (jnp.tanh, jnp.sin)
@@ -255,6 +256,7 @@ def test_a_function_brings_its_arguments_and_the_code_says_what_was_shown(
         (("bare",), "returns (fn, args), args a tuple; it returned float"),
         (("raising",), "ZeroDivisionError: division by zero"),
         (("words",), "cannot be traced"),
+        (("leaving",), "SystemExit"),
         (("sized",), "found int"),
         (("stages",), "one logit a class is needed"),
     ],
