@@ -73,11 +73,17 @@ def _cells(group: Sequence[Row]) -> dict[str, Any]:
         "dead": row.live == 0,
         "rule": row.rule,
         "where": row.where if row.file else "?",
-        "at": row.location + (f" ({count} places)" if count > 1 else ""),
+        "at": _at(row) + (f" ({count} places)" if count > 1 else ""),
         "arithmetic": row.arithmetic,
         "reason": row.reason,
         "kink": row.kink,
     }
+
+
+def _at(row: Row) -> str:
+    """Stage of a chain and its tensor, iteration, argument, element."""
+    stage = "" if row.stage is None else " ".join((f"stage {row.stage}", row.tensor)).rstrip()
+    return ", ".join(part for part in (stage, row.location) if part)
 
 
 def _number(value: float) -> str:

@@ -80,8 +80,11 @@ def test_a_chain_shows_the_places_that_are_not_exact_and_keeps_its_heat_map(tmp_
     pair = Pair("backprop|pairing", "exact", "exact", np.zeros(3), np.zeros(2), None, 0.0)
     right = of(row("exact", gap=0.0), pairs=(pair,))
     assert place_table(right) is None
-    kink = place_table(of(row("exact", kink=True), row("exact", line=2), pairs=(pair,)))
-    assert [r["kink"] for r in kink["rows"]] == [True]
+    bent = row("exact", kink=True, stage=1, tensor="state")
+    kink = place_table(of(bent, row("exact", line=2), pairs=(pair,)))
+    assert [(r["kink"], r["at"]) for r in kink["rows"]] == [
+        (True, "stage 1 state, argument 0[2, 3]")
+    ]
     text, page = written(
         tmp_path, {}, certificates={"right": right, "free": of(row("exact")), "none": of()}
     )
