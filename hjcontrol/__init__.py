@@ -35,6 +35,7 @@ _ROOMS = (
     "networks",
     "reporting",
     "solvers",
+    "testing",
     "verification",
 )
 

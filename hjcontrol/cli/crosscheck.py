@@ -13,8 +13,9 @@ from hjcontrol.cli.folder import output_folder, save_json, save_page
 from hjcontrol.cli.invocation import command_line
 from hjcontrol.cli.settings import ALL, SOLVERS, Settings, settings
 from hjcontrol.cli.terminal import Screen
+from hjcontrol.cli.verdicts import exit_code, told, verdict
 
-REFUTED, INTERRUPTED = 1, 130
+INTERRUPTED = 130
 INTERRUPTION = "Interrupted by Ctrl-C: what had finished is shown."
 
 Text = str | None
@@ -58,7 +59,8 @@ def crosscheck(
 ) -> None:
     """Train a network as an optimal control problem, several ways, and check each by another.
 
-    Writes report.html and result.json. Exit code 0: all costates verified; 1: refuted.
+    Writes report.html and result.json. Exit code 0: all costates verified; 1: refuted; 3: not
+    refuted, and not all was shown.
     """
     given = {
         "data": data, "target": target, "width": width, "depth": depth, "step": step,
@@ -88,7 +90,6 @@ def _work(asked: Settings, data: Any, screen: Screen, command: str) -> int:
 
     jax.config.update("jax_enable_x64", True)  # the command owns its process
 
-    from hjcontrol.cli.result import verdict
     from hjcontrol.cli.trial import perform, prepare
 
     trial = prepare(asked, data)
@@ -100,17 +101,17 @@ def _work(asked: Settings, data: Any, screen: Screen, command: str) -> int:
     if trial.interrupted and not trial.solutions:
         raise KeyboardInterrupt
     found = verdict(trial.certificates)
-    _show(trial, found, screen, every=ALL in asked.solver)
+    _show(trial, screen, every=ALL in asked.solver)
     written = _write(trial, found, screen, command)
     if trial.interrupted:
         raise CommandError(
             f"interrupted; finished and kept: {', '.join(trial.solutions)} (in {written}).",
             INTERRUPTED,
         )
-    return REFUTED if found == "refuted" else 0
+    return exit_code(trial.certificates)
 
 
-def _show(trial: Any, found: str | None, screen: Screen, every: bool) -> None:
+def _show(trial: Any, screen: Screen, every: bool) -> None:
     from hjcontrol.cli.result import direct_facts, matched_rows, small_size
     from hjcontrol.cli.trial import SMALL_NEWTON
     from hjcontrol.reporting.tables import certificate_rows, figure, solver_rows
@@ -133,7 +134,7 @@ def _show(trial: Any, found: str | None, screen: Screen, every: bool) -> None:
             screen.line(f"\n{name}\n{comparison}")
     for name, reason in trial.refused.items():
         screen.line(f"\n{name}: not applicable. {reason}")
-    screen.line(f"\nverdict: {found or 'none, nothing was verified'}", style="bold")
+    screen.verdict(told(trial.certificates))
 
 
 def _write(trial: Any, found: str | None, screen: Screen, command: str) -> Any:

@@ -1,13 +1,11 @@
-"""`result.json` of `crosscheck`, and the verdict over all certificates."""
+"""`result.json` of `crosscheck`."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from hjcontrol.cli.trial import LARGE, SMALL_START, Trial, small
+from hjcontrol.cli.verdicts import verdict
 from hjcontrol.control import Solution
 from hjcontrol.reporting.tables import accuracy, outcome
-
-_ORDER = ("exact", "consistent", "refuted")
 
 
 def summary(trial: Trial) -> dict[str, Any]:
@@ -49,11 +47,6 @@ def matched_rows(trial: Trial) -> list[dict[str, str]]:
                 }
             )
     return rows
-
-
-def verdict(certificates: Mapping[str, Any]) -> str | None:
-    """The worst verdict of any certificate; `None` without one."""
-    return max((c.verdict for c in certificates.values()), key=_ORDER.index, default=None)
 
 
 def problem_facts(trial: Trial) -> dict[str, Any]:

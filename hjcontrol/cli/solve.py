@@ -17,9 +17,10 @@ from hjcontrol.cli.folder import output_folder, save, save_json, save_page
 from hjcontrol.cli.invocation import command_line
 from hjcontrol.cli.solve_settings import Asked, read
 from hjcontrol.cli.terminal import Screen
+from hjcontrol.cli.verdicts import exit_code, told
 from hjcontrol.solvers.names import NAMES
 
-REFUTED, INTERRUPTED = 1, 130
+INTERRUPTED = 130
 Text = str | None
 
 
@@ -54,7 +55,7 @@ def solve(
     """Solve a training problem that a TOML file states: data, network, costs, control set, solver.
 
     Writes solution.npz, report.html and result.json. Exit code 0: solved as far as `result` says and its
-    costate verified; 1: refuted.
+    costate verified; 1: refuted; 3: not refuted, and not all was shown.
     """
     given = {
         "solver": solver,
@@ -114,7 +115,7 @@ def _run(asked: Asked, screen: Screen) -> int:
     except KeyboardInterrupt:
         kept = " and ".join(map(str, written))
         raise CommandError(f"interrupted; {kept} hold what was solved.", INTERRUPTED) from None
-    return REFUTED if certificate is not None and certificate.verdict == "refuted" else 0
+    return exit_code({} if certificate is None else {asked.solver: certificate})
 
 
 def _chosen(asked: Asked, problem: Any, screen: Screen) -> Asked:
@@ -231,8 +232,7 @@ def _tell(
     kind, remedy = outcome(solution)
     if remedy:
         screen.line(f"\n{kind.replace('_', ' ')}: {remedy}")
-    found = None if certificate is None else certificate.verdict
-    screen.line(f"\nverdict: {found or 'none, nothing was verified'}", style="bold")
+    screen.verdict(told(certificates))
 
 
 def _page(

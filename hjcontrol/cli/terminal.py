@@ -43,6 +43,11 @@ class Screen:
         """One line, never wrapped nor read as markup: paths stay whole."""
         self.console.print(Text(text, style=style), soft_wrap=True)
 
+    def verdict(self, lines: Sequence[str]) -> None:
+        """A line that stands out, and what belongs to it."""
+        for i, line in enumerate(lines):
+            self.line(line if i else f"\n{line}", style="" if i else "bold")
+
     def table(self, title: str, rows: Sequence[dict[str, str]], words: bool = False) -> None:
         """Rows of equal keys; after the first, columns are numbers unless `words`."""
         if not rows:

@@ -1,6 +1,7 @@
-"""`hjcontrol verify`: is a network's backward pass the costate? For our architectures, and for yours.
+"""`hjcontrol verify`: is a backward pass right? For our architectures, your network, your function.
 
-Each network is verified at its start and, after some steps of Adam, at trained weights.
+Each network is verified at its start and, after some steps of Adam, at trained weights; a function at the
+arguments that it brings.
 """
 
 from pathlib import Path
@@ -9,25 +10,31 @@ from typing import Annotated, Any
 import typer
 
 from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.folder import output_folder, save, save_json
+from hjcontrol.cli.folder import output_folder, save_json, save_page
 from hjcontrol.cli.invocation import command_line
 from hjcontrol.cli.settings import settings
 from hjcontrol.cli.terminal import Screen
+from hjcontrol.cli.verdicts import exit_code, told, verdict
 
-REFUTED, INTERRUPTED = 1, 130
+INTERRUPTED = 130
 DEFAULT = "residual"
 Text = str | None
 
 
 def verify(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="MODULE:OBJECT or FILE.py:OBJECT of your own, or a name of `hjcontrol architectures`. "
+            "The object is a network; or a tuple (fn, *args), a function of no arguments that returns "
+            "(fn, args), or a function with a default for every argument",
+            show_default=DEFAULT,
+            metavar="TARGET...",
+        ),
+    ] = None,
     architecture: Annotated[
         list[str] | None,
-        typer.Option(
-            help="see `hjcontrol architectures`; or MODULE:OBJECT or FILE.py:OBJECT, your own network; "
-            "may be repeated",
-            show_default=DEFAULT,
-            metavar="NAME",
-        ),
+        typer.Option(help="one more TARGET; may be repeated", metavar="TARGET"),
     ] = None,
     data: Annotated[
         Text, typer.Option(help="digits, wine, ..., FILE.csv or FILE.npz", show_default="digits")
@@ -53,9 +60,12 @@ def verify(
         Text, typer.Option(help="folder to write to", show_default="./verify", metavar="DIR")
     ] = None,
 ) -> None:
-    """Verify a network's backward pass against the Pontryagin costate, stage by stage.
+    """Verify a backward pass: of a network against the Pontryagin costate, stage by stage; of a function,
+    every custom rule where it runs. A function brings its own arguments: no data, no training.
 
-    Writes report.html (table and heat maps) and result.json. Exit code 0: verified; 1: refuted.
+    Writes report.html (tables, heat maps, the lines that are wrong) and result.json. Exit code 0: all was
+    shown (what is declared deliberate too); 1: refuted; 2: bad usage or input; 3: not refuted, and not
+    all was shown (untested, undefined, detached, or consistent with a gap over 1e-6); 130: interrupted.
     """
     from hjcontrol.cli.network_source import checked_names
 
@@ -65,10 +75,34 @@ def verify(
 
     jax.config.update("jax_enable_x64", True)  # the command owns its process
 
-    names = checked_names(list(architecture or [DEFAULT]))
-    screen = Screen()
+    names = checked_names([*(targets or ()), *(architecture or ())] or [DEFAULT])
+    of_networks = {
+        "--data": data,
+        "--target": target,
+        "--samples": samples,
+        "--steps": steps,
+        "--recursion": recursion or None,
+        "--optimality": optimality or None,
+    }
+    given = [name for name, value in of_networks.items() if value is not None]
     with output_folder(asked.out):
-        raise typer.Exit(_run(names, asked, count, limit, (recursion, optimality), screen))
+        found = _read(names, given)
+        raise typer.Exit(_run(found, asked, count, limit, (recursion, optimality), Screen()))
+
+
+def _read(names: list[str], given: list[str]) -> list[Any]:
+    from hjcontrol.cli.network_source import read_target
+
+    found = [read_target(name) for name in names]
+    if given and all(t.program is not None for t in found):
+        what = (
+            "a function with its own arguments" if len(found) == 1 else "functions with their own"
+        )
+        raise CommandError(
+            f"{given[0]}: says nothing of {', '.join(names)}, {what}: there is no data and no training. "
+            "Leave it out."
+        )
+    return found
 
 
 def _whole(option: str, text: str | None, default: int, least: int) -> int:
@@ -80,19 +114,22 @@ def _whole(option: str, text: str | None, default: int, least: int) -> int:
 
 
 def _run(
-    names: list[str], asked: Any, count: int, limit: int, also: tuple[bool, bool], screen: Screen
+    targets: list[Any], asked: Any, count: int, limit: int, also: tuple[bool, bool], screen: Screen
 ) -> int:
     from hjcontrol.cli.witness_trial import perform, prepare
     from hjcontrol.data import DataError, load
 
     try:
-        trial = prepare(load(asked.data, asked.target), names, count, asked.seed)
+        networks = any(t.program is None for t in targets)
+        data = load(asked.data, asked.target) if networks else None
+        trial = prepare(targets, data, count, asked.seed)
     except DataError as error:
         raise CommandError(str(error)) from None
-    screen.line(
-        f"{trial.train.name}: verified on {len(trial.train)} samples, "
-        f"{trial.train.features.shape[1]} features, {len(trial.train.classes)} classes"
-    )
+    if trial.train is not None:
+        screen.line(
+            f"{trial.train.name}: verified on {len(trial.train)} samples, "
+            f"{trial.train.features.shape[1]} features, {len(trial.train.classes)} classes"
+        )
     perform(trial, limit, also, screen)
     if trial.interrupted and not trial.certificates:
         raise KeyboardInterrupt
@@ -100,24 +137,24 @@ def _run(
 
 
 def _tell(trial: Any, folder: Path, screen: Screen) -> int:
-    from hjcontrol.cli.result import verdict
     from hjcontrol.reporting import report
     from hjcontrol.reporting.tables import figure
 
     found = verdict(trial.certificates)
+    networks = trial.rows()
     screen.line("")
-    screen.table("Disagreement of routes to the costate, the worst of all stages", trial.rows())
+    screen.table("Disagreement of routes to the costate, the worst of all stages", networks)
     for name, certificate in trial.certificates.items():
-        if certificate.verdict == "refuted":
+        if not certificate.pairs or not certificate:
             screen.line(f"\n{name}\n{certificate}")
         elif certificate.optimality is not None:
             screen.line(f"\n{name}\n{certificate.optimality}")
-    screen.line(f"\nverdict: {found or 'none, nothing was verified'}", style="bold")
+    screen.verdict(told(trial.certificates))
     content = {"verdict": found, "networks": trial.facts()}
     result = save_json(
         folder / "result.json", content | ({"interrupted": True} if trial.interrupted else {})
     )
-    page = save(
+    page = save_page(
         folder / "report.html",
         lambda path: report(
             path,
@@ -127,7 +164,7 @@ def _tell(trial: Any, folder: Path, screen: Screen) -> int:
                 name: {k: figure(v) for k, v in facts.items() if not isinstance(v, (dict, list))}
                 for name, facts in trial.facts().items()
             },
-            title=f"Backward passes on {trial.train.name}",
+            title="Backward passes" + (f" on {trial.train.name}" if trial.train else ""),
             command=command_line.get(),
             verdict=found,
             heat_caption="{}: every stage, every pair of routes",
@@ -135,6 +172,7 @@ def _tell(trial: Any, folder: Path, screen: Screen) -> int:
             if trial.interrupted
             else None,
         ),
+        screen,
     )
     screen.line(str(page))
     screen.line(str(result))
@@ -143,4 +181,4 @@ def _tell(trial: Any, folder: Path, screen: Screen) -> int:
             f"interrupted; finished and kept: {', '.join(trial.certificates)} (in {result}).",
             INTERRUPTED,
         )
-    return REFUTED if found == "refuted" else 0
+    return exit_code(trial.certificates)

@@ -4,13 +4,13 @@ Style sheet and pictures are inside the page; there is no script. Everything tha
 escaped. Whatever was not computed (an interrupted run, a regression) is left out, and said so.
 """
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 
@@ -18,6 +18,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.files import write_atomically
 from hjcontrol.control import Solution
 from hjcontrol.reporting.components import components
+from hjcontrol.reporting.places import kind, place_table
 from hjcontrol.reporting.plots import (
     agreement,
     confusion,
@@ -83,10 +84,12 @@ def report(
         title=title,
         command=command,
         verdict=verdict,
+        verdict_kind=kind(verdict or ""),
         notice=notice,
         tables={caption: _cells(rows) for caption, rows in (tables or {}).items()},
         solver_rows=solver_rows(solutions, test),
         remedies=_remedies(solutions),
+        places=_places(certificates),
         certificate_rows=certificate_rows(certificates),
         certificates={name: _without_optimality(c) for name, c in certificates.items()},
         optimality=_optimality(certificates),
@@ -219,6 +222,12 @@ def _heat_maps(certificates: Mapping[str, Any], caption: str) -> list[dict[str, 
     return pictures
 
 
+def _places(certificates: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The table of places of every certificate that has one."""
+    tables = {name: place_table(certificate) for name, certificate in certificates.items()}
+    return {name: table for name, table in tables.items() if table is not None}
+
+
 MANY = 3  # stages from which on a picture says more than a row
 
 
@@ -249,7 +258,7 @@ def _without_optimality(certificate: Any) -> Any:
     """The certificate's own text, without the table that the page shows as one."""
     if getattr(certificate, "optimality", None) is None:
         return certificate
-    return eqx.tree_at(lambda c: c.optimality, certificate, None)
+    return dataclasses.replace(certificate, optimality=None)
 
 
 def _ensemble(

@@ -137,3 +137,142 @@ def test_bad_options_are_one_line(options, message, tmp_path, capsys):
     assert code == 2
     assert err.count("\n") == 1
     assert message in err
+
+
+STATE = """
+calls = []
+class Layer(eqx.Module):
+    W: jax.Array
+    rule: object = eqx.field(static=True)
+    def __call__(self, x):
+        return self.rule(self.W, x)
+
+def network(in_size, classes):
+    calls.append(in_size)
+    assert len(calls) == 1, "built twice"
+    return [Layer(jnp.eye(in_size), lambda W, x: jnp.tanh(W @ x)), readout(in_size, classes)]
+"""
+
+
+def test_a_file_is_executed_once_and_its_network_built_once(tmp_path, capsys):
+    path = tmp_path / "state.py"
+    path.write_text(
+        OWN.split("@jax")[0]
+        + f"with open({str(tmp_path / 'runs')!r}, 'a') as f: f.write('x')\n"
+        + STATE
+    )
+    options = ("--data", "iris", "--samples", "20", "--steps", "2", "--out", str(tmp_path / "out"))
+    code, out, err = run(capsys, "--architecture", f"{path}:network", *options)
+    assert (code, err) == (0, ""), out
+    assert (tmp_path / "runs").read_text() == "x"
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    trained = result["networks"][f"{path}:network, trained"]
+    assert 0 <= trained["test_accuracy"] <= 1  # the test split has the same parts
+    assert trained["places"]
+
+
+FREE = """
+import jax, jax.numpy as jnp
+import hjcontrol as hj
+X = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
+
+def ruled(factor, f=jnp.tanh, df=lambda x: 1 - jnp.tanh(x) ** 2):
+    @jax.custom_vjp
+    def rule(x):
+        return f(x)
+    rule.defvjp(lambda x: (f(x), x), lambda x, p: (factor * p * df(x),))
+    return lambda x: jnp.sum(rule(x) ** 2)
+
+def wrong(x=X):
+    return ruled(1.01)(x)
+
+pair = (ruled(1.0), X)
+made = lambda: (ruled(1.0), (X,))
+compiled = jax.jit(lambda x=X: ruled(1.0)(x))
+dead = lambda x=-1 - X**2: ruled(1.5, jax.nn.relu, lambda x: 1.0 * (x > 0))(x) + jnp.sum(x**2)
+undefined = (ruled(1.0, jnp.sqrt, lambda x: 0.5 / jnp.sqrt(x)), 0 * X)
+detached = lambda x=X: jnp.sum((x - jax.lax.stop_gradient(jnp.max(x))) ** 2)
+declared = (hj.deliberate("straight-through")(ruled(1.5)), X)
+coarse = (ruled(1.0, jnp.tanh, lambda x: (1 - jnp.tanh(x) ** 2).astype("bfloat16").astype(x.dtype)), X)
+bare = lambda: 3.0
+leaving = lambda x=X: exit(0)
+raising = lambda: 1 / 0
+words = lambda x=X: "none"
+stages = (jnp.tanh, jnp.sin)
+sized = lambda in_size=4, classes=3: 3
+"""
+
+
+@pytest.fixture(scope="module")
+def free(tmp_path_factory):
+    path = tmp_path_factory.mktemp("free") / "free.py"
+    path.write_text(FREE)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict", "code"),
+    [
+        ("pair", "exact", 0),
+        ("made", "exact", 0),
+        ("compiled", "exact", 0),
+        ("declared", "deliberate", 0),
+        ("wrong", "refuted", 1),
+        ("dead", "untested", 3),
+        ("undefined", "undefined", 3),
+        ("detached", "detached", 3),
+        ("coarse", "consistent", 3),
+    ],
+)
+def test_a_function_brings_its_arguments_and_the_code_says_what_was_shown(
+    name, verdict, code, free, tmp_path, capsys
+):
+    found, out, err = run(capsys, f"{free}:{name}", "--out", str(tmp_path))
+    assert (found, err) == (code, ""), out
+    assert f"Certificate: {verdict}" in out
+    assert f"verdict: {verdict}" in out
+    assert ("not shown" in out) == (code == 3)
+    refuse = lambda constant: pytest.fail(f"{constant} in JSON")
+    result = json.loads((tmp_path / "result.json").read_text(), parse_constant=refuse)
+    assert result["verdict"] == verdict
+    (facts,) = result["networks"].values()
+    place = min(facts["places"], key=lambda p: p["verdict"] != verdict)
+    assert list(place) == [
+        "verdict", "gap", "reach", "live", "rule", "file", "line", "function", "scope", "iteration",
+        "argument", "parameter", "index", "sample", "channel", "arithmetic", "reason", "stage",
+    ]  # fmt: skip
+    assert place["file"] == free
+    page = (tmp_path / "report.html").read_text()
+    assert (f"free.py:{place['line']}</figcaption>" in page) == (verdict != "exact")
+    assert ("<mark>" in page) == (verdict != "exact")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (("pair", "--data", "iris"), "--data: says nothing of"),
+        (("pair", "--steps", "3"), "--steps: says nothing of"),
+        (("pair", "--optimality"), "--optimality: says nothing of"),
+        (("bare",), "returns (fn, args), args a tuple; it returned float"),
+        (("raising",), "ZeroDivisionError: division by zero"),
+        (("words",), "cannot be traced"),
+        (("leaving",), "SystemExit"),
+        (("sized",), "found int"),
+        (("stages",), "one logit a class is needed"),
+    ],
+)
+def test_what_is_no_function_to_verify_is_one_line(line, message, free, tmp_path, capsys):
+    out = tmp_path / "out"
+    code, _, err = run(capsys, f"{free}:{line[0]}", *line[1:], "--out", str(out))
+    assert code == 2, err
+    assert err.count("\n") == 1
+    assert message in err
+    assert not out.exists()
+
+
+def test_networks_and_functions_in_one_line(free, own, tmp_path, capsys):
+    options = ("--data", "iris", "--samples", "20", "--steps", "0", "--out", str(tmp_path / "o"))
+    code, out, err = run(capsys, f"{free}:dead", "--architecture", f"{own}:network", *options)
+    assert (code, err) == (1, ""), out  # what is refuted speaks before what is untested
+    result = json.loads((tmp_path / "o" / "result.json").read_text())
+    assert list(result["networks"]) == [f"{free}:dead", f"{own}:network, at its start"]

@@ -20,6 +20,7 @@ from hypothesis.strategies import booleans, sampled_from
 
 from hjcontrol.cli import main
 from hjcontrol.solvers import driver
+from tests.cli import fakes
 from tests.faults.corpus import FILES, LINES, REFUSED, SMALL
 
 
@@ -85,7 +86,7 @@ class Folder(RuleBasedStateMachine):
         ):
             patch.chdir(self.folder)
             patch.setattr(driver._Meter, "add", stopped)
-            patch.setattr("hjcontrol.verification.verify", _unverified)
+            patch.setattr("hjcontrol.verification.verify", fakes.verify)
             patch.setattr(
                 "hjcontrol.reporting.report", lambda path, *a, **k: path.write_text("page")
             )
@@ -148,10 +149,6 @@ class Folder(RuleBasedStateMachine):
 
     def teardown(self):
         shutil.rmtree(self.folder)
-
-
-def _unverified(*arguments, **options):
-    raise ValueError("not asked for here")
 
 
 TestFolder = Folder.TestCase
