@@ -43,7 +43,6 @@ from hjcontrol.control.rounding import Rounding, rounded
 from hjcontrol.control.solution import History, Solution
 from hjcontrol.control.terminal_constraint import TerminalConstraint, augmented
 from hjcontrol.control.trajectory import Trajectory
-from hjcontrol.control.units import Units, in_units, measured, stationarity, unit
 
 __all__ = [
     "AbstractControlSet",
@@ -69,7 +68,6 @@ __all__ = [
     "TerminalConstraint",
     "Ternary",
     "Trajectory",
-    "Units",
     "WeightCost",
     "augmented",
     "backpropagate",
@@ -79,17 +77,13 @@ __all__ = [
     "gauss_newton_curvature",
     "given_at",
     "hamiltonian",
-    "in_units",
     "inner",
     "least_squares",
     "linear_quadratic",
-    "measured",
     "minibatch",
     "rounded",
     "sample_hamiltonian",
     "softmax_cross_entropy",
-    "stationarity",
     "terminal_costate",
-    "unit",
     "value_and_gradient",
 ]

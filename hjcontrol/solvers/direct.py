@@ -18,7 +18,13 @@ from jaxtyping import Array, Bool, Key
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Solution, Trajectory, Units, backpropagate
+from hjcontrol.control import (
+    ControlProblem,
+    Solution,
+    Trajectory,
+    backpropagate,
+)
+from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractHostMethod, Info, Outcome, Report
 

@@ -24,9 +24,15 @@ from threadpoolctl import threadpool_limits
 from hjcontrol._ground.arguments import admits, concrete
 from hjcontrol._ground.interruptions import held
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, History, Solution, backpropagate, measured
+from hjcontrol.control import (
+    ControlProblem,
+    History,
+    Solution,
+    backpropagate,
+)
 from hjcontrol.control.capability import complaint
 from hjcontrol.control.terminal_constraint import augmented
+from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.capabilities import admit, select
 from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, Snapshot, identity

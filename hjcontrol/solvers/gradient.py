@@ -22,12 +22,11 @@ from hjcontrol.control import (
     ControlProblem,
     Free,
     Minibatch,
-    Units,
     check_batch_size,
     minibatch,
-    stationarity,
     value_and_gradient,
 )
+from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 

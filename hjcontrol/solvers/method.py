@@ -15,7 +15,13 @@ import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Free, Solution, Trajectory, Units
+from hjcontrol.control import (
+    ControlProblem,
+    Free,
+    Solution,
+    Trajectory,
+)
+from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
 
 

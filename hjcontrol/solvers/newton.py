@@ -35,16 +35,14 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import (
     ControlProblem,
     Free,
-    Units,
     backpropagate,
     curvature,
     gauss_newton_curvature,
-    in_units,
     inner,
-    stationarity,
     value_and_gradient,
 )
 from hjcontrol.control.control_sets import largest
+from hjcontrol.control.units import Units, in_units, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.blocks import preconditioner
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome

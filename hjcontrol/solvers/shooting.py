@@ -30,11 +30,11 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import (
     ControlProblem,
     Trajectory,
-    Units,
     backpropagate,
     terminal_costate,
     value_and_gradient,
 )
+from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.canonical import stepped
 from hjcontrol.solvers.homotopy import (

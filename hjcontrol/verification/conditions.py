@@ -17,7 +17,10 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
-from hjcontrol.control import ControlProblem, unit
+from hjcontrol.control import (
+    ControlProblem,
+)
+from hjcontrol.control.units import unit
 from hjcontrol.networks import Flow, Run
 from hjcontrol.verification.curvature import settled
 from hjcontrol.verification.faces import faces_known

@@ -16,7 +16,11 @@ import equinox as eqx
 import numpy as np
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import Solution, backpropagate, measured
+from hjcontrol.control import (
+    Solution,
+    backpropagate,
+)
+from hjcontrol.control.units import measured
 from hjcontrol.verification.certificate import CONSISTENT, REFUTED, Finding, Pair
 
 LEFT = (

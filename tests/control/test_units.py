@@ -12,11 +12,8 @@ from hjcontrol.control import (
     ControlProblem,
     backpropagate,
     least_squares,
-    measured,
-    stationarity,
-    unit,
 )
-from hjcontrol.control.units import STEP, WINDOW
+from hjcontrol.control.units import STEP, WINDOW, measured, stationarity, unit
 from tests.solvers.problems import linear_regression, rings
 
 

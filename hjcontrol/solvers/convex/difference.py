@@ -29,7 +29,11 @@ from jaxtyping import Array, Float
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Ridge, unit
+from hjcontrol.control import (
+    ControlProblem,
+    Ridge,
+)
+from hjcontrol.control.units import unit
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
 from hjcontrol.networks import AffineWeights, Chain, Weights

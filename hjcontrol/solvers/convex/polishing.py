@@ -17,7 +17,11 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, least_squares, unit
+from hjcontrol.control import (
+    ControlProblem,
+    least_squares,
+)
+from hjcontrol.control.units import unit
 from hjcontrol.networks import AffineWeights, Chain, Weights
 from hjcontrol.solvers.convex.problem import (
     checked_samples,

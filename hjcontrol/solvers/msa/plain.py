@@ -24,11 +24,10 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import (
     ControlProblem,
     Minibatch,
-    Units,
     check_batch_size,
     minibatch,
-    stationarity,
 )
+from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 from hjcontrol.solvers.msa.point import Point, at, choose

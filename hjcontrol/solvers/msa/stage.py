@@ -19,7 +19,12 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from hjcontrol.control import AbstractControlSet, ControlProblem, Free, in_units
+from hjcontrol.control import (
+    AbstractControlSet,
+    ControlProblem,
+    Free,
+)
+from hjcontrol.control.units import in_units
 from hjcontrol.solvers.msa.quadratic import (
     LARGEST,
     Candidates,

@@ -25,8 +25,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Trajectory, Units, backpropagate
+from hjcontrol.control import (
+    ControlProblem,
+    Trajectory,
+    backpropagate,
+)
 from hjcontrol.control.control_sets import largest
+from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 from hjcontrol.solvers.riccati.factored import Sweep, closed_loop, matrix, steps_along
