@@ -17,6 +17,7 @@ from hjcontrol.verification.directional import differences
 from hjcontrol.verification.naming import Source, rule_source
 from hjcontrol.verification.program import Call, Program, called_with, label
 from hjcontrol.verification.rule import GAP, GUILTY, REACH
+from hjcontrol.verification.slots import looking
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
     DELIBERATE,
@@ -312,7 +313,7 @@ def whole_program(call: Call, gradient: Sequence[Any]) -> tuple[str, str]:
 
     def run(x: list[Any], v: list[Any], gradient: list[Any], leaves: list[Any]) -> Any:
         def cost(moved: list[Any]) -> Any:
-            return program.cost(program._merged(leaves, at, moved), {}, None, None)
+            return program.cost(program._merged(leaves, at, moved), {}, looking({}, {}), None)
 
         slope, error = differences(cost, x, v)
         parts = [(g * d).real for g, d in zip(gradient, v, strict=True)]

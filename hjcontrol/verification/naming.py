@@ -57,7 +57,12 @@ def located(eqn: JaxprEqn, outer: Source) -> Source:
     scope = "/".join(s for s in (outer.scope, str(eqn.source_info.name_stack)) if s)
     frames = list(getattr(eqn.source_info.traceback, "frames", ()))
     # Beyond the witness's own frames stands whoever asked for the verification.
-    ends = (i for i, f in enumerate(frames) if _inside(f.file_name, _witness()))
+    # Calls of rules are counted by a frame of its own, which stands before the user's.
+    ends = (
+        i
+        for i, f in enumerate(frames)
+        if _inside(f.file_name, _witness()) and os.path.basename(f.file_name) != "dissolved.py"
+    )
     frames = [f for f in frames[: next(ends, None)] if not _inside(f.file_name, _own())]
     about: dict[str, Any] = {
         "scope": scope,
