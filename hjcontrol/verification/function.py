@@ -122,6 +122,9 @@ def verify_function(
             f"{', '.join(missing)}: dissolved by a derivative inside fn; verify the inner function with "
             "order=2"
         )
+    if not rows and backward and any(not p.library for p in call.program.places.values()):
+        also.append(UNTESTED)
+        notes.append("rules stand in fn, and none of them has an element to try")
     if not rows and backward and not also:
         whole, words = whole_program(call, found.measured.gradient)
         notes.append(words)
@@ -171,6 +174,11 @@ def examined(call: Call, backward: bool, random: bool, seed: int) -> Any:
     """`examine`, with what reverse mode refuses said in this library's words."""
     try:
         return examine(call.program, call.leaves, seed=seed, backward=backward, random=random)
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(
+            "verify: a rule in `fn` closes over a value that `fn` computes, so it cannot be called once "
+            "`fn` is traced (nor can `jax.grad(jax.jit(fn))`). Pass the value to the rule as an argument."
+        ) from error
     except ValueError as error:
         if "Reverse-mode differentiation" not in str(error):
             raise

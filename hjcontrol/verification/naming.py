@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import importlib.util
 import os
+import re
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ _LIBRARIES = (
 )
 
 
+_TRANSFORM = re.compile(r"\b(?:vmap|jvp|transpose|rematted_computation)\(([^()]*)\)")
 _BELOW = ("jax", "jaxlib", "equinox", "jaxtyping", "beartype")  # what stands below any caller
 
 
@@ -54,15 +56,10 @@ class Source:
 
 def located(eqn: JaxprEqn, outer: Source) -> Source:
     """Where an equation was written; where nobody of the user's wrote it, the enclosing one's line."""
-    scope = "/".join(s for s in (outer.scope, str(eqn.source_info.name_stack)) if s)
+    scope = "/".join(s for s in (outer.scope, _scope(str(eqn.source_info.name_stack))) if s)
     frames = list(getattr(eqn.source_info.traceback, "frames", ()))
     # Beyond the witness's own frames stands whoever asked for the verification.
-    # Calls of rules are counted by a frame of its own, which stands before the user's.
-    ends = (
-        i
-        for i, f in enumerate(frames)
-        if _inside(f.file_name, _witness()) and os.path.basename(f.file_name) != "dissolved.py"
-    )
+    ends = (i for i, f in enumerate(frames) if _asks(f.file_name))
     frames = [f for f in frames[: next(ends, None)] if not _inside(f.file_name, _own())]
     about: dict[str, Any] = {
         "scope": scope,
@@ -74,11 +71,20 @@ def located(eqn: JaxprEqn, outer: Source) -> Source:
     own = next((f for f in frames if _users(f.file_name)), None)
     if own is not None:
         return Source(own.file_name, own.line_num, _short(own), library=False, **about)
+    if outer.file and not outer.library:
+        return dataclasses.replace(outer, **about)
     if (found := _definition(eqn)) is not None:  # a rule that is called by no line of the user's
         return Source(*found, library=False, **about)
-    if caller is None or (outer.file and not outer.library):
+    if caller is None:
         return dataclasses.replace(outer, **about)
     return Source(caller.file_name, caller.line_num, _short(caller), **about)
+
+
+def _scope(stack: str) -> str:
+    """The user's named scopes: `vmap(blocks)/jvp()` is `blocks`."""
+    while (bare := _TRANSFORM.sub(r"\1", stack)) != stack:
+        stack = bare
+    return "/".join(s for s in stack.split("/") if s)
 
 
 def rule_name(eqn: JaxprEqn) -> str:
@@ -130,6 +136,11 @@ def _users(file: str) -> bool:
 @functools.cache
 def _own() -> tuple[str, ...]:
     return (str(Path(__file__).resolve().parents[1]),)
+
+
+def _asks(file: str) -> bool:
+    """Whether a frame is the witness's; the one that counts calls of rules stands among the user's."""
+    return _inside(file, _witness()) and os.path.basename(file) != "dissolved.py"
 
 
 @functools.cache
