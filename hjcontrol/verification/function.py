@@ -156,6 +156,8 @@ def stated(fn: Callable, args: tuple[Any, ...], wanted: Callable, settings: dict
             raise
         raise ValueError(_untraceable(fn, error)) from error
     except TypeError as error:
+        if str(error).startswith("verify:"):
+            raise
         raise TypeError(_untraceable(fn, error)) from error
     except Exception as error:  # fn is the user's: it may raise anything while it is traced
         raise ValueError(_untraceable(fn, error)) from error
