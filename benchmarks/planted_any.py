@@ -2,7 +2,7 @@
 
     python benchmarks/planted_any.py [PROGRAMS] [SEED]      # 200 with one fault each, 200 without
 
-A program is three segments, each of random widths and of one kind: layers one after another, a scan, a
+A program is two segments, each of random widths and of one kind: layers one after another, a scan, a
 scan of scans, a vmap, a branch of a cond, a rematerialised scan; one in five is a list of stages. One
 layer's rule is at fault, by 1e-1 to 1e-6 in float64. Right place: the fault's rule and no other, the line
 that calls it, and the iteration or stage where there is one.
@@ -112,7 +112,7 @@ def program(seed, planted):
     """A random program, with or without its fault."""
     draw = np.random.default_rng(seed)
     chain = draw.random() < 0.2
-    count = int(draw.integers(3, 6)) if chain else 3
+    count = int(draw.integers(2, 5)) if chain else 2
     bad = int(draw.integers(count))
     kinds = ["straight" if chain else str(draw.choice(KINDS)) for _ in range(count)]
     turns = {"scan": OUTER, "remat": OUTER, "nested": OUTER * INNER}

@@ -357,7 +357,9 @@ class _Engine:
         iteration = None
         if place.lengths and at is not None and flat.size:
             iteration = tuple(int(j) for j in np.unravel_index(at, place.lengths))
-        elif not self.backward and flat.size and max(flat[0, 0, VISITS] - 1, flat[0, k, SECOND]) > 0:
+        elif (
+            not self.backward and flat.size and max(flat[0, 0, VISITS] - 1, flat[0, k, SECOND]) > 0
+        ):
             iteration = (int(flat[0, k, SECOND]),)
         index = o.index
         shape = place.eqn.invars[position].aval.shape

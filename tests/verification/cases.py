@@ -40,6 +40,15 @@ class Case:
     xfail: str = ""
 
 
+def pair(name, make, args, wrong=1.01, verdict="exact", **said):
+    """A case with the rule right, and its twin with the rule off."""
+    said = {"worst": {}, **said}
+    return [
+        Case(f"{name} right", make(1.0), args, verdict),
+        Case(f"{name} wrong", make(wrong), args, "refuted", **said),
+    ]
+
+
 def table(cases: list[Case]) -> Any:
     """The parametrisation of a test over cases."""
     marks = lambda c: [pytest.mark.xfail(strict=True, reason=c.xfail)] if c.xfail else []
