@@ -55,7 +55,7 @@ def bind(eqn: JaxprEqn, inputs: Sequence[Any]) -> Sequence[Any]:
     # JAX before 0.10 hands back a pair (functions, params); since then, the params alone.
     functions, params = found if isinstance(found, tuple) else ((), found)
     out = eqn.primitive.bind(*functions, *inputs, **params)
-    return out if eqn.primitive.multiple_results else [out]
+    return list(out) if eqn.primitive.multiple_results else [out]
 
 
 def called_jaxpr(eqn: JaxprEqn) -> ClosedJaxpr | None:

@@ -202,6 +202,8 @@ class Certificate:
         """The worst place's, and of a chain the worst pair's."""
         exact = [p.verdict for p in self.pairs if not _looser(p) or p.verdict == REFUTED]
         found = [*(row.verdict for row in self.rows), *exact, *self.problem.get("also", ())]
+        if self.pairs and not found:  # only references that no discrete route could equal
+            return worst_of(p.verdict for p in self.pairs)
         return worst_of(found)
 
     def __bool__(self) -> bool:

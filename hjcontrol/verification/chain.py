@@ -27,6 +27,7 @@ from hjcontrol.verification.naming import Source
 from hjcontrol.verification.places import Place
 from hjcontrol.verification.program import Call, called_with
 from hjcontrol.verification.rule import GAP
+from hjcontrol.verification.verdicts import EXACT
 
 STAGE, TERMINAL, COST, COUPLING = "hj_stage", "hj_terminal", "hj_cost", "hj_coupling"
 
@@ -189,6 +190,22 @@ def by_depth(problem: ControlProblem, call: Call, tables: dict[int, np.ndarray])
                 found.weights[start] = np.fmax(found.weights[start], gaps.max(initial=0.0))
     own = [k < run.sets for run in problem.chain.runs for k in range(run.length)]
     return found._replace(weights=np.where(own, found.weights, np.nan))
+
+
+def capped(problem: ControlProblem, call: Call, depths: Depths, rows: Sequence[Row]) -> Depths:
+    """Gaps that a trial found to be roundoff, as the trial measured them."""
+    for row in rows:
+        mark = read_mark(call.program.places[row.place])
+        if mark is None or row.verdict != EXACT or row.kink or not np.isfinite(row.gap):
+            continue
+        start = _start(problem, mark)
+        stages = 1 if mark.kind == TERMINAL else problem.chain.runs[mark.run].length
+        own = depths.states if row.tensor == "state" else depths.weights
+        part = own[start : start + stages]
+        over = [r for r in rows if r.place == row.place and r.tensor == row.tensor]
+        if all(r.verdict == EXACT and not r.kink for r in over):
+            part[:] = np.minimum(part, max(r.gap for r in over))
+    return depths
 
 
 def _start(problem: ControlProblem, mark: Marked) -> int:

@@ -21,6 +21,7 @@ from hjcontrol.verification.certificate import Certificate, Finding, Pair
 from hjcontrol.verification.chain import (
     STAGE,
     by_depth,
+    capped,
     chain_program,
     gradient_of,
     one_each,
@@ -38,7 +39,7 @@ from hjcontrol.verification.minimum import minimum_gap
 from hjcontrol.verification.multipliers import excused, not_converged
 from hjcontrol.verification.optimality import examine as examine_optimality
 from hjcontrol.verification.order import graded, judge_order, refinement
-from hjcontrol.verification.verdicts import REFUTED, UNDEFINED
+from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNDEFINED
 from hjcontrol.verification.witness import examine
 
 ROUTES = (
@@ -101,6 +102,7 @@ def verify_chain(
     rows = one_each([titled(problem, calls[0], row) for row in found[0].rows])
     rows = [declared(row, calls[0].program, deliberate) for row in rows]
     depths = [by_depth(problem, c, f.tables) for c, f in zip(calls, found, strict=True)]
+    depths[0] = capped(problem, calls[0], depths[0], rows)
     judged = [
         judge_order(name, [m.gaps[name] for m in measured], finer, tolerance, title)
         if finer is not None and graded(name, finer)
@@ -124,9 +126,7 @@ def verify_chain(
         pairs=tuple(_own_weights(problem, pair) for pair, _ in judged),
         refuted=_rank([f for _, findings in judged for f in findings]),
         kinks=_kinks(rows, title),
-        differenced=tuple(
-            sorted({r.stage for r in rows if r.stage is not None and r.verdict == "consistent"})
-        ),
+        differenced=_differenced(rows),
         stationarity=float(measured[0].stationarity),
         feasibility=float(measured[0].feasibility),
         curvature=_second_order(problem, weights, key) if given["second_order"] else None,
@@ -171,6 +171,12 @@ def _kinks(rows: Sequence[Any], title: Callable[[int], str]) -> tuple[Finding, .
         Finding(k, where, title(k), float(np.nanmax(r.gaps, initial=0.0)), "backprop|pairing")
         for (k, where), r in found.items()
     )
+
+
+def _differenced(rows: Sequence[Any]) -> tuple[int, ...]:
+    """Stages that were judged by values, not by a derivative of their primal."""
+    found = (r for r in rows if r.verdict == CONSISTENT or "by differences" in r.reason)
+    return tuple(sorted({r.stage for r in found if r.stage is not None}))
 
 
 def _tolerated(optimality: bool | float, problem: ControlProblem) -> float | None:

@@ -17,6 +17,7 @@ from hjcontrol.verification.directional import differences
 from hjcontrol.verification.naming import rule_source
 from hjcontrol.verification.program import Call, Program, called_with
 from hjcontrol.verification.rule import GAP, GUILTY, REACH
+from hjcontrol.verification.slots import looking
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
     DELIBERATE,
@@ -120,6 +121,9 @@ def verify_function(
             f"{', '.join(missing)}: dissolved by a derivative inside fn; verify the inner function with "
             "order=2"
         )
+    if not rows and backward and any(not p.library for p in call.program.places.values()):
+        also.append(UNTESTED)
+        notes.append("rules stand in fn, and none of them has an element to try")
     if not rows and backward and not also:
         notes.append(whole_program(call, found.measured.gradient))
     rows = _refined(rows, finer, args, wanted, settings) if finer else rows
@@ -149,6 +153,8 @@ def stated(fn: Callable, args: tuple[Any, ...], wanted: Callable, settings: dict
             raise
         raise ValueError(_untraceable(fn, error)) from error
     except TypeError as error:
+        if str(error).startswith("verify:"):
+            raise
         raise TypeError(_untraceable(fn, error)) from error
     except Exception as error:  # fn is the user's: it may raise anything while it is traced
         raise ValueError(_untraceable(fn, error)) from error
@@ -167,6 +173,11 @@ def examined(call: Call, backward: bool, random: bool, seed: int) -> Any:
     """`examine`, with what reverse mode refuses said in this library's words."""
     try:
         return examine(call.program, call.leaves, seed=seed, backward=backward, random=random)
+    except jax.errors.UnexpectedTracerError as error:
+        raise ValueError(
+            "verify: a rule in `fn` closes over a value that `fn` computes, so it cannot be called once "
+            "`fn` is traced (nor can `jax.grad(jax.jit(fn))`). Pass the value to the rule as an argument."
+        ) from error
     except Exception as error:  # the rules are the user's: they may raise anything
         if "Reverse-mode differentiation" not in str(error):
             why = " ".join(str(error).split())[:300] or "no message"
@@ -314,7 +325,7 @@ def whole_program(call: Call, gradient: Sequence[Any]) -> str:
 
     def run(x: list[Any], v: list[Any], gradient: list[Any], leaves: list[Any]) -> Any:
         def cost(moved: list[Any]) -> Any:
-            return program.cost(program.merged(leaves, at, moved), {}, None, None)
+            return program.cost(program.merged(leaves, at, moved), {}, looking({}, {}), None)
 
         slope, error = differences(cost, x, v)
         parts = [g * d for g, d in zip(gradient, v, strict=True)]

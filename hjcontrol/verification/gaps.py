@@ -55,7 +55,7 @@ def paired_noise(r: Sequence[Any], pushed: Sequence[Any], shaken: Sequence[Any])
 
 def _products(a: Sequence[Any], b: Sequence[Any]) -> list[np.ndarray]:
     pairs = zip(a, b, strict=True)
-    return [np.real(np.asarray(x) * np.asarray(y)) for x, y in pairs if is_float(x)]
+    return [np.asarray(np.real(np.asarray(x) * np.asarray(y))) for x, y in pairs if is_float(x)]
 
 
 def _sum(parts: Any) -> float:

@@ -14,6 +14,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from hjcontrol._ground.jaxprs import bind, bodies, called_jaxpr, descend, equations, replay
+from hjcontrol.verification.naming import jax_solves
 
 RULES = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
 WRITTEN = RULES | {"linear_call", "custom_linear_solve"}
@@ -42,6 +43,13 @@ def primal_of(closed: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
 
 def inline(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
     """One equation, its rules set aside."""
+    if eqn.primitive.name == "custom_linear_solve" and jax_solves(eqn):
+        return bind(eqn, inputs)  # its own solve works on factors that have no derivative
+    return opened_up(eqn, inputs)
+
+
+def opened_up(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
+    """One equation with its own rule set aside, and those inside."""
     written = eqn.primitive.name in WRITTEN or holds_rule(eqn)
     if not written and called_jaxpr(eqn) is None:
         return bind(eqn, inputs)

@@ -105,6 +105,16 @@ def _defined(eqn: JaxprEqn) -> tuple[str, str]:
     return name, where
 
 
+def jax_solves(eqn: JaxprEqn) -> bool:
+    """Whether JAX's own linear algebra stated a linear solve: its adjoint is not the user's."""
+    for frame in getattr(eqn.source_info.traceback, "frames", ()):
+        if not _inside(frame.file_name, _homes(_BELOW[:2])):
+            return False
+        if os.path.basename(frame.file_name) == "linalg.py":
+            return True
+    return False
+
+
 def _definition(eqn: JaxprEqn) -> tuple[str, int, str] | None:
     name, where = _defined(eqn)
     file, _, line = where.rpartition(":")

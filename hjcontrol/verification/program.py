@@ -259,6 +259,11 @@ def called_with(
         def flat(*leaves: Any) -> Any:
             f, a = eqx.combine(jax.tree.unflatten(structure, leaves), static)
             out = f(*a)
+            if has_aux and not (isinstance(out, tuple) and len(out) == 2):
+                raise TypeError(
+                    "verify: with `has_aux=True` fn returns a pair `(value, anything)`; found "
+                    f"{type(out).__name__}."
+                )
             return out[0] if has_aux else out
 
         count = Count()

@@ -31,7 +31,7 @@ def as_row(
     iteration = None
     if place.lengths and at is not None and flat.size:
         iteration = tuple(int(j) for j in np.unravel_index(at, place.lengths))
-    elif not backward and flat.size and flat[0, 0, VISITS] > 1:
+    elif not backward and flat.size and max(flat[0, 0, VISITS] - 1, flat[0, k, SECOND]) > 0:
         iteration = (int(flat[0, k, SECOND]),)
     leaf = innermost(o.inner) if o.verdict != EXACT else None
     if leaf is not None:  # a rule inside speaks: its own line, and where it sits

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.jaxprs import bind
 from hjcontrol.verification.arithmetic import drawn, is_float
-from hjcontrol.verification.inlining import inline
+from hjcontrol.verification.inlining import opened_up
 from hjcontrol.verification.places import Place
 
 Mode = Literal["reverse", "forward", "differences", "none"]
@@ -92,7 +92,7 @@ def called(place: Place, ins: Sequence[Any]) -> list[Any]:
 
 def primal(place: Place, ins: Sequence[Any]) -> list[Any]:
     """The place's values, rules set aside. An equation of JAX's own stands for itself."""
-    return list(inline(place.eqn, list(ins)))
+    return list(opened_up(place.eqn, list(ins)))
 
 
 def along(function: Any, ins: Sequence[Any], judged: Sequence[int]) -> Any:

@@ -205,9 +205,8 @@ def restored(raw: Any, aval: Any) -> Any:
     if jnp.issubdtype(aval.dtype, jax.dtypes.prng_key):
         data = np.asarray(raw).astype(np.uint8)
         words = np.ascontiguousarray(data).view(np.uint32).reshape(data.shape[:-1])
-        return jax.random.wrap_key_data(
-            jnp.asarray(words), impl=str(aval.dtype).split("<")[-1][:-1]
-        )
+        kind = jax.random.key_impl(jnp.empty((), aval.dtype))  # type: ignore[arg-type]
+        return jax.random.wrap_key_data(jnp.asarray(words), impl=kind)
     data = np.ascontiguousarray(np.asarray(raw).astype(np.uint8))
     if aval.dtype == jnp.bool_:
         return jnp.asarray(data.astype(bool).reshape(aval.shape))

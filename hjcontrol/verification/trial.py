@@ -172,7 +172,7 @@ class Trial:
 
     def _argument(self, k: int, ins: Any, found: Any, seed: int, inside: Callable) -> Outcome:
         sides = {n: tuple(part[k] for part in found[f"{n} sides"]) for n in ("p", "q")}
-        gaps = {n: relative(a, b) for n, (a, b, _) in sides.items()}
+        gaps = {n: self._size(a, b, noise) for n, (a, b, noise) in sides.items()}
         over = {n: furthest(a, b) > UNITS * noise for n, (a, b, noise) in sides.items()}
         worst = max(gaps, key=lambda n: gaps[n])
         low = self.arithmetic is not None and eps_of(self.arithmetic) > 1e-6
@@ -190,6 +190,14 @@ class Trial:
         if not any(over.values()):
             return Outcome(EXACT, gaps[worst], self._roundoff(), k)
         return self._disputed(k, ins, found, name, sides, seed, inside)
+
+    def _size(self, a: Any, b: Any, noise: Any) -> float:
+        """The gap relative to what was summed: where a derivative is what is left of larger terms, noise
+        is larger than one eps of it, and tells their size."""
+        floor, gap = float(noise), furthest(a, b)
+        eps = eps_of(self.arithmetic) if self.arithmetic is not None else 0.0
+        within = gap <= UNITS * floor and floor > 0
+        return min(relative(a, b), gap / floor * eps) if within else relative(a, b)
 
     def _disputed(
         self, k: int, ins: Any, found: Any, name: str, sides: Any, seed: int, inside: Callable

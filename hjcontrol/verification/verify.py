@@ -210,5 +210,5 @@ def _check_tolerance(tolerance: Any) -> None:
         value = float(tolerance)
     except (TypeError, ValueError):
         value = float("nan")
-    if isinstance(tolerance, bool) or not 0 < value < np.inf:
+    if isinstance(tolerance, (bool, str)) or not 0 < value < np.inf:
         raise ValueError(f"verify: `tolerance` must be positive and finite; found {tolerance!r}.")

@@ -251,8 +251,8 @@ class _Engine:
             found.append((k, o, t))
             if not place.marked:
                 continue
-            worse = [(k, p, s) for p, s in outcomes if s != t and p.verdict in (REFUTED, UNDEFINED)]
-            found += worse
+            told_too = lambda p: p.kink or p.verdict in (REFUTED, UNDEFINED, CONSISTENT)
+            found += [(k, p, s) for p, s in outcomes if s != t and told_too(p)]
             if o.verdict == REFUTED:  # the stages in dispute that were not tried: the same rule
                 limit = self._limits(place, groups)[k]
                 rest = [int(s) for s in disputed[TRIED:] if flat[s, k, GAP] > limit]

@@ -192,7 +192,7 @@ def test_multipliers_of_an_unfinished_solve_are_not_refuted(stopped, c):
     pairs = {p.name: p for p in found.pairs}
     assert pairs["backprop|pairing"].verdict == "exact"
     assert pairs["backprop|pairing"].remark == ""
-    for name in ("backprop|multipliers", "multipliers|pairing"):
+    for name in ("backprop|multipliers",):
         assert pairs[name].verdict == "consistent"
         assert pairs[name].remark.startswith(WORDS)
         assert pairs[name].disagreement > 1e-3  # the number is shown as it is
