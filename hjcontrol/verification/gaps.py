@@ -1,0 +1,62 @@
+"""Distances between two images of a costate, on the host: maxima, never squares, so nothing overflows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from hjcontrol.verification.arithmetic import is_float
+
+TINY = np.finfo(float).tiny
+
+
+def distance(a: Any, b: Any) -> np.ndarray:
+    """`|a - b|` by element: 0 where both are not finite or equal, infinite where one is not a number."""
+    a, b = np.asarray(a), np.asarray(b)
+    same = (~np.isfinite(a) & ~np.isfinite(b)) | (a == b)
+    gap = np.abs(np.where(same, 0, a - np.where(same, a, b)))
+    return np.where(np.isnan(gap), np.inf, gap)
+
+
+def largest(a: Any) -> float:
+    """`max |a|` over the finite elements."""
+    size = np.abs(np.asarray(a))
+    return float(np.max(np.where(np.isfinite(size), size, 0), initial=0.0))
+
+
+def furthest(a: Any, b: Any) -> float:
+    """`max |a - b|`."""
+    return float(np.max(distance(a, b), initial=0.0))
+
+
+def relative(a: Any, b: Any) -> float:
+    """`max |a - b|` over the larger of `max |a|` and `max |b|`."""
+    gap = furthest(a, b)
+    return 0.0 if gap == 0 else gap / max(largest(a), largest(b), TINY)
+
+
+def paired(
+    r: Sequence[Any], pushed: Sequence[Any], by_rule: Sequence[Any], v: Sequence[Any]
+) -> float:
+    """`|<r, J v> - <G r, v>|` over the larger sum of absolute summands. The real part, without
+    conjugation."""
+    left = _products(r, [a for a in pushed if is_float(a)])
+    right = _products(by_rule, v)
+    gap = abs(_sum(left) - _sum(right))
+    return 0.0 if gap == 0 else gap / max(_sum(map(np.abs, left)), _sum(map(np.abs, right)), TINY)
+
+
+def paired_noise(r: Sequence[Any], pushed: Sequence[Any], shaken: Sequence[Any]) -> float:
+    """How far `<r, J v>` moves when every equation's roundoff does, on the same scale."""
+    one, two = ([np.asarray(a) for a in side if is_float(a)] for side in (pushed, shaken))
+    moved = _products(r, [a - b for a, b in zip(one, two, strict=True)])
+    return abs(_sum(moved)) / max(_sum(map(np.abs, _products(r, one))), TINY)
+
+
+def _products(a: Sequence[Any], b: Sequence[Any]) -> list[np.ndarray]:
+    pairs = zip(a, b, strict=True)
+    return [np.real(np.asarray(x) * np.asarray(y)) for x, y in pairs if is_float(x)]
+
+
+def _sum(parts: Any) -> float:
+    return sum(float(np.sum(a, dtype=float)) for a in parts)
