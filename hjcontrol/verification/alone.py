@@ -10,7 +10,7 @@ operations changes in `T r`, at least `eps max |T r|`. Whoever runs the program 
 """
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,10 @@ UNITS = 64.0  # of noise
 WORST = 16  # elements whose slopes are taken, kinks that are set aside
 DIRECTIONS = 3
 LENIENT, SINGLE = 1e-9, 1e-4  # of differences, in float64 and below
+RESOLVED = 1e-2  # a relative error of differences above this says nothing
+QUIET = "the rule gives nothing to this argument, and this cost loses nothing by it"
+SILENT = "derivative zero here in every probe: other inputs, please"
+STAIRS = "; the values are piecewise constant: a straight-through estimator? Declare it deliberate"
 LOW = 1e-6  # an eps above this is replayed in float64
 
 Arrays = list[Any]  # one array an argument or an output; `None` where there is none
@@ -45,7 +49,8 @@ class Alone:
     `rule(r)`: `G(x) r`, `None` for an argument that the rule gives nothing. `derivative(r, salt)`:
     `T(x) r`, `None` for an argument in which the body is opaque; with `salt > 0`, roundoff is drawn at
     every operation. `live`: outputs that a costate reaches. `wide()`: the same place in float64, or
-    `None`. `arithmetic`: the dtype's name, `eps` its roundoff.
+    `None`. `arithmetic`: the dtype's name, `eps` its roundoff. `patience`: kinks set
+    aside before a direction is given up.
     """
 
     x: Arrays
@@ -57,6 +62,7 @@ class Alone:
     wide: Callable[[], "Alone | None"]
     arithmetic: str
     eps: float
+    patience: int = WORST
 
 
 @dataclasses.dataclass
@@ -104,12 +110,12 @@ def judge(alone: Alone, recorded: Arrays, arrived: Arrays, seed: int = 0) -> Jud
             image = sides["q"].ours[k] if image is None else image
             live[k] = float(np.mean(image != 0)) if image.size else 0.0
     if not outcomes:
-        outcomes = [Outcome(UNTESTED, 0.0, "derivative zero here in every probe", 0)]
+        outcomes = [Outcome(UNTESTED, 0.0, SILENT, 0)]
     return Judged(outcomes, live)
 
 
 def scaled(p: Arrays) -> Arrays:
-    """`p` times a power of two that makes its largest element of order 1; zeros where it is not finite."""
+    """`p` times the power of two that makes it of order 1; zeros if it is not finite."""
     finite = all(np.isfinite(a).all() for a in p)
     exponent = int(np.frexp(max([largest(a) for a in p], default=0.0))[1])
     if not finite:
@@ -185,9 +191,7 @@ def _argument(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outco
     if over is not None:
         return _disputed(k, alone, sides, *over)
     if not any(np.any(s.ours[k]) or np.any(s.theirs[k]) for s in sides.values()):
-        return Outcome(
-            UNTESTED, 0.0, "derivative zero here in every probe: other inputs, please", k
-        )
+        return Outcome(UNTESTED, 0.0, SILENT, k)
     words = f"to roundoff of {alone.arithmetic}" if alone.eps > 1e-12 else ""
     return Outcome(EXACT, max(gaps.values()), words, k)
 
@@ -244,8 +248,7 @@ def _disputed(k: int, alone: Alone, sides: dict[str, Sides], name: str, noise: f
         worst.gap = relative(g, t)
         quiet = not np.any(sides["q"].ours[k])
         if quiet and ("p" not in sides or not np.any(sides["p"].theirs[k])):
-            words = "the rule gives nothing to this argument, and this cost loses nothing by it"
-            return Outcome(DETACHED, 1.0, words, k, worst.index)
+            return Outcome(DETACHED, 1.0, QUIET, k, worst.index)
     if len(disputed) > WORST and worst.verdict == EXACT:
         worst = dataclasses.replace(
             worst, verdict=CONSISTENT, reason=f"{worst.reason}, {WORST} tried"
@@ -277,7 +280,7 @@ def _element(k: int, alone: Alone, r: Arrays, i: int, rule: Any, own: Any, noise
         words = f"{numbers}: the values agree with the rule, the body's own derivative does not"
         return Outcome(CONSISTENT, float(gap), words, k, at)
     if right == left == 0 and rule != 0:
-        numbers += "; the values are piecewise constant: a straight-through estimator? Declare it deliberate"
+        numbers += STAIRS
     return Outcome(REFUTED, float(abs(value - (low + high) / 2) / size), numbers, k, at)
 
 
@@ -296,49 +299,51 @@ def _along(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outcome 
     """The rule against differences of the values along random directions."""
     worst, doubt, moved = 0.0, 0.0, False
     given = any(s.ours[k] is not None for s in sides.values())
-    ours = {
-        n: np.zeros_like(alone.x[k]) if s.ours[k] is None else s.ours[k] for n, s in sides.items()
-    }
+    empty = np.zeros_like(alone.x[k])
+    ours = {n: np.ravel(empty if s.ours[k] is None else s.ours[k]) for n, s in sides.items()}
     kinks: list[int] = []
     for turn in range(DIRECTIONS):
-        draw = np.random.default_rng([seed, k, turn])
-        v = draw.choice([-1.0, 1.0], alone.x[k].size)
+        v = np.random.default_rng([seed, k, turn]).choice([-1.0, 1.0], alone.x[k].size)
         name = "p" if turn == 0 and "p" in sides else "q"
+        r, g = sides[name].r, ours[name]
         while True:
             v[kinks] = 0.0
-            gap, error, at_all = _gap(alone, k, sides[name].r, ours[name].ravel(), v)
+            gap, error, at_all = _gap(alone, k, r, g, v)
             moved = moved or at_all
-            if gap <= _tolerance(alone) + 10 * error and error <= 1e-2:
+            if gap <= _tolerance(alone) + 10 * error and error <= RESOLVED:
                 worst, doubt = max(worst, gap), max(doubt, error)
                 break
-            i = _located(alone, k, sides[name].r, ours[name].ravel(), v)
-            noise = alone.eps * largest(ours[name])
-            told = _element(k, alone, sides[name].r, i, ours[name].ravel()[i], None, noise)
+            i = _located(alone, k, r, g, v)
+            told = _element(k, alone, r, i, g[i], None, alone.eps * largest(g))
             if not told.kink:
-                quiet = not any(np.any(g) for g in ours.values())
-                if quiet and "p" not in sides and told.verdict == REFUTED:
-                    words = (
-                        "the rule gives nothing to this argument, and this cost loses nothing by it"
-                    )
-                    return Outcome(DETACHED, 1.0, words, k, told.index)
-                if told.verdict == UNDEFINED:
-                    return told
-                words = (
-                    f"{told.reason.partition(':')[0]}; along a random direction off by {gap:.1e}"
-                )
-                return Outcome(REFUTED, max(gap, told.gap), words, k, told.index)
+                quiet = "p" not in sides and not np.any(g)
+                return _blamed(told, max(gap, error), quiet)
             kinks.append(i)
-            if len(kinks) > WORST:
-                return Outcome(
-                    CONSISTENT, 0.0, f"more than {WORST} kinks: {told.reason}", k, kink=True
-                )
+            if len(kinks) > alone.patience:
+                words = f"more than {alone.patience} kinks: {told.reason}"
+                return Outcome(CONSISTENT, 0.0, words, k, told.index, kink=True)
     if not moved and not any(np.any(g) for g in ours.values()):
-        words = "derivative zero here in every probe: other inputs, please"
-        return Outcome(UNTESTED, 0.0, words, k) if given else None
+        return Outcome(UNTESTED, 0.0, SILENT, k) if given else None
     words = f"by differences of the values, along random directions (their error {doubt:.0e})"
     if kinks:
-        words += f"; {len(kinks)} kinks"
+        words += f"; kinks at {len(kinks)} elements, the rule between their slopes"
     return Outcome(CONSISTENT, worst, words, k, kink=bool(kinks))
+
+
+def _blamed(told: Outcome, gap: float, quiet: bool) -> Outcome:
+    """A direction in dispute: what its worst element says."""
+    if told.verdict == REFUTED and quiet:
+        return Outcome(DETACHED, 1.0, QUIET, told.argument, told.index)
+    if told.verdict == UNDEFINED:
+        return told
+    numbers = told.reason.partition(":")[0]
+    if told.verdict == CONSISTENT:
+        words = (
+            f"along a random direction off by {gap:.1e}, and no element alone shows it: {numbers}"
+        )
+        return Outcome(CONSISTENT, gap, words, told.argument, told.index)
+    words = f"{numbers}; along a random direction off by {gap:.1e}"
+    return Outcome(REFUTED, max(gap, told.gap), words, told.argument, told.index)
 
 
 def _tolerance(alone: Alone) -> float:

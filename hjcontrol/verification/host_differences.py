@@ -1,6 +1,7 @@
 r"""Slopes and differences of a place's values, on the host: values only, no derivative rule has a say.
 
-    D+-  =  lim_{t -> 0+-}  Re <r, F(x + t e_i) - F(x)> / t        D v  =  lim  Re <r, F(x + t v) - F(x - t v)> / 2t
+    D+-  =  lim_{t -> 0+-}  Re <r, F(x + t e_i) - F(x)> / t
+    D v  =  lim_{t -> 0}    Re <r, F(x + t v) - F(x - t v)> / 2t
 
 Steps `h_j = h_0 / 4^j`, extrapolated to 0; the entry of least estimated error is kept. The *difference*
 is contracted, so outputs that do not move add no roundoff.
@@ -27,7 +28,9 @@ def slope(alone: Any, k: int, r: list[Any], i: int, sign: int) -> tuple[float, f
 def central(alone: Any, k: int, r: list[Any], v: np.ndarray) -> tuple[float, float]:
     """Central difference of `Re <r, values>` along `v`, and its error."""
     top = float(np.abs(alone.x[k]).max(initial=0.0)) or 1.0
-    h = top / 16 * 4.0 ** -np.arange(STEPS)
+    h = (
+        top / 256 * 4.0 ** -np.arange(STEPS)
+    )  # small: a direction crosses the kinks of many elements
     up, height = _quotients(alone, k, r, v, h)
     down, _ = _quotients(alone, k, r, -v, h)
     return limit((up - down) / 2, h, alone.eps * height, 16.0)

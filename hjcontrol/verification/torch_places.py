@@ -69,6 +69,7 @@ def _tensor(a: np.ndarray, like: Any, dtype: Any) -> Any:
 
 
 def widened(dtype: Any) -> Any:
+    """Its counterpart of 64 bits a real number."""
     return torch.complex128 if dtype.is_complex else torch.float64
 
 
@@ -78,6 +79,7 @@ def lowest_of(dtypes: list[Any]) -> Any:
 
 
 def named(dtype: Any) -> str:
+    """The dtype's name."""
     return str(dtype).removeprefix("torch.")
 
 
@@ -150,12 +152,13 @@ class Place:
         run = functools.partial(self._run, wide=wide, dtypes=dtypes)
 
         def values(moved: Arrays) -> Arrays:
-            with torch.no_grad(), _set_aside():
-                return [array(a) for a in floats(run(self.body or self.apply, moved)[0])]
+            with self._mode(), contextlib.nullcontext() if self.body is None else _set_aside():
+                outs = run(self.body or self.apply, moved, grad=self.body is None)[0]
+                return [array(a) for a in floats(outs)]
 
         def applied() -> Arrays:
-            with torch.no_grad():
-                return [array(a) for a in floats(run(self.apply, x)[0])]
+            with self._mode():
+                return [array(a) for a in floats(run(self.apply, x, grad=self.body is None)[0])]
 
         def rule(r: Arrays) -> Arrays:
             with torch.enable_grad():
@@ -181,6 +184,10 @@ class Place:
             arithmetic=named(lowest),
             eps=float(torch.finfo(lowest).eps),
         )
+
+    def _mode(self) -> Any:
+        """A rule's `forward` runs without gradients; a module's may ask for them."""
+        return torch.enable_grad() if self.body is None else torch.no_grad()
 
     def _wide(self) -> Alone | None:
         """The place in float64, if its outputs then are."""
@@ -223,6 +230,7 @@ def _pulled(out: Any, leaves: list[Any], r: Arrays) -> Arrays:
 
 
 def random_state() -> Any:
+    """What PyTorch's next random numbers depend on."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else None
     return torch.get_rng_state(), cuda
 

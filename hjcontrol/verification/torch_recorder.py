@@ -8,7 +8,9 @@ state of the random numbers, and a hook for the costate that one backward pass b
 import contextlib
 import dataclasses
 import functools
+import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -204,6 +206,28 @@ class Run:
         return all(bool(torch.isfinite(g).all()) for g in self.gradient.values())
 
 
+def guilty(run: Run) -> tuple[str, Source] | None:
+    """The node of the graph that first gives a NaN, and the user's line that made it."""
+    leaves = [a.clone().requires_grad_() for a in run.whole.args]
+    found = []
+    with warnings.catch_warnings(record=True) as told, torch.enable_grad():
+        warnings.simplefilter("always")
+        try:
+            with torch.autograd.set_detect_anomaly(True):
+                outs = [a for a in floats(run.whole.apply(*leaves)) if a.requires_grad]
+                torch.autograd.grad([a.sum() for a in outs], leaves, allow_unused=True)
+        except RuntimeError as error:
+            found = re.findall(r"Function '(\w+)' returned nan", str(error))
+    if not found:
+        return None
+    lines = re.findall(
+        r'File "(.+)", line (\d+), in (\S+)', "\n".join(str(w.message) for w in told)
+    )
+    own = [line for line in lines if _users(line[0])]
+    source = Source(own[-1][0], int(own[-1][1]), own[-1][2], library=False) if own else Source()
+    return found[0], source
+
+
 class _Cuts(TorchFunctionMode):
     """Notes the user's lines that detach a tensor which requires a gradient."""
 
@@ -220,7 +244,7 @@ class _Cuts(TorchFunctionMode):
 
 def run(fn: Callable[..., Any], inputs: tuple[Any, ...], seed: int) -> Run:
     """The program once forward, recorded, and once backward."""
-    module = fn if isinstance(fn, torch.nn.Module) else None
+    module: Any = fn if isinstance(fn, torch.nn.Module) else None
     parameters = dict(module.named_parameters()) if module is not None else {}
     leaves = {k: p for k, p in parameters.items() if p.requires_grad}
     every = not leaves and not any(a.requires_grad for a in floats(inputs))
@@ -236,7 +260,7 @@ def run(fn: Callable[..., Any], inputs: tuple[Any, ...], seed: int) -> Run:
         names[id(given)] = name
         return given
 
-    with torch.enable_grad():
+    with torch.enable_grad(), _kept(module):
         given = mapped(fresh, inputs)
         if not leaves:
             kinds = sorted({named(a.dtype) for a in tensors(inputs)}) or ["no tensor"]
@@ -247,7 +271,6 @@ def run(fn: Callable[..., Any], inputs: tuple[Any, ...], seed: int) -> Run:
         recording = Recording(names)
         random = random_state()
         with (
-            _kept(module),
             _hooked(module, recording),
             _Cuts(recording) as cuts,
             _recorded(recording),
@@ -335,13 +358,14 @@ def _recorded(recording: Recording) -> Iterator[None]:
 @contextlib.contextmanager
 def _kept(module: Any) -> Iterator[None]:
     """The module's buffers are afterwards what they were."""
-    before = {} if module is None else {k: b.clone() for k, b in module.named_buffers()}
+    held = {} if module is None else dict(module.named_buffers())
+    before = {k: b.clone() for k, b in held.items()}
     try:
         yield
     finally:
         with torch.no_grad():
             for k, b in before.items():
-                module.get_buffer(k).copy_(b)
+                held[k].copy_(b)
 
 
 @contextlib.contextmanager

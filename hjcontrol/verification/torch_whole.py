@@ -78,6 +78,7 @@ class Whole(Place):
         return dataclasses.replace(
             each,
             x=joined(each.x),
+            patience=2,
             values=lambda x: each.values(parts(x)),
             rule=lambda r: joined(each.rule(r)),
             derivative=lambda r, salt: [None],

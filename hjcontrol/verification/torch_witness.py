@@ -8,6 +8,7 @@ import numpy as np
 
 from hjcontrol.verification.alone import Judged, judge
 from hjcontrol.verification.certificate import Certificate, Row
+from hjcontrol.verification.naming import Source
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
     DELIBERATE,
@@ -47,7 +48,7 @@ def verify_torch(
 
     **Arguments:**
 
-    - `module_or_fn`: a module, or any function of tensors. Judged eagerly: uncompiled, outside `autocast`.
+    - `module_or_fn`: a module, or any function of tensors, uncompiled and outside `autocast`.
     - `inputs`: its arguments, tensors in nested tuples, lists and dicts too. What requires a gradient is
       differentiated; if neither a parameter nor an input does, every floating input is.
     - `deliberate`: rules that differ from the derivative on purpose: their names, classes, or
@@ -70,10 +71,14 @@ def verify_torch(
     rows = [_declared(row, deliberate) for row in rows]
     notes, also = _unseen(run)
     rows, note = _with_whole(rows, run, deliberate, seed)
-    cost_finite = np.isfinite(run.cost) and run.finite
-    if not cost_finite and not any(r.verdict in (UNDEFINED, REFUTED) for r in rows):
-        also.append(UNDEFINED)
-        notes.append("the cost or its gradient is not finite, and no place was found guilty")
+    finite = np.isfinite(run.cost) and run.finite
+    if not finite and not any(r.verdict in (UNDEFINED, REFUTED) for r in rows):
+        blamed = places.guilty(run)
+        if blamed is None:
+            also.append(UNDEFINED)
+            notes.append("the cost or its gradient is not finite, and no place was found guilty")
+        else:
+            rows.append(_guilty(len(run.places), *blamed))
     return Certificate(
         rows=tuple(rows),
         cost=run.cost,
@@ -102,7 +107,7 @@ def _met() -> Any:
         if (error.name or "").partition(".")[0] != "torch":
             raise
         raise ImportError(
-            "hj.verify_torch needs the package torch, of the extra `torch`: pip install 'hjcontrol[torch]'."
+            "verify_torch: torch is needed, of the extra `torch`: pip install 'hjcontrol[torch]'."
         ) from None
     return recorder
 
@@ -167,7 +172,7 @@ def _row(i: int, place: Any, o: Outcome, live: float | None) -> Row:
     reason = o.reason
     if place.kind == "module" and o.verdict == REFUTED:
         reason += "; a .detach(), a tensor hook or a C++ function inside"
-    reach = place.costate()
+    reach = None if place.kind == "program" else place.costate()
     return Row(
         verdict=o.verdict,
         gap=o.gap,
@@ -184,8 +189,31 @@ def _row(i: int, place: Any, o: Outcome, live: float | None) -> Row:
         arithmetic=place.arithmetic,
         reason=reason,
         gaps=np.asarray([o.gap]),
-        reaches=np.asarray([reach]),
+        reaches=np.asarray([reach or 0.0]),
         kink=o.kink,
+        place=i,
+    )
+
+
+def _guilty(i: int, node: str, source: Source) -> Row:
+    """An operation of PyTorch's own that is not finite."""
+    return Row(
+        verdict=UNDEFINED,
+        gap=np.inf,
+        reach=None,
+        live=None,
+        rule=node,
+        kind="node",
+        source=source,
+        iteration=None,
+        argument=0,
+        parameter="",
+        index=None,
+        shape=(),
+        arithmetic="",
+        reason="its derivative is not a number here",
+        gaps=np.asarray([np.inf]),
+        reaches=np.zeros(1),
         place=i,
     )
 
