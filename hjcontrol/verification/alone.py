@@ -181,15 +181,17 @@ def _argument(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outco
     gaps = {n: relative(s.ours[k], s.theirs[k]) for n, s in sides.items()}
     if alone.eps > LOW:
         return _formula(k, alone, sides, max(gaps.values()), seed)
-    over = None
+    over, rough = None, False
     for name, s in sides.items():
         noise = alone.eps * largest(s.theirs[k])
         if furthest(s.ours[k], s.theirs[k]) > UNITS * noise:
-            noise = _noise(k, alone, s)
+            noise, rough = _noise(k, alone, s), True
         if furthest(s.ours[k], s.theirs[k]) > UNITS * noise:
             over = name, noise  # the random costate, which comes last, where both are
     if over is not None:
         return _disputed(k, alone, sides, *over)
+    if rough and alone.eps > 1e-12 and alone.wide() is not None:  # roundoff, which may hide a fault
+        return _formula(k, alone, sides, max(gaps.values()), seed)
     if not any(np.any(s.ours[k]) or np.any(s.theirs[k]) for s in sides.values()):
         return Outcome(UNTESTED, 0.0, SILENT, k)
     words = f"to roundoff of {alone.arithmetic}" if alone.eps > 1e-12 else ""
@@ -206,7 +208,7 @@ def _noise(k: int, alone: Alone, side: Sides) -> float:
 def _formula(
     k: int, alone: Alone, sides: dict[str, Sides], bare: float, seed: int
 ) -> Outcome | None:
-    """Rule and body replayed in float64: below float32, roundoff and a wrong formula look alike."""
+    """Rule and body replayed in float64: where roundoff is large, a wrong formula looks like it."""
     wide = alone.wide()
     if wide is None:
         verdict = CONSISTENT if bare <= UNITS * alone.eps else REFUTED

@@ -64,7 +64,7 @@ def array(a: Any) -> np.ndarray:
     return np.array((a.float() if a.dtype in (torch.bfloat16, torch.float16) else a).numpy())
 
 
-def _tensor(a: np.ndarray, like: Any, dtype: Any) -> Any:
+def _tensor(a: Any, like: Any, dtype: Any) -> Any:
     return torch.as_tensor(np.array(a), device=like.device).to(dtype)
 
 

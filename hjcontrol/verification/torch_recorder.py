@@ -63,7 +63,7 @@ class Recording:
             return original(rule, *args)
         given = [a for a in args if is_float(a)]
         active = torch.is_grad_enabled() and any(a.requires_grad for a in given)
-        if not self.within and not active:
+        if not given or (not self.within and not active):
             return original(rule, *args)
         place = self._place(original, rule, args, active)
         self.within.append(place)
