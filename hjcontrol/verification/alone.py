@@ -50,7 +50,7 @@ class Alone:
     `T(x) r`, `None` for an argument in which the body is opaque; with `salt > 0`, roundoff is drawn at
     every operation. `live`: outputs that a costate reaches. `wide()`: the same place in float64, or
     `None`. `arithmetic`: the dtype's name, `eps` its roundoff. `patience`: kinks set
-    aside before a direction is given up.
+    aside before a direction is given up, of `directions` tried.
     """
 
     x: Arrays
@@ -63,6 +63,7 @@ class Alone:
     arithmetic: str
     eps: float
     patience: int = WORST
+    directions: int = DIRECTIONS
 
 
 @dataclasses.dataclass
@@ -304,7 +305,7 @@ def _along(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outcome 
     empty = np.zeros_like(alone.x[k])
     ours = {n: np.ravel(empty if s.ours[k] is None else s.ours[k]) for n, s in sides.items()}
     kinks: list[int] = []
-    for turn in range(DIRECTIONS):
+    for turn in range(alone.directions):
         v = np.random.default_rng([seed, k, turn]).choice([-1.0, 1.0], alone.x[k].size)
         name = "p" if turn == 0 and "p" in sides else "q"
         r, g = sides[name].r, ours[name]

@@ -79,6 +79,7 @@ class Whole(Place):
             each,
             x=joined(each.x),
             patience=2,
+            directions=1,  # some forty forward passes
             values=lambda x: each.values(parts(x)),
             rule=lambda r: joined(each.rule(r)),
             derivative=lambda r, salt: [None],

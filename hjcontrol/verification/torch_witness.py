@@ -38,7 +38,7 @@ def verify_torch(
     gradient, within 64 units of measured roundoff. A body that PyTorch cannot differentiate (NumPy, a
     kernel, a custom operator) is judged by differences of its values, and is `consistent` at best. So
     are modules of the user's own without submodules that apply no such function, and the whole program
-    along random directions.
+    along a random direction.
 
     ```python
     loss = lambda x, y: ((net(x) - y) ** 2).mean()
@@ -61,7 +61,8 @@ def verify_torch(
     **Raises:** `ImportError` without PyTorch; `ValueError` or `TypeError` if there is nothing to verify.
 
     **Limits.** A `.detach()` is no place: what it cuts shows only in differences, of a module or of the
-    whole. The same holds for tensor hooks and for C++ autograd functions. A place's inputs are copied.
+    whole. The same holds for tensor hooks and for C++ autograd functions. A place's inputs are copied;
+    the whole costs some forty forward passes in float64.
     The module is left as it was: parameters, buffers, `.grad`.
     """
     places = _met()
@@ -256,7 +257,7 @@ def _with_whole(
     if outcome.verdict == CONSISTENT:
         before = "" if rows else "no custom rule: every derivative is PyTorch's own. "
         return rows, (
-            f"{before}The gradient agrees with differences of the values along random directions to "
+            f"{before}The gradient agrees with differences of the values along a random direction to "
             f"{outcome.gap:.0e}"
         )
     if outcome.verdict != REFUTED:
