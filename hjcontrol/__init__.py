@@ -14,6 +14,7 @@ _HOMES = {
     "RESULTS": "hjcontrol._ground.results",
     "solve": "hjcontrol.solvers",
     "verify": "hjcontrol.verification",
+    "verify_torch": "hjcontrol.verification.torch_witness",
     "deliberate": "hjcontrol.verification",
     "VerificationError": "hjcontrol.verification",
     "adjoint_ladder": "hjcontrol.verification.ladder",

@@ -1,0 +1,376 @@
+r"""A rule tried alone, in NumPy: the judge of backward passes that JAX cannot trace.
+
+    exact        max |G r - T r| <= 64 noise   for the costate that arrives and for a random one
+    kink         D+ != D-  at an element in dispute, and the rule between them
+    consistent   the body is opaque: directional differences of its values agree with the rule
+
+`G` is the rule, `T` the transposed derivative of the body, noise what the roundoff of the body's own
+operations changes in `T r`, at least `eps max |T r|`. Whoever runs the program states a place as an
+`Alone`; the judge calls it with arrays only. Inner products are `Re <r, y> = Re sum conj(r) y`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hjcontrol.verification.gaps import distance, furthest, largest, relative
+from hjcontrol.verification.host_differences import central, slope
+from hjcontrol.verification.verdicts import (
+    CONSISTENT,
+    DETACHED,
+    EXACT,
+    ORDER,
+    REFUTED,
+    UNDEFINED,
+    UNTESTED,
+    Outcome,
+)
+
+UNITS = 64.0  # of noise
+WORST = 16  # elements whose slopes are taken, kinks that are set aside
+DIRECTIONS = 3
+LENIENT, SINGLE = 1e-9, 1e-4  # of differences, in float64 and below
+RESOLVED = 1e-2  # a relative error of differences above this says nothing
+QUIET = "the rule gives nothing to this argument, and this cost loses nothing by it"
+SILENT = "derivative zero here in every probe: other inputs, please"
+STAIRS = "; the values are piecewise constant: a straight-through estimator? Declare it deliberate"
+LOW = 1e-6  # an eps above this is replayed in float64
+
+Arrays = list[Any]  # one array an argument or an output; `None` where there is none
+
+
+@dataclasses.dataclass
+class Alone:
+    """A place at one point. Every call gives one array an argument, or one an output.
+
+    `x`: its arguments. `values(x)`: the body's outputs. `applied()`: the outputs under the rule.
+    `rule(r)`: `G(x) r`, `None` for an argument that the rule gives nothing. `derivative(r, salt)`:
+    `T(x) r`, `None` for an argument in which the body is opaque; with `salt > 0`, roundoff is drawn at
+    every operation. `live`: outputs that a costate reaches. `wide()`: the same place in float64, or
+    `None`. `arithmetic`: the dtype's name, `eps` its roundoff. `patience`: kinks set
+    aside before a direction is given up, of `directions` tried.
+    """
+
+    x: Arrays
+    values: Callable[[Arrays], Arrays]
+    applied: Callable[[], Arrays]
+    rule: Callable[[Arrays], Arrays]
+    derivative: Callable[[Arrays, int], Arrays]
+    live: list[bool]
+    wide: Callable[[], "Alone | None"]
+    arithmetic: str
+    eps: float
+    patience: int = WORST
+    directions: int = DIRECTIONS
+
+
+@dataclasses.dataclass
+class Sides:
+    """One costate and its two images."""
+
+    r: Arrays
+    ours: Arrays
+    theirs: Arrays
+
+
+@dataclasses.dataclass
+class Judged:
+    """Outcomes by argument, and the share of elements with a derivative."""
+
+    outcomes: list[Outcome]
+    live: dict[int, float]
+
+
+def judge(alone: Alone, recorded: Arrays, arrived: Arrays, seed: int = 0) -> Judged:
+    """Every argument of a place.
+
+    **Arguments:** `recorded`: its outputs when the program ran. `arrived`: the costates that reached
+    them, zeros where none did. `seed`: of the random costate.
+    """
+    if not all(np.isfinite(a).all() for a in alone.x):
+        return Judged([Outcome(UNTESTED, 0.0, "an argument is not finite", 0)], {})
+    p = scaled(arrived)
+    sides = {}
+    q = _drawn(recorded, alone.live, seed)
+    for name, r in (("p", p), ("q", q)):
+        if name == "q" or any(np.any(a) for a in r):
+            theirs = alone.derivative(r, 0)
+            sides[name] = Sides(r, _zeros(alone.rule(r), theirs, alone.x), theirs)
+    if (told := _guilty(recorded, sides)) is not None:
+        return Judged([told], {})
+    if (told := _values(alone, recorded)) is not None:
+        return Judged([told], {})
+    outcomes, live = [], {}
+    for k in range(len(alone.x)):
+        outcome = _argument(k, alone, sides, seed)
+        if outcome is not None:
+            outcomes.append(outcome)
+            image = sides["q"].theirs[k]
+            image = sides["q"].ours[k] if image is None else image
+            live[k] = float(np.mean(image != 0)) if image.size else 0.0
+    if not outcomes:
+        outcomes = [Outcome(UNTESTED, 0.0, SILENT, 0)]
+    return Judged(outcomes, live)
+
+
+def scaled(p: Arrays) -> Arrays:
+    """`p` times the power of two that makes it of order 1; zeros if it is not finite."""
+    finite = all(np.isfinite(a).all() for a in p)
+    exponent = int(np.frexp(max([largest(a) for a in p], default=0.0))[1])
+    if not finite:
+        return [np.zeros_like(a) for a in p]
+    half = -exponent // 2
+    return [a * 2.0**half * 2.0 ** (-exponent - half) for a in p]
+
+
+def _drawn(recorded: Arrays, live: list[bool], seed: int) -> Arrays:
+    draw = np.random.default_rng(seed)
+    found = []
+    for y, reached in zip(recorded, live, strict=True):
+        q = draw.normal(size=y.shape)
+        q = q + 1j * draw.normal(size=y.shape) if np.iscomplexobj(y) else q
+        found.append(np.where(np.isfinite(y), q, 0) * reached)
+    return found
+
+
+def _zeros(ours: Arrays, theirs: Arrays, x: Arrays) -> Arrays:
+    """Zeros where the rule gives nothing and the body has something; `None` where neither has."""
+    return [
+        np.zeros_like(a) if g is None and t is not None else g
+        for g, t, a in zip(ours, theirs, x, strict=True)
+    ]
+
+
+def _guilty(recorded: Arrays, sides: dict[str, Sides]) -> Outcome | None:
+    words = "inputs and costate are finite, values or the rule's result are not"
+    for side in sides.values():
+        spoilt = any(
+            np.any(~np.isfinite(y) & (r != 0)) for y, r in zip(recorded, side.r, strict=True)
+        )
+        images = [g for g in side.ours if g is not None]
+        if spoilt or not all(np.isfinite(g).all() for g in images):
+            return Outcome(UNDEFINED, np.inf, words, 0)
+    if not all(np.isfinite(y).all() for y in recorded) and "p" not in sides:
+        return Outcome(UNDEFINED, np.inf, words, 0)
+    return None
+
+
+def _values(alone: Alone, recorded: Arrays) -> Outcome | None:
+    """The forward pass under the rule against the body, both run again."""
+    under, plain = alone.applied(), alone.values(alone.x)
+    far = lambda a, b: max(
+        [relative(u, v) for u, v in zip(a, b, strict=True)] if len(a) == len(b) else [np.inf]
+    )
+    limit = UNITS * alone.eps
+    if far(under, recorded) > limit:
+        words = (
+            "its values are others when it is run again: it depends on a state that is not passed"
+        )
+        return Outcome(UNTESTED, 0.0, words, 0)
+    gap = far(under, plain)
+    if gap > limit:
+        words = f"the rule's forward pass returns other values: they differ by {gap:.1e}"
+        return Outcome(REFUTED, gap, words, 0)
+    return None
+
+
+def _argument(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outcome | None:
+    if any(s.theirs[k] is None for s in sides.values()):
+        return _opaque(k, alone, sides, seed)
+    gaps = {n: relative(s.ours[k], s.theirs[k]) for n, s in sides.items()}
+    if alone.eps > LOW:
+        return _formula(k, alone, sides, max(gaps.values()), seed)
+    over, rough = None, False
+    for name, s in sides.items():
+        noise = alone.eps * largest(s.theirs[k])
+        if furthest(s.ours[k], s.theirs[k]) > UNITS * noise:
+            noise, rough = _noise(k, alone, s), True
+        if furthest(s.ours[k], s.theirs[k]) > UNITS * noise:
+            over = name, noise  # the random costate, which comes last, where both are
+    if over is not None:
+        return _disputed(k, alone, sides, *over)
+    if rough and alone.eps > 1e-12 and alone.wide() is not None:  # roundoff, which may hide a fault
+        return _formula(k, alone, sides, max(gaps.values()), seed)
+    if not any(np.any(s.ours[k]) or np.any(s.theirs[k]) for s in sides.values()):
+        return Outcome(UNTESTED, 0.0, SILENT, k)
+    words = f"to roundoff of {alone.arithmetic}" if alone.eps > 1e-12 else ""
+    return Outcome(EXACT, max(gaps.values()), words, k)
+
+
+def _noise(k: int, alone: Alone, side: Sides) -> float:
+    """Largest change of `T r` when the roundoff of every operation is drawn, twice."""
+    again = [alone.derivative(side.r, salt)[k] for salt in (1, 2)]
+    moves = [furthest(a, side.theirs[k]) for a in again if a is not None]
+    return max([*moves, alone.eps * largest(side.theirs[k])])
+
+
+def _formula(
+    k: int, alone: Alone, sides: dict[str, Sides], bare: float, seed: int
+) -> Outcome | None:
+    """Rule and body replayed in float64: where roundoff is large, a wrong formula looks like it."""
+    wide = alone.wide()
+    if wide is None:
+        verdict = CONSISTENT if bare <= UNITS * alone.eps else REFUTED
+        words = f"to roundoff of {alone.arithmetic}: the place cannot be replayed in float64"
+        return Outcome(verdict, bare, words, k)
+    found = {n: Sides(s.r, *_both(wide, s.r)) for n, s in sides.items()}
+    told = _argument(k, wide, found, seed)
+    if told is None or told.verdict == UNTESTED:
+        return told
+    if told.verdict == EXACT:
+        told.reason = (
+            f"formula exact in float64 ({told.gap:.0e}); roundoff of {alone.arithmetic} inside: "
+            f"{bare:.0e}"
+        )
+    else:
+        told.reason = f"in float64: {told.reason}"
+    return told
+
+
+def _both(alone: Alone, r: Arrays) -> tuple[Arrays, Arrays]:
+    theirs = alone.derivative(r, 0)
+    return _zeros(alone.rule(r), theirs, alone.x), theirs
+
+
+# ------------------------------------------------------------------ elements in dispute
+
+
+def _disputed(k: int, alone: Alone, sides: dict[str, Sides], name: str, noise: float) -> Outcome:
+    side = sides[name]
+    g, t = np.ravel(side.ours[k]), np.ravel(side.theirs[k])
+    off = distance(g, t)
+    disputed = np.flatnonzero(off > UNITS * noise)
+    chosen = disputed[np.argsort(-off[disputed], kind="stable")][:WORST]
+    told = [_element(k, alone, side.r, int(i), g[i], t[i], noise) for i in chosen]
+    worst = min(told, key=lambda o: ORDER.index(o.verdict))
+    many = f"; {len(disputed)} elements" if len(disputed) > 1 else ""
+    worst = dataclasses.replace(worst, reason=worst.reason + many)
+    if worst.verdict == REFUTED:
+        worst.gap = relative(g, t)
+        quiet = not np.any(sides["q"].ours[k])
+        if quiet and ("p" not in sides or not np.any(sides["p"].theirs[k])):
+            return Outcome(DETACHED, 1.0, QUIET, k, worst.index)
+    if len(disputed) > WORST and worst.verdict == EXACT:
+        worst = dataclasses.replace(
+            worst, verdict=CONSISTENT, reason=f"{worst.reason}, {WORST} tried"
+        )
+    elif len(disputed) > WORST and worst.verdict == CONSISTENT:
+        return _along(k, alone, sides, 0)
+    return worst
+
+
+def _element(k: int, alone: Alone, r: Arrays, i: int, rule: Any, own: Any, noise: float) -> Outcome:
+    """One element: the rule's value and the derivative's (`None` if opaque) against both slopes."""
+    right, right_error = slope(alone, k, r, i, +1)
+    left, left_error = slope(alone, k, r, i, -1)
+    doubt = 10 * (right_error + left_error) + UNITS * noise
+    at = tuple(int(j) for j in np.unravel_index(i, alone.x[k].shape)) if alone.x[k].shape else ()
+    numbers = f"rule {np.real(rule):.6g}, slopes of the values {right:.6g} | {left:.6g}"
+    if not np.isfinite([right, left, doubt]).all():
+        return Outcome(UNDEFINED, np.inf, f"no one-sided slope: {numbers}", k, at)
+    low, high = min(right, left), max(right, left)
+    value, size = np.real(rule), max(abs(right), abs(left), abs(rule), np.finfo(float).tiny)
+    inside = low - doubt <= value <= high + doubt
+    near = own is None or not np.isfinite(own) or abs(value - np.real(own)) <= 2 * (high - low)
+    if high - low > doubt and inside and near:
+        words = f"kink: {numbers}; the sum of such choices need not be a subgradient"
+        return Outcome(EXACT, 0.0, words, k, at, kink=True)
+    settled = own is None or not low - doubt <= np.real(own) <= high + doubt
+    if high - low <= doubt and inside and settled:
+        gap = abs(value - (low + high) / 2) / size
+        words = f"{numbers}: the values agree with the rule, the body's own derivative does not"
+        return Outcome(CONSISTENT, float(gap), words, k, at)
+    if right == left == 0 and rule != 0:
+        numbers += STAIRS
+    return Outcome(REFUTED, float(abs(value - (low + high) / 2) / size), numbers, k, at)
+
+
+# ------------------------------------------------------------------ opaque bodies
+
+
+def _opaque(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outcome | None:
+    if alone.eps > 1e-12 and (wide := alone.wide()) is not None:
+        found = {n: Sides(s.r, *_both(wide, s.r)) for n, s in sides.items()}
+        if found["q"].theirs[k] is None:
+            return _along(k, wide, found, seed)
+    return _along(k, alone, sides, seed)
+
+
+def _along(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outcome | None:
+    """The rule against differences of the values along random directions."""
+    worst, doubt, moved = 0.0, 0.0, False
+    given = any(s.ours[k] is not None for s in sides.values())
+    empty = np.zeros_like(alone.x[k])
+    ours = {n: np.ravel(empty if s.ours[k] is None else s.ours[k]) for n, s in sides.items()}
+    kinks: list[int] = []
+    for turn in range(alone.directions):
+        v = np.random.default_rng([seed, k, turn]).choice([-1.0, 1.0], alone.x[k].size)
+        name = "p" if turn == 0 and "p" in sides else "q"
+        r, g = sides[name].r, ours[name]
+        while True:
+            v[kinks] = 0.0
+            gap, error, at_all = _gap(alone, k, r, g, v)
+            moved = moved or at_all
+            if gap <= _tolerance(alone) + 10 * error and error <= RESOLVED:
+                worst, doubt = max(worst, gap), max(doubt, error)
+                break
+            i = _located(alone, k, r, g, v)
+            told = _element(k, alone, r, i, g[i], None, alone.eps * largest(g))
+            if not told.kink:
+                quiet = "p" not in sides and not np.any(g)
+                return _blamed(told, max(gap, error), quiet)
+            kinks.append(i)
+            if len(kinks) > alone.patience:
+                words = f"more than {alone.patience} kinks: {told.reason}"
+                return Outcome(CONSISTENT, 0.0, words, k, told.index, kink=True)
+    if not moved and not any(np.any(g) for g in ours.values()):
+        return Outcome(UNTESTED, 0.0, SILENT, k) if given else None
+    words = f"by differences of the values, along random directions (their error {doubt:.0e})"
+    if kinks:
+        words += f"; kinks at {len(kinks)} elements, the rule between their slopes"
+    return Outcome(CONSISTENT, worst, words, k, kink=bool(kinks))
+
+
+def _blamed(told: Outcome, gap: float, quiet: bool) -> Outcome:
+    """A direction in dispute: what its worst element says."""
+    if told.verdict == REFUTED and quiet:
+        return Outcome(DETACHED, 1.0, QUIET, told.argument, told.index)
+    if told.verdict == UNDEFINED:
+        return told
+    numbers = told.reason.partition(":")[0]
+    if told.verdict == CONSISTENT:
+        words = (
+            f"along a random direction off by {gap:.1e}, and no element alone shows it: {numbers}"
+        )
+        return Outcome(CONSISTENT, gap, words, told.argument, told.index)
+    words = f"{numbers}; along a random direction off by {gap:.1e}"
+    return Outcome(REFUTED, max(gap, told.gap), words, told.argument, told.index)
+
+
+def _tolerance(alone: Alone) -> float:
+    return LENIENT if alone.eps < 1e-12 else SINGLE
+
+
+def _gap(
+    alone: Alone, k: int, r: Arrays, g: np.ndarray, v: np.ndarray
+) -> tuple[float, float, bool]:
+    """Of one direction: gap to the rule and error of the differences, relative; whether values move."""
+    value, error = central(alone, k, r, v)
+    size = float(np.sum(np.abs(g * v))) or 1.0
+    gap = abs(value - float(np.sum(np.real(g) * v))) / size
+    return (gap if np.isfinite(gap) else np.inf), error / size, bool(value != 0)
+
+
+def _located(alone: Alone, k: int, r: Arrays, g: np.ndarray, v: np.ndarray) -> int:
+    """An element in dispute, by halving the direction."""
+    at = np.flatnonzero(v)
+    off = lambda part: abs(
+        central(alone, k, r, np.where(np.isin(np.arange(v.size), part), v, 0.0))[0]
+        - float(np.sum((np.real(g) * v)[part]))
+    )
+    while at.size > 1:
+        halves = np.array_split(at, 2)
+        at = max(halves, key=lambda part: np.nan_to_num(off(part), nan=np.inf))
+    return int(at[0])

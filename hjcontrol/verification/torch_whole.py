@@ -1,0 +1,86 @@
+"""A PyTorch program as one place: its leaves strung together to one argument, judged by its values."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from hjcontrol.verification.alone import Alone, Arrays
+from hjcontrol.verification.torch_places import (
+    Place,
+    called,
+    is_float,
+    mapped,
+    named,
+    tensors,
+    widened,
+)
+
+
+def restated(
+    fn: Callable[..., Any],
+    module: Any,
+    parameters: dict[str, Any],
+    leaves: dict[str, Any],
+    inputs: tuple[Any, ...],
+) -> Callable[..., Any]:
+    """The program as a function of its leaves."""
+
+    def call(*moved: Any) -> Any:
+        state = dict(zip(leaves, moved, strict=True))
+        wide = named(moved[0].dtype) in ("float64", "complex128")
+
+        def cast(a: Any) -> Any:
+            return a.detach().to(widened(a.dtype) if wide and is_float(a) else a.dtype, copy=True)
+
+        order = iter(range(len(list(tensors(inputs)))))
+
+        def chosen(a: Any) -> Any:
+            name = f"input {next(order)}"
+            return state[name] if name in state else cast(a)
+
+        given = mapped(chosen, inputs)
+        if module is None:
+            return fn(*given)
+        held = {k: state.get(k, cast(p)) for k, p in parameters.items()}
+        held |= {k: cast(b) for k, b in module.named_buffers()}
+        return called(module, held, given)
+
+    return call
+
+
+class Whole(Place):
+    """The program, its leaves strung together to one argument."""
+
+    def leaf_of(self, index: tuple[int, ...] | None) -> tuple[str, tuple[int, ...] | None]:
+        """Name and element of an entry of the string."""
+        at = index[0] if index else 0
+        for name, a in zip(self.labels, self.args, strict=True):
+            if at < a.numel():
+                return name, tuple(int(i) for i in np.unravel_index(at, tuple(a.shape) or (1,)))
+            at -= a.numel()
+        return "", None
+
+    def alone(self, wide: bool = False) -> Alone:
+        """All leaves as one."""
+        each = super().alone(wide)
+        ends = np.cumsum([a.size for a in each.x])[:-1]
+
+        def parts(x: Arrays) -> Arrays:
+            pairs = zip(each.x, np.split(x[0], ends), strict=True)
+            return [part.reshape(a.shape).astype(a.dtype) for a, part in pairs]
+
+        def joined(x: Arrays) -> Arrays:
+            filled = [np.zeros_like(a) if g is None else g for a, g in zip(each.x, x, strict=True)]
+            return [np.concatenate([np.ravel(a) for a in filled])]
+
+        return dataclasses.replace(
+            each,
+            x=joined(each.x),
+            patience=2,
+            directions=1,  # some forty forward passes
+            values=lambda x: each.values(parts(x)),
+            rule=lambda r: joined(each.rule(r)),
+            derivative=lambda r, salt: [None],
+        )
