@@ -36,15 +36,15 @@ def flow(jaxpr: Jaxpr, active: Sequence[bool], stop: bool = True) -> dict[Any, b
     """Which variables depend on the active inputs. `stop`: `stop_gradient` ends the dependence, and so
     does an integer or a comparison; inside a rule neither does, for a rule brings its own derivative."""
     known: dict[Any, bool] = {
-        v: a and (differentiable(v) or not stop)
-        for v, a in zip(jaxpr.invars, active, strict=True)
+        v: a and (differentiable(v) or not stop) for v, a in zip(jaxpr.invars, active, strict=True)
     }
     for eqn in jaxpr.eqns:
         entering = [get(known, v) for v in eqn.invars]
         if any(entering):
             leaving = _through(eqn, entering, stop)
             known.update(
-                (v, out and (differentiable(v) or not stop)) for v, out in zip(eqn.outvars, leaving, strict=True)
+                (v, out and (differentiable(v) or not stop))
+                for v, out in zip(eqn.outvars, leaving, strict=True)
             )
     return known
 

@@ -31,7 +31,11 @@ SUMS = frozenset(
         "scatter-add",
     }
 )
-OPAQUE = frozenset({"pallas_call", "pure_callback", "io_callback", "custom_call", "ffi_call"})
+# A linear solve that is left in a primal is JAX's own, and stays whole: its solve has no derivative.
+WHOLE = "custom_linear_solve"
+OPAQUE = frozenset(
+    {WHOLE, "pallas_call", "pure_callback", "io_callback", "custom_call", "ffi_call"}
+)
 
 
 def hashed(shape: tuple[int, ...], seed: Any, salt: int) -> Array:
@@ -96,7 +100,7 @@ def noisy(closed: ClosedJaxpr, seed: Any) -> Callable[..., list[Any]]:
     def rule(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
         if eqn.primitive.name in SUMS:
             inputs = [shaken(a) for a in inputs]
-        found = descend(eqn, inputs, rule)
+        found = None if eqn.primitive.name == WHOLE else descend(eqn, inputs, rule)
         if found is not None:
             return found
         outs = bind(eqn, inputs)
@@ -143,7 +147,7 @@ def promoted(closed: ClosedJaxpr) -> Callable[..., list[Any]]:
 
     def rule(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
         name, p = eqn.primitive.name, eqn.params
-        found = descend(eqn, inputs, rule)
+        found = None if name == WHOLE else descend(eqn, inputs, rule)
         if found is not None:
             return [wide(a) for a in found]
         wanted = [v.aval.dtype for v in eqn.invars if hasattr(v.aval, "dtype")]

@@ -74,3 +74,20 @@ def _opaque(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
         raise NotImplementedError(f"inlined: a custom derivative rule sits inside `{name}`.")
 
     return values(*inputs)
+
+
+def opened(eqn: JaxprEqn) -> ClosedJaxpr:
+    """An equation's primal as a program, the rules inside it kept."""
+    from hjcontrol._ground.jaxprs import bind
+
+    inner = called_jaxpr(eqn)
+    if inner is not None:
+        return inner
+    avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in eqn.invars]
+    own = lambda e, i: bind(e, i)
+    return jax.make_jaxpr(lambda *ins: descend(eqn, ins, own))(*avals)
+
+
+def replay_plain(closed: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
+    """The program as it is."""
+    return replay(closed, args, bind)

@@ -21,7 +21,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
-from hjcontrol._ground.jaxprs import bind, called_jaxpr, descend, replay
 from hjcontrol.verification.arithmetic import (
     drawn,
     eps_of,
@@ -35,6 +34,7 @@ from hjcontrol.verification.elements import UNITS, Dispute, Spot, by_slopes, dir
 from hjcontrol.verification.further import converging, holds_loop
 from hjcontrol.verification.gaps import furthest, paired, paired_noise, relative
 from hjcontrol.verification.gaps import largest as largest_of
+from hjcontrol.verification.inlining import opened, replay_plain
 from hjcontrol.verification.places import holds_rule, holds_users_rule
 from hjcontrol.verification.rule import (
     Maps,
@@ -274,7 +274,7 @@ class Trial:
         """Right up to the rules inside the primal, and then as right as they are."""
         try:
             kept = jax.device_get(jax.jit(self._with_rules)(ins, r))
-        except Exception:  # a loop in the primal: reverse mode of it does not exist
+        except (ValueError, NotImplementedError):  # a loop: reverse mode of it does not exist
             return None
         if not furthest(ours, kept[k]) <= UNITS * noise:
             return None
@@ -282,7 +282,7 @@ class Trial:
         return Outcome.of_rows(rows, k) if rows else None
 
     def _with_rules(self, ins: Any, r: Any) -> Any:
-        body = opened(self.place)
+        body = opened(self.place.eqn)
         _, pull = jax.vjp(
             along(lambda full: replay_plain(body, full), ins, self.judged), *self._x(ins)
         )
@@ -379,23 +379,6 @@ class Trial:
         if gap <= dispute.tolerance + 10 * doubt and doubt <= 1e-2:
             return Outcome(CONSISTENT, gap, words, k)
         return Outcome(REFUTED, gap, words, k)
-
-
-def opened(place: Any) -> ClosedJaxpr:
-    """A place's primal as a program, the rules inside it kept."""
-    from hjcontrol._ground.jaxprs import bind
-
-    inner = called_jaxpr(place.eqn)
-    if inner is not None:
-        return inner
-    avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in place.eqn.invars]
-    own = lambda e, i: bind(e, i)
-    return jax.make_jaxpr(lambda *ins: descend(place.eqn, ins, own))(*avals)
-
-
-def replay_plain(closed: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
-    """The program as it is."""
-    return replay(closed, args, bind)
 
 
 def _largest(a: Any) -> Any:

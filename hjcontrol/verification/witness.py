@@ -18,12 +18,13 @@ import numpy as np
 from hjcontrol.verification.arithmetic import drawn, eps_of, is_float
 from hjcontrol.verification.certificate import Row
 from hjcontrol.verification.cuts import ended, moved_tables
+from hjcontrol.verification.inlining import opened
 from hjcontrol.verification.places import Place, holds_rule, holds_users_rule
 from hjcontrol.verification.program import Program
 from hjcontrol.verification.rows import as_row
 from hjcontrol.verification.rule import GAP, GUILTY, LIVE, REACH, SECOND, VALUES, VISITS
 from hjcontrol.verification.slots import number, restored
-from hjcontrol.verification.trial import UNITS, Trial, opened
+from hjcontrol.verification.trial import UNITS, Trial
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
     EXACT,
@@ -270,7 +271,7 @@ class _Engine:
         inner = self.program.inner
         if place.index not in inner:
             settings = {"labels": place.arguments}
-            body = opened(place)
+            body = opened(place.eqn)
             inner[place.index] = (
                 Program(body, place.active, **settings),
                 Program(body, place.active, whiles=True, **settings),
