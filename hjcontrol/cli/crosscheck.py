@@ -90,9 +90,11 @@ def _work(asked: Settings, data: Any, screen: Screen, command: str) -> int:
 
     jax.config.update("jax_enable_x64", True)  # the command owns its process
 
+    from hjcontrol.cli.result import summary
     from hjcontrol.cli.trial import perform, prepare
 
     trial = prepare(asked, data)
+    trial.keep = lambda t: save_json(asked.out / "result.json", summary(t))
     screen.line(
         f"{data.name}: {len(trial.train)} training and {len(trial.test)} test samples, "
         f"{data.features.shape[1]} features, {len(data.classes)} classes"

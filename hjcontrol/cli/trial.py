@@ -9,6 +9,7 @@ on the trial as it comes, so that an interruption loses nothing of it.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -54,6 +55,8 @@ class Trial:
     comparisons: dict[str, Any] = dataclasses.field(default_factory=dict)
     refused: dict[str, str] = dataclasses.field(default_factory=dict)  # solver to reason
     interrupted: bool = False
+    # Called when a solver has finished, before its solution is verified: what is solved is written.
+    keep: Callable[["Trial"], object] = lambda trial: None
 
     @property
     def test_pair(self) -> tuple[Any, Any]:
@@ -132,6 +135,7 @@ def _full_problem(trial: Trial, screen: Screen) -> None:
     start = problem.init(trial.keys[1])
     for name in names:
         trial.solutions[name] = _solve(problem, name, start, screen)
+        trial.keep(trial)
         _verify(trial, name, trial.solutions[name], screen)
     if len(names) > 1:
         certificates = [trial.certificates[n] for n in names]
@@ -157,6 +161,7 @@ def _small_problem(trial: Trial, screen: Screen) -> None:
     trial.small_newton = _solve(problem, "newton", start, screen, SMALL_NEWTON)
     for name in names:
         trial.solutions[name] = _solve(problem, name, start, screen)
+        trial.keep(trial)
         _verify(trial, name, trial.solutions[name], screen)
     trial.small_comparison = _compare(
         problem,

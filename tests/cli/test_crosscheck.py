@@ -248,3 +248,29 @@ def test_a_reader_who_leaves(tmp_path):
     assert process.stderr.read() == ""
     process.stderr.close()
     assert names(tmp_path / "out") == ["report.html", "result.json"]
+
+
+def test_what_is_solved_is_written_before_it_is_verified(tmp_path, monkeypatch):
+    """A process that is killed while it verifies has its solutions on disk."""
+    from hjcontrol.cli import trial as work
+    from hjcontrol.cli.settings import Settings
+    from hjcontrol.cli.terminal import Screen
+    from hjcontrol.data import load
+
+    order = []
+    monkeypatch.setattr(work, "_solve", lambda problem, name, *_: order.append(("solved", name)))
+    monkeypatch.setattr(work, "_verify", lambda trial, name, *_: order.append(("verified", name)))
+    monkeypatch.setattr(work, "_compare", lambda *_: None)
+    asked = Settings(width=2, depth=1, solver=("gradient", "newton"), out=tmp_path)
+    begun = work.prepare(asked, load("iris"))
+    begun.certificates = {"gradient": None, "newton": None}
+    begun.keep = lambda trial: order.append(("kept", *trial.solutions))
+    work.perform(begun, Screen())
+    assert order == [
+        ("solved", "gradient"),
+        ("kept", "gradient"),
+        ("verified", "gradient"),
+        ("solved", "newton"),
+        ("kept", "gradient", "newton"),
+        ("verified", "newton"),
+    ]
