@@ -33,9 +33,7 @@ SUMS = frozenset(
 )
 # A linear solve that is left in a primal is JAX's own, and stays whole: its solve has no derivative.
 WHOLE = "custom_linear_solve"
-OPAQUE = frozenset(
-    {WHOLE, "pallas_call", "pure_callback", "io_callback", "custom_call", "ffi_call"}
-)
+OPAQUE = frozenset({"pallas_call", "pure_callback", "io_callback", "custom_call", "ffi_call"})
 
 
 def hashed(shape: tuple[int, ...], seed: Any, salt: int) -> Array:
@@ -147,7 +145,7 @@ def promoted(closed: ClosedJaxpr) -> Callable[..., list[Any]]:
 
     def rule(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
         name, p = eqn.primitive.name, eqn.params
-        found = None if name == WHOLE else descend(eqn, inputs, rule)
+        found = descend(eqn, inputs, rule)
         if found is not None:
             return [wide(a) for a in found]
         wanted = [v.aval.dtype for v in eqn.invars if hasattr(v.aval, "dtype")]

@@ -202,7 +202,8 @@ def capped(problem: ControlProblem, call: Call, depths: Depths, rows: Sequence[R
         stages = 1 if mark.kind == TERMINAL else problem.chain.runs[mark.run].length
         own = depths.states if row.tensor == "state" else depths.weights
         part = own[start : start + stages]
-        over = [r for r in rows if r.place == row.place and r.tensor == row.tensor]
+        here = range(start, start + stages)
+        over = [r for r in rows if r.stage in here and r.tensor == row.tensor]
         if all(r.verdict == EXACT and not r.kink for r in over):
             part[:] = np.minimum(part, max(r.gap for r in over))
     return depths

@@ -17,7 +17,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from hjcontrol._ground.jaxprs import bind, descend, equations, replay, while_parts
-from hjcontrol.verification.arithmetic import WHOLE, is_float
+from hjcontrol.verification.arithmetic import is_float
 from hjcontrol.verification.gaps import paired, relative
 from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, Outcome
 
@@ -38,7 +38,7 @@ def run_on(closed: ClosedJaxpr) -> Callable[..., list[Any]]:
         def rule(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
             if eqn.primitive.name == "while":
                 return _further(eqn, inputs, sweeps)
-            found = None if eqn.primitive.name == WHOLE else descend(eqn, inputs, rule)
+            found = descend(eqn, inputs, rule)
             return bind(eqn, inputs) if found is None else found
 
         return replay(closed, args, rule)
