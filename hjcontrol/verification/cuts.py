@@ -73,5 +73,5 @@ def moved_tables(program: Program, leaves: list[Any], seed: int, weights: Any) -
 
         there = [shaken(k, a) for k, a in enumerate(leaves)]
         tables = jax.device_get(program.measure(there, seed, True, weights).tables)
-        found.append({i: np.asarray(t) for i, t in tables.items()})
+        found.append({i: np.asarray(t, float) for i, t in tables.items()})
     return found

@@ -69,7 +69,7 @@ def examine(
     engine = _Engine(program, leaves, seed, weights, backward)
     if backward:
         measured = program.measure(leaves, seed, random, weights)
-        tables = {i: np.asarray(t) for i, t in jax.device_get(measured.tables).items()}
+        tables = {i: np.asarray(t, float) for i, t in jax.device_get(measured.tables).items()}
     else:
         measured, tables = None, engine.walked()
     rows = [
@@ -100,7 +100,7 @@ class _Engine:
 
         run = program.compiled("walk", lambda: walk)
         found = jax.device_get(run(self.leaves, jnp.asarray(self.seed, jnp.int32)))
-        return {i: np.asarray(t) for i, t in found.items()}
+        return {i: np.asarray(t, float) for i, t in found.items()}
 
     def _recorded(
         self, place: Place, at: tuple[int, ...], turn: int
