@@ -6,6 +6,7 @@ Cost: seconds of `jit(grad(fn))` and of the measuring program, warm (minimum of 
 in one process each, with the largest gap of the certificate beside them. Memory: XLA's temporary buffers.
 """
 
+import sys
 import time
 
 import jax
