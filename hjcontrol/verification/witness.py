@@ -279,7 +279,7 @@ class _Engine:
         reverse, forward = inner[place.index]
         try:
             found = examine(reverse, ins, seed=self.seed, weights=r)
-        except Exception:  # a loop without a fixed length: only forward
+        except (ValueError, NotImplementedError):  # a loop of dynamic length: only forward
             found = examine(forward, ins, seed=self.seed, backward=False)
         return found.rows
 
