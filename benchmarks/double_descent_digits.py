@@ -11,8 +11,8 @@ from harness import header, row
 from scipy.optimize import minimize
 
 import hjcontrol as hj
-from hjcontrol.analysis.double_descent import minimum_norm, of_function, width_sweep
 from hjcontrol.layers import LogSumExp
+from hjcontrol.reproduction.questions.double_descent import minimum_norm, of_function, width_sweep
 
 WIDTHS = [10, 25, 50, 100, 200, 300, 350, 400, 450, 500, 700, 1000, 2000]
 

@@ -15,8 +15,8 @@ import numpy as np
 import optax
 from harness import header, row
 
-from hjcontrol.analysis.scaling import scaling
 from hjcontrol.deformation import lse
+from hjcontrol.reproduction.questions.scaling import scaling
 
 WIDTHS = {1: (4, 10, 25, 50, 100, 200), 2: (10, 20, 50, 100, 200)}
 EPSILONS = (0.25, 0.1, 0.04, 0.02, 0.01)

@@ -3,8 +3,7 @@
 Everything is reached lazily: `import hjcontrol as hj` costs almost nothing.
 """
 
-import importlib
-from typing import Any
+from hjcontrol._ground.lazy import lazily
 
 __version__ = "0.1.0"
 
@@ -19,6 +18,8 @@ _HOMES = {
     "VerificationError": "hjcontrol.verification",
     "adjoint_ladder": "hjcontrol.verification.ladder",
     "Certificate": "hjcontrol.verification",
+    "crosscheck": "hjcontrol.comparison",
+    "Comparison": "hjcontrol.comparison",
     "report": "hjcontrol.reporting",
     "certify": "hjcontrol.layers",
     "compare_gradients": "hjcontrol.layers",
@@ -26,13 +27,12 @@ _HOMES = {
 }
 _ROOMS = (
     "analysis",
+    "comparison",
     "control",
-    "crosscheck",
     "data",
     "deformation",
     "hamilton_jacobi",
     "layers",
-    "ledger",
     "networks",
     "reporting",
     "solvers",
@@ -40,15 +40,12 @@ _ROOMS = (
     "verification",
 )
 
-__all__ = sorted([*_HOMES, *_ROOMS, "__version__"])
+_RENAMED = {"ledger": "hjcontrol.reproduction"}
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    if name in _ROOMS:
-        return importlib.import_module(f"hjcontrol.{name}")
-    raise AttributeError(f"module 'hjcontrol' has no attribute {name!r}")
+__all__ = sorted(
+    [*_HOMES, *_ROOMS, "__version__"]
+)  # `reproduction` is the command `claims`, no tool
+__getattr__, _ = lazily(__name__, _HOMES, _ROOMS, _RENAMED)
 
 
 def __dir__() -> list[str]:

@@ -39,7 +39,7 @@ def test_stating_a_problem_pulls_jax_and_equinox_only():
 
 def test_naming_a_room_does_not_pull_its_third_parties():
     code = (
-        "import hjcontrol as hj; hj.data; hj.reporting; hj.solvers; hj.verification; hj.crosscheck"
+        "import hjcontrol as hj; hj.data; hj.reporting; hj.solvers; hj.verification; hj.comparison"
     )
     assert loaded(code, "casadi", "cvxpy", "diffrax", "jaxopt", "matplotlib", "sklearn") == []
 

@@ -1,30 +1,21 @@
 """Questions to a model, one file each, blind to each other. See the room's page for what each answers."""
 
-import importlib
-from typing import Any
+from hjcontrol._ground.lazy import lazily
 
 _QUESTIONS = (
     "attribution",
     "bifurcation",
     "continual",
     "dimension",
-    "double_descent",
     "extrapolation",
     "robustness",
-    "scaling",
-    "solitons",
     "temperature",
     "tree",
 )
 
+_MOVED = ("double_descent", "scaling", "solitons")  # the paper's own questions
+
 __all__ = sorted(_QUESTIONS)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _QUESTIONS:
-        return importlib.import_module(f"hjcontrol.analysis.{name}")
-    raise AttributeError(f"module 'hjcontrol.analysis' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(
+    __name__, {}, _QUESTIONS, {name: f"hjcontrol.reproduction.questions.{name}" for name in _MOVED}
+)

@@ -1,4 +1,4 @@
-"""`hjcontrol claims`: the ledger, every claim of the theory with its check and its control.
+"""`hjcontrol claims`: every claim of the theory with its check and its control.
 
 This file is the command's face: its options, what it prints and writes.
 """
@@ -44,7 +44,7 @@ def run(only: list[str], fast: bool, out: Path, screen: Screen, command: str) ->
     **Raises:** `CommandError` for an unknown claim or a folder that cannot be used.
     """
     with output_folder(out):
-        from hjcontrol.ledger import CLAIMS, by_id
+        from hjcontrol.reproduction import CLAIMS, by_id
 
         try:
             chosen = [by_id(name) for name in only] or list(CLAIMS)
@@ -64,7 +64,7 @@ def run(only: list[str], fast: bool, out: Path, screen: Screen, command: str) ->
 
 
 def _audited(chosen: list[Any], fast: bool, screen: Screen) -> tuple[list[Any], bool]:
-    from hjcontrol.ledger import audit
+    from hjcontrol.reproduction import audit
 
     entries: list[Any] = []
     try:
@@ -82,8 +82,8 @@ def _audited(chosen: list[Any], fast: bool, screen: Screen) -> tuple[list[Any], 
 
 
 def _show(entries: list[Any], screen: Screen) -> None:
-    from hjcontrol.ledger import VERDICTS
-    from hjcontrol.reporting.claims_rows import claim_rows
+    from hjcontrol.reproduction import VERDICTS
+    from hjcontrol.reproduction.claims_rows import claim_rows
 
     screen.line("")
     screen.table("Claims", claim_rows([e.summary() for e in entries]), words=True)
@@ -107,8 +107,8 @@ def _show(entries: list[Any], screen: Screen) -> None:
 def _write(
     entries: list[Any], fast: bool, interrupted: bool, out: Path, screen: Screen, command: str
 ) -> Path:
-    from hjcontrol.reporting.claims_markdown import claims_markdown
-    from hjcontrol.reporting.claims_page import claims_page
+    from hjcontrol.reproduction.claims_markdown import claims_markdown
+    from hjcontrol.reproduction.claims_page import claims_page
 
     summaries = [e.summary() for e in entries]
     pictures = {e.claim.id: e.evidence.picture for e in entries if e.evidence.picture is not None}

@@ -20,8 +20,8 @@ from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.memory import check_memory
 from hjcontrol.cli.settings import ALL, SOLVERS, Settings
 from hjcontrol.cli.terminal import Screen
+from hjcontrol.comparison import crosscheck
 from hjcontrol.control import ControlProblem, Ridge, Solution, softmax_cross_entropy
-from hjcontrol.crosscheck import crosscheck
 from hjcontrol.data import DataSet, split, subset
 from hjcontrol.solvers import by_name, solve
 from hjcontrol.verification import verify

@@ -113,8 +113,8 @@ def _environment() -> Any:
     )
 
 
-def _text(name: str) -> str:
-    return resources.files("hjcontrol.reporting").joinpath(name).read_text(encoding="utf-8")
+def _text(name: str, package: str = "hjcontrol.reporting") -> str:
+    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def _named(solutions: Solutions) -> dict[str, Solution]:

@@ -1,7 +1,6 @@
 """Algorithms, siblings blind to each other, all driven by one loop."""
 
-import importlib
-from typing import Any
+from hjcontrol._ground.lazy import lazily
 
 _HOMES = {
     "solve": "driver",
@@ -25,15 +24,6 @@ _HOMES = {
 }
 
 __all__ = sorted([*_HOMES, "convex"])
-
-
-def __getattr__(name: str) -> Any:  # lazily: each method brings its own third party
-    if name == "convex":
-        return importlib.import_module("hjcontrol.solvers.convex")
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"hjcontrol.solvers.{_HOMES[name]}"), name)
-    raise AttributeError(f"module 'hjcontrol.solvers' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(  # each solver brings its own third party
+    __name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()}, ["convex"]
+)

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-import hjcontrol.ledger as ledger
+import hjcontrol.reproduction as reproduction
 from hjcontrol.cli import main
 
 CHEAP = ["claims", "--fast", "--only", "effective-dimension", "--only", "near-shocks"]
-pytestmark = pytest.mark.xdist_group("ledger")
+pytestmark = pytest.mark.xdist_group("claims")
 
 
 def strict(path):
@@ -40,8 +40,8 @@ def test_two_claims(tmp_path, monkeypatch, capsys):
 def test_an_unsound_claim_is_said_and_is_exit_code_1(tmp_path, monkeypatch, capsys):
     import dataclasses
 
-    wrong = dataclasses.replace(ledger.by_id("effective-dimension"), recorded="holds exactly")
-    monkeypatch.setattr(ledger, "by_id", lambda name: wrong)
+    wrong = dataclasses.replace(reproduction.by_id("effective-dimension"), recorded="holds exactly")
+    monkeypatch.setattr(reproduction, "by_id", lambda name: wrong)
     assert main([*CHEAP[:4], "--out", str(tmp_path)]) == 1
     assert (
         "UNSOUND effective-dimension: the verdict is 'fails as stated'" in capsys.readouterr().out
@@ -50,14 +50,14 @@ def test_an_unsound_claim_is_said_and_is_exit_code_1(tmp_path, monkeypatch, caps
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path, monkeypatch, capsys):
-    real = ledger.audit
+    real = reproduction.audit
 
     def interrupted(claims, *, fast):
         if claims[0].id == "near-shocks":
             raise KeyboardInterrupt
         return real(claims, fast=fast)
 
-    monkeypatch.setattr(ledger, "audit", interrupted)
+    monkeypatch.setattr(reproduction, "audit", interrupted)
     assert main([*CHEAP, "--out", str(tmp_path)]) == 130
     assert "interrupted; 1 of 2 claims finished and kept" in capsys.readouterr().err
     result = strict(tmp_path / "claims.json")

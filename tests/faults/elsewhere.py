@@ -13,7 +13,7 @@ _NAMES = {
         AbstractControlSet AbstractRunningCost Binary Free History Minibatch Nonnegative
         Rounding Solution Ternary Trajectory
     """,
-    "crosscheck": """
+    "comparison": """
         Comparison
     """,
     "data": """
@@ -28,7 +28,7 @@ _NAMES = {
         AbstractConvexLayer AbstractFace AbstractProgram Attended CommutingSquare Faces
         GradientTable Optimality Residuals maximum table
     """,
-    "ledger": """
+    "reproduction": """
         Claim Entry Finding Picture audit evidence
     """,
     "networks": """

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import hjcontrol as hj
-from hjcontrol import analysis, control, layers, ledger, networks
+from hjcontrol import analysis, control, layers, networks, reproduction
 from hjcontrol import hamilton_jacobi as hjb
 from hjcontrol._ground.results import RESULTS
+from hjcontrol.reproduction import questions as _questions
 
 KEY = jax.random.key(0)
 X = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2)))
@@ -143,11 +144,11 @@ def grid():
 
 
 def finding():
-    return ledger.at_most("a", 1.0, 2.0)
+    return reproduction.at_most("a", 1.0, 2.0)
 
 
 def claim():
-    return next(iter(ledger.CLAIMS.values() if isinstance(ledger.CLAIMS, dict) else ledger.CLAIMS))
+    return reproduction.CLAIMS[0]
 
 
 def adam():
@@ -173,11 +174,11 @@ def _made(function, /, **arguments):
 
 
 def _crosschecked(problem, solution):
-    return hj.crosscheck.crosscheck(problem, solution, solution)
+    return hj.crosscheck(problem, solution, solution)
 
 
 def _analysis() -> dict:
-    a = analysis
+    a, q = analysis, _questions
     lab = lambda: head()
     layer = lambda: soft_layer()
     return {
@@ -228,10 +229,10 @@ def _analysis() -> dict:
             noise=0.1,
             eps=0.1,
         ),
-        "double_descent.minimum_norm": _made(
-            lambda: a.double_descent.minimum_norm, eps=0.5, scale=1.0, ridge=0.1
+        "questions.double_descent.minimum_norm": _made(
+            lambda: q.double_descent.minimum_norm, eps=0.5, scale=1.0, ridge=0.1
         ),
-        "double_descent.of_function": _made(lambda: a.double_descent.of_function, f=bowl),
+        "questions.double_descent.of_function": _made(lambda: q.double_descent.of_function, f=bowl),
         "extrapolation.coverage_of_layer": _made(
             lambda: a.extrapolation.coverage_of_layer, layer=layer, t=1.0
         ),
@@ -254,11 +255,11 @@ def _analysis() -> dict:
         "robustness.curvature": _made(lambda: a.robustness.curvature, model=layer, x=POINT),
         "robustness.diameter": _made(lambda: a.robustness.diameter, W=X),
         "robustness.lipschitz": _made(lambda: a.robustness.lipschitz, layer=layer),
-        "scaling.effective_dimension": _made(
-            lambda: a.scaling.effective_dimension, alpha=0.5, smoothness=2.0, loss_power=2.0
+        "questions.scaling.effective_dimension": _made(
+            lambda: q.scaling.effective_dimension, alpha=0.5, smoothness=2.0, loss_power=2.0
         ),
-        "scaling.scaling": _made(
-            lambda: a.scaling.scaling,
+        "questions.scaling.scaling": _made(
+            lambda: q.scaling.scaling,
             widths=lambda: np.array([2.0, 4.0, 8.0, 16.0]),
             epsilons=lambda: np.array([0.1, 0.2, 0.4, 0.8]),
             errors=lambda: np.exp(np.random.default_rng(0).normal(size=(4, 4, 3))),
@@ -266,11 +267,11 @@ def _analysis() -> dict:
             resamples=10,
             level=0.9,
         ),
-        "scaling.width_factor": _made(
-            lambda: a.scaling.width_factor, factor=0.5, dimension=2.0, smoothness=2.0
+        "questions.scaling.width_factor": _made(
+            lambda: q.scaling.width_factor, factor=0.5, dimension=2.0, smoothness=2.0
         ),
-        "solitons.flows": _made(lambda: a.solitons.flows, layer=layer),
-        "solitons.kp": _made(lambda: a.solitons.kp, layer=layer, x=POINT),
+        "questions.solitons.flows": _made(lambda: q.solitons.flows, layer=layer),
+        "questions.solitons.kp": _made(lambda: q.solitons.kp, layer=layer, x=POINT),
         "temperature.by_bound": _made(
             lambda: a.temperature.by_bound, bounds=parabola, eps=lambda: np.array([0.1, 0.2, 0.4])
         ),
@@ -369,20 +370,20 @@ def _rest() -> dict:
     eps = {"eps": 0.5, "axis": -1}
     stream = {"X": X, "W": Y, "b": V}
     return {
-        "crosscheck.crosscheck": _made(
+        "comparison.crosscheck": _made(
             lambda: _crosschecked, problem=lambda: problem(), solution=lambda: solution()
         ),
-        "crosscheck.match": _made(
-            hj.crosscheck.match,
+        "comparison.match": _made(
+            hj.comparison.match,
             problem=lambda: problem(),
             a=lambda: passes()[1],
             b=lambda: passes()[1],
         ),
-        "crosscheck.relabel": _made(
-            hj.crosscheck.relabel,
+        "comparison.relabel": _made(
+            hj.comparison.relabel,
             chain=lambda: problem().chain,
             weights=lambda: weights(),
-            labellings=lambda: hj.crosscheck.match(problem(), passes()[1], passes()[1]),
+            labellings=lambda: hj.comparison.match(problem(), passes()[1], passes()[1]),
         ),
         "data.load": _made(d.load, source="iris"),
         "data.load_regression": _made(d.load_regression, source="iris"),
@@ -403,12 +404,18 @@ def _rest() -> dict:
         "deformation.streaming_gibbs_mean": _made(
             deform.streaming_gibbs_mean, **stream, V=Y, eps=0.5, tile=(2, 2)
         ),
-        "ledger.at_least": _made(ledger.at_least, name="a", ours=2.0, bound=1.0, slack=0.1),
-        "ledger.at_most": _made(ledger.at_most, name="a", ours=1.0, bound=2.0, slack=0.1),
-        "ledger.equal": _made(ledger.equal, name="a", ours=1.0, expected=1.0, tolerance=0.1),
-        "ledger.zero": _made(ledger.zero, name="a", residual=0.0, tolerance=0.1),
-        "ledger.by_id": _made(ledger.by_id, name=lambda: claim().id),
-        "ledger.Evidence": _made(ledger.Evidence, findings=lambda: (finding(),)),
+        "reproduction.at_least": _made(
+            reproduction.at_least, name="a", ours=2.0, bound=1.0, slack=0.1
+        ),
+        "reproduction.at_most": _made(
+            reproduction.at_most, name="a", ours=1.0, bound=2.0, slack=0.1
+        ),
+        "reproduction.equal": _made(
+            reproduction.equal, name="a", ours=1.0, expected=1.0, tolerance=0.1
+        ),
+        "reproduction.zero": _made(reproduction.zero, name="a", residual=0.0, tolerance=0.1),
+        "reproduction.by_id": _made(reproduction.by_id, name=lambda: claim().id),
+        "reproduction.Evidence": _made(reproduction.Evidence, findings=lambda: (finding(),)),
         "reporting.report": _made(
             hj.report, path="never.html", solutions=lambda: solution(), title="a"
         ),
@@ -419,6 +426,7 @@ def calls() -> dict:
     """Every public callable by room and name, with one right call."""
     from tests.faults.good_calls_theory import THEORY
 
-    own = {f"analysis.{k}": v for k, v in _analysis().items()}
+    room = lambda name: "reproduction" if name.startswith("questions.") else "analysis"
+    own = {f"{room(k)}.{k}": v for k, v in _analysis().items()}
     own |= {f"control.{k}": v for k, v in _control().items()} | _rest()
     return own | THEORY

@@ -3,8 +3,7 @@
 problem.solve() -> ConvexSolution: an ordinary network, and a proof that no weights do better
 """
 
-import importlib
-from typing import Any
+from hjcontrol._ground.lazy import lazily
 
 _HOMES = {
     "AbstractConvexProblem": "problem",
@@ -27,13 +26,6 @@ _HOMES = {
 }
 
 __all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:  # lazily: each problem brings its own third party
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = lazily(  # each problem brings its own third party
+    __name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()}
+)
