@@ -16,7 +16,6 @@ every depth, so what quadrature leaves of completeness is too.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,13 +24,14 @@ from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
 from hjcontrol.layers.layer import floating
 from hjcontrol.networks import Chain, Weights, advance
 
 
-class Attribution(eqx.Module):
+class Attribution(Shown):
     """What each atom did for one output. Weights are shares; removals have the units of the logits."""
 
     value: Float[Array, ""]
@@ -126,7 +126,7 @@ def pruned(layer: LogSumExp, atoms: Sequence[int]) -> LogSumExp:
     return LogSumExp(layer.W[kept], layer.b[kept], layer.eps)
 
 
-class LayerAttribution(eqx.Module):
+class LayerAttribution(Shown):
     """Attributions `A_k` of the input of every stage, and of the final state, by runs of equal stages."""
 
     runs: tuple[PyTree[Array], ...]  # one entry a run: leaves (length, *state)

@@ -13,17 +13,17 @@ is a bound.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
 
 
-class Overlap(eqx.Module):
+class Overlap(Shown):
     """Mean Gibbs weights of every atom on two tasks."""
 
     old: Float[Array, " atoms"]
@@ -69,7 +69,7 @@ def overlap(
     return Overlap(mean(old), mean(new))
 
 
-class Pull(eqx.Module):
+class Pull(Shown):
     """What a small step down the new task's loss does to the old one's: first order, not a bound."""
 
     inner: Float[Array, ""]  # g_old . g_new
@@ -103,7 +103,7 @@ def pull(
     return Pull(both, jnp.where(size > 0, both / jnp.where(size > 0, size, 1.0), 0.0))
 
 
-class Forgetting(eqx.Module):
+class Forgetting(Shown):
     """Accuracies `R[k, i]` on task `i` after training on tasks `0 .. k`."""
 
     accuracy: Float[np.ndarray, "tasks tasks"]

@@ -15,16 +15,16 @@ fairer witness of it.
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Key
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 
 
-class IntrinsicDimension(eqx.Module):
+class IntrinsicDimension(Shown):
     """One estimate an estimator, with the standard error of its sampling."""
 
     names: tuple[str, ...]
@@ -108,7 +108,7 @@ def _estimator(each: Any) -> Any:
     return getattr(skdim.id, each)()
 
 
-class SampleSize(eqx.Module):
+class SampleSize(Shown):
     """The fewest samples for which the bound is at most `error`, at the best width; its three terms."""
 
     error: float

@@ -20,13 +20,14 @@ from jaxtyping import Array, Bool, Float, Int, Real
 
 from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs, gibbs_entropy, lse
 from hjcontrol.hamilton_jacobi import data_of_layer
 from hjcontrol.layers import LogitHead, LogSumExp
 from hjcontrol.layers.layer import floating
 
 
-class Gap(eqx.Module):
+class Gap(Shown):
     """How far the soft maximum is from its largest logit, and the bound. Units: those of the logits."""
 
     winner: Int[Array, ""]
@@ -69,7 +70,7 @@ def gap(model: LogSumExp | LogitHead, x: Real[ArrayLike, "..."]) -> Gap:
     )
 
 
-class Ray(eqx.Module):
+class Ray(Shown):
     """The layer along `x + r v`, `r >= 0`. Units: of the logits; slopes, per unit of `r`."""
 
     slope: Float[Array, ""]  # f_inf(v), the recession function
@@ -144,7 +145,7 @@ def ray(layer: LogSumExp, x: Real[ArrayLike, " d"], v: Real[ArrayLike, " d"]) ->
     )
 
 
-class Coverage(eqx.Module):
+class Coverage(Shown):
     """Atoms `y` with masses, and a width in the units of the inputs: how far a point is from them."""
 
     atoms: Float[Array, "N d"]

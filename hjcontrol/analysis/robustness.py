@@ -18,7 +18,6 @@ at a point need not fall with it, and M does not depend on eps at all.
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -26,6 +25,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Real
 
 from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
 from hjcontrol.layers.layer import floating
@@ -51,7 +51,7 @@ def diameter(
     return jnp.max(jax.lax.map(row, (W, kept)))
 
 
-class Curvature(eqx.Module):
+class Curvature(Shown):
     """`hess f` at one point, by its formula. Units: those of the logits over length squared."""
 
     network: Float[Array, "d d"]  # E_pi[hess z]; zero for an affine layer
@@ -107,7 +107,7 @@ def curvature(model: LogSumExp | LogitHead, x: Real[ArrayLike, " d"]) -> Curvatu
     return Curvature(inner, centred.T @ (pi[:, None] * centred) / eps, sharp, published)
 
 
-class Change(eqx.Module):
+class Change(Shown):
     """Bounds on `f(x + d) - f(x)` over all `|d| <= radius`."""
 
     lower: Float[Array, ""]
@@ -132,7 +132,7 @@ def change(
     return Change(-slope * r, jnp.minimum(curved, raised))
 
 
-class Radius(eqx.Module):
+class Radius(Shown):
     """Certified radius of one prediction, in the units of the inputs: within it no attack succeeds."""
 
     label: Int[Array, ""]
@@ -215,7 +215,7 @@ def certify(
     )
 
 
-class Attack(eqx.Module):
+class Attack(Shown):
     """The best step that projected gradient ascent found: a lower bound on what is possible."""
 
     step: Float[Array, " d"]

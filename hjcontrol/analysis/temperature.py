@@ -27,6 +27,7 @@ from jaxtyping import Array, Float, Key, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, least_squares
 from hjcontrol.deformation import gibbs_entropy, lse
 from hjcontrol.layers import LogitHead, LogSumExp
@@ -35,7 +36,7 @@ from hjcontrol.networks import AbstractStage
 LOG_TWO = 0.6931471805599453
 
 
-class Window(eqx.Module):
+class Window(Shown):
     """Admissible temperatures for `N` atoms spread evenly over a box. Units: length^2/time."""
 
     floor: Float[Array, ""]
@@ -129,7 +130,7 @@ _WORDS = {
 }
 
 
-class Choice(eqx.Module):
+class Choice(Shown):
     """A temperature, how it was chosen, and what was minimised."""
 
     eps: Float[Array, ""]

@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.results import RESULTS
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.layer_source import Layer, fitted_layer, read_layer
 from hjcontrol.cli.terminal import Screen
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.hamilton_jacobi import InitialData, data_of_layer, hopf_cole, pde_residual
 from hjcontrol.hamilton_jacobi.grid import Grid
-from hjcontrol.hamilton_jacobi.grid_solver import GRID_RESULTS, grid_solve
+from hjcontrol.hamilton_jacobi.grid_solver import grid_solve
 from hjcontrol.reporting.fields import View
 from hjcontrol.reporting.tables import figure
 
@@ -230,8 +231,8 @@ def _witness(data, t, eps, window, notes) -> dict[str, Any] | None:
     except ValueError as error:
         notes.append(f"No grid witness: {error}")
         return None
-    if not bool(solution.result == GRID_RESULTS.successful):
-        notes.append(f"The grid witness failed: {GRID_RESULTS[solution.result]}")
+    if not bool(solution.result == RESULTS.successful):
+        notes.append(f"The grid witness failed: {RESULTS[solution.result]}")
         return None
     inside = np.abs(np.asarray(flat)).max(axis=1) <= window
     truth = np.asarray(u(jnp.asarray(t)))

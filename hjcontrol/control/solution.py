@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.control.trajectory import Trajectory
@@ -28,7 +29,7 @@ STATS = (
 )
 
 
-class History(eqx.Module):
+class History(Shown):
     """One row a recorded step: `seconds` since the start (compilation excluded), `objective` and
     `stationarity`, each of shape `(rows,)`."""
 
@@ -37,7 +38,7 @@ class History(eqx.Module):
     stationarity: np.ndarray
 
 
-class Solution(eqx.Module):
+class Solution(Shown):
     """Weights with their states and costates, the outcome, and the problem that was solved; of a solver
     that has them, multipliers of the dynamics, of a terminal constraint and of the control set (an
     element of its normal cone: `-dJ/dtheta`)."""
@@ -64,7 +65,7 @@ class Solution(eqx.Module):
 
     def __str__(self) -> str:
         s = self.stats
-        message = RESULTS[self.result] or "successful"
+        message = RESULTS[self.result]
         size = sum(a.size for a in jax.tree.leaves(self.weights))
         lines = [
             f"Solution by {self.solver}",

@@ -19,13 +19,14 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 from hjcontrol._ground.arguments import admits, fits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.precision import exact_tolerance
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
 PARTS = ("primal", "dual", "complementarity", "stationarity")
 VERDICTS = ("optimal", "near-optimal", "suboptimal", "infeasible", "not a number")
 
 
-class Optimality(eqx.Module):
+class Optimality(Shown):
     """What `hj.certify` returns: arrays, one entry a sample under `vmap`. `print` it.
 
     `primal`, `dual`, `complementarity`, `stationarity` are max norms; `gap = objective -

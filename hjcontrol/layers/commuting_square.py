@@ -13,17 +13,17 @@ sum does not: with all phi = 0 and N = e^{1/eps} it is 1 for every eps, and the 
 
 from collections.abc import Callable, Sequence
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import lse
 
 
-class CommutingSquare(eqx.Module):
+class CommutingSquare(Shown):
     """Sup errors over the points, one row an `eps`, one column an `N`. `print` it."""
 
     eps: Float[Array, " E"]

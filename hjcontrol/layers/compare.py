@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers.layer import AbstractConvexLayer, floating
 from hjcontrol.layers.routes import closed, differences, implicit, unrolled
 
@@ -24,7 +25,7 @@ ROUTES = ("closed", "implicit", "unrolled", "differences")
 FLOOR = {"float64": 1e-290, "float32": 1e-30}  # norms under it are not judged
 
 
-class GradientTable(eqx.Module):
+class GradientTable(Shown):
     """What `hj.compare_gradients` returns. `gradients[route]` has the shape of `z`.
 
     `errors[route]`: `(batch,)`, relative to the reference route; for `differences` in units of their

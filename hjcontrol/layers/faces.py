@@ -11,12 +11,12 @@ The heat-normalised u of the same data solves the equation; u_raw misses it by -
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.hamilton_jacobi import (
     InitialData,
     MaxAffine,
@@ -42,7 +42,7 @@ class Values(NamedTuple):
     max_plus: Float[Array, ""]
 
 
-class Faces(eqx.Module):
+class Faces(Shown):
     """The four faces of one layer at one time. Every conversion is a method; none refits anything."""
 
     network: LogSumExp

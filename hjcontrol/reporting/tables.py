@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.results import GOOD, RESULTS, name_of
 from hjcontrol.control import ControlProblem, Solution
 from hjcontrol.networks import Chain, Weights
 
@@ -34,22 +34,10 @@ def figure(value: Any, digits: int = 4) -> str:
     return str(value)
 
 
-RESULT_NAMES = (
-    "successful",
-    "max_steps_reached",
-    "nonfinite",
-    "stagnated",
-    "diverged",
-    "oscillating",
-    "boundary_unmet",
-    "infeasible",
-)
-
-
 def outcome(solution: Solution) -> tuple[str, str]:
-    """Name of a solution's result, and the message that belongs to it."""
-    found = (n for n in RESULT_NAMES if bool(solution.result == getattr(RESULTS, n)))
-    return next(found, "solver_failed"), RESULTS[solution.result]
+    """Name of a solution's result, and its remedy, `""` where none is needed."""
+    name = name_of(solution.result)
+    return name, "" if name in GOOD else RESULTS[solution.result]
 
 
 def predictions(solution: Solution, inputs: Any) -> np.ndarray:

@@ -13,10 +13,10 @@ have the same verdicts, and where dJ/dtheta is of order one the tolerance is the
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
 )
@@ -34,7 +34,7 @@ FLAT = 1e-3  # of the tolerance: a curvature that is zero
 NOISE = 1e3  # of the roundoff of dJ/dtheta
 
 
-class Condition(eqx.Module):
+class Condition(Shown):
     """One row: `value`, what is `allowed` (`None`: nothing to compare with), verdict, place, remark."""
 
     name: str
@@ -54,7 +54,7 @@ class Condition(eqx.Module):
         return f"{'>=' if self.least else '<='} {self.allowed:.1e}"
 
 
-class Optimality(eqx.Module):
+class Optimality(Shown):
     """Every condition of optimality at a point. `print` it for the table."""
 
     conditions: tuple[Condition, ...]

@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.networks import Flow
 from hjcontrol.networks.flow_capability import capable
 from hjcontrol.networks.flow_numerics import ADJOINTS, adjoint_named
@@ -29,7 +29,7 @@ from hjcontrol.verification.costate_reference import costate_reference
 WORSE = 10.0  # times the best error at the same tolerance: an adjoint that breaks down
 
 
-class Rung(eqx.Module):
+class Rung(Shown):
     """One adjoint at one tolerance. Errors are NaN where the solve or its adjoint failed."""
 
     tolerance: float
@@ -42,7 +42,7 @@ class Rung(eqx.Module):
     note: str
 
 
-class AdjointLadder(eqx.Module):
+class AdjointLadder(Shown):
     """What `hj.adjoint_ladder` returns. `print` it for the table; `hj.reporting.plots.adjoint_ladder`
     draws it."""
 

@@ -8,18 +8,18 @@ points inwards far out, where two neighbouring atoms of the hull are left and H 
 ray in the end.
 """
 
-import equinox as eqx
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
+from hjcontrol._ground.shown import Shown
 from hjcontrol.analysis.bifurcation.enclosure import enclose
 from hjcontrol.analysis.bifurcation.pairs import Pairs, kind, pairs_of
 from hjcontrol.layers import LogSumExp
 
 
-class CriticalPoints(eqx.Module):
+class CriticalPoints(Shown):
     """Critical points (m, d) in `window` (2, d), their kinds, and what is known of the list."""
 
     eps: float

@@ -10,11 +10,11 @@ levels.
 
 import itertools
 
-import equinox as eqx
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.analysis.bifurcation.continuation import FoldPoint, Path, follow
 from hjcontrol.analysis.bifurcation.critical import as_window, first_window, search, table
 from hjcontrol.analysis.bifurcation.merging import Merge, inherits, written
@@ -22,7 +22,7 @@ from hjcontrol.analysis.bifurcation.pairs import Pairs, kind, polish
 from hjcontrol.layers import LogSumExp
 
 
-class Branch(eqx.Module):
+class Branch(Shown):
     """The life of one critical point: `eps` (n,) monotone, `points` (n, d), its kind, its folds."""
 
     eps: np.ndarray
@@ -42,7 +42,7 @@ class Branch(eqx.Module):
         return found if near else guess
 
 
-class Fold(eqx.Module):
+class Fold(Shown):
     """Where two branches meet and vanish as eps grows, or appear (`birth`)."""
 
     eps: float
@@ -55,7 +55,7 @@ class Fold(eqx.Module):
     simple: bool  # both nondegeneracies hold; else branches cross, as symmetry makes them
 
 
-class Bifurcation(eqx.Module):
+class Bifurcation(Shown):
     """Branches, folds in order of eps, the basin-merge tree, and at which eps completeness is proved."""
 
     eps: tuple[float, float]

@@ -7,18 +7,18 @@ r"""How far the soft layer at eps > 0 can be from the hard tree, point by point.
 The points whose margin is not above the bound are listed: there, and only there, a decision may change.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers import LogSumExp
 from hjcontrol.layers.heads import ClassHead
 
 
-class Agreement(eqx.Module):
+class Agreement(Shown):
     """One row a point: `difference` found, `bound` and the tighter `gap_bound`, `margin`; `below`: whose
     margin is at most `bound`; `changed`: whose decision differs (classes only)."""
 

@@ -9,19 +9,19 @@ halves).
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.analysis.tree.writing import affine
 from hjcontrol.deformation import lse
 from hjcontrol.layers import LogSumExp
 
 
-class SoftTree(eqx.Module):
+class SoftTree(Shown):
     """`sides` (nodes, 2, atoms): which atoms hang left and right of each inner node; the root first."""
 
     layer: LogSumExp

@@ -13,7 +13,6 @@ are, it can. What is found is reported, whichever way it falls.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,7 @@ from jaxtyping import Array, Key
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 
 
 class Fitted(NamedTuple):
@@ -33,7 +33,7 @@ class Fitted(NamedTuple):
 Fit = Callable[[np.ndarray, np.ndarray, int, Array], Fitted]
 
 
-class WidthSweep(eqx.Module):
+class WidthSweep(Shown):
     """One row a width, one column a repeat: errors on training and test data, largest curvature."""
 
     widths: np.ndarray

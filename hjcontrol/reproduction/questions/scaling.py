@@ -17,13 +17,13 @@ optimum). Neither is known for published exponents: they are arguments without d
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Key
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 
 # Exponents of loss in a size, as quoted with the theory; what the size is differs from row to row.
 PUBLISHED = {
@@ -34,7 +34,7 @@ PUBLISHED = {
 }
 
 
-class Estimate(eqx.Module):
+class Estimate(Shown):
     """A number with its bootstrap interval."""
 
     value: float
@@ -49,7 +49,7 @@ class Estimate(eqx.Module):
         return self.low <= value <= self.high
 
 
-class Schedule(eqx.Module):
+class Schedule(Shown):
     """An exponent along `eps = N^-gamma` through the grid, and its two parts."""
 
     gamma: float
@@ -65,7 +65,7 @@ class Schedule(eqx.Module):
         )
 
 
-class Scaling(eqx.Module):
+class Scaling(Shown):
     """Exponents on the grid: pooled, and one a row and a column, each with its interval."""
 
     widths: np.ndarray

@@ -20,11 +20,12 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs
 from hjcontrol.layers import LogSumExp
 
 
-class Soliton(eqx.Module):
+class Soliton(Shown):
     """The Hirota residual at one point, over `tau^2`, and how far the atoms lie off the moment curve."""
 
     residual: Float[Array, ""]  # of Hirota's form, over tau^2; zero for a tau function

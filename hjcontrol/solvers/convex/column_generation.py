@@ -21,6 +21,7 @@ from scipy.special import ndtri
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.solvers.convex import nonnegative
 from hjcontrol.solvers.convex.hopf_cole import HopfCole
 from hjcontrol.solvers.convex.pricing import Ball, Pricing, ascend, bound
@@ -37,7 +38,7 @@ NEAR = 0.1  # share of pairs, the nearest, that say nothing of slopes
 ROWS = 1000  # samples, about, on which slopes are looked for
 
 
-class LSEFit(eqx.Module):
+class LSEFit(Shown):
     """A log-sum-exp layer fitted over a ball of slopes.
 
     `solution` is the `ConvexSolution` of the `HopfCole` problem on the chosen slopes; `history` has the
@@ -79,7 +80,7 @@ class LSEFit(eqx.Module):
                 f"  gap           {float(self.solution.gap):.2e} over biases of these slopes",
                 f"  price         {price:.6g} seen over the ball; at most 1 at the optimum",
                 f"  rounds        {len(self.history)}   in {self.seconds:.3g} s",
-                f"  result        {RESULTS[self.solution.result] or 'successful'}",
+                f"  result        {RESULTS[self.solution.result]}",
                 "  Not covered: a bound over the whole ball is proved by .ball(); training the slopes",
                 "  of a layer of fixed width is not convex.",
             ]

@@ -8,7 +8,6 @@ a convex fit it needs few steps. Jacobian row of sample i: pi_j(x_i) (x_i, 1) in
 
 import time
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     least_squares,
@@ -33,7 +33,7 @@ from hjcontrol.solvers.convex.stages import SoftMaximum
 TRIES = 8  # dampings tried before a step is given up
 
 
-class Polished(eqx.Module):
+class Polished(Shown):
     """A stationary point of the mean square. `objective` is `(1/2n) sum r^2`, one a step in `history`."""
 
     stage: SoftMaximum
@@ -56,7 +56,7 @@ class Polished(eqx.Module):
                 f"  objective     {self.history[0]:.10g} -> {self.objective:.10g}   (1/2n) sum r^2",
                 f"  stationarity  {self.stationarity:.2e}   (max |dJ/dtheta|; no global claim)",
                 f"  steps         {len(self.history) - 1}   in {self.seconds:.3g} s",
-                f"  result        {RESULTS[self.result] or 'successful'}",
+                f"  result        {RESULTS[self.result]}",
             ]
         )
 

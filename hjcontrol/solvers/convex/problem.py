@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, PyTree
 from threadpoolctl import ThreadpoolController
 
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem
 from hjcontrol.layers.program import AbstractProgram
 from hjcontrol.networks import Chain, Weights
@@ -66,7 +67,7 @@ class AbstractConvexProblem(AbstractProgram):
         """Weights of the control problem as a candidate: whoever trained them, `certify` judges."""
 
 
-class ConvexSolution(eqx.Module):
+class ConvexSolution(Shown):
     """A candidate with its multipliers, the gap between their values, and what the gap proves.
 
     `stats` has the keys `num_steps`, `solve_seconds` and whatever the problem adds.
@@ -122,7 +123,7 @@ class ConvexSolution(eqx.Module):
             f"  bound below   {float(self.dual_objective):.12g}",
             f"  gap           {float(self.gap):.2e}   (relative {float(self.relative_gap):.2e})",
             f"  steps         {self.stats['num_steps']}   in {self.stats['solve_seconds']:.3g} s",
-            f"  result        {RESULTS[self.result] or 'successful'}",
+            f"  result        {RESULTS[self.result]}",
             f"  theorem       {self.theorem.name}",
             f"                {self.theorem.statement}",
             f"                Not covered: {self.theorem.limits}",
