@@ -13,7 +13,7 @@ import numpy as np
 class RESULTS(eqx.Enumeration):
     """How a solve ended. The message of each member says what to do about it."""
 
-    successful = "The stationarity tolerance was met: successful."
+    successful = "The tolerance was met: successful."
     max_steps_reached = (
         "The step limit was reached before the stationarity tolerance. Raise `max_steps`, "
         "loosen `tol`, or continue with `init=solution.weights`."
