@@ -34,6 +34,9 @@ class Mark(NamedTuple):
     word: str
     tone: Tone = "plain"
 
+    def __str__(self) -> str:
+        return self.word
+
 
 Value = Mark | str | bool | int | float | None | Quantity | Sequence[Any]
 

@@ -29,7 +29,8 @@ DARK = """
 CELL = f"""
 .hj {{ {COLOURS} color: var(--ink); font: 14px/1.45 system-ui, sans-serif; max-width: 56rem; }}
 @media (prefers-color-scheme: dark) {{ .hj {{ {DARK} background: var(--paper); }} }}
-.hj p {{ margin: .3rem 0; }} .hj .verdict {{ border-radius: 1rem; padding: .05rem .6rem; font-size: .85em; }}
+.hj p {{ margin: .3rem 0; }}
+.hj .verdict {{ border-radius: 1rem; padding: .05rem .6rem; font-size: .85em; }}
 .hj .good {{ color: var(--good); background: var(--good-back); }}
 .hj .partial {{ color: var(--partial); background: var(--partial-back); }}
 .hj .bad {{ color: var(--bad); background: var(--bad-back); }}

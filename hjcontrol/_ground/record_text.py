@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from hjcontrol._ground.record import Mark, Record, Value, figure
 
 COLUMNS, ROWS = 80, 12
-LEAST = 8  # characters that a cut column keeps
+LEAST, WRAPPED = 8, 24  # characters that a cut column keeps, and a wrapped one
 
 
 def text(record: Record, columns: int = COLUMNS) -> str:
@@ -40,33 +40,41 @@ def facts(named: Mapping[str, Value], columns: int = COLUMNS) -> list[str]:
 
 
 def table(rows: Sequence[Mapping[str, Value]], columns: int = COLUMNS) -> list[str]:
-    """Rows of equal keys. Numbers stand right, words left; the widest column of words is cut to fit."""
+    """Rows of equal keys. Numbers stand right, words left; words in the last column are wrapped, and the
+    widest column of words before it is cut where the table would not fit."""
     if not rows:
         return []
     names = list(rows[0])
     shown = rows if len(rows) <= ROWS + 1 else rows[:ROWS]
-    cells = [[figure(row[name], 2) if _bare(row[name]) else figure(row[name]) for name in names]
-             for row in shown]  # fmt: skip
+    cells = [[_shown(row[name]) for name in names] for row in shown]
     words = [all(isinstance(row[name], (str, Mark)) for row in shown) for name in names]
     grid = [names, *cells]
     widths = [max(len(row[j]) for row in grid) for j in range(len(names))]
-    while 2 + sum(widths) + 2 * (len(widths) - 1) > columns:
+    room = lambda: columns - sum(widths) - 2 * len(widths)
+    while room() < 0:
         wide = [j for j in range(len(widths)) if words[j] and widths[j] > LEAST]
         if not wide:
             break
-        widest = max(wide, key=widths.__getitem__)
-        widths[widest] -= 1
+        last = len(widths) - 1
+        j = last if last in wide and widths[last] > WRAPPED else max(wide, key=widths.__getitem__)
+        widths[j] -= 1
     found = []
     for row in grid:
-        parts = [_fit(c, w, left) for c, w, left in zip(row, widths, words, strict=True)]
-        found.append(("  " + "  ".join(parts)).rstrip())
+        pairs = list(zip(row, widths, words, strict=True))
+        *parts, last = [_fit(c, w, left) for c, w, left in pairs[:-1]] + [row[-1]]
+        ends = (
+            textwrap.wrap(last, max(widths[-1], LEAST)) if words[-1] else [f"{last:>{widths[-1]}}"]
+        )
+        first = "  " + "".join(f"{part}  " for part in parts)
+        found.append((first + (ends[0] if ends else "")).rstrip())
+        found += [" " * len(first) + end for end in ends[1:]]
     if len(rows) > len(shown):
         found.append(f"  and {len(rows) - len(shown)} more")
     return found
 
 
-def _bare(value: Value) -> bool:
-    return isinstance(value, float)
+def _shown(value: Value) -> str:
+    return figure(value, 2) if isinstance(value, float) else figure(value)
 
 
 def _fit(cell: str, width: int, left: bool) -> str:

@@ -83,7 +83,7 @@ def _audited(chosen: list[Any], fast: bool, screen: Screen) -> tuple[list[Any], 
 
 def _show(entries: list[Any], screen: Screen) -> None:
     from hjcontrol.reproduction import VERDICTS
-    from hjcontrol.reproduction.claims_rows import claim_rows
+    from hjcontrol.reproduction.record import claim_rows
 
     screen.line("")
     screen.table("Claims", claim_rows([e.summary() for e in entries]), words=True)
@@ -107,8 +107,7 @@ def _show(entries: list[Any], screen: Screen) -> None:
 def _write(
     entries: list[Any], fast: bool, interrupted: bool, out: Path, screen: Screen, command: str
 ) -> Path:
-    from hjcontrol.reproduction.claims_markdown import claims_markdown
-    from hjcontrol.reproduction.claims_page import claims_page
+    from hjcontrol.reproduction.record import claims_markdown, claims_page
 
     summaries = [e.summary() for e in entries]
     pictures = {e.claim.id: e.evidence.picture for e in entries if e.evidence.picture is not None}

@@ -126,12 +126,13 @@ def _write(trial: Any, screen: Screen, command: str) -> list[Path]:
         lambda path: report(
             path,
             {"gradient": trial.twin},
+            convex=trial.convex,
             test=trial.test_pair,
             classes=trial.classes,
             tables=trial.tables(),
             title=f"Convex training of {trial.name}: {trial.asked.model}",
             command=command,
-            notice=None if trial.verdict == "certified" else f"Verdict: {trial.verdict}.",
+            verdict=trial.verdict,
         ),
         screen,
     )

@@ -111,6 +111,7 @@ def _write(trial: Any, folder: Path, screen: Screen, command: str) -> list[Path]
             path,
             trial.view,
             rows=trial.rows(),
+            residual=trial.residuals["heat"]["relative"],
             tables=trial.tables(),
             notes=trial.notes,
             title=f"The Hamilton-Jacobi problem of {trial.name}",

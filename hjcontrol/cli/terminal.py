@@ -9,7 +9,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -48,7 +48,7 @@ class Screen:
         for i, line in enumerate(lines):
             self.line(line if i else f"\n{line}", style="" if i else "bold")
 
-    def table(self, title: str, rows: Sequence[dict[str, str]], words: bool = False) -> None:
+    def table(self, title: str, rows: Sequence[Mapping[str, Any]], words: bool = False) -> None:
         """Rows of equal keys; after the first, columns are numbers unless `words`."""
         if not rows:
             return
@@ -57,7 +57,7 @@ class Screen:
             side = "right" if i and not words else "left"
             table.add_column(Text(name), justify=side, overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row.values()))
+            table.add_row(*(Text(str(cell)) for cell in row.values()))
         self.console.print(table)
 
     @contextlib.contextmanager

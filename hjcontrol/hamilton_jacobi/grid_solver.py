@@ -24,7 +24,8 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
-from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.record import Record, Told, figure
+from hjcontrol._ground.results import GOOD, RESULTS, name_of
 from hjcontrol._ground.shown import Shown
 from hjcontrol.hamilton_jacobi.grid import Grid
 from hjcontrol.hamilton_jacobi.grid_differences import laplacian_matrix, slopes
@@ -32,7 +33,7 @@ from hjcontrol.hamilton_jacobi.grid_flux import numerical_hamiltonian, refined_s
 from hjcontrol.hamilton_jacobi.grid_plan import GridScheme, check_problem, grid_plan
 
 
-class GridSolution(Shown):
+class GridSolution(Told, Shown):
     """`u` at time `t` on the grid, and how it came about.
 
     `courant` is the greatest Courant number measured in any step, `limit` what the scheme allows.
@@ -44,6 +45,21 @@ class GridSolution(Shown):
     result: RESULTS
     limit: float = eqx.field(static=True)
     steps: int = eqx.field(static=True)
+
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        name = name_of(self.result)
+        return Record(
+            f"Grid solution at t = {figure(self.t)}",
+            f"{self.steps} steps on {' x '.join(map(str, self.u.shape))} points",
+            verdict=name.replace("_", " "),
+            tone="good" if name in GOOD else "bad",
+            facts={
+                "steps": self.steps,
+                "Courant number": f"{figure(self.courant)} of {figure(self.limit)} allowed",
+                "result": RESULTS[self.result],
+            },
+        )
 
 
 @admits(t="> 0", eps=">= 0", steps=">= 0", max_steps=">= 0")
