@@ -7,7 +7,7 @@ from typing import Any
 
 from hjcontrol._ground.record import Picture, Quantity, Record, Value, figure
 from hjcontrol.reporting import fields
-from hjcontrol.reporting.html import write_page
+from hjcontrol.reporting.html import shown_below, write_page
 from hjcontrol.reporting.page import provenance
 
 SAID = {
@@ -50,7 +50,7 @@ def field_report(
         notes=notes,
         detail=(
             Record("Residual of u_t + |∇u|² = ε Δu", "by normalisation", rows={"": rows}),
-            *(Record(p.caption, "", pictures=(p,)) for p in pictures[1:]),
+            *map(shown_below, pictures[1:]),
             *(Record(caption, "", facts=spelt(cells)) for caption, cells in tables.items()),
         ),
         provenance=provenance(command, view.u.dtype),
