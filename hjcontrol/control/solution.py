@@ -80,7 +80,7 @@ class Solution(Told, Shown):
                 f"{size} weights, {np.dtype(self.problem.dtype).name}",
                 "objective": Quantity(s["objective"], 12),
                 "stationarity": f"{figure(Quantity(s['stationarity'], 4))}   (max |dH/dtheta|)",
-                "steps": f"{s['num_steps']}   evaluations {s['num_evals']}",
+                "steps": f"{s['num_steps']}   ({s['num_evals']} evaluations)",
                 "seconds": f"{s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
                 "result": RESULTS[self.result],
             },
