@@ -123,7 +123,7 @@ def plain_ticks(axis: Any) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     low, high = axis.get_view_interval()
-    if high / low < 100:
+    if high / low < 300:  # two decades of data, and their margins
         few = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
         axis.set_major_locator(few if high / low < 6 else LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
