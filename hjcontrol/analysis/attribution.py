@@ -189,7 +189,6 @@ def costates(
     x, baseline = jax.tree.map(floating, (x, baseline))
     along = jax.tree.map(lambda a, b: a - b, x, baseline)
     at, weight = np.polynomial.legendre.leggauss(nodes)
-    reads = (None,) * len(chain.runs) if given is None else given
 
     def path(s: Array) -> tuple[tuple, Any]:
         return chain.states(weights, jax.tree.map(lambda b, v: b + s * v, baseline, along), given)
@@ -198,19 +197,13 @@ def costates(
         (states, last), (moves, final) = jax.jvp(path, (s,), (jnp.ones_like(s),))
         p = jax.grad(output)(last)
         product = lambda p, v: jax.tree.map(lambda a, b: w * a * b, p, v)
-        end, parts = product(p, final), []
-        for run, theta, u, inputs, move in reversed(
-            list(zip(chain.runs, weights, reads, states, moves, strict=True))
-        ):
 
-            def back(p: Any, stage: Any, th: Any, u: Any, kept: Any) -> tuple[Any, Any]:
-                a, v = kept
-                (p,) = jax.vjp(lambda a: advance(stage, a, th, u), a)[1](p)
-                return p, product(p, v)
+        def back(r: int, p: Any, stage: Any, th: Any, u: Any, a: Any, v: Any) -> tuple[Any, Any]:
+            (p,) = jax.vjp(lambda a: advance(stage, a, th, u), a)[1](p)
+            return p, product(p, v)
 
-            p, part = run.scan(back, p, theta, (inputs, move), u, reverse=True)
-            parts.append(part)
-        return tuple(reversed(parts)), end
+        _, parts = chain.fold(back, p, weights, states, moves, given=given, reverse=True)
+        return parts, product(p, final)
 
     dtype = jnp.result_type(*jax.tree.leaves(x))
     s, w = jnp.asarray(0.5 * (at + 1.0), dtype), jnp.asarray(0.5 * weight, dtype)
