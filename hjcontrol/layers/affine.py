@@ -9,7 +9,7 @@ f* is finite on the convex hull of the rows of W; its multiplier is x = grad f*(
 gradient map, unique for eps > 0 if the rows of W span (affinely) the space.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -65,6 +65,7 @@ class LegendreProgram(AbstractProgram):
 class LogSumExp(eqx.Module):
     """`f(x) = lse(W x + b, eps)`, one scalar a sample; max-affine at `eps = 0`."""
 
+    held: ClassVar[tuple[str, ...]] = ("eps",)
     W: Float[Array, "atoms d"]
     b: Float[Array, " atoms"]
     eps: Float[Array, ""] = eqx.field(converter=temperature)

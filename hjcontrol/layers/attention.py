@@ -15,7 +15,7 @@ A masked key is as if absent; a query that may look at nothing gets output 0 and
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -57,6 +57,7 @@ class Attention(eqx.Module):
     `eps=None`: `sqrt(d)`.
     """
 
+    held: ClassVar[tuple[str, ...]] = ("eps",)
     eps: Float[Array, ""] | None = eqx.field(
         converter=lambda eps: None if eps is None else temperature(eps), default=None
     )

@@ -8,6 +8,7 @@ One atom a class is the usual classifier. A class with several atoms has a conve
 """
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -25,6 +26,7 @@ from hjcontrol.layers.layer import checked, floating, temperature
 class LogitHead(eqx.Module):
     """`f(x) = lse(network(x), eps)`: the last layer of any network, through its logits."""
 
+    held: ClassVar[tuple[str, ...]] = ("eps",)
     network: Callable
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
 

@@ -48,8 +48,12 @@ class AbstractFace(eqx.Module):
 
 
 class AbstractConvexLayer(eqx.Module):
-    """A layer for one sample `z`; batch with `jax.vmap`. See the file's equations."""
+    """A layer for one sample `z`; batch with `jax.vmap`. See the file's equations.
 
+    As a stage of a network it holds its temperature: `held` names what is not trained unless asked for.
+    """
+
+    held: ClassVar[tuple[str, ...]] = ("eps",)
     eps: eqx.AbstractVar[Real[Array, ""]]
     domain: ClassVar[str]
     regulariser: ClassVar[str]

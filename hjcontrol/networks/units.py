@@ -11,6 +11,7 @@ Each unit of the last two is a viscous Hamilton-Jacobi solution of its input (Ho
 import abc
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -25,6 +26,7 @@ from hjcontrol.deformation import lse
 class AbstractUnits(eqx.Module):
     """A map from affine parts to hidden units, `atoms` affine parts a unit."""
 
+    held: ClassVar[tuple[str, ...]] = ("eps",)
     atoms: eqx.AbstractVar[int]
 
     @abc.abstractmethod
