@@ -18,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import floating, temperature
+from hjcontrol.deformation.soft_maximum import floating, temperature
 
 
 @admits(eps=">= 0")

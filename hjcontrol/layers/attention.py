@@ -25,9 +25,9 @@ from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import gibbs, heat, lse
+from hjcontrol.deformation.soft_maximum import floating, temperature
 from hjcontrol.hamilton_jacobi import InitialData
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
-from hjcontrol.layers.layer import floating, temperature
 from hjcontrol.layers.rows import RowSoftmax
 from hjcontrol.layers.softmax import Softmax
 

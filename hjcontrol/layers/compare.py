@@ -17,7 +17,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import AbstractConvexLayer, floating
+from hjcontrol.deformation.soft_maximum import floating
+from hjcontrol.layers.layer import AbstractConvexLayer
 from hjcontrol.layers.routes import closed, differences, implicit, unrolled
 
 ROUTES = ("closed", "implicit", "unrolled", "differences")

@@ -17,7 +17,8 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
-from hjcontrol.layers.layer import AbstractConvexLayer, checked
+from hjcontrol.deformation.soft_maximum import checked
+from hjcontrol.layers.layer import AbstractConvexLayer
 
 ENGINES = ("closed", "newton", "cvxpy", "jaxopt")
 HARD = (

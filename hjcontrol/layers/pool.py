@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import checked, temperature
+from hjcontrol.deformation.soft_maximum import checked, temperature
 from hjcontrol.layers.rows import RowSoftmax
 
 

@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.certify import Optimality, certify
-from hjcontrol.layers.layer import floating
 from hjcontrol.layers.quadratic import Point, QuadraticProgram, solve
 
 

@@ -20,10 +20,11 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol.deformation.soft_maximum import checked
 from hjcontrol.layers.box import AbstractBoxLayer
 from hjcontrol.layers.capped import CappedSimplex
 from hjcontrol.layers.entmax import Entmax, Sparsemax
-from hjcontrol.layers.layer import AbstractConvexLayer, checked
+from hjcontrol.layers.layer import AbstractConvexLayer
 from hjcontrol.layers.permutahedron import Permutahedron
 from hjcontrol.layers.prox import GroupSoftThreshold, L2Ball, SoftThreshold
 from hjcontrol.layers.regulariser import BinaryEntropy

@@ -34,7 +34,7 @@ from hjcontrol.networks.transformer import (
     MeanPool,
     NormWeights,
 )
-from hjcontrol.networks.units import AbstractUnits, LogSumExp, Pointwise, Softplus, gelu
+from hjcontrol.networks.units import AbstractUnits, LSEUnits, Pointwise, Softplus, gelu
 
 __all__ = [
     "ARCHITECTURES",
@@ -61,9 +61,9 @@ __all__ = [
     "FunctionStage",
     "HeadTable",
     "Hidden",
+    "LSEUnits",
     "LayerNorm",
     "LogSemiring",
-    "LogSumExp",
     "MeanPool",
     "ModeWeights",
     "ModuleStage",

@@ -1,7 +1,7 @@
 r"""Hidden units: what a layer makes of its affine part.
 
     Pointwise     h_i = sigma(a_i)                                    sigma = gelu, tanh, ...
-    LogSumExp     h_i = lse((a_i1, .., a_iN), eps)                    max_j a_ij at eps = 0
+    LSEUnits      h_i = lse((a_i1, .., a_iN), eps)                    max_j a_ij at eps = 0
     Softplus      h_i = lse((0, a_i), eps) = eps log(1 + e^{a_i/eps}) ReLU at eps = 0
 
 Each unit of the last two is a viscous Hamilton-Jacobi solution of its input (Hopf-Cole, N atoms), and
@@ -19,8 +19,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import lse
+from hjcontrol.deformation.soft_maximum import temperature
 
 
 class AbstractUnits(eqx.Module):
@@ -54,18 +54,6 @@ class Pointwise(AbstractUnits):
         return None
 
 
-def temperature(eps):
-    """A temperature as an array leaf.
-
-    **Raises:** `ValueError` unless it is a scalar >= 0.
-    """
-    eps = jnp.asarray(eps)
-    eps = eps if jnp.issubdtype(eps.dtype, jnp.floating) else eps.astype(float)
-    if eps.ndim or known_to_fail(eps >= 0):
-        raise ValueError(f"units: the temperature `eps` must be a scalar >= 0; found {eps}.")
-    return eps
-
-
 @admits(eps=">= 0")
 class Softplus(AbstractUnits):
     """`lse((0, a), eps)`: two atoms a unit, one of them 0. ReLU at `eps = 0`."""
@@ -82,7 +70,7 @@ class Softplus(AbstractUnits):
 
 
 @admits(atoms=">= 1", eps=">= 0")
-class LogSumExp(AbstractUnits):
+class LSEUnits(AbstractUnits):
     """`lse` of `atoms` affine parts a unit: a soft maximum of affine forms, convex in the input."""
 
     atoms: int = eqx.field(static=True)
@@ -90,7 +78,7 @@ class LogSumExp(AbstractUnits):
 
     def __check_init__(self):
         if self.atoms < 1:
-            raise ValueError(f"LogSumExp: `atoms` must be positive; found {self.atoms}.")
+            raise ValueError(f"LSEUnits: `atoms` must be positive; found {self.atoms}.")
 
     def __call__(self, a):
         return lse(a.reshape(-1, self.atoms), self.eps.astype(a.dtype))

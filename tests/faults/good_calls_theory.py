@@ -119,7 +119,12 @@ _LAYERS = {name: _made(getattr(layers, name), **_EPS) for name in _ONE_EPS} | {
     "GroupSoftThreshold": _made(layers.GroupSoftThreshold, **_EPS, lam=1.0),
     "L2Ball": _made(layers.L2Ball, **_EPS, radius=1.0),
     "LeakyReLU": _made(layers.LeakyReLU, **_EPS, slope=0.1),
-    "LogSumExp": _made(layers.LogSumExp, W=X, b=U, **_EPS),
+    "LSE": _made(layers.LSE, W=X, b=U, **_EPS),
+    "legendre_as_cvxpy": _made(layers.legendre_as_cvxpy, f=lambda: soft_layer(), q=POINT),
+    "legendre_gap": _made(layers.legendre_gap, f=lambda: soft_layer(), x=POINT, q=POINT),
+    "legendre_point": _made(layers.legendre_point, f=lambda: soft_layer(), q=POINT, steps=60),
+    "legendre_program": _made(layers.legendre_program, f=lambda: soft_layer(), q=POINT),
+    "legendre_value": _made(layers.legendre_value, f=lambda: soft_layer(), q=POINT),
     "LogitHead": _made(layers.LogitHead, network=bowl, **_EPS),
     "Permutahedron": _made(layers.Permutahedron, **_EPS, anchors=jnp.array([3.0, 2.0, 1.0])),
     "Pool": _made(layers.Pool, **_EPS, window=(2,), stride=(2,)),
@@ -155,7 +160,7 @@ _LAYERS = {name: _made(getattr(layers, name), **_EPS) for name in _ONE_EPS} | {
     "Softmax.__call__": _made(layers.Softmax(0.5), z=POINT),
     "Softmax.value": _made(layers.Softmax(0.5).value, z=POINT),
     "Softplus.__call__": _made(layers.Softplus(0.5), z=POINT),
-    "LogSumExp.__call__": _made(lambda: soft_layer().__call__, x=POINT),
+    "LSE.__call__": _made(lambda: soft_layer().__call__, x=POINT),
 }
 
 _TWO, _WIDE = {"in_size": 2, "out_size": 3}, {"in_size": 2, "width": 3}
@@ -190,7 +195,7 @@ _NETWORKS = {
     "Hidden": _made(networks.Hidden, **_TWO, units=jnp.tanh),
     "LayerNorm": _made(networks.LayerNorm, width=2, delta=1e-5),
     "LogSemiring": _made(networks.LogSemiring, width=2, **_EPS),
-    "LogSumExp": _made(networks.LogSumExp, atoms=3, **_EPS),
+    "LSEUnits": _made(networks.LSEUnits, atoms=3, **_EPS),
     "ModuleStage": _made(
         networks.ModuleStage, module=lambda: eqx.nn.Linear(2, 2, key=KEY), reads="nothing"
     ),

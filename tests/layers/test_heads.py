@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
+from hjcontrol.layers import LSE, ClassHead, LogitHead
 
 W, B = np.random.default_rng(0).normal(size=(7, 3)), np.linspace(-1, 1, 7)
 CLASSES = np.array([0, 2, 1, 0, 2, 2, 1])
@@ -22,7 +22,7 @@ def both(eps):
             lambda x: (head(x), head.weights(x), model.scores(x), model.shares(x), model.predict(x))
         )(X)
 
-    return said(LogSumExp(W, B, eps)), said(LogitHead(lambda x: W @ x + B, eps))
+    return said(LSE(W, B, eps)), said(LogitHead(lambda x: W @ x + B, eps))
 
 
 @pytest.mark.any_precision

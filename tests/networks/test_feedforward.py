@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hjcontrol.networks import Chain, Dense, Hidden, LogSumExp, Softplus, depth_bound, readout
+from hjcontrol.networks import Chain, Dense, Hidden, LSEUnits, Softplus, depth_bound, readout
 from tests.agreement import assert_agree
 
 X = jnp.asarray(np.random.default_rng(1).standard_normal((200, 3)))
@@ -18,7 +18,7 @@ X = jnp.asarray(np.random.default_rng(1).standard_normal((200, 3)))
 def stack(eps):
     return [
         Hidden(3, 6, Softplus(eps)),
-        Hidden(6, 5, LogSumExp(3, eps)),
+        Hidden(6, 5, LSEUnits(3, eps)),
         Hidden(5, 5, Softplus(eps)),
         readout(5, 2),
     ]
