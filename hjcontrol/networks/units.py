@@ -36,7 +36,12 @@ class AbstractUnits(eqx.Module):
     @property
     @abc.abstractmethod
     def slack(self) -> Float[Array, ""] | None:
-        """Largest distance of a unit from its hard limit; `None` for units without temperature."""
+        """Largest distance of a unit from its hard limit; `None` for an activation, which has none."""
+
+
+def identity(x: Array) -> Array:
+    """The activation that does nothing."""
+    return x
 
 
 @admits()
@@ -50,8 +55,8 @@ class Pointwise(AbstractUnits):
         return self.activation(a)
 
     @property
-    def slack(self) -> None:
-        return None
+    def slack(self) -> Float[Array, ""] | None:
+        return jnp.zeros(()) if self.activation is identity else None
 
 
 @admits(eps=">= 0")

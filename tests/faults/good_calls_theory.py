@@ -176,7 +176,7 @@ _NETWORKS = {
         order="pre",
     ),
     "Chain": _made(networks.Chain, stages=[networks.Dense(2, 2)], state=POINT),
-    "Dense": _made(networks.Dense, **_TWO, activation=jnp.tanh),
+    "Dense": _made(networks.Dense, **_TWO, units=jnp.tanh),
     "DiagonalSSM": _made(networks.DiagonalSSM, **_WIDE, h=0.5),
     "Driven": _made(networks.Driven, A=jnp.eye(2), B=jnp.ones((2, 3))),
     "Embed": _made(networks.Embed, tokens=3, **_WIDE),
@@ -192,7 +192,6 @@ _NETWORKS = {
     ),
     "FreeStep": _made(networks.FreeStep, drift=networks.Dense(2, 2), start=0.5),
     "FunctionStage": _made(networks.FunctionStage, function=wave, reads="nothing"),
-    "Hidden": _made(networks.Hidden, **_TWO, units=jnp.tanh),
     "LayerNorm": _made(networks.LayerNorm, width=2, delta=1e-5),
     "LogSemiring": _made(networks.LogSemiring, width=2, **_EPS),
     "LSEUnits": _made(networks.LSEUnits, atoms=3, **_EPS),
@@ -203,6 +202,7 @@ _NETWORKS = {
     "Residual": _made(networks.Residual, drift=networks.Dense(2, 2), h=0.5),
     "Run": _made(networks.Run, stage=networks.Dense(2, 2), length=2, tied=False),
     "SelfAttention": _made(networks.SelfAttention, width=4, num_heads=2, **_EPS, form="dot"),
+    "soft_maximum": _made(networks.soft_maximum, in_size=2, atoms=3, **_EPS),
     "Softplus": _made(networks.Softplus, **_EPS),
     "StateSpace": _made(networks.StateSpace, **_WIDE, h=0.5),
     "StochasticResidual": _made(
@@ -215,7 +215,7 @@ _NETWORKS = {
     "brownian": _made(networks.brownian, key=KEY, samples=3, steps=2, shape=(2,)),
     "depth_bound": _made(
         networks.depth_bound,
-        stages=[networks.Hidden(2, 2, networks.Softplus(0.5))],
+        stages=[networks.Dense(2, 2, networks.Softplus(0.5))],
         thetas=lambda: [theta()],
     ),
     "gelu": _made(networks.gelu, a=POINT),
@@ -294,7 +294,6 @@ _SOLVERS = {
     "convex.HopfCole": _made(
         lambda: convex.HopfCole, inputs=X, targets=U, slopes=Y, eps=0.5, loss="squared"
     ),
-    "convex.SoftMaximum": _made(lambda: convex.SoftMaximum, in_size=2, pieces=3, eps=0.5),
     "convex.SoftmaxReadout": _made(
         lambda: convex.SoftmaxReadout,
         inputs=X,

@@ -149,7 +149,11 @@ def _block(k: int, stage: Any, theta: Any) -> Block:
         raise ValueError(
             f"piecewise_affine: stage {k} has a {type(dense).__name__} inside; Dense is read."
         )
-    found = np.asarray(dense.activation(jnp.asarray(PROBES)), float)
+    if dense.units.atoms != 1:
+        raise ValueError(
+            f"piecewise_affine: stage {k} has {dense.units.atoms} atoms a unit; activations are read."
+        )
+    found = np.asarray(dense.units(jnp.asarray(PROBES)), float)
     up, down = float(found[5]), float(-found[2])
     if not np.allclose(found, np.where(PROBES > 0, up, down) * PROBES, rtol=1e-6) or up < down:
         raise ValueError(

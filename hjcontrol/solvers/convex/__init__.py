@@ -21,11 +21,12 @@ _HOMES = {
     "sample_gates": "gated_relu",
     "DifferenceOfConvex": "difference",
     "DifferenceOfMaxAffine": "max_affine_difference",
-    "SoftMaximum": "stages",
-    "Difference": "stages",
+    "Difference": "difference",
 }
 
 __all__ = sorted(_HOMES)
 __getattr__, __dir__ = lazily(  # each problem brings its own third party
-    __name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()}
+    __name__,
+    {name: f"{__name__}.{home}" for name, home in _HOMES.items()},
+    renamed={"SoftMaximum": "hjcontrol.networks:soft_maximum"},
 )

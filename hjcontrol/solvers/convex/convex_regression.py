@@ -31,7 +31,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol.control import ControlProblem
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
-from hjcontrol.networks import AffineWeights, Chain, Weights, readout
+from hjcontrol.networks import AffineWeights, Chain, Weights, readout, soft_maximum
 from hjcontrol.solvers.convex.cutting_planes import cutting_planes
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
@@ -41,7 +41,6 @@ from hjcontrol.solvers.convex.problem import (
     host,
     solution,
 )
-from hjcontrol.solvers.convex.stages import SoftMaximum
 
 THEOREM = Theorem(
     "Interpolation by convex functions (Boyd & Vandenberghe, section 6.5.5) with Lagrange duality",
@@ -165,7 +164,7 @@ class ConvexRegression(AbstractConvexProblem):
 
     def _layer(self, candidate: Pieces, eps: Any) -> tuple[Chain, Weights]:
         n, d = self.inputs.shape
-        chain = Chain([SoftMaximum(d, n, jnp.asarray(eps, self.inputs.dtype))], self.inputs[0])
+        chain = Chain([soft_maximum(d, n, jnp.asarray(eps, self.inputs.dtype))], self.inputs[0])
         return chain, chain.stack([self._affine(candidate)])
 
     def _affine(self, candidate: Pieces) -> AffineWeights:

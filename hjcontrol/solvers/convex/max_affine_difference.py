@@ -38,9 +38,10 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Ridge
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers.program import Residuals
-from hjcontrol.networks import AffineWeights, Chain, Weights
+from hjcontrol.networks import AffineWeights, Chain, Weights, soft_maximum
 from hjcontrol.solvers.convex.difference import (
     THEOREM,
+    Difference,
     DifferenceOfConvex,
     Layers,
     SoftAbsolute,
@@ -54,7 +55,6 @@ from hjcontrol.solvers.convex.problem import (
     host,
     one_blas_thread,
 )
-from hjcontrol.solvers.convex.stages import Difference, SoftMaximum
 
 FALL = 1e-9  # of J, that counts as lower: a cone program's last digits do not
 PRESSURE = 1e-3  # weight on a piece that is not read, below which it is a cone program's noise
@@ -260,7 +260,7 @@ class DifferenceOfMaxAffine(AbstractConvexProblem):
     def _chain(self) -> Chain:
         d = self.inputs.shape[1]
         zero = jnp.zeros((), self.inputs.dtype)
-        plus, minus = (SoftMaximum(d, count, zero) for count in self.pieces)
+        plus, minus = (soft_maximum(d, count, zero) for count in self.pieces)
         return Chain([Difference(plus, minus)], self.inputs[0])
 
     def network(self, candidate: Layers) -> tuple[Chain, Weights]:

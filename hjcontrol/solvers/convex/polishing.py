@@ -22,13 +22,12 @@ from hjcontrol.control import (
     least_squares,
 )
 from hjcontrol.control.units import unit
-from hjcontrol.networks import AffineWeights, Chain, Weights
+from hjcontrol.networks import AffineWeights, Chain, Dense, Weights, soft_maximum
 from hjcontrol.solvers.convex.problem import (
     checked_samples,
     host,
     one_blas_thread,
 )
-from hjcontrol.solvers.convex.stages import SoftMaximum
 
 TRIES = 8  # dampings tried before a step is given up
 
@@ -36,7 +35,7 @@ TRIES = 8  # dampings tried before a step is given up
 class Polished(eqx.Module):
     """A stationary point of the mean square. `objective` is `(1/2n) sum r^2`, one a step in `history`."""
 
-    stage: SoftMaximum
+    stage: Dense
     weights: Weights
     objective: float
     stationarity: float
@@ -63,9 +62,7 @@ class Polished(eqx.Module):
     __repr__ = __str__
 
 
-def mean_square_problem(
-    inputs: ArrayLike, targets: ArrayLike, stage: SoftMaximum
-) -> ControlProblem:
+def mean_square_problem(inputs: ArrayLike, targets: ArrayLike, stage: Dense) -> ControlProblem:
     """Training of all weights of a log-sum-exp layer on the mean square, as a control problem."""
     return ControlProblem([stage], inputs, jnp.asarray(targets)[:, None], terminal=least_squares)
 
@@ -103,7 +100,7 @@ def polish(
         result = RESULTS.successful
     else:
         result = RESULTS.stagnated if stuck else RESULTS.max_steps_reached
-    stage = SoftMaximum(d, count, jnp.asarray(eps, inputs.dtype))
+    stage = soft_maximum(d, count, jnp.asarray(eps, inputs.dtype))
     new = AffineWeights(jnp.asarray(T[:, :-1], inputs.dtype), jnp.asarray(T[:, -1], inputs.dtype))
     return Polished(
         stage,
