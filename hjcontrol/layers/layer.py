@@ -51,6 +51,7 @@ class AbstractConvexLayer(eqx.Module):
     """A layer for one sample `z`; batch with `jax.vmap`. See the file's equations."""
 
     eps: eqx.AbstractVar[Real[Array, ""]]
+    kind: ClassVar[str | None] = None  # a row of `engines.KINDS`; None: `closed` and `cvxpy` only
     domain: ClassVar[str]
     regulariser: ClassVar[str]
     curvature: ClassVar[str]
