@@ -127,7 +127,7 @@ def compare_gradients(
 def _routes(layer: Any, others: Mapping[str, Callable]) -> tuple[dict[str, Callable], list[str]]:
     """Every route as a function of `(layer, z, g)`, and the names of those that the layer lacks."""
     kind = kind_of(layer)
-    own = {"closed": closed, "implicit": kind.implicit, "unrolled": kind.newton and unrolled}
+    own = {"closed": closed, "implicit": kind.implicit, "unrolled": _unrolled(kind.newton)}
     foreign = {
         name: lambda layer, z, g, f=f: jax.vjp(f, z)[1](g)[0]  # somebody else's function of z
         for name, f in others.items()
@@ -141,10 +141,11 @@ def closed(layer: AbstractConvexLayer, z: Array, g: Array) -> Array:
     return jax.vjp(layer, z)[1](g)[0]
 
 
-def unrolled(layer: AbstractConvexLayer, z: Array, g: Array) -> Array:
+def _unrolled(newton: Callable[..., Array] | None) -> Callable[..., Array] | None:
     """Through the iterations of Newton on the dual, differentiated as they stand, in reverse mode."""
-    newton = kind_of(layer).newton
-    return jax.vjp(lambda z: newton(layer, z), z)[1](g)[0]
+    if newton is None:
+        return None
+    return lambda layer, z, g: jax.vjp(lambda z: newton(layer, z), z)[1](g)[0]
 
 
 def differences(

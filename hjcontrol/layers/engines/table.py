@@ -22,7 +22,34 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
-from hjcontrol.layers.engines import by_kind, jaxopt
+from hjcontrol.layers.engines.by_kind import (
+    ball_implicit,
+    ball_newton,
+    box_implicit,
+    box_newton,
+    hull_implicit,
+    hull_newton,
+    rows_implicit,
+    rows_newton,
+    share_implicit,
+    sum_implicit,
+    sum_newton,
+    threshold_implicit,
+    threshold_newton,
+)
+from hjcontrol.layers.engines.jaxopt import (
+    by_rows,
+    capped,
+    descended_on_simplex,
+    isotonic,
+    mirrored,
+    projected_on_ball,
+    projected_on_box,
+    projected_on_simplex,
+    shared,
+    thresholded,
+    thresholded_by_group,
+)
 from hjcontrol.layers.layer import AbstractConvexLayer, checked
 
 ENGINES = ("closed", "newton", "cvxpy", "jaxopt")
@@ -54,20 +81,20 @@ class Kind(NamedTuple):
     hard: Mapping[str, str] = PIECEWISE
 
 
-_SUM = (by_kind.sum_newton, by_kind.sum_implicit)
-_THRESHOLD = (by_kind.threshold_newton, by_kind.threshold_implicit)
+_SUM = (sum_newton, sum_implicit)
+_THRESHOLD = (threshold_newton, threshold_implicit)
 KINDS: dict[str, Kind] = {
-    "simplex, entropy": Kind(*_SUM, jaxopt.mirrored),
-    "simplex, quadratic": Kind(*_SUM, jaxopt.projected_on_simplex),
-    "simplex, power": Kind(*_SUM, jaxopt.descended_on_simplex),
-    "capped simplex": Kind(*_SUM, jaxopt.capped),
-    "box, entropy": Kind(by_kind.box_newton, by_kind.share_implicit, jaxopt.shared),
-    "box, quadratic": Kind(by_kind.box_newton, by_kind.box_implicit, jaxopt.projected_on_box),
-    "rows": Kind(by_kind.rows_newton, by_kind.rows_implicit, jaxopt.by_rows),
-    "ball": Kind(by_kind.ball_newton, by_kind.ball_implicit, jaxopt.projected_on_ball, {}),
-    "threshold": Kind(*_THRESHOLD, jaxopt.thresholded, UNBOUNDED),
-    "group threshold": Kind(*_THRESHOLD, jaxopt.thresholded_by_group, UNBOUNDED),
-    "permutahedron": Kind(by_kind.hull_newton, by_kind.hull_implicit, jaxopt.isotonic, FACTORIAL),
+    "simplex, entropy": Kind(*_SUM, mirrored),
+    "simplex, quadratic": Kind(*_SUM, projected_on_simplex),
+    "simplex, power": Kind(*_SUM, descended_on_simplex),
+    "capped simplex": Kind(*_SUM, capped),
+    "box, entropy": Kind(box_newton, share_implicit, shared),
+    "box, quadratic": Kind(box_newton, box_implicit, projected_on_box),
+    "rows": Kind(rows_newton, rows_implicit, by_rows),
+    "ball": Kind(ball_newton, ball_implicit, projected_on_ball, {}),
+    "threshold": Kind(*_THRESHOLD, thresholded, UNBOUNDED),
+    "group threshold": Kind(*_THRESHOLD, thresholded_by_group, UNBOUNDED),
+    "permutahedron": Kind(hull_newton, hull_implicit, isotonic, FACTORIAL),
 }
 
 
