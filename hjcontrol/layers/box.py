@@ -140,6 +140,7 @@ class Softplus(AbstractBoxLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     phi: AbstractRegulariser = eqx.field(init=False, default_factory=BinaryEntropy)
+    kind = "box, entropy"
     domain = "box [0, 1]"
     regulariser = "binary entropy"
     curvature = "smooth; strongly convex dual"
@@ -151,6 +152,7 @@ class ReLU(AbstractBoxLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=0.0)
     phi: AbstractRegulariser = eqx.field(init=False, default_factory=BinaryEntropy)
+    kind = "box, entropy"
     domain = "box [0, 1]"
     regulariser = "none (binary entropy for eps > 0)"
     curvature = "polyhedral"
@@ -163,6 +165,7 @@ class LeakyReLU(AbstractBoxLayer):
     eps: Float[Array, ""] = eqx.field(converter=temperature)
     slope: float = eqx.field(static=True)
     phi: AbstractRegulariser = eqx.field(init=False)
+    kind = "box, entropy"
     domain = "box [slope, 1]"
     regulariser = "none (binary entropy for eps > 0)"
     curvature = "polyhedral"
@@ -182,6 +185,7 @@ class Tanh(AbstractBoxLayer):
     phi: AbstractRegulariser = eqx.field(
         init=False, default_factory=lambda: BinaryEntropy(-1.0, 1.0)
     )
+    kind = "box, entropy"
     domain = "box [-1, 1]"
     regulariser = "binary entropy of (1 + p)/2"
     curvature = "smooth; strongly convex dual"
@@ -193,6 +197,7 @@ class Clip(AbstractBoxLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature)
     phi: AbstractRegulariser
+    kind = "box, quadratic"
     domain = "box [lo, hi]"
     regulariser = "|p|^2/2"
     curvature = "piecewise quadratic; strongly convex dual"
@@ -208,6 +213,7 @@ class Huber(AbstractBoxLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     phi: AbstractRegulariser = eqx.field(init=False, default_factory=lambda: Quadratic(-1.0, 1.0))
+    kind = "box, quadratic"
     domain = "box [-1, 1]"
     regulariser = "|p|^2/2"
     curvature = "piecewise quadratic; strongly convex dual"

@@ -23,6 +23,7 @@ class CappedSimplex(AbstractSimplexLayer):
     eps: Float[Array, ""] = eqx.field(converter=temperature)
     total: int = eqx.field(static=True)
     phi: AbstractRegulariser = eqx.field(init=False, default_factory=Quadratic)
+    kind = "capped simplex"
     domain = "capped simplex"
     regulariser = "|p|^2/2"
     curvature = "piecewise quadratic; strongly convex dual"

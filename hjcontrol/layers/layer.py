@@ -52,6 +52,7 @@ class AbstractConvexLayer(eqx.Module):
 
     held: ClassVar[tuple[str, ...]] = ("eps",)
     eps: eqx.AbstractVar[Real[Array, ""]]
+    kind: ClassVar[str | None] = None  # a row of `engines.KINDS`; None: `closed` and `cvxpy` only
     domain: ClassVar[str]
     regulariser: ClassVar[str]
     curvature: ClassVar[str]

@@ -111,6 +111,7 @@ class Permutahedron(AbstractGaugeLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature)
     anchors: Float[Array, " n"]
+    kind = "permutahedron"
     domain = "permutahedron of w"
     regulariser = "|p|^2/2"
     curvature = "piecewise quadratic; strongly convex dual"

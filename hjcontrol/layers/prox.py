@@ -276,6 +276,7 @@ class L2Ball(AbstractGaugeLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     radius: Float[Array, ""] = eqx.field(converter=positive, default=1.0)
+    kind = "ball"
     domain = "l2 ball"
     regulariser = "|p|^2/2"
     curvature = "piecewise smooth; strongly convex dual"
@@ -299,6 +300,7 @@ class SoftThreshold(AbstractGaugeLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     lam: Float[Array, ""] = eqx.field(converter=positive, default=1.0)
+    kind = "threshold"
     domain = "R^n"
     regulariser = "|p|^2/2, beside the norm lam |p|_1"
     curvature = "piecewise quadratic; strongly convex dual"
@@ -322,6 +324,7 @@ class GroupSoftThreshold(AbstractGaugeLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     lam: Float[Array, ""] = eqx.field(converter=positive, default=1.0)
+    kind = "group threshold"
     domain = "R^(groups x size)"
     regulariser = "|p|^2/2, beside the norm lam sum_g |p_g|_2"
     curvature = "piecewise smooth; strongly convex dual"

@@ -29,6 +29,7 @@ class Softmax(AbstractConvexLayer):
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     phi: Shannon = eqx.field(init=False, default_factory=Shannon)
     total: int = eqx.field(init=False, static=True, default=1)
+    kind = "simplex, entropy"
     domain = "simplex"
     regulariser = "sum p log p (Shannon)"
     curvature = "smooth; strongly convex dual"

@@ -41,7 +41,7 @@ _NAMES = {
         AbstractMethod capability_table loadable_plugins
     """,
     "solvers.convex": """
-        AbstractConvexProblem Ball ConvexSolution Difference LSEFit Polished Theorem polish
+        AbstractConvexProblem Ball Difference PricedAtoms PrimalDual polish
     """,
 }
 ELSEWHERE = {f"{room}.{name}" for room, names in _NAMES.items() for name in names.split()}

@@ -32,9 +32,8 @@ from hjcontrol.layers import (
     soft_sort,
     solve,
 )
-from hjcontrol.layers.engines import lacks
+from hjcontrol.layers.engines import KINDS, lacks
 from hjcontrol.layers.isotonic import minimax
-from hjcontrol.layers.routes import implicit, unrolled
 from tests.agreement import assert_agree
 
 RNG = np.random.default_rng(11)
@@ -211,15 +210,12 @@ def test_routes_and_engines_agree(name):  #: engines 2e-16, routes 2e-15
     assert_agree(*both(z), 1e-14)
 
 
-def test_every_layer_shares_its_rules_with_one_that_is_compared():
-    known = {name: getattr(warm(name), "phi", None) for name in REGISTRY}
-    kinds = lambda names: {
-        (unrolled.dispatch(type(warm(n))), implicit.dispatch(type(warm(n))), type(known[n]))
-        for n in names
-    }
-    assert kinds(REGISTRY) == kinds(FAMILIES)
-    assert unrolled.dispatch(object) not in {u for u, _, _ in kinds(REGISTRY)}
-    assert implicit.dispatch(object) not in {i for _, i, _ in kinds(REGISTRY)}
+def test_every_kind_of_program_is_compared_and_has_every_engine():
+    kinds = lambda names: {(L.kind, type(getattr(L, "phi", None))) for L in map(warm, names)}
+    assert kinds(FAMILIES) == kinds(REGISTRY)
+    assert {kind for kind, _ in kinds(REGISTRY)} == set(KINDS)
+    for kind in KINDS.values():
+        assert None not in kind
 
 
 def test_a_route_that_forgets_a_bound_is_refuted():

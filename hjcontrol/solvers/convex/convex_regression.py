@@ -28,15 +28,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.control import ControlProblem
+from hjcontrol.control import ControlProblem, Solution, Theorem
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
 from hjcontrol.networks import AffineWeights, Chain, Weights, readout, soft_maximum
 from hjcontrol.solvers.convex.cutting_planes import cutting_planes
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
-    ConvexSolution,
-    Theorem,
+    PrimalDual,
     checked_samples,
     host,
     solution,
@@ -129,7 +128,7 @@ class ConvexRegression(AbstractConvexProblem):
         offset = candidate.values - jnp.sum(candidate.slopes * self.inputs, axis=1)
         return self.inputs @ candidate.slopes.T + offset[None, :]
 
-    def solve(self, *, tol: float = 1e-7, max_rounds: int = 60) -> ConvexSolution:
+    def solve(self, *, tol: float = 1e-7, max_rounds: int = 60) -> Solution:
         """Solve by cutting planes: only constraints that once were violated are ever stated.
 
         `tol`: relative gap. Each round's quadratic program bounds the optimum from below, and its
@@ -138,9 +137,7 @@ class ConvexRegression(AbstractConvexProblem):
         clock = time.perf_counter()
         found = cutting_planes(host(self.inputs), host(self.targets), tol, max_rounds)
         return solution(
-            self,
-            Pieces(found.values, found.slopes),
-            found.multipliers,
+            PrimalDual(self, Pieces(found.values, found.slopes), found.multipliers),
             (found.upper, found.lower),
             dtype=self.inputs.dtype,
             tol=tol,

@@ -29,10 +29,7 @@ from jaxtyping import Array, Float, Key
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import (
-    ControlProblem,
-    Ridge,
-)
+from hjcontrol.control import ControlProblem, Ridge, Solution, Theorem
 from hjcontrol.control.units import unit
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
@@ -40,8 +37,8 @@ from hjcontrol.networks import AbstractStage, AffineWeights, Chain, Dense, Weigh
 from hjcontrol.solvers.convex.column_generation import fit_lse, steepest
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
-    ConvexSolution,
-    Theorem,
+    PrimalDual,
+    answer,
     checked_samples,
     host,
 )
@@ -191,17 +188,17 @@ class DifferenceOfConvex(AbstractConvexProblem):
         layers = []
         for target, count in zip((y + bowl, bowl), self.pieces, strict=True):
             fit = fit_lse(self.inputs, target, self.eps, max_atoms=count, max_rounds=1)
-            atoms = fit.solution.problem.layer(fit.solution.candidate)
+            atoms = fit.native.problem.layer(fit.native.candidate)
             layers.append(_filled(atoms, count, self.eps, self.inputs.dtype))
         return Layers(*layers)
 
     def solve(
         self, *, init: Layers | None = None, tol: float = 1e-6, max_steps: int = 500
-    ) -> ConvexSolution:
+    ) -> Solution:
         """Run the convex-concave procedure from `init`, or from `start()`. `tol`: on `max |dJ/dtheta|`,
         in the unit (see `control.units`) that the gradients of its two parts have at the start.
 
-        `stats["history"]` has J after every step, never rising.
+        `history.objective` has J after every step, never rising.
         """
         clock = time.perf_counter()
         theta = self.start() if init is None else init
@@ -214,20 +211,16 @@ class DifferenceOfConvex(AbstractConvexProblem):
             result = RESULTS.successful
         else:
             result = RESULTS.max_steps_reached if steps >= max_steps else RESULTS.stagnated
-        return ConvexSolution(
-            self,
-            theta,
-            jax.grad(self.concave_part)(theta),
+        return answer(
+            PrimalDual(self, theta, jax.grad(self.concave_part)(theta)),
             residuals.objective,
             residuals.dual_objective,
             result,
-            {
-                "num_steps": steps,
-                "solve_seconds": time.perf_counter() - clock,
-                "stationarity": size,
-                "history": np.asarray(history)[: steps + 1],
-            },
-            "convex-concave procedure",
+            seconds=time.perf_counter() - clock,
+            steps=steps,
+            solver="convex-concave procedure",
+            stationarity=size,
+            history=np.asarray(history)[: steps + 1],
         )
 
     def _chain(self) -> Chain:

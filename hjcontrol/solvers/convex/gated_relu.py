@@ -24,15 +24,14 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
-from hjcontrol.control import ControlProblem, Ridge, least_squares
+from hjcontrol.control import ControlProblem, Ridge, Solution, Theorem, least_squares
 from hjcontrol.layers.program import Residuals
 from hjcontrol.networks import Chain, Weights
 from hjcontrol.networks.fixed_features import GatedUnits, Sum
-from hjcontrol.solvers.convex.cone_decomposition import ReLUNetwork, decompose
+from hjcontrol.solvers.convex.cone_decomposition import decompose
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
-    ConvexSolution,
-    Theorem,
+    PrimalDual,
     checked_samples,
     host,
     one_blas_thread,
@@ -120,16 +119,14 @@ class GatedReLU(AbstractConvexProblem):
             dual_objective=jnp.mean(nu * y - 0.5 * nu**2),
         )
 
-    def solve(self, *, tol: float = 1e-10, max_steps: int = 200_000) -> ConvexSolution:
+    def solve(self, *, tol: float = 1e-10, max_steps: int = 200_000) -> Solution:
         """Solve by accelerated proximal gradient steps with restarts. `tol`: relative gap."""
         clock = time.perf_counter()
         X, y, D = host(self.inputs), host(self.targets), np.asarray(self.patterns, bool)
         with one_blas_thread():
             W, nu, values, steps = _group_lasso(X, y, D, float(self.penalty), tol, max_steps)
         return solution(
-            self,
-            W,
-            nu,
+            PrimalDual(self, W, nu),
             values,
             dtype=self.inputs.dtype,
             tol=tol,
@@ -144,8 +141,9 @@ class GatedReLU(AbstractConvexProblem):
         """The gated network itself, both layers of equal length: the same function everywhere."""
         return self._chain(), self.to_weights(candidate)
 
-    def relu_network(self, candidate: Float[Array, "gates d"]) -> ReLUNetwork:
-        """A plain ReLU network that agrees with the candidate *at the training inputs*."""
+    def relu_network(self, candidate: Float[Array, "gates d"]) -> Solution:
+        """A plain ReLU network that agrees with the candidate *at the training inputs*. Its objective is
+        its own; `stats["deviation"]` is its largest difference from the gated network there."""
         return decompose(self.inputs, self.targets, self.gates, candidate, self.penalty)
 
     def _chain(self) -> Chain:

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
-from hjcontrol.control import ControlProblem
+from hjcontrol.control import ControlProblem, Solution, Theorem
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
 from hjcontrol.networks import AffineWeights, Chain, Weights, soft_maximum
@@ -31,8 +31,7 @@ from hjcontrol.networks.fixed_features import FixedSlopes
 from hjcontrol.solvers.convex import nonnegative
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
-    ConvexSolution,
-    Theorem,
+    PrimalDual,
     checked_samples,
     host,
     one_blas_thread,
@@ -150,7 +149,7 @@ class HopfCole(AbstractConvexProblem):
             dual_objective=-jnp.mean(0.5 * v**2 + v) if squared else jnp.mean(scores),
         )
 
-    def solve(self, *, tol: float = 1e-9, max_steps: int = 200) -> ConvexSolution:
+    def solve(self, *, tol: float = 1e-9, max_steps: int = 200) -> Solution:
         """Solve for the masses. `tol`: relative gap; `max_steps`: Newton steps of `kullback`."""
         clock = time.perf_counter()
         L = (host(self.inputs) @ host(self.slopes).T - host(self.targets)[:, None]) / float(
@@ -162,16 +161,14 @@ class HopfCole(AbstractConvexProblem):
 
     def found(
         self, L: np.ndarray, log_c: np.ndarray, steps: int, clock: float, tol: float = 1e-9
-    ) -> ConvexSolution:
+    ) -> Solution:
         """The solution of masses `exp(log_c)` at host logits `L`; begun when the clock read `clock`."""
         value, scores = nonnegative.values(self.loss, nonnegative.log_response(L, log_c))
         price = float(nonnegative.prices(self.loss, L, scores).max())
         bound = nonnegative.dual_value(self.loss, scores, price)
         scores = scores - (price - 1.0) if self.loss == "squared" else scores - np.log(price)
         return solution(
-            self,
-            float(self.eps) * log_c,
-            scores,
+            PrimalDual(self, float(self.eps) * log_c, scores),
             (value, bound),
             dtype=self.inputs.dtype,
             tol=tol,

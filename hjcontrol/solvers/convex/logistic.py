@@ -23,14 +23,13 @@ from scipy.special import logsumexp, xlogy
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
-from hjcontrol.control import ControlProblem, Ridge, softmax_cross_entropy
+from hjcontrol.control import ControlProblem, Ridge, Solution, Theorem, softmax_cross_entropy
 from hjcontrol.deformation import entropy, gibbs, lse
 from hjcontrol.layers.program import Residuals
 from hjcontrol.networks import AffineWeights, Chain, Weights, readout
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
-    ConvexSolution,
-    Theorem,
+    PrimalDual,
     checked_samples,
     host,
     one_blas_thread,
@@ -123,7 +122,7 @@ class SoftmaxReadout(AbstractConvexProblem):
         engine: Literal["newton", "cvxpy"] = "newton",
         tol: float = 1e-12,
         max_steps: int = 100,
-    ) -> ConvexSolution:
+    ) -> Solution:
         """Solve. `newton`: dense, with Armijo's rule; `cvxpy`: exponential cones, by Clarabel.
 
         `tol`: relative gap. **Raises:** `ValueError` for another engine.
@@ -141,9 +140,7 @@ class SoftmaxReadout(AbstractConvexProblem):
             theta, steps = self._by_cvxpy()
         value, bound, P, _ = _values(features, labels, rho, theta)
         return solution(
-            self,
-            AffineWeights(theta[:, :-1], theta[:, -1]),
-            P,
+            PrimalDual(self, AffineWeights(theta[:, :-1], theta[:, -1]), P),
             (value, bound),
             dtype=self.inputs.dtype,
             tol=tol if engine == "newton" else 1e-9,

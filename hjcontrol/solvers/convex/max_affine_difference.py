@@ -35,7 +35,7 @@ from jaxtyping import Array, Float
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Ridge
+from hjcontrol.control import ControlProblem, Ridge, Solution, Theorem
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers.program import Residuals
 from hjcontrol.networks import AffineWeights, Chain, Weights, soft_maximum
@@ -49,8 +49,8 @@ from hjcontrol.solvers.convex.difference import (
 )
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
-    ConvexSolution,
-    Theorem,
+    PrimalDual,
+    answer,
     checked_samples,
     host,
     one_blas_thread,
@@ -204,15 +204,15 @@ class DifferenceOfMaxAffine(AbstractConvexProblem):
             delta=self.delta,
             ridge=self.ridge,
         )
-        return smooth.solve(tol=1e-4, max_steps=100).candidate
+        return smooth.solve(tol=1e-4, max_steps=100).native.candidate
 
     def solve(
         self, *, init: Layers | None = None, tol: float = 1e-7, max_steps: int = 50
-    ) -> ConvexSolution:
+    ) -> Solution:
         """Run the convex-concave procedure from `init`, or from `start()`; steps are cone programs.
 
-        `tol`: on the gap, relative to J; `max_steps`: that lower J. `stats["history"]` has J after every
-        step, always falling.
+        `tol`: on the gap, relative to J; `max_steps`: that lower J. `history.objective` has J after
+        every step, always falling.
         """
         if max_steps < 1:
             raise ValueError(
@@ -242,19 +242,15 @@ class DifferenceOfMaxAffine(AbstractConvexProblem):
             result = RESULTS.successful
         else:
             result = RESULTS.stagnated if finished else RESULTS.max_steps_reached
-        return ConvexSolution(
-            self,
-            best.theta,
-            best.readings,
+        return answer(
+            PrimalDual(self, best.theta, best.readings),
             best.found.objective,
             best.found.dual_objective,
             result,
-            {
-                "num_steps": len(history),
-                "solve_seconds": time.perf_counter() - clock,
-                "history": np.asarray(history),
-            },
-            "convex-concave procedure, cone programs",
+            seconds=time.perf_counter() - clock,
+            steps=len(history),
+            solver="convex-concave procedure, cone programs",
+            history=np.asarray(history),
         )
 
     def _chain(self) -> Chain:
