@@ -13,7 +13,8 @@ import numpy as np
 import optax
 
 import hjcontrol as hj
-from hjcontrol.solvers.convex import SoftMaximum, fit_lse, polish
+from hjcontrol.networks import soft_maximum
+from hjcontrol.solvers.convex import fit_lse, polish
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -34,7 +35,7 @@ polished = polish(x, y, found.problem.layer(found.candidate), EPS)
 print(polished, "\n")
 
 problem = hj.ControlProblem(
-    [SoftMaximum(1, ATOMS, EPS)], x, y[:, None], terminal=hj.control.least_squares
+    [soft_maximum(1, ATOMS, EPS)], x, y[:, None], terminal=hj.control.least_squares
 )
 adam = hj.solve(
     problem,

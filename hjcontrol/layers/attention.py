@@ -15,7 +15,7 @@ A masked key is as if absent; a query that may look at nothing gets output 0 and
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -25,9 +25,9 @@ from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import gibbs, heat, lse
+from hjcontrol.deformation.soft_maximum import floating, temperature
 from hjcontrol.hamilton_jacobi import InitialData
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
-from hjcontrol.layers.layer import floating, temperature
 from hjcontrol.layers.rows import RowSoftmax
 from hjcontrol.layers.softmax import Softmax
 
@@ -57,6 +57,7 @@ class Attention(eqx.Module):
     `eps=None`: `sqrt(d)`.
     """
 
+    held: ClassVar[tuple[str, ...]] = ("eps",)
     eps: Float[Array, ""] | None = eqx.field(
         converter=lambda eps: None if eps is None else temperature(eps), default=None
     )

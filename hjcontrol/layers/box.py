@@ -24,7 +24,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, checked, floating, temperature
+from hjcontrol.deformation.soft_maximum import checked, floating, temperature
+from hjcontrol.layers.layer import SLACK, AbstractConvexLayer
 from hjcontrol.layers.regulariser import (
     AbstractRegulariser,
     BinaryEntropy,

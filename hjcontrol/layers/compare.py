@@ -23,8 +23,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.engines import kind_of
-from hjcontrol.layers.layer import AbstractConvexLayer, floating
+from hjcontrol.layers.layer import AbstractConvexLayer
 
 ROUTES = ("closed", "implicit", "unrolled", "differences")
 FLOOR = {"float64": 1e-290, "float32": 1e-30}  # norms under it are not judged

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import temperature
+from hjcontrol.deformation.soft_maximum import temperature
 from hjcontrol.layers.regulariser import AbstractRegulariser, Tsallis
 from hjcontrol.layers.simplex import AbstractSimplexLayer
 

@@ -22,14 +22,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import (
-    SLACK,
-    AbstractConvexLayer,
-    AbstractFace,
-    checked,
-    floating,
-    temperature,
-)
+from hjcontrol.deformation.soft_maximum import checked, floating, temperature
+from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
 

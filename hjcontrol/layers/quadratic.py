@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from hjcontrol.layers.layer import SLACK, floating
+from hjcontrol.deformation.soft_maximum import floating
+from hjcontrol.layers.layer import SLACK
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
 MAX_STEPS = 80

@@ -17,14 +17,8 @@ from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import entropy, gibbs, lse
-from hjcontrol.layers.layer import (
-    SLACK,
-    AbstractConvexLayer,
-    AbstractFace,
-    checked,
-    floating,
-    temperature,
-)
+from hjcontrol.deformation.soft_maximum import checked, floating, temperature
+from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
 from hjcontrol.layers.program import AbstractProgram, Residuals
 from hjcontrol.layers.separable import BoxFace
 from hjcontrol.layers.softmax import Softmax

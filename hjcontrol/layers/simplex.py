@@ -16,7 +16,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
-from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, checked, floating
+from hjcontrol.deformation.soft_maximum import checked, floating
+from hjcontrol.layers.layer import SLACK, AbstractConvexLayer
 from hjcontrol.layers.regulariser import AbstractRegulariser
 from hjcontrol.layers.separable import BoxFace, SeparableProgram, centred_derivative
 

@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import entropy, gibbs, lse
-from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, checked, floating, temperature
+from hjcontrol.deformation.soft_maximum import checked, floating, temperature
+from hjcontrol.layers.layer import SLACK, AbstractConvexLayer
 from hjcontrol.layers.regulariser import Shannon
 from hjcontrol.layers.separable import BoxFace, SeparableProgram
 

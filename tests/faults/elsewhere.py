@@ -21,7 +21,7 @@ _NAMES = {
     """,
     "hamilton_jacobi": """
         GRID_RESULTS SEARCH AbstractHamiltonian Bracket Conjugate Envelope GridPlan GridSolution
-        HJProx HalfQuadratic Layer Minimum Quadratic Recovered Relativistic Residual Searched
+        HJProx HalfQuadratic Minimum Quadratic Recovered Relativistic Residual Searched
         Sum
     """,
     "layers": """

@@ -7,13 +7,13 @@ import pytest
 
 from hjcontrol.layers import (
     GELU,
+    LSE,
     REGISTRY,
     Attention,
     CappedSimplex,
     Clip,
     Entmax,
     LeakyReLU,
-    LogSumExp,
     Permutahedron,
     Pool,
     ReLU,
@@ -25,6 +25,9 @@ from hjcontrol.layers import (
     build,
     compare_gradients,
     isotonic,
+    legendre_as_cvxpy,
+    legendre_point,
+    legendre_value,
     soft_rank,
     soft_sort,
     solve,
@@ -304,16 +307,17 @@ def test_attention_is_softmax_of_scaled_products():
 
 
 def test_legendre_dual_of_a_network_layer():
-    f = LogSumExp(RNG.standard_normal((7, 2)), RNG.standard_normal(7), 0.3)
+    f = LSE(RNG.standard_normal((7, 2)), RNG.standard_normal(7), 0.3)
     x = jnp.array([0.2, -0.4])
+    dual = lambda q: legendre_value(f, q)
 
     @jax.jit
     def look(x):
         q = f.slope(x)
-        value, inverse = jax.value_and_grad(f.conjugate)(q)
-        found = {"inverse": f.inverse_slope(q), "by envelope": inverse}
-        second = jax.jacfwd(f.inverse_slope)(q) @ jax.hessian(f)(x)
-        off = jax.vmap(f.conjugate)(jnp.stack([q + 0.05, jnp.array([50.0, 0.0])]))
+        value, inverse = jax.value_and_grad(dual)(q)
+        found = {"inverse": legendre_point(f, q), "by envelope": inverse}
+        second = jax.jacfwd(lambda q: legendre_point(f, q))(q) @ jax.hessian(f)(x)
+        off = jax.vmap(dual)(jnp.stack([q + 0.05, jnp.array([50.0, 0.0])]))
         return q, jax.grad(f)(x), f(x) + value - q @ x, value, found, second, off
 
     q, slope, gap, value, inverses, second, off = look(x)
@@ -323,10 +327,10 @@ def test_legendre_dual_of_a_network_layer():
     assert_agree(gap, 0.0, 1e-14)
     assert float(f(x) + off[0] - (q + 0.05) @ x) > 1e-4
     assert float(off[1]) == np.inf
-    assert_agree(value, f.conjugate_as_cvxpy(q).solve(solver="CLARABEL"), 1e-7)
+    assert_agree(value, legendre_as_cvxpy(f, q).solve(solver="CLARABEL"), 1e-7)
     assert_agree(second, np.eye(2), 1e-6)  # D2 f* and D2 f are inverse to each other
     with pytest.raises(ValueError, match="linear program"):
-        LogSumExp(f.W, f.b, 0.0).conjugate(q)
+        legendre_value(LSE(f.W, f.b, 0.0), q)
 
 
 # ------------------------------------------------------------------------------------ bad input

@@ -61,7 +61,7 @@ def test_the_relu_network_agrees_at_the_training_inputs_and_costs_more():  #: 4e
     np.testing.assert_allclose(jax.vmap(net)(p.inputs), gated, atol=1e-11)
     assert relu.stats["deviation"] <= 1e-11
     hidden, outer = relu.problem.chain.unstack(relu.weights)
-    assert relu.problem.chain[0].activation is jax.nn.relu
+    assert relu.problem.chain[0].units.activation is jax.nn.relu
     assert not hidden.b.any()
     assert not outer.b.any()
     decay = 0.5 * 0.1 * float(jnp.sum(hidden.W**2) + jnp.sum(outer.W**2))

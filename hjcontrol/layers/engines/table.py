@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol.deformation.soft_maximum import checked
 from hjcontrol.layers.engines.by_kind import (
     ball_implicit,
     ball_newton,
@@ -50,7 +51,7 @@ from hjcontrol.layers.engines.jaxopt import (
     thresholded,
     thresholded_by_group,
 )
-from hjcontrol.layers.layer import AbstractConvexLayer, checked
+from hjcontrol.layers.layer import AbstractConvexLayer
 
 ENGINES = ("closed", "newton", "cvxpy", "jaxopt")
 PIECEWISE = {

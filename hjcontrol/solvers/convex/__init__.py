@@ -19,8 +19,7 @@ _HOMES = {
     "sample_gates": "gated_relu",
     "DifferenceOfConvex": "difference",
     "DifferenceOfMaxAffine": "max_affine_difference",
-    "SoftMaximum": "stages",
-    "Difference": "stages",
+    "Difference": "difference",
 }
 
 __all__ = sorted(_HOMES)
@@ -31,6 +30,7 @@ __getattr__, __dir__ = lazily(  # each problem brings its own third party
         "ConvexSolution": "hjcontrol.control:Solution",
         "LSEFit": "hjcontrol.control:Solution",
         "Polished": "hjcontrol.control:Solution",
+        "SoftMaximum": "hjcontrol.networks:soft_maximum",
         "Theorem": "hjcontrol.control:Theorem",
     },
 )

@@ -31,7 +31,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol.control import ControlProblem, Solution, Theorem
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
-from hjcontrol.networks import AffineWeights, Chain, Weights, readout
+from hjcontrol.networks import AffineWeights, Chain, Weights, readout, soft_maximum
 from hjcontrol.solvers.convex.cutting_planes import cutting_planes
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
@@ -40,7 +40,6 @@ from hjcontrol.solvers.convex.problem import (
     host,
     solution,
 )
-from hjcontrol.solvers.convex.stages import SoftMaximum
 
 THEOREM = Theorem(
     "Interpolation by convex functions (Boyd & Vandenberghe, section 6.5.5) with Lagrange duality",
@@ -192,7 +191,7 @@ def _residuals(
 def _layer(regression: ConvexRegression, candidate: Pieces, eps: Any) -> tuple[Chain, Weights]:
     n, d = regression.inputs.shape
     chain = Chain(
-        [SoftMaximum(d, n, jnp.asarray(eps, regression.inputs.dtype))], regression.inputs[0]
+        [soft_maximum(d, n, jnp.asarray(eps, regression.inputs.dtype))], regression.inputs[0]
     )
     return chain, chain.stack([_affine(regression, candidate)])
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
@@ -33,7 +33,7 @@ from hjcontrol.control import ControlProblem, Ridge, Solution, Theorem
 from hjcontrol.control.units import unit
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
-from hjcontrol.networks import AffineWeights, Chain, Weights
+from hjcontrol.networks import AbstractStage, AffineWeights, Chain, Dense, Weights, soft_maximum
 from hjcontrol.solvers.convex.column_generation import fit_lse, steepest
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
@@ -42,7 +42,6 @@ from hjcontrol.solvers.convex.problem import (
     checked_samples,
     host,
 )
-from hjcontrol.solvers.convex.stages import Difference, SoftMaximum
 
 THEOREM = Theorem(
     "Convex-concave procedure (Yuille & Rangarajan 2003; DCA, Pham Dinh & Le Thi)",
@@ -58,6 +57,20 @@ CURVATURES = (
     8.0,
 )  # of the bowl that makes a start's first target convex, in data's units
 INNER_STEPS = 200  # L-BFGS steps of one majorant: it need not be solved to the end to go down
+
+
+class Difference(AbstractStage):
+    """Difference of two soft maxima of affine functions; weights: a pair of `AffineWeights`."""
+
+    plus: Dense
+    minus: Dense
+
+    def step(self, x: Float[Array, " in"], theta) -> Float[Array, " 1"]:
+        return self.plus.step(x, theta[0]) - self.minus.step(x, theta[1])
+
+    def init(self, key: Key[Array, ""]) -> tuple[AffineWeights, AffineWeights]:
+        one, two = jax.random.split(key)
+        return self.plus.init(one), self.minus.init(two)
 
 
 class SoftAbsolute(eqx.Module):
@@ -78,7 +91,7 @@ class Layers(NamedTuple):
 
 
 class AbstractDifference(AbstractConvexProblem):
-    """A difference of two layers at temperature `eps >= 0`, one stage of training. Candidate: `Layers`."""
+    """A difference of two layers at temperature `eps >= 0`. Candidate: `Layers`."""
 
     inputs: eqx.AbstractVar[Float[Array, "n d"]]
     targets: eqx.AbstractVar[Float[Array, " n"]]
@@ -91,7 +104,7 @@ class AbstractDifference(AbstractConvexProblem):
         return self._chain(), self.to_weights(candidate)
 
     def as_control_problem(self) -> ControlProblem:
-        """One stage, not convex; its objective is `J`, with a subgradient where pieces tie at `eps = 0`."""
+        """One stage, not convex; its objective is `J`, with a subgradient where pieces tie."""
         return ControlProblem(
             self._chain(),
             self.inputs,
@@ -108,7 +121,7 @@ class AbstractDifference(AbstractConvexProblem):
 
     def _chain(self) -> Chain:
         d = self.inputs.shape[1]
-        plus, minus = (SoftMaximum(d, count, self.eps) for count in self.pieces)
+        plus, minus = (soft_maximum(d, count, self.eps) for count in self.pieces)
         return Chain([Difference(plus, minus)], self.inputs[0])
 
 

@@ -27,6 +27,7 @@ from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.control import ControlProblem, Ridge, Solution, Theorem, least_squares
 from hjcontrol.layers.program import Residuals
 from hjcontrol.networks import Chain, Weights
+from hjcontrol.networks.fixed_features import GatedUnits, Sum
 from hjcontrol.solvers.convex.cone_decomposition import decompose
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
@@ -36,7 +37,6 @@ from hjcontrol.solvers.convex.problem import (
     one_blas_thread,
     solution,
 )
-from hjcontrol.solvers.convex.stages import GatedUnits, Sum
 
 THEOREM = Theorem(
     "Fenchel duality of the group lasso",

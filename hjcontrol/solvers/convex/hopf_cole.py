@@ -26,7 +26,8 @@ from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.control import ControlProblem, Solution, Theorem
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
-from hjcontrol.networks import AffineWeights, Chain, Weights
+from hjcontrol.networks import AffineWeights, Chain, Weights, soft_maximum
+from hjcontrol.networks.fixed_features import FixedSlopes
 from hjcontrol.solvers.convex import nonnegative
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
@@ -36,7 +37,6 @@ from hjcontrol.solvers.convex.problem import (
     one_blas_thread,
     solution,
 )
-from hjcontrol.solvers.convex.stages import FixedSlopes, SoftMaximum
 
 THEOREM = Theorem(
     "Hopf-Cole linearisation with Fenchel duality",
@@ -121,9 +121,9 @@ class HopfCole(AbstractConvexProblem):
         return _found(self, L, log_c, steps, clock, tol)
 
     def network(self, candidate: Float[Array, " N"]) -> tuple[Chain, Weights]:
-        """A `SoftMaximum` layer of the slopes that have mass."""
+        """A `soft_maximum` layer of the slopes that have mass."""
         theta = self.layer(candidate)
-        chain = Chain([SoftMaximum(self.slopes.shape[1], len(theta.b), self.eps)], self.inputs[0])
+        chain = Chain([soft_maximum(self.slopes.shape[1], len(theta.b), self.eps)], self.inputs[0])
         return chain, (jax.tree.map(lambda a: a[None], theta),)
 
     def layer(self, candidate: Float[Array, " N"]) -> AffineWeights:

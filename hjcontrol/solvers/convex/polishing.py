@@ -18,21 +18,18 @@ from jaxtyping import Float
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Solution, least_squares
 from hjcontrol.control.units import unit
-from hjcontrol.networks import AffineWeights
+from hjcontrol.networks import AffineWeights, Dense, soft_maximum
 from hjcontrol.solvers.convex.problem import (
     checked_samples,
     host,
     one_blas_thread,
     plain_answer,
 )
-from hjcontrol.solvers.convex.stages import SoftMaximum
 
 TRIES = 8  # dampings tried before a step is given up
 
 
-def mean_square_problem(
-    inputs: ArrayLike, targets: ArrayLike, stage: SoftMaximum
-) -> ControlProblem:
+def mean_square_problem(inputs: ArrayLike, targets: ArrayLike, stage: Dense) -> ControlProblem:
     """Training of all weights of a log-sum-exp layer on the mean square, as a control problem."""
     return ControlProblem([stage], inputs, jnp.asarray(targets)[:, None], terminal=least_squares)
 
@@ -71,7 +68,7 @@ def polish(
         result = RESULTS.successful
     else:
         result = RESULTS.stagnated if stuck else RESULTS.max_steps_reached
-    stage = SoftMaximum(d, count, jnp.asarray(eps, inputs.dtype))
+    stage = soft_maximum(d, count, jnp.asarray(eps, inputs.dtype))
     new = AffineWeights(jnp.asarray(T[:, :-1], inputs.dtype), jnp.asarray(T[:, -1], inputs.dtype))
     return plain_answer(
         mean_square_problem(inputs, targets, stage),
