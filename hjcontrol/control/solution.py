@@ -107,31 +107,36 @@ class Solution(eqx.Module):
         return self.problem if nu is None else augmented(self.problem, nu, 1.0)
 
     def __str__(self) -> str:
-        s = self.stats
-        message = RESULTS[self.result] or "successful"
-        size = sum(a.size for a in jax.tree.leaves(self.weights))
-        lines = [
-            f"Solution by {self.solver}",
-            f"  problem       {self.problem.num_samples} samples, {len(self.problem.chain)} stages, "
-            f"{size} weights, {np.dtype(self.problem.dtype).name}",
-            f"  objective     {float(self.objective):.12g}",
-            f"  stationarity  {s['stationarity']:.3e}   (max |dH/dtheta|)",
-            f"  steps         {s['num_steps']}   evaluations {s['num_evals']}",
-            f"  seconds       {s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
-            f"  result        {message}",
-            *([] if self.bound is None else self._proof()),
-        ]
-        return "\n".join(lines)
+        return _told(self)
 
-    def _proof(self) -> list[str]:
-        lines = [
-            f"  bound below   {float(self.bound):.12g}",
-            f"  gap           {float(self.gap):.2e}   (relative {float(self.relative_gap):.2e})",
+
+def _told(solution: Solution) -> str:
+    s = solution.stats
+    message = RESULTS[solution.result] or "successful"
+    size = sum(a.size for a in jax.tree.leaves(solution.weights))
+    lines = [
+        f"Solution by {solution.solver}",
+        f"  problem       {solution.problem.num_samples} samples, {len(solution.problem.chain)} stages, "
+        f"{size} weights, {np.dtype(solution.problem.dtype).name}",
+        f"  objective     {float(solution.objective):.12g}",
+        f"  stationarity  {s['stationarity']:.3e}   (max |dH/dtheta|)",
+        f"  steps         {s['num_steps']}   evaluations {s['num_evals']}",
+        f"  seconds       {s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
+        f"  result        {message}",
+        *([] if solution.bound is None else _proof(solution)),
+    ]
+    return "\n".join(lines)
+
+
+def _proof(solution: Solution) -> list[str]:
+    lines = [
+        f"  bound below   {float(solution.bound):.12g}",
+        f"  gap           {float(solution.gap):.2e}   (relative {float(solution.relative_gap):.2e})",
+    ]
+    if solution.theorem is not None:
+        lines += [
+            f"  theorem       {solution.theorem.name}",
+            f"                {solution.theorem.statement}",
+            f"                Not covered: {solution.theorem.limits}",
         ]
-        if self.theorem is not None:
-            lines += [
-                f"  theorem       {self.theorem.name}",
-                f"                {self.theorem.statement}",
-                f"                Not covered: {self.theorem.limits}",
-            ]
-        return lines
+    return lines

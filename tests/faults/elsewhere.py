@@ -11,7 +11,7 @@ _NAMES = {
     """,
     "control": """
         AbstractControlSet AbstractRunningCost Binary Free History Minibatch Nonnegative
-        Rounding Solution Ternary Trajectory
+        Rounding Solution Ternary Theorem Trajectory
     """,
     "comparison": """
         Comparison

@@ -85,7 +85,9 @@ def test_smoothing_lies_above_by_at_most_eps_log_n(small, eps):
     p, s = small
     chain, weights, most = p.smoothed(s.native.candidate, eps)
     x = 2.0 * jax.random.normal(jax.random.key(1), (30, 2))
-    above = eqx.filter_jit(lambda c, z: jax.vmap(lambda x: c(weights, x) - s(x))(z))(chain, x)
+    above = eqx.filter_jit(lambda c, z: jax.vmap(lambda x: c(weights, x) - s.native(x))(z))(
+        chain, x
+    )
     assert float(above.min()) >= -1e-12
     assert float(above.max()) <= float(most) + 1e-12
     assert float(most) == pytest.approx(eps * np.log(24))

@@ -90,8 +90,43 @@ class Layers(NamedTuple):
     minus: AffineWeights
 
 
+class AbstractDifference(AbstractConvexProblem):
+    """A difference of two layers at temperature `eps >= 0`. Candidate: `Layers`."""
+
+    inputs: eqx.AbstractVar[Float[Array, "n d"]]
+    targets: eqx.AbstractVar[Float[Array, " n"]]
+    eps: eqx.AbstractVar[Float[Array, ""]]
+    delta: eqx.AbstractVar[Float[Array, ""]]
+    ridge: eqx.AbstractVar[Float[Array, ""]]
+    pieces: eqx.AbstractVar[tuple[int, int]]
+
+    def network(self, candidate: Layers) -> tuple[Chain, Weights]:
+        return self._chain(), self.to_weights(candidate)
+
+    def as_control_problem(self) -> ControlProblem:
+        """One stage, not convex; its objective is `J`, with a subgradient where pieces tie."""
+        return ControlProblem(
+            self._chain(),
+            self.inputs,
+            self.targets,
+            terminal=SoftAbsolute(self.delta),
+            running=Ridge(self.ridge),
+        )
+
+    def to_weights(self, candidate: Layers) -> Weights:
+        return self._chain().stack([tuple(candidate)])
+
+    def from_weights(self, weights: Weights) -> Layers:
+        return Layers(*self._chain().unstack(weights)[0])
+
+    def _chain(self) -> Chain:
+        d = self.inputs.shape[1]
+        plus, minus = (soft_maximum(d, count, self.eps) for count in self.pieces)
+        return Chain([Difference(plus, minus)], self.inputs[0])
+
+
 @admits(eps=">= 0", delta="> 0", ridge=">= 0")
-class DifferenceOfConvex(AbstractConvexProblem):
+class DifferenceOfConvex(AbstractDifference):
     """Difference of two log-sum-exp layers. Candidate: `Layers`. Multipliers: the slope `s` of `G`,
     `Layers` too."""
 
@@ -120,16 +155,7 @@ class DifferenceOfConvex(AbstractConvexProblem):
         self.inputs, self.targets = checked_samples("DifferenceOfConvex", inputs, targets)
         dtype = self.inputs.dtype
         self.eps, self.delta, self.ridge = (jnp.asarray(a, dtype) for a in (eps, delta, ridge))
-        for name in ("eps", "delta", "ridge"):
-            if known_to_fail(getattr(self, name) > 0):
-                raise ValueError(
-                    f"DifferenceOfConvex: `{name}` must be > 0; found {float(getattr(self, name))}."
-                    + (" Max-affine layers are `DifferenceOfMaxAffine`." if name == "eps" else "")
-                )
-        if len(pieces) != 2 or min(pieces) < 1:
-            raise ValueError(
-                f"DifferenceOfConvex: `pieces` of both layers, >= 1, are needed; found {pieces}."
-            )
+        check_positive(self, ("eps", "delta", "ridge"), pieces)
         self.pieces = (int(pieces[0]), int(pieces[1]))
 
     @property
@@ -154,26 +180,7 @@ class DifferenceOfConvex(AbstractConvexProblem):
         return jnp.mean(g + h + self.targets)
 
     def residuals(self, candidate: Layers, dual: Layers | None = None) -> Residuals:
-        theta = checked_layers("DifferenceOfConvex", candidate, self.pieces, self.inputs.shape[1])
-        value, pull = jax.value_and_grad(self.convex_part)(theta)
-        minus, slope = jax.value_and_grad(self.concave_part)(theta)
-        taken = slope if dual is None else dual
-        pull = jax.tree.map(jnp.subtract, pull, taken)
-        off = jax.tree.map(lambda a, b: jnp.abs(a - b), slope, taken)
-        named = lambda tree: {
-            f"{name}.{leaf}": jnp.abs(getattr(getattr(tree, name), leaf))
-            for name in Layers._fields
-            for leaf in AffineWeights._fields
-        }
-        square = sum(jnp.sum(a**2) for a in jax.tree.leaves(pull))
-        return Residuals(
-            primal={},
-            dual=named(off),
-            complementarity={},
-            stationarity=named(pull),
-            objective=value - minus,
-            dual_objective=value - minus - 0.5 * square / self.ridge,
-        )
+        return _residuals(self, candidate, dual)
 
     def start(self) -> Layers:
         """Two Hopf-Cole fits: `y + k|x|^2/2` and `k|x|^2/2`, the best of some curvatures `k`."""
@@ -200,51 +207,78 @@ class DifferenceOfConvex(AbstractConvexProblem):
 
         `history.objective` has J after every step, never rising.
         """
-        clock = time.perf_counter()
-        theta = self.start() if init is None else init
-        theta, size, steps, history, of = _procedure(self, theta, jnp.asarray(tol), max_steps)
-        size, steps = float(size), int(steps)
-        residuals = eqx.filter_jit(lambda p, t: p.residuals(t))(self, theta)
-        if not np.isfinite(size):
-            result = RESULTS.nonfinite
-        elif size <= tol * float(of):
-            result = RESULTS.successful
-        else:
-            result = RESULTS.max_steps_reached if steps >= max_steps else RESULTS.stagnated
-        return answer(
-            PrimalDual(self, theta, jax.grad(self.concave_part)(theta)),
-            residuals.objective,
-            residuals.dual_objective,
-            result,
-            seconds=time.perf_counter() - clock,
-            steps=steps,
-            solver="convex-concave procedure",
-            stationarity=size,
-            history=np.asarray(history)[: steps + 1],
-        )
+        return _solved(self, init=init, tol=tol, max_steps=max_steps)
 
-    def _chain(self) -> Chain:
-        d = self.inputs.shape[1]
-        plus, minus = (soft_maximum(d, count, self.eps) for count in self.pieces)
-        return Chain([Difference(plus, minus)], self.inputs[0])
 
-    def network(self, candidate: Layers) -> tuple[Chain, Weights]:
-        return self._chain(), self.to_weights(candidate)
+def _solved(
+    difference: DifferenceOfConvex,
+    *,
+    init: Layers | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 500,
+) -> Solution:
+    clock = time.perf_counter()
+    theta = difference.start() if init is None else init
+    theta, size, steps, history, of = _procedure(difference, theta, jnp.asarray(tol), max_steps)
+    size, steps = float(size), int(steps)
+    residuals = eqx.filter_jit(lambda p, t: p.residuals(t))(difference, theta)
+    if not np.isfinite(size):
+        result = RESULTS.nonfinite
+    elif size <= tol * float(of):
+        result = RESULTS.successful
+    else:
+        result = RESULTS.max_steps_reached if steps >= max_steps else RESULTS.stagnated
+    return answer(
+        PrimalDual(difference, theta, jax.grad(difference.concave_part)(theta)),
+        residuals.objective,
+        residuals.dual_objective,
+        result,
+        seconds=time.perf_counter() - clock,
+        steps=steps,
+        solver="convex-concave procedure",
+        stationarity=size,
+        history=np.asarray(history)[: steps + 1],
+    )
 
-    def as_control_problem(self) -> ControlProblem:
-        return ControlProblem(
-            self._chain(),
-            self.inputs,
-            self.targets,
-            terminal=SoftAbsolute(self.delta),
-            running=Ridge(self.ridge),
-        )
 
-    def to_weights(self, candidate: Layers) -> Weights:
-        return self._chain().stack([tuple(candidate)])
+def _residuals(
+    difference: DifferenceOfConvex, candidate: Layers, dual: Layers | None = None
+) -> Residuals:
+    theta = checked_layers(
+        "DifferenceOfConvex", candidate, difference.pieces, difference.inputs.shape[1]
+    )
+    value, pull = jax.value_and_grad(difference.convex_part)(theta)
+    minus, slope = jax.value_and_grad(difference.concave_part)(theta)
+    taken = slope if dual is None else dual
+    pull = jax.tree.map(jnp.subtract, pull, taken)
+    off = jax.tree.map(lambda a, b: jnp.abs(a - b), slope, taken)
+    named = lambda tree: {
+        f"{name}.{leaf}": jnp.abs(getattr(getattr(tree, name), leaf))
+        for name in Layers._fields
+        for leaf in AffineWeights._fields
+    }
+    square = sum(jnp.sum(a**2) for a in jax.tree.leaves(pull))
+    return Residuals(
+        primal={},
+        dual=named(off),
+        complementarity={},
+        stationarity=named(pull),
+        objective=value - minus,
+        dual_objective=value - minus - 0.5 * square / difference.ridge,
+    )
 
-    def from_weights(self, weights: Weights) -> Layers:
-        return Layers(*self._chain().unstack(weights)[0])
+
+def check_positive(problem: Any, names: tuple[str, ...], pieces: Any) -> None:
+    """**Raises:** `ValueError` for a number that is not positive, or for a layer without pieces."""
+    who = type(problem).__name__
+    for name in names:
+        if known_to_fail(getattr(problem, name) > 0):
+            raise ValueError(
+                f"{who}: `{name}` must be > 0; found {float(getattr(problem, name))}."
+                + (" Max-affine layers are `DifferenceOfMaxAffine`." if name == "eps" else "")
+            )
+    if len(pieces) != 2 or min(pieces) < 1:
+        raise ValueError(f"{who}: `pieces` of both layers, >= 1, are needed; found {pieces}.")
 
 
 def checked_layers(who: str, candidate: Layers, pieces: tuple[int, int], d: int) -> Layers:

@@ -64,7 +64,7 @@ class AbstractPrimalDual(eqx.Module):
 
     problem: eqx.AbstractVar[Any]
     candidate: eqx.AbstractVar[Any]
-    dual: eqx.AbstractVar[PyTree[Array] | None]
+    dual: eqx.AbstractVar[Any]
 
     @property
     def chain(self) -> Chain:
@@ -87,7 +87,7 @@ class PrimalDual(AbstractPrimalDual):
 
     problem: AbstractConvexProblem
     candidate: Any
-    dual: PyTree[Array] | None
+    dual: Any
 
 
 def answer(
