@@ -13,6 +13,7 @@ import pytest
 
 from hjcontrol.cli import main, trial
 from tests.cli import fakes
+from tests.cli.golden import matches
 
 ROOT = Path(__file__).parents[2]
 TWO = ["--solver", "gradient", "--solver", "newton"]
@@ -68,6 +69,7 @@ def test_files_lines_and_code(faked, capsys):
     assert result["costate"]["newton"] == {"backprop|pairing": 3e-16, "backprop|recursion": 3e-16}
     assert result["finite_difference"]["newton"] == 1e-9
     assert result["verdict"] == "exact"
+    matches("crosscheck", result)
     page = (faked / "crosscheck" / "report.html").read_text()
     assert "hjcontrol crosscheck --data iris --width 3 --depth 2" in page
 

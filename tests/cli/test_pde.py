@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from hjcontrol.cli import main, pde_trial
+from tests.cli.golden import matches
 
 Y, G = np.array([-1.5, -0.5, 0.5, 1.5])[:, None], np.array([1.0, 0.3, 0.3, 1.0])
 
@@ -47,6 +48,7 @@ def test_one_dimension(folder, capsys):  #: heat 2e-14, raw -0.05
     np.testing.assert_allclose(result["initial_data"]["atoms"], Y, rtol=1e-14)
     gauge = 0.1 / 2 * np.log(4 * np.pi * 0.1)
     np.testing.assert_allclose(result["initial_data"]["values"], G - gauge, rtol=1e-12)
+    matches("pde", result)
     assert result["grid"]["largest_difference"] < 0.02 * result["grid"]["range_of_u"]
     page = (folder / "pde" / "report.html").read_text()
     assert page.count("<img") == 4

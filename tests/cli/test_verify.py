@@ -86,6 +86,7 @@ def test_ours_is_verified_at_its_start_and_trained(tmp_path, capsys):
         assert facts["disagreement"]["backprop|pairing"] < 1e-11
         assert len(facts["per_stage"]["backprop|pairing"]["states"]) == facts["stages"] + 1
     assert 0 <= result["networks"]["rnn, trained"]["test_accuracy"] <= 1
+    matches("verify", result)
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png") == 2
     assert "hjcontrol verify --architecture rnn" in page
@@ -174,6 +175,7 @@ def test_a_file_is_executed_once_and_its_network_built_once(tmp_path, capsys):
 FREE = """
 import jax, jax.numpy as jnp
 import hjcontrol as hj
+from tests.cli.golden import matches
 X = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
 
 def ruled(factor, f=jnp.tanh, df=lambda x: 1 - jnp.tanh(x) ** 2):
@@ -242,6 +244,8 @@ def test_a_function_brings_its_arguments_and_the_code_says_what_was_shown(
         "argument", "parameter", "index", "sample", "channel", "arithmetic", "reason", "stage",
     ]  # fmt: skip
     assert place["file"] == free
+    if name == "wrong":
+        matches("verify-function", {**result, "networks": list(result["networks"].values())})
     page = (tmp_path / "report.html").read_text()
     assert (f"free.py:{place['line']}</figcaption>" in page) == (verdict != "exact")
     assert ("<mark>" in page) == (verdict != "exact")
