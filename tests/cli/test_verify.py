@@ -8,6 +8,7 @@ import pytest
 from hjcontrol.cli import main
 from hjcontrol.networks import ARCHITECTURES
 from hjcontrol.networks.architectures.page import markdown
+from tests.cli.golden import matches
 
 OWN = """
 import equinox as eqx, jax, jax.numpy as jnp
@@ -175,7 +176,6 @@ def test_a_file_is_executed_once_and_its_network_built_once(tmp_path, capsys):
 FREE = """
 import jax, jax.numpy as jnp
 import hjcontrol as hj
-from tests.cli.golden import matches
 X = jnp.linspace(-1.0, 1.0, 6).reshape(2, 3)
 
 def ruled(factor, f=jnp.tanh, df=lambda x: 1 - jnp.tanh(x) ** 2):
