@@ -1,109 +1,206 @@
 """`hjcontrol fit-convex`: training that is convex, with its gap, beside its gradient-trained twin.
 
-This file is the command's face: its options, what it prints and writes. It imports nothing heavy until
-the options are known to be good.
+The twin minimises the same objective as a control problem, from random weights. Its gap is measured
+against the convex solution's bound: no weights, however found, may have a negative gap.
 """
 
+import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+import hjcontrol as hj
+from hjcontrol.cli.command import Answer, Command, command_line
 from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.fit_settings import MODELS, Asked, fit_settings
-from hjcontrol.cli.folder import output_folder, save_json, save_page
-from hjcontrol.cli.invocation import command_line
+from hjcontrol.cli.schema import (
+    folder,
+    not_negative,
+    one_of,
+    option,
+    real,
+    string,
+    train_size,
+    whole,
+)
 from hjcontrol.cli.terminal import Screen
+from hjcontrol.cli.verdicts import REFUTED, SHOWN
 
-REFUTED = 1
-Text = str | None
-
-
-def fit_convex(
-    model: Annotated[
-        Text, typer.Option(help=", ".join(MODELS), show_default="logistic", metavar="MODEL")
-    ] = None,
-    data: Annotated[
-        Text,
-        typer.Option(
-            help="digits, wine, breast_cancer, iris, diabetes, FILE.csv or FILE.npz",
-            show_default="digits for logistic, diabetes for the others",
-            metavar="DATA",
-        ),
-    ] = None,
-    target: Annotated[
-        Text, typer.Option(help="target column of FILE.csv, default the last", metavar="COLUMN")
-    ] = None,
-    ridge: Annotated[
-        Text,
-        typer.Option(
-            help="ridge, or the group penalty of gated-relu", show_default="1e-2", metavar="RHO"
-        ),
-    ] = None,
-    eps: Annotated[
-        Text,
-        typer.Option(
-            help="temperature, in standard deviations of the target; 0 with dc: max-affine",
-            show_default="1 for hopf-cole, 0.3 for dc, 0.01 for the twin of convex-regression",
-            metavar="EPS",
-        ),
-    ] = None,
-    atoms: Annotated[
-        Text, typer.Option(help="most atoms, gates or pieces", show_default="50", metavar="N")
-    ] = None,
-    seed: Annotated[
-        Text, typer.Option(help="seed of split, gates and start", show_default="0", metavar="N")
-    ] = None,
-    train_size: Annotated[
-        Text,
-        typer.Option(
-            help="training part: a fraction or a number of samples",
-            show_default="0.8",
-            metavar="SIZE",
-        ),
-    ] = None,
-    out: Annotated[
-        Text, typer.Option(help="folder to write to", show_default="./fit-convex", metavar="DIR")
-    ] = None,
-) -> None:
-    """Train by convex optimisation, with a bound that no weights can beat, and beside it by gradients.
-
-    Writes report.html and result.json. Exit code 0: the gap is closed; 1: it is not, or the twin went
-    below the bound.
-    """
-    given = {
-        "data": data,
-        "target": target,
-        "ridge": ridge,
-        "seed": seed,
-        "train_size": train_size,
-        "out": out,
-    }
-    raise typer.Exit(run(fit_settings(model, given, eps, atoms), Screen(), command_line.get()))
+MODELS = ("logistic", "hopf-cole", "convex-regression", "gated-relu", "dc")
+CLOSED = 1e-6  # relative gap that counts as closed
+RIDGE, EPS, TWIN_EPS = 1e-2, 0.3, 1e-2
+WARM = 1.0  # of Hopf-Cole: its relative error weighs noise by exp(noise/eps)
+VARIABLES = 40_000  # of a lifted quadratic program, beyond which it takes too long
+TWIN_STEPS = 3000
+LEAST_PENALTY = 1e-2  # of the twin, where no plane presses on any value
 
 
-def run(asked: Asked, screen: Screen, command: str) -> int:
-    """Do the work of the command and return its exit code.
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What `fit-convex` is to do; `None` where the model's own default holds."""
 
-    **Raises:** `CommandError` for data, options or a folder that cannot be used.
-    """
-    from hjcontrol.data import DataError
+    model: str = option("logistic", one_of(MODELS, "model"), ", ".join(MODELS), "MODEL")
+    data: str | None = option(
+        None,
+        string,
+        "digits, wine, breast_cancer, iris, diabetes, FILE.csv or FILE.npz",
+        "DATA",
+        shown="digits for logistic, diabetes for the others",
+    )
+    target: str | None = option(
+        None, string, "target column of FILE.csv, default the last", "COLUMN"
+    )
+    ridge: float | None = option(
+        None, not_negative, "ridge, or the group penalty of gated-relu", "RHO", shown="1e-2"
+    )
+    eps: float | None = option(
+        None,
+        real(lambda x: True, "a number >= 0"),
+        "temperature, in standard deviations of the target; 0 with dc: max-affine",
+        "EPS",
+        shown="1 for hopf-cole, 0.3 for dc, 0.01 for the twin of convex-regression",
+    )
+    atoms: int = option(50, whole(1, 2**20), "most atoms, gates or pieces", "N")
+    seed: int = option(0, whole(0), "seed of split, gates and start", "N")
+    train_size: float | int = option(
+        0.8, train_size, "training part: a fraction or a number of samples", "SIZE"
+    )
+    out: Path = folder("fit-convex")
 
-    with output_folder(asked.common.out):
-        try:
-            return _work(asked, screen, command)
-        except DataError as error:
-            raise CommandError(str(error)) from None
+    def __post_init__(self) -> None:
+        # 0 is max-affine layers, which `dc` alone fits (`convex-regression` always does).
+        least, dc = self.eps, self.model == "dc"
+        if least is not None and not (least > 0 or (least == 0 and dc)):
+            bound = ">= 0" if dc else "> 0"
+            raise CommandError(
+                f"--eps: a number {bound} is needed by {self.model}; found {least:g}."
+            )
 
 
-def _work(asked: Asked, screen: Screen, command: str) -> int:
-    import jax
+@dataclasses.dataclass
+class Trial:
+    """What came of it."""
 
-    jax.config.update("jax_enable_x64", True)  # the command owns its process
+    asked: Asked
+    name: str
+    sizes: tuple[int, int, int]
+    convex: Any
+    twin: Any
+    twin_objective: float
+    convex_metric: float
+    twin_metric: float
+    metric: str
+    test_pair: Any
+    classes: tuple[str, ...] | None
+    notes: list[str]
 
-    from hjcontrol.cli.convex_trial import perform
+    @property
+    def twin_gap(self) -> float:
+        """The twin's objective over the bound, both of the convex problem."""
+        return self.twin_objective - float(self.convex.dual_objective)
 
+    @property
+    def verdict(self) -> str:
+        """`certified`: the gap is closed, or for `dc` the point is stationary. `refuted` else, or if the
+        twin went below the bound."""
+        objective = float(self.convex.objective)
+        scale = max(abs(objective), 1e-9)
+        if self.asked.model == "dc":
+            return "stationary" if float(self.convex.gap) <= 1e-3 * scale else "refuted"
+        closed = float(self.convex.gap) <= CLOSED * scale
+        return "certified" if closed and self.twin_gap >= -CLOSED * scale else "refuted"
+
+    def rows(self) -> list[dict[str, str]]:
+        """One row per way of training."""
+        return [
+            {"training": name} | self._told(fields)
+            for name, fields in (("convex", self._fields()), ("gradient", self._twin_fields()))
+        ]
+
+    def tables(self) -> dict[str, dict[str, Any]]:
+        """Tables of the report."""
+        n, held, d = self.sizes
+        asked = {
+            "model": self.asked.model,
+            "data": self.name,
+            "training samples": n,
+            "test samples": held,
+            "features": d,
+            "seed": self.asked.seed,
+        }
+        theorem = self.convex.theorem
+        notes = {str(k): note for k, note in enumerate(self.notes, start=1)}
+        return {
+            "Asked": asked,
+            "Convex": self._told(self._fields()) | {"verdict": self.verdict},
+            "Gradient-trained twin": self._told(self._twin_fields()),
+            "Theorem": {
+                "name": theorem.name,
+                "says": theorem.statement,
+                "not covered": theorem.limits,
+            },
+        } | ({"Notes": notes} if notes else {})
+
+    def _told(self, fields: dict[str, Any]) -> dict[str, str]:
+        """Fields for a reader: objectives to the digits in which the two are compared."""
+        from hjcontrol.reporting.tables import figure
+
+        return {
+            "objective": f"{fields['objective']:.10g}",
+            "gap": figure(fields["gap"], 2),
+            "seconds": figure(fields["seconds"], 3),
+            self.metric: figure(fields["test_metric"]),
+        }
+
+    def summary(self) -> dict[str, Any]:
+        """The content of `result.json`."""
+        n, held, d = self.sizes
+        return {
+            **self._fields(),
+            "gradient": self._twin_fields(),
+            "model": self.asked.model,
+            "data": self.name,
+            "num_samples": n,
+            "num_test": held,
+            "num_features": d,
+            "seed": self.asked.seed,
+            "metric": self.metric,
+            "theorem_statement": self.convex.theorem.statement,
+            "not_covered": self.convex.theorem.limits,
+            "verdict": self.verdict,
+            "notes": self.notes,
+        }
+
+    def _fields(self) -> dict[str, Any]:
+        return {
+            "objective": float(self.convex.objective),
+            "gap": float(self.convex.gap),
+            "theorem": self.convex.theorem.name,
+            "seconds": self.convex.stats["solve_seconds"],
+            "test_metric": self.convex_metric,
+        }
+
+    def _twin_fields(self) -> dict[str, Any]:
+        return {
+            "objective": self.twin_objective,
+            "gap": self.twin_gap,
+            "theorem": self.convex.theorem.name,
+            "seconds": self.twin.stats["solve_seconds"],
+            "test_metric": self.twin_metric,
+        }
+
+
+def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
+    """Solve by convex means, descend by gradients, compare."""
     trial = perform(asked, screen)
+    yield Answer(
+        trial.summary(),
+        lambda screen: _show(trial, screen),
+        REFUTED if trial.verdict == "refuted" else SHOWN,
+        pages={"report.html": lambda path, notice: _draw(trial, path, notice)},
+    )
+
+
+def _show(trial: Trial, screen: Screen) -> None:
     screen.line("")
     screen.line(str(trial.convex))
     screen.line("")
@@ -111,28 +208,223 @@ def _work(asked: Asked, screen: Screen, command: str) -> int:
     for note in trial.notes:
         screen.line(note)
     screen.line(f"\nverdict: {trial.verdict}", style="bold")
-    for path in _write(trial, screen, command):
-        screen.line(str(path))
-    return REFUTED if trial.verdict == "refuted" else 0
 
 
-def _write(trial: Any, screen: Screen, command: str) -> list[Path]:
-    from hjcontrol.reporting import report
-
-    folder = trial.asked.common.out
-    result = save_json(folder / "result.json", trial.summary())
-    page = save_page(
-        folder / "report.html",
-        lambda path: report(
-            path,
-            {"gradient": trial.twin},
-            test=trial.test_pair,
-            classes=trial.classes,
-            tables=trial.tables(),
-            title=f"Convex training of {trial.name}: {trial.asked.model}",
-            command=command,
-            notice=None if trial.verdict == "certified" else f"Verdict: {trial.verdict}.",
-        ),
-        screen,
+def _draw(trial: Trial, path: Path, notice: str | None) -> None:
+    hj.report(
+        path,
+        {"gradient": trial.twin},
+        test=trial.test_pair,
+        classes=trial.classes,
+        tables=trial.tables(),
+        title=f"Convex training of {trial.name}: {trial.asked.model}",
+        command=command_line.get(),
+        notice=notice if trial.verdict == "certified" else f"Verdict: {trial.verdict}.",
     )
-    return [page, result]
+
+
+def perform(asked: Asked, screen: Screen) -> Trial:
+    """Load, split, solve, descend, compare.
+
+    **Raises:** `CommandError` for options that do not fit the data, `DataError` for data.
+    """
+    import equinox as eqx
+    import jax
+
+    keys = jax.random.split(jax.random.key(asked.seed), 2)
+    notes: list[str] = []
+    if asked.model == "logistic":
+        data = hj.data.load(asked.data or "digits", asked.target)
+        parts = hj.data.split(data, asked.train_size, key=keys[0])
+        train, test, classes = parts.train, parts.test, data.classes
+        pair = (test.features, test.labels)
+    else:
+        samples = hj.data.load_regression(asked.data or "diabetes", asked.target)
+        train, test = hj.data.split_regression(samples, asked.train_size, key=keys[0])
+        classes, pair = None, None
+        if asked.model == "convex-regression":
+            train = _distinct(train, notes)
+    screen.line(
+        f"{asked.model} on {train.name}: {len(train)} training and {len(test)} test samples, "
+        f"{train.features.shape[1]} features"
+    )
+    try:
+        convex, control = _SOLVE[asked.model](asked, train, notes)
+    except ValueError as error:  # the option does not fit the data: the message says how
+        raise CommandError(str(error)) from None
+    screen.line(
+        f"{'convex':<16} gap {float(convex.gap):.2e} in {convex.stats['solve_seconds']:.2f} s"
+    )
+    with screen.progress("gradient") as progress:
+        twin = hj.solve(
+            control,
+            hj.solvers.by_name("gradient", tol=1e-8),
+            key=keys[1],
+            max_steps=TWIN_STEPS,
+            progress=progress,
+        )
+    problem = convex.problem
+    candidate = problem.from_weights(twin.weights)
+    judged = eqx.filter_jit(lambda p, c: p.residuals(c).objective)(problem, candidate)
+    measure = _accuracy if asked.model == "logistic" else _rmse
+    metrics = [measure(problem, c, test) for c in (convex.candidate, candidate)]
+    return Trial(
+        asked,
+        train.name,
+        (len(train), len(test), train.features.shape[1]),
+        convex,
+        twin,
+        float(judged),
+        metrics[0],
+        metrics[1],
+        "test accuracy" if asked.model == "logistic" else "test RMSE",
+        pair,
+        classes,
+        notes,
+    )
+
+
+def _distinct(data: Any, notes: list[str]) -> Any:
+    """Samples at one place averaged: no function tells them apart."""
+    import numpy as np
+
+    places, index = np.unique(data.features, axis=0, return_inverse=True)
+    index = index.reshape(-1)
+    if len(places) == len(data):
+        return data
+    notes.append(f"{len(data) - len(places)} repeated inputs were averaged.")
+    targets = np.bincount(index, data.targets) / np.bincount(index)
+    return dataclasses.replace(data, features=places, targets=targets)
+
+
+def _logistic(asked: Asked, train: Any, notes: list[str]) -> tuple[Any, Any]:
+    from hjcontrol.solvers.convex import SoftmaxReadout
+
+    del notes
+    ridge = RIDGE if asked.ridge is None else asked.ridge
+    problem = SoftmaxReadout(train.features, train.labels, ridge, len(train.classes))
+    return problem.solve(), problem.as_control_problem()
+
+
+def _hopf_cole(asked: Asked, train: Any, notes: list[str]) -> tuple[Any, Any]:
+    import equinox as eqx
+
+    from hjcontrol.solvers.convex import fit_lse
+
+    fit = fit_lse(
+        train.features,
+        train.targets,
+        WARM if asked.eps is None else asked.eps,
+        max_atoms=asked.atoms,
+    )
+    notes.append(
+        f"{fit.solution.stats['atoms']} slopes from a ball of radius {fit.radius:.3g}, by column "
+        f"generation; largest price seen {fit.history[-1, 1]:.6g}. The gap is over the biases of these "
+        "slopes."
+    )
+    solution = eqx.tree_at(
+        lambda s: s.stats, fit.solution, {**fit.solution.stats, "solve_seconds": fit.seconds}
+    )
+    return solution, solution.problem.as_control_problem()
+
+
+def _regression(asked: Asked, train: Any, notes: list[str]) -> tuple[Any, Any]:
+    from hjcontrol.solvers.convex import ConvexRegression
+
+    n, d = train.features.shape
+    if n * (d + 1) > VARIABLES:
+        raise CommandError(
+            f"convex-regression: {n} samples of {d} features give {n * (d + 1)} variables; at most "
+            f"{VARIABLES} are solved in reasonable time. Reduce --train-size."
+        )
+    problem = ConvexRegression(train.features, train.targets)
+    solution = problem.solve()
+    enough = max(1.2 * float(solution.dual.sum(axis=1).max()), LEAST_PENALTY)
+    if float(solution.objective) <= 1e-9 * n:
+        notes.append(
+            "Convex functions pass through every sample: too few for so many features, so the optimum "
+            "is zero and says nothing of the test."
+        )
+    eps = TWIN_EPS if asked.eps is None else asked.eps
+    notes.append(f"The twin descends on the exact penalty {enough:.3g}, smoothed at eps = {eps:g}.")
+    return solution, problem.as_control_problem(penalty=enough, eps=eps)
+
+
+def _gated(asked: Asked, train: Any, notes: list[str]) -> tuple[Any, Any]:
+    from hjcontrol.solvers.convex import GatedReLU, sample_gates
+
+    gates = sample_gates(train.features.shape[1], asked.atoms, seed=asked.seed)
+    ridge = RIDGE if asked.ridge is None else asked.ridge
+    problem = GatedReLU(train.features, train.targets, gates, ridge)
+    solution = problem.solve()
+    relu = problem.relu_network(solution.candidate)
+    notes.append(
+        f"As a ReLU network of {relu.chain[0].out_size} units it agrees with the gated one at the "
+        f"training inputs to {relu.deviation:.1e}; its own objective is {relu.objective:.6g}, which "
+        "the gated optimum only bounds from below."
+    )
+    return solution, problem.as_control_problem()
+
+
+def _difference(asked: Asked, train: Any, notes: list[str]) -> tuple[Any, Any]:
+    from hjcontrol.solvers.convex import DifferenceOfConvex, DifferenceOfMaxAffine
+
+    half = max(1, asked.atoms // 2)
+    eps = EPS if asked.eps is None else asked.eps
+    given = {
+        "pieces": (half, half),
+        "delta": 1.0,
+        "ridge": RIDGE if asked.ridge is None else asked.ridge,
+    }
+    notes.append("Not convex: both ways end at stationary points, which need not be one.")
+    if eps > 0:
+        smooth = DifferenceOfConvex(train.features, train.targets, eps=eps, **given)
+        return smooth.solve(tol=1e-5, max_steps=1000), smooth.as_control_problem()
+    problem = DifferenceOfMaxAffine(train.features, train.targets, **given)
+    notes.append(
+        "At eps = 0 the layers are max-affine; the twin follows subgradients, which stop at kinks."
+    )
+    return problem.solve(), problem.as_control_problem()
+
+
+_SOLVE: dict[str, Callable[..., tuple[Any, Any]]] = {
+    "logistic": _logistic,
+    "hopf-cole": _hopf_cole,
+    "convex-regression": _regression,
+    "gated-relu": _gated,
+    "dc": _difference,
+}
+
+
+def _outputs(problem: Any, candidate: Any, data: Any) -> Any:
+    import equinox as eqx
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    chain, weights = problem.network(candidate)
+    forward = eqx.filter_jit(lambda weights, x: jax.vmap(chain, in_axes=(None, 0))(weights, x))
+    return np.asarray(forward(weights, jnp.asarray(data.features)))
+
+
+def _accuracy(problem: Any, candidate: Any, data: Any) -> float:
+    return float((_outputs(problem, candidate, data).argmax(axis=1) == data.labels).mean())
+
+
+def _rmse(problem: Any, candidate: Any, data: Any) -> float:
+    """In standard deviations of the training targets."""
+    rest = _outputs(problem, candidate, data)[:, 0] - data.targets
+    return float((rest**2).mean() ** 0.5)
+
+
+FIT_CONVEX = Command(
+    "fit-convex",
+    """Train by convex optimisation, with a bound that no weights can beat, and beside it by gradients.
+
+    Writes report.html and result.json. Exit code 0: the gap is closed; 1: it is not, or the twin went
+    below the bound.
+    """,
+    Asked,
+    run,
+    config="config",
+)

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from hjcontrol.cli import terminal
+from hjcontrol._ground import progress as follow
 from hjcontrol.cli.terminal import Screen
 
 pytestmark = pytest.mark.any_precision
@@ -28,7 +28,7 @@ def test_progress_shows_the_last_figures(tty):
 
 def test_plain_lines_are_seconds_apart(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(follow.time, "monotonic", lambda: now[0])
     shown = screen(False)
     with shown.progress("newton") as progress:
         for k in range(100):

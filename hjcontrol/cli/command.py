@@ -1,0 +1,199 @@
+"""A command: what it may be told, and the work that answers. The rest is done here, once for all.
+
+    PDE = Command("pde", "What it does, in a line. ...", Asked, run)
+    run(asked, screen) -> Iterator[Answer]      yields what has finished so far; it writes no file itself
+
+From this come the options, the check of the folder, the files, what is printed, and what Ctrl-C keeps:
+the last answer that `run` yielded.
+"""
+
+import contextlib
+import dataclasses
+import inspect
+import json
+import types
+import webbrowser
+from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+
+import hjcontrol as hj
+from hjcontrol.cli.errors import CommandError
+from hjcontrol.cli.folder import output_folder, plain, save, save_json, save_page
+from hjcontrol.cli.schema import Option, as_given, options_of, read
+from hjcontrol.cli.terminal import Screen
+
+INTERRUPTED = 130
+NOTICE = "Interrupted by Ctrl-C: what had finished is shown."
+NO_FILES: Mapping[str, Callable[..., Any]] = types.MappingProxyType({})
+
+command_line: ContextVar[str] = ContextVar("command_line", default="hjcontrol")  # as it was typed
+
+
+class Answer(NamedTuple):
+    """What a command has found so far.
+
+    - `content`: the command's JSON.
+    - `show`: prints it on a screen.
+    - `code`: the exit code, if no further answer comes.
+    - `kept`: what an interruption keeps, in words.
+    - `files`: further files by name, written at once by `write(path)`.
+    - `pages`: files that are drawn at the end by `draw(path, notice)`; the notice says that the work was
+      interrupted, or is `None`.
+    """
+
+    content: Mapping[str, Any]
+    show: Callable[[Screen], object]
+    code: int = 0
+    kept: str = ""
+    files: Mapping[str, Callable[[Path], Any]] = NO_FILES
+    pages: Mapping[str, Callable[[Path, str | None], Any]] = NO_FILES
+
+
+class Command(NamedTuple):
+    """One command of the command line.
+
+    - `help`: its first paragraph stands in the list of commands.
+    - `schema`: a frozen dataclass made of `schema.option`; with a field `out` the command writes files.
+    - `run`: the work.
+    - `config`: the argument of the schema that names a TOML file of the same keys, or "config" for an
+      option `--config`; `None` if there is no such file.
+    - `result`: the name of its JSON file.
+    - `page`: whether it draws a page, which `--open` opens.
+    - `doubles`: whether 64-bit floats are turned on. A command owns its process.
+    """
+
+    name: str
+    help: str
+    schema: type
+    run: Callable[[Any, Screen], Iterator[Answer]]
+    config: str | None = None
+    result: str = "result.json"
+    page: bool = True
+    doubles: bool = True
+
+
+def perform(
+    command: Command, asked: Any, screen: Screen, *, to_output: bool = False, browse: bool = False
+) -> int:
+    """Do the work, keep each answer as it comes, show the last one; return the exit code.
+
+    - `to_output`: print the JSON on standard output.
+    - `browse`: open the page in the browser.
+
+    **Raises:** `CommandError` for input or a folder that cannot be used, and after an interruption that
+    has left something to keep.
+    """
+    out = getattr(asked, "out", None)
+    if command.doubles:
+        import jax
+
+        jax.config.update("jax_enable_x64", True)
+    with contextlib.nullcontext() if out is None else output_folder(out):
+        answer, interrupted, files = None, False, {}
+        try:
+            for answer in command.run(asked, screen):
+                if out is not None:
+                    _keep(command, answer, out, files)
+        except KeyboardInterrupt:
+            if answer is None:
+                raise
+            interrupted = True
+        except hj.data.DataError as error:
+            raise CommandError(str(error)) from None
+        if answer is None:
+            raise ValueError(f"the command {command.name} gave no answer")
+        content = dict(answer.content) | ({"interrupted": True} if interrupted else {})
+        answer.show(screen)
+        if out is not None:
+            result = save_json(out / command.result, content)
+            pages = _drawn(answer, out, NOTICE if interrupted else None, screen)
+            for file in (*pages, *files.values(), result):
+                screen.line(str(file))
+            if browse and pages:
+                webbrowser.open(pages[0].resolve().as_uri())
+        if to_output:
+            print(json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False))
+        if interrupted:
+            where = "" if out is None else f" (in {out / command.result})"
+            raise CommandError(f"interrupted; {answer.kept}{where}.", INTERRUPTED)
+    return answer.code
+
+
+def _keep(command: Command, answer: Answer, out: Path, files: dict[str, Path]) -> None:
+    """Write what there is: a process that is killed leaves it, marked as interrupted."""
+    for name, write in answer.files.items():
+        files[name] = save(out / name, write)
+    save_json(out / command.result, dict(answer.content) | {"interrupted": True})
+
+
+def _drawn(answer: Answer, out: Path, notice: str | None, screen: Screen) -> list[Path]:
+    return [
+        save_page(out / name, lambda path, draw=draw: draw(path, notice), screen)
+        for name, draw in answer.pages.items()
+    ]
+
+
+# ---------------------------------------------------------------------------------------- options
+
+_CONFIG = Option(as_given, "the same options by name, below the command line", "FILE.toml")
+_JSON = Option(
+    as_given, "print the result as JSON on standard output, and nothing else", kind="flag"
+)
+_OPEN = Option(as_given, "open the page in the browser", kind="flag")
+_QUIET = Option(as_given, "print errors only", kind="flag")
+
+
+def as_function(command: Command) -> Callable[..., None]:
+    """The command as a function whose parameters are its options, for typer to read."""
+    own = {f.name: f.default for f in dataclasses.fields(command.schema)}
+    options = {name: said for name, said in options_of(command.schema).items() if said.line}
+    own = {name: own[name] for name in options}
+    if command.config == "config":
+        options["config"] = _CONFIG
+    options |= {"json": _JSON} | ({"open": _OPEN} if command.page else {}) | {"quiet": _QUIET}
+
+    def call(**given: Any) -> None:
+        file = None if command.config is None else given[command.config]
+        told = {name: value for name, value in given.items() if name in own}
+        before = "--config " if command.config == "config" else ""
+        asked = read(command.schema, told, None if file is None else (before, file))
+        screen = Screen(quiet=given["quiet"], aside=given["json"])
+        raise typer.Exit(
+            perform(command, asked, screen, to_output=given["json"], browse=bool(given.get("open")))
+        )
+
+    parameters = [_parameter(name, said, own.get(name)) for name, said in options.items()]
+    paragraphs = inspect.cleandoc(command.help).split("\n\n")
+    call.__doc__ = "\n\n".join(" ".join(p.split()) for p in paragraphs)
+    call.__annotations__ = {p.name: p.annotation for p in parameters}
+    call.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportFunctionMemberAccess]
+    return call
+
+
+def _parameter(name: str, said: Option, default: Any) -> inspect.Parameter:
+    required = default is dataclasses.MISSING
+    shown = said.shown
+    if shown is None and not required and said.kind != "flag" and default is not None:
+        shown = ", ".join(default) if isinstance(default, tuple) else str(default)
+    how: dict[str, Any] = {
+        "help": said.help,
+        "metavar": said.metavar,
+        "show_default": shown or False,
+    }
+    several = said.kind in ("many", "arguments")
+    kind: Any = list[str] if several else bool if said.kind == "flag" else str
+    if said.kind.startswith("argument"):
+        face = typer.Argument(**how)
+    else:
+        face = typer.Option(f"--{name.replace('_', '-')}", **how)
+    absent: Any = False if said.kind == "flag" else None
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if required else absent,
+        annotation=Annotated[kind if required or said.kind == "flag" else kind | None, face],
+    )
