@@ -4,6 +4,7 @@
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -64,9 +65,15 @@ def _of_control(family: str) -> list[Row]:
 
 
 def _first(kind: type) -> str:
-    """The first sentence of a docstring, without its formula's marks."""
-    words = " ".join((kind.__doc__ or "").split())
-    return words.split(". ")[0].rstrip(".").replace("`", "") + "."
+    """The first sentence of a docstring, its formula written out."""
+    words = " ".join((kind.__doc__ or "").split()).split(". ")[0].rstrip(".") + "."
+    for mark, plain in (
+        (r"\\t?frac\{(.*?)\}\{(.*?)\}", r"\1/\2 "),
+        (r"\\(\w+)", r"\1"),
+        (r"[$`{}\\]", ""),
+    ):
+        words = re.sub(mark, plain, words)
+    return words
 
 
 KINDS = {
