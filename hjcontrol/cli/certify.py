@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hjcontrol as hj
+from hjcontrol._ground.record import Quantity, Record, figure
 from hjcontrol.cli.command import Answer, Command
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.schema import folder, magnitude, option, string
@@ -58,21 +59,23 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     ) as error:  # TypeError: another number of logits than the layer has
         raise CommandError(f"{source}: {error}") from None
     rows = _rows(found)
-    title = f"{name} at eps = {float(layer.eps):g}: {len(rows)} sample{'s' * (len(rows) > 1)}"
-    title += ", the worst first" if len(rows) > 1 else ""
-    certified = sum(r["certified"] for r in rows)
+    certified, whole = sum(r["certified"] for r in rows), all(r["certified"] for r in rows)
+    worst = sorted(rows, key=lambda r: -_badness(r))[:ROWS]
 
-    def show(screen: Screen) -> None:
-        worst = sorted(rows, key=lambda r: -_badness(r))[:ROWS]
-        screen.table(title, [_cells(r) for r in worst])
-        screen.line(
-            f"\n{certified} of {len(rows)} certified at tolerance {rows[0]['tolerance']:.0e}"
+    def record() -> Record:
+        eps, tolerance = figure(float(layer.eps)), f"{rows[0]['tolerance']:.0e}"
+        return Record(
+            f"{name} at eps = {eps}",
+            f"{certified} of {len(rows)} certified at tolerance {tolerance}",
+            verdict="certified" if whole else "not certified",
+            tone="good" if whole else "bad",
+            rows={"the worst first" if len(rows) > 1 else "": [_cells(r) for r in worst]},
         )
 
     yield Answer(
         {"layer": name, "eps": float(layer.eps), "certified": certified, "samples": rows},
-        show,
-        SHOWN if certified == len(rows) else REFUTED,
+        record,
+        code=SHOWN if whole else REFUTED,
     )
 
 
@@ -136,10 +139,10 @@ def _badness(row: dict[str, Any]) -> float:
     return size if row["certified"] else math.inf if math.isinf(size) else 1e300 + size
 
 
-def _cells(row: dict[str, Any]) -> dict[str, str]:
-    show = lambda key: f"{row[key]:.2e}"
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    show = lambda key: Quantity(row[key], 3)
     return {
-        "sample": str(row["sample"]),
+        "sample": row["sample"],
         "verdict": row["verdict"],
         "gap": show("gap"),
         "relative": show("relative_gap"),
@@ -158,5 +161,5 @@ CERTIFY = Command(
     """,
     Asked,
     run,
-    page=False,
+    page=None,
 )

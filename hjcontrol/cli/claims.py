@@ -45,47 +45,29 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
 
 
 def _answer(entries: list[Any], count: int, fast: bool) -> Answer:
-    from hjcontrol.reproduction.claims_markdown import claims_markdown
-    from hjcontrol.reproduction.claims_page import claims_page
+    from hjcontrol.reporting.page import provenance
+    from hjcontrol.reproduction.record import audit_record, claims_markdown
 
-    told = [e.summary() for e in entries]
-    sound = all(e.sound for e in entries)
+    found = [e.summary() for e in entries]
     pictures = {e.claim.id: e.evidence.picture for e in entries if e.evidence.picture is not None}
-    command = command_line.get()
-    return Answer(
-        {"fast": fast, "sound": sound, "claims": told},
-        lambda screen: _show(entries, screen),
-        SHOWN if sound else REFUTED,
-        f"{len(entries)} of {count} claims finished and kept",
-        pages={
-            "claims.html": lambda path, notice: claims_page(
-                path, told, pictures, command=command, notice=notice
-            ),
-            "claims.md": lambda path, notice: claims_markdown(path, told, pictures),
-        },
-    )
-
-
-def _show(entries: list[Any], screen: Screen) -> None:
-    from hjcontrol.reproduction import VERDICTS
-    from hjcontrol.reproduction.claims_rows import claim_rows
-
-    screen.line("")
-    screen.table("Claims", claim_rows([e.summary() for e in entries]), words=True)
-    for e in entries:
-        if e.verdict == "fails as stated":
-            screen.line(f"{e.claim.id}: {e.counterexample}")
-    for e in entries:
-        for fault in e.faults:
-            screen.line(f"UNSOUND {e.claim.id}: {fault}", style="bold red")
-    counts = {v: sum(e.verdict == v for e in entries) for v in VERDICTS}
-    screen.line("\n" + ", ".join(f"{n} {v}" for v, n in counts.items() if n))
-    sound = sum(e.sound for e in entries)
+    made = provenance(command_line.get())
+    sound = all(e.sound for e in entries)
     failed = sum(not f.holds for e in entries for f in e.control.findings)
-    asked = sum(len(e.control.findings) for e in entries)
-    screen.line(
-        f"{sound} of {len(entries)} sound; {failed} of {asked} controls failed, as they must",
-        style="bold",
+    tried = sum(len(e.control.findings) for e in entries)
+    told = [f"{e.claim.id}: {e.counterexample}" for e in entries if e.verdict == "fails as stated"]
+    told += [f"UNSOUND {e.claim.id}: {fault}" for e in entries for fault in e.faults]
+    told.append(
+        f"{sum(e.sound for e in entries)} of {len(entries)} sound; {failed} of {tried} controls failed, "
+        "as they must"
+    )
+    return Answer(
+        {"fast": fast, "sound": sound, "claims": found},
+        lambda: audit_record(found, pictures)._replace(detail=(), provenance=made),
+        more=lambda: audit_record(found, pictures).detail,
+        told=told,
+        code=SHOWN if sound else REFUTED,
+        kept=f"{len(entries)} of {count} claims finished and kept",
+        drawn={"claims.md": lambda path: claims_markdown(path, found, pictures)},
     )
 
 
@@ -99,4 +81,5 @@ CLAIMS = Command(
     Asked,
     run,
     result="claims.json",
+    page="claims.html",
 )

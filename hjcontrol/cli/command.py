@@ -13,7 +13,7 @@ import inspect
 import json
 import types
 import webbrowser
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -21,6 +21,7 @@ from typing import Annotated, Any, NamedTuple
 import typer
 
 import hjcontrol as hj
+from hjcontrol._ground.record import Record
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.folder import output_folder, plain, save, save_json, save_page
 from hjcontrol.cli.schema import Option, as_given, options_of, read
@@ -37,20 +38,23 @@ class Answer(NamedTuple):
     """What a command has found so far.
 
     - `content`: the command's JSON.
-    - `show`: prints it on a screen.
+    - `record`: makes the record of it, which the terminal and the page show; `None` if the command has
+      printed all of it. `more`: parts that only the page shows.
+    - `told`: the lines below the record, the verdict first.
     - `code`: the exit code, if no further answer comes.
     - `kept`: what an interruption keeps, in words.
-    - `files`: further files by name, written at once by `write(path)`.
-    - `pages`: files that are drawn at the end by `draw(path, notice)`; the notice says that the work was
-      interrupted, or is `None`.
+    - `files`: further files by name, written at once by `write(path)`; `drawn`: those that are written
+      when the work is over.
     """
 
     content: Mapping[str, Any]
-    show: Callable[[Screen], object]
+    record: Callable[[], Record] | None
+    more: Callable[[], Sequence[Record]] = tuple
+    told: Sequence[str] = ()
     code: int = 0
     kept: str = ""
     files: Mapping[str, Callable[[Path], Any]] = NO_FILES
-    pages: Mapping[str, Callable[[Path, str | None], Any]] = NO_FILES
+    drawn: Mapping[str, Callable[[Path], Any]] = NO_FILES
 
 
 class Command(NamedTuple):
@@ -61,8 +65,7 @@ class Command(NamedTuple):
     - `run`: the work.
     - `config`: the argument of the schema that names a TOML file of the same keys, or "config" for an
       option `--config`; `None` if there is no such file.
-    - `result`: the name of its JSON file.
-    - `page`: whether it draws a page, which `--open` opens.
+    - `result`, `page`: the names of its JSON file and of its page, which `--open` opens.
     - `doubles`: whether 64-bit floats are turned on. A command owns its process.
     """
 
@@ -72,7 +75,7 @@ class Command(NamedTuple):
     run: Callable[[Any, Screen], Iterator[Answer]]
     config: str | None = None
     result: str = "result.json"
-    page: bool = True
+    page: str | None = "report.html"
     doubles: bool = True
 
 
@@ -97,7 +100,8 @@ def perform(
         try:
             for answer in command.run(asked, screen):
                 if out is not None:
-                    _keep(command, answer, out, files)
+                    _keep(command, answer, out)
+                    files |= answer.files
         except KeyboardInterrupt:
             if answer is None:
                 raise
@@ -107,14 +111,18 @@ def perform(
         if answer is None:
             raise ValueError(f"the command {command.name} gave no answer")
         content = dict(answer.content) | ({"interrupted": True} if interrupted else {})
-        answer.show(screen)
         if out is not None:
-            result = save_json(out / command.result, content)
-            pages = _drawn(answer, out, NOTICE if interrupted else None, screen)
-            for file in (*pages, *files.values(), result):
-                screen.line(str(file))
-            if browse and pages:
-                webbrowser.open(pages[0].resolve().as_uri())
+            save_json(out / command.result, content)
+        record = None if answer.record is None else answer.record()
+        if record is not None and not to_output:
+            screen.answer(record, answer.told)
+        if out is not None:
+            _draw(command, answer, record, out, NOTICE if interrupted else None, screen)
+            pages = () if command.page is None else (command.page,)
+            for name in (*pages, *answer.drawn, *files, command.result):
+                screen.line(str(out / name))
+            if browse and command.page is not None:
+                webbrowser.open((out / command.page).resolve().as_uri())
         if to_output:
             print(json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False))
         if interrupted:
@@ -123,18 +131,24 @@ def perform(
     return answer.code
 
 
-def _keep(command: Command, answer: Answer, out: Path, files: dict[str, Path]) -> None:
+def _keep(command: Command, answer: Answer, out: Path) -> None:
     """Write what there is: a process that is killed leaves it, marked as interrupted."""
     for name, write in answer.files.items():
-        files[name] = save(out / name, write)
+        save(out / name, write)
     save_json(out / command.result, dict(answer.content) | {"interrupted": True})
 
 
-def _drawn(answer: Answer, out: Path, notice: str | None, screen: Screen) -> list[Path]:
-    return [
-        save_page(out / name, lambda path, draw=draw: draw(path, notice), screen)
-        for name, draw in answer.pages.items()
-    ]
+def _draw(
+    command: Command, answer: Answer, record: Any, out: Path, notice: str | None, screen: Screen
+) -> None:
+    """The page, and what else is written at the end."""
+    if command.page is not None:
+        from hjcontrol.reporting.html import write_page
+
+        whole = record._replace(detail=(*record.detail, *answer.more()))
+        save_page(out / command.page, lambda path: write_page(path, whole, notice), screen)
+    for name, write in answer.drawn.items():
+        save_page(out / name, write, screen)
 
 
 # ---------------------------------------------------------------------------------------- options
@@ -154,7 +168,9 @@ def as_function(command: Command) -> Callable[..., None]:
     own = {name: own[name] for name in options}
     if command.config == "config":
         options["config"] = _CONFIG
-    options |= {"json": _JSON} | ({"open": _OPEN} if command.page else {}) | {"quiet": _QUIET}
+    options |= (
+        {"json": _JSON} | ({"open": _OPEN} if command.page is not None else {}) | {"quiet": _QUIET}
+    )
 
     def call(**given: Any) -> None:
         file = None if command.config is None else given[command.config]

@@ -8,12 +8,13 @@ All solvers start from the same weights. Those whose steps grow with samples, de
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import hjcontrol as hj
-from hjcontrol.cli.command import Answer, Command
+from hjcontrol._ground.record import Quantity, Record
+from hjcontrol.cli.command import Answer, Command, command_line
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.memory import check_memory
 from hjcontrol.cli.schema import (
@@ -258,11 +259,43 @@ def _answer(trial: Trial) -> Answer:
     }
     return Answer(
         content | ({"not_applicable": dict(trial.refused)} if trial.refused else {}),
-        lambda screen: _show(trial, screen),
-        exit_code(trial.certificates),
-        f"finished and kept: {', '.join(trial.solutions)}",
-        pages={"report.html": lambda path, notice: _draw(trial, path, notice)},
+        lambda: _record(trial),
+        more=lambda: (Record("Asked", "", facts=_spelt(_problem_facts(trial))),),
+        told=told(trial.certificates),
+        code=exit_code(trial.certificates),
+        kept=f"finished and kept: {', '.join(trial.solutions)}",
     )
+
+
+def _record(trial: Trial) -> Record:
+    from hjcontrol.reporting.page import report_record
+
+    every = ALL in trial.asked.solver
+    found = report_record(
+        trial.all_solutions,
+        certificates=trial.certificates,
+        comparisons={} if every else trial.comparisons,
+        test=trial.test_pair,
+        classes=trial.train.classes,
+        title=f"Crosscheck of {trial.data.name}",
+        command=command_line.get(),
+        verdict=verdict(trial.certificates),
+    )
+    parts = list(found.detail)
+    direct = _direct_facts(trial)
+    if direct is not None:
+        width, depth = trial.asked.small
+        size = f"small copy (width {width}, depth {depth}, from stationarity {SMALL_START:.0e})"
+        parts.insert(1, Record("Direct against Newton", size, facts=_spelt(direct)))
+    if every:
+        rows = {"": matched_rows(trial)}
+        parts.insert(1, Record("Every solver, polished by Newton and matched", "", rows=rows))
+    notes = [f"{name}: not applicable. {reason}" for name, reason in trial.refused.items()]
+    return found._replace(detail=parts, notes=(*found.notes, *notes))
+
+
+def _spelt(facts: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("_", " "): value for name, value in facts.items()}
 
 
 def _problem_facts(trial: Trial) -> dict[str, Any]:
@@ -322,81 +355,25 @@ def _direct_facts(trial: Trial) -> dict[str, Any] | None:
     }
 
 
-def _small_size(trial: Trial) -> str:
-    width, depth = trial.asked.small
-    return f"small copy (width {width}, depth {depth}, from stationarity {SMALL_START:.0e})"
-
-
-def _show(trial: Trial, screen: Screen) -> None:
-    from hjcontrol.reporting.tables import certificate_rows, figure, solver_rows
-
-    screen.line("")
-    screen.table("Solvers", solver_rows(trial.all_solutions, trial.test_pair))
-    screen.line("")
-    screen.table("Disagreement of routes to the costate", certificate_rows(trial.certificates))
-    direct = _direct_facts(trial)
-    if direct is not None:
-        screen.line("")
-        cells = {key.replace("_", " "): figure(value, 2) for key, value in direct.items()}
-        screen.table(f"Direct against Newton, {_small_size(trial)}", [{"": "", **cells}])
-    if ALL in trial.asked.solver:
-        screen.line("")
-        screen.table("Every solver, polished by Newton and matched", matched_rows(trial))
-    else:
-        for name, comparison in trial.comparisons.items():
-            screen.line(f"\n{name}\n{comparison}")
-    for name, reason in trial.refused.items():
-        screen.line(f"\n{name}: not applicable. {reason}")
-    screen.verdict(told(trial.certificates))
-
-
-def matched_rows(trial: Trial) -> list[dict[str, str]]:
-    """One row per solver: where it ended, the stationary point that Newton takes it to, and which solvers
-    before it on the same problem end at that point, up to permutation and sign of hidden units."""
-    from hjcontrol.reporting.tables import outcome
-
+def matched_rows(trial: Trial) -> list[dict[str, Any]]:
+    """One row per solver: the stationary point that Newton takes it to, and which solvers before it on
+    the same problem end at that point, up to permutation and sign of hidden units."""
     rows = []
     for c in trial.comparisons.values():
         size = "small copy" if c is trial.small_comparison else "full problem"
         for i, name in enumerate(c.names):
-            solution = trial.small_newton if size == "small copy" and i == 0 else None
-            solution = trial.solutions[name] if solution is None else solution
             same = [a for a, b in c.same if b == name]
             rows.append(
                 {
                     "solver": name,
                     "problem": size,
-                    "J": f"{c.objective[i]:.10g}",
-                    "stationarity": f"{solution.stats['stationarity']:.1e}",
-                    "seconds": f"{solution.stats['solve_seconds']:.2f}",
-                    "result": outcome(solution)[0].replace("_", " "),
-                    "polished J": f"{float(c.polished[i].objective):.12g}",
-                    "polished to": f"{c.polished[i].stats['stationarity']:.1e}",
+                    "polished J": Quantity(float(c.polished[i].objective), 12),
+                    "polished to": Quantity(c.polished[i].stats["stationarity"], 2),
                     "same point as": ", ".join(same) or ("-" if i else "(first)"),
                     "costates": c.certificates[i].verdict,
                 }
             )
     return rows
-
-
-def _draw(trial: Trial, path: Path, notice: str | None) -> None:
-    from hjcontrol.cli.command import command_line
-
-    direct = _direct_facts(trial)
-    hj.report(
-        path,
-        trial.all_solutions,
-        certificates=trial.certificates,
-        comparisons=trial.comparisons,
-        test=trial.test_pair,
-        classes=trial.train.classes,
-        tables={"Asked": _problem_facts(trial)}
-        | ({} if direct is None else {f"Direct against Newton, {_small_size(trial)}": direct}),
-        title=f"Crosscheck of {trial.data.name}",
-        command=command_line.get(),
-        verdict=verdict(trial.certificates),
-        notice=notice,
-    )
 
 
 CROSSCHECK = Command(

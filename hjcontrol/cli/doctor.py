@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from hjcontrol._ground.record import Record
 from hjcontrol.cli.command import Answer, Command
 from hjcontrol.cli.schema import folder
 from hjcontrol.cli.terminal import Screen
@@ -36,12 +37,17 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     rows = [dict(zip(("item", "state", "found", "remedy"), c, strict=True)) for c in checks]
     missing = [row["item"] for row in rows if row["state"] != OK]
 
-    def show(screen: Screen) -> None:
-        screen.table("Doctor", rows, words=True)
-        screen.line(f"\n{len(rows) - len(missing)} of {len(rows)} checks are ok")
-
     content = [row | {"remedy": row["remedy"] or None} for row in rows]
-    yield Answer({"checks": content, "missing": missing}, show)
+    remedies = [f"{r['item']} is missing: {r['remedy']}" for r in rows if r["state"] != OK]
+    record = Record(
+        "Doctor",
+        f"{len(rows) - len(missing)} of {len(rows)} checks are ok",
+        verdict="incomplete" if missing else "ok",
+        tone="partial" if missing else "good",
+        facts={row["item"]: row["found"] for row in rows},
+        notes=remedies,
+    )
+    yield Answer({"checks": content, "missing": missing}, lambda: record)
 
 
 def _versions() -> Iterator[Check]:
@@ -119,6 +125,6 @@ DOCTOR = Command(
     """,
     Asked,
     run,
-    page=False,
+    page=None,
     doubles=False,  # JAX itself may be what is broken
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import hjcontrol as hj
+from hjcontrol._ground.record import Quantity, Record
 from hjcontrol.cli.command import Answer, Command, command_line
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.schema import (
@@ -109,15 +110,36 @@ class Trial:
         closed = float(self.convex.gap) <= CLOSED * scale
         return "certified" if closed and self.twin_gap >= -CLOSED * scale else "refuted"
 
-    def rows(self) -> list[dict[str, str]]:
-        """One row per way of training."""
-        return [
-            {"training": name} | self._told(fields)
-            for name, fields in (("convex", self._fields()), ("gradient", self._twin_fields()))
-        ]
+    def record(self) -> Record:
+        """The convex solution first, the twin beside it."""
+        from hjcontrol.reporting.page import report_record
 
-    def tables(self) -> dict[str, dict[str, Any]]:
-        """Tables of the report."""
+        ways = {"convex": self._fields(), "gradient": self._twin_fields()}
+        rows = [
+            {
+                "training": way,
+                "objective": Quantity(told["objective"], 10),
+                "gap": Quantity(told["gap"], 2),
+                "seconds": Quantity(told["seconds"], 3),
+                self.metric: told["test_metric"],
+            }
+            for way, told in ways.items()
+        ]
+        found = report_record(
+            {"gradient": self.twin},
+            convex=self.convex,
+            test=self.test_pair,
+            classes=self.classes,
+            title=f"Convex training of {self.name}: {self.asked.model}",
+            command=command_line.get(),
+            verdict=self.verdict,
+        )
+        return found._replace(
+            rows={"Convex against gradients": rows}, notes=(*found.notes, *self.notes)
+        )
+
+    def more(self) -> list[Record]:
+        """What only the page shows."""
         n, held, d = self.sizes
         asked = {
             "model": self.asked.model,
@@ -127,29 +149,8 @@ class Trial:
             "features": d,
             "seed": self.asked.seed,
         }
-        theorem = self.convex.theorem
-        notes = {str(k): note for k, note in enumerate(self.notes, start=1)}
-        return {
-            "Asked": asked,
-            "Convex": self._told(self._fields()) | {"verdict": self.verdict},
-            "Gradient-trained twin": self._told(self._twin_fields()),
-            "Theorem": {
-                "name": theorem.name,
-                "says": theorem.statement,
-                "not covered": theorem.limits,
-            },
-        } | ({"Notes": notes} if notes else {})
-
-    def _told(self, fields: dict[str, Any]) -> dict[str, str]:
-        """Fields for a reader: objectives to the digits in which the two are compared."""
-        from hjcontrol.reporting.tables import figure
-
-        return {
-            "objective": f"{fields['objective']:.10g}",
-            "gap": figure(fields["gap"], 2),
-            "seconds": figure(fields["seconds"], 3),
-            self.metric: figure(fields["test_metric"]),
-        }
+        twin = self.twin.as_record()._replace(title="Gradient-trained twin")
+        return [twin, Record("Asked", "", facts=asked)]
 
     def summary(self) -> dict[str, Any]:
         """The content of `result.json`."""
@@ -194,32 +195,10 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     trial = perform(asked, screen)
     yield Answer(
         trial.summary(),
-        lambda screen: _show(trial, screen),
-        REFUTED if trial.verdict == "refuted" else SHOWN,
-        pages={"report.html": lambda path, notice: _draw(trial, path, notice)},
-    )
-
-
-def _show(trial: Trial, screen: Screen) -> None:
-    screen.line("")
-    screen.line(str(trial.convex))
-    screen.line("")
-    screen.table("Convex against gradients", trial.rows())
-    for note in trial.notes:
-        screen.line(note)
-    screen.line(f"\nverdict: {trial.verdict}", style="bold")
-
-
-def _draw(trial: Trial, path: Path, notice: str | None) -> None:
-    hj.report(
-        path,
-        {"gradient": trial.twin},
-        test=trial.test_pair,
-        classes=trial.classes,
-        tables=trial.tables(),
-        title=f"Convex training of {trial.name}: {trial.asked.model}",
-        command=command_line.get(),
-        notice=notice if trial.verdict == "certified" else f"Verdict: {trial.verdict}.",
+        trial.record,
+        more=trial.more,
+        told=[f"verdict: {trial.verdict}"],
+        code=REFUTED if trial.verdict == "refuted" else SHOWN,
     )
 
 

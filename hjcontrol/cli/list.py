@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import hjcontrol as hj
+from hjcontrol._ground.record import figure
 from hjcontrol.cli.command import Answer, Command
 from hjcontrol.cli.schema import flag, one_of, option
 from hjcontrol.cli.terminal import Screen
@@ -143,35 +144,24 @@ class Architectures:
 
 
 def run(asked: Asked | Layers | Architectures, screen: Screen) -> Iterator[Answer]:
-    """The rows of one list."""
-    del screen
+    """The rows of one list, all of them, words folded and not cut."""
     kind = KINDS[asked.what]
     rows = kind.rows()
+    if asked.markdown:
+        from hjcontrol.reporting.markdown import table
 
-    def show(screen: Screen) -> None:
-        if asked.markdown:
-            screen.line(_table(rows) if kind.page is None else kind.page().rstrip("\n"))
-        elif asked.names:
-            for row in rows:
-                screen.line(row["name"])
-        else:
-            columns = kind.columns or tuple(rows[0])
-            shown = [{c: str(row[c]) for c in columns} for row in rows]
-            screen.table(kind.heading, shown, words=True)
-            screen.line(f"\n{kind.hint}")
-
-    yield Answer({asked.what: rows}, show)
-
-
-def _table(rows: list[Row]) -> str:
-    cells = [list(rows[0]), ["---"] * len(rows[0]), *[list(row.values()) for row in rows]]
-    return "\n".join(
-        "| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in cells
-    )
+        screen.line("\n".join(table(rows)) if kind.page is None else kind.page().rstrip("\n"))
+    elif asked.names:
+        screen.line("\n".join(row["name"] for row in rows))
+    else:
+        columns = kind.columns or tuple(rows[0])
+        screen.table(kind.heading, [{c: figure(row[c]) for c in columns} for row in rows])
+        screen.line(f"\n{kind.hint}")
+    yield Answer({asked.what: rows}, None)
 
 
 def _command(name: str, help: str, schema: type) -> Command:
-    return Command(name, help, schema, run, page=False, doubles=False)
+    return Command(name, help, schema, run, page=None, doubles=False)
 
 
 LIST = _command(

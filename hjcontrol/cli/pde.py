@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hjcontrol as hj
+from hjcontrol._ground.record import Quantity, Record, figure
 from hjcontrol.cli.command import Answer, Command, command_line
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.schema import folder, magnitude, option, string
@@ -74,29 +75,24 @@ class Trial:
         gauge = all(r["off_gauge"] <= ROUNDOFF for r in self.residuals.values())
         return "exact" if solved and gauge else "refuted"
 
-    def rows(self) -> list[dict[str, str]]:
-        """One row per normalisation."""
-        from hjcontrol.reporting.tables import figure
-
-        return [
-            {
-                "normalisation": name,
-                "largest residual": figure(r["largest"], 3),
-                "smallest residual": figure(r["smallest"], 3),
-                "expected": figure(r["expected"], 3),
-                "relative": figure(r["relative"], 2),
-            }
-            for name, r in self.residuals.items()
-        ]
-
-    def tables(self) -> dict[str, dict[str, Any]]:
-        """Tables of the report."""
+    def record(self) -> Record:
+        """The residuals, the problem, and its pictures."""
         import numpy as np
 
-        from hjcontrol.reporting.tables import figure
+        from hjcontrol.reporting.field_page import field_record
 
         n, d = self.layer.W.shape
         y, g = np.asarray(self.data.atoms), np.asarray(self.data.values)
+        rows = [
+            {
+                "normalisation": name,
+                "largest residual": Quantity(r["largest"], 3),
+                "smallest residual": Quantity(r["smallest"], 3),
+                "expected": Quantity(r["expected"], 3),
+                "relative": Quantity(r["relative"], 2),
+            }
+            for name, r in self.residuals.items()
+        ]
         tables = {
             "Layer": {"atoms N": n, "dimension d": d, **self.layer.facts},
             "Problem": {
@@ -112,7 +108,16 @@ class Trial:
         }
         if self.grid is not None:
             tables["Grid witness, from t/2 to t"] = self.grid
-        return tables
+        return field_record(
+            self.view,
+            rows=rows,
+            tables=tables,
+            residual=self.residuals["heat"]["relative"],
+            notes=self.notes,
+            title=f"The Hamilton-Jacobi problem of {self.layer.name}",
+            verdict=self.verdict,
+            command=command_line.get(),
+        )
 
     def summary(self) -> dict[str, Any]:
         """The content of `result.json`."""
@@ -138,36 +143,8 @@ class Trial:
 def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     """Read or fit the layer, state its problem, take residuals, run the witness, sample the fields."""
     trial = perform(asked, screen)
-    yield Answer(
-        trial.summary(),
-        lambda screen: _show(trial, screen),
-        REFUTED if trial.verdict == "refuted" else SHOWN,
-        pages={"report.html": lambda path, notice: _draw(trial, path, notice)},
-    )
-
-
-def _show(trial: Trial, screen: Screen) -> None:
-    screen.line("")
-    screen.table("Residual of u_t + |grad u|^2 = eps lap u", trial.rows())
-    for note in trial.notes:
-        screen.line(note)
-    screen.line(f"\nverdict: {trial.verdict}", style="bold")
-
-
-def _draw(trial: Trial, path: Path, notice: str | None) -> None:
-    from hjcontrol.reporting.field_page import field_report
-
-    del notice  # there is one answer, so that nothing can be interrupted half way
-    field_report(
-        path,
-        trial.view,
-        rows=trial.rows(),
-        tables=trial.tables(),
-        notes=trial.notes,
-        title=f"The Hamilton-Jacobi problem of {trial.layer.name}",
-        verdict=trial.verdict,
-        command=command_line.get(),
-    )
+    code = REFUTED if trial.verdict == "refuted" else SHOWN
+    yield Answer(trial.summary(), trial.record, told=[f"verdict: {trial.verdict}"], code=code)
 
 
 def perform(asked: Asked, screen: Screen) -> Trial:
@@ -307,7 +284,7 @@ def _witness(data, t, eps, window, notes) -> dict[str, Any] | None:
     import numpy as np
 
     from hjcontrol.hamilton_jacobi.grid import Grid
-    from hjcontrol.hamilton_jacobi.grid_solver import GRID_RESULTS, grid_solve
+    from hjcontrol.hamilton_jacobi.grid_solver import grid_solve
 
     d, hopf_cole = data.dimension, hj.hamilton_jacobi.hopf_cole
     reach = 1.1 * max(window, float(jnp.abs(data.atoms).max())) * np.ones(d)
@@ -320,8 +297,8 @@ def _witness(data, t, eps, window, notes) -> dict[str, Any] | None:
     except ValueError as error:
         notes.append(f"No grid witness: {error}")
         return None
-    if not bool(solution.result == GRID_RESULTS.successful):
-        notes.append(f"The grid witness failed: {GRID_RESULTS[solution.result]}")
+    if not bool(solution.result == hj.RESULTS.successful):
+        notes.append(f"The grid witness failed: {hj.RESULTS[solution.result]}")
         return None
     inside = np.abs(np.asarray(flat)).max(axis=1) <= window
     truth = np.asarray(u(jnp.asarray(t)))

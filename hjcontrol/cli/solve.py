@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import hjcontrol as hj
+from hjcontrol._ground.record import Record
 from hjcontrol.cli.command import INTERRUPTED, Answer, Command, command_line
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.memory import check_memory
@@ -272,43 +273,30 @@ class Solved:
             | {"verdict": None if certificate is None else certificate.verdict}
         )
         certificates = {} if certificate is None else {solution.solver: certificate}
+        facts = {name.replace("_", " "): value for name, value in self.facts().items()}
         return Answer(
             content,
-            lambda screen: self.show(certificates, screen),
-            exit_code(certificates),
-            "the solution is kept",
-            pages={"report.html": lambda path, notice: self.draw(certificates, path, notice)},
+            lambda: self.record(certificates),
+            more=lambda: (Record("Asked", "", facts=facts),),
+            told=told(certificates),
+            code=exit_code(certificates),
+            kept="the solution is kept",
         )
 
-    def show(self, certificates: Mapping[str, Any], screen: Screen) -> None:
-        """Tables and the verdict, for a person."""
-        from hjcontrol.reporting.tables import certificate_rows, outcome, solver_rows
+    def record(self, certificates: Mapping[str, Any]) -> Record:
+        """The solution, and what the witness says of it."""
+        from hjcontrol.reporting.page import report_record
 
-        pair = (self.test.features, self.test.labels)
-        screen.line("")
-        screen.table("Solution", solver_rows({self.solution.solver: self.solution}, pair))
-        screen.line("")
-        screen.table("Disagreement of routes to the costate", certificate_rows(certificates))
-        kind, remedy = outcome(self.solution)
-        if remedy:
-            screen.line(f"\n{kind.replace('_', ' ')}: {remedy}")
-        screen.verdict(told(certificates))
-
-    def draw(self, certificates: Mapping[str, Any], path: Path, notice: str | None) -> None:
-        """The page."""
         name = self.solution.solver
         certificate = certificates.get(name)
-        hj.report(
-            path,
+        return report_record(
             {name: self.solution},
             certificates=certificates,
             test=(self.test.features, self.test.labels),
             classes=self.train.classes,
-            tables={"Asked": self.facts()},
             title=f"{self.train.name}, solved by {name}",
             command=command_line.get(),
             verdict=None if certificate is None else certificate.verdict,
-            notice=notice,
         )
 
 

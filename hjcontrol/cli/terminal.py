@@ -8,13 +8,15 @@ silent and the work goes on: the files are the product, the lines are commentary
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from hjcontrol._ground.record import Record
 
 
 class _PatientConsole(Console):
@@ -46,21 +48,22 @@ class Screen:
         """One line, never wrapped nor read as markup: paths stay whole."""
         self.console.print(Text(text, style=style), soft_wrap=True)
 
-    def verdict(self, lines: Sequence[str]) -> None:
-        """A line that stands out, and what belongs to it."""
-        for i, line in enumerate(lines):
-            self.line(line if i else f"\n{line}", style="" if i else "bold")
+    def answer(self, record: Record, told: Sequence[str] = ()) -> None:
+        """A record in 80 columns, and the lines `told` below it."""
+        if not self.console.quiet:
+            self.line(f"\n{brief(record)}\n")
+        for line in told:
+            self.line(line, style="bold" if line.startswith("verdict: ") else "")
 
-    def table(self, title: str, rows: Sequence[dict[str, str]], words: bool = False) -> None:
-        """Rows of equal keys; after the first, columns are numbers unless `words`."""
+    def table(self, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of equal keys, in words that are folded to fit."""
         if not rows:
             return
         table = Table(title=Text(title, style="bold"), title_justify="left", box=None)
-        for i, name in enumerate(rows[0]):
-            side = "right" if i and not words else "left"
-            table.add_column(Text(name), justify=side, overflow="fold")
+        for name in rows[0]:
+            table.add_column(Text(name), overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row.values()))
+            table.add_row(*(Text(str(cell)) for cell in row.values()))
         self.console.print(table)
 
     def progress(self, name: str) -> AbstractContextManager[Callable[..., None]]:
@@ -75,3 +78,14 @@ class Screen:
         from hjcontrol._ground.progress import shown
 
         return shown(text, self.meter, expected=seconds)
+
+
+def brief(record: Record) -> Record:
+    """What a terminal shows of a record: no pictures, and of a part that is good its headline only."""
+    parts = []
+    for part in record.detail:
+        if part.tone == "good" and part.verdict and part.headline:
+            part = Record(part.title, part.headline)
+        if part.headline or part.facts or part.rows or part.notes or part.detail:
+            parts.append(brief(part))
+    return record._replace(detail=parts)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import hjcontrol as hj
+from hjcontrol._ground.record import Mark, Quantity, Record
 from hjcontrol.cli.command import Answer, Command, command_line
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.schema import flag, folder, option, string, strings, whole
@@ -178,13 +179,52 @@ def _refusals(name: str) -> Iterator[None]:
 
 
 def _answer(trial: Trial) -> Answer:
+    found = trial.certificates
+    shown = [f"{n}\n{c}\n" for n, c in found.items() if not c.pairs or not c]
     return Answer(
-        {"verdict": verdict(trial.certificates), "networks": _facts(trial)},
-        lambda screen: _show(trial, screen),
-        exit_code(trial.certificates),
-        f"finished and kept: {', '.join(trial.certificates)}",
-        pages={"report.html": lambda path, notice: _draw(trial, path, notice)},
+        {"verdict": verdict(found), "networks": _facts(trial)},
+        lambda: _record(trial),
+        told=[*shown, *told(found)],
+        code=exit_code(found),
+        kept=f"finished and kept: {', '.join(found)}",
     )
+
+
+def _record(trial: Trial) -> Record:
+    from hjcontrol.reporting.page import report_record
+
+    certificates = {name: c for name, c in trial.certificates.items() if c.pairs}
+    networks = [
+        {
+            "network": name,
+            "stages": c.problem["stages"],
+            "weights": c.problem["weights"],
+            "J": Quantity(c.objective, 6),
+            "test accuracy": Quantity(trial.accuracies.get(name), 3),
+            "verdict": Mark(c.verdict),
+        }
+        for name, c in certificates.items()
+    ]
+    routes = [
+        {
+            "network": name,
+            "routes": pair.name.replace("|", " | "),
+            "disagreement": Quantity(pair.disagreement, 2),
+            "order": None if pair.order is None else Quantity(pair.order[0], 3),
+            "worst at": str(pair.worst or "-"),
+        }
+        for name, c in certificates.items()
+        for pair in c.pairs
+    ]
+    tables = {"Networks": networks, "Disagreement of routes to the costate": routes}
+    return report_record(
+        {},
+        certificates=trial.certificates,
+        title="Backward passes" + (f" on {trial.train.name}" if trial.train else ""),
+        command=command_line.get(),
+        verdict=verdict(trial.certificates),
+        heat_caption="{}: every stage, every pair of routes",
+    )._replace(rows={caption: rows for caption, rows in tables.items() if rows})
 
 
 def _facts(trial: Trial) -> dict[str, dict[str, Any]]:
@@ -213,72 +253,6 @@ def _facts(trial: Trial) -> dict[str, dict[str, Any]]:
         }
         for name, c in trial.certificates.items()
     }
-
-
-def _rows(trial: Trial) -> list[dict[str, str]]:
-    """One row per network's certificate, every cell a string."""
-    from hjcontrol.reporting.tables import figure
-
-    found = trial.certificates
-    pairs = dict.fromkeys(p.name for c in found.values() for p in c.pairs)
-    return [
-        {
-            "network": name,
-            "stages": str(c.problem["stages"]),
-            "weights": str(c.problem["weights"]),
-            "J": f"{c.objective:.6g}",
-            "test": figure(trial.accuracies.get(name), 3),
-            **{
-                pair.replace("|", " | "): " ".join(_shown(p) for p in c.pairs if p.name == pair)
-                or "–"
-                for pair in pairs
-            },
-            "verdict": c.verdict,
-            "worst at": str(c.worst or "-"),
-        }
-        for name, c in found.items()
-        if c.pairs
-    ]
-
-
-def _shown(pair: Any) -> str:
-    """A pair's disagreement, and the order at which it shrinks where it is judged by that."""
-    from hjcontrol.reporting.tables import figure
-
-    gap = figure(pair.disagreement, 2)
-    if pair.order is None:
-        return gap
-    return f"{gap} (order {'-' if pair.order[0] is None else f'{pair.order[0]:.2f}'})"
-
-
-def _show(trial: Trial, screen: Screen) -> None:
-    screen.line("")
-    screen.table("Disagreement of routes to the costate, the worst of all stages", _rows(trial))
-    for name, certificate in trial.certificates.items():
-        if not certificate.pairs or not certificate:
-            screen.line(f"\n{name}\n{certificate}")
-        elif certificate.optimality is not None:
-            screen.line(f"\n{name}\n{certificate.optimality}")
-    screen.verdict(told(trial.certificates))
-
-
-def _draw(trial: Trial, path: Path, notice: str | None) -> None:
-    from hjcontrol.reporting.tables import figure
-
-    hj.report(
-        path,
-        {},
-        certificates=trial.certificates,
-        tables={
-            name: {k: figure(v) for k, v in facts.items() if not isinstance(v, (dict, list))}
-            for name, facts in _facts(trial).items()
-        },
-        title="Backward passes" + (f" on {trial.train.name}" if trial.train else ""),
-        command=command_line.get(),
-        verdict=verdict(trial.certificates),
-        heat_caption="{}: every stage, every pair of routes",
-        notice=notice,
-    )
 
 
 VERIFY = Command(

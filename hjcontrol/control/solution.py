@@ -12,7 +12,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.record import Quantity, Record, Told, figure
+from hjcontrol._ground.results import GOOD, RESULTS, name_of
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.control.trajectory import Trajectory
@@ -28,7 +30,7 @@ STATS = (
 )
 
 
-class History(eqx.Module):
+class History(Shown):
     """One row a recorded step: `seconds` since the start (compilation excluded), `objective` and
     `stationarity`, each of shape `(rows,)`."""
 
@@ -37,7 +39,7 @@ class History(eqx.Module):
     stationarity: np.ndarray
 
 
-class Solution(eqx.Module):
+class Solution(Told, Shown):
     """Weights with their states and costates, the outcome, and the problem that was solved; of a solver
     that has them, multipliers of the dynamics, of a terminal constraint and of the control set (an
     element of its normal cone: `-dJ/dtheta`)."""
@@ -62,18 +64,26 @@ class Solution(eqx.Module):
         nu = self.terminal_multiplier
         return self.problem if nu is None else augmented(self.problem, nu, 1.0)
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         s = self.stats
-        message = RESULTS[self.result] or "successful"
         size = sum(a.size for a in jax.tree.leaves(self.weights))
-        lines = [
+        name = name_of(self.result)
+        return Record(
             f"Solution by {self.solver}",
-            f"  problem       {self.problem.num_samples} samples, {len(self.problem.chain)} stages, "
-            f"{size} weights, {np.dtype(self.problem.dtype).name}",
-            f"  objective     {float(self.objective):.12g}",
-            f"  stationarity  {s['stationarity']:.3e}   (max |dH/dtheta|)",
-            f"  steps         {s['num_steps']}   evaluations {s['num_evals']}",
-            f"  seconds       {s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
-            f"  result        {message}",
-        ]
-        return "\n".join(lines)
+            f"objective {figure(Quantity(s['objective'], 12))}, stationary to "
+            f"{figure(s['stationarity'], 3)}",
+            verdict=name.replace("_", " "),
+            tone="good" if name in GOOD else "partial",
+            facts={
+                "problem": f"{self.problem.num_samples} samples, {len(self.problem.chain)} stages, "
+                f"{size} weights, {np.dtype(self.problem.dtype).name}",
+                "objective": Quantity(s["objective"], 12),
+                "stationarity": f"{figure(Quantity(s['stationarity'], 4))}   (max |dH/dtheta|)",
+                "steps": f"{s['num_steps']}   evaluations {s['num_evals']}",
+                "seconds": f"{s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
+                "result": RESULTS[self.result],
+            },
+            lead=("objective", "stationarity", "seconds"),
+            trace=tuple(self.history.objective),
+        )

@@ -1,15 +1,15 @@
 """The viscous Hamilton-Jacobi equation whose solution a layer is: `u_t + H(grad u) = eps lap u`."""
 
+from hjcontrol._ground.lazy import lazily
 from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
 from hjcontrol.hamilton_jacobi.dictionary import Layer, data_of_layer, layer_of_data, plane_waves
 from hjcontrol.hamilton_jacobi.grid import Grid
 from hjcontrol.hamilton_jacobi.grid_plan import GridPlan, GridScheme, grid_plan
-from hjcontrol.hamilton_jacobi.grid_solver import GRID_RESULTS, GridSolution, grid_solve
+from hjcontrol.hamilton_jacobi.grid_solver import GridSolution, grid_solve
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
 from hjcontrol.hamilton_jacobi.hopf import hopf, hopf_sampled, hopf_search
 from hjcontrol.hamilton_jacobi.hopf_cole import hopf_cole, hopf_cole_batch, hopf_cole_smooth
 from hjcontrol.hamilton_jacobi.hopf_lax import (
-    SEARCH,
     Searched,
     hopf_lax,
     hopf_lax_convex,
@@ -45,8 +45,6 @@ from hjcontrol.hamilton_jacobi.transforms import (
 from hjcontrol.hamilton_jacobi.user_hamiltonian import Conjugate, Nonconvex, UserConvex
 
 __all__ = [
-    "GRID_RESULTS",
-    "SEARCH",
     "AbstractHamiltonian",
     "Anisotropic",
     "BoxIndicator",
@@ -111,3 +109,12 @@ __all__ = [
     "prox_separable",
     "recover",
 ]
+
+__getattr__, _ = lazily(
+    __name__,
+    {},
+    renamed={
+        "GRID_RESULTS": "hjcontrol._ground.results:RESULTS",
+        "SEARCH": "hjcontrol._ground.results:RESULTS",
+    },
+)

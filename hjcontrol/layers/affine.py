@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers.layer import SLACK, checked, floating, temperature
 from hjcontrol.layers.program import AbstractProgram, Residuals
@@ -62,7 +63,7 @@ class LegendreProgram(AbstractProgram):
 
 
 @admits(eps=">= 0")
-class LogSumExp(eqx.Module):
+class LogSumExp(Shown):
     """`f(x) = lse(W x + b, eps)`, one scalar a sample; max-affine at `eps = 0`."""
 
     W: Float[Array, "atoms d"]

@@ -19,13 +19,15 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 from hjcontrol._ground.arguments import admits, fits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.precision import exact_tolerance
+from hjcontrol._ground.record import Quantity, Record, Told, figure
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
 PARTS = ("primal", "dual", "complementarity", "stationarity")
 VERDICTS = ("optimal", "near-optimal", "suboptimal", "infeasible", "not a number")
 
 
-class Optimality(eqx.Module):
+class Optimality(Told, Shown):
     """What `hj.certify` returns: arrays, one entry a sample under `vmap`. `print` it.
 
     `primal`, `dual`, `complementarity`, `stationarity` are max norms; `gap = objective -
@@ -95,29 +97,39 @@ class Optimality(eqx.Module):
         larger = jnp.maximum(jnp.abs(self.objective), jnp.abs(self.dual_objective))
         return jnp.maximum(1.0, jnp.where(jnp.isfinite(larger), larger, 1.0))
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         verdicts = np.atleast_1d(np.asarray(self.verdict)).ravel()
-        batched = np.ndim(self.gap) > 0
         rank = {v: k for k, v in enumerate(VERDICTS)}
         flat = lambda x: np.atleast_1d(np.asarray(x)).ravel()
         if verdicts.size == 0:
-            return "Optimality: of no sample"
+            return Record("Optimality", "of no sample")
         size = np.nan_to_num(flat(self.gap), nan=np.inf)
         order = [(rank[v], abs(g)) for v, g in zip(verdicts, size, strict=True)]
         k = max(range(len(order)), key=order.__getitem__)
-        sample = np.unravel_index(k, np.shape(self.gap)) if batched else ()
-        head = f"Optimality: {verdicts[k]}"
-        if batched:
+        sample = np.unravel_index(k, np.shape(self.gap)) if np.ndim(self.gap) else ()
+        title, head = "Optimality", str(verdicts[k])
+        if np.ndim(self.gap):
             counts = ", ".join(f"{np.sum(verdicts == v)} {v}" for v in VERDICTS if v in verdicts)
-            head = f"Optimality of {verdicts.size} samples: {counts}; worst is {list(sample)}"
-        lines = [f"{head}   (tolerance {flat(self.tolerance)[k]:.0e})"]
-        for name in (*PARTS, "gap"):
-            lines.append(f"  {name:<16} {flat(getattr(self, name))[k]:.2e}")
-        lines[-1] += f"   relative {flat(self.relative_gap)[k]:.2e}"
-        lines.append(f"  objective        {flat(self.objective)[k]:.10g}")
+            title, head = (
+                f"Optimality of {verdicts.size} samples",
+                f"{counts}; worst is {list(sample)}",
+            )
+        at = lambda name: float(flat(getattr(self, name))[k])
         part, place, value = self.offender(sample)
-        lines.append(f"  largest residual {part} at {place}: {value:.2e}")
-        return "\n".join(lines)
+        return Record(
+            title,
+            f"{head}   (tolerance {flat(self.tolerance)[k]:.0e})",
+            verdict=str(verdicts[k]),
+            tone="good" if rank[verdicts[k]] < 2 else "bad",
+            facts={name: Quantity(at(name), 3) for name in PARTS}
+            | {
+                "gap": f"{figure(at('gap'), 3)}   relative {figure(at('relative_gap'), 3)}",
+                "objective": Quantity(at("objective"), 10),
+                "largest residual": f"{part} at {place}: {figure(value, 3)}",
+            },
+            lead=("objective", "gap", "stationarity"),
+        )
 
 
 @admits(tolerance=">= 0")

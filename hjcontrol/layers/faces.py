@@ -11,12 +11,13 @@ The heat-normalised u of the same data solves the equation; u_raw misses it by -
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Record, Told, figure
+from hjcontrol._ground.shown import Shown
 from hjcontrol.hamilton_jacobi import (
     InitialData,
     MaxAffine,
@@ -42,7 +43,7 @@ class Values(NamedTuple):
     max_plus: Float[Array, ""]
 
 
-class Faces(eqx.Module):
+class Faces(Told, Shown):
     """The four faces of one layer at one time. Every conversion is a method; none refits anything."""
 
     network: LogSumExp
@@ -111,21 +112,22 @@ class Faces(eqx.Module):
             max_plus=self.max_plus(x),
         )
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         atoms, d = self.network.W.shape
-        eps, t = float(self.eps), float(self.t)
-        data = self.data()
+        eps, t, data = float(self.eps), float(self.t), self.data()
         low, high = float(jnp.min(data.values)), float(jnp.max(data.values))
-        miss = -d * eps / (2 * t)
-        return "\n".join(
-            [
-                f"One layer of {atoms} atoms in dimension {d}, eps = {eps:g}, read at t = {t:g}",
-                f"  network   f(x) = {eps:g} log sum exp((W x + b)/{eps:g})",
-                f"  max-plus  f_0 <= f <= f_0 + {eps * float(jnp.log(atoms)):.4g}   (eps log N)",
-                f"  equation  u_t + |grad u|^2 = {eps:g} lap u from {atoms} atoms, values in "
-                f"[{low:.4g}, {high:.4g}]; the raw sum misses it by {miss:.4g}",
-                f"  program   max over the simplex of pi.(W x + b) + {eps:g} H(pi)",
-            ]
+        between = f"[{figure(low)}, {figure(high)}]"
+        return Record(
+            f"One layer of {atoms} atoms in dimension {d}",
+            f"eps = {eps:g}, read at t = {t:g}",
+            facts={
+                "network": f"f(x) = {eps:g} log sum exp((W x + b)/{eps:g})",
+                "max-plus": f"f_0 <= f <= f_0 + {figure(eps * float(jnp.log(atoms)))}   (eps log N)",
+                "equation": f"u_t + |grad u|^2 = {eps:g} lap u from {atoms} atoms, values in {between}; "
+                f"the raw sum misses it by {figure(-d * eps / (2 * t))}",
+                "program": f"max over the simplex of pi.(W x + b) + {eps:g} H(pi)",
+            },
         )
 
 

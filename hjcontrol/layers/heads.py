@@ -16,13 +16,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers.affine import LogSumExp
 from hjcontrol.layers.layer import checked, floating, temperature
 
 
 @admits(eps=">= 0")
-class LogitHead(eqx.Module):
+class LogitHead(Shown):
     """`f(x) = lse(network(x), eps)`: the last layer of any network, through its logits."""
 
     network: Callable
@@ -47,7 +48,7 @@ class LogitHead(eqx.Module):
 
 
 @admits()
-class ClassHead(eqx.Module):
+class ClassHead(Shown):
     """A classifier: atoms of `head` with a class each, numbered `0 .. count - 1`."""
 
     head: LogSumExp | LogitHead

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import fits
 from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers.certify import Optimality, certify
 from hjcontrol.layers.program import AbstractProgram
 
@@ -29,7 +30,7 @@ SLACK = (
 )
 
 
-class AbstractFace(eqx.Module):
+class AbstractFace(Shown):
     """The set of maximisers of one program: a point for `eps > 0`, perhaps more at `eps = 0`."""
 
     @abc.abstractmethod
@@ -47,7 +48,7 @@ class AbstractFace(eqx.Module):
         """Which entries of `p` the program leaves undecided."""
 
 
-class AbstractConvexLayer(eqx.Module):
+class AbstractConvexLayer(Shown):
     """A layer for one sample `z`; batch with `jax.vmap`. See the file's equations."""
 
     eps: eqx.AbstractVar[Real[Array, ""]]

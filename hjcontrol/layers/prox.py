@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers.layer import (
     SLACK,
     AbstractConvexLayer,
@@ -33,7 +34,7 @@ from hjcontrol.layers.layer import (
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
 
-class AbstractGauge(eqx.Module):
+class AbstractGauge(Shown):
     """A convex function psi, with its conjugate psi* and its proximal map."""
 
     @abc.abstractmethod

@@ -19,10 +19,11 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import lse
 
 
-class AbstractUnits(eqx.Module):
+class AbstractUnits(Shown):
     """A map from affine parts to hidden units, `atoms` affine parts a unit."""
 
     atoms: eqx.AbstractVar[int]

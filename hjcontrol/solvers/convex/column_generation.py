@@ -20,7 +20,9 @@ from jaxtyping import Float
 from scipy.special import ndtri
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.record import Quantity, Record, Told, figure
+from hjcontrol._ground.results import GOOD, RESULTS, name_of
+from hjcontrol._ground.shown import Shown
 from hjcontrol.solvers.convex import nonnegative
 from hjcontrol.solvers.convex.hopf_cole import HopfCole
 from hjcontrol.solvers.convex.pricing import Ball, Pricing, ascend, bound
@@ -37,7 +39,7 @@ NEAR = 0.1  # share of pairs, the nearest, that say nothing of slopes
 ROWS = 1000  # samples, about, on which slopes are looked for
 
 
-class LSEFit(eqx.Module):
+class LSEFit(Told, Shown):
     """A log-sum-exp layer fitted over a ball of slopes.
 
     `solution` is the `ConvexSolution` of the `HopfCole` problem on the chosen slopes; `history` has the
@@ -69,23 +71,29 @@ class LSEFit(eqx.Module):
         lower = nonnegative.dual_value(self.solution.problem.loss, self.scores, ball.bound)
         return float(self.solution.objective) - lower
 
-    def __str__(self) -> str:
-        atoms, price = self.solution.stats["atoms"], self.history[-1, 1]
-        return "\n".join(
-            [
-                f"Log-sum-exp layer of {atoms} atoms, slopes in a ball of radius {self.radius:.4g}",
-                f"  objective     {float(self.solution.objective):.10g}   "
-                f"({self.measure_objective:.10g} before pruning)",
-                f"  gap           {float(self.solution.gap):.2e} over biases of these slopes",
-                f"  price         {price:.6g} seen over the ball; at most 1 at the optimum",
-                f"  rounds        {len(self.history)}   in {self.seconds:.3g} s",
-                f"  result        {RESULTS[self.solution.result] or 'successful'}",
-                "  Not covered: a bound over the whole ball is proved by .ball(); training the slopes",
-                "  of a layer of fixed width is not convex.",
-            ]
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        found, name = self.solution, name_of(self.solution.result)
+        return Record(
+            f"Log-sum-exp layer of {found.stats['atoms']} atoms",
+            f"slopes in a ball of radius {figure(self.radius)}",
+            verdict=name.replace("_", " "),
+            tone="good" if name in GOOD else "partial",
+            facts={
+                "objective": f"{figure(Quantity(float(found.objective), 10))}   "
+                f"({figure(Quantity(self.measure_objective, 10))} before pruning)",
+                "gap": f"{figure(float(found.gap), 3)} over biases of these slopes",
+                "price": f"{figure(Quantity(self.history[-1, 1], 6))} seen over the ball; at most 1 "
+                "at the optimum",
+                "rounds": f"{len(self.history)}   in {figure(self.seconds, 3)} s",
+                "result": RESULTS[found.result],
+            },
+            notes=(
+                "Not covered: a bound over the whole ball is proved by .ball(); training the slopes of a "
+                "layer of fixed width is not convex.",
+            ),
+            trace=tuple(self.history[:, 0]),
         )
-
-    __repr__ = __str__
 
 
 @admits(eps=">= 0", max_atoms=">= 1", radius=">= 0", max_rounds=">= 0", tol=">= 0")

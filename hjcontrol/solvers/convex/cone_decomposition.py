@@ -16,11 +16,12 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.record import Quantity, Record, Told, figure
 from hjcontrol.networks import AffineWeights, Chain, Dense, Weights, readout
 from hjcontrol.solvers.convex.least_distance import least_distance
 
 
-class ReLUNetwork:
+class ReLUNetwork(Told):
     """A two-layer ReLU network, and what it costs as such.
 
     - `chain`, `weights`: the network; its hidden layer has no biases, the two layers equal lengths.
@@ -36,15 +37,17 @@ class ReLUNetwork:
     def __call__(self, x: Float[Array, " d"]) -> Float[Array, " 1"]:
         return self.chain(self.weights, x)
 
-    def __str__(self) -> str:
-        units = self.chain[0].out_size
-        return (
-            f"ReLU network of {units} units by cone decomposition\n"
-            f"  objective     {self.objective:.10g}   (its own; the gated optimum bounds it below)\n"
-            f"  deviation     {self.deviation:.1e} from the gated network, at the training inputs"
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        return Record(
+            f"ReLU network of {self.chain[0].out_size} units",
+            "by cone decomposition; the gated optimum bounds its objective below",
+            facts={
+                "objective": Quantity(self.objective, 10),
+                "deviation": f"{figure(self.deviation, 2)} from the gated network, at the samples",
+            },
+            lead=("objective",),
         )
-
-    __repr__ = __str__
 
 
 def decompose(

@@ -29,6 +29,7 @@ from jaxtyping import Array, Float
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     Ridge,
@@ -63,7 +64,7 @@ CURVATURES = (
 INNER_STEPS = 200  # L-BFGS steps of one majorant: it need not be solved to the end to go down
 
 
-class SoftAbsolute(eqx.Module):
+class SoftAbsolute(Shown):
     """`psi(f - y)` of one sample, from a state of shape (1,)."""
 
     delta: Float[Array, ""]

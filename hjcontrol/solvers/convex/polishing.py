@@ -8,7 +8,6 @@ a convex fit it needs few steps. Jacobian row of sample i: pi_j(x_i) (x_i, 1) in
 
 import time
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +15,9 @@ import scipy.linalg
 from jax.typing import ArrayLike
 from jaxtyping import Float
 
-from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.record import Quantity, Record, Told, figure
+from hjcontrol._ground.results import GOOD, RESULTS, name_of
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     least_squares,
@@ -33,7 +34,7 @@ from hjcontrol.solvers.convex.stages import SoftMaximum
 TRIES = 8  # dampings tried before a step is given up
 
 
-class Polished(eqx.Module):
+class Polished(Told, Shown):
     """A stationary point of the mean square. `objective` is `(1/2n) sum r^2`, one a step in `history`."""
 
     stage: SoftMaximum
@@ -49,18 +50,23 @@ class Polished(eqx.Module):
         """The network: one stage."""
         return Chain([self.stage], jnp.zeros(self.stage.in_size, self.stage.eps.dtype))
 
-    def __str__(self) -> str:
-        return "\n".join(
-            [
-                "Log-sum-exp layer, slopes and biases polished together",
-                f"  objective     {self.history[0]:.10g} -> {self.objective:.10g}   (1/2n) sum r^2",
-                f"  stationarity  {self.stationarity:.2e}   (max |dJ/dtheta|; no global claim)",
-                f"  steps         {len(self.history) - 1}   in {self.seconds:.3g} s",
-                f"  result        {RESULTS[self.result] or 'successful'}",
-            ]
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        first, last = (figure(Quantity(v, 10)) for v in (self.history[0], self.objective))
+        name = name_of(self.result)
+        return Record(
+            "Log-sum-exp layer",
+            "slopes and biases polished together",
+            verdict=name.replace("_", " "),
+            tone="good" if name in GOOD else "partial",
+            facts={
+                "objective": f"{first} -> {last}   (1/2n) sum r^2",
+                "stationarity": f"{figure(self.stationarity, 3)}   (max |dJ/dtheta|; no global claim)",
+                "steps": f"{len(self.history) - 1}   in {figure(self.seconds, 3)} s",
+                "result": RESULTS[self.result],
+            },
+            trace=tuple(self.history),
         )
-
-    __repr__ = __str__
 
 
 def mean_square_problem(

@@ -23,7 +23,9 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 from threadpoolctl import ThreadpoolController
 
-from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.record import Quantity, Record, Told, figure
+from hjcontrol._ground.results import GOOD, RESULTS, name_of
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem
 from hjcontrol.layers.program import AbstractProgram
 from hjcontrol.networks import Chain, Weights
@@ -66,7 +68,7 @@ class AbstractConvexProblem(AbstractProgram):
         """Weights of the control problem as a candidate: whoever trained them, `certify` judges."""
 
 
-class ConvexSolution(eqx.Module):
+class ConvexSolution(Told, Shown):
     """A candidate with its multipliers, the gap between their values, and what the gap proves.
 
     `stats` has the keys `num_steps`, `solve_seconds` and whatever the problem adds.
@@ -111,25 +113,29 @@ class ConvexSolution(eqx.Module):
         chain, weights = self.problem.network(self.candidate)
         return chain(weights, x)
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         chain, weights = self.problem.network(self.candidate)
         size = sum(a.size for a in jax.tree.leaves(weights))
-        lines = [
+        name, gap = name_of(self.result), figure(float(self.gap), 3)
+        return Record(
             f"Convex solution by {self.solver}",
-            f"  problem       {type(self.problem).__name__}",
-            f"  network       {len(chain)} stages, {size} weights",
-            f"  objective     {float(self.objective):.12g}",
-            f"  bound below   {float(self.dual_objective):.12g}",
-            f"  gap           {float(self.gap):.2e}   (relative {float(self.relative_gap):.2e})",
-            f"  steps         {self.stats['num_steps']}   in {self.stats['solve_seconds']:.3g} s",
-            f"  result        {RESULTS[self.result] or 'successful'}",
-            f"  theorem       {self.theorem.name}",
-            f"                {self.theorem.statement}",
-            f"                Not covered: {self.theorem.limits}",
-        ]
-        return "\n".join(lines)
-
-    __repr__ = __str__
+            f"no weights can be better by more than {gap} ({self.theorem.name})",
+            verdict=name.replace("_", " "),
+            tone="good" if name in GOOD else "partial",
+            facts={
+                "problem": type(self.problem).__name__,
+                "network": f"{len(chain)} stages, {size} weights",
+                "objective": Quantity(float(self.objective), 12),
+                "bound below": Quantity(float(self.dual_objective), 12),
+                "gap": f"{gap}   (relative {figure(float(self.relative_gap), 3)})",
+                "steps": f"{self.stats['num_steps']}   in {figure(self.stats['solve_seconds'], 3)} s",
+                "result": RESULTS[self.result],
+                "theorem": f"{self.theorem.name}. {self.theorem.statement}",
+                "not covered": self.theorem.limits,
+            },
+            lead=("objective", "bound below", "gap"),
+        )
 
 
 def solution(
