@@ -145,11 +145,10 @@ def _cells(row: dict[str, Any]) -> dict[str, Any]:
         "sample": row["sample"],
         "verdict": row["verdict"],
         "gap": show("gap"),
-        "relative": show("relative_gap"),
         "primal": show("primal"),
         "dual": show("dual"),
         "stationarity": show("stationarity"),
-        "largest residual": row["worst"],
+        "largest": row["worst"],
     }
 
 
