@@ -66,7 +66,7 @@ def folded(record: Record, rows: int, draw: Draw | None = None, level: int = 0) 
     opened = " open" if record.tone == "bad" else ""
     name = f' id="{escape(record.provenance["id"])}"' if "id" in record.provenance else ""
     head = f"<b>{escape(record.title)}</b> {badge(record)}"
-    if record.headline:
+    if record.headline and record.headline != record.verdict:
         head += f' <span class="soft">{escape(record.headline)}</span>'
     return f"<details{opened}{name}><summary>{head}</summary>{inside}</details>"
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from hjcontrol._ground.record import Picture, Quantity, Record, Value, figure
 from hjcontrol.reporting import fields
+from hjcontrol.reporting.html import shown_below
 from hjcontrol.reporting.page import provenance
 
 SAID = {
@@ -45,7 +46,7 @@ def field_record(
         notes=notes,
         detail=(
             Record("Residual of u_t + |∇u|² = ε Δu", "by normalisation", rows={"": rows}),
-            *(Record(p.caption, "", pictures=(p,)) for p in pictures[1:]),
+            *map(shown_below, pictures[1:]),
             *(Record(caption, "", facts=spelt(cells)) for caption, cells in tables.items()),
         ),
         provenance=provenance(command, view.u.dtype),

@@ -74,6 +74,11 @@ def page(record: Record, notice: str | None = None) -> str:
     )
 
 
+def shown_below(picture: Picture) -> Record:
+    """A picture that opens at a click, under the first sentence of its caption."""
+    return Record(picture.caption.split(". ")[0].rstrip("."), "", pictures=(picture,))
+
+
 def _numbers(record: Record) -> str:
     """The facts that lead, large."""
     found = "".join(
@@ -86,7 +91,7 @@ def _numbers(record: Record) -> str:
 
 def _rest(record: Record, draw: record_html.Draw) -> str:
     """Further pictures, facts and tables of the record, then the records below, each folded."""
-    own = [Record(picture.caption, "", pictures=(picture,)) for picture in record.pictures[1:]]
+    own = [shown_below(picture) for picture in record.pictures[1:]]
     own += [Record(caption or "Table", "", rows={"": r}) for caption, r in record.rows.items()]
     plain = {k: v for k, v in record.facts.items() if k not in record.lead}
     own += [Record("In numbers", "", facts=plain)] if plain else []

@@ -14,7 +14,7 @@ import numpy as np
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.record import Picture, Quantity, Record, Tone, figure
 from hjcontrol.control import Solution
-from hjcontrol.reporting.html import write_page
+from hjcontrol.reporting.html import shown_below, write_page
 from hjcontrol.reporting.pictures import (
     confusion_picture,
     convergence_pictures,
@@ -121,8 +121,9 @@ def report_record(
         words = "the largest relative disagreement over all stages and samples, at each solution"
         detail.append(Record("Do the routes to the costate agree?", words, rows={"": rows}))
     detail += [_certified(name, found, heat_caption) for name, found in certificates.items()]
-    detail += [Record(p.caption, "", pictures=(p,)) for p in pictures if p is not head]
+    detail += [shown_below(p) for p in pictures if p is not head]
     detail += [Record(name, "", facts=rows) for name, rows in _spelt(tables or {}).items()]
+    detail.sort(key=lambda part: part.tone != "bad")  # what is wrong comes first
     return first._replace(
         title=title,
         pictures=() if head is None else (head,),
@@ -174,7 +175,8 @@ def _lead(
     worst = _worst_certificate(certificates)
     if not solutions:
         told = Record("", "") if worst is None else worst.as_record()
-        return told._replace(verdict=verdict or told.verdict, rows={}, detail=(), notes=())
+        lead = {name: told.facts[name] for name in told.lead}
+        return Record("", told.headline, verdict or told.verdict, told.tone, lead, told.lead)
     name, best = min(groups(solutions)[0].items(), key=lambda item: item[1].stats["stationarity"])
     facts: dict[str, Any] = {
         "objective": Quantity(best.stats["objective"], 7),
@@ -183,7 +185,8 @@ def _lead(
     gaps = [gap for c in certificates.values() for gap in c.agreement.values()]
     if gaps:
         facts["worst disagreement of the routes"] = Quantity(max(gaps), 2)
-    sentence = f"{name} reached a point of stationarity {figure(best.stats['stationarity'], 2)}"
+    who, left = name[:1].upper() + name[1:], figure(best.stats["stationarity"], 2)
+    sentence = f"{who} reached a point of stationarity {left}"
     if verdict == REFUTED or (worst is not None and worst.verdict == REFUTED):
         sentence = f"A costate is refuted: the backward pass at {_where(certificates)} is wrong"
     elif verdict == EXACT and gaps:

@@ -147,8 +147,8 @@ def _short(file: str) -> str:
 
 MEANING = (
     "Gap: how far rule and derivative are apart, relative, for the costate that arrives and a random "
-    "one; darker is better. Reach: the largest costate of this cost that arrives; at 0 the random one was "
-    "alone. Live: share of elements with a derivative other than zero."
+    "one; darker is better. Reach: the largest costate of this cost that arrives; at 0 the random one "
+    "was alone. Live: share of elements with a derivative other than zero."
 )
 UNREACHED = "no costate from this cost: random costates only"
 KINK = "a kink: the sum of such choices need not be a subgradient"

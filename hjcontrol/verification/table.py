@@ -111,7 +111,7 @@ def _sentence(found: Any, gap: float | None) -> str:
     far, worst = figure(gap, 2), found.worst
     if found.verdict == REFUTED:
         where = f" at {worst}" if worst is not None else ""
-        return f"The backward pass is wrong{where}: it is off by {far}."
+        return f"The backward pass is wrong{where}: it is off by {far}, relative."
     if tone(found.verdict) == "good":
         if found.pairs:
             return f"All routes to the costate agree to {far}."
