@@ -24,7 +24,7 @@ import hjcontrol as hj
 from hjcontrol._ground.record import Record
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.folder import output_folder, plain, save, save_json, save_page
-from hjcontrol.cli.schema import Option, as_given, options_of, read
+from hjcontrol.cli.schema import Option, as_given, options_of, read, spelt
 from hjcontrol.cli.terminal import Screen
 
 INTERRUPTED = 130
@@ -117,7 +117,7 @@ def perform(
         if record is not None and not to_output:
             screen.answer(record, answer.told)
         if out is not None:
-            _draw(command, answer, record, out, NOTICE if interrupted else None, screen)
+            _draw(command, asked, answer, record, NOTICE if interrupted else None, screen)
             pages = () if command.page is None else (command.page,)
             for name in (*pages, *answer.drawn, *files, command.result):
                 screen.line(str(out / name))
@@ -139,16 +139,21 @@ def _keep(command: Command, answer: Answer, out: Path) -> None:
 
 
 def _draw(
-    command: Command, answer: Answer, record: Any, out: Path, notice: str | None, screen: Screen
+    command: Command, asked: Any, answer: Answer, record: Any, notice: str | None, screen: Screen
 ) -> None:
-    """The page, and what else is written at the end."""
+    """The page, which also says what was asked, and what else is written at the end."""
     if command.page is not None:
         from hjcontrol.reporting.html import write_page
 
-        whole = record._replace(detail=(*record.detail, *answer.more()))
-        save_page(out / command.page, lambda path: write_page(path, whole, notice), screen)
+        told = Record("Asked", "", facts={spelt(k): _said(v) for k, v in vars(asked).items()})
+        whole = record._replace(detail=(*record.detail, *answer.more(), told))
+        save_page(asked.out / command.page, lambda path: write_page(path, whole, notice), screen)
     for name, write in answer.drawn.items():
-        save_page(out / name, write, screen)
+        save_page(asked.out / name, write, screen)
+
+
+def _said(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else None if value in ((), {}) else value
 
 
 # ---------------------------------------------------------------------------------------- options
@@ -205,7 +210,7 @@ def _parameter(name: str, said: Option, default: Any) -> inspect.Parameter:
     if said.kind.startswith("argument"):
         face = typer.Argument(**how)
     else:
-        face = typer.Option(f"--{name.replace('_', '-')}", **how)
+        face = typer.Option(f"--{spelt(name)}", **how)
     absent: Any = False if said.kind == "flag" else None
     return inspect.Parameter(
         name,

@@ -8,7 +8,7 @@ All solvers start from the same weights. Those whose steps grow with samples, de
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +260,6 @@ def _answer(trial: Trial) -> Answer:
     return Answer(
         content | ({"not_applicable": dict(trial.refused)} if trial.refused else {}),
         lambda: _record(trial),
-        more=lambda: (Record("Asked", "", facts=_spelt(_problem_facts(trial))),),
         told=told(trial.certificates),
         code=exit_code(trial.certificates),
         kept=f"finished and kept: {', '.join(trial.solutions)}",
@@ -286,16 +285,14 @@ def _record(trial: Trial) -> Record:
     if direct is not None:
         width, depth = trial.asked.small
         size = f"small copy (width {width}, depth {depth}, from stationarity {SMALL_START:.0e})"
-        parts.insert(1, Record("Direct against Newton", size, facts=_spelt(direct)))
+        parts.insert(
+            1, Record("Direct against Newton", size, facts={spelt(k): v for k, v in direct.items()})
+        )
     if every:
         rows = {"": matched_rows(trial)}
         parts.insert(1, Record("Every solver, polished by Newton and matched", "", rows=rows))
     notes = [f"{name}: not applicable. {reason}" for name, reason in trial.refused.items()]
     return found._replace(detail=parts, notes=(*found.notes, *notes))
-
-
-def _spelt(facts: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.replace("_", " "): value for name, value in facts.items()}
 
 
 def _problem_facts(trial: Trial) -> dict[str, Any]:

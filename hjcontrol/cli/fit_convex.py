@@ -79,42 +79,54 @@ class Asked:
 
 @dataclasses.dataclass
 class Trial:
-    """What came of it."""
+    """What came of it: `found` has a row for each way of training, as in `result.json`."""
 
     asked: Asked
-    name: str
-    sizes: tuple[int, int, int]
+    train: Any
+    test: Any
     convex: Any
     twin: Any
-    twin_objective: float
-    convex_metric: float
-    twin_metric: float
-    metric: str
-    test_pair: Any
-    classes: tuple[str, ...] | None
+    found: dict[str, dict[str, Any]]
     notes: list[str]
-
-    @property
-    def twin_gap(self) -> float:
-        """The twin's objective over the bound, both of the convex problem."""
-        return self.twin_objective - float(self.convex.dual_objective)
 
     @property
     def verdict(self) -> str:
         """`certified`: the gap is closed, or for `dc` the point is stationary. `refuted` else, or if the
         twin went below the bound."""
-        objective = float(self.convex.objective)
-        scale = max(abs(objective), 1e-9)
+        gap, twin_gap = (self.found[way]["gap"] for way in ("convex", "gradient"))
+        scale = max(abs(self.found["convex"]["objective"]), 1e-9)
         if self.asked.model == "dc":
-            return "stationary" if float(self.convex.gap) <= 1e-3 * scale else "refuted"
-        closed = float(self.convex.gap) <= CLOSED * scale
-        return "certified" if closed and self.twin_gap >= -CLOSED * scale else "refuted"
+            return "stationary" if gap <= 1e-3 * scale else "refuted"
+        closed = gap <= CLOSED * scale
+        return "certified" if closed and twin_gap >= -CLOSED * scale else "refuted"
+
+    @property
+    def metric(self) -> str:
+        """What is measured on the test part."""
+        return "test accuracy" if self.asked.model == "logistic" else "test RMSE"
+
+    def content(self) -> dict[str, Any]:
+        """The command's JSON."""
+        return {
+            **self.found["convex"],
+            "gradient": self.found["gradient"],
+            "model": self.asked.model,
+            "data": self.train.name,
+            "num_samples": len(self.train),
+            "num_test": len(self.test),
+            "num_features": self.train.features.shape[1],
+            "seed": self.asked.seed,
+            "metric": self.metric,
+            "theorem_statement": self.convex.theorem.statement,
+            "not_covered": self.convex.theorem.limits,
+            "verdict": self.verdict,
+            "notes": self.notes,
+        }
 
     def record(self) -> Record:
         """The convex solution first, the twin beside it."""
         from hjcontrol.reporting.page import report_record
 
-        ways = {"convex": self._fields(), "gradient": self._twin_fields()}
         rows = [
             {
                 "training": way,
@@ -123,14 +135,15 @@ class Trial:
                 "seconds": Quantity(told["seconds"], 3),
                 self.metric: told["test_metric"],
             }
-            for way, told in ways.items()
+            for way, told in self.found.items()
         ]
+        logistic = self.asked.model == "logistic"
         found = report_record(
             {"gradient": self.twin},
             convex=self.convex,
-            test=self.test_pair,
-            classes=self.classes,
-            title=f"Convex training of {self.name}: {self.asked.model}",
+            test=(self.test.features, self.test.labels) if logistic else None,
+            classes=self.train.classes if logistic else None,
+            title=f"Convex training of {self.train.name}: {self.asked.model}",
             command=command_line.get(),
             verdict=self.verdict,
         )
@@ -140,61 +153,14 @@ class Trial:
 
     def more(self) -> list[Record]:
         """What only the page shows."""
-        n, held, d = self.sizes
-        asked = {
-            "model": self.asked.model,
-            "data": self.name,
-            "training samples": n,
-            "test samples": held,
-            "features": d,
-            "seed": self.asked.seed,
-        }
-        twin = self.twin.as_record()._replace(title="Gradient-trained twin")
-        return [twin, Record("Asked", "", facts=asked)]
-
-    def summary(self) -> dict[str, Any]:
-        """The content of `result.json`."""
-        n, held, d = self.sizes
-        return {
-            **self._fields(),
-            "gradient": self._twin_fields(),
-            "model": self.asked.model,
-            "data": self.name,
-            "num_samples": n,
-            "num_test": held,
-            "num_features": d,
-            "seed": self.asked.seed,
-            "metric": self.metric,
-            "theorem_statement": self.convex.theorem.statement,
-            "not_covered": self.convex.theorem.limits,
-            "verdict": self.verdict,
-            "notes": self.notes,
-        }
-
-    def _fields(self) -> dict[str, Any]:
-        return {
-            "objective": float(self.convex.objective),
-            "gap": float(self.convex.gap),
-            "theorem": self.convex.theorem.name,
-            "seconds": self.convex.stats["solve_seconds"],
-            "test_metric": self.convex_metric,
-        }
-
-    def _twin_fields(self) -> dict[str, Any]:
-        return {
-            "objective": self.twin_objective,
-            "gap": self.twin_gap,
-            "theorem": self.convex.theorem.name,
-            "seconds": self.twin.stats["solve_seconds"],
-            "test_metric": self.twin_metric,
-        }
+        return [self.twin.as_record()._replace(title="Gradient-trained twin")]
 
 
 def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     """Solve by convex means, descend by gradients, compare."""
     trial = perform(asked, screen)
     yield Answer(
-        trial.summary(),
+        trial.content(),
         trial.record,
         more=trial.more,
         told=[f"verdict: {trial.verdict}"],
@@ -215,12 +181,10 @@ def perform(asked: Asked, screen: Screen) -> Trial:
     if asked.model == "logistic":
         data = hj.data.load(asked.data or "digits", asked.target)
         parts = hj.data.split(data, asked.train_size, key=keys[0])
-        train, test, classes = parts.train, parts.test, data.classes
-        pair = (test.features, test.labels)
+        train, test = parts.train, parts.test
     else:
         samples = hj.data.load_regression(asked.data or "diabetes", asked.target)
         train, test = hj.data.split_regression(samples, asked.train_size, key=keys[0])
-        classes, pair = None, None
         if asked.model == "convex-regression":
             train = _distinct(train, notes)
     screen.line(
@@ -246,21 +210,16 @@ def perform(asked: Asked, screen: Screen) -> Trial:
     candidate = problem.from_weights(twin.weights)
     judged = eqx.filter_jit(lambda p, c: p.residuals(c).objective)(problem, candidate)
     measure = _accuracy if asked.model == "logistic" else _rmse
-    metrics = [measure(problem, c, test) for c in (convex.candidate, candidate)]
-    return Trial(
-        asked,
-        train.name,
-        (len(train), len(test), train.features.shape[1]),
-        convex,
-        twin,
-        float(judged),
-        metrics[0],
-        metrics[1],
-        "test accuracy" if asked.model == "logistic" else "test RMSE",
-        pair,
-        classes,
-        notes,
-    )
+    told = lambda objective, solved, candidate: {
+        "objective": float(objective),
+        "gap": float(objective) - float(convex.dual_objective),
+        "theorem": convex.theorem.name,
+        "seconds": solved.stats["solve_seconds"],
+        "test_metric": measure(problem, candidate, test),
+    }
+    first = told(convex.objective, convex, convex.candidate) | {"gap": float(convex.gap)}
+    found = {"convex": first, "gradient": told(judged, twin, candidate)}
+    return Trial(asked, train, test, convex, twin, found, notes)
 
 
 def _distinct(data: Any, notes: list[str]) -> Any:

@@ -48,7 +48,9 @@ def _page() -> str:
 
 
 def _solvers() -> list[Row]:
-    return [{"name": row.pop("method"), **row} for row in hj.solvers.capabilities()]
+    from hjcontrol.solvers.capabilities import capabilities
+
+    return [{"name": row.pop("method"), **row} for row in capabilities()]
 
 
 def _claims() -> list[Row]:

@@ -273,11 +273,9 @@ class Solved:
             | {"verdict": None if certificate is None else certificate.verdict}
         )
         certificates = {} if certificate is None else {solution.solver: certificate}
-        facts = {name.replace("_", " "): value for name, value in self.facts().items()}
         return Answer(
             content,
             lambda: self.record(certificates),
-            more=lambda: (Record("Asked", "", facts=facts),),
             told=told(certificates),
             code=exit_code(certificates),
             kept="the solution is kept",
