@@ -12,8 +12,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
-
 Tone = Literal["good", "partial", "bad", "plain"]  # what a verdict means, for its colour
 
 
@@ -108,18 +106,19 @@ def figure(value: Any, digits: int = 4) -> str:
         return f"{shown} {value.unit}" if value.unit and value.value is not None else shown
     if value is None:
         return "–"
-    if isinstance(value, (bool, np.bool_, str)):
-        return {True: "yes", False: "no"}.get(value, value) if not isinstance(value, str) else value
-    if isinstance(value, (int, np.integer)):
+    if hasattr(value, "dtype") and getattr(value, "shape", None) == ():
+        return figure(value.item(), digits)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
         return f"{value:d}"
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {figure(v, digits)}" for k, v in value.items())
     if isinstance(value, (list, tuple)):
         shown = ", ".join(figure(v, digits) for v in value[:12])
         return shown + (f" and {len(value) - 12} more" if len(value) > 12 else "")
-    if hasattr(value, "dtype") and getattr(value, "shape", None) == ():
-        value = value.item()
-        return figure(value, digits) if not isinstance(value, float) else _float(value, digits)
     return _float(value, digits) if isinstance(value, float) else str(value)
 
 

@@ -41,7 +41,7 @@ def facts(named: Mapping[str, Value], columns: int = COLUMNS) -> list[str]:
 
 def table(rows: Sequence[Mapping[str, Value]], columns: int = COLUMNS) -> list[str]:
     """Rows of equal keys. Numbers stand right, words left; words in the last column are wrapped, and the
-    widest column of words before it is cut where the table would not fit."""
+    widest column of words before it is cut where the table would not fit. Numbers are never cut."""
     if not rows:
         return []
     names = list(rows[0])
@@ -58,6 +58,8 @@ def table(rows: Sequence[Mapping[str, Value]], columns: int = COLUMNS) -> list[s
         last = len(widths) - 1
         j = last if last in wide and widths[last] > WRAPPED else max(wide, key=widths.__getitem__)
         widths[j] -= 1
+    if room() < 0 and len(names) > 2:  # numbers are not cut: columns that are left go below
+        return [*_continued(shown, names, widths, columns), *_more(rows, shown)]
     found = []
     for row in grid:
         pairs = list(zip(row, widths, words, strict=True))
@@ -68,9 +70,21 @@ def table(rows: Sequence[Mapping[str, Value]], columns: int = COLUMNS) -> list[s
         first = "  " + "".join(f"{part}  " for part in parts)
         found.append((first + (ends[0] if ends else "")).rstrip())
         found += [" " * len(first) + end for end in ends[1:]]
-    if len(rows) > len(shown):
-        found.append(f"  and {len(rows) - len(shown)} more")
-    return found
+    return [*found, *_more(rows, shown)]
+
+
+def _continued(
+    rows: Sequence[Mapping[str, Value]], names: list[str], widths: list[int], columns: int
+) -> list[str]:
+    """Two tables, of the columns that fit, and of the first column with the others."""
+    fit = max(k for k in range(2, len(names)) if k == 2 or sum(widths[:k]) + 2 * k <= columns)
+    part = lambda kept: table([{name: row[name] for name in kept} for row in rows], columns)
+    return [*part(names[:fit]), *part([names[0], *names[fit:]])]
+
+
+def _more(rows: Sequence[object], shown: Sequence[object]) -> list[str]:
+    left = len(rows) - len(shown)
+    return [f"  and {left} more"] if left else []
 
 
 def _shown(value: Value) -> str:

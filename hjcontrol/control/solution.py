@@ -114,18 +114,19 @@ class Solution(Told, Shown):
         size = sum(a.size for a in jax.tree.leaves(self.weights))
         name = name_of(self.result)
         proof = {} if self.bound is None else _proof(self)
-        left = f"stationary to {figure(s['stationarity'], 3)}"
+        known = not np.isnan(s["stationarity"])
+        left = figure(s["stationarity"], 3)
         best = f"no weights are lower by more than {figure(self.gap, 3)}"
         return Record(
             f"Solution by {self.solver}",
-            f"objective {figure(Quantity(s['objective'], 12))}, {best if proof else left}",
+            f"objective {figure(Quantity(s['objective'], 12))}, {best if proof else 'stationary to ' + left}",
             verdict=name.replace("_", " "),
             tone="good" if name in GOOD else "partial",
             facts={
                 "problem": f"{self.problem.num_samples} samples, {len(self.problem.chain)} stages, "
                 f"{size} weights, {np.dtype(self.problem.dtype).name}",
                 "objective": Quantity(s["objective"], 12),
-                "stationarity": f"{figure(Quantity(s['stationarity'], 4))}   (max |dH/dtheta|)",
+                **({"stationarity": f"{left}   (max |dH/dtheta|)"} if known else {}),
                 "steps": f"{s['num_steps']}   ({s['num_evals']} evaluations)",
                 "seconds": f"{s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
                 "result": RESULTS[self.result],

@@ -1,13 +1,12 @@
-"""The page of one Hamilton-Jacobi problem: residuals, facts, pictures."""
+"""One Hamilton-Jacobi problem as a record: residuals, facts, pictures."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from hjcontrol._ground.record import Picture, Quantity, Record, Value, figure
 from hjcontrol.reporting import fields
-from hjcontrol.reporting.html import shown_below, write_page
+from hjcontrol.reporting.html import shown_below
 from hjcontrol.reporting.page import provenance
 
 SAID = {
@@ -16,8 +15,7 @@ SAID = {
 }
 
 
-def field_report(
-    path: str | Path,
+def field_record(
     view: fields.View,
     *,
     rows: Sequence[Mapping[str, Value]],
@@ -27,19 +25,17 @@ def field_report(
     title: str = "A Hamilton-Jacobi problem",
     verdict: str,
     command: str | None = None,
-) -> Path:
-    """Write what is known of `u(., t)` to `path`; the file appears whole or not at all.
+) -> Record:
+    """What is known of `u(., t)`, with its pictures.
 
     `rows`: residuals, one normalisation a row; `residual`: the relative one that the verdict is about.
     `tables`: caption to rows `name: value`.
-
-    **Returns:** `path`. **Raises:** `OSError` if the file cannot be written.
     """
     spelt = lambda cells: {name.replace("_", " "): value for name, value in cells.items()}
     left = Quantity(residual, 2)
     facts = {"relative residual": left, "t": view.t, "eps": view.eps}
     pictures = field_pictures(view)
-    record = Record(
+    return Record(
         title,
         SAID.get(verdict, "What is left of the equation: {}.").format(left),
         verdict,
@@ -55,7 +51,6 @@ def field_report(
         ),
         provenance=provenance(command, view.u.dtype),
     )
-    return write_page(path, record)
 
 
 def field_pictures(view: fields.View) -> list[Picture]:

@@ -34,6 +34,7 @@ from hjcontrol.reporting.tables import (
 )
 from hjcontrol.verification.verdicts import EXACT, REFUTED
 
+STATIONARY = "stationary"  # of a training that is not convex: its bound is not one on all weights
 Solutions = Solution | Sequence[Solution] | Mapping[str, Solution]
 
 
@@ -74,10 +75,42 @@ def report(
 
     **Raises:** `OSError` if the file cannot be written.
     """
+    record = report_record(
+        solutions,
+        certificates=certificates,
+        comparisons=comparisons,
+        convex=convex,
+        test=test,
+        classes=classes,
+        tables=tables,
+        title=title,
+        command=command,
+        verdict=verdict,
+        heat_caption=heat_caption,
+    )
+    return write_page(path, record, notice)
+
+
+def report_record(
+    solutions: Solutions,
+    *,
+    certificates: Mapping[str, Any] | None = None,
+    comparisons: Mapping[str, Any] | None = None,
+    convex: Any = None,
+    test: Test | None = None,
+    classes: Sequence[str] | None = None,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
+    title: str = "Training as optimal control",
+    command: str | None = None,
+    verdict: str | None = None,
+    heat_caption: str = "At the solution of {}",
+) -> Record:
+    """What `report` writes, as a record: the same arguments."""
     solutions = _named(solutions)
     certificates, comparisons = dict(certificates or {}), dict(comparisons or {})
     first = _lead(solutions, certificates, convex, verdict)
-    curves = _section(convergence_pictures, "Convergence", solutions, convex)
+    bounded = verdict != STATIONARY
+    curves = _section(convergence_pictures, "Convergence", solutions, convex, bounded)
     pictures = [*curves, *_section(fit_picture, "Fitted functions", solutions, convex)]
     pictures += _section(ensemble_picture, "The ensemble", solutions, classes)
     pictures += _section(confusion_picture, "Confusion matrix", solutions, test, classes)
@@ -86,20 +119,19 @@ def report(
     if convex is not None:
         detail.append(convex.as_record())
     detail += [_compared(name, found) for name, found in comparisons.items()]
-    if rows := certificate_rows(certificates):
+    if solutions and (rows := certificate_rows(certificates)):
         words = "the largest relative disagreement over all stages and samples, at each solution"
         detail.append(Record("Do the routes to the costate agree?", words, rows={"": rows}))
     detail += [_certified(name, found, heat_caption) for name, found in certificates.items()]
     detail += [shown_below(p) for p in pictures if p is not head]
     detail += [Record(name, "", facts=rows) for name, rows in _spelt(tables or {}).items()]
     detail.sort(key=lambda part: part.tone != "bad")  # what is wrong comes first
-    record = first._replace(
+    return first._replace(
         title=title,
         pictures=() if head is None else (head,),
         detail=detail,
         provenance=provenance(command, *(s.problem.dtype for s in solutions.values())),
     )
-    return write_page(path, record, notice)
 
 
 def provenance(command: str | None = None, *dtypes: Any) -> dict[str, str]:
@@ -141,7 +173,7 @@ def _lead(
     """The page's sentence, verdict and numbers: the convex solution's, else the best solver's, else the
     worst certificate's."""
     if convex is not None:
-        return _convex_lead(solutions, convex, verdict)
+        return _convex_lead(convex, verdict)
     worst = _worst_certificate(certificates)
     if not solutions:
         told = Record("", "") if worst is None else worst.as_record()
@@ -166,17 +198,16 @@ def _lead(
     return Record("", f"{sentence}.", verdict, _tone(verdict), facts, tuple(facts))
 
 
-def _convex_lead(solutions: Mapping[str, Solution], convex: Any, verdict: str | None) -> Record:
+def _convex_lead(convex: Any, verdict: str | None) -> Record:
     gap = Quantity(float(convex.gap), 2)
-    facts = {
-        "objective": Quantity(float(convex.objective), 8),
-        "no weights are below": Quantity(float(convex.dual_objective), 8),
-        "gap": gap,
-    }
+    facts: dict[str, Any] = {"objective": Quantity(float(convex.objective), 8)}
+    if verdict != STATIONARY:
+        facts["no weights are below"] = Quantity(float(convex.bound), 8)
+    facts["gap"] = gap
     sentence = f"Convex training is within {gap} of the best possible"
     if _tone(verdict) == "bad":
         sentence = f"The gap between objective and bound is not closed: {gap} is left"
-    elif verdict == "stationary":
+    elif verdict == STATIONARY:
         sentence = f"Training reached a stationary point, to {gap}; it may not be the best possible"
     return Record("", f"{sentence}.", verdict, _tone(verdict), facts, tuple(facts))
 

@@ -76,12 +76,11 @@ def convergence(
     ax: Any = None,
     styles: Sequence[int] = (),
     bound: float | None = None,
-    point: tuple[float, float] | None = None,
 ) -> Any:
     """`objective` or `stationarity` of each solver against its seconds, on logarithmic axes.
 
     `styles`: a number for each solver, so that it looks the same in several pictures. `bound`: what no
-    weights can be below, a line; `point`: seconds and objective of a solution without a history.
+    weights can be below, a line.
     """
     ax = new_axes() if ax is None else ax
     positive = [np.asarray(h.seconds)[np.asarray(h.seconds) > 0] for h in histories.values()]
@@ -100,8 +99,6 @@ def convergence(
             markersize=3,
             label=drawn(name),
         )
-    if point is not None:
-        ax.plot(*point, "D", color=INK, markersize=6, label="convex")
     if bound is not None and bound > 0:
         ax.axhline(bound, color=INK, linewidth=1.0, linestyle=":", label="no weights are below")
     ax.set_xscale("log")

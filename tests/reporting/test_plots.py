@@ -64,11 +64,11 @@ def test_an_axis_under_two_decades_has_plain_numbers(span):
     assert all(float(s) > 0 for s in inside)
 
 
-def test_a_bound_is_a_line_and_a_solution_without_history_a_point():
+def test_a_bound_is_a_line():
     history = History(np.arange(1.0, 4.0), np.array([3.0, 2.0, 1.1]), np.ones(3))
-    ax = convergence({"a": history}, "objective", bound=1.0, point=(0.5, 1.0))
+    ax = convergence({"a": history}, "objective", bound=1.0)
     names = [t.get_text() for t in ax.get_legend().get_texts()]
-    assert names == ["a", "convex", "no weights are below"]
+    assert names == ["a", "no weights are below"]
     np.testing.assert_array_equal(ax.lines[-1].get_ydata(), [1.0, 1.0])
 
 
