@@ -42,7 +42,7 @@ def test_solve_says_three_where_not_all_was_shown(word, code, monkeypatch, tmp_p
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hj, "verify", verify)
-    monkeypatch.setattr(hj, "report", lambda path, *a, **k: path.write_text(""))
+    monkeypatch.setattr("hjcontrol.reporting.html.write_page", lambda path, *a: path.write_text(""))
     (tmp_path / "p.toml").write_text(
         'data = "iris"\nsolver = "adam"\nmax-steps = 2\nsamples = 10\n[network]\nwidth = 2\ndepth = 1\n'
     )
