@@ -35,7 +35,8 @@ CELL = f"""
 .hj .partial {{ color: var(--partial); background: var(--partial-back); }}
 .hj .bad {{ color: var(--bad); background: var(--bad-back); }}
 .hj .plain {{ color: var(--plain); background: var(--plain-back); }}
-.hj .scroll {{ overflow-x: auto; }} .hj table {{ border-collapse: collapse; background: none; }}
+.hj .scroll {{ overflow-x: auto; }}
+.hj table {{ border-collapse: collapse; background: none; font: inherit; color: inherit; }}
 .hj th, .hj td {{ padding: .15rem .6rem; text-align: left; border-bottom: 1px solid var(--line); }}
 .hj .number {{ text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }}
 .hj th {{ color: var(--soft); font-weight: 500; }} .hj svg {{ vertical-align: middle; }}
@@ -52,7 +53,7 @@ def notebook(record: Record) -> str:
             folded(part, rows) for part in record.detail
         )  # fmt: skip
         cell = (
-            f'<div class="hj"><style>{CELL}</style><p><b>{escape(record.title)}</b> '
+            f'<div class="hj"><style>{CELL}</style><p><strong>{escape(record.title)}</strong> '
             f"{badge(record)} {spark(record.trace)}</p><p>{escape(record.headline)}</p>{body}</div>"
         )
         if len(cell.encode()) <= LIMIT:
@@ -65,7 +66,7 @@ def folded(record: Record, rows: int, draw: Draw | None = None, level: int = 0) 
     inside = content(record, rows, draw, level + 1)
     opened = " open" if record.tone == "bad" else ""
     name = f' id="{escape(record.provenance["id"])}"' if "id" in record.provenance else ""
-    head = f"<b>{escape(record.title)}</b> {badge(record)}"
+    head = f"<strong>{escape(record.title)}</strong> {badge(record)}"
     if record.headline and record.headline != record.verdict:
         head += f' <span class="soft">{escape(record.headline)}</span>'
     return f"<details{opened}{name}><summary>{head}</summary>{inside}</details>"

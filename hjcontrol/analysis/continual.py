@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, PyTree
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.record import Quantity, Record, Told, figure
 from hjcontrol._ground.shown import Shown
-from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
+from hjcontrol.layers import LSE, ClassHead, LogitHead
 
 
 class Overlap(Told, Shown):
@@ -55,7 +55,7 @@ class Overlap(Told, Shown):
 
 @admits()
 def overlap(
-    model: LogSumExp | LogitHead | ClassHead, old: Float[Array, "m d"], new: Float[Array, "n d"]
+    model: LSE | LogitHead | ClassHead, old: Float[Array, "m d"], new: Float[Array, "n d"]
 ) -> Overlap:
     """Which atoms serve the inputs of both tasks.
 

@@ -117,8 +117,8 @@ class Trial:
             "num_features": self.train.features.shape[1],
             "seed": self.asked.seed,
             "metric": self.metric,
-            "theorem_statement": self.convex.theorem.statement,
-            "not_covered": self.convex.theorem.limits,
+            "theorem_statement": self.convex.native.problem.theorem.statement,
+            "not_covered": self.convex.native.problem.theorem.limits,
             "verdict": self.verdict,
             "notes": self.notes,
         }
@@ -206,18 +206,18 @@ def perform(asked: Asked, screen: Screen) -> Trial:
             max_steps=TWIN_STEPS,
             progress=progress,
         )
-    problem = convex.problem
+    problem = convex.native.problem
     candidate = problem.from_weights(twin.weights)
     judged = eqx.filter_jit(lambda p, c: p.residuals(c).objective)(problem, candidate)
     measure = _accuracy if asked.model == "logistic" else _rmse
     told = lambda objective, solved, candidate: {
         "objective": float(objective),
-        "gap": float(objective) - float(convex.dual_objective),
-        "theorem": convex.theorem.name,
+        "gap": float(objective) - float(convex.bound),
+        "theorem": problem.theorem.name,
         "seconds": solved.stats["solve_seconds"],
         "test_metric": measure(problem, candidate, test),
     }
-    first = told(convex.objective, convex, convex.candidate) | {"gap": float(convex.gap)}
+    first = told(convex.objective, convex, convex.native.candidate) | {"gap": float(convex.gap)}
     found = {"convex": first, "gradient": told(judged, twin, candidate)}
     return Trial(asked, train, test, convex, twin, found, notes)
 
@@ -245,8 +245,6 @@ def _logistic(asked: Asked, train: Any, notes: list[str]) -> tuple[Any, Any]:
 
 
 def _hopf_cole(asked: Asked, train: Any, notes: list[str]) -> tuple[Any, Any]:
-    import equinox as eqx
-
     from hjcontrol.solvers.convex import fit_lse
 
     fit = fit_lse(
@@ -255,15 +253,12 @@ def _hopf_cole(asked: Asked, train: Any, notes: list[str]) -> tuple[Any, Any]:
         WARM if asked.eps is None else asked.eps,
         max_atoms=asked.atoms,
     )
+    found = fit.native
     notes.append(
-        f"{fit.solution.stats['atoms']} slopes from a ball of radius {fit.radius:.3g}, by column "
-        f"generation; largest price seen {fit.history[-1, 1]:.6g}. The gap is over the biases of these "
-        "slopes."
+        f"{fit.stats['atoms']} slopes from a ball of radius {found.radius:.3g}, by column generation; "
+        f"largest price seen {found.rounds[-1, 1]:.6g}. The gap is over the biases of these slopes."
     )
-    solution = eqx.tree_at(
-        lambda s: s.stats, fit.solution, {**fit.solution.stats, "solve_seconds": fit.seconds}
-    )
-    return solution, solution.problem.as_control_problem()
+    return fit, fit.problem
 
 
 def _regression(asked: Asked, train: Any, notes: list[str]) -> tuple[Any, Any]:
@@ -277,7 +272,7 @@ def _regression(asked: Asked, train: Any, notes: list[str]) -> tuple[Any, Any]:
         )
     problem = ConvexRegression(train.features, train.targets)
     solution = problem.solve()
-    enough = max(1.2 * float(solution.dual.sum(axis=1).max()), LEAST_PENALTY)
+    enough = max(1.2 * float(solution.native.dual.sum(axis=1).max()), LEAST_PENALTY)
     if float(solution.objective) <= 1e-9 * n:
         notes.append(
             "Convex functions pass through every sample: too few for so many features, so the optimum "
@@ -295,11 +290,12 @@ def _gated(asked: Asked, train: Any, notes: list[str]) -> tuple[Any, Any]:
     ridge = RIDGE if asked.ridge is None else asked.ridge
     problem = GatedReLU(train.features, train.targets, gates, ridge)
     solution = problem.solve()
-    relu = problem.relu_network(solution.candidate)
+    relu = problem.relu_network(solution.native.candidate)
+    units, apart = relu.problem.chain[0].out_size, relu.stats["deviation"]
     notes.append(
-        f"As a ReLU network of {relu.chain[0].out_size} units it agrees with the gated one at the "
-        f"training inputs to {relu.deviation:.1e}; its own objective is {relu.objective:.6g}, which "
-        "the gated optimum only bounds from below."
+        f"As a ReLU network of {units} units it agrees with the gated one at the training inputs to "
+        f"{apart:.1e}; its own objective is {float(relu.objective):.6g}, which the gated optimum only "
+        "bounds from below."
     )
     return solution, problem.as_control_problem()
 

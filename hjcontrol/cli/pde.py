@@ -264,7 +264,7 @@ def _identity(data, W, b, X, t, eps) -> float:
 
     @eqx.filter_jit
     def both_sides(data, W, b, X, t, eps):
-        f = jax.vmap(lambda x: hj.deformation.lse(W @ x + b, eps))(X)
+        f = jax.vmap(hj.deformation.LSE(W, b, eps))(X)
         u = jax.vmap(lambda x: hj.hamilton_jacobi.hopf_cole(data, x, t, eps))(X)
         return f + u, jnp.sum(X * X, axis=1) / (4 * t), jnp.abs(f) + jnp.abs(u)
 

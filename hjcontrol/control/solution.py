@@ -1,20 +1,24 @@
-"""What every solver returns: weights, states, costates, and how it went.
+"""What every solver returns: weights, states, costates, how it went, and what is proven.
 
-`stats` has the same keys whoever solved: num_steps, num_evals, objective, stationarity,
-compile_seconds, solve_seconds (`message` too, where there is something to say; `path`, the levels of a
-homotopy).
+Every solver fills the same keys of `stats`: num_steps, num_evals, objective, stationarity,
+compile_seconds, solve_seconds (NaN where a solver does not measure one; `message` where there is
+something to say; `path`, the levels of a homotopy).
+
+    gap = objective - bound        no weights within the theorem's reach are better by more
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.record import Quantity, Record, Told, figure
 from hjcontrol._ground.results import GOOD, RESULTS, name_of
 from hjcontrol._ground.shown import Shown
+from hjcontrol.control.derivatives import backpropagate
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.control.trajectory import Trajectory
@@ -39,14 +43,26 @@ class History(Shown):
     stationarity: np.ndarray
 
 
+class Theorem(NamedTuple):
+    """Why an optimum is what it is claimed to be: `name`, `statement`, `limits` (what is not covered)."""
+
+    name: str
+    statement: str
+    limits: str
+
+
 class Solution(Told, Shown):
     """Weights with their states and costates, the outcome, and the problem that was solved; of a solver
     that has them, multipliers of the dynamics, of a terminal constraint and of the control set (an
-    element of its normal cone: `-dJ/dtheta`)."""
+    element of its normal cone: `-dJ/dtheta`).
+
+    Of a convex training problem also a `bound` below the objective, the `theorem` behind it, and
+    `native`, the answer in the problem's own variables (`native.candidate`, `native.dual`). All three are
+    `None` where nothing is proven."""
 
     weights: Weights
-    trajectory: Trajectory
-    costate: Trajectory
+    _trajectory: Trajectory | None  # None: from the weights, when asked for
+    _costate: Trajectory | None
     objective: Float[Array, ""]
     result: RESULTS
     stats: dict[str, Any]
@@ -56,6 +72,34 @@ class Solution(Told, Shown):
     multipliers: Trajectory | None = None
     terminal_multiplier: Float[Array, "n m"] | None = None
     weight_multipliers: Weights | None = None
+    bound: Float[Array, ""] | None = None
+    theorem: Theorem | None = None
+    native: Any = None
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The states `x_0 .. x_K` of all samples."""
+        return self._passes()[1] if self._trajectory is None else self._trajectory
+
+    @property
+    def costate(self) -> Trajectory:
+        """The costates `p_0 .. p_K` of all samples, `p_k = dJ/dx_k`."""
+        return self._passes()[2] if self._costate is None else self._costate
+
+    def _passes(self) -> tuple[Float[Array, ""], Trajectory, Trajectory, Weights]:
+        return eqx.filter_jit(backpropagate)(self.problem, self.weights)
+
+    @property
+    def gap(self) -> Float[Array, ""] | None:
+        """`objective - bound`; `None` where no bound is proven."""
+        return None if self.bound is None else self.objective - self.bound
+
+    @property
+    def relative_gap(self) -> Float[Array, ""] | None:
+        """The gap over `|objective|`; `None` where no bound is proven."""
+        if self.gap is None:
+            return None
+        return self.gap / jnp.maximum(jnp.abs(self.objective), jnp.finfo(self.objective.dtype).tiny)
 
     @property
     def stated(self) -> ControlProblem:
@@ -69,21 +113,37 @@ class Solution(Told, Shown):
         s = self.stats
         size = sum(a.size for a in jax.tree.leaves(self.weights))
         name = name_of(self.result)
+        proof = {} if self.bound is None else _proof(self)
+        known = not np.isnan(s["stationarity"])
+        left = figure(s["stationarity"], 3)
+        best = f"no weights are lower by more than {figure(self.gap, 3)}"
         return Record(
             f"Solution by {self.solver}",
-            f"objective {figure(Quantity(s['objective'], 12))}, stationary to "
-            f"{figure(s['stationarity'], 3)}",
+            f"objective {figure(Quantity(s['objective'], 12))}, {best if proof else 'stationary to ' + left}",
             verdict=name.replace("_", " "),
             tone="good" if name in GOOD else "partial",
             facts={
                 "problem": f"{self.problem.num_samples} samples, {len(self.problem.chain)} stages, "
                 f"{size} weights, {np.dtype(self.problem.dtype).name}",
                 "objective": Quantity(s["objective"], 12),
-                "stationarity": f"{figure(Quantity(s['stationarity'], 4))}   (max |dH/dtheta|)",
-                "steps": f"{s['num_steps']}   evaluations {s['num_evals']}",
+                **({"stationarity": f"{left}   (max |dH/dtheta|)"} if known else {}),
+                "steps": f"{s['num_steps']}   ({s['num_evals']} evaluations)",
                 "seconds": f"{s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
                 "result": RESULTS[self.result],
-            },
-            lead=("objective", "stationarity", "seconds"),
+            }
+            | proof,
+            lead=("objective", "bound below", "gap") if proof else ("objective", "stationarity"),
             trace=tuple(self.history.objective),
         )
+
+
+def _proof(solution: Solution) -> dict[str, Any]:
+    """What is proven of a convex answer."""
+    found: dict[str, Any] = {
+        "bound below": Quantity(solution.bound, 12),
+        "gap": f"{figure(solution.gap, 3)}   (relative {figure(solution.relative_gap, 3)})",
+    }
+    if solution.theorem is not None:
+        found["theorem"] = f"{solution.theorem.name}. {solution.theorem.statement}"
+        found["not covered"] = solution.theorem.limits
+    return found

@@ -9,6 +9,7 @@ A costate has the same shape: `p_k = dJ/dx_k`, the 1/n of the mean included.
 from collections.abc import Iterator
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from hjcontrol._ground.shown import Shown
@@ -39,3 +40,8 @@ class Trajectory(Shown):
 
     def __iter__(self) -> Iterator[PyTree[Array]]:
         return (self[k] for k in range(len(self)))
+
+
+def swapped(tree: PyTree[Array]) -> PyTree[Array]:
+    """Leaves `(samples, length, ...)` as `(length, samples, ...)`, and back."""
+    return jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), tree)

@@ -2,7 +2,7 @@
 
 from hjcontrol._ground.lazy import lazily
 from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
-from hjcontrol.hamilton_jacobi.dictionary import Layer, data_of_layer, layer_of_data, plane_waves
+from hjcontrol.hamilton_jacobi.dictionary import data_of_layer, layer_of_data, plane_waves
 from hjcontrol.hamilton_jacobi.grid import Grid
 from hjcontrol.hamilton_jacobi.grid_plan import GridPlan, GridScheme, grid_plan
 from hjcontrol.hamilton_jacobi.grid_solver import GridSolution, grid_solve
@@ -59,7 +59,6 @@ __all__ = [
     "HJProx",
     "HalfQuadratic",
     "InitialData",
-    "Layer",
     "MaxAffine",
     "Minimum",
     "Nonconvex",
@@ -114,6 +113,7 @@ __getattr__, _ = lazily(
     __name__,
     {},
     renamed={
+        "Layer": "hjcontrol.deformation:LSE",
         "GRID_RESULTS": "hjcontrol._ground.results:RESULTS",
         "SEARCH": "hjcontrol._ground.results:RESULTS",
     },

@@ -22,6 +22,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
+from hjcontrol.deformation import LSE
 from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, require_convex
@@ -56,7 +57,7 @@ class MaxAffine(Shown):
             )
 
     def __call__(self, y: Float[Array, " d"]) -> Float[Array, ""]:
-        return jnp.max(self.slopes @ y + self.offsets)
+        return LSE(self.slopes, self.offsets, 0.0)(y)
 
 
 class Bracket(Shown):

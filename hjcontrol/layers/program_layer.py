@@ -6,7 +6,7 @@ The cvxpy problem must be DPP: then every matrix above is affine in theta, and i
 that the layer is pure JAX: jit, vmap, forward and reverse mode, no call back into Python.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
+from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.certify import Optimality, certify
-from hjcontrol.layers.layer import floating
 from hjcontrol.layers.quadratic import Point, QuadraticProgram, solve
 
 
@@ -39,6 +39,7 @@ class ProgramLayer(Shown):
     program the derivative in the costs is 0, as it must be.
     """
 
+    held: ClassVar[tuple[str, ...]] = ("tables",)  # the program's own numbers
     problem: Any = eqx.field(static=True)
     tables: tuple[tuple[Float[Array, "..."], Float[Array, "..."]], ...]
     shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)

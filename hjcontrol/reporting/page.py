@@ -34,6 +34,7 @@ from hjcontrol.reporting.tables import (
 )
 from hjcontrol.verification.verdicts import EXACT, REFUTED
 
+STATIONARY = "stationary"  # of a training that is not convex: its bound is not one on all weights
 Solutions = Solution | Sequence[Solution] | Mapping[str, Solution]
 
 
@@ -108,7 +109,8 @@ def report_record(
     solutions = _named(solutions)
     certificates, comparisons = dict(certificates or {}), dict(comparisons or {})
     first = _lead(solutions, certificates, convex, verdict)
-    curves = _section(convergence_pictures, "Convergence", solutions, convex)
+    bounded = verdict != STATIONARY
+    curves = _section(convergence_pictures, "Convergence", solutions, convex, bounded)
     pictures = [*curves, *_section(fit_picture, "Fitted functions", solutions, convex)]
     pictures += _section(ensemble_picture, "The ensemble", solutions, classes)
     pictures += _section(confusion_picture, "Confusion matrix", solutions, test, classes)
@@ -171,7 +173,7 @@ def _lead(
     """The page's sentence, verdict and numbers: the convex solution's, else the best solver's, else the
     worst certificate's."""
     if convex is not None:
-        return _convex_lead(solutions, convex, verdict)
+        return _convex_lead(convex, verdict)
     worst = _worst_certificate(certificates)
     if not solutions:
         told = Record("", "") if worst is None else worst.as_record()
@@ -196,17 +198,16 @@ def _lead(
     return Record("", f"{sentence}.", verdict, _tone(verdict), facts, tuple(facts))
 
 
-def _convex_lead(solutions: Mapping[str, Solution], convex: Any, verdict: str | None) -> Record:
+def _convex_lead(convex: Any, verdict: str | None) -> Record:
     gap = Quantity(float(convex.gap), 2)
-    facts = {
-        "objective": Quantity(float(convex.objective), 8),
-        "no weights are below": Quantity(float(convex.dual_objective), 8),
-        "gap": gap,
-    }
+    facts: dict[str, Any] = {"objective": Quantity(float(convex.objective), 8)}
+    if verdict != STATIONARY:
+        facts["no weights are below"] = Quantity(float(convex.bound), 8)
+    facts["gap"] = gap
     sentence = f"Convex training is within {gap} of the best possible"
     if _tone(verdict) == "bad":
         sentence = f"The gap between objective and bound is not closed: {gap} is left"
-    elif verdict == "stationary":
+    elif verdict == STATIONARY:
         sentence = f"Training reached a stationary point, to {gap}; it may not be the best possible"
     return Record("", f"{sentence}.", verdict, _tone(verdict), facts, tuple(facts))
 

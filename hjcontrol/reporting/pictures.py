@@ -26,20 +26,24 @@ MANY = 3  # stages from which on a picture says more than a row
 SIDE = 121  # points of a fitted function along each feature
 
 
-def convergence_pictures(solutions: Mapping[str, Solution], convex: Any = None) -> list[Picture]:
-    """Objective and stationarity against seconds, of every problem that was solved."""
+def convergence_pictures(
+    solutions: Mapping[str, Solution], convex: Solution | None = None, bounded: bool = True
+) -> list[Picture]:
+    """Objective and stationarity against seconds, of every problem that was solved. `bounded`: whether the
+    convex solution's bound is one on all weights."""
     pictures = []
     for group in groups(solutions):
         problem = next(iter(group.values())).problem
         size = sum(a.size for a in jax.tree.leaves(next(iter(group.values())).weights))
-        histories = {name: s.history for name, s in group.items()}
-        styles = [list(solutions).index(name) for name in group]
+        every = {} if convex is None else {"convex": convex.history}
+        every |= {name: s.history for name, s in group.items()}
+        styles = [list(solutions).index(name) for name in group] if convex is None else ()
         depth = f"{len(problem.chain)} stage{'s' * (len(problem.chain) != 1)}"
         where = f"{problem.num_samples} samples, {depth}, {size} weights"
         for quantity in ("objective", "stationarity"):
-            line = convex if quantity == "objective" else None
-            bound = None if line is None else float(line.dual_objective)
-            point = None if line is None else (line.stats["solve_seconds"], float(line.objective))
+            line = convex if quantity == "objective" and bounded else None
+            bound = None if line is None or line.bound is None else float(line.bound)
+            histories = {n: h for n, h in every.items() if np.isfinite(getattr(h, quantity)).any()}
             also = "" if bound is None else f"; no weights are below {figure(bound, 6)}"
             pictures.append(
                 Picture(
@@ -47,9 +51,7 @@ def convergence_pictures(solutions: Mapping[str, Solution], convex: Any = None) 
                     f"{quantity} against seconds of solving, logarithmic axes; "
                     + "; ".join(_span(n, getattr(h, quantity)) for n, h in histories.items())
                     + also,
-                    partial(
-                        convergence, histories, quantity, styles=styles, bound=bound, point=point
-                    ),
+                    partial(convergence, histories, quantity, styles=styles, bound=bound),
                 )
             )
     return pictures
@@ -64,12 +66,20 @@ def _span(name: str, values: np.ndarray) -> str:
 def fit_picture(solutions: Mapping[str, Solution], convex: Any) -> list[Picture]:
     """The fitted functions over the samples, where the inputs have one or two features and the output
     is one number."""
-    problem = getattr(convex, "problem", None)
+    native = getattr(convex, "native", None)
+    problem = getattr(native, "problem", None)
     inputs, targets = (getattr(problem, name, None) for name in ("inputs", "targets"))
-    if inputs is None or targets is None or inputs.ndim != 2 or inputs.shape[1] > 2:
+    if (
+        native is None
+        or problem is None
+        or inputs is None
+        or targets is None
+        or inputs.ndim != 2
+        or inputs.shape[1] > 2
+    ):
         return []
     x, y = np.asarray(inputs), np.asarray(targets)
-    nets = {"convex": (convex.chain, convex.weights)}
+    nets = {"convex": (native.chain, native.weights)}
     for name, solution in solutions.items():
         candidate = problem.from_weights(solution.weights)
         nets[name] = problem.network(candidate)

@@ -76,12 +76,11 @@ def convergence(
     ax: Any = None,
     styles: Sequence[int] = (),
     bound: float | None = None,
-    point: tuple[float, float] | None = None,
 ) -> Any:
     """`objective` or `stationarity` of each solver against its seconds, on logarithmic axes.
 
     `styles`: a number for each solver, so that it looks the same in several pictures. `bound`: what no
-    weights can be below, a line; `point`: seconds and objective of a solution without a history.
+    weights can be below, a line.
     """
     ax = new_axes() if ax is None else ax
     positive = [np.asarray(h.seconds)[np.asarray(h.seconds) > 0] for h in histories.values()]
@@ -100,8 +99,6 @@ def convergence(
             markersize=3,
             label=drawn(name),
         )
-    if point is not None:
-        ax.plot(*point, "D", color=INK, markersize=6, label="convex")
     if bound is not None and bound > 0:
         ax.axhline(bound, color=INK, linewidth=1.0, linestyle=":", label="no weights are below")
     ax.set_xscale("log")
@@ -123,7 +120,7 @@ def plain_ticks(axis: Any) -> None:
     from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     low, high = axis.get_view_interval()
-    if high / low < 100:
+    if high / low < 300:  # two decades of data, and their margins
         few = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
         axis.set_major_locator(few if high / low < 6 else LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")

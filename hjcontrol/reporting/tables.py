@@ -70,7 +70,7 @@ def solver_rows(solutions: Mapping[str, Solution], test: Test | None) -> list[di
             {
                 "solver": name,
                 "objective": Quantity(s["objective"], 10),
-                "stationarity": Quantity(s["stationarity"], 3),
+                "stationarity": Quantity(known(s["stationarity"]), 3),
                 "steps": s["num_steps"],
                 "evaluations": s["num_evals"],
                 "solving": Quantity(s["solve_seconds"], 3, "s"),
@@ -80,6 +80,11 @@ def solver_rows(solutions: Mapping[str, Solution], test: Test | None) -> list[di
             }
         )
     return rows
+
+
+def known(value: float) -> float | None:
+    """A number, or `None` where a solver does not measure it (NaN)."""
+    return None if np.isnan(value) else value
 
 
 def certificate_rows(certificates: Mapping[str, Any]) -> list[dict[str, Value]]:

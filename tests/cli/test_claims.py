@@ -32,7 +32,7 @@ def test_two_claims(tmp_path, monkeypatch, capsys):
     matches("claims", result)
     assert all(f["holds"] is False for c in result["claims"] for f in c["control"]["findings"])
     page = (tmp_path / "claims" / "claims.html").read_text()
-    assert page.count("<img") == 1
+    assert page.count("<figure>") == 1
     assert "<script" not in page
     assert "hjcontrol claims --fast" in page
     assert (tmp_path / "claims" / "claims" / "near-shocks.svg").exists()

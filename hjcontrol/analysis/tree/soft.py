@@ -19,13 +19,13 @@ from hjcontrol._ground.record import Record, Told
 from hjcontrol._ground.shown import Shown
 from hjcontrol.analysis.tree.writing import affine
 from hjcontrol.deformation import lse
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 
 
 class SoftTree(Told, Shown):
     """`sides` (nodes, 2, atoms): which atoms hang left and right of each inner node; the root first."""
 
-    layer: LogSumExp
+    layer: LSE
     sides: Bool[np.ndarray, "nodes 2 atoms"] | Bool[Array, "nodes 2 atoms"]
 
     def split(self, x: Real[Array, " d"]) -> Float[Array, " nodes"]:
@@ -33,7 +33,7 @@ class SoftTree(Told, Shown):
         return self._both(x)[:, 0]
 
     def _both(self, x: Array) -> Float[Array, "nodes 2"]:
-        z, eps = self.layer.logits(x), self.layer.eps
+        z, eps = self.layer.scores(x), self.layer.eps
         sums = lse(jnp.where(self.sides, z, -jnp.inf), eps.astype(z.dtype), axis=-1)
         warm = jnp.where(eps > 0, eps, 1.0).astype(z.dtype)
         gap = sums[:, 0] - sums[:, 1]
@@ -92,7 +92,7 @@ class SoftTree(Told, Shown):
 
 
 @admits()
-def soft_tree(layer: LogSumExp, nesting: Any = None) -> SoftTree:
+def soft_tree(layer: LSE, nesting: Any = None) -> SoftTree:
     """The soft tree of a layer. `nesting`: pairs of pairs of atoms, `((0, 1), 2)`; by default atoms
     are halved along their slopes' widest direction, again and again.
 
