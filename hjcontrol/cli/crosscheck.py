@@ -285,9 +285,8 @@ def _record(trial: Trial) -> Record:
     if direct is not None:
         width, depth = trial.asked.small
         size = f"small copy (width {width}, depth {depth}, from stationarity {SMALL_START:.0e})"
-        parts.insert(
-            1, Record("Direct against Newton", size, facts={spelt(k): v for k, v in direct.items()})
-        )
+        facts = {name.replace("_", " "): value for name, value in direct.items()}
+        parts.insert(1, Record("Direct against Newton", size, facts=facts))
     if every:
         rows = {"": matched_rows(trial)}
         parts.insert(1, Record("Every solver, polished by Newton and matched", "", rows=rows))
