@@ -12,11 +12,10 @@ from typing import Any
 
 import hjcontrol as hj
 from hjcontrol._ground.record import Quantity, Record, figure
-from hjcontrol.cli.command import Answer, Command
+from hjcontrol.cli.command import REFUTED, SHOWN, Answer, Command
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.schema import folder, magnitude, option, string
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.cli.verdicts import REFUTED, SHOWN
 
 ROWS = 12  # samples in the table; result.json has all
 

@@ -14,9 +14,8 @@ from typing import Any
 
 import hjcontrol as hj
 from hjcontrol._ground.record import Quantity, Record
-from hjcontrol.cli.command import Answer, Command, command_line
-from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.memory import check_memory
+from hjcontrol.cli.command import Answer, Command, command_line, exit_code, told, verdict
+from hjcontrol.cli.errors import CommandError, check_memory
 from hjcontrol.cli.schema import (
     folder,
     not_negative,
@@ -28,7 +27,6 @@ from hjcontrol.cli.schema import (
     whole,
 )
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.cli.verdicts import exit_code, told, verdict
 from hjcontrol.solvers.names import NAMES
 
 ALL = "all"  # every solver that is applicable; those that are not are named, with the reason

@@ -11,7 +11,7 @@ from typing import Any
 
 import hjcontrol as hj
 from hjcontrol._ground.record import Quantity, Record
-from hjcontrol.cli.command import Answer, Command, command_line
+from hjcontrol.cli.command import REFUTED, SHOWN, Answer, Command, command_line
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.schema import (
     folder,
@@ -24,7 +24,6 @@ from hjcontrol.cli.schema import (
     whole,
 )
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.cli.verdicts import REFUTED, SHOWN
 
 MODELS = ("logistic", "hopf-cole", "convex-regression", "gated-relu", "dc")
 CLOSED = 1e-6  # relative gap that counts as closed

@@ -21,9 +21,8 @@ from typing import Any
 
 import hjcontrol as hj
 from hjcontrol._ground.record import Record
-from hjcontrol.cli.command import INTERRUPTED, Answer, Command, command_line
-from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.memory import check_memory
+from hjcontrol.cli.command import INTERRUPTED, Answer, Command, command_line, exit_code, told
+from hjcontrol.cli.errors import CommandError, check_memory
 from hjcontrol.cli.schema import (
     Check,
     flag,
@@ -41,7 +40,6 @@ from hjcontrol.cli.schema import (
     whole,
 )
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.cli.verdicts import exit_code, told
 from hjcontrol.solvers.names import NAMES
 
 ACTIVATIONS = ("tanh", "sigmoid", "softplus", "relu", "gelu", "silu", "sin")

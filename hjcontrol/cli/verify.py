@@ -12,12 +12,11 @@ from typing import Any
 
 import hjcontrol as hj
 from hjcontrol._ground.record import Mark, Quantity, Record
-from hjcontrol.cli.command import Answer, Command, command_line
+from hjcontrol.cli.command import Answer, Command, command_line, exit_code, told, verdict
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.schema import flag, folder, option, string, strings, whole
 from hjcontrol.cli.sources import Target, checked_names, read_target
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.cli.verdicts import exit_code, told, verdict
 
 DEFAULT = "residual"
 SAMPLES, STEPS = 256, 100

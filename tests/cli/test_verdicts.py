@@ -4,7 +4,7 @@ import pytest
 
 import hjcontrol as hj
 from hjcontrol.cli import main
-from hjcontrol.cli.verdicts import exit_code, told, verdict
+from hjcontrol.cli.command import exit_code, told, verdict
 from hjcontrol.verification.verdicts import ORDER
 from tests.cli import fakes
 from tests.reporting.pieces import certificate
