@@ -219,13 +219,11 @@ def _solved_and_verified(
 ) -> Iterator[None]:
     solution = trial.solutions[name] = _solved(problem, name, start, screen, name)
     yield
-    screen.line(f"{name:<16} verifying the costate")
-    full = (
-        name in LARGE
-    )  # the small problem is not checked for curvature: only the full one is reported
-    trial.certificates[name] = hj.verify(
-        solution, routes=ROUTES, key=trial.keys[4], second_order=full, minimum=full
-    )
+    full = name in LARGE  # the small problem is not checked for curvature
+    with screen.working(f"{name:<16} verifying the costate"):
+        trial.certificates[name] = hj.verify(
+            solution, routes=ROUTES, key=trial.keys[4], second_order=full, minimum=full
+        )
     yield
 
 

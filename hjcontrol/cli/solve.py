@@ -211,9 +211,9 @@ def _how_to_resume(asked: Asked) -> str:
 
 
 def _verified(solution: Any, key: Any, screen: Screen) -> Any:
-    screen.line(f"{solution.solver:<16} verifying the costate")
     try:
-        return hj.verify(solution, routes=("backprop", "pairing"), key=key)
+        with screen.working(f"{solution.solver:<16} verifying the costate"):
+            return hj.verify(solution, routes=("backprop", "pairing"), key=key)
     except ValueError as error:
         screen.line(f"not verified: {error}")
         return None

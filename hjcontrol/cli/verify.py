@@ -118,8 +118,8 @@ def _read(asked: Asked) -> list[Target]:
 
 def _function(trial: Trial, target: Target, screen: Screen) -> Iterator[None]:
     fn, args = target.program or (None, ())
-    screen.line(f"{target.name:<16} verifying every rule, at its arguments")
-    with _refusals(target.name):
+    place = f"{target.name:<16} verifying every rule, at its arguments"
+    with _refusals(target.name), screen.working(place):
         trial.certificates[target.name] = hj.verify(fn, *args, key=trial.key)
     yield
 
@@ -132,8 +132,7 @@ def _network(trial: Trial, target: Target, screen: Screen) -> Iterator[None]:
     classes = len(train.classes)
     problem = target.problem(jnp.asarray(train.features), train.labels, classes)
     weights = problem.init(trial.key)
-    screen.line(f"{name:<16} verifying the costate, {START}")
-    _verify(trial, f"{name}, {START}", problem, weights)
+    _verify(trial, name, START, problem, weights, screen)
     yield
     steps = STEPS if trial.asked.steps is None else trial.asked.steps
     if steps == 0 or not jax.tree.leaves(weights):
@@ -141,8 +140,7 @@ def _network(trial: Trial, target: Target, screen: Screen) -> Iterator[None]:
     with screen.progress(name) as progress:
         adam = hj.solvers.by_name("adam")
         solution = hj.solve(problem, adam, init=weights, max_steps=steps, progress=progress)
-    screen.line(f"{name:<16} verifying the costate, {TRAINED}")
-    _verify(trial, f"{name}, {TRAINED}", problem, solution.weights)
+    _verify(trial, name, TRAINED, problem, solution.weights, screen)
     on_data = hasattr(problem.inputs, "shape") and problem.inputs.shape[0] == len(train)
     if on_data and not target.own_data():
         tested = target.problem(jnp.asarray(test.features), test.labels, classes)
@@ -152,12 +150,13 @@ def _network(trial: Trial, target: Target, screen: Screen) -> Iterator[None]:
     yield
 
 
-def _verify(trial: Trial, title: str, problem: Any, weights: Any) -> None:
+def _verify(trial: Trial, name: str, when: str, problem: Any, weights: Any, screen: Screen) -> None:
+    title, place = f"{name}, {when}", f"{name:<16} verifying the costate, {when}"
     continuous = any(isinstance(run.stage, hj.networks.Flow) for run in problem.chain.runs)
     routes = ["backprop", "pairing"]
     routes += ["recursion"] if trial.asked.recursion else []
     routes += ["costate_equation"] if continuous else []
-    with _refusals(title):
+    with _refusals(title), screen.working(place):
         trial.certificates[title] = hj.verify(
             problem, weights, routes=routes, key=trial.key, optimality=trial.asked.optimality
         )
