@@ -82,7 +82,9 @@ def _samples(source: str, axes: int) -> tuple[Any, Any]:
     """Logits and candidates with a leading sample axis."""
     import numpy as np
 
-    arrays = hj.data.npz_arrays(source)
+    from hjcontrol.data.loading import npz_arrays
+
+    arrays = npz_arrays(source)
     z, p = (_numbers(source, arrays, key) for key in ("z", "p"))
     if z.shape != p.shape or z.ndim not in (axes, axes + 1) or z.size == 0:
         raise CommandError(

@@ -17,6 +17,9 @@ from hjcontrol._ground.record import Quantity, Record
 from hjcontrol.cli.command import Answer, Command, command_line, exit_code, told, verdict
 from hjcontrol.cli.errors import CommandError, check_memory
 from hjcontrol.cli.schema import (
+    DATA,
+    TARGET,
+    TRAIN_SIZE,
     folder,
     not_negative,
     option,
@@ -47,20 +50,14 @@ SMALL_NEWTON = "newton, small copy"
 class Asked:
     """What `crosscheck` is to do."""
 
-    data: str = option(
-        "digits", string, "digits, wine, breast_cancer, iris, FILE.csv or FILE.npz", "DATA"
-    )
-    target: str | None = option(
-        None, string, "target column of FILE.csv, default the last", "COLUMN"
-    )
+    data: str = option("digits", string, DATA, "DATA")
+    target: str | None = option(None, string, TARGET, "COLUMN")
     width: int = option(16, whole(1), "width of the state", "N")
     depth: int = option(8, whole(1, 10**5), "residual stages", "N")
     step: float = option(0.25, positive, "Euler step h of a residual stage", "H")
     ridge: float = option(1e-3, not_negative, "strength of the ridge cost", "RHO", shown="1e-3")
     seed: int = option(0, whole(0), "seed of split, start and probes", "N")
-    train_size: float | int = option(
-        0.8, train_size, "training part: a fraction or a number of samples", "SIZE"
-    )
+    train_size: float | int = option(0.8, train_size, TRAIN_SIZE, "SIZE")
     solver: tuple[str, ...] = option(
         ("gradient", "newton", "direct"),
         some_of((*NAMES, ALL), "solver"),

@@ -4,7 +4,9 @@ A problem that does not fit into this machine's memory is refused before it is d
 grants memory that it has not got, and ends the process once it is used: no message would be read then.
 """
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 USAGE = 2
@@ -17,6 +19,17 @@ class CommandError(Exception):
     def __init__(self, message: str, code: int = USAGE):
         super().__init__(message)
         self.code = code
+
+
+@contextlib.contextmanager
+def refusals(where: str) -> Iterator[None]:
+    """What the library refuses, and what the user's code raises, as one line that begins with `where`."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise CommandError(f"{where}: {error}") from None
+    except SystemExit as error:  # else the user's code would choose the command's exit code
+        raise CommandError(f"{where}: SystemExit: {error}") from None
 
 
 def check_memory(problem: Any) -> None:

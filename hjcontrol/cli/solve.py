@@ -24,6 +24,9 @@ from hjcontrol._ground.record import Record
 from hjcontrol.cli.command import INTERRUPTED, Answer, Command, command_line, exit_code, told
 from hjcontrol.cli.errors import CommandError, check_memory
 from hjcontrol.cli.schema import (
+    DATA,
+    TARGET,
+    TRAIN_SIZE,
     Check,
     flag,
     folder,
@@ -77,14 +80,10 @@ class Asked:
         kind="argument",
         file=False,
     )
-    data: str = option("digits", string, "a name or a file", line=False)
-    target: str | None = option(
-        None, string, "target column of FILE.csv, default the last", line=False
-    )
+    data: str = option("digits", string, DATA, line=False)
+    target: str | None = option(None, string, TARGET, line=False)
     samples: int | None = option(None, whole(2), "training samples, default all", line=False)
-    train_size: float | int = option(
-        0.8, train_size, "a fraction or a number of samples", line=False
-    )
+    train_size: float | int = option(0.8, train_size, TRAIN_SIZE, line=False)
     seed: int = option(0, whole(0), "seed of split and start", "N", shown="the file's, or 0")
     solver: str = option(
         "newton",
