@@ -12,11 +12,10 @@ from typing import Any
 
 import hjcontrol as hj
 from hjcontrol._ground.record import Quantity, Record, figure
-from hjcontrol.cli.command import Answer, Command
+from hjcontrol.cli.command import REFUTED, SHOWN, Answer, Command
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.schema import folder, magnitude, option, string
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.cli.verdicts import REFUTED, SHOWN
 
 ROWS = 12  # samples in the table; result.json has all
 
@@ -83,7 +82,9 @@ def _samples(source: str, axes: int) -> tuple[Any, Any]:
     """Logits and candidates with a leading sample axis."""
     import numpy as np
 
-    arrays = hj.data.npz_arrays(source)
+    from hjcontrol.data.loading import npz_arrays
+
+    arrays = npz_arrays(source)
     z, p = (_numbers(source, arrays, key) for key in ("z", "p"))
     if z.shape != p.shape or z.ndim not in (axes, axes + 1) or z.size == 0:
         raise CommandError(

@@ -5,11 +5,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hjcontrol.cli.command import Answer, Command, command_line
+from hjcontrol.cli.command import REFUTED, SHOWN, Answer, Command, command_line
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.schema import as_given, flag, folder, option
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.cli.verdicts import REFUTED, SHOWN
 
 
 @dataclasses.dataclass(frozen=True)

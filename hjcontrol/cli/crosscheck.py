@@ -14,10 +14,12 @@ from typing import Any
 
 import hjcontrol as hj
 from hjcontrol._ground.record import Quantity, Record
-from hjcontrol.cli.command import Answer, Command, command_line
-from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.memory import check_memory
+from hjcontrol.cli.command import Answer, Command, command_line, exit_code, told, verdict
+from hjcontrol.cli.errors import CommandError, check_memory
 from hjcontrol.cli.schema import (
+    DATA,
+    TARGET,
+    TRAIN_SIZE,
     folder,
     not_negative,
     option,
@@ -28,7 +30,6 @@ from hjcontrol.cli.schema import (
     whole,
 )
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.cli.verdicts import exit_code, told, verdict
 from hjcontrol.solvers.names import NAMES
 
 ALL = "all"  # every solver that is applicable; those that are not are named, with the reason
@@ -49,20 +50,14 @@ SMALL_NEWTON = "newton, small copy"
 class Asked:
     """What `crosscheck` is to do."""
 
-    data: str = option(
-        "digits", string, "digits, wine, breast_cancer, iris, FILE.csv or FILE.npz", "DATA"
-    )
-    target: str | None = option(
-        None, string, "target column of FILE.csv, default the last", "COLUMN"
-    )
+    data: str = option("digits", string, DATA, "DATA")
+    target: str | None = option(None, string, TARGET, "COLUMN")
     width: int = option(16, whole(1), "width of the state", "N")
     depth: int = option(8, whole(1, 10**5), "residual stages", "N")
     step: float = option(0.25, positive, "Euler step h of a residual stage", "H")
     ridge: float = option(1e-3, not_negative, "strength of the ridge cost", "RHO", shown="1e-3")
     seed: int = option(0, whole(0), "seed of split, start and probes", "N")
-    train_size: float | int = option(
-        0.8, train_size, "training part: a fraction or a number of samples", "SIZE"
-    )
+    train_size: float | int = option(0.8, train_size, TRAIN_SIZE, "SIZE")
     solver: tuple[str, ...] = option(
         ("gradient", "newton", "direct"),
         some_of((*NAMES, ALL), "solver"),
@@ -221,13 +216,11 @@ def _solved_and_verified(
 ) -> Iterator[None]:
     solution = trial.solutions[name] = _solved(problem, name, start, screen, name)
     yield
-    screen.line(f"{name:<16} verifying the costate")
-    full = (
-        name in LARGE
-    )  # the small problem is not checked for curvature: only the full one is reported
-    trial.certificates[name] = hj.verify(
-        solution, routes=ROUTES, key=trial.keys[4], second_order=full, minimum=full
-    )
+    full = name in LARGE  # the small problem is not checked for curvature
+    with screen.working(f"{name:<16} verifying the costate"):
+        trial.certificates[name] = hj.verify(
+            solution, routes=ROUTES, key=trial.keys[4], second_order=full, minimum=full
+        )
     yield
 
 
@@ -285,9 +278,8 @@ def _record(trial: Trial) -> Record:
     if direct is not None:
         width, depth = trial.asked.small
         size = f"small copy (width {width}, depth {depth}, from stationarity {SMALL_START:.0e})"
-        parts.insert(
-            1, Record("Direct against Newton", size, facts={spelt(k): v for k, v in direct.items()})
-        )
+        facts = {name.replace("_", " "): value for name, value in direct.items()}
+        parts.insert(1, Record("Direct against Newton", size, facts=facts))
     if every:
         rows = {"": matched_rows(trial)}
         parts.insert(1, Record("Every solver, polished by Newton and matched", "", rows=rows))

@@ -11,9 +11,12 @@ from typing import Any
 
 import hjcontrol as hj
 from hjcontrol._ground.record import Quantity, Record
-from hjcontrol.cli.command import Answer, Command, command_line
+from hjcontrol.cli.command import REFUTED, SHOWN, Answer, Command, command_line
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.schema import (
+    DATA,
+    TARGET,
+    TRAIN_SIZE,
     folder,
     not_negative,
     one_of,
@@ -24,7 +27,6 @@ from hjcontrol.cli.schema import (
     whole,
 )
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.cli.verdicts import REFUTED, SHOWN
 
 MODELS = ("logistic", "hopf-cole", "convex-regression", "gated-relu", "dc")
 CLOSED = 1e-6  # relative gap that counts as closed
@@ -43,13 +45,11 @@ class Asked:
     data: str | None = option(
         None,
         string,
-        "digits, wine, breast_cancer, iris, diabetes, FILE.csv or FILE.npz",
+        f"diabetes, {DATA}",
         "DATA",
         shown="digits for logistic, diabetes for the others",
     )
-    target: str | None = option(
-        None, string, "target column of FILE.csv, default the last", "COLUMN"
-    )
+    target: str | None = option(None, string, TARGET, "COLUMN")
     ridge: float | None = option(
         None, not_negative, "ridge, or the group penalty of gated-relu", "RHO", shown="1e-2"
     )
@@ -62,9 +62,7 @@ class Asked:
     )
     atoms: int = option(50, whole(1, 2**20), "most atoms, gates or pieces", "N")
     seed: int = option(0, whole(0), "seed of split, gates and start", "N")
-    train_size: float | int = option(
-        0.8, train_size, "training part: a fraction or a number of samples", "SIZE"
-    )
+    train_size: float | int = option(0.8, train_size, TRAIN_SIZE, "SIZE")
     out: Path = folder("fit-convex")
 
     def __post_init__(self) -> None:

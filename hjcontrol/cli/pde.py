@@ -14,12 +14,11 @@ from typing import Any
 
 import hjcontrol as hj
 from hjcontrol._ground.record import Quantity, Record, figure
-from hjcontrol.cli.command import Answer, Command, command_line
+from hjcontrol.cli.command import REFUTED, SHOWN, Answer, Command, command_line
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.schema import folder, magnitude, option, string
 from hjcontrol.cli.sources import EPS, Layer, fitted_layer, read_layer
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.cli.verdicts import REFUTED, SHOWN
 
 PROBES, SEED = 256, 0
 ROUNDOFF = 1e-11  # relative residual that counts as solved

@@ -21,6 +21,11 @@ from hjcontrol._ground.files import read_regular
 from hjcontrol.cli.errors import CommandError
 
 SMALLEST = 1e-100
+DATA = (
+    "digits, wine, breast_cancer, iris, FILE.csv or FILE.npz"  # help of options that commands share
+)
+TARGET = "target column of FILE.csv, default the last"
+TRAIN_SIZE = "training part: a fraction or a number of samples"
 Check = Callable[[str, Any], Any]
 T = TypeVar("T")
 

@@ -21,10 +21,12 @@ from typing import Any
 
 import hjcontrol as hj
 from hjcontrol._ground.record import Record
-from hjcontrol.cli.command import INTERRUPTED, Answer, Command, command_line
-from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.memory import check_memory
+from hjcontrol.cli.command import INTERRUPTED, Answer, Command, command_line, exit_code, told
+from hjcontrol.cli.errors import CommandError, check_memory
 from hjcontrol.cli.schema import (
+    DATA,
+    TARGET,
+    TRAIN_SIZE,
     Check,
     flag,
     folder,
@@ -41,7 +43,6 @@ from hjcontrol.cli.schema import (
     whole,
 )
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.cli.verdicts import exit_code, told
 from hjcontrol.solvers.names import NAMES
 
 ACTIVATIONS = ("tanh", "sigmoid", "softplus", "relu", "gelu", "silu", "sin")
@@ -79,14 +80,10 @@ class Asked:
         kind="argument",
         file=False,
     )
-    data: str = option("digits", string, "a name or a file", line=False)
-    target: str | None = option(
-        None, string, "target column of FILE.csv, default the last", line=False
-    )
+    data: str = option("digits", string, DATA, line=False)
+    target: str | None = option(None, string, TARGET, line=False)
     samples: int | None = option(None, whole(2), "training samples, default all", line=False)
-    train_size: float | int = option(
-        0.8, train_size, "a fraction or a number of samples", line=False
-    )
+    train_size: float | int = option(0.8, train_size, TRAIN_SIZE, line=False)
     seed: int = option(0, whole(0), "seed of split and start", "N", shown="the file's, or 0")
     solver: str = option(
         "newton",
@@ -213,9 +210,9 @@ def _how_to_resume(asked: Asked) -> str:
 
 
 def _verified(solution: Any, key: Any, screen: Screen) -> Any:
-    screen.line(f"{solution.solver:<16} verifying the costate")
     try:
-        return hj.verify(solution, routes=("backprop", "pairing"), key=key)
+        with screen.working(f"{solution.solver:<16} verifying the costate"):
+            return hj.verify(solution, routes=("backprop", "pairing"), key=key)
     except ValueError as error:
         screen.line(f"not verified: {error}")
         return None

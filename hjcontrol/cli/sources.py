@@ -220,7 +220,9 @@ def read_layer(name: str, eps: float | None) -> Layer:
     """
     import numpy as np
 
-    arrays = hj.data.npz_arrays(name)
+    from hjcontrol.data.loading import npz_arrays
+
+    arrays = npz_arrays(name)
     for key in ("W", "b"):
         if key not in arrays:
             raise CommandError(

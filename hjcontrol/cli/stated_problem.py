@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from hjcontrol import control, networks
-from hjcontrol.cli.errors import CommandError
+from hjcontrol.cli.errors import CommandError, refusals
 from hjcontrol.cli.schema import misspelt
 from hjcontrol.control import ControlProblem, least_squares, softmax_cross_entropy
 from hjcontrol.data import DataSet
@@ -36,10 +36,10 @@ def stated(asked: Any, data: DataSet) -> ControlProblem:
         terminal, targets = least_squares, jax.nn.one_hot(labels, classes, dtype=features.dtype)
     else:
         terminal, targets = softmax_cross_entropy, labels
-    with Said(f"{asked.problem}: network"):
+    with refusals(f"{asked.problem}: network"):
         parts = _network(asked, features, classes)
     running, bounds = _running(asked), _control_set(asked)
-    with Said(asked.problem):
+    with refusals(asked.problem):
         return ControlProblem(
             **parts, targets=targets, terminal=terminal, running=running, control_set=bounds
         )
@@ -54,7 +54,7 @@ def method(asked: Any) -> Any:
     options = {k.replace("-", "_"): v for k, v in asked.options.get(asked.solver, {}).items()}
     known = fields_of(type(by_name(asked.solver)), _SOLVERS_OWN)
     _check_names(where, options, known)
-    with Said(where):
+    with refusals(where):
         return by_name(asked.solver, **options)
 
 
@@ -117,7 +117,7 @@ def _made(where: str, known: dict[str, type], name: str, value: Any) -> Any:
         )
     kind = known[_plain(name)]
     where = f"{where}: {name}"
-    with Said(where):
+    with refusals(where):
         if not isinstance(value, dict):
             return kind(value)
         table = {k.replace("-", "_"): v for k, v in value.items()}
@@ -142,17 +142,3 @@ def _check_names(where: str, given: Mapping[str, Any], known: list[str]) -> None
                 f"{where}: unknown key {name.replace('_', '-')!r}; the keys are "
                 f"{', '.join(spelt) or 'none'}.{misspelt(name.replace('_', '-'), spelt)}"
             )
-
-
-class Said:
-    """Turns what the library refuses into one line of the command's."""
-
-    def __init__(self, where: str):
-        self.where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, (ValueError, TypeError)):
-            raise CommandError(f"{self.where}: {error}") from None

@@ -72,9 +72,9 @@ class Screen:
 
         return followed(name, self.meter)
 
-    def working(self, text: str, seconds: float = 0.0) -> AbstractContextManager[Any]:
-        """A live line with its seconds while work of one piece goes on; elsewhere one plain line if it
-        is expected to take more than a few `seconds`."""
+    def working(self, text: str, seconds: float | None = None) -> AbstractContextManager[Any]:
+        """A live line with its seconds while work of one piece goes on; elsewhere one plain line, if
+        `seconds` is not given or more than a few."""
         from hjcontrol._ground.progress import shown
 
         return shown(text, self.meter, expected=seconds)

@@ -4,7 +4,6 @@ A function is verified as it comes, at the arguments that it brings. A network i
 verified at its start, trained by some steps of Adam, and verified again.
 """
 
-import contextlib
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +11,11 @@ from typing import Any
 
 import hjcontrol as hj
 from hjcontrol._ground.record import Mark, Quantity, Record
-from hjcontrol.cli.command import Answer, Command, command_line
-from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.schema import flag, folder, option, string, strings, whole
+from hjcontrol.cli.command import Answer, Command, command_line, exit_code, told, verdict
+from hjcontrol.cli.errors import CommandError, refusals
+from hjcontrol.cli.schema import DATA, TARGET, flag, folder, option, string, strings, whole
 from hjcontrol.cli.sources import Target, checked_names, read_target
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.cli.verdicts import exit_code, told, verdict
 
 DEFAULT = "residual"
 SAMPLES, STEPS = 256, 100
@@ -45,12 +43,8 @@ class Asked:
     architecture: tuple[str, ...] = option(
         (), strings, "one more TARGET; may be repeated", "TARGET", kind="many"
     )
-    data: str | None = option(
-        None, string, "digits, wine, ..., FILE.csv or FILE.npz", "DATA", shown="digits"
-    )
-    target: str | None = option(
-        None, string, "target column of FILE.csv, default the last", "COLUMN"
-    )
+    data: str | None = option(None, string, DATA, "DATA", shown="digits")
+    target: str | None = option(None, string, TARGET, "COLUMN")
     samples: int | None = option(None, whole(2), "samples to verify on", "N", shown=str(SAMPLES))
     steps: int | None = option(
         None, whole(0), "steps of Adam; 0: as it stands", "N", shown=str(STEPS)
@@ -119,8 +113,8 @@ def _read(asked: Asked) -> list[Target]:
 
 def _function(trial: Trial, target: Target, screen: Screen) -> Iterator[None]:
     fn, args = target.program or (None, ())
-    screen.line(f"{target.name:<16} verifying every rule, at its arguments")
-    with _refusals(target.name):
+    place = f"{target.name:<16} verifying every rule, at its arguments"
+    with refusals(target.name), screen.working(place):
         trial.certificates[target.name] = hj.verify(fn, *args, key=trial.key)
     yield
 
@@ -133,8 +127,7 @@ def _network(trial: Trial, target: Target, screen: Screen) -> Iterator[None]:
     classes = len(train.classes)
     problem = target.problem(jnp.asarray(train.features), train.labels, classes)
     weights = problem.init(trial.key)
-    screen.line(f"{name:<16} verifying the costate, {START}")
-    _verify(trial, f"{name}, {START}", problem, weights)
+    _verify(trial, name, START, problem, weights, screen)
     yield
     steps = STEPS if trial.asked.steps is None else trial.asked.steps
     if steps == 0 or not jax.tree.leaves(weights):
@@ -142,8 +135,7 @@ def _network(trial: Trial, target: Target, screen: Screen) -> Iterator[None]:
     with screen.progress(name) as progress:
         adam = hj.solvers.by_name("adam")
         solution = hj.solve(problem, adam, init=weights, max_steps=steps, progress=progress)
-    screen.line(f"{name:<16} verifying the costate, {TRAINED}")
-    _verify(trial, f"{name}, {TRAINED}", problem, solution.weights)
+    _verify(trial, name, TRAINED, problem, solution.weights, screen)
     on_data = hasattr(problem.inputs, "shape") and problem.inputs.shape[0] == len(train)
     if on_data and not target.own_data():
         tested = target.problem(jnp.asarray(test.features), test.labels, classes)
@@ -153,26 +145,16 @@ def _network(trial: Trial, target: Target, screen: Screen) -> Iterator[None]:
     yield
 
 
-def _verify(trial: Trial, title: str, problem: Any, weights: Any) -> None:
+def _verify(trial: Trial, name: str, when: str, problem: Any, weights: Any, screen: Screen) -> None:
+    title, place = f"{name}, {when}", f"{name:<16} verifying the costate, {when}"
     continuous = any(isinstance(run.stage, hj.networks.Flow) for run in problem.chain.runs)
     routes = ["backprop", "pairing"]
     routes += ["recursion"] if trial.asked.recursion else []
     routes += ["costate_equation"] if continuous else []
-    with _refusals(title):
+    with refusals(title), screen.working(place):
         trial.certificates[title] = hj.verify(
             problem, weights, routes=routes, key=trial.key, optimality=trial.asked.optimality
         )
-
-
-@contextlib.contextmanager
-def _refusals(name: str) -> Iterator[None]:
-    """What the witness refuses, and what the user's own code raises while it runs, in one line."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise CommandError(f"{name}: {error}") from None
-    except SystemExit as error:  # else the user's code would choose this command's exit code
-        raise CommandError(f"{name}: SystemExit: {error}") from None
 
 
 # ---------------------------------------------------------------------------------------- answer

@@ -20,6 +20,7 @@ from hjcontrol.control import ControlProblem, Solution
 from hjcontrol.solvers import solve
 from hjcontrol.solvers.method import AbstractMethod
 from hjcontrol.verification import Certificate, verify
+from hjcontrol.verification.verdicts import worst_of
 
 SAME = (
     1e-5  # relative distance of polished weights: stationarity over smallest curvature, with room
@@ -64,8 +65,13 @@ class Comparison(Told):
     @property
     def verdict(self) -> str:
         """The worst verdict of the certificates."""
-        order = ("exact", "consistent", "refuted")
-        return max((c.verdict for c in self.certificates), key=order.index)
+        return worst_of(c.verdict for c in self.certificates)
+
+    def _said(self) -> str:
+        same, pairs = len(self.same), len(self.names) * (len(self.names) - 1) // 2
+        if same in (0, pairs):
+            return "the same solution" if same else "different stationary points"
+        return f"{same} of {pairs} pairs are the same solution"
 
     def as_record(self) -> Record:
         """What this result says of itself."""
@@ -96,7 +102,7 @@ class Comparison(Told):
         tone = {"exact": "good", "refuted": "bad"}.get(self.verdict, "partial")
         return Record(
             f"Crosscheck of {len(self.names)} solutions",
-            self.verdict,
+            f"{self._said()}; costates {self.verdict}",
             verdict=self.verdict,
             tone=tone,
             rows={"solvers": solvers, "gaps after polishing": pairs},

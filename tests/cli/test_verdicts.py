@@ -4,7 +4,7 @@ import pytest
 
 import hjcontrol as hj
 from hjcontrol.cli import main
-from hjcontrol.cli.verdicts import exit_code, told, verdict
+from hjcontrol.cli.command import exit_code, told, verdict
 from hjcontrol.verification.verdicts import ORDER
 from tests.cli import fakes
 from tests.reporting.pieces import certificate
@@ -42,7 +42,7 @@ def test_solve_says_three_where_not_all_was_shown(word, code, monkeypatch, tmp_p
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(hj, "verify", verify)
-    monkeypatch.setattr(hj, "report", lambda path, *a, **k: path.write_text(""))
+    monkeypatch.setattr("hjcontrol.reporting.html.write_page", lambda path, *a: path.write_text(""))
     (tmp_path / "p.toml").write_text(
         'data = "iris"\nsolver = "adam"\nmax-steps = 2\nsamples = 10\n[network]\nwidth = 2\ndepth = 1\n'
     )

@@ -88,7 +88,8 @@ class Folder(RuleBasedStateMachine):
             patch.chdir(self.folder)
             patch.setattr(driver._Meter, "add", stopped)
             patch.setattr(hj, "verify", fakes.verify)
-            patch.setattr(hj, "report", lambda path, *a, **k: path.write_text("page"))
+            page = "hjcontrol.reporting.html.write_page"
+            patch.setattr(page, lambda path, *a: path.write_text("page"))
             code = main(["solve", "p.toml", "--out", "out", *options])
         assert code in (0, 1, 2, 3, 130)
         assert len(said.getvalue().splitlines()) == (0 if code < 2 else 1)
