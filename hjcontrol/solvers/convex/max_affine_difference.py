@@ -102,7 +102,7 @@ class DifferenceOfMaxAffine(AbstractDifference):
     inputs: Float[Array, "n d"]
     targets: Float[Array, " n"]
     delta: Float[Array, ""]
-    eps: Float[Array, ""] = eqx.field(init=False)
+    eps: Float[Array, ""]
     ridge: Float[Array, ""]
     pieces: tuple[int, int] = eqx.field(static=True)
 
