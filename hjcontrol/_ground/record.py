@@ -36,7 +36,9 @@ class Mark(NamedTuple):
         return self.word
 
 
-Value = Mark | str | bool | int | float | None | Quantity | Sequence[Any] | Mapping[str, Any]
+Value = (
+    Any  # words, numbers (also NumPy's and JAX's scalars), Quantity, Mark, lists and tables of them
+)
 
 
 class Picture(NamedTuple):

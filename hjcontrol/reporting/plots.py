@@ -96,7 +96,7 @@ def convergence(
             linestyle=STYLES[i % len(STYLES)],
             linewidth=1.8 if len(values) <= 200 else 1.1,
             marker="o" if len(values) <= 60 else None,
-            markersize=3,
+            markersize=3 if len(values) > 1 else 7,  # a solution without a history is a point
             label=drawn(name),
         )
     if bound is not None and bound > 0:
