@@ -3,8 +3,8 @@
     .ci/gallery.py [--jobs N] [--without-running] [FOLDER]       FOLDER: docs/gallery
 
 An example runs in a folder of its own; the pictures that it writes there go on its page. With
-`--without-running` pages hold no output and no pictures, which is enough to check links. Exit code 1 if an
-example fails.
+`--without-running` pages hold no output and no pictures, which is enough to check links. Exit code 1 if
+an example fails.
 """
 
 import argparse
@@ -52,10 +52,8 @@ def page(script: pathlib.Path, printed: str, pictures: list[pathlib.Path]) -> st
     code = source[source.index('"""', 3) + 3 :].strip()
     shown = [f"![{head}]({p.name})\n" for p in pictures]
     output = f"## Output\n\n```text\n{printed.strip()}\n```\n" if printed.strip() else ""
-    return "\n".join(
-        [f"# {head}\n", f"{first}\n", f"{rest}\n", *shown, output]
-        + [f"## Code\n\n`examples/{script.name}`\n\n```python\n{code}\n```\n"]
-    )
+    shown_code = f"## Code\n\n`examples/{script.name}`\n\n```python\n{code}\n```\n"
+    return "\n".join([f"# {head}\n", f"{first}\n", f"{rest}\n", *shown, output, shown_code])
 
 
 def write(folder: pathlib.Path, jobs: int, running: bool) -> int:
@@ -75,10 +73,11 @@ def write(folder: pathlib.Path, jobs: int, running: bool) -> int:
             picture = f"![]({pictures[0].name}){{ width=220 }}" if pictures else ""
             head = title(ast.get_docstring(ast.parse(script.read_text())) or script.stem)
             rows.append(f"| [{head}]({script.stem}.md) | {picture} |")
-    start = "# Gallery\n\nEvery script of `examples/`, run when this site was made, with what it printed and drew.\n"
-    (folder / "index.md").write_text(
-        start + "\n| example | picture |\n|---|---|\n" + "\n".join(rows) + "\n"
+    start = (
+        "# Gallery\n\nEvery script of `examples/`, run when this site was made, with what it printed "
+        "and drew.\n\n| example | picture |\n|---|---|\n"
     )
+    (folder / "index.md").write_text(start + "\n".join(rows) + "\n")
     if failed:
         print(f"gallery: {failed} of {len(scripts)} examples failed", file=sys.stderr)
     return failed

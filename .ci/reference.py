@@ -155,9 +155,9 @@ def index() -> str:
         else:  # no room exports it
             full.append(described("hjcontrol", name, path))
     return (
-        "# Reference\n\nEvery public name of the package. `import hjcontrol as hj` gives the names of this "
-        "table; rooms are reached through them, as in `hj.solvers.Newton`. The commands have a page of "
-        "[their own](commands.md), and so have the [results](results.md) of a solve.\n\n"
+        "# Reference\n\nEvery public name of the package. `import hjcontrol as hj` gives the names of "
+        "this table; rooms are reached through them, as in `hj.solvers.Newton`. The commands have a "
+        "[page](commands.md), and so have the [results](results.md) of a solve.\n\n"
         "| name | |\n|---|---|\n" + "\n".join(rows) + "\n\n" + "\n".join(full)
     )
 
@@ -183,9 +183,9 @@ def commands() -> str:
 
     group = typer.main.get_command(app)
     parts = [
-        "# Commands\n\nEvery option, as `hjcontrol COMMAND --help` shows it. Exit codes: 0 done and verified, "
-        "1 refuted, 2 bad usage or input, 3 nothing refuted but not everything shown, 70 a fault of the "
-        "program, 130 interrupted.\n"
+        "# Commands\n\nEvery option, as `hjcontrol COMMAND --help` shows it. Exit codes: 0 done and "
+        "verified, 1 refuted, 2 bad usage or input, 3 nothing refuted but not everything shown, 70 a "
+        "fault of the program, 130 interrupted.\n"
     ]
     for name, command in sorted(group.commands.items()):
         arguments = [p for p in command.params if p.param_type_name == "argument"]
@@ -209,8 +209,8 @@ def results() -> str:
         for name in members
     ]
     return (
-        "# Results\n\n`solution.result` is one of these. A solve does not raise on a numerical failure unless "
-        "`throw=True` was passed; the message says what to do.\n\n"
+        "# Results\n\n`solution.result` is one of these. A solve does not raise on a numerical failure "
+        "unless `throw=True` was passed; the message says what to do.\n\n"
         "| result | message |\n|---|---|\n" + "\n".join(rows) + "\n"
     )
 
