@@ -175,6 +175,19 @@ def option_row(p: object) -> str:
     return "| " + " | ".join(a.replace("|", "\\|") for a in (spelling, says, default)) + " |"
 
 
+def options() -> dict[str, list[str]]:
+    """The options of every command."""
+    import typer
+
+    from hjcontrol.cli.app import app
+
+    known = typer.main.get_command(app).commands
+    return {
+        name: [o for p in c.params if p.param_type_name == "option" for o in p.opts]
+        for name, c in known.items()
+    }
+
+
 def commands() -> str:
     """Every option of every command, as the command line itself knows them."""
     import typer

@@ -40,7 +40,23 @@ class History(eqx.Module):
 class Solution(eqx.Module):
     """Weights with their states and costates, the outcome, and the problem that was solved; of a solver
     that has them, multipliers of the dynamics, of a terminal constraint and of the control set (an
-    element of its normal cone: `-dJ/dtheta`)."""
+    element of its normal cone: `-dJ/dtheta`).
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> x = jnp.array([[1.0], [-0.5]])
+        >>> problem = hj.ControlProblem(
+        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
+        ...     x,
+        ...     jnp.sin(x),
+        ...     terminal=hj.control.least_squares,
+        ...     running=hj.control.Ridge(0.1),
+        ... )
+        >>> solution = hj.solve(problem, "newton", key=jax.random.key(0))
+        >>> solution.trajectory.final.shape, sorted(solution.stats)[:2]
+        ((2, 1), ['compile_seconds', 'num_evals'])
+    """
 
     weights: Weights
     trajectory: Trajectory

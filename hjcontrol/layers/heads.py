@@ -48,7 +48,15 @@ class LogitHead(eqx.Module):
 
 @admits()
 class ClassHead(eqx.Module):
-    """A classifier: atoms of `head` with a class each, numbered `0 .. count - 1`."""
+    """A classifier: atoms of `head` with a class each, numbered `0 .. count - 1`.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> atoms = hj.layers.LogSumExp(jnp.eye(3), jnp.zeros(3), 0.1)
+        >>> hj.layers.ClassHead(atoms, [0, 0, 1]).count
+        2
+    """
 
     head: LogSumExp | LogitHead
     classes: Int[Array, " atoms"]

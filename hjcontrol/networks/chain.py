@@ -30,6 +30,13 @@ class Tied(eqx.Module):
     """One stage applied `times` times with the same weights: what a recurrence is made of.
 
     `dJ/dtheta = sum over its steps of dH_k/dtheta`, and a cost of the weights is paid once.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> chain = hj.networks.Chain([hj.networks.Tied(hj.networks.Dense(2, 2), 5)], jnp.zeros(2))
+        >>> chain.runs[0].length, chain.init(jax.random.key(0))[0].W.shape
+        (5, (1, 2, 2))
     """
 
     stage: AbstractStage

@@ -172,7 +172,15 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Certificate:
-    """What `hj.verify` returns. `print` it for the table; `bool` is true if all was shown."""
+    """What `hj.verify` returns. `print` it for the table; `bool` is true if all was shown.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> certificate = hj.verify(lambda x: jnp.sum(jnp.sin(x)), jnp.array([1.0, 2.0]))
+        >>> bool(certificate), len(certificate.rows)  # no rule of the user's: nothing can be wrong
+        (True, 0)
+    """
 
     rows: tuple[Row, ...]
     cost: float
