@@ -12,6 +12,7 @@ import ast
 import concurrent.futures
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -22,10 +23,15 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 PICTURES = (".png", ".svg", ".gif")
 
 
+WRITES = re.compile(
+    r"\s*(?:Writes|Writes the picture to)\s[\w\s.]*?\.(?:png|svg|gif|dot)\.(?:\s|$)"
+)
+
+
 def title(text: str) -> str:
-    """The first sentence of the docstring."""
-    line = " ".join(text.split("\n\n")[0].split())
-    return line.split(". ")[0].rstrip(".")
+    """The first sentence of the docstring, up to its first stop."""
+    found = re.match(r"(.*?)(\?|[.;:](?=\s|$))", " ".join(text.split("\n\n")[0].split()))
+    return (found[1] + found[2].strip(".;:") if found else text).strip()
 
 
 def run(script: pathlib.Path, folder: pathlib.Path) -> tuple[int, str, list[pathlib.Path], float]:
@@ -47,8 +53,10 @@ def page(script: pathlib.Path, printed: str, pictures: list[pathlib.Path]) -> st
     source = script.read_text()
     says = ast.get_docstring(ast.parse(source)) or script.stem
     head = title(says)
-    rest = says[len(says.split("\n\n")[0]) :].strip()
-    first = " ".join(says.split("\n\n")[0].split())[len(head) :].lstrip(". ").strip()
+    first, _, rest = says.partition("\n\n")
+    first = WRITES.sub("", " ".join(first.split())).removeprefix(head).lstrip(".;: ")
+    rest = WRITES.sub("", rest)
+    first = first[:1].upper() + first[1:]
     code = source[source.index('"""', 3) + 3 :].strip()
     shown = [f"![{head}]({p.name})\n" for p in pictures]
     output = f"## Output\n\n```text\n{printed.strip()}\n```\n" if printed.strip() else ""

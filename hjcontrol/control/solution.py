@@ -1,6 +1,6 @@
 """What every solver returns: weights, states, costates, and how it went.
 
-`stats` has the same keys whoever solved: num_steps, num_evals, objective, stationarity,
+Every solver fills the same keys of `stats`: num_steps, num_evals, objective, stationarity,
 compile_seconds, solve_seconds (`message` too, where there is something to say; `path`, the levels of a
 homotopy).
 """

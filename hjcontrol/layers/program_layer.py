@@ -52,7 +52,7 @@ class ProgramLayer(eqx.Module):
     """`ProgramLayer(problem)`: call it with the values of `problem.parameters()`, in that order.
 
     Differentiable wherever the optimum is unique and strictly complementary; at a vertex of a linear
-    program the derivative in the costs is 0, as it must be.
+    program the derivative in the costs is 0: the optimum stays at its vertex.
 
     **Example:**
 

@@ -56,7 +56,7 @@ class Run(eqx.Module):
 
     @property
     def sets(self) -> int:
-        """How many sets of weights: one a stage, or one for all."""
+        """How many sets of weights: one per stage, or one for all."""
         return 1 if self.tied else self.length
 
     def scan(
@@ -95,7 +95,7 @@ class Run(eqx.Module):
         return jax.tree.map(lambda a: jnp.sum(a, axis=0, keepdims=True), by_stage)
 
     def place(self, by_set: Float[Array, " sets"]) -> Float[Array, " stages"]:
-        """From one number a set of weights to one a stage: that of a tied run stands at its first."""
+        """From one number per set of weights to one per stage: that of a tied run stands at its first."""
         return jnp.concatenate([by_set, jnp.zeros(self.length - self.sets, by_set.dtype)])
 
     def __getitem__(self, k: int) -> AbstractStage:

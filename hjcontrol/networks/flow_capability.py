@@ -1,4 +1,4 @@
-"""Which derivatives of a flow an adjoint offers, so that what is lacking is refused before a solve.
+"""Which derivatives of a flow an adjoint supports, checked before a solve starts.
 
 | adjoint | reverse | forward | forward-over-reverse | agrees with the discrete costate |
 |---|---|---|---|---|
@@ -9,8 +9,8 @@
 | ImplicitAdjoint | yes | yes | yes | never: it differentiates a steady state |
 
 The second derivative through the default adjoint fails in the inner loop over Runge-Kutta stages
-(diffrax #332). A test asks diffrax itself whether the table is true; what is not in it is asked, by
-lowering a small solve.
+(diffrax #332). A test asks diffrax itself whether the table is true; an adjoint outside it is asked
+by lowering a small solve.
 """
 
 from typing import Any

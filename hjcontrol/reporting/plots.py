@@ -95,7 +95,7 @@ def convergence(
 
 
 def plain_ticks(axis: Any) -> None:
-    """Decimal numbers where a logarithmic axis spans little and powers of ten would say nothing."""
+    """Decimal numbers where a logarithmic axis spans little and holds no powers of ten to label."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
     low, high = axis.get_view_interval()

@@ -156,7 +156,7 @@ class Finding:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pair:
     """Two routes compared. `states`: `(K + 1,)`, `weights`: `(K,)`, `None` where not compared;
-    NaN where a route says nothing."""
+    NaN where the route does not estimate this stage."""
 
     name: str
     kind: str
