@@ -212,11 +212,18 @@ def commands() -> str:
     return "\n".join(parts)
 
 
+def result_names() -> list[str]:
+    """The members of `RESULTS`, in the order in which they are written."""
+    import hjcontrol
+
+    return list(hjcontrol.RESULTS._name_to_item)
+
+
 def results() -> str:
     """Every way in which a solve can end, with its remedy."""
     from hjcontrol import RESULTS
 
-    members = list(RESULTS._name_to_item)
+    members = result_names()
     rows = [
         f"| `{name}` | {RESULTS[getattr(RESULTS, name)] or 'The tolerance was met.'} |"
         for name in members

@@ -34,7 +34,7 @@ TRIES = 8  # dampings tried before a step is given up
 
 
 class Polished(eqx.Module):
-    """A stationary point of the mean square; `objective` is `(1/2n) sum r^2`, `history` that of each step."""
+    """A stationary point of the mean square; `objective` is `(1/2n) sum r^2`, `history` each step's."""
 
     stage: SoftMaximum
     weights: Weights
