@@ -43,7 +43,7 @@ class Comparison:
         >>> solution = hj.solve(problem, "newton", key=jax.random.key(0))
         >>> comparison = hj.crosscheck(problem, solution, solution)
         >>> comparison.names, float(comparison.objective_gap.max())
-        (['newton', 'newton (2)'], 0.0)
+        (['newton', 'newton 2'], 0.0)
     """
 
     def __init__(
