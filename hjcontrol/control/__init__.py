@@ -40,7 +40,7 @@ from hjcontrol.control.linear_quadratic import linear_quadratic
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.product_sets import ByLeaf, ByRun
 from hjcontrol.control.rounding import Rounding, rounded
-from hjcontrol.control.solution import History, Solution
+from hjcontrol.control.solution import History, Solution, Theorem
 from hjcontrol.control.terminal_constraint import TerminalConstraint, augmented
 from hjcontrol.control.trajectory import Trajectory
 
@@ -67,6 +67,7 @@ __all__ = [
     "StateCost",
     "TerminalConstraint",
     "Ternary",
+    "Theorem",
     "Trajectory",
     "WeightCost",
     "augmented",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 
@@ -38,3 +39,8 @@ class Trajectory(eqx.Module):
 
     def __iter__(self) -> Iterator[PyTree[Array]]:
         return (self[k] for k in range(len(self)))
+
+
+def swapped(tree: PyTree[Array]) -> PyTree[Array]:
+    """Leaves `(samples, length, ...)` as `(length, samples, ...)`, and back."""
+    return jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), tree)

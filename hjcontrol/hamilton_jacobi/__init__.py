@@ -1,7 +1,8 @@
 """The viscous Hamilton-Jacobi equation whose solution a layer is: `u_t + H(grad u) = eps lap u`."""
 
+from hjcontrol._ground.lazy import lazily
 from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
-from hjcontrol.hamilton_jacobi.dictionary import Layer, data_of_layer, layer_of_data, plane_waves
+from hjcontrol.hamilton_jacobi.dictionary import data_of_layer, layer_of_data, plane_waves
 from hjcontrol.hamilton_jacobi.grid import Grid
 from hjcontrol.hamilton_jacobi.grid_plan import GridPlan, GridScheme, grid_plan
 from hjcontrol.hamilton_jacobi.grid_solver import GRID_RESULTS, GridSolution, grid_solve
@@ -61,7 +62,6 @@ __all__ = [
     "HJProx",
     "HalfQuadratic",
     "InitialData",
-    "Layer",
     "MaxAffine",
     "Minimum",
     "Nonconvex",
@@ -111,3 +111,5 @@ __all__ = [
     "prox_separable",
     "recover",
 ]
+
+__getattr__, _ = lazily(__name__, {}, renamed={"Layer": "hjcontrol.deformation:LSE"})

@@ -1,7 +1,8 @@
 """A layer is the argmax of a convex program: `value(z) = max over p in C of p.z - eps Omega(p)`."""
 
+from hjcontrol._ground.lazy import lazily
+from hjcontrol.deformation import LSE
 from hjcontrol.layers.activations import GELU, SiLU
-from hjcontrol.layers.affine import LogSumExp
 from hjcontrol.layers.attention import Attended, Attention, key_norms
 from hjcontrol.layers.box import Clip, Huber, LeakyReLU, ReLU, Softplus, Tanh
 from hjcontrol.layers.capped import CappedSimplex
@@ -14,6 +15,13 @@ from hjcontrol.layers.faces import Faces, faces
 from hjcontrol.layers.heads import ClassHead, LogitHead
 from hjcontrol.layers.isotonic import isotonic
 from hjcontrol.layers.layer import AbstractConvexLayer, AbstractFace
+from hjcontrol.layers.legendre_dual import (
+    legendre_as_cvxpy,
+    legendre_gap,
+    legendre_point,
+    legendre_program,
+    legendre_value,
+)
 from hjcontrol.layers.permutahedron import Permutahedron, soft_rank, soft_sort
 from hjcontrol.layers.pool import Pool
 from hjcontrol.layers.program import AbstractProgram, Residuals
@@ -25,6 +33,7 @@ from hjcontrol.layers.softmax import Softmax, maximum
 
 __all__ = [
     "GELU",
+    "LSE",
     "REGISTRY",
     "AbstractConvexLayer",
     "AbstractFace",
@@ -42,7 +51,6 @@ __all__ = [
     "Huber",
     "L2Ball",
     "LeakyReLU",
-    "LogSumExp",
     "LogitHead",
     "Optimality",
     "Permutahedron",
@@ -64,9 +72,16 @@ __all__ = [
     "faces",
     "isotonic",
     "key_norms",
+    "legendre_as_cvxpy",
+    "legendre_gap",
+    "legendre_point",
+    "legendre_program",
+    "legendre_value",
     "maximum",
     "soft_rank",
     "soft_sort",
     "solve",
     "table",
 ]
+
+__getattr__, _ = lazily(__name__, {}, renamed={"LogSumExp": "hjcontrol.deformation:LSE"})

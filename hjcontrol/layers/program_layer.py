@@ -6,7 +6,7 @@ The cvxpy problem must be DPP: then every matrix above is affine in theta, and i
 that the layer is pure JAX: jit, vmap, forward and reverse mode, no call back into Python.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.certify import Optimality, certify
-from hjcontrol.layers.layer import floating
 from hjcontrol.layers.quadratic import Point, QuadraticProgram, solve
 
 
@@ -63,6 +63,7 @@ class ProgramLayer(eqx.Module):
         [1. 0.]
     """
 
+    held: ClassVar[tuple[str, ...]] = ("tables",)  # the program's own numbers
     problem: Any = eqx.field(static=True)
     tables: tuple[tuple[Float[Array, "..."], Float[Array, "..."]], ...]
     shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)

@@ -1,14 +1,21 @@
 """Composition: depth is time. Stages, chains of them, the layers to build them from, architectures."""
 
+from hjcontrol._ground.lazy import lazily
 from hjcontrol.networks.architectures import ARCHITECTURES, AbstractArchitecture, architecture
 from hjcontrol.networks.attention import AttentionWeights, SelfAttention
 from hjcontrol.networks.chain import Chain, Run, Tied, Weights, check_given
-from hjcontrol.networks.dense import AffineWeights, Dense, identity, lift, readout
+from hjcontrol.networks.dense import (
+    AffineWeights,
+    Dense,
+    depth_bound,
+    lift,
+    readout,
+    soft_maximum,
+)
 from hjcontrol.networks.encoder import SentenceEncoder, sentence_encoder
-from hjcontrol.networks.feedforward import Hidden, depth_bound
 from hjcontrol.networks.flow import Flow
 from hjcontrol.networks.free_step import FreeStep, StepWeights, without_idle_stages
-from hjcontrol.networks.heads import HeadTable, head_table
+from hjcontrol.networks.head_tables import HeadTable, head_table
 from hjcontrol.networks.linear import Driven
 from hjcontrol.networks.log_semiring import LogSemiring
 from hjcontrol.networks.recurrent import GRU, LSTM, RNN, Output, RecurrentWeights
@@ -34,7 +41,7 @@ from hjcontrol.networks.transformer import (
     MeanPool,
     NormWeights,
 )
-from hjcontrol.networks.units import AbstractUnits, LogSumExp, Pointwise, Softplus, gelu
+from hjcontrol.networks.units import AbstractUnits, LSEUnits, Pointwise, Softplus, gelu, identity
 
 __all__ = [
     "ARCHITECTURES",
@@ -60,10 +67,9 @@ __all__ = [
     "FreeStep",
     "FunctionStage",
     "HeadTable",
-    "Hidden",
+    "LSEUnits",
     "LayerNorm",
     "LogSemiring",
-    "LogSumExp",
     "MeanPool",
     "ModeWeights",
     "ModuleStage",
@@ -96,6 +102,16 @@ __all__ = [
     "readout",
     "scatter",
     "sentence_encoder",
+    "soft_maximum",
     "soft_mean",
     "without_idle_stages",
 ]
+
+__getattr__, _ = lazily(
+    __name__,
+    {},
+    renamed={
+        "Hidden": "hjcontrol.networks.dense:Dense",
+        "LogSumExp": "hjcontrol.networks.units:LSEUnits",
+    },
+)

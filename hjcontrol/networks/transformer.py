@@ -81,7 +81,7 @@ class FeedForward(AbstractStage):
     def __init__(
         self, width: int, hidden: int, units: AbstractUnits | Callable[[Array], Array] = gelu
     ):
-        """`hidden`: number of units; `units`: `Softplus(eps)`, `LogSumExp(atoms, eps)`, an activation."""
+        """`hidden`: number of units; `units`: `Softplus(eps)`, `LSEUnits(atoms, eps)`, an activation."""
         self.width, self.hidden = width, hidden
         self.units = units if isinstance(units, AbstractUnits) else Pointwise(units)
 
