@@ -41,6 +41,7 @@ TOP = [
     "crosscheck",
     "Comparison",
     "adjoint_ladder",
+    "deformation.LSE",
     "layers.Softmax",
     "layers.Sparsemax",
     "layers.SoftThreshold",

@@ -81,6 +81,13 @@ class LSE(eqx.Module):
     """`f(x) = lse(W x + b, eps)`, one scalar a sample; max-affine at `eps = 0`. Batch with `jax.vmap`.
 
     As a stage of a network its weights are `W` and `b`; its temperature is held.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> layer = hj.deformation.LSE(jnp.eye(2), jnp.zeros(2), 0.0)
+        >>> float(layer(jnp.array([1.0, 3.0]))), layer.weights(jnp.array([1.0, 3.0])).tolist()
+        (3.0, [0.0, 1.0])
     """
 
     held: ClassVar[tuple[str, ...]] = ("eps",)
