@@ -13,6 +13,7 @@ import concurrent.futures
 import os
 import pathlib
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -86,6 +87,10 @@ def write(folder: pathlib.Path, jobs: int, running: bool) -> int:
         "and drew.\n\n| example | picture |\n|---|---|\n"
     )
     (folder / "index.md").write_text(start + "\n".join(rows) + "\n")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(
+        f"gallery: {len(scripts)} examples, {used.ru_utime + used.ru_stime:.0f} s of processor time"
+    )
     if failed:
         print(f"gallery: {failed} of {len(scripts)} examples failed", file=sys.stderr)
     return failed

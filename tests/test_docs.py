@@ -107,3 +107,12 @@ def test_every_example_has_a_page_in_the_navigation():
     nav = (ROOT / "mkdocs.yml").read_text()
     for path in (ROOT / "examples").glob("*.py"):
         assert f"gallery/{path.stem}.md" in nav
+
+
+def test_files_that_the_page_on_extending_names_exist():
+    page = (ROOT / "docs" / "extending.md").read_text()
+    named = re.findall(r"`(?:hjcontrol/)?([a-z_]+/[a-z_/]*(?:\.py)?)`", page)
+    assert len(named) > 10
+    for path in named:
+        found = [*ROOT.glob(f"hjcontrol/{path}"), *ROOT.glob(f"hjcontrol/*/{path}")]
+        assert found, f"docs/extending.md names {path}, which does not exist"
