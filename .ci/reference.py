@@ -11,6 +11,7 @@ import functools
 import importlib
 import inspect
 import pathlib
+import re
 import sys
 import types
 
@@ -116,9 +117,9 @@ def link(path: str, label: str) -> str:
 def row(room: str, name: str, path: str) -> str:
     """A table row of an object that is described elsewhere."""
     thing = public(room, name)
-    says = opening(thing).split(". ")[0].rstrip(".").replace("|", "\\|") if callable(thing) else ""
-    if isinstance(thing, types.ModuleType):
-        says = opening(thing).split(". ")[0].split(":")[0].rstrip(".").replace("|", "\\|")
+    described_here = callable(thing) or isinstance(thing, types.ModuleType)
+    says = re.split(r"\.(?:\s+(?=[A-Z])|$)", opening(thing))[0] if described_here else ""
+    says = says.replace("|", "\\|")
     anchor = f'<span id="{room}.{name}"></span>'
     return f"| {anchor}{link(path, f'`{name}`')} | {says} |"
 
