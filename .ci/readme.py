@@ -122,7 +122,7 @@ def check_all(paths: list[pathlib.Path], write: bool) -> None:
         sys.exit("\n\n".join(wrong))
     if not count:
         sys.exit("no python block found.")
-    print(f"{len(paths)} page(s): {count} block(s) run, output as printed.")
+    print(f"{count} block(s) run, output as printed.")
 
 
 if __name__ == "__main__":
