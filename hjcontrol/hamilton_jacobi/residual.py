@@ -26,7 +26,7 @@ Field = Callable[[Array, Array], Array]
 
 
 class Residual(eqx.Module):
-    """The terms of the equation at one point, what is left of them, and relative to what."""
+    """The terms of the equation at one point, their sum (the residual), and its scale."""
 
     u: Float[Array, ""]
     gradient: Float[Array, " d"]
