@@ -4,8 +4,8 @@ r"""The soft maximum of affine functions.
     pi(x) = gibbs(W x + b, eps)       Gibbs weights of the atoms
     grad f(x) = W^T pi(x)
 
-The soft maximum is a layer of a network, a Hopf-Cole solution at one time, and a convex training problem's unknown. Its
-Legendre dual is in `layers.legendre`.
+The soft maximum is a layer of a network, a Hopf-Cole solution at one time, and the unknown of a
+convex training problem. Its Legendre dual is in `layers.legendre`.
 """
 
 from collections.abc import Iterator
