@@ -6,8 +6,8 @@ r"""Transversality of free step lengths: depth as a control.
 
 dJ/dh_k is the Hamiltonian of the flow x' = f, with what is paid for its time: where every step is free, H
 is zero all along, and not at the end only. The slope is made of states, costates and velocities
-here, and so tests the costates that a solver claims; no gradient of ours enters. Tied stages share one h: their
-slopes add up.
+here, and so tests the costates that a solver claims; no gradient of ours enters. Tied stages share one h:
+their slopes add up.
 """
 
 from typing import Any, NamedTuple
