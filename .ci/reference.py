@@ -119,7 +119,7 @@ def row(room: str, name: str, path: str) -> str:
     thing = public(room, name)
     described_here = callable(thing) or isinstance(thing, types.ModuleType)
     says = re.split(r"\.(?:\s+(?=[A-Z])|$)", opening(thing))[0] if described_here else ""
-    says = says.replace("|", "\\|")
+    says = says.replace("\\|", "\\Vert ").replace("|", "\\|")
     anchor = f'<span id="{room}.{name}"></span>'
     return f"| {anchor}{link(path, f'`{name}`')} | {says} |"
 
