@@ -31,7 +31,7 @@ class Optimality(eqx.Module):
     `primal`, `dual`, `complementarity`, `stationarity` are max norms; `gap = objective -
     dual_objective` is `inf` where the candidate has no finite objective. `relative_gap` divides by
     the larger of the two objectives. `worst` is the place of the largest residual, decoded by
-    [`offender`][hjcontrol.layers.certify.Optimality.offender].
+    `offender`.
 
     **Example:**
 
