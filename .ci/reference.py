@@ -94,12 +94,35 @@ def best_room(path: str) -> str:
     return max(fits, key=len, default="")
 
 
+def call(room: str, name: str) -> str:
+    """How a class without an `__init__` of its own is called: its fields with their defaults."""
+    thing = inspect.unwrap(public(room, name))
+    if not inspect.isclass(thing) or inspect.isabstract(thing) or issubclass(thing, tuple):
+        return ""
+    if "def __init__" in inspect.getsource(thing) or "__init__" not in vars(thing):
+        return ""
+    fields = inspect.signature(thing).parameters.values()
+    if sum(p.default is p.empty for p in fields) > 5:
+        return ""  # an answer, made by a function of the room
+    shown = []
+    for p in fields:
+        default = "" if p.default is p.empty else repr(p.default)
+        default = "..." if "0x" in default or len(default) > 30 else default
+        shown.append(f"{p.name}={default}" if default else p.name)
+    return f"{room.replace('hjcontrol', 'hj', 1)}.{name}({', '.join(shown)})"
+
+
 def described(room: str, name: str, path: str) -> str:
     """The Markdown that describes one object."""
-    options = (
-        f"      heading: {room.replace('hjcontrol', 'hj', 1)}.{name}\n      toc_label: {name}\n"
-    )
+    heading = f"{room.replace('hjcontrol', 'hj', 1)}.{name}"
     anchor = f"[](){{#{room}.{name}}}\n\n" if path != f"{room}.{name}" else ""
+    called = call(room, name)
+    if called:
+        options = "      show_root_heading: false\n      show_root_toc_entry: false\n      heading_level: 3\n"
+        head = f"## {heading} {{#class-{name}-of-{room.replace('.', '-')}}}\n\n"
+        text = f"```python\n{called}\n```\n\n"
+        return f"{anchor}{head}{text}::: {path}\n    options:\n{options}"
+    options = f"      heading: {heading}\n      toc_label: {name}\n"
     return f"{anchor}::: {path}\n    options:\n{options}"
 
 
