@@ -118,7 +118,8 @@ def described(room: str, name: str, path: str) -> str:
     anchor = f"[](){{#{room}.{name}}}\n\n" if path != f"{room}.{name}" else ""
     called = call(room, name)
     if called:
-        options = "      show_root_heading: false\n      show_root_toc_entry: false\n      heading_level: 3\n"
+        hidden = ("show_root_heading: false", "show_root_toc_entry: false", "heading_level: 3")
+        options = "".join(f"      {option}\n" for option in hidden)
         head = f"## {heading} {{#class-{name}-of-{room.replace('.', '-')}}}\n\n"
         text = f"```python\n{called}\n```\n\n"
         return f"{anchor}{head}{text}::: {path}\n    options:\n{options}"
