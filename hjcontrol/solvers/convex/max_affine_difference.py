@@ -101,6 +101,7 @@ class DifferenceOfMaxAffine(AbstractDifference):
 
     inputs: Float[Array, "n d"]
     targets: Float[Array, " n"]
+    eps: Float[Array, ""]
     delta: Float[Array, ""]
     ridge: Float[Array, ""]
     pieces: tuple[int, int] = eqx.field(static=True)
@@ -120,13 +121,9 @@ class DifferenceOfMaxAffine(AbstractDifference):
         """
         self.inputs, self.targets = checked_samples("DifferenceOfMaxAffine", inputs, targets)
         self.delta, self.ridge = (jnp.asarray(a, self.inputs.dtype) for a in (delta, ridge))
+        self.eps = jnp.zeros((), self.inputs.dtype)
         check_positive(self, ("delta", "ridge"), pieces)
         self.pieces = (int(pieces[0]), int(pieces[1]))
-
-    @property
-    def eps(self) -> Float[Array, ""]:
-        """Zero: the layers are max-affine."""
-        return jnp.zeros((), self.inputs.dtype)
 
     @property
     def theorem(self) -> Theorem:
