@@ -101,8 +101,8 @@ class DifferenceOfMaxAffine(AbstractDifference):
 
     inputs: Float[Array, "n d"]
     targets: Float[Array, " n"]
-    eps: Float[Array, ""]
     delta: Float[Array, ""]
+    eps: Float[Array, ""]
     ridge: Float[Array, ""]
     pieces: tuple[int, int] = eqx.field(static=True)
 
@@ -121,9 +121,9 @@ class DifferenceOfMaxAffine(AbstractDifference):
         """
         self.inputs, self.targets = checked_samples("DifferenceOfMaxAffine", inputs, targets)
         self.delta, self.ridge = (jnp.asarray(a, self.inputs.dtype) for a in (delta, ridge))
-        self.eps = jnp.zeros((), self.inputs.dtype)
         check_positive(self, ("delta", "ridge"), pieces)
         self.pieces = (int(pieces[0]), int(pieces[1]))
+        self.eps = jnp.zeros((), self.inputs.dtype)  # the layers are max-affine
 
     @property
     def theorem(self) -> Theorem:
