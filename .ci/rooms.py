@@ -3,8 +3,8 @@
     .ci/rooms.py [--check]      write the lists; with --check, only say which page is stale (exit code 1)
 
 A page `hjcontrol/ROOM/README.md` holds its files between the two markers; a room without markers keeps no
-list. A file is described by the first sentence of its docstring, cut at its first colon or period. Where
-one line for each file would make the page longer than a room's page may be, a line holds several.
+list. A file is described by the first sentence of its docstring, cut at its first colon if enough stands
+before it. Where one line for each file would make the page too long, a line holds several.
 """
 
 import ast
@@ -13,15 +13,19 @@ import re
 import sys
 
 ROOMS = pathlib.Path(__file__).resolve().parent.parent / "hjcontrol"
+ENOUGH = 4  # words that say what a file holds
 LONGEST = 40  # lines of a room's page
 BEGIN, END = "<!-- files: .ci/rooms.py -->", "<!-- end of files -->"
 LIST = re.compile(re.escape(BEGIN) + r".*?" + re.escape(END), re.DOTALL)
 
 
 def says(path: pathlib.Path) -> str:
-    """The first sentence of a file's docstring, on one line."""
+    """The first sentence of a file's docstring, on one line; without what follows a colon, unless that is
+    what says something."""
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
-    return re.split(r"(?<=[\w`)])[.:;](?:\s|$)", " ".join(text.split("\n\n")[0].split()))[0]
+    sentence = re.split(r"[.;](?:\s|$)", " ".join(text.split("\n\n")[0].split()))[0]
+    head, colon, _ = sentence.partition(": ")
+    return head if colon and len(head.split()) >= ENOUGH else sentence.rstrip(":")
 
 
 def listed(room: pathlib.Path, free: int) -> str:
