@@ -36,7 +36,7 @@ class Mark(NamedTuple):
         return self.word
 
 
-Value = Mark | str | bool | int | float | None | Quantity | Sequence[Any]
+Value = Mark | str | bool | int | float | None | Quantity | Sequence[Any] | Mapping[str, Any]
 
 
 class Picture(NamedTuple):

@@ -117,9 +117,10 @@ class Solution(Told, Shown):
         known = not np.isnan(s["stationarity"])
         left = figure(s["stationarity"], 3)
         best = f"no weights are lower by more than {figure(self.gap, 3)}"
+        said = best if proof else f"stationary to {left}"
         return Record(
             f"Solution by {self.solver}",
-            f"objective {figure(Quantity(s['objective'], 12))}, {best if proof else 'stationary to ' + left}",
+            f"objective {figure(Quantity(s['objective'], 12))}, {said}",
             verdict=name.replace("_", " "),
             tone="good" if name in GOOD else "partial",
             facts={

@@ -51,7 +51,7 @@ class Optimality(Told, Shown):
     @property
     def certified(self) -> Bool[Array, "*batch"]:
         """Both sides feasible and the gap closed, at `tolerance`: the proof of global optimality."""
-        return self._feasible & (jnp.abs(self.gap) <= self.tolerance * self._scale)
+        return _feasible(self) & (jnp.abs(self.gap) <= self.tolerance * _scale(self))
 
     @property
     def optimal(self) -> Bool[Array, "*batch"]:
@@ -66,36 +66,11 @@ class Optimality(Told, Shown):
         `near-optimal`: certified, but some coordinate of complementarity or stationarity is off.
         `suboptimal`: feasible, and the gap is open. `infeasible`: either side is violated.
         """
-        numbers = [self.primal, self.dual, self.complementarity, self.stationarity, self.gap]
-        absurd = np.any([np.isnan(np.asarray(x)) for x in numbers], axis=0)
-        code = np.select(
-            [absurd, np.asarray(self.optimal), np.asarray(self.certified), self._feasible],
-            [4, 0, 1, 2],
-            3,
-        )
-        names = np.asarray(VERDICTS)[code]
-        return str(names) if np.ndim(names) == 0 else names
+        return _verdict(self)
 
     def offender(self, sample: Any = ()) -> tuple[str, str, float]:
         """Which residual is largest, at which coordinate, and how large. `sample` indexes a batch."""
-        flat, start = int(np.asarray(self.worst)[sample]), 0
-        for part, name, shape in self.layout:
-            size = math.prod(shape)
-            if flat < start + size:
-                index = np.unravel_index(flat - start, shape) if shape else ()
-                place = name + ("[" + ", ".join(str(int(i)) for i in index) + "]" if shape else "")
-                return part, place, float(np.asarray(getattr(self, part))[sample])
-            start += size
-        return "primal", "no constraint", 0.0
-
-    @property
-    def _feasible(self) -> Bool[Array, "*batch"]:
-        return (self.primal <= self.tolerance) & (self.dual <= self.tolerance)
-
-    @property
-    def _scale(self) -> Float[Array, "*batch"]:
-        larger = jnp.maximum(jnp.abs(self.objective), jnp.abs(self.dual_objective))
-        return jnp.maximum(1.0, jnp.where(jnp.isfinite(larger), larger, 1.0))
+        return _offender(self, sample)
 
     def as_record(self) -> Record:
         """What this result says of itself."""
@@ -130,6 +105,50 @@ class Optimality(Told, Shown):
             },
             lead=("objective", "gap", "stationarity"),
         )
+
+
+def _offender(optimality: Optimality, sample: Any = ()) -> tuple[str, str, float]:
+    flat, start = int(np.asarray(optimality.worst)[sample]), 0
+    for part, name, shape in optimality.layout:
+        size = math.prod(shape)
+        if flat < start + size:
+            index = np.unravel_index(flat - start, shape) if shape else ()
+            place = name + ("[" + ", ".join(str(int(i)) for i in index) + "]" if shape else "")
+            return part, place, float(np.asarray(getattr(optimality, part))[sample])
+        start += size
+    return "primal", "no constraint", 0.0
+
+
+def _verdict(optimality: Optimality) -> Any:
+    numbers = [
+        optimality.primal,
+        optimality.dual,
+        optimality.complementarity,
+        optimality.stationarity,
+        optimality.gap,
+    ]
+    absurd = np.any([np.isnan(np.asarray(x)) for x in numbers], axis=0)
+    code = np.select(
+        [
+            absurd,
+            np.asarray(optimality.optimal),
+            np.asarray(optimality.certified),
+            _feasible(optimality),
+        ],
+        [4, 0, 1, 2],
+        3,
+    )
+    names = np.asarray(VERDICTS)[code]
+    return str(names) if np.ndim(names) == 0 else names
+
+
+def _scale(optimality: Optimality) -> Float[Array, "*batch"]:
+    larger = jnp.maximum(jnp.abs(optimality.objective), jnp.abs(optimality.dual_objective))
+    return jnp.maximum(1.0, jnp.where(jnp.isfinite(larger), larger, 1.0))
+
+
+def _feasible(optimality: Optimality) -> Bool[Array, "*batch"]:
+    return (optimality.primal <= optimality.tolerance) & (optimality.dual <= optimality.tolerance)
 
 
 @admits(tolerance=">= 0")

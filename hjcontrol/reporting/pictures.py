@@ -29,8 +29,8 @@ SIDE = 121  # points of a fitted function along each feature
 def convergence_pictures(
     solutions: Mapping[str, Solution], convex: Solution | None = None, bounded: bool = True
 ) -> list[Picture]:
-    """Objective and stationarity against seconds, of every problem that was solved. `bounded`: whether the
-    convex solution's bound is one on all weights."""
+    """Objective and stationarity against seconds, of every problem that was solved. `bounded`: whether
+    the convex solution's bound is one on all weights."""
     pictures = []
     for group in groups(solutions):
         problem = next(iter(group.values())).problem

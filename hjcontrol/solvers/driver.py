@@ -107,7 +107,7 @@ def solve(
 
 
 def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) -> Solution:
-    """What the last state gives: states, costates, stationarity are computed afresh from its weights."""
+    """What the last state gives. States, costates and stationarity are computed afresh."""
     steps, result, compile_seconds = ended
     outcome = solver.postprocess(problem, state)
     message = outcome.message or _words(problem, solver, state, outcome.weights, result)

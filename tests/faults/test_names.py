@@ -74,7 +74,7 @@ def test_results_are_written_before_verification_and_before_the_report(here, mon
         raise RuntimeError("no paper")
 
     with monkeypatch.context() as patch:
-        patch.setattr("hjcontrol.reporting.report", broken)
+        patch.setattr("hjcontrol.reporting.html.page", broken)
         assert main(["solve", "p.toml", "--out", "b"]) == 0
     assert "report.html could not be made (RuntimeError: no paper)" in capsys.readouterr().out
     assert json.loads((here / "b" / "result.json").read_text())["verdict"] is not None

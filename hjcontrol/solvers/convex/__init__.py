@@ -27,7 +27,6 @@ __getattr__, __dir__ = lazily(  # each problem brings its own third party
     __name__,
     {name: f"{__name__}.{home}" for name, home in _HOMES.items()},
     renamed={
-        "SoftMaximum": "hjcontrol.networks:soft_maximum",
         "ConvexSolution": "hjcontrol.control:Solution",
         "LSEFit": "hjcontrol.control:Solution",
         "Polished": "hjcontrol.control:Solution",
