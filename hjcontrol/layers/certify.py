@@ -33,7 +33,15 @@ class Optimality(Told, Shown):
     `primal`, `dual`, `complementarity`, `stationarity` are max norms; `gap = objective -
     dual_objective` is `inf` where the candidate has no finite objective. `relative_gap` divides by
     the larger of the two objectives. `worst` is the place of the largest residual, decoded by
-    [`offender`][hjcontrol.layers.Optimality.offender].
+    `offender`.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> layer, z = hj.layers.Softmax(0.1), jnp.array([0.6, 0.5, -0.4])
+        >>> found = hj.certify(layer.program(z), layer(z))
+        >>> bool(found.gap < 1e-12)
+        True
     """
 
     primal: Float[Array, "*batch"]
@@ -51,7 +59,7 @@ class Optimality(Told, Shown):
     @property
     def certified(self) -> Bool[Array, "*batch"]:
         """Both sides feasible and the gap closed, at `tolerance`: the proof of global optimality."""
-        return self._feasible & (jnp.abs(self.gap) <= self.tolerance * self._scale)
+        return _feasible(self) & (jnp.abs(self.gap) <= self.tolerance * _scale(self))
 
     @property
     def optimal(self) -> Bool[Array, "*batch"]:
@@ -66,36 +74,11 @@ class Optimality(Told, Shown):
         `near-optimal`: certified, but some coordinate of complementarity or stationarity is off.
         `suboptimal`: feasible, and the gap is open. `infeasible`: either side is violated.
         """
-        numbers = [self.primal, self.dual, self.complementarity, self.stationarity, self.gap]
-        absurd = np.any([np.isnan(np.asarray(x)) for x in numbers], axis=0)
-        code = np.select(
-            [absurd, np.asarray(self.optimal), np.asarray(self.certified), self._feasible],
-            [4, 0, 1, 2],
-            3,
-        )
-        names = np.asarray(VERDICTS)[code]
-        return str(names) if np.ndim(names) == 0 else names
+        return _verdict(self)
 
     def offender(self, sample: Any = ()) -> tuple[str, str, float]:
         """Which residual is largest, at which coordinate, and how large. `sample` indexes a batch."""
-        flat, start = int(np.asarray(self.worst)[sample]), 0
-        for part, name, shape in self.layout:
-            size = math.prod(shape)
-            if flat < start + size:
-                index = np.unravel_index(flat - start, shape) if shape else ()
-                place = name + ("[" + ", ".join(str(int(i)) for i in index) + "]" if shape else "")
-                return part, place, float(np.asarray(getattr(self, part))[sample])
-            start += size
-        return "primal", "no constraint", 0.0
-
-    @property
-    def _feasible(self) -> Bool[Array, "*batch"]:
-        return (self.primal <= self.tolerance) & (self.dual <= self.tolerance)
-
-    @property
-    def _scale(self) -> Float[Array, "*batch"]:
-        larger = jnp.maximum(jnp.abs(self.objective), jnp.abs(self.dual_objective))
-        return jnp.maximum(1.0, jnp.where(jnp.isfinite(larger), larger, 1.0))
+        return _offender(self, sample)
 
     def as_record(self) -> Record:
         """What this result says of itself."""
@@ -132,6 +115,50 @@ class Optimality(Told, Shown):
         )
 
 
+def _offender(optimality: Optimality, sample: Any = ()) -> tuple[str, str, float]:
+    flat, start = int(np.asarray(optimality.worst)[sample]), 0
+    for part, name, shape in optimality.layout:
+        size = math.prod(shape)
+        if flat < start + size:
+            index = np.unravel_index(flat - start, shape) if shape else ()
+            place = name + ("[" + ", ".join(str(int(i)) for i in index) + "]" if shape else "")
+            return part, place, float(np.asarray(getattr(optimality, part))[sample])
+        start += size
+    return "primal", "no constraint", 0.0
+
+
+def _verdict(optimality: Optimality) -> Any:
+    numbers = [
+        optimality.primal,
+        optimality.dual,
+        optimality.complementarity,
+        optimality.stationarity,
+        optimality.gap,
+    ]
+    absurd = np.any([np.isnan(np.asarray(x)) for x in numbers], axis=0)
+    code = np.select(
+        [
+            absurd,
+            np.asarray(optimality.optimal),
+            np.asarray(optimality.certified),
+            _feasible(optimality),
+        ],
+        [4, 0, 1, 2],
+        3,
+    )
+    names = np.asarray(VERDICTS)[code]
+    return str(names) if np.ndim(names) == 0 else names
+
+
+def _scale(optimality: Optimality) -> Float[Array, "*batch"]:
+    larger = jnp.maximum(jnp.abs(optimality.objective), jnp.abs(optimality.dual_objective))
+    return jnp.maximum(1.0, jnp.where(jnp.isfinite(larger), larger, 1.0))
+
+
+def _feasible(optimality: Optimality) -> Bool[Array, "*batch"]:
+    return (optimality.primal <= optimality.tolerance) & (optimality.dual <= optimality.tolerance)
+
+
 @admits(tolerance=">= 0")
 def certify(
     program: Any,
@@ -159,6 +186,15 @@ def certify(
 
     **Raises:** `ValueError` for a candidate or multipliers of the wrong shape, for a negative
     tolerance, or for a program that is neither of the two kinds.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> layer, z = hj.layers.Softmax(0.1), jnp.array([0.6, 0.5, -0.4])
+        >>> hj.certify(layer.program(z), layer(z)).verdict
+        'optimal'
+        >>> hj.certify(layer.program(z), jnp.full(3, 1 / 3)).verdict
+        'suboptimal'
     """
     if tolerance is not None and known_to_fail(jnp.asarray(tolerance) >= 0):
         raise ValueError(f"certify: `tolerance` must be >= 0; found {tolerance}.")

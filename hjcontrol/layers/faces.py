@@ -101,16 +101,7 @@ class Faces(Told, Shown):
 
         `engine` is one of `hjcontrol.layers.solve`; with `"cvxpy"` on the host, one sample.
         """
-        square = jnp.sum(x**2) / (4 * self.t)
-        layer, z = Softmax(self.eps), self.network.scores(x)
-        pi = solve(layer, z, engine)
-        pi = pi / jnp.sum(pi)  # a host solver's answer lies on the simplex to its tolerance only
-        return Values(
-            network=self.network(x),
-            equation=square - self.solution(x, normalisation="raw"),
-            program=z @ pi - layer.conjugate(jnp.maximum(pi, 0.0)),
-            max_plus=self.max_plus(x),
-        )
+        return _values(self, x, engine)
 
     def as_record(self) -> Record:
         """What this result says of itself."""
@@ -129,6 +120,19 @@ class Faces(Told, Shown):
                 "program": f"max over the simplex of pi.(W x + b) + {eps:g} H(pi)",
             },
         )
+
+
+def _values(four: Faces, x: Float[Array, " d"], engine: str = "newton") -> Values:
+    square = jnp.sum(x**2) / (4 * four.t)
+    layer, z = Softmax(four.eps), four.network.scores(x)
+    pi = solve(layer, z, engine)
+    pi = pi / jnp.sum(pi)  # a host solver's answer lies on the simplex to its tolerance only
+    return Values(
+        network=four.network(x),
+        equation=square - four.solution(x, normalisation="raw"),
+        program=z @ pi - layer.conjugate(jnp.maximum(pi, 0.0)),
+        max_plus=four.max_plus(x),
+    )
 
 
 @admits(t="> 0", eps=">= 0")
@@ -151,6 +155,13 @@ def faces(
 
     **Raises:** `ValueError` for something that is none of these, a missing or negative `eps`, `t <= 0`,
     shapes that disagree, weights that are not finite.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> values = hj.faces((jnp.eye(2), jnp.zeros(2)), 1.0, 0.1).values(jnp.array([0.3, 0.1]))
+        >>> bool(abs(values.network - values.equation) < 1e-12)
+        True
     """
     own = getattr(layer, "eps", None)
     if eps is None and own is None:
