@@ -180,6 +180,7 @@ def fitted(
     axes = np.atleast_1d(new_axes(4.2 * len(flat), 3.6, len(flat)))
     low = min(targets.min(), *(v.min() for v in flat.values()))
     high = max(targets.max(), *(v.max() for v in flat.values()))
+    image: Any = None
     for ax, (name, v) in zip(axes.flat, flat.items(), strict=True):
         image = ax.contourf(*sides, v.T, levels=np.linspace(low, high, 18), cmap="cividis")
         marks = {"c": targets, "cmap": "cividis", "vmin": low, "vmax": high, "edgecolors": "white"}
