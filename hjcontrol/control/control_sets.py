@@ -29,11 +29,12 @@ from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 
 Path = tuple[Any, ...]  # of a leaf within one stage's weights, as `jax.tree_util` gives it
 
 
-class AbstractControlSet(eqx.Module):
+class AbstractControlSet(Shown):
     """A closed set for the weights. It declares
 
     - `convex`: whether a projected gradient step means anything;

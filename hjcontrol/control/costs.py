@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import lse
 
 
@@ -55,7 +56,7 @@ def least_squares(x: Float[Array, " d"], target: Float[Array, " d"]) -> Float[Ar
     return 0.5 * jnp.sum((x - target) ** 2)
 
 
-class AbstractRunningCost(eqx.Module):
+class AbstractRunningCost(Shown):
     """A cost paid at every stage: `state` once a sample (averaged), `weights` once a stage."""
 
     @abc.abstractmethod

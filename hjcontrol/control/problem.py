@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol._ground.arguments import admits, places
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control.control_sets import AbstractControlSet, Free
 from hjcontrol.control.costs import (
     AbstractRunningCost,
@@ -32,7 +33,7 @@ from hjcontrol.networks import Chain, Weights, advance, check_given
 
 
 @admits()
-class ControlProblem(eqx.Module):
+class ControlProblem(Shown):
     """An ensemble, its dynamics and its costs. Immutable; holds no algorithm and no weights."""
 
     chain: Chain

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits, fits
 from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.eps_family import gibbs, lse
 
 
@@ -77,7 +78,7 @@ def checked(
 
 
 @admits(eps=">= 0")
-class LSE(eqx.Module):
+class LSE(Shown):
     """`f(x) = lse(W x + b, eps)`, one scalar a sample; max-affine at `eps = 0`. Batch with `jax.vmap`.
 
     As a stage of a network its weights are `W` and `b`; its temperature is held.

@@ -5,12 +5,11 @@ from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
 from hjcontrol.hamilton_jacobi.dictionary import data_of_layer, layer_of_data, plane_waves
 from hjcontrol.hamilton_jacobi.grid import Grid
 from hjcontrol.hamilton_jacobi.grid_plan import GridPlan, GridScheme, grid_plan
-from hjcontrol.hamilton_jacobi.grid_solver import GRID_RESULTS, GridSolution, grid_solve
+from hjcontrol.hamilton_jacobi.grid_solver import GridSolution, grid_solve
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
 from hjcontrol.hamilton_jacobi.hopf import hopf, hopf_sampled, hopf_search
 from hjcontrol.hamilton_jacobi.hopf_cole import hopf_cole, hopf_cole_batch, hopf_cole_smooth
 from hjcontrol.hamilton_jacobi.hopf_lax import (
-    SEARCH,
     Searched,
     hopf_lax,
     hopf_lax_convex,
@@ -46,8 +45,6 @@ from hjcontrol.hamilton_jacobi.transforms import (
 from hjcontrol.hamilton_jacobi.user_hamiltonian import Conjugate, Nonconvex, UserConvex
 
 __all__ = [
-    "GRID_RESULTS",
-    "SEARCH",
     "AbstractHamiltonian",
     "Anisotropic",
     "BoxIndicator",
@@ -112,4 +109,12 @@ __all__ = [
     "recover",
 ]
 
-__getattr__, _ = lazily(__name__, {}, renamed={"Layer": "hjcontrol.deformation:LSE"})
+__getattr__, _ = lazily(
+    __name__,
+    {},
+    renamed={
+        "Layer": "hjcontrol.deformation:LSE",
+        "GRID_RESULTS": "hjcontrol._ground.results:RESULTS",
+        "SEARCH": "hjcontrol._ground.results:RESULTS",
+    },
+)

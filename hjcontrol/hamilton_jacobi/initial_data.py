@@ -22,12 +22,13 @@ from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol._ground.shown import Shown
 
 Rule = Literal["trapezoid", "midpoint", "gauss"]
 
 
 @admits()
-class InitialData(eqx.Module):
+class InitialData(Shown):
     """Atoms `y` (N, d) with values `g` (N,) and masses `m` (N,); `masses=None` means ones.
 
     **Raises:** `ValueError` for no atoms, disagreeing shapes, an atom that is not finite, a value
@@ -159,7 +160,7 @@ def _clusters(y: np.ndarray, tol: float) -> np.ndarray:
     return connected_components(links, directed=False)[1]
 
 
-class Envelope(eqx.Module):
+class Envelope(Shown):
     """`values` is g_cc at every atom; `active` says where it is g; `witness` a point of the cell."""
 
     values: Float[Array, " N"]

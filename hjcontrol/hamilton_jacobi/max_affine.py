@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import LSE
 from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
@@ -38,7 +39,7 @@ from hjcontrol.hamilton_jacobi.pairs import (
 
 
 @admits()
-class MaxAffine(eqx.Module):
+class MaxAffine(Shown):
     """`g(y) = max_k a_k.y + c_k`: slopes `a` (K, d), offsets `c` (K,). Callable at one point.
 
     **Raises:** `ValueError` for no pieces or disagreeing shapes.
@@ -59,7 +60,7 @@ class MaxAffine(eqx.Module):
         return LSE(self.slopes, self.offsets, 0.0)(y)
 
 
-class Bracket(eqx.Module):
+class Bracket(Shown):
     """`u(x, t)` lies in `[lower, upper]`: the dual value at `weights`, the primal at `minimiser`.
 
     `result` is `successful` or what the third-party solver ended with; the bracket holds in any case.

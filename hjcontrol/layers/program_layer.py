@@ -16,39 +16,23 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.certify import Optimality, certify
 from hjcontrol.layers.quadratic import Point, QuadraticProgram, solve
 
 
-class OUTCOMES(eqx.Enumeration):
-    """How a program ended. The message of each member says what to do about it."""
-
-    successful = ""
-    infeasible = (
-        "No point meets the constraints at these parameters (Farkas' multipliers were found). Check the "
-        "parameters' signs, or relax a constraint with a penalised slack."
-    )
-    unbounded = (
-        "The objective falls without bound at these parameters (a feasible direction was found). Add a "
-        "constraint, or a small quadratic term."
-    )
-    not_converged = (
-        "The interior-point method ended away from optimality. Scale the data to order one, or solve "
-        "`layer.as_cvxpy(...)` with a third-party solver."
-    )
-
-
-class ProgramSolution(eqx.Module):
+class ProgramSolution(Shown):
     """Values of the user's variables by name, multipliers, and the outcome."""
 
     variables: dict[str, Float[Array, "..."]]
     point: Point
-    result: OUTCOMES
+    result: RESULTS
 
 
 @admits()
-class ProgramLayer(eqx.Module):
+class ProgramLayer(Shown):
     """`ProgramLayer(problem)`: call it with the values of `problem.parameters()`, in that order.
 
     Differentiable wherever the optimum is unique and strictly complementary; at a vertex of a linear
@@ -100,10 +84,10 @@ class ProgramLayer(eqx.Module):
             name: point.x[start : start + int(np.prod(shape))].reshape(shape[::-1]).T
             for name, start, shape in self.places
         }
-        codes = [OUTCOMES.infeasible, OUTCOMES.unbounded, OUTCOMES.not_converged]
-        result = OUTCOMES.where(point.unbounded, codes[1], codes[2])
-        result = OUTCOMES.where(point.infeasible, codes[0], result)
-        result = OUTCOMES.where(point.converged, OUTCOMES.successful, result)
+        codes = [RESULTS.infeasible, RESULTS.unbounded, RESULTS.not_converged]
+        result = RESULTS.where(point.unbounded, codes[1], codes[2])
+        result = RESULTS.where(point.infeasible, codes[0], result)
+        result = RESULTS.where(point.converged, RESULTS.successful, result)
         return ProgramSolution(values, point, result)
 
     def __call__(self, *parameters: Real[ArrayLike, "..."]) -> dict[str, Float[Array, "..."]]:
@@ -112,7 +96,7 @@ class ProgramLayer(eqx.Module):
         **Raises:** a runtime error with the outcome's message if there is no optimum.
         """
         found = self.solve(*parameters)
-        return found.result.error_if(found.variables, found.result != OUTCOMES.successful)
+        return found.result.error_if(found.variables, found.result != RESULTS.successful)
 
     def certify(
         self,

@@ -22,12 +22,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
 
-class AbstractGauge(eqx.Module):
+class AbstractGauge(Shown):
     """A convex function psi, with its conjugate psi* and its proximal map."""
 
     @abc.abstractmethod

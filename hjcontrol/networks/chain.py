@@ -20,13 +20,14 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
+from hjcontrol._ground.shown import Shown
 from hjcontrol.networks.stage import AbstractStage, advance, as_stage
 
 Weights = tuple[PyTree[Array], ...]
 
 
 @admits(times=">= 1")
-class Tied(eqx.Module):
+class Tied(Shown):
     """One stage applied `times` times with the same weights: what a recurrence is made of.
 
     `dJ/dtheta = sum over its steps of dH_k/dtheta`, and a cost of the weights is paid once.
@@ -40,7 +41,7 @@ class Tied(eqx.Module):
 
 
 @admits(length=">= 1")
-class Run(eqx.Module):
+class Run(Shown):
     """`length` equal stages; array leaves of `stage` carry a leading axis of `sets`."""
 
     stage: AbstractStage
@@ -97,7 +98,7 @@ class Run(eqx.Module):
 
 
 @admits()
-class Chain(eqx.Module):
+class Chain(Shown):
     """Stages in order of depth. `len(chain)` is the number of stages, `chain[k]` the k-th."""
 
     runs: tuple[Run, ...]

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, DTypeLike, Float, Int
 
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers import Attended
 from hjcontrol.networks.attention import AttentionWeights, SelfAttention
 from hjcontrol.networks.chain import Chain, Weights
@@ -47,7 +48,7 @@ class Front(NamedTuple):
     norm: NormWeights
 
 
-class SentenceEncoder(eqx.Module):
+class SentenceEncoder(Shown):
     """Front, equal blocks, mean, unit length. `weights` are the chain's, the blocks' stacked."""
 
     front: Front

@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 
 ADJOINTS = {
     "checkpoint": "RecursiveCheckpointAdjoint",
@@ -48,7 +49,7 @@ TOLERANCE = 1e-6
 STEPS, TOLERANCES = 2.0, 100.0  # one refinement halves a step, or divides a tolerance
 
 
-class Numerics(eqx.Module):
+class Numerics(Shown):
     """A solver, a controller, an adjoint, a first step and a limit. `dt0` and the controller's
     tolerances are array leaves, so a sweep over them does not recompile."""
 

@@ -6,6 +6,7 @@ The table is made from the declarations in `method.py`; nothing is kept in two p
 from typing import Any, NamedTuple
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Record
 from hjcontrol.control import ControlProblem
 from hjcontrol.control.capability import require
 from hjcontrol.networks import Flow
@@ -54,10 +55,15 @@ class Selection(NamedTuple):
     reason: str
     others: dict[str, str]
 
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        able = [n for n, why in self.others.items() if why == "able"]
+        refused = {n: why for n, why in self.others.items() if why != "able"}
+        also = {"able": ", ".join(able)} if able else {}
+        return Record(self.name, f"chosen: {self.reason}", facts=also | refused)
+
     def __str__(self) -> str:
-        width = max(map(len, [self.name, *self.others]))
-        lines = [f"{self.name:<{width}}  chosen: {self.reason}"]
-        return "\n".join(lines + [f"{n:<{width}}  {why}" for n, why in self.others.items()])
+        return str(self.as_record())
 
 
 PREFERENCE = {

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Key
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     Solution,
@@ -29,7 +30,7 @@ from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractHostMethod, Info, Outcome, Report
 
 
-class DirectState(eqx.Module):
+class DirectState(Shown):
     """The program, and after the solve its end point, multipliers and the plugin's words."""
 
     transcription: Any

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     Free,
@@ -31,7 +32,7 @@ from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 
 
-class GradientState(eqx.Module):
+class GradientState(Shown):
     """Weights, the optimiser's own state, the last value and gradient, and the drawing."""
 
     weights: Weights

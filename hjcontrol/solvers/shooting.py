@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     Trajectory,
@@ -53,14 +54,14 @@ from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 HALVINGS = 12
 
 
-class Path(eqx.Module):
+class Path(Shown):
     """Where the canonical system came through: weights and costates, guesses of the next pass."""
 
     weights: Weights
     later: tuple[Float[Array, "n length ..."], ...]  # p_{k+1}, by runs
 
 
-class ShootingState(eqx.Module):
+class ShootingState(Shown):
     """Unknowns, the residual there, and how far the homotopy is."""
 
     start: Float[Array, "n ..."]  # p_0

@@ -20,6 +20,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, PyTree
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.networks.chain import Chain, Weights
 from hjcontrol.networks.stage import AbstractStage, advance
 
@@ -32,7 +33,7 @@ class Read(NamedTuple):
     context: PyTree[Array] = None
 
 
-class AbstractArchitecture(eqx.Module):
+class AbstractArchitecture(Shown):
     """Stages for features of length `in_size` and as many logits as `classes`."""
 
     in_size: eqx.AbstractVar[int]

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float, PyTree
 from threadpoolctl import ThreadpoolController
 
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, History, Solution, Theorem
 from hjcontrol.layers.program import AbstractProgram
 from hjcontrol.networks import Chain, Weights
@@ -59,7 +60,7 @@ class AbstractConvexProblem(AbstractProgram):
         """Weights of the control problem as a candidate: whoever trained them, `certify` judges."""
 
 
-class AbstractPrimalDual(eqx.Module):
+class AbstractPrimalDual(Shown):
     """The answer in the convex problem's own variables: `solution.native`."""
 
     problem: eqx.AbstractVar[Any]

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     Minibatch,
@@ -40,7 +41,7 @@ SMALLEST = 1e-8
 PATIENCE = 30  # sweeps refused in a row
 
 
-class ExtendedState(eqx.Module):
+class ExtendedState(Shown):
     """The present point, the price, and how many sweeps in a row were refused."""
 
     point: Point

@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     Minibatch,
@@ -39,7 +40,7 @@ PATIENCE = 20
 BETTER = 1e-3  # relative: less than this in `PATIENCE` sweeps is no progress if J also rises
 
 
-class MSAState(eqx.Module):
+class MSAState(Shown):
     """The present point, the best one, and what tells how it goes."""
 
     point: Point

@@ -1,15 +1,15 @@
 """Weights with all that one forward and one backward pass say of them."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import AbstractControlSet, ControlProblem, Trajectory, backpropagate, inner
 from hjcontrol.networks import Weights
 
 
-class Point(eqx.Module):
+class Point(Shown):
     """Weights, `J`, `dJ/dtheta`, states and costates (where they are kept)."""
 
     weights: Weights

@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     Trajectory,
@@ -46,7 +47,7 @@ SHORTEST = 0.2  # least alpha; below it a larger mu turns the step as well
 GROW, SHRINK = 8.0, 0.2
 
 
-class RiccatiState(eqx.Module):
+class RiccatiState(Shown):
     """A point with its states, costates and gradient, and the damping of the next sweep."""
 
     weights: Weights

@@ -4,10 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from hjcontrol.cli.crosscheck import Asked
 from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.settings import SOLVERS, Settings, settings
+from hjcontrol.cli.schema import read
 
 pytestmark = pytest.mark.any_precision
+
+
+def settings(given, config=None):
+    return read(Asked, given, None if config is None else ("--config ", config))
 
 
 def config(tmp_path, text):
@@ -17,14 +22,14 @@ def config(tmp_path, text):
 
 
 def test_defaults():
-    assert settings({}) == Settings()
-    assert settings({"width": None, "solver": []}) == Settings()
+    assert settings({}) == Asked()
+    assert settings({"width": None, "solver": []}) == Asked()
 
 
 def test_command_line_over_file_over_default(tmp_path):
     text = 'width = 5\ntrain-size = 100\nsolver = ["newton"]\nridge = 0\nstep = 1\nout = "here"\n'
     found = settings({"width": "7"}, config(tmp_path, text))
-    assert found == Settings(
+    assert found == Asked(
         width=7, train_size=100, solver=("newton",), ridge=0.0, step=1.0, out=Path("here")
     )
     assert settings({}, config(tmp_path, "direct_samples = 3")).direct_samples == 3
@@ -90,7 +95,8 @@ def test_config_that_cannot_be_read(tmp_path):
 def test_solvers_are_those_of_the_library():
     from hjcontrol.solvers import NAMES
 
-    assert SOLVERS == NAMES
+    assert settings({"solver": ["newton", "all"]}).solvers == NAMES
+    assert settings({"solver": ["newton"]}).solvers == ("newton",)
 
 
 def test_a_solver_named_twice_runs_once():

@@ -1,27 +1,37 @@
-"""What `hjcontrol verify` verifies: a registered architecture by name, or the user's own, MODULE:OBJECT.
+"""What a word on the command line names: a network or a function for `verify`, a layer for `pde`.
 
+    a name        one of the registered architectures; else MODULE:OBJECT, which is
     a network     a `ControlProblem` (with its own ensemble), an architecture, an equinox module or a list
                   of stages from features to logits, or a function `(in_size, classes)` that returns one
     a function    `(fn, *args)`; a function of no arguments that returns `(fn, args)`; a function with a
                   default for every argument
 
 A tuple whose items are all stages is a list of stages; a function whose first default is a whole number
-takes sizes, and returns a network. A file is executed once a process, and an object is built once: what
+takes sizes, and returns a network. A file is executed once per process, and an object is built once: what
 is trained and what is tested have the same parts.
+
+    FILE.npz      a layer's weights: arrays `W` (N, d) and `b` (N,), perhaps `eps`
 """
 
 import dataclasses
-import difflib
 import functools
 import importlib
 import importlib.util
 import inspect
+import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import hjcontrol as hj
 from hjcontrol.cli.errors import CommandError
+from hjcontrol.cli.schema import misspelt
+from hjcontrol.cli.terminal import Screen
+
+EPS = 0.1  # of a layer whose file says none
+ATOMS, RIDGE, STEPS, TOL = 12, 1e-3, 5000, 1e-8  # of the layer that is fitted
+WINDOW = 3.0  # standard deviations of a feature
 
 Program = tuple[Callable, tuple[Any, ...]]
 
@@ -31,20 +41,17 @@ def checked_names(asked: list[str]) -> list[str]:
 
     **Raises:** `CommandError`.
     """
-    from hjcontrol.networks import ARCHITECTURES
-
+    known = hj.networks.ARCHITECTURES
     for name in asked:
-        if name in ARCHITECTURES:
+        if name in known:
             continue
         module, colon, attribute = name.rpartition(":")
         if not (colon and module and attribute.isidentifier()):
-            close = difflib.get_close_matches(name, ARCHITECTURES, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
             raise CommandError(
-                f"TARGET: one of {', '.join(ARCHITECTURES)}, or MODULE:OBJECT of your own, is "
-                f"needed; found {name!r}.{hint}"
+                f"TARGET: one of {', '.join(known)}, or MODULE:OBJECT of your own, is "
+                f"needed; found {name!r}.{misspelt(name, known)}"
             )
-    return list(dict.fromkeys(asked))
+    return asked
 
 
 @dataclasses.dataclass
@@ -61,20 +68,18 @@ class Target:
 
         **Raises:** `CommandError` for a network that does not fit the data.
         """
-        from hjcontrol.control import ControlProblem, softmax_cross_entropy
-        from hjcontrol.networks import AbstractArchitecture
-
         try:
             built = self._network(features.shape[1], classes)
-            if isinstance(built, ControlProblem):
+            if isinstance(built, hj.ControlProblem):
                 return built
-            if isinstance(built, AbstractArchitecture):
+            if isinstance(built, hj.networks.AbstractArchitecture):
                 parts = built.ensemble(features)
             else:
                 stages = list(built) if isinstance(built, (list, tuple)) else [built]
                 parts = {"stages": stages, "inputs": features}
-            problem = ControlProblem(**parts, targets=labels, terminal=softmax_cross_entropy)
-        except (Exception, SystemExit) as error:  # the user's own code: what it raises is theirs
+            cost = hj.control.softmax_cross_entropy
+            problem = hj.ControlProblem(**parts, targets=labels, terminal=cost)
+        except (Exception, SystemExit) as error:  # the user's own exception is shown as it is
             if self.found is None:
                 raise
             raise CommandError(f"{self.name}: {type(error).__name__}: {error}") from error
@@ -83,17 +88,13 @@ class Target:
 
     def own_data(self) -> bool:
         """Whether the network came with an ensemble of its own."""
-        from hjcontrol.control import ControlProblem
-
-        return any(isinstance(built, ControlProblem) for built in self._built.values())
+        return any(isinstance(built, hj.ControlProblem) for built in self._built.values())
 
     def _network(self, in_size: int, classes: int) -> Any:
-        from hjcontrol.networks import architecture
-
         if (in_size, classes) not in self._built:
             built = self.found
             if built is None:
-                built = architecture(self.name, in_size, classes)
+                built = hj.networks.architecture(self.name, in_size, classes)
             elif callable(built) and not _is_module(built):
                 built = built(in_size, classes)
             self._built[in_size, classes] = built
@@ -105,9 +106,7 @@ def read_target(name: str) -> Target:
 
     **Raises:** `CommandError` for what cannot be loaded.
     """
-    from hjcontrol.networks import ARCHITECTURES
-
-    if name in ARCHITECTURES:
+    if name in hj.networks.ARCHITECTURES:
         return Target(name)
     found = _object(name)
     try:
@@ -165,9 +164,9 @@ def _object(name: str) -> Any:
     finally:
         sys.path.remove("")
     if not hasattr(loaded, attribute):
-        close = difflib.get_close_matches(attribute, dir(loaded), n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise CommandError(f"{name}: {module} has no {attribute!r}.{hint}")
+        raise CommandError(
+            f"{name}: {module} has no {attribute!r}.{misspelt(attribute, dir(loaded))}"
+        )
     return getattr(loaded, attribute)
 
 
@@ -196,3 +195,114 @@ def _check_logits(name: str, problem: Any, classes: int) -> None:
             f"gives {', '.join(map(str, shapes))}. Let it end in a readout to {classes} numbers, or "
             "give a ControlProblem with a cost of its own."
         )
+
+
+# ---------------------------------------------------------------------------------------- layers
+
+
+@dataclasses.dataclass
+class Layer:
+    """Weights of one LSE layer, where they come from, and what is known of their inputs."""
+
+    W: Any
+    b: Any
+    eps: float
+    name: str
+    facts: dict[str, Any]
+    names: tuple[str, ...] = ()
+    window: float | None = None
+
+
+def read_layer(name: str, eps: float | None) -> Layer:
+    """The layer in the file `name`, at temperature `eps` if that is given.
+
+    **Raises:** `CommandError`, or `DataError`, naming the file, the array and what is wrong with it.
+    """
+    import numpy as np
+
+    from hjcontrol.data.loading import npz_arrays
+
+    arrays = npz_arrays(name)
+    for key in ("W", "b"):
+        if key not in arrays:
+            raise CommandError(
+                f"{name}: arrays 'W' (N, d) and 'b' (N,) are needed; the arrays are {arrays}."
+            )
+        if arrays[key].dtype.kind not in "iuf":
+            raise CommandError(
+                f"{name}: {key!r} must hold real numbers; found dtype {arrays[key].dtype}."
+            )
+    W, b = arrays["W"].astype(float), arrays["b"].astype(float)
+    if W.ndim != 2 or b.shape != W.shape[:1] or W.size == 0:
+        raise CommandError(
+            f"{name}: W of shape (N, d) and b of shape (N,), N and d at least 1, are needed; found "
+            f"{W.shape} and {b.shape}."
+        )
+    for key, a in (("W", W), ("b", b)):
+        bad = int((~np.isfinite(a)).sum())
+        if bad:
+            raise CommandError(
+                f"{name}: {key!r} must be finite; {bad} of {a.size} entries are not."
+            )
+    return Layer(W, b, _temperature(name, arrays, eps), Path(name).name, {"file": name})
+
+
+def _temperature(name: str, arrays: Mapping, asked: float | None) -> float:
+    if asked is not None:
+        return asked
+    if "eps" not in arrays:
+        return EPS
+    eps = arrays["eps"]
+    value = float(eps) if eps.shape == () and eps.dtype.kind in "iuf" else math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise CommandError(
+            f"{name}: 'eps' must be a finite number >= 0; found {eps!r}. --eps overrides it."
+        )
+    return value
+
+
+def fitted_layer(eps: float | None, screen: Screen) -> Layer:
+    """A layer `lse(W x + b, eps)` fitted to the standardised diabetes data, all 442 samples, by L-BFGS.
+
+    A control problem of one stage: `1/2 (f(x) - y)^2` averaged, and a small ridge. Not convex in `W`: it
+    is a stationary point, from a fixed start.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    eps = EPS if eps is None else eps
+    data = hj.data.load_regression("diabetes")
+    X, y = data.features, data.targets
+    X, y = (X - X.mean(axis=0)) / X.std(axis=0), (y - y.mean()) / y.std()
+    rng = np.random.default_rng(0)
+    slopes = jnp.asarray(0.3 * rng.normal(size=(ATOMS, X.shape[1])))
+    start = hj.networks.AffineWeights(slopes, jnp.zeros(ATOMS))
+    problem = hj.ControlProblem(
+        [(lambda x, w: hj.deformation.lse(w.W @ x + w.b, eps)[None], start)],
+        jnp.asarray(X),
+        jnp.asarray(y)[:, None],
+        terminal=hj.control.least_squares,
+        running=hj.control.Ridge(RIDGE),
+    )
+    with screen.progress("fit, diabetes") as progress:
+        solution = hj.solve(
+            problem,
+            hj.solvers.by_name("gradient", tol=TOL),
+            init=problem.init(jax.random.key(0)),
+            max_steps=STEPS,
+            progress=progress,
+        )
+    (weights,) = problem.chain.unstack(solution.weights)
+    predicted = np.asarray(jax.vmap(lambda x: problem.chain(solution.weights, x))(problem.inputs))
+    facts = {
+        "data": "diabetes, 442 samples, standardised",
+        "fitted_by": "L-BFGS, a control problem of one stage",
+        "objective": float(solution.objective),
+        "stationarity": solution.stats["stationarity"],
+        "r_squared": float(1 - np.mean((predicted[:, 0] - y) ** 2)),
+    }
+    return Layer(
+        np.asarray(weights.W), np.asarray(weights.b), eps, "diabetes, fitted", facts,
+        tuple(data.feature_names), WINDOW,
+    )  # fmt: skip
