@@ -258,7 +258,7 @@ def _regression(
         )
     problem = ConvexRegression(train.features, train.targets)
     solution = problem.solve()
-    enough = max(1.2 * float(solution.dual.sum(axis=1).max()), LEAST_PENALTY)
+    enough = max(1.2 * float(np.asarray(solution.dual).sum(axis=1).max()), LEAST_PENALTY)
     if float(solution.objective) <= 1e-9 * n:
         notes.append(
             "Convex functions pass through every sample: too few for so many features, so the optimum "

@@ -15,10 +15,10 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol._ground.arguments import admits, places
+from hjcontrol._ground.trees import Tree, TreeLike
 from hjcontrol.control.control_sets import AbstractControlSet, Free
 from hjcontrol.control.costs import (
     AbstractRunningCost,
@@ -36,26 +36,26 @@ class ControlProblem(eqx.Module):
     """An ensemble, its dynamics and its costs. Immutable; holds no algorithm and no weights."""
 
     chain: Chain
-    inputs: PyTree[Array]
-    targets: PyTree[Array]
+    inputs: Tree
+    targets: Tree
     terminal: Callable[..., Float[Array, ""]]
     running: tuple[AbstractRunningCost, ...]
     control_set: AbstractControlSet
-    forcing: PyTree[Array]
-    context: PyTree[Array]
+    forcing: Tree
+    context: Tree
     terminal_constraint: TerminalConstraint | None
 
     def __init__(
         self,
         stages: Sequence[Any] | Chain,
-        inputs: PyTree[ArrayLike],
-        targets: PyTree[ArrayLike] | None = None,
+        inputs: TreeLike,
+        targets: TreeLike | None = None,
         *,
         terminal: Callable[..., Float[Array, ""]],
-        running: AbstractRunningCost | Callable | Sequence[Any] = (),
+        running: AbstractRunningCost | Callable[..., Any] | Sequence[Any] = (),
         control_set: AbstractControlSet | None = None,
-        forcing: PyTree[ArrayLike] | None = None,
-        context: PyTree[ArrayLike] | None = None,
+        forcing: TreeLike | None = None,
+        context: TreeLike | None = None,
         terminal_constraint: TerminalConstraint | None = None,
     ):
         """**Arguments:**

@@ -10,19 +10,20 @@ from collections.abc import Iterator
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, PyTree
+
+from hjcontrol._ground.trees import Tree
 
 
 class Trajectory(eqx.Module):
     """States `x_0 .. x_K` (or costates `p_0 .. p_K`): `len` is K + 1, `[k]` the ensemble at depth k."""
 
-    runs: tuple[PyTree[Array], ...]
-    final: PyTree[Array]
+    runs: tuple[Tree, ...]
+    final: Tree
 
     def __len__(self) -> int:
         return 1 + sum(jax.tree.leaves(run)[0].shape[1] for run in self.runs)
 
-    def __getitem__(self, k: int) -> PyTree[Array]:
+    def __getitem__(self, k: int) -> Tree:
         depth = len(self) - 1
         if k < 0:
             k += depth + 1
@@ -36,5 +37,5 @@ class Trajectory(eqx.Module):
             place -= length
         raise IndexError(f"a trajectory of {depth + 1} states has no state {k}")
 
-    def __iter__(self) -> Iterator[PyTree[Array]]:
+    def __iter__(self) -> Iterator[Tree]:
         return (self[k] for k in range(len(self)))

@@ -6,26 +6,24 @@ problem.solve() -> ConvexSolution: an ordinary network, and a proof that no weig
 from hjcontrol._ground.lazy import lazily
 
 _HOMES = {
-    "AbstractConvexProblem": "problem",
-    "ConvexSolution": "problem",
-    "Theorem": "problem",
-    "SoftmaxReadout": "logistic",
-    "HopfCole": "hopf_cole",
-    "fit_lse": "column_generation",
-    "LSEFit": "column_generation",
-    "polish": "polishing",
-    "Polished": "polishing",
-    "Ball": "pricing",
-    "ConvexRegression": "convex_regression",
-    "GatedReLU": "gated_relu",
-    "sample_gates": "gated_relu",
-    "DifferenceOfConvex": "difference",
-    "DifferenceOfMaxAffine": "max_affine_difference",
-    "SoftMaximum": "stages",
-    "Difference": "stages",
+    "AbstractConvexProblem": ".problem",
+    "ConvexSolution": ".problem",
+    "Theorem": ".problem",
+    "SoftmaxReadout": ".logistic",
+    "HopfCole": ".hopf_cole",
+    "fit_lse": ".column_generation",
+    "LSEFit": ".column_generation",
+    "polish": ".polishing",
+    "Polished": ".polishing",
+    "Ball": ".pricing",
+    "ConvexRegression": ".convex_regression",
+    "GatedReLU": ".gated_relu",
+    "sample_gates": ".gated_relu",
+    "DifferenceOfConvex": ".difference",
+    "DifferenceOfMaxAffine": ".max_affine_difference",
+    "SoftMaximum": ".stages",
+    "Difference": ".stages",
 }
 
-__all__ = sorted(_HOMES)
-__getattr__, __dir__ = lazily(  # each problem brings its own third party
-    __name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()}
-)
+__getattr__, __dir__ = lazily(__name__, _HOMES)  # each problem brings its own third party
+__all__ = __dir__()
