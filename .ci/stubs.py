@@ -1,6 +1,6 @@
 """Type stubs of the packages whose names are looked up lazily, written from their tables.
 
-    .ci/stubs.py            write `__init__.pyi` beside each `__init__.py` that calls `lazily`
+    .ci/stubs.py            write `__init__.pyi` beside each `__init__.py` with a table
     .ci/stubs.py --check    write nothing; fail if a stub is not what the table says
 
 The package is parsed, not imported. Old names are not in a stub: a type checker reports them.
@@ -23,11 +23,8 @@ def table(tree: ast.Module, name: str) -> dict[str, str] | tuple[str, ...]:
 
 
 def lazy(tree: ast.Module) -> bool:
-    """Whether the module takes its `__getattr__` from `lazily`."""
-    return any(
-        isinstance(node, ast.ImportFrom) and node.module == "hjcontrol._ground.lazy"
-        for node in tree.body
-    )
+    """Whether the package has such a table."""
+    return bool(table(tree, "_HOMES") or table(tree, "_ROOMS"))
 
 
 def stub(path: pathlib.Path) -> str:

@@ -25,7 +25,8 @@ def lazily(
 
     - `homes`: public name to the module that defines it; `".driver"` is a module of the package.
     - `rooms`: public modules, by their path in the package: `"solvers.convex"` is named `convex`.
-    - `renamed`: old name to the new one, `"module"` or `"module:name"`. `dir` leaves old names out.
+    - `renamed`: old name to the new one, `"module"`, `"module:name"` or `":name"` of the package.
+      `dir` leaves old names out.
     """
     modules = {named(room): f"{package}.{room}" for room in rooms}
     listed = sorted([*homes, *modules])
@@ -37,7 +38,7 @@ def lazily(
             return importlib.import_module(modules[name])
         if name in renamed:
             home, _, new = renamed[name].partition(":")
-            module = importlib.import_module(home, package)
+            module = importlib.import_module(home or package, package)
             shown = f"{module.__name__}.{new}" if new else module.__name__
             warnings.warn(
                 f"{package}.{name} is now {shown}; the old name goes with the next release.",

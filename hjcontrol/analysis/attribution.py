@@ -30,6 +30,12 @@ from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
 from hjcontrol.layers.layer import floating
 from hjcontrol.networks import Chain, Weights, advance
 
+__all__ = ["Attribution", "LayerAttribution", "attribute", "costates", "pruned", "without"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class Attribution(eqx.Module):
     """What each atom did for one output. Weights are shares; removals have the units of the logits."""

@@ -22,6 +22,12 @@ from jaxtyping import Array, Float, PyTree
 from hjcontrol._ground.arguments import admits
 from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
 
+__all__ = ["Forgetting", "Overlap", "Pull", "forgetting", "overlap", "pull"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class Overlap(eqx.Module):
     """Mean Gibbs weights of every atom on two tasks."""

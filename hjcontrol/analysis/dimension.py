@@ -23,6 +23,12 @@ from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
 
+__all__ = ["IntrinsicDimension", "SampleSize", "intrinsic_dimension", "sample_size"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class IntrinsicDimension(eqx.Module):
     """One estimate an estimator, with the standard error of its sampling."""

@@ -25,6 +25,12 @@ from hjcontrol.hamilton_jacobi import data_of_layer
 from hjcontrol.layers import LogitHead, LogSumExp
 from hjcontrol.layers.layer import floating
 
+__all__ = ["Coverage", "Gap", "Ray", "coverage_of_layer", "coverage_of_samples", "gap", "ray"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class Gap(eqx.Module):
     """How far the soft maximum is from its largest logit, and the bound. Units: those of the logits."""

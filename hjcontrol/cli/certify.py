@@ -84,7 +84,8 @@ def _samples(source: str, axes: int) -> tuple[Any, Any]:
     """Logits and candidates with a leading sample axis."""
     import numpy as np
 
-    from hjcontrol.data import DataError, npz_arrays
+    from hjcontrol.data import DataError
+    from hjcontrol.data.loading import npz_arrays
 
     try:
         arrays = npz_arrays(source)

@@ -12,7 +12,8 @@ import numpy as np
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.terminal import Screen
 from hjcontrol.control import ControlProblem, Ridge, least_squares
-from hjcontrol.data import DataError, npz_arrays
+from hjcontrol.data import DataError
+from hjcontrol.data.loading import npz_arrays
 from hjcontrol.data.regression import load_regression
 from hjcontrol.deformation import lse
 from hjcontrol.networks import AffineWeights

@@ -28,7 +28,8 @@ from hjcontrol.control.costs import (
 )
 from hjcontrol.control.terminal_constraint import TerminalConstraint
 from hjcontrol.control.trajectory import Trajectory
-from hjcontrol.networks import Chain, Weights, advance, check_given
+from hjcontrol.networks import Chain, Weights, advance
+from hjcontrol.networks.chain import check_given
 
 
 @admits()

@@ -4,8 +4,11 @@ load(name or path) -> DataSet          split(dataset, train_size, key=) -> train
 read_encoder(folder) -> Pretrained     its tensors, settings and tokeniser
 """
 
+from typing import TYPE_CHECKING
+
+from hjcontrol._ground.lazy import lazily
 from hjcontrol.data.dataset import DataError, DataSet
-from hjcontrol.data.loading import load, npz_arrays
+from hjcontrol.data.loading import load
 from hjcontrol.data.packaged import PACKAGED
 from hjcontrol.data.pretrained import Pretrained, Tokens, read_encoder
 from hjcontrol.data.regression import load_regression, split_regression
@@ -20,9 +23,12 @@ __all__ = [
     "Tokens",
     "load",
     "load_regression",
-    "npz_arrays",
     "read_encoder",
     "split",
     "split_regression",
     "subset",
 ]
+
+if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
+    _RENAMED = {"npz_arrays": ".loading:npz_arrays"}
+    __getattr__, _ = lazily(__name__, renamed=_RENAMED)

@@ -29,7 +29,7 @@ UNBOUNDED = "at `eps = 0` the value is 0 or +inf, and nothing is left to iterate
 
 
 @admits()
-def solve(
+def argmax(
     layer: AbstractConvexLayer,
     z: Real[ArrayLike, "*shape"],
     engine: str = "closed",
@@ -46,7 +46,7 @@ def solve(
         return layer(z, **options)
     why = lacks(layer, engine)
     if why is not None:
-        raise ValueError(f"solve: {type(layer).__name__} has no engine `{engine}`: {why}")
+        raise ValueError(f"argmax: {type(layer).__name__} has no engine `{engine}`: {why}")
     if engine == "newton":
         from hjcontrol.layers.routes import unrolled
 
@@ -57,17 +57,17 @@ def solve(
         from hjcontrol.layers.referee import referee
 
         return referee(layer, z, **options)
-    raise ValueError(f"solve: engines are {', '.join(ENGINES)}; found {engine!r}.")
+    raise ValueError(f"argmax: engines are {', '.join(ENGINES)}; found {engine!r}.")
 
 
 def lacks(layer: AbstractConvexLayer, engine: str) -> str | None:
     """Why `layer`, at its temperature, has no such engine; `None` if it has, or for a traced `eps`."""
     from hjcontrol.layers.permutahedron import Permutahedron
-    from hjcontrol.layers.prox import GroupSoftThreshold, L2Ball, SoftThreshold
+    from hjcontrol.layers.prox import BallProjection, GroupSoftThreshold, SoftThreshold
 
     if not known_to_fail(layer.eps > 0):
         return None
-    if engine == "newton" and not isinstance(layer, L2Ball):
+    if engine == "newton" and not isinstance(layer, BallProjection):
         return HARD
     if engine == "jaxopt" and isinstance(layer, (SoftThreshold, GroupSoftThreshold)):
         return UNBOUNDED
@@ -84,7 +84,7 @@ def by_cvxpy(
     problem.solve(**{"solver": "CLARABEL", **options})
     if problem.status not in ("optimal", "optimal_inaccurate"):
         raise RuntimeError(
-            f"solve: cvxpy ended with status {problem.status!r} for {type(layer).__name__}. "
+            f"argmax: cvxpy ended with status {problem.status!r} for {type(layer).__name__}. "
             "Scale the logits, or try another `solver`."
         )
     (p,) = (v for v in problem.variables() if v.name() == "p")

@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import fits
 from hjcontrol._ground.concrete import known, known_to_fail
-from hjcontrol.layers.certify import Optimality, certify
+from hjcontrol.layers.certifying import Optimality, certify
 from hjcontrol.layers.program import AbstractProgram
 
 SLACK = (

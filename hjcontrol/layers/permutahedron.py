@@ -22,7 +22,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.isotonic import block_means, blocks
+from hjcontrol.layers.isotonic_regression import block_means, blocks
 from hjcontrol.layers.layer import AbstractFace, checked, floating, temperature
 from hjcontrol.layers.prox import AbstractGauge, AbstractGaugeLayer
 

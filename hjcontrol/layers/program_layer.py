@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.certify import Optimality, certify
+from hjcontrol.layers.certifying import Optimality, certify
 from hjcontrol.layers.layer import floating
 from hjcontrol.layers.quadratic import Point, QuadraticProgram, solve
 

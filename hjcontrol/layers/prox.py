@@ -6,7 +6,7 @@ r"""Layers with a Euclidean regulariser and a gauge psi: proximal maps and proje
 psi is the indicator of a convex set (the layer projects z/eps on it) or a norm (it thresholds). The
 certificate is Fenchel's: psi(p) + psi*(r) - p.r >= 0, coordinate by coordinate where it separates.
 
-    L2Ball               |p|_2 <= radius       value: Huber's function of |z|_2
+    BallProjection               |p|_2 <= radius       value: Huber's function of |z|_2
     SoftThreshold        psi = lam |p|_1       p = sign(z) (|z| - lam)_+ / eps
     GroupSoftThreshold   psi = lam sum_g |p_g|_2, groups are the rows of z
 """
@@ -277,7 +277,7 @@ def positive(x: Real[ArrayLike, ""] | float) -> Float[Array, ""]:
 
 
 @admits(eps=">= 0", radius=">= 0")
-class L2Ball(AbstractGaugeLayer):
+class BallProjection(AbstractGaugeLayer):
     """Projection of `z/eps` on the Euclidean ball; `radius z/|z|` at `eps = 0`."""
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
@@ -291,7 +291,7 @@ class L2Ball(AbstractGaugeLayer):
         return Ball(self.radius)
 
     def face(self, z: Real[ArrayLike, "*shape"]) -> BallFace:
-        z = checked("L2Ball", z, mask=False)
+        z = checked("BallProjection", z, mask=False)
         whole = (self.eps <= 0) & jnp.all(z == 0)
         return BallFace(self(z), jnp.where(whole, self.radius, 0.0).astype(z.dtype))
 

@@ -25,7 +25,7 @@ from hjcontrol.layers.capped import CappedSimplex
 from hjcontrol.layers.entmax import Entmax, Sparsemax
 from hjcontrol.layers.layer import AbstractConvexLayer, checked
 from hjcontrol.layers.permutahedron import Permutahedron
-from hjcontrol.layers.prox import GroupSoftThreshold, L2Ball, SoftThreshold
+from hjcontrol.layers.prox import BallProjection, GroupSoftThreshold, SoftThreshold
 from hjcontrol.layers.regulariser import BinaryEntropy
 from hjcontrol.layers.rows import RowSoftmax
 from hjcontrol.layers.softmax import Softmax
@@ -44,7 +44,7 @@ def referee(
 @functools.singledispatch
 def _answer(layer: Any, z: Array, **options: Any) -> Array:
     raise ValueError(
-        f"solve: jaxopt has no program for {type(layer).__name__}. Engines `closed` and `cvxpy` do."
+        f"argmax: jaxopt has no program for {type(layer).__name__}. Engines `closed` and `cvxpy` do."
     )
 
 
@@ -139,8 +139,8 @@ def _(layer: AbstractBoxLayer, z: Array, **options: Any) -> Array:
     return _jaxopt().projection.projection_box(z / layer.eps, (lo, hi))
 
 
-@_answer.register(L2Ball)
-def _(layer: L2Ball, z: Array) -> Array:
+@_answer.register(BallProjection)
+def _(layer: BallProjection, z: Array) -> Array:
     projection = _jaxopt().projection
     if not layer.eps > 0:
         return projection.projection_l2_sphere(z, layer.radius)

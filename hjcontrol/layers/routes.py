@@ -8,8 +8,9 @@ r"""Routes to the derivative of an argmax. Each takes a layer, logits `z` and a 
 `implicit` and `unrolled` are declared family by family with `register`. Neither looks at the rule that
 `closed` uses: curvatures come from differentiating phi', active sets from multipliers and slacks.
 
-At `eps = 0` a layer is piecewise constant (`L2Ball` and the thresholds apart): its dual is piecewise
-linear, Newton has no step there, and under a trace `unrolled` gives the closed answer as a constant.
+At `eps = 0` a layer is piecewise constant (`BallProjection` and the thresholds apart): its dual is
+piecewise linear, Newton has no step there, and under a trace `unrolled` gives the closed answer as a
+constant.
 """
 
 import functools
@@ -24,7 +25,7 @@ from hjcontrol.layers.box import AbstractBoxLayer
 from hjcontrol.layers.layer import AbstractConvexLayer
 from hjcontrol.layers.newton import bordered, bounded, constrained, free, softness
 from hjcontrol.layers.permutahedron import Permutahedron
-from hjcontrol.layers.prox import GroupSoftThreshold, L2Ball, SoftThreshold
+from hjcontrol.layers.prox import BallProjection, GroupSoftThreshold, SoftThreshold
 from hjcontrol.layers.radial import onto_ball, past_ball, pulled_onto
 from hjcontrol.layers.regulariser import BinaryEntropy
 from hjcontrol.layers.rows import RowSoftmax
@@ -115,14 +116,14 @@ def _by_rows(rule: Any, z: Array, *others: Array) -> Array:
 # ------------------------------------------------------------------------------------ gauges
 
 
-@unrolled.register(L2Ball)
-def _(layer: L2Ball, z: Array, **options: Any) -> Array:
+@unrolled.register(BallProjection)
+def _(layer: BallProjection, z: Array, **options: Any) -> Array:
     rho = layer.radius.astype(z.dtype)
     return onto_ball(z.ravel(), rho, layer.eps.astype(z.dtype), **options).reshape(z.shape)
 
 
-@implicit.register(L2Ball)
-def _(layer: L2Ball, z: Array, g: Array) -> Array:
+@implicit.register(BallProjection)
+def _(layer: BallProjection, z: Array, g: Array) -> Array:
     eps, rho = layer.eps.astype(z.dtype), layer.radius.astype(z.dtype)
     return pulled_onto(z.ravel(), rho, eps, g.ravel()).reshape(z.shape)
 

@@ -1,8 +1,11 @@
 """Composition: depth is time. Stages, chains of them, the layers to build them from, architectures."""
 
+from typing import TYPE_CHECKING
+
+from hjcontrol._ground.lazy import lazily
 from hjcontrol.networks.architectures import ARCHITECTURES, AbstractArchitecture, architecture
 from hjcontrol.networks.attention import AttentionWeights, SelfAttention
-from hjcontrol.networks.chain import Chain, Run, Tied, Weights, check_given
+from hjcontrol.networks.chain import Chain, Run, Tied, Weights
 from hjcontrol.networks.dense import AffineWeights, Dense, identity, lift, readout
 from hjcontrol.networks.encoder import SentenceEncoder, sentence_encoder
 from hjcontrol.networks.feedforward import Hidden, depth_bound
@@ -34,7 +37,7 @@ from hjcontrol.networks.transformer import (
     MeanPool,
     NormWeights,
 )
-from hjcontrol.networks.units import AbstractUnits, LogSumExp, Pointwise, Softplus, gelu
+from hjcontrol.networks.units import AbstractUnits, LogSumExp, Pointwise, SoftplusUnits, gelu
 
 __all__ = [
     "ARCHITECTURES",
@@ -75,7 +78,7 @@ __all__ = [
     "Run",
     "SelfAttention",
     "SentenceEncoder",
-    "Softplus",
+    "SoftplusUnits",
     "StateSpace",
     "StateSpaceWeights",
     "StepWeights",
@@ -87,7 +90,6 @@ __all__ = [
     "architecture",
     "as_stage",
     "brownian",
-    "check_given",
     "depth_bound",
     "gelu",
     "head_table",
@@ -99,3 +101,7 @@ __all__ = [
     "soft_mean",
     "without_idle_stages",
 ]
+
+if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
+    _RENAMED = {"Softplus": ":SoftplusUnits", "check_given": ".chain:check_given"}
+    __getattr__, _ = lazily(__name__, renamed=_RENAMED)

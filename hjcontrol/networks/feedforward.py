@@ -69,7 +69,7 @@ def depth_bound(
         if slack is None:
             raise ValueError(
                 f"depth_bound: stage {k} ({type(stage).__name__}) has no temperature and is not affine; "
-                "state it with `Hidden(in, out, Softplus(eps))` or `LogSumExp(atoms, eps)`."
+                "state it with `Hidden(in, out, SoftplusUnits(eps))` or `LogSumExp(atoms, eps)`."
             )
         bound = slack + jnp.max(jnp.sum(jnp.abs(theta.W), axis=1)) * bound
     return bound

@@ -1,9 +1,6 @@
 # Written by .ci/stubs.py from the tables in __init__.py. Do not edit by hand.
 
 from hjcontrol.solvers import convex as convex
-from hjcontrol.solvers.capabilities import capabilities as capabilities
-from hjcontrol.solvers.capabilities import capability_table as capability_table
-from hjcontrol.solvers.capabilities import select as select
 from hjcontrol.solvers.checkpoint import Checkpoint as Checkpoint
 from hjcontrol.solvers.direct import Direct as Direct
 from hjcontrol.solvers.direct import as_nlp as as_nlp
@@ -18,6 +15,9 @@ from hjcontrol.solvers.names import NAMES as NAMES
 from hjcontrol.solvers.names import by_name as by_name
 from hjcontrol.solvers.newton import Newton as Newton
 from hjcontrol.solvers.riccati import Riccati as Riccati
+from hjcontrol.solvers.selection import capabilities as capabilities
+from hjcontrol.solvers.selection import capability_table as capability_table
+from hjcontrol.solvers.selection import select as select
 from hjcontrol.solvers.shooting import Shooting as Shooting
 
 __all__ = [

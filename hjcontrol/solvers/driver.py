@@ -34,10 +34,10 @@ from hjcontrol.control.capability import complaint
 from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.capabilities import admit, select
 from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, Snapshot, identity
 from hjcontrol.solvers.method import AbstractHostMethod, AbstractMethod
 from hjcontrol.solvers.names import by_name
+from hjcontrol.solvers.selection import admit, select
 
 ROWS = 256  # steps recorded in one entry of the jitted loop
 CHUNK_SECONDS = 0.25

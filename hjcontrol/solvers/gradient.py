@@ -18,14 +18,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import (
-    ControlProblem,
-    Free,
-    Minibatch,
-    check_batch_size,
-    minibatch,
-    value_and_gradient,
-)
+from hjcontrol.control import ControlProblem, Free, Minibatch, minibatch, value_and_gradient
+from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome

@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 
 from hjcontrol._ground import files
 from hjcontrol._ground.files import read_regular, write_atomically
-from hjcontrol.data import DataError, load, npz_arrays
+from hjcontrol.data import DataError, load
+from hjcontrol.data.loading import npz_arrays
 
 TRICKY = ["1", "1.0", "01", "001", "1e0", "+1", "100000", "1e5", "00501", "501", "-0", "0", "yes", "1_0",
           "9007199254740993", "9007199254740992", "18446744073709551617", "nan", "NaN", "inf", "NA",

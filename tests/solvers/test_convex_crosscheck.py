@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import hjcontrol as hj
-from hjcontrol.layers.certify import certify
+from hjcontrol.layers.certifying import certify
 from hjcontrol.solvers.convex import ConvexRegression, GatedReLU, HopfCole, SoftmaxReadout
 
 DESCENT = hj.solvers.Gradient(optax.lbfgs(), tol=1e-9)

@@ -7,7 +7,7 @@ import pytest
 from scipy.special import logsumexp
 
 import hjcontrol as hj
-from hjcontrol.layers.certify import certify
+from hjcontrol.layers.certifying import certify
 from hjcontrol.networks import AffineWeights
 from hjcontrol.solvers.convex import SoftmaxReadout
 

@@ -9,7 +9,7 @@ from hjcontrol.networks.architectures.declaration import AbstractArchitecture, t
 from hjcontrol.networks.dense import Dense, lift, readout
 from hjcontrol.networks.feedforward import Hidden
 from hjcontrol.networks.residual import Residual
-from hjcontrol.networks.units import Softplus
+from hjcontrol.networks.units import SoftplusUnits
 
 
 @admits(in_size=">= 1", classes=">= 1", width=">= 1", depth=">= 1")
@@ -34,10 +34,10 @@ class Feedforward(AbstractArchitecture):
 
     @property
     def cell(self) -> Hidden:
-        return Hidden(self.width, self.width, Softplus(self.eps))
+        return Hidden(self.width, self.width, SoftplusUnits(self.eps))
 
     def stages(self):
-        units = Softplus(self.eps)
+        units = SoftplusUnits(self.eps)
         hidden = [Hidden(self.width, self.width, units)] * (self.depth - 1)
         first = Hidden(self.in_size, self.width, units)
         return [first, *hidden, readout(self.width, self.classes)]

@@ -21,12 +21,8 @@ from jaxtyping import Array, Bool, Float, Int
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import (
-    ControlProblem,
-    Minibatch,
-    check_batch_size,
-    minibatch,
-)
+from hjcontrol.control import ControlProblem, Minibatch, minibatch
+from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome

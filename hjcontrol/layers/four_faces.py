@@ -26,8 +26,8 @@ from hjcontrol.hamilton_jacobi import (
 )
 from hjcontrol.hamilton_jacobi.normalisation import Normalisation
 from hjcontrol.layers.affine import LegendreProgram, LogSumExp
-from hjcontrol.layers.certify import Optimality
-from hjcontrol.layers.engines import solve
+from hjcontrol.layers.certifying import Optimality
+from hjcontrol.layers.engines import argmax
 from hjcontrol.layers.layer import temperature
 from hjcontrol.layers.separable import SeparableProgram
 from hjcontrol.layers.softmax import Softmax
@@ -98,11 +98,11 @@ class Faces(eqx.Module):
     def values(self, x: Float[Array, " d"], engine: str = "newton") -> Values:
         """`f(x)` by each face: formula, atoms of the equation, program by `engine`; and the max-plus.
 
-        `engine` is one of `hjcontrol.layers.solve`; with `"cvxpy"` on the host, one sample.
+        `engine` is one of `hjcontrol.layers.argmax`; with `"cvxpy"` on the host, one sample.
         """
         square = jnp.sum(x**2) / (4 * self.t)
         layer, z = Softmax(self.eps), self.network.logits(x)
-        pi = solve(layer, z, engine)
+        pi = argmax(layer, z, engine)
         pi = pi / jnp.sum(pi)  # a host solver's answer lies on the simplex to its tolerance only
         return Values(
             network=self.network(x),
