@@ -78,7 +78,7 @@ def convex(x, y, count: int, eps: float):
     busy = time.process_time()
     fit = fit_lse(x, y, eps, max_atoms=count, max_rounds=1)
     fitted = time.process_time()
-    theta = fit.solution.problem.layer(fit.solution.candidate)
+    theta = fit.native.problem.layer(fit.native.candidate)
     clock, again = time.perf_counter(), time.process_time()
     polished = polish(x, y, theta, eps, decrease=1e-2, max_steps=15)
     cpu = (fitted - busy, time.process_time() - again)
@@ -93,7 +93,7 @@ def lse(cases: tuple[tuple[int, int], ...] = CASES) -> None:
         convex(x, y, count, eps)  # not counted, like Adam's compilation
         runs = [convex(x, y, count, eps) for _ in range(5)]
         fit, theta, polished, *_ = runs[0]
-        first = float(np.median([r[0].seconds for r in runs]))
+        first = float(np.median([r[0].stats["solve_seconds"] for r in runs]))
         second = first + float(np.median([r[3] for r in runs]))
         cpu = np.median([r[4] for r in runs], axis=0)
         train = adam(x, y, count, eps)
@@ -105,9 +105,9 @@ def lse(cases: tuple[tuple[int, int], ...] = CASES) -> None:
         row(
             d=d,
             N=count,
-            atoms=fit.solution.stats["atoms"],
-            gap=float(fit.solution.gap),
-            price=float(fit.history[-1, 1]),
+            atoms=fit.stats["atoms"],
+            gap=float(fit.gap),
+            price=float(fit.native.rounds[-1, 1]),
             rmse_convex=rmse(*theta, eps, test, truth),
             rmse_polished=rmse(W, b, eps, test, truth),
             rmse_adam=best,
@@ -144,21 +144,21 @@ def _kullback_row(x, y, test, truth, count: int, eps: float, rounds: int) -> Non
         fit = fit_lse(x, y, eps, max_atoms=count, max_rounds=rounds, loss=loss)
         fits[loss] = fit, time.process_time() - busy
     fit, cpu = fits["kullback"]
-    theta = fit.solution.problem.layer(fit.solution.candidate)
+    theta = fit.native.problem.layer(fit.native.candidate)
     row(
         d=x.shape[1],
         N=count,
         eps=eps,
         eps_of_range=eps / float(np.ptp(y)),
-        atoms=fit.solution.stats["atoms"],
-        objective=float(fit.solution.objective),
-        gap=float(fit.solution.gap),
-        relative_gap=float(fit.solution.relative_gap),
-        price=float(fit.history[-1, 1]),
+        atoms=fit.stats["atoms"],
+        objective=float(fit.objective),
+        gap=float(fit.gap),
+        relative_gap=float(fit.relative_gap),
+        price=float(fit.native.rounds[-1, 1]),
         rmse=rmse(*theta, eps, test, truth),
-        seconds=fit.seconds,
+        seconds=fit.stats["solve_seconds"],
         cpu_seconds=cpu,
-        squared_relative_gap=float(fits["squared"][0].solution.relative_gap),
+        squared_relative_gap=float(fits["squared"][0].relative_gap),
         squared_cpu_seconds=fits["squared"][1],
     )
 
@@ -195,13 +195,13 @@ def logistic() -> None:
             relative_gap=float(ours.relative_gap),
             seconds=ours.stats["solve_seconds"],
             cones_relative=float(cones.objective / ours.objective - 1),
-            cones_weights=apart(ours.candidate, cones.candidate),
+            cones_weights=apart(ours.native.candidate, cones.native.candidate),
             cones_seconds=cones.stats["solve_seconds"],
             descent_relative=float(found.objective / ours.objective - 1),
-            descent_weights=apart(ours.candidate, descended),
+            descent_weights=apart(ours.native.candidate, descended),
             descent_seconds=found.stats["solve_seconds"],
             sklearn_relative=float(control.objective(p.to_weights(theirs)) / ours.objective - 1),
-            sklearn_weights=apart(ours.candidate, theirs),
+            sklearn_weights=apart(ours.native.candidate, theirs),
             sklearn_seconds=spent,
         )
 
@@ -232,16 +232,16 @@ def gated() -> None:
         p = GatedReLU(X, y, sample_gates(10, 50, seed=778), penalty)
         p.solve()
         s = p.solve()
-        relu = p.relu_network(s.candidate)
+        relu = p.relu_network(s.native.candidate)
         row(
             penalty=penalty,
             objective=float(s.objective),
             gap=float(s.gap),
             pyscnn_published=pyscnn,
             seconds=s.stats["solve_seconds"],
-            relu_units=relu.chain[0].out_size,
-            relu_deviation=relu.deviation,
-            relu_objective=relu.objective,
+            relu_units=relu.problem.chain[0].out_size,
+            relu_deviation=relu.stats["deviation"],
+            relu_objective=float(relu.objective),
         )
 
 

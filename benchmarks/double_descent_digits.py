@@ -11,7 +11,7 @@ from harness import header, row
 from scipy.optimize import minimize
 
 import hjcontrol as hj
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction.questions.double_descent import minimum_norm, of_function, width_sweep
 
 WIDTHS = [10, 25, 50, 100, 200, 300, 350, 400, 450, 500, 700, 1000, 2000]
@@ -22,7 +22,7 @@ def convex_layer(eps: float):
 
     def fit(X, y, width, key):
         X, y, d = jnp.asarray(X), jnp.asarray(y), X.shape[1]
-        read = lambda v: LogSumExp(v[:-width].reshape(width, d), v[-width:], eps)
+        read = lambda v: LSE(v[:-width].reshape(width, d), v[-width:], eps)
         loss = lambda v: jnp.mean((jax.vmap(read(v))(X) - y) ** 2)
         both = jax.jit(jax.value_and_grad(loss))
         start = 0.1 * jax.random.normal(key, (width * (d + 1),))

@@ -98,7 +98,7 @@ def forget():
     classes = np.repeat(np.arange(10), 3)
 
     def head(weights, eps):
-        return hj.layers.ClassHead(hj.layers.LogSumExp(*weights, eps), classes)
+        return hj.layers.ClassHead(hj.layers.LSE(*weights, eps), classes)
 
     def loss(weights, eps, task):
         scores = jax.vmap(head(weights, eps).scores)(task[0]) / eps
@@ -161,7 +161,7 @@ def curvature():
     weights, losses = each(starts, temperatures)
     for i, eps in enumerate(temperatures):
         k = int(jnp.argmin(losses[i]))
-        layer = hj.layers.LogSumExp(weights[0][i, k][:, None], weights[1][i, k], eps)
+        layer = hj.layers.LSE(weights[0][i, k][:, None], weights[1][i, k], eps)
         found = jax.jit(jax.vmap(lambda a, layer=layer: robustness.layer_curvature(layer, a)))(
             test[:, None]
         )

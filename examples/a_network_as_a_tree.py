@@ -50,7 +50,7 @@ print(
 )
 pathlib.Path("a_network_as_a_tree.dot").write_text(decision.to_dot(["across", "up"]))
 
-atoms = hj.layers.LogSumExp(rng.normal(size=(5, 2)), 0.3 * rng.normal(size=5), 0.2)
+atoms = hj.layers.LSE(rng.normal(size=(5, 2)), 0.3 * rng.normal(size=5), 0.2)
 soft = room.soft_tree(atoms)
 x = jax.numpy.asarray(points[0])
 print(f"\n{soft}\n{soft.rules()}")

@@ -20,7 +20,7 @@ digits = hj.data.load("digits")
 X, y = digits.features / 16.0, digits.labels
 chosen = np.concatenate([np.flatnonzero(y == c)[:EACH] for c in range(10)])
 held = np.setdiff1d(np.arange(len(y)), chosen)
-layer = hj.layers.LogSumExp(X[chosen], -np.sum(X[chosen] ** 2, axis=1) / 2, EPS)
+layer = hj.layers.LSE(X[chosen], -np.sum(X[chosen] ** 2, axis=1) / 2, EPS)
 model = hj.layers.ClassHead(layer, y[chosen])
 
 # Of the first hundred held-out digits, the one read with a share nearest to seven in ten.

@@ -24,7 +24,7 @@ held = np.setdiff1d(np.arange(len(y)), chosen)[:SHOWN]
 x, label = jnp.asarray(X[held]), jnp.asarray(y[held])
 
 # Atoms are digits: W = y/(2t), b = -|y|^2/(4t) at t = 1/2, so that pi weighs the squared distances.
-layer = hj.layers.LogSumExp(X[chosen], -np.sum(X[chosen] ** 2, axis=1) / 2, EPS)
+layer = hj.layers.LSE(X[chosen], -np.sum(X[chosen] ** 2, axis=1) / 2, EPS)
 model = hj.layers.ClassHead(layer, y[chosen])
 found = jax.jit(jax.vmap(lambda a, c: robustness.certified_radius(model, a, c)))(x, label)
 right = np.asarray(found.margin) > 0

@@ -13,7 +13,8 @@ import numpy as np
 import optax
 
 import hjcontrol as hj
-from hjcontrol.solvers.convex import SoftMaximum, fit_lse, polish
+from hjcontrol.networks import soft_maximum
+from hjcontrol.solvers.convex import fit_lse, polish
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -25,15 +26,16 @@ x = np.random.default_rng(0).uniform(-2, 2, (600, 1))
 y = np.abs(x[:, 0]) + 0.5 * np.maximum(x[:, 0] - 1.0, 0.0)
 
 fit = fit_lse(x, y, EPS, max_atoms=ATOMS)
-ball = fit.ball()
+found = fit.native
+ball = found.ball()
+rest = float(fit.objective) - found.below(ball)
 print(fit)
-print(f"  over the ball {fit.gap(ball):.2e} at most is left, proved by {ball.cubes} cubes\n")
-chain, weights = fit.solution.problem.network(fit.solution.candidate)
-polished = polish(x, y, fit.solution.problem.layer(fit.solution.candidate), EPS)
+print(f"  over the ball {rest:.2e} at most is left, proved by {ball.cubes} cubes\n")
+polished = polish(x, y, found.problem.layer(found.candidate), EPS)
 print(polished, "\n")
 
 problem = hj.ControlProblem(
-    [SoftMaximum(1, ATOMS, EPS)], x, y[:, None], terminal=hj.control.least_squares
+    [soft_maximum(1, ATOMS, EPS)], x, y[:, None], terminal=hj.control.least_squares
 )
 adam = hj.solve(
     problem,
@@ -45,9 +47,13 @@ print(adam)
 
 grid = jnp.linspace(-2, 2, 801)[:, None]
 truth = jnp.abs(grid[:, 0]) + 0.5 * jnp.maximum(grid[:, 0] - 1.0, 0.0)
+first = fit.stats["solve_seconds"]
 curves = {
-    f"Hopf-Cole, {fit.seconds:.2g} s": (chain, weights),
-    f"polished, {fit.seconds + polished.seconds:.2g} s": (polished.chain, polished.weights),
+    f"Hopf-Cole, {first:.2g} s": (found.chain, found.weights),
+    f"polished, {first + polished.stats['solve_seconds']:.2g} s": (
+        polished.problem.chain,
+        polished.weights,
+    ),
     f"Adam, {adam.stats['solve_seconds']:.2g} s": (problem.chain, adam.weights),
 }
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")

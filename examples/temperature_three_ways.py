@@ -30,8 +30,8 @@ def tangents(eps):
     """N tangents of the target, the soft maximum's excess taken off on average."""
     at = np.linspace(-2, 2, N)
     slope = at / target(at)
-    raw = hj.layers.LogSumExp(slope[:, None], target(at) - slope * at, eps)
-    return hj.layers.LogSumExp(raw.W, raw.b - jnp.mean(jax.vmap(raw)(x[:, None]) - y), eps)
+    raw = hj.layers.LSE(slope[:, None], target(at) - slope * at, eps)
+    return hj.layers.LSE(raw.W, raw.b - jnp.mean(jax.vmap(raw)(x[:, None]) - y), eps)
 
 
 @jax.jit

@@ -42,6 +42,7 @@ _HOMES = {
     "crosscheck": ".comparison",
     "Comparison": ".comparison",
     # Layers as programs.
+    "LSE": ".layers",
     "Softmax": ".layers",
     "Sparsemax": ".layers",
     "SoftThreshold": ".layers",

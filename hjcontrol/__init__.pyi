@@ -25,6 +25,7 @@ from hjcontrol.control import softmax_cross_entropy as softmax_cross_entropy
 from hjcontrol.data import load as load
 from hjcontrol.data import split as split
 from hjcontrol.layers import ClassHead as ClassHead
+from hjcontrol.layers import LSE as LSE
 from hjcontrol.layers import Optimality as Optimality
 from hjcontrol.layers import ProgramLayer as ProgramLayer
 from hjcontrol.layers import SoftThreshold as SoftThreshold
@@ -67,6 +68,7 @@ __all__ = [
     "Direct",
     "Flow",
     "Gradient",
+    "LSE",
     "MSA",
     "Newton",
     "Optimality",

@@ -26,8 +26,8 @@ from jaxtyping import Array, Bool, Float, PyTree, Real
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import gibbs, lse
-from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
-from hjcontrol.layers.layer import floating
+from hjcontrol.deformation.soft_maximum import floating
+from hjcontrol.layers import LSE, ClassHead, LogitHead
 from hjcontrol.networks import Chain, Weights, advance
 
 __all__ = ["Attribution", "LayerAttribution", "attribute", "costates", "pruned", "without"]
@@ -74,13 +74,13 @@ class Attribution(eqx.Module):
 
 
 @admits()
-def attribute(model: LogSumExp | LogitHead | ClassHead, x: Real[ArrayLike, "..."]) -> Attribution:
+def attribute(model: LSE | LogitHead | ClassHead, x: Real[ArrayLike, "..."]) -> Attribution:
     """Weights, exact removals and shares for one sample; batch with `jax.vmap`.
 
     A removal is exact for the atoms as they stand: nothing is trained again.
     """
     head = model.head if isinstance(model, ClassHead) else model
-    z = head.logits(x)
+    z = head.scores(x)
     eps = head.eps.astype(z.dtype)
     pi = gibbs(z, eps)
     value = lse(z, eps)
@@ -93,7 +93,7 @@ def attribute(model: LogSumExp | LogitHead | ClassHead, x: Real[ArrayLike, "..."
 
 @admits()
 def without(
-    model: LogSumExp | LogitHead, x: Real[ArrayLike, "..."], removed: Bool[ArrayLike, " atoms"]
+    model: LSE | LogitHead, x: Real[ArrayLike, "..."], removed: Bool[ArrayLike, " atoms"]
 ) -> Float[Array, ""]:
     """`f(x)` without the `removed` atoms, from the weights: `f + eps log(1 - sum of theirs)`.
 
@@ -102,7 +102,7 @@ def without(
 
     **Raises:** `ValueError` if `removed` has another shape, or is everything.
     """
-    z = model.logits(x)
+    z = model.scores(x)
     removed = jnp.asarray(removed)
     if removed.shape != z.shape or removed.dtype != bool:
         raise ValueError(
@@ -117,7 +117,7 @@ def without(
 
 
 @admits()
-def pruned(layer: LogSumExp, atoms: Sequence[int]) -> LogSumExp:
+def pruned(layer: LSE, atoms: Sequence[int]) -> LSE:
     """The layer with these atoms really taken out: fewer rows, fewer biases.
 
     **Raises:** `ValueError` for an atom that does not exist, or when none would be left.
@@ -129,7 +129,7 @@ def pruned(layer: LogSumExp, atoms: Sequence[int]) -> LogSumExp:
             f"pruned: atoms of 0 .. {size - 1} are needed, not all of them; found {sorted(gone)[:8]}."
         )
     kept = np.array([j for j in range(size) if j not in gone])
-    return LogSumExp(layer.W[kept], layer.b[kept], layer.eps)
+    return LSE(layer.W[kept], layer.b[kept], layer.eps)
 
 
 class LayerAttribution(eqx.Module):
@@ -195,7 +195,6 @@ def costates(
     x, baseline = jax.tree.map(floating, (x, baseline))
     along = jax.tree.map(lambda a, b: a - b, x, baseline)
     at, weight = np.polynomial.legendre.leggauss(nodes)
-    reads = (None,) * len(chain.runs) if given is None else given
 
     def path(s: Array) -> tuple[tuple, Any]:
         return chain.states(weights, jax.tree.map(lambda b, v: b + s * v, baseline, along), given)
@@ -204,19 +203,13 @@ def costates(
         (states, last), (moves, final) = jax.jvp(path, (s,), (jnp.ones_like(s),))
         p = jax.grad(output)(last)
         product = lambda p, v: jax.tree.map(lambda a, b: w * a * b, p, v)
-        end, parts = product(p, final), []
-        for run, theta, u, inputs, move in reversed(
-            list(zip(chain.runs, weights, reads, states, moves, strict=True))
-        ):
 
-            def back(p: Any, stage: Any, th: Any, u: Any, kept: Any) -> tuple[Any, Any]:
-                a, v = kept
-                (p,) = jax.vjp(lambda a: advance(stage, a, th, u), a)[1](p)
-                return p, product(p, v)
+        def back(r: int, p: Any, stage: Any, th: Any, u: Any, a: Any, v: Any) -> tuple[Any, Any]:
+            (p,) = jax.vjp(lambda a: advance(stage, a, th, u), a)[1](p)
+            return p, product(p, v)
 
-            p, part = run.scan(back, p, theta, (inputs, move), u, reverse=True)
-            parts.append(part)
-        return tuple(reversed(parts)), end
+        _, parts = chain.fold(back, p, weights, states, moves, given=given, reverse=True)
+        return parts, product(p, final)
 
     dtype = jnp.result_type(*jax.tree.leaves(x))
     s, w = jnp.asarray(0.5 * (at + 1.0), dtype), jnp.asarray(0.5 * weight, dtype)

@@ -20,7 +20,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
+from hjcontrol.layers import LSE, ClassHead, LogitHead
 
 __all__ = ["Forgetting", "Overlap", "Pull", "forgetting", "overlap", "pull"]
 
@@ -59,7 +59,7 @@ class Overlap(eqx.Module):
 
 @admits()
 def overlap(
-    model: LogSumExp | LogitHead | ClassHead, old: Float[Array, "m d"], new: Float[Array, "n d"]
+    model: LSE | LogitHead | ClassHead, old: Float[Array, "m d"], new: Float[Array, "n d"]
 ) -> Overlap:
     """Which atoms serve the inputs of both tasks.
 

@@ -21,9 +21,9 @@ from jaxtyping import Array, Bool, Float, Int, Real
 from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import gibbs, gibbs_entropy, lse
+from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.hamilton_jacobi import data_of_layer
-from hjcontrol.layers import LogitHead, LogSumExp
-from hjcontrol.layers.layer import floating
+from hjcontrol.layers import LSE, LogitHead
 
 __all__ = ["Coverage", "Gap", "Ray", "coverage_of_layer", "coverage_of_samples", "gap", "ray"]
 
@@ -62,9 +62,9 @@ class Gap(eqx.Module):
 
 
 @admits()
-def gap(model: LogSumExp | LogitHead, x: Real[ArrayLike, "..."]) -> Gap:
+def gap(model: LSE | LogitHead, x: Real[ArrayLike, "..."]) -> Gap:
     """The gap of one sample with its bound, at any depth (the logits are all that enters)."""
-    z = model.logits(x)
+    z = model.scores(x)
     eps = model.eps.astype(z.dtype)
     winner = jnp.argmax(z)
     others = jnp.where(jnp.arange(z.size) == winner, -jnp.inf, z)
@@ -119,14 +119,14 @@ class Ray(eqx.Module):
 
 
 @admits()
-def ray(layer: LogSumExp, x: Real[ArrayLike, " d"], v: Real[ArrayLike, " d"]) -> Ray:
+def ray(layer: LSE, x: Real[ArrayLike, " d"], v: Real[ArrayLike, " d"]) -> Ray:
     """Limit and rate of the layer from `x` along `v`.
 
     Slopes that agree to the rounding of `W v` count as tied.
 
     **Raises:** `ValueError` for `v = 0`, or shapes that disagree.
     """
-    z = layer.logits(x)
+    z = layer.scores(x)
     v = floating(v).astype(z.dtype)
     if v.shape != layer.W.shape[1:]:
         raise ValueError(f"ray: a direction has shape {layer.W.shape[1:]}; found {v.shape}.")
@@ -193,7 +193,7 @@ def coverage_of_samples(
 
 
 @admits(t="> 0")
-def coverage_of_layer(layer: LogSumExp, t: float | Float[Array, ""]) -> Coverage:
+def coverage_of_layer(layer: LSE, t: float | Float[Array, ""]) -> Coverage:
     """Coverage by the layer's own initial data at the *chosen* time `t`: its energy is `u(x, t)/eps`.
 
     **Raises:** `ValueError` for `t <= 0` or `eps = 0`.

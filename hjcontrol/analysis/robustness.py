@@ -29,8 +29,8 @@ from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol._ground.lazy import lazily
 from hjcontrol.deformation import gibbs, lse
-from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
-from hjcontrol.layers.layer import floating
+from hjcontrol.deformation.soft_maximum import floating
+from hjcontrol.layers import LSE, ClassHead, LogitHead
 
 __all__ = [
     "Attack",
@@ -56,7 +56,7 @@ if not TYPE_CHECKING:  # old names, for one release
 
 
 @admits()
-def lipschitz(layer: LogSumExp) -> Float[Array, ""]:
+def lipschitz(layer: LSE) -> Float[Array, ""]:
     """`M = max_j |W_j|`: the exact Lipschitz constant, whatever `eps` and `b` are."""
     return jnp.max(_lengths(layer.W))
 
@@ -109,7 +109,7 @@ class Curvature(eqx.Module):
 
 
 @admits()
-def layer_curvature(model: LogSumExp | LogitHead, x: Real[ArrayLike, " d"]) -> Curvature:
+def layer_curvature(model: LSE | LogitHead, x: Real[ArrayLike, " d"]) -> Curvature:
     """The Hessian at `x`, in its two parts, with the bounds if the model is one affine layer.
 
     **Raises:** `ValueError` for `eps = 0`, where the Hessian is zero or does not exist.
@@ -119,15 +119,15 @@ def layer_curvature(model: LogSumExp | LogitHead, x: Real[ArrayLike, " d"]) -> C
             "layer_curvature: eps > 0 is needed; found eps = 0. Use `lipschitz` there."
         )
     x = floating(x)
-    z = model.logits(x)
+    z = model.scores(x)
     eps = model.eps.astype(z.dtype)
     pi = gibbs(z, eps)
-    if isinstance(model, LogSumExp):
+    if isinstance(model, LSE):
         slopes, inner = model.W, jnp.zeros((x.size, x.size), z.dtype)
         sharp, published = diameter(model.W) ** 2 / (4 * eps), lipschitz(model) ** 2 / eps
     else:
-        slopes = jax.jacfwd(model.logits)(x)
-        inner = jax.hessian(lambda a: jax.lax.stop_gradient(pi) @ model.logits(a))(x)
+        slopes = jax.jacfwd(model.scores)(x)
+        inner = jax.hessian(lambda a: jax.lax.stop_gradient(pi) @ model.scores(a))(x)
         sharp = published = jnp.full((), jnp.nan, z.dtype)
     centred = slopes - (pi @ slopes)[None, :]
     return Curvature(inner, centred.T @ (pi[:, None] * centred) / eps, sharp, published)
@@ -141,15 +141,13 @@ class Change(eqx.Module):
 
 
 @admits(radius=">= 0")
-def change(
-    layer: LogSumExp, x: Real[ArrayLike, " d"], radius: Real[ArrayLike, ""] | float
-) -> Change:
+def change(layer: LSE, x: Real[ArrayLike, " d"], radius: Real[ArrayLike, ""] | float) -> Change:
     """The most and the least that the output can change by within `radius`: bounds, not estimates.
 
     The upper one is the better of two, and attained at `eps = 0`.
     """
     _radius("change", radius)
-    z = layer.logits(x)
+    z = layer.scores(x)
     eps = layer.eps.astype(z.dtype)
     r = jnp.asarray(radius, z.dtype)
     slope = _length(layer.slope(x))
@@ -197,15 +195,15 @@ def certified_radius(
     last layer at its features, and divide by the features' own Lipschitz constant.
     """
     layer = classifier.head
-    if not isinstance(layer, LogSumExp):
+    if not isinstance(layer, LSE):
         raise ValueError(
-            "certified_radius: a global bound needs an affine layer (LogSumExp); found a LogitHead. "
+            "certified_radius: a global bound needs an affine layer (LSE); found a LogitHead. "
             "State the last layer on its features, and divide the radius by the features' "
             "Lipschitz constant."
         )
     if classifier.count < 2:
         raise ValueError("certified_radius: at least two classes are needed; found one.")
-    z, scores = layer.logits(x), classifier.scores(x)
+    z, scores = layer.scores(x), classifier.scores(x)
     eps = layer.eps.astype(z.dtype)
     if label is not None:
         in_range("certified_radius", "label", label, f">= 0, < {classifier.count}")

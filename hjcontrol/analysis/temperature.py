@@ -28,8 +28,8 @@ from jaxtyping import Array, Float, Key, Real
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol.control import ControlProblem, least_squares
-from hjcontrol.deformation import gibbs_entropy, lse
-from hjcontrol.layers import LogitHead, LogSumExp
+from hjcontrol.deformation import gibbs_entropy
+from hjcontrol.layers import LSE, LogitHead
 from hjcontrol.networks import AbstractStage
 
 __all__ = ["Choice", "Window", "by_bound", "by_validation", "crossover", "jointly", "window"]
@@ -103,7 +103,7 @@ def window(
 
 @admits()
 def crossover(
-    model: LogSumExp | LogitHead,
+    model: LSE | LogitHead,
     points: Float[Array, "n d"],
     *,
     entropy: float | Float[Array, ""] = LOG_TWO,
@@ -114,7 +114,7 @@ def crossover(
     The entropy rises with `eps` at fixed logits, so bisection of `log eps` finds the only one. NaN
     where it is not reached in `between`, times the spread of the logits.
     """
-    z = jax.vmap(model.logits)(points)
+    z = jax.vmap(model.scores)(points)
     spread = jnp.max(z) - jnp.min(z)
     mean = lambda e: jnp.mean(gibbs_entropy(z, e, axis=1)) - entropy
     low, high = (jnp.log(jnp.asarray(b, z.dtype) * spread) for b in between)
@@ -147,7 +147,7 @@ class Choice(eqx.Module):
     errors: Float[
         np.ndarray, " trials"
     ]  # standard errors over the samples; NaN where there is none
-    layer: LogSumExp | None = None  # trained with it, for `jointly`
+    layer: LSE | None = None  # trained with it, for `jointly`
 
     @property
     def plausible(self) -> tuple[float, float]:
@@ -204,11 +204,11 @@ def by_bound(bounds: Losses, eps: Sequence[float] | Real[ArrayLike, " trials"]) 
 class _Heated(AbstractStage):
     """`lse(W x + b, eps)` with `log eps` among the weights."""
 
-    layer: LogSumExp
+    layer: LSE
 
     def step(self, x, theta):
         W, b, log_eps = theta
-        return lse(W @ x + b, jnp.exp(log_eps))[None]
+        return LSE(W, b, jnp.exp(log_eps))(x)[None]
 
     def init(self, key: Key[Array, ""]):
         del key
@@ -216,7 +216,7 @@ class _Heated(AbstractStage):
 
 
 def jointly(
-    layer: LogSumExp,
+    layer: LSE,
     inputs: Float[Array, "n d"],
     targets: Float[Array, " n"],
     method: Any,
@@ -239,7 +239,7 @@ def jointly(
     start = problem.init(jax.random.key(0))  # the layer itself: nothing is drawn
     found = solve(problem, method, init=start, max_steps=max_steps, throw=False)
     W, b, log_eps = problem.chain.unstack(found.weights)[0]
-    trained = LogSumExp(W, b, jnp.exp(log_eps))
+    trained = LSE(W, b, jnp.exp(log_eps))
     ends = np.array([float(layer.eps), float(trained.eps)])
     losses = np.array([float(problem.objective(start)), float(found.objective)])
     nothing = np.full(2, np.nan)

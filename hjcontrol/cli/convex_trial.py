@@ -24,7 +24,6 @@ from hjcontrol.reporting.tables import figure
 from hjcontrol.solvers.convex import (
     AbstractConvexProblem,
     ConvexRegression,
-    ConvexSolution,
     DifferenceOfConvex,
     DifferenceOfMaxAffine,
     GatedReLU,
@@ -50,7 +49,7 @@ class Trial:
     asked: Asked
     name: str
     sizes: tuple[int, int, int]
-    convex: ConvexSolution
+    convex: Solution
     twin: Solution
     twin_objective: float
     convex_metric: float
@@ -63,7 +62,7 @@ class Trial:
     @property
     def twin_gap(self) -> float:
         """The twin's objective over the bound, both of the convex problem."""
-        return self.twin_objective - float(self.convex.dual_objective)
+        return self.twin_objective - float(self.convex.bound)
 
     @property
     def verdict(self) -> str:
@@ -94,7 +93,7 @@ class Trial:
             "features": d,
             "seed": self.asked.common.seed,
         }
-        theorem = self.convex.theorem
+        theorem = self.convex.native.problem.theorem
         notes = {str(k): note for k, note in enumerate(self.notes, start=1)}
         return {
             "Asked": asked,
@@ -129,8 +128,8 @@ class Trial:
             "num_features": d,
             "seed": self.asked.common.seed,
             "metric": self.metric,
-            "theorem_statement": self.convex.theorem.statement,
-            "not_covered": self.convex.theorem.limits,
+            "theorem_statement": self.convex.native.problem.theorem.statement,
+            "not_covered": self.convex.native.problem.theorem.limits,
             "verdict": self.verdict,
             "notes": self.notes,
         }
@@ -139,7 +138,7 @@ class Trial:
         return {
             "objective": float(self.convex.objective),
             "gap": float(self.convex.gap),
-            "theorem": self.convex.theorem.name,
+            "theorem": self.convex.native.problem.theorem.name,
             "seconds": self.convex.stats["solve_seconds"],
             "test_metric": self.convex_metric,
         }
@@ -148,7 +147,7 @@ class Trial:
         return {
             "objective": self.twin_objective,
             "gap": self.twin_gap,
-            "theorem": self.convex.theorem.name,
+            "theorem": self.convex.native.problem.theorem.name,
             "seconds": self.twin.stats["solve_seconds"],
             "test_metric": self.twin_metric,
         }
@@ -191,11 +190,11 @@ def perform(asked: Asked, screen: Screen) -> Trial:
             max_steps=TWIN_STEPS,
             progress=progress,
         )
-    problem = convex.problem
+    problem = convex.native.problem
     candidate = problem.from_weights(twin.weights)
     judged = eqx.filter_jit(lambda p, c: p.residuals(c).objective)(problem, candidate)
     measure = _accuracy if asked.model == "logistic" else _rmse
-    metrics = [measure(problem, c, test) for c in (convex.candidate, candidate)]
+    metrics = [measure(problem, c, test) for c in (convex.native.candidate, candidate)]
     return Trial(
         asked,
         train.name,
@@ -223,33 +222,28 @@ def _distinct(data: RegressionSet, notes: list[str]) -> RegressionSet:
     return RegressionSet(places, targets, data.feature_names, data.name)
 
 
-def _logistic(asked: Asked, train: Any, notes: list[str]) -> tuple[ConvexSolution, ControlProblem]:
+def _logistic(asked: Asked, train: Any, notes: list[str]) -> tuple[Solution, ControlProblem]:
     ridge = RIDGE if asked.ridge is None else asked.ridge
     problem = SoftmaxReadout(train.features, train.labels, ridge, len(train.classes))
     return problem.solve(), problem.as_control_problem()
 
 
-def _hopf_cole(asked: Asked, train: Any, notes: list[str]) -> tuple[ConvexSolution, ControlProblem]:
+def _hopf_cole(asked: Asked, train: Any, notes: list[str]) -> tuple[Solution, ControlProblem]:
     fit = fit_lse(
         train.features,
         train.targets,
         WARM if asked.eps is None else asked.eps,
         max_atoms=asked.atoms,
     )
+    found = fit.native
     notes.append(
-        f"{fit.solution.stats['atoms']} slopes from a ball of radius {fit.radius:.3g}, by column "
-        f"generation; largest price seen {fit.history[-1, 1]:.6g}. The gap is over the biases of these "
-        "slopes."
+        f"{fit.stats['atoms']} slopes from a ball of radius {found.radius:.3g}, by column generation; "
+        f"largest price seen {found.rounds[-1, 1]:.6g}. The gap is over the biases of these slopes."
     )
-    solution = eqx.tree_at(
-        lambda s: s.stats, fit.solution, {**fit.solution.stats, "solve_seconds": fit.seconds}
-    )
-    return solution, solution.problem.as_control_problem()
+    return fit, fit.problem
 
 
-def _regression(
-    asked: Asked, train: Any, notes: list[str]
-) -> tuple[ConvexSolution, ControlProblem]:
+def _regression(asked: Asked, train: Any, notes: list[str]) -> tuple[Solution, ControlProblem]:
     n, d = train.features.shape
     if n * (d + 1) > VARIABLES:
         raise CommandError(
@@ -258,7 +252,7 @@ def _regression(
         )
     problem = ConvexRegression(train.features, train.targets)
     solution = problem.solve()
-    enough = max(1.2 * float(np.asarray(solution.dual).sum(axis=1).max()), LEAST_PENALTY)
+    enough = max(1.2 * float(solution.native.dual.sum(axis=1).max()), LEAST_PENALTY)
     if float(solution.objective) <= 1e-9 * n:
         notes.append(
             "Convex functions pass through every sample: too few for so many features, so the optimum "
@@ -269,23 +263,22 @@ def _regression(
     return solution, problem.as_control_problem(penalty=enough, eps=eps)
 
 
-def _gated(asked: Asked, train: Any, notes: list[str]) -> tuple[ConvexSolution, ControlProblem]:
+def _gated(asked: Asked, train: Any, notes: list[str]) -> tuple[Solution, ControlProblem]:
     gates = sample_gates(train.features.shape[1], asked.atoms, seed=asked.common.seed)
     ridge = RIDGE if asked.ridge is None else asked.ridge
     problem = GatedReLU(train.features, train.targets, gates, ridge)
     solution = problem.solve()
-    relu = problem.relu_network(solution.candidate)
+    relu = problem.relu_network(solution.native.candidate)
+    units, apart = relu.problem.chain[0].out_size, relu.stats["deviation"]
     notes.append(
-        f"As a ReLU network of {relu.chain[0].out_size} units it agrees with the gated one at the "
-        f"training inputs to {relu.deviation:.1e}; its own objective is {relu.objective:.6g}, which "
-        "the gated optimum only bounds from below."
+        f"As a ReLU network of {units} units it agrees with the gated one at the training inputs to "
+        f"{apart:.1e}; its own objective is {float(relu.objective):.6g}, which the gated optimum only "
+        "bounds from below."
     )
     return solution, problem.as_control_problem()
 
 
-def _difference(
-    asked: Asked, train: Any, notes: list[str]
-) -> tuple[ConvexSolution, ControlProblem]:
+def _difference(asked: Asked, train: Any, notes: list[str]) -> tuple[Solution, ControlProblem]:
     half = max(1, asked.atoms // 2)
     eps = EPS if asked.eps is None else asked.eps
     given = {
@@ -304,7 +297,7 @@ def _difference(
     return problem.solve(), problem.as_control_problem()
 
 
-_SOLVE: dict[str, Callable[..., tuple[ConvexSolution, ControlProblem]]] = {
+_SOLVE: dict[str, Callable[..., tuple[Solution, ControlProblem]]] = {
     "logistic": _logistic,
     "hopf-cole": _hopf_cole,
     "convex-regression": _regression,

@@ -15,7 +15,7 @@ from hjcontrol.control import ControlProblem, Ridge, least_squares
 from hjcontrol.data import DataError
 from hjcontrol.data.loading import npz_arrays
 from hjcontrol.data.regression import load_regression
-from hjcontrol.deformation import lse
+from hjcontrol.deformation import LSE
 from hjcontrol.networks import AffineWeights
 from hjcontrol.solvers import by_name, solve
 
@@ -97,7 +97,7 @@ def fitted_layer(eps: float | None, screen: Screen) -> Layer:
     rng = np.random.default_rng(0)
     start = AffineWeights(jnp.asarray(0.3 * rng.normal(size=(ATOMS, X.shape[1]))), jnp.zeros(ATOMS))
     problem = ControlProblem(
-        [(lambda x, w: lse(w.W @ x + w.b, eps)[None], start)],
+        [(lambda x, w: LSE(w.W, w.b, eps)(x)[None], start)],
         jnp.asarray(X),
         jnp.asarray(y)[:, None],
         terminal=least_squares,

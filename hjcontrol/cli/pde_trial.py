@@ -18,7 +18,7 @@ import numpy as np
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.layer_source import Layer, fitted_layer, read_layer
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.deformation import gibbs, lse
+from hjcontrol.deformation import LSE, gibbs
 from hjcontrol.hamilton_jacobi import InitialData, data_of_layer, hopf_cole, pde_residual
 from hjcontrol.hamilton_jacobi.grid import Grid
 from hjcontrol.hamilton_jacobi.grid_solver import GRID_RESULTS, grid_solve
@@ -202,7 +202,7 @@ def _residuals(data, X, t, eps) -> dict[str, dict[str, float]]:
 
 @eqx.filter_jit
 def _both_sides(data, W, b, X, t, eps):
-    f = jax.vmap(lambda x: lse(W @ x + b, eps))(X)
+    f = jax.vmap(LSE(W, b, eps))(X)
     u = jax.vmap(lambda x: hopf_cole(data, x, t, eps))(X)
     return f + u, jnp.sum(X * X, axis=1) / (4 * t), jnp.abs(f) + jnp.abs(u)
 

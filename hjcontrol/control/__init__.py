@@ -41,7 +41,7 @@ from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.product_sets import ByLeaf, ByRun
 from hjcontrol.control.quadratic_problem import linear_quadratic
 from hjcontrol.control.rounding import Rounding, rounded
-from hjcontrol.control.solution import History, Solution
+from hjcontrol.control.solution import History, Solution, Theorem
 from hjcontrol.control.terminal_constraint import TerminalConstraint, augmented
 from hjcontrol.control.trajectory import Trajectory
 
@@ -68,6 +68,7 @@ __all__ = [
     "StateCost",
     "TerminalConstraint",
     "Ternary",
+    "Theorem",
     "Trajectory",
     "WeightCost",
     "augmented",

@@ -88,22 +88,22 @@ class AbstractControlSet(eqx.Module):
 
     def project_stage(self, theta: PyTree[Array], run: int = 0) -> PyTree[Array]:
         """Nearest weights of one stage, of the run `run`."""
-        return self._stage(lambda of, v: of.nearest(v), run, theta)
+        return _over_stage(self, lambda of, v: of.nearest(v), run, theta)
 
     def project(self, weights: PyTree[Array]) -> PyTree[Array]:
         """Nearest weights in the set. Every leaf has its run's stages in front."""
-        return self._all(lambda of, v: of.nearest(v), weights)
+        return _over_all(self, lambda of, v: of.nearest(v), weights)
 
     def bounds_stage(self, theta: PyTree[Array], run: int = 0) -> tuple[PyTree, PyTree]:
         """Lower and upper bounds of one stage's weights, where the set is `elementwise`: two trees
         shaped like them."""
-        ends = [self._stage(lambda of, v, e=e: of.interval(v)[e], run, theta) for e in (0, 1)]
+        ends = [_over_stage(self, lambda of, v, e=e: of.interval(v)[e], run, theta) for e in (0, 1)]
         return ends[0], ends[1]
 
     def bounds(self, weights: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array]]:
         """Lower and upper bounds of all weights, where the set is `elementwise`: two trees shaped like
         them."""
-        ends = [self._all(lambda of, v, e=e: of.interval(v)[e], weights) for e in (0, 1)]
+        ends = [_over_all(self, lambda of, v, e=e: of.interval(v)[e], weights) for e in (0, 1)]
         return ends[0], ends[1]
 
     def active(
@@ -122,31 +122,37 @@ class AbstractControlSet(eqx.Module):
     def normal(self, weights: PyTree[Array], gradient: PyTree[Array]) -> PyTree[Array]:
         """The multiplier: what a projected gradient step leaves behind, an element of the normal cone;
         `-gradient` at a stationary point."""
-        return self._all(lambda of, v, g: of.leaf_normal(v, g), weights, gradient)
+        return _over_all(self, lambda of, v, g: of.leaf_normal(v, g), weights, gradient)
 
     def violation(self, weights: PyTree[Array], gradient: PyTree[Array]) -> PyTree[Array]:
         """`theta - P(theta - g)`, zero at a stationary point, shaped like the weights."""
-        return self._all(lambda of, v, g: of.leaf_violation(v, g), weights, gradient)
+        return _over_all(self, lambda of, v, g: of.leaf_violation(v, g), weights, gradient)
 
     def stationarity(self, weights: PyTree[Array], gradient: PyTree[Array]) -> Float[Array, ""]:
         """Largest coordinate of the violation; zero at a stationary point."""
         return largest(self.violation(weights, gradient))
 
-    def _stage(self, f: Callable[..., Array], run: int, *stage: PyTree[Array]) -> PyTree[Array]:
-        """`f(set, leaf, ...)` of every leaf of one stage."""
-        one = lambda path, *leaves: f(self.at(path, run), *leaves)
-        return jax.tree_util.tree_map_with_path(one, *stage)
 
-    def _all(self, f: Callable[..., Array], *trees: PyTree[Array]) -> PyTree[Array]:
-        """`f(set, leaf, ...)` of every leaf of every stage; all have their run's stages in front."""
+def _over_all(
+    of_set: AbstractControlSet, f: Callable[..., Array], *trees: PyTree[Array]
+) -> PyTree[Array]:
+    """`f(set, leaf, ...)` of every leaf of every stage; all have their run's stages in front."""
 
-        def along(run: int, *parts: PyTree[Array]) -> PyTree[Array]:
-            of_stage = jax.vmap(lambda *stage: self._stage(f, run, *stage))
-            return of_stage(*parts) if jax.tree.leaves(parts[0]) else parts[0]
+    def along(run: int, *parts: PyTree[Array]) -> PyTree[Array]:
+        of_stage = jax.vmap(lambda *stage: _over_stage(of_set, f, run, *stage))
+        return of_stage(*parts) if jax.tree.leaves(parts[0]) else parts[0]
 
-        if not isinstance(trees[0], tuple) or hasattr(trees[0], "_fields"):  # one run's alone
-            return along(0, *trees)
-        return tuple(along(r, *parts) for r, parts in enumerate(zip(*trees, strict=True)))
+    if not isinstance(trees[0], tuple) or hasattr(trees[0], "_fields"):  # one run's alone
+        return along(0, *trees)
+    return tuple(along(r, *parts) for r, parts in enumerate(zip(*trees, strict=True)))
+
+
+def _over_stage(
+    of_set: AbstractControlSet, f: Callable[..., Array], run: int, *stage: PyTree[Array]
+) -> PyTree[Array]:
+    """`f(set, leaf, ...)` of every leaf of one stage."""
+    one = lambda path, *leaves: f(of_set.at(path, run), *leaves)
+    return jax.tree_util.tree_map_with_path(one, *stage)
 
 
 def largest(tree: PyTree[Array]) -> Float[Array, ""]:

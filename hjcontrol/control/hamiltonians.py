@@ -18,8 +18,8 @@ from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol.control.problem import ControlProblem
-from hjcontrol.control.trajectory import Trajectory
-from hjcontrol.networks import AbstractStage, Weights, advance
+from hjcontrol.control.trajectory import Trajectory, swapped
+from hjcontrol.networks import AbstractStage, Run, Weights, advance
 
 
 @admits()
@@ -91,23 +91,18 @@ def costate(
     reverse mode stage by stage; an independent check is `hj.verify`.
     """
     states = problem.rollout(weights) if states is None else states
-    p = terminal_costate(problem, states.final)
-    final, runs, gradient = p, [], []
-    parts = zip(problem.chain.runs, weights, states.runs, problem.given_by_depth, strict=True)
-    for run, theta, xs, given in reversed(list(parts)):
 
-        def body(p_next: Any, stage: AbstractStage, th: Any, u: Any, x: Any) -> tuple[Any, Any]:
-            def share(a: Any, c: Any) -> Float[Array, ""]:
-                one = lambda a, q, u: sample_hamiltonian(problem, stage, a, q, c, u)
-                return jnp.sum(jax.vmap(one)(a, p_next, u))
+    def body(r: int, p_next: Any, stage: AbstractStage, theta: Any, u: Any, x: Any) -> Any:
+        def share(a: Any, c: Any) -> Float[Array, ""]:
+            one = lambda a, q, u: sample_hamiltonian(problem, stage, a, q, c, u)
+            return jnp.sum(jax.vmap(one)(a, p_next, u))
 
-            p, g = jax.grad(share, argnums=(0, 1))(x, th)
-            return p, (p, g)
+        p, g = jax.grad(share, argnums=(0, 1))(x, theta)
+        return p, (p, g)
 
-        depth_first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), xs)
-        p, (ps, gs) = run.scan(body, p, theta, depth_first, given, reverse=True)
-        runs.append(jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), ps))
-        gradient.append(run.gather(gs))
+    final = terminal_costate(problem, states.final)
+    _, outs = problem.fold(body, final, weights, states.runs, reverse=True)
+    costates, slopes = zip(*outs, strict=True)
+    gradient = tuple(map(Run.gather, problem.chain.runs, slopes))
     paid = jax.grad(problem.total_weight_cost)(weights)
-    gradient = jax.tree.map(jnp.add, tuple(reversed(gradient)), paid)
-    return Trajectory(tuple(reversed(runs)), final), gradient
+    return Trajectory(swapped(costates), final), jax.tree.map(jnp.add, gradient, paid)

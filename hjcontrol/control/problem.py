@@ -27,7 +27,7 @@ from hjcontrol.control.costs import (
     softmax_cross_entropy,
 )
 from hjcontrol.control.terminal_constraint import TerminalConstraint
-from hjcontrol.control.trajectory import Trajectory
+from hjcontrol.control.trajectory import Trajectory, swapped
 from hjcontrol.networks import Chain, Weights, advance
 from hjcontrol.networks.chain import check_given
 
@@ -134,11 +134,29 @@ class ControlProblem(eqx.Module):
     @property
     def given_by_depth(self) -> tuple[PyTree[Array], ...]:
         """The same for a scan over the stages of the whole ensemble: a forcing is `(length, n, ...)`."""
-        swap = lambda a: jnp.moveaxis(a, 1, 0)
         return tuple(
-            jax.tree.map(swap, u) if run.stage.reads == "forcing" else u
+            swapped(u) if run.stage.reads == "forcing" else u
             for run, u in zip(self.chain.runs, self.given, strict=True)
         )
+
+    def fold(
+        self,
+        body: Callable[..., tuple[Any, Any]],
+        carry: Any,
+        weights: Weights,
+        *along: tuple[PyTree[Array], ...],
+        reverse: bool = False,
+    ) -> tuple[Any, tuple[PyTree[Array], ...]]:
+        """Fold `body(r, carry, stage, theta, u, *slices) -> (carry, out)` over the whole ensemble's
+        stages: `Chain.fold`, with the samples' leading axis in the carry, in `u` and in the slices.
+
+        `along`: one entry a run, every leaf with the samples in front, as `Trajectory.runs` has them;
+        what has the stages in front is folded by `chain.fold(..., given=problem.given_by_depth)`.
+
+        **Returns:** the last carry, and one output a run, every leaf with the run's stages in front.
+        """
+        along, given = swapped(along), self.given_by_depth
+        return self.chain.fold(body, carry, weights, *along, given=given, reverse=reverse)
 
     @admits()
     def init(self, key: Key[Array, ""]) -> Weights:
@@ -190,21 +208,19 @@ class ControlProblem(eqx.Module):
         `shifts`, shaped like the states, is added to each state before it is used: the derivative
         in it is the costate.
         """
-        cost = jnp.zeros((), self.dtype)
-        collected = []
 
-        def body(carry: Any, stage: Any, theta: Any, u: Any, shift: Any) -> tuple[Any, Any]:
+        def body(
+            r: int, carry: Any, stage: Any, theta: Any, u: Any, *shift: Any
+        ) -> tuple[Any, Any]:
             x, cost = carry
-            x = x if shift is None else jax.tree.map(jnp.add, x, shift)
+            x = jax.tree.map(jnp.add, x, *shift) if shift else x
             return (advance(stage, x, theta, u), cost + self.state_cost(x, theta)), x
 
-        given = (None,) * len(self.chain.runs) if given is None else given
-        for r, (run, theta, u) in enumerate(zip(self.chain.runs, weights, given, strict=True)):
-            shift = None if shifts is None else shifts[0][r]
-            (x, cost), xs = run.scan(body, (x, cost), theta, shift, u)
-            collected.append(xs)
+        start = (x, jnp.zeros((), self.dtype))
+        along = () if shifts is None else (shifts[0],)
+        (x, cost), runs = self.chain.fold(body, start, weights, *along, given=given)
         x = x if shifts is None else jax.tree.map(jnp.add, x, shifts[1])
-        return cost + self.terminal_cost(x, y), (tuple(collected), x)
+        return cost + self.terminal_cost(x, y), (runs, x)
 
     def cost_along(
         self, weights: Weights, states: tuple[tuple[PyTree, ...], PyTree], y: PyTree[Array]

@@ -1,18 +1,22 @@
-"""What every solver returns: weights, states, costates, and how it went.
+"""What every solver returns: weights, states, costates, how it went, and what is proven.
 
-`stats` has the same keys whoever solved: num_steps, num_evals, objective, stationarity,
-compile_seconds, solve_seconds (`message` too, where there is something to say; `path`, the levels of a
-homotopy).
+Every solver fills the same keys of `stats`: num_steps, num_evals, objective, stationarity,
+compile_seconds, solve_seconds (NaN where a solver does not measure one; `message` where there is
+something to say; `path`, the levels of a homotopy).
+
+    gap = objective - bound        no weights within the theorem's reach are better by more
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.results import RESULTS
+from hjcontrol.control.derivatives import backpropagate
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.control.trajectory import Trajectory
@@ -37,14 +41,26 @@ class History(eqx.Module):
     stationarity: np.ndarray
 
 
+class Theorem(NamedTuple):
+    """Why an optimum is what it is claimed to be: `name`, `statement`, `limits` (what is not covered)."""
+
+    name: str
+    statement: str
+    limits: str
+
+
 class Solution(eqx.Module):
     """Weights with their states and costates, the outcome, and the problem that was solved; of a solver
     that has them, multipliers of the dynamics, of a terminal constraint and of the control set (an
-    element of its normal cone: `-dJ/dtheta`)."""
+    element of its normal cone: `-dJ/dtheta`).
+
+    Of a convex training problem also a `bound` below the objective, the `theorem` behind it, and
+    `native`, the answer in the problem's own variables (`native.candidate`, `native.dual`). All three are
+    `None` where nothing is proven."""
 
     weights: Weights
-    trajectory: Trajectory
-    costate: Trajectory
+    _trajectory: Trajectory | None  # None: from the weights, when asked for
+    _costate: Trajectory | None
     objective: Float[Array, ""]
     result: RESULTS
     stats: dict[str, Any]
@@ -54,6 +70,34 @@ class Solution(eqx.Module):
     multipliers: Trajectory | None = None
     terminal_multiplier: Float[Array, "n m"] | None = None
     weight_multipliers: Weights | None = None
+    bound: Float[Array, ""] | None = None
+    theorem: Theorem | None = None
+    native: Any = None
+
+    @property
+    def trajectory(self) -> Trajectory:
+        """The states `x_0 .. x_K` of all samples."""
+        return self._passes()[1] if self._trajectory is None else self._trajectory
+
+    @property
+    def costate(self) -> Trajectory:
+        """The costates `p_0 .. p_K` of all samples, `p_k = dJ/dx_k`."""
+        return self._passes()[2] if self._costate is None else self._costate
+
+    def _passes(self) -> tuple[Float[Array, ""], Trajectory, Trajectory, Weights]:
+        return eqx.filter_jit(backpropagate)(self.problem, self.weights)
+
+    @property
+    def gap(self) -> Float[Array, ""] | None:
+        """`objective - bound`; `None` where no bound is proven."""
+        return None if self.bound is None else self.objective - self.bound
+
+    @property
+    def relative_gap(self) -> Float[Array, ""] | None:
+        """The gap over `|objective|`; `None` where no bound is proven."""
+        if self.gap is None:
+            return None
+        return self.gap / jnp.maximum(jnp.abs(self.objective), jnp.finfo(self.objective.dtype).tiny)
 
     @property
     def stated(self) -> ControlProblem:
@@ -63,17 +107,36 @@ class Solution(eqx.Module):
         return self.problem if nu is None else augmented(self.problem, nu, 1.0)
 
     def __str__(self) -> str:
-        s = self.stats
-        message = RESULTS[self.result] or "successful"
-        size = sum(a.size for a in jax.tree.leaves(self.weights))
-        lines = [
-            f"Solution by {self.solver}",
-            f"  problem       {self.problem.num_samples} samples, {len(self.problem.chain)} stages, "
-            f"{size} weights, {np.dtype(self.problem.dtype).name}",
-            f"  objective     {float(self.objective):.12g}",
-            f"  stationarity  {s['stationarity']:.3e}   (max |dH/dtheta|)",
-            f"  steps         {s['num_steps']}   evaluations {s['num_evals']}",
-            f"  seconds       {s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
-            f"  result        {message}",
+        return _told(self)
+
+
+def _told(solution: Solution) -> str:
+    s = solution.stats
+    message = RESULTS[solution.result] or "successful"
+    size = sum(a.size for a in jax.tree.leaves(solution.weights))
+    lines = [
+        f"Solution by {solution.solver}",
+        f"  problem       {solution.problem.num_samples} samples, {len(solution.problem.chain)} stages, "
+        f"{size} weights, {np.dtype(solution.problem.dtype).name}",
+        f"  objective     {float(solution.objective):.12g}",
+        f"  stationarity  {s['stationarity']:.3e}   (max |dH/dtheta|)",
+        f"  steps         {s['num_steps']}   evaluations {s['num_evals']}",
+        f"  seconds       {s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
+        f"  result        {message}",
+        *([] if solution.bound is None else _proof(solution)),
+    ]
+    return "\n".join(lines)
+
+
+def _proof(solution: Solution) -> list[str]:
+    lines = [
+        f"  bound below   {float(solution.bound):.12g}",
+        f"  gap           {float(solution.gap):.2e}   (relative {float(solution.relative_gap):.2e})",
+    ]
+    if solution.theorem is not None:
+        lines += [
+            f"  theorem       {solution.theorem.name}",
+            f"                {solution.theorem.statement}",
+            f"                Not covered: {solution.theorem.limits}",
         ]
-        return "\n".join(lines)
+    return lines

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 from hjcontrol._ground.trees import Tree
 
@@ -39,3 +40,8 @@ class Trajectory(eqx.Module):
 
     def __iter__(self) -> Iterator[Tree]:
         return (self[k] for k in range(len(self)))
+
+
+def swapped(tree: Tree) -> Tree:
+    """Leaves `(samples, length, ...)` as `(length, samples, ...)`, and back."""
+    return jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), tree)

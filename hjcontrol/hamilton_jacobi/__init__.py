@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from hjcontrol._ground.lazy import lazily
 from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
-from hjcontrol.hamilton_jacobi.dictionary import Layer, data_of_layer, layer_of_data, plane_waves
+from hjcontrol.hamilton_jacobi.dictionary import data_of_layer, layer_of_data, plane_waves
 from hjcontrol.hamilton_jacobi.grid import Grid
 from hjcontrol.hamilton_jacobi.grid_planning import GridPlan, GridScheme, grid_plan
 from hjcontrol.hamilton_jacobi.grid_solver import GRID_RESULTS, GridSolution, grid_solve
@@ -65,7 +65,6 @@ __all__ = [
     "HJProx",
     "HalfQuadratic",
     "InitialData",
-    "Layer",
     "MaxAffine",
     "Minimum",
     "Nonconvex",
@@ -116,5 +115,5 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
-    _RENAMED = {"Residual": ":EquationResidual"}
+    _RENAMED = {"Layer": "hjcontrol.deformation:LSE", "Residual": ":EquationResidual"}
     __getattr__, _ = lazily(__name__, renamed=_RENAMED)

@@ -9,8 +9,6 @@ A layer determines neither the time nor the Hamiltonian: every t > 0 and every A
 reproduce it, so both are arguments here and never results. Only an evolution in time singles them out.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -18,7 +16,7 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
-from hjcontrol.deformation import lse
+from hjcontrol.deformation import LSE, lse
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
 from hjcontrol.hamilton_jacobi.initial_data import InitialData
 from hjcontrol.hamilton_jacobi.normalisation import (
@@ -29,13 +27,6 @@ from hjcontrol.hamilton_jacobi.normalisation import (
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
 Scalar = Real[ArrayLike, ""] | float | int
-
-
-class Layer(NamedTuple):
-    """Scores `W x + b` of a layer: `W` (N, d), `b` (N,)."""
-
-    W: Float[Array, "N d"]
-    b: Float[Array, " N"]
 
 
 @admits(t="> 0", eps=">= 0")
@@ -77,10 +68,11 @@ def layer_of_data(
     eps: Scalar = 0.0,
     normalisation: Normalisation = "raw",
     H: AbstractHamiltonian = Quadratic(),  # noqa: B008
-) -> Layer:
+) -> LSE:
     """The layer that the data's solution is at time `t`; the inverse of `data_of_layer`.
 
-    Masses go into the biases, `b_j += eps log m_j`, so they need the `eps` that will be used.
+    Masses go into the biases, `b_j += eps log m_j`, so they need the `eps` that will be used. The
+    layer's temperature is that `eps`, 0 unless given; `W, b = layer` takes its weights alone.
 
     **Raises:** `ValueError` as `data_of_layer`.
     """
@@ -88,7 +80,7 @@ def layer_of_data(
     t = jnp.asarray(t, y.dtype)
     W = jnp.linalg.solve(metric(H, y.shape[1]).astype(y.dtype), y.T).T / (2 * t)
     shift = normaliser(normalisation, data, t, eps, H)
-    return Layer(W, -data.energies(eps) - jnp.sum(y * W, axis=1) / 2 - shift)
+    return LSE(W, -data.energies(eps) - jnp.sum(y * W, axis=1) / 2 - shift, eps)
 
 
 @admits(s="finite", eps=">= 0")

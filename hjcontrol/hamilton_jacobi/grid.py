@@ -59,21 +59,7 @@ class Grid(eqx.Module):
         self.extrapolation = extrapolation
 
     def __check_init__(self):
-        lengths = [len(a) for a in (self.lower, self.upper, self.shape, self.periodic)]
-        if len(set(lengths)) > 1 or lengths[0] not in (1, 2):
-            raise ValueError(
-                "Grid: one or two axes are needed, and as many numbers in lower, upper, shape and "
-                f"periodic; found {lengths}. In more dimensions evaluate without a grid."
-            )
-        for a, b, n in zip(self.lower, self.upper, self.shape, strict=True):
-            if not (np.isfinite(a) and np.isfinite(b) and a < b):
-                raise ValueError(f"Grid: finite lower < upper is needed; found {a} and {b}.")
-            if n < 8:
-                raise ValueError(f"Grid: at least 8 points an axis are needed; found {n}.")
-        if self.extrapolation not in (1, 2):
-            raise ValueError(
-                f"Grid: extrapolation is 1 (line) or 2 (parabola); found {self.extrapolation}."
-            )
+        return _check(self)
 
     @property
     def dimension(self) -> int:
@@ -117,3 +103,21 @@ class Grid(eqx.Module):
         before = jnp.flip(beyond(part(0, 1), part(1, 2), part(2, 3)), axis)
         after = beyond(part(n - 1, n), part(n - 2, n - 1), part(n - 3, n - 2))
         return jnp.concatenate([before, u, after], axis=axis)
+
+
+def _check(grid: Grid):
+    lengths = [len(a) for a in (grid.lower, grid.upper, grid.shape, grid.periodic)]
+    if len(set(lengths)) > 1 or lengths[0] not in (1, 2):
+        raise ValueError(
+            "Grid: one or two axes are needed, and as many numbers in lower, upper, shape and "
+            f"periodic; found {lengths}. In more dimensions evaluate without a grid."
+        )
+    for a, b, n in zip(grid.lower, grid.upper, grid.shape, strict=True):
+        if not (np.isfinite(a) and np.isfinite(b) and a < b):
+            raise ValueError(f"Grid: finite lower < upper is needed; found {a} and {b}.")
+        if n < 8:
+            raise ValueError(f"Grid: at least 8 points an axis are needed; found {n}.")
+    if grid.extrapolation not in (1, 2):
+        raise ValueError(
+            f"Grid: extrapolation is 1 (line) or 2 (parabola); found {grid.extrapolation}."
+        )

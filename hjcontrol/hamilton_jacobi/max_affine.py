@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.results import RESULTS
+from hjcontrol.deformation import LSE
 from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, require_convex
@@ -55,7 +56,7 @@ class MaxAffine(eqx.Module):
             )
 
     def __call__(self, y: Float[Array, " d"]) -> Float[Array, ""]:
-        return jnp.max(self.slopes @ y + self.offsets)
+        return LSE(self.slopes, self.offsets, 0.0)(y)
 
 
 class Bracket(eqx.Module):

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from hjcontrol._ground.lazy import lazily
+from hjcontrol.deformation import LSE
 from hjcontrol.layers.activations import GELU, SiLU
-from hjcontrol.layers.affine import LogSumExp
 from hjcontrol.layers.attention import Attended, Attention, key_norms
 from hjcontrol.layers.box import Clip, Huber, LeakyReLU, ReLU, Softplus, Tanh
 from hjcontrol.layers.capped import CappedSimplex
@@ -16,6 +16,13 @@ from hjcontrol.layers.four_faces import Faces, faces
 from hjcontrol.layers.heads import ClassHead, LogitHead
 from hjcontrol.layers.isotonic_regression import isotonic
 from hjcontrol.layers.layer import AbstractConvexLayer, AbstractFace
+from hjcontrol.layers.legendre_dual import (
+    legendre_as_cvxpy,
+    legendre_gap,
+    legendre_point,
+    legendre_program,
+    legendre_value,
+)
 from hjcontrol.layers.permutahedron import Permutahedron, soft_rank, soft_sort
 from hjcontrol.layers.pool import Pool
 from hjcontrol.layers.program import AbstractProgram, Residuals
@@ -28,6 +35,7 @@ from hjcontrol.layers.squares import CommutingSquare, commuting_square
 
 __all__ = [
     "GELU",
+    "LSE",
     "REGISTRY",
     "AbstractConvexLayer",
     "AbstractFace",
@@ -45,7 +53,6 @@ __all__ = [
     "GroupSoftThreshold",
     "Huber",
     "LeakyReLU",
-    "LogSumExp",
     "LogitHead",
     "Optimality",
     "Permutahedron",
@@ -68,6 +75,11 @@ __all__ = [
     "faces",
     "isotonic",
     "key_norms",
+    "legendre_as_cvxpy",
+    "legendre_gap",
+    "legendre_point",
+    "legendre_program",
+    "legendre_value",
     "maximum",
     "soft_rank",
     "soft_sort",
@@ -75,5 +87,9 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
-    _RENAMED = {"L2Ball": ":BallProjection", "solve": ":argmax"}
+    _RENAMED = {
+        "L2Ball": ":BallProjection",
+        "LogSumExp": "hjcontrol.deformation:LSE",
+        "solve": ":argmax",
+    }
     __getattr__, _ = lazily(__name__, renamed=_RENAMED)

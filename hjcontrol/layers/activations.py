@@ -9,6 +9,8 @@ Both tend to max(x, 0) as eps -> 0+. Neither is convex, so neither is the value 
 max p.x - eps Omega(p); neither is monotone, so neither is the argmax of one.
 """
 
+from typing import ClassVar
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import floating, temperature
+from hjcontrol.deformation.soft_maximum import floating, temperature
 
 
 @admits(eps=">= 0")
@@ -24,6 +26,7 @@ class SiLU(eqx.Module):
     """`x sigmoid(x/eps)` (swish): x times a Gibbs weight, which is `eps softplus(x/eps)` less the
     entropy term: `x p = value(x) - eps H(p)`. Dips below 0 to `-0.2785 eps` at `x = -1.2785 eps`."""
 
+    held: ClassVar[tuple[str, ...]] = ("eps",)
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
 
     def __call__(self, x: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
@@ -40,6 +43,7 @@ class GELU(eqx.Module):
     of variance `eps^2` over the half line below x. Since `d/dx [x Phi + eps^2 kernel] = Phi`, the convex
     function `x Phi(x/eps) + eps phi(x/eps)` is ReLU after heat flow; GELU lacks the last term."""
 
+    held: ClassVar[tuple[str, ...]] = ("eps",)
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
 
     def __call__(self, x: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:

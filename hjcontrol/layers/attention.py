@@ -15,7 +15,7 @@ A masked key is as if absent; a query that may look at nothing gets output 0 and
 """
 
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import equinox as eqx
 import jax
@@ -25,9 +25,9 @@ from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import gibbs, heat, lse
+from hjcontrol.deformation.soft_maximum import floating, temperature
 from hjcontrol.hamilton_jacobi import InitialData
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
-from hjcontrol.layers.layer import floating, temperature
 from hjcontrol.layers.rows import RowSoftmax
 from hjcontrol.layers.softmax import Softmax
 
@@ -57,6 +57,7 @@ class Attention(eqx.Module):
     `eps=None`: `sqrt(d)`.
     """
 
+    held: ClassVar[tuple[str, ...]] = ("eps",)
     eps: Float[Array, ""] | None = eqx.field(
         converter=lambda eps: None if eps is None else temperature(eps), default=None
     )
@@ -75,23 +76,7 @@ class Attention(eqx.Module):
         mask: Bool[ArrayLike, "queries keys"] | None = None,
     ) -> Float[Array, "queries keys"]:
         """`q.k`, or `-|q - k|^2/2`; `-inf` where `mask` is False."""
-        q, k = floating(q), floating(k)
-        if q.shape[-1] != k.shape[-1] or 0 in (*q.shape, *k.shape):
-            raise ValueError(
-                f"Attention: queries and keys must share their last axis, and neither be empty; "
-                f"found {q.shape} and {k.shape}."
-            )
-        z = q @ k.T
-        if self.form == "distance":
-            z = -0.5 * jnp.sum((q[:, None, :] - k[None, :, :]) ** 2, axis=-1)
-        if mask is None:
-            return z
-        if jnp.shape(mask) != z.shape:
-            raise ValueError(
-                f"Attention: `mask` must have shape (queries, keys) = {z.shape}; found "
-                f"{jnp.shape(mask)}."
-            )
-        return jnp.where(mask, z, -jnp.inf)
+        return _logits(self, q, k, mask)
 
     def __call__(
         self,
@@ -104,24 +89,7 @@ class Attention(eqx.Module):
 
         **Raises:** `ValueError` for shapes that do not fit.
         """
-        z, eps = self.logits(q, k, mask), self.temperature(jnp.shape(q)[-1])
-        v = floating(v)
-        if v.ndim != 2 or v.shape[0] != z.shape[1]:
-            raise ValueError(
-                f"Attention: one value a key is needed, ({z.shape[1]}, d_v); found {v.shape}."
-            )
-        eps = eps.astype(z.dtype)
-        weights = gibbs(z, eps)
-        looking = jnp.any(~jnp.isneginf(z), axis=-1)
-        safe = jnp.where(looking[:, None], z, 0.0)
-        gap = jax.vmap(Softmax(eps).gap)(safe, gibbs(safe, eps))
-        return Attended(
-            output=weights @ v.astype(z.dtype),
-            weights=weights,
-            energy=-lse(z, eps),
-            entropy=heat(z, eps),
-            gap=jnp.where(looking, gap, 0.0),
-        )
+        return _attended(self, q, k, v, mask)
 
     def temperature(self, width: int) -> Float[Array, ""]:
         """`eps`, or the root of the width of a key."""
@@ -154,3 +122,55 @@ class Attention(eqx.Module):
     ) -> Any:
         """The same as a `cvxpy.Problem` in `p`, `(queries, keys)`."""
         return RowSoftmax(self.temperature(jnp.shape(q)[-1])).as_cvxpy(self.logits(q, k, mask))
+
+
+def _logits(
+    attention: Attention,
+    q: Real[ArrayLike, "queries d"],
+    k: Real[ArrayLike, "keys d"],
+    mask: Bool[ArrayLike, "queries keys"] | None = None,
+) -> Float[Array, "queries keys"]:
+    q, k = floating(q), floating(k)
+    if q.shape[-1] != k.shape[-1] or 0 in (*q.shape, *k.shape):
+        raise ValueError(
+            f"Attention: queries and keys must share their last axis, and neither be empty; "
+            f"found {q.shape} and {k.shape}."
+        )
+    z = q @ k.T
+    if attention.form == "distance":
+        z = -0.5 * jnp.sum((q[:, None, :] - k[None, :, :]) ** 2, axis=-1)
+    if mask is None:
+        return z
+    if jnp.shape(mask) != z.shape:
+        raise ValueError(
+            f"Attention: `mask` must have shape (queries, keys) = {z.shape}; found "
+            f"{jnp.shape(mask)}."
+        )
+    return jnp.where(mask, z, -jnp.inf)
+
+
+def _attended(
+    attention: Attention,
+    q: Real[ArrayLike, "queries d"],
+    k: Real[ArrayLike, "keys d"],
+    v: Real[ArrayLike, "keys value"],
+    mask: Bool[ArrayLike, "queries keys"] | None = None,
+) -> Attended:
+    z, eps = attention.logits(q, k, mask), attention.temperature(jnp.shape(q)[-1])
+    v = floating(v)
+    if v.ndim != 2 or v.shape[0] != z.shape[1]:
+        raise ValueError(
+            f"Attention: one value a key is needed, ({z.shape[1]}, d_v); found {v.shape}."
+        )
+    eps = eps.astype(z.dtype)
+    weights = gibbs(z, eps)
+    looking = jnp.any(~jnp.isneginf(z), axis=-1)
+    safe = jnp.where(looking[:, None], z, 0.0)
+    gap = jax.vmap(Softmax(eps).gap)(safe, gibbs(safe, eps))
+    return Attended(
+        output=weights @ v.astype(z.dtype),
+        weights=weights,
+        energy=-lse(z, eps),
+        entropy=heat(z, eps),
+        gap=jnp.where(looking, gap, 0.0),
+    )

@@ -24,7 +24,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, checked, floating, temperature
+from hjcontrol.deformation.soft_maximum import checked, floating, temperature
+from hjcontrol.layers.layer import SLACK, AbstractConvexLayer
 from hjcontrol.layers.regulariser import (
     AbstractRegulariser,
     BinaryEntropy,
@@ -139,6 +140,7 @@ class Softplus(AbstractBoxLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     phi: AbstractRegulariser = eqx.field(init=False, default_factory=BinaryEntropy)
+    kind = "box, entropy"
     domain = "box [0, 1]"
     regulariser = "binary entropy"
     curvature = "smooth; strongly convex dual"
@@ -150,6 +152,7 @@ class ReLU(AbstractBoxLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=0.0)
     phi: AbstractRegulariser = eqx.field(init=False, default_factory=BinaryEntropy)
+    kind = "box, entropy"
     domain = "box [0, 1]"
     regulariser = "none (binary entropy for eps > 0)"
     curvature = "polyhedral"
@@ -162,6 +165,7 @@ class LeakyReLU(AbstractBoxLayer):
     eps: Float[Array, ""] = eqx.field(converter=temperature)
     slope: float = eqx.field(static=True)
     phi: AbstractRegulariser = eqx.field(init=False)
+    kind = "box, entropy"
     domain = "box [slope, 1]"
     regulariser = "none (binary entropy for eps > 0)"
     curvature = "polyhedral"
@@ -181,6 +185,7 @@ class Tanh(AbstractBoxLayer):
     phi: AbstractRegulariser = eqx.field(
         init=False, default_factory=lambda: BinaryEntropy(-1.0, 1.0)
     )
+    kind = "box, entropy"
     domain = "box [-1, 1]"
     regulariser = "binary entropy of (1 + p)/2"
     curvature = "smooth; strongly convex dual"
@@ -192,6 +197,7 @@ class Clip(AbstractBoxLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature)
     phi: AbstractRegulariser
+    kind = "box, quadratic"
     domain = "box [lo, hi]"
     regulariser = "|p|^2/2"
     curvature = "piecewise quadratic; strongly convex dual"
@@ -207,6 +213,7 @@ class Huber(AbstractBoxLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     phi: AbstractRegulariser = eqx.field(init=False, default_factory=lambda: Quadratic(-1.0, 1.0))
+    kind = "box, quadratic"
     domain = "box [-1, 1]"
     regulariser = "|p|^2/2"
     curvature = "piecewise quadratic; strongly convex dual"

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import temperature
+from hjcontrol.deformation.soft_maximum import temperature
 from hjcontrol.layers.regulariser import AbstractRegulariser, Quadratic
 from hjcontrol.layers.simplex import AbstractSimplexLayer
 
@@ -23,6 +23,7 @@ class CappedSimplex(AbstractSimplexLayer):
     eps: Float[Array, ""] = eqx.field(converter=temperature)
     total: int = eqx.field(static=True)
     phi: AbstractRegulariser = eqx.field(init=False, default_factory=Quadratic)
+    kind = "capped simplex"
     domain = "capped simplex"
     regulariser = "|p|^2/2"
     curvature = "piecewise quadratic; strongly convex dual"

@@ -1,6 +1,12 @@
 r"""Every route to a layer's derivative, side by side, sample by sample.
 
-    closed  |  implicit  |  unrolled  |  central differences  |  whatever the caller brings
+    closed      Danskin: the layer's own rule
+    implicit    the KKT system at the solution, differentiated and solved by lineax
+    unrolled    plain differentiation through the iterations of Newton on the dual
+    differences central, with an estimate of their own error
+    others      whatever the caller brings
+
+`implicit` and `unrolled` belong to the layer's kind of program: see `engines.table`.
 
 The reference is the route that the others agree with best, not one taken on trust. Disagreement is
 norm-wise relative per sample; differences are held to their own estimate of error.
@@ -17,8 +23,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import AbstractConvexLayer, floating
-from hjcontrol.layers.routes import closed, differences, implicit, unrolled
+from hjcontrol.deformation.soft_maximum import floating
+from hjcontrol.layers.engines import kind_of
+from hjcontrol.layers.layer import AbstractConvexLayer
 
 ROUTES = ("closed", "implicit", "unrolled", "differences")
 FLOOR = {"float64": 1e-290, "float32": 1e-30}  # norms under it are not judged
@@ -120,21 +127,57 @@ def compare_gradients(
 
 def _routes(layer: Any, others: Mapping[str, Callable]) -> tuple[dict[str, Callable], list[str]]:
     """Every route as a function of `(layer, z, g)`, and the names of those that the layer lacks."""
-    kind, missing = type(layer), []
-    routes: dict[str, Callable] = {"closed": closed, "implicit": implicit, "unrolled": _unrolled}
-    for name, rule in (("implicit", implicit), ("unrolled", unrolled)):
-        if rule.dispatch(kind) is rule.dispatch(object):
-            missing.append(name)
-            del routes[name]
+    kind = kind_of(layer)
+    own = {"closed": closed, "implicit": kind.implicit, "unrolled": _unrolled(kind.newton)}
     foreign = {
         name: lambda layer, z, g, f=f: jax.vjp(f, z)[1](g)[0]  # somebody else's function of z
         for name, f in others.items()
     }
-    return routes | foreign, missing
+    missing = [name for name, rule in own.items() if rule is None]
+    return {k: rule for k, rule in own.items() if rule is not None} | foreign, missing
 
 
-def _unrolled(layer: Any, z: Array, g: Array) -> Array:
-    return jax.vjp(lambda z: unrolled(layer, z), z)[1](g)[0]
+def closed(layer: AbstractConvexLayer, z: Array, g: Array) -> Array:
+    """By the layer's own differentiation rule, in reverse mode."""
+    return jax.vjp(layer, z)[1](g)[0]
+
+
+def _unrolled(newton: Callable[..., Array] | None) -> Callable[..., Array] | None:
+    """Through the iterations of Newton on the dual, differentiated as they stand, in reverse mode."""
+    if newton is None:
+        return None
+    return lambda layer, z, g: jax.vjp(lambda z: newton(layer, z), z)[1](g)[0]
+
+
+def differences(
+    layer: AbstractConvexLayer, z: Float[Array, "*shape"], g: Float[Array, "*shape"], rungs: int = 8
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Central differences of `g.layer(z)`, extrapolated, at the step whose estimated error is least;
+    and that estimate. Steps fall by fours from a tenth of the temperature."""
+    eps = jnp.asarray(layer.eps, z.dtype).ravel()
+    scale = jnp.where(eps[0] > 0, eps[0], 1.0)
+    unit = jnp.finfo(z.dtype).eps
+    flat, weight = z.ravel(), g.ravel()
+
+    def along(j: Array, h: Array) -> tuple[Array, Array]:
+        bump = jnp.where(jnp.arange(flat.size) == j, h, 0.0)
+        up, down = flat + bump, flat - bump
+        width = up[j] - down[j]  # as represented
+        there, here = layer(up.reshape(z.shape)).ravel(), layer(down.reshape(z.shape)).ravel()
+        slope = jnp.sum(jnp.where(weight == 0, 0.0, weight * (there - here))) / width
+        size = jnp.sum(jnp.abs(weight) * (jnp.abs(there) + jnp.abs(here)))
+        # The answers inherit the roundoff of their argument, magnified by the layer's own slope.
+        noise = unit * size * (4.0 + 4.0 * jnp.abs(flat[j]) / scale) / width
+        return slope, noise
+
+    steps = 0.1 * scale * 4.0 ** -jnp.arange(rungs, dtype=z.dtype)
+    whole = jax.vmap(lambda j: jax.vmap(lambda h: along(j, h))(steps))(jnp.arange(flat.size))
+    half = jax.vmap(lambda j: jax.vmap(lambda h: along(j, 0.5 * h))(steps))(jnp.arange(flat.size))
+    best = (4.0 * half[0] - whole[0]) / 3.0
+    error = jnp.abs(half[0] - whole[0]) + 3.0 * (whole[1] + half[1])
+    k = jnp.argmin(error, axis=1)
+    pick = lambda table: jnp.take_along_axis(table, k[:, None], axis=1)[:, 0].reshape(z.shape)
+    return pick(best), pick(error)
 
 
 @eqx.filter_jit

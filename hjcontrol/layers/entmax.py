@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import temperature
+from hjcontrol.deformation.soft_maximum import temperature
 from hjcontrol.layers.regulariser import AbstractRegulariser, Tsallis
 from hjcontrol.layers.simplex import AbstractSimplexLayer
 
@@ -27,6 +27,7 @@ class Sparsemax(AbstractSimplexLayer):
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     phi: AbstractRegulariser = eqx.field(init=False, default_factory=lambda: Tsallis(2.0))
     total: int = eqx.field(init=False, static=True, default=1)
+    kind = "simplex, quadratic"
     domain = "simplex"
     regulariser = "(|p|^2 - 1)/2"
     curvature = "piecewise quadratic; strongly convex dual"
@@ -43,6 +44,7 @@ class Entmax(AbstractSimplexLayer):
     alpha: float = eqx.field(static=True, default=1.5)
     phi: AbstractRegulariser = eqx.field(init=False)
     total: int = eqx.field(init=False, static=True, default=1)
+    kind = "simplex, power"
     domain = "simplex"
     regulariser = "sum (p^alpha - p)/(alpha(alpha-1)) (Tsallis)"
     curvature = "C1; strongly convex dual"

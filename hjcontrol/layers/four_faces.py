@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol.deformation.soft_maximum import LSE, temperature
 from hjcontrol.hamilton_jacobi import (
     InitialData,
     MaxAffine,
@@ -25,10 +26,9 @@ from hjcontrol.hamilton_jacobi import (
     layer_of_data,
 )
 from hjcontrol.hamilton_jacobi.normalisation import Normalisation
-from hjcontrol.layers.affine import LegendreProgram, LogSumExp
 from hjcontrol.layers.certifying import Optimality
 from hjcontrol.layers.engines import argmax
-from hjcontrol.layers.layer import temperature
+from hjcontrol.layers.legendre_dual import LegendreProgram, legendre_program
 from hjcontrol.layers.separable import SeparableProgram
 from hjcontrol.layers.softmax import Softmax
 
@@ -45,7 +45,7 @@ class Values(NamedTuple):
 class Faces(eqx.Module):
     """The four faces of one layer at one time. Every conversion is a method; none refits anything."""
 
-    network: LogSumExp
+    network: LSE
     t: Float[Array, ""]
 
     @property
@@ -54,9 +54,9 @@ class Faces(eqx.Module):
         return self.network.eps
 
     @property
-    def max_plus(self) -> LogSumExp:
+    def max_plus(self) -> LSE:
         """The layer at `eps = 0`."""
-        return LogSumExp(self.network.W, self.network.b, jnp.zeros_like(self.network.eps))
+        return LSE(self.network.W, self.network.b, jnp.zeros_like(self.network.eps))
 
     @property
     def max_affine(self) -> MaxAffine:
@@ -81,18 +81,18 @@ class Faces(eqx.Module):
 
     def program(self, x: Real[ArrayLike, " d"]) -> SeparableProgram:
         """The program in `pi` whose value is `f(x)`."""
-        return self.network.program(x)
+        return Softmax(self.eps).program(self.network.scores(x))
 
     def legendre(self, q: Real[ArrayLike, " d"]) -> LegendreProgram:
         """The program of `f*(q)`: the layer as a function of slopes."""
-        return self.network.legendre(q)
+        return legendre_program(self.network, q)
 
     def certify(
         self, x: Real[ArrayLike, " d"], tolerance: float | Float[Array, ""] | None = None
     ) -> Optimality:
         """Certificate of the Gibbs weights at `x` in the program."""
         return Softmax(self.eps).certify(
-            self.network.logits(x), self.network.weights(x), tolerance=tolerance
+            self.network.scores(x), self.network.weights(x), tolerance=tolerance
         )
 
     def values(self, x: Float[Array, " d"], engine: str = "newton") -> Values:
@@ -101,7 +101,7 @@ class Faces(eqx.Module):
         `engine` is one of `hjcontrol.layers.argmax`; with `"cvxpy"` on the host, one sample.
         """
         square = jnp.sum(x**2) / (4 * self.t)
-        layer, z = Softmax(self.eps), self.network.logits(x)
+        layer, z = Softmax(self.eps), self.network.scores(x)
         pi = argmax(layer, z, engine)
         pi = pi / jnp.sum(pi)  # a host solver's answer lies on the simplex to its tolerance only
         return Values(
@@ -139,8 +139,8 @@ def faces(
 
     **Arguments:**
 
-    - `layer`: whichever face there is: a `LogSumExp`; a pair `(W, b)` (`AffineWeights`, or
-      `hamilton_jacobi.Layer`); `InitialData`, read as raw at `t`; a `MaxAffine`; the
+    - `layer`: whichever face there is: an `LSE`; a pair `(W, b)` (`AffineWeights`, say);
+      `InitialData`, read as raw at `t`; a `MaxAffine`; the
       `LegendreProgram` of a layer.
     - `t`: the time at which the layer is read as a solution, > 0. A gauge: not a property of the layer.
     - `eps`: temperature >= 0. Needed where `layer` has none; replaces the one that it has.
@@ -156,22 +156,23 @@ def faces(
             f"faces: a {type(layer).__name__} has no temperature of its own. Pass `eps=`."
         )
     eps = temperature(own if eps is None else eps)
-    network = LogSumExp(*_weights(layer, t, eps), eps)
+    network = LSE(*_weights(layer, t, eps), eps)
     data_of_layer(network.W, network.b, t)  # refuses weights that are not finite
     return Faces(network, jnp.asarray(t, network.W.dtype))
 
 
 def _weights(layer: Any, t: Any, eps: Array) -> tuple[Array, Array]:
-    if isinstance(layer, (LogSumExp, LegendreProgram)):
+    if isinstance(layer, (LSE, LegendreProgram)):
         return layer.W, layer.b
     if isinstance(layer, InitialData):
-        return tuple(layer_of_data(layer, t, eps=eps))
+        layer = layer_of_data(layer, t, eps=eps)
+        return layer.W, layer.b
     if isinstance(layer, MaxAffine):
         return layer.slopes, layer.offsets
     if isinstance(layer, tuple) and len(layer) == 2:
         W, b = (jnp.asarray(a) for a in layer)
         return W, b
     raise ValueError(
-        "faces: a LogSumExp, a pair (W, b), InitialData, a MaxAffine or a LegendreProgram is needed; "
+        "faces: an LSE, a pair (W, b), InitialData, a MaxAffine or a LegendreProgram is needed; "
         f"found {type(layer).__name__}."
     )

@@ -8,6 +8,7 @@ One atom a class is the usual classifier. A class with several atoms has a conve
 """
 
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -16,19 +17,19 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.deformation import gibbs, lse
-from hjcontrol.layers.affine import LogSumExp
-from hjcontrol.layers.layer import checked, floating, temperature
+from hjcontrol.deformation import LSE, gibbs, lse
+from hjcontrol.deformation.soft_maximum import checked, floating, temperature
 
 
 @admits(eps=">= 0")
 class LogitHead(eqx.Module):
     """`f(x) = lse(network(x), eps)`: the last layer of any network, through its logits."""
 
+    held: ClassVar[tuple[str, ...]] = ("eps",)
     network: Callable
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
 
-    def logits(self, x: Real[ArrayLike, "..."]) -> Float[Array, " atoms"]:
+    def scores(self, x: Real[ArrayLike, "..."]) -> Float[Array, " atoms"]:
         """The network's logits of one sample.
 
         **Raises:** `ValueError` if they are not a vector.
@@ -37,12 +38,12 @@ class LogitHead(eqx.Module):
 
     def __call__(self, x: Real[ArrayLike, "..."]) -> Float[Array, ""]:
         """`f(x)`."""
-        z = self.logits(x)
+        z = self.scores(x)
         return lse(z, self.eps.astype(z.dtype))
 
     def weights(self, x: Real[ArrayLike, "..."]) -> Float[Array, " atoms"]:
         """The Gibbs weights `pi(x)`."""
-        z = self.logits(x)
+        z = self.scores(x)
         return gibbs(z, self.eps.astype(z.dtype))
 
 
@@ -50,11 +51,11 @@ class LogitHead(eqx.Module):
 class ClassHead(eqx.Module):
     """A classifier: atoms of `head` with a class each, numbered `0 .. count - 1`."""
 
-    head: LogSumExp | LogitHead
+    head: LSE | LogitHead
     classes: Int[Array, " atoms"]
     count: int = eqx.field(static=True)
 
-    def __init__(self, head: LogSumExp | LogitHead, classes: Sequence[int] | Int[ArrayLike, " n"]):
+    def __init__(self, head: LSE | LogitHead, classes: Sequence[int] | Int[ArrayLike, " n"]):
         """**Raises:** `ValueError` for a class without an atom, or classes that do not fit the atoms."""
         classes = np.asarray(classes)
         if classes.ndim != 1 or classes.dtype.kind not in "iu" or classes.size == 0:
@@ -69,7 +70,7 @@ class ClassHead(eqx.Module):
                 f"ClassHead: classes are numbered 0 .. {count - 1}, each with an atom; found "
                 f"{f'none of class {missing[0]}' if missing else f'class {classes.min()}'}."
             )
-        if isinstance(head, LogSumExp) and head.b.shape != classes.shape:
+        if isinstance(head, LSE) and head.b.shape != classes.shape:
             raise ValueError(
                 f"ClassHead: a class for each of {head.b.size} atoms is needed; found {classes.size}."
             )
@@ -85,7 +86,7 @@ class ClassHead(eqx.Module):
 
         **Raises:** `ValueError` if the head has another number of atoms than there are classes for.
         """
-        z = self.head.logits(x)
+        z = self.head.scores(x)
         if z.shape != self.classes.shape:
             raise ValueError(
                 f"ClassHead: {self.classes.size} atoms have a class; the head gives {z.size} logits."

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import checked
+from hjcontrol.deformation.soft_maximum import checked
 
 
 def blocks(y: Float[Array, " n"]) -> Int[Array, " n"]:

@@ -13,14 +13,11 @@ import abc
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
-from hjcontrol._ground.arguments import fits
-from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol.deformation.soft_maximum import checked, floating
 from hjcontrol.layers.certifying import Optimality, certify
 from hjcontrol.layers.program import AbstractProgram
 
@@ -48,9 +45,14 @@ class AbstractFace(eqx.Module):
 
 
 class AbstractConvexLayer(eqx.Module):
-    """A layer for one sample `z`; batch with `jax.vmap`. See the file's equations."""
+    """A layer for one sample `z`; batch with `jax.vmap`. See the file's equations.
 
+    As a stage of a network it holds its temperature: `held` names what is not trained unless asked for.
+    """
+
+    held: ClassVar[tuple[str, ...]] = ("eps",)
     eps: eqx.AbstractVar[Real[Array, ""]]
+    kind: ClassVar[str | None] = None  # a row of `engines.KINDS`; None: `closed` and `cvxpy` only
     domain: ClassVar[str]
     regulariser: ClassVar[str]
     curvature: ClassVar[str]
@@ -121,56 +123,3 @@ class AbstractConvexLayer(eqx.Module):
         """Certificate of `candidate`, by default of the layer's own answer."""
         p = self(z) if candidate is None else candidate
         return certify(self.program(z), p, dual, tolerance=tolerance)
-
-
-def checked(
-    who: str, z: Real[ArrayLike, "*shape"], *, axes: int | None = None, mask: bool = True
-) -> Float[Array, "*shape"]:
-    """`z` as a floating array: not empty, not NaN, not `+inf`; `-inf` only as a `mask`, and not all.
-
-    **Raises:** `ValueError` where that can be seen now; under `jit` a NaN stays one in the answer.
-    """
-    z = floating(z)
-    if axes is not None and z.ndim != axes:
-        raise ValueError(
-            f"{who}: one sample has {axes} axis; found shape {z.shape}. Batch with `jax.vmap`."
-        )
-    if z.size == 0:
-        raise ValueError(f"{who}: at least one logit is needed; found shape {z.shape}.")
-    value = known(z)
-    if value is None:
-        return z
-    bad = np.isnan(value) | np.isposinf(value) | (False if mask else np.isneginf(value))
-    if bad.any():
-        where = np.argwhere(bad)[0].tolist()
-        allowed = "finite (or -inf, masked)" if mask else "finite"
-        raise ValueError(
-            f"{who}: logits must be {allowed}; found {value[tuple(where)]} at {where}. "
-            "Look for an overflow upstream."
-        )
-    if np.isneginf(value).all():
-        raise ValueError(f"{who}: every logit is -inf. Unmask at least one.")
-    return z
-
-
-def floating(x: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    """`x` as an array of a floating dtype: its own, or the default one for integers."""
-    x = jnp.asarray(fits("layer", "logits", x, Real[ArrayLike, "..."]))
-    return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
-
-
-def temperature(eps: Real[ArrayLike, ""] | float | int) -> Float[Array, ""]:
-    """`eps` as a floating scalar array: a leaf, so that sweeps do not recompile.
-
-    **Raises:** `ValueError` if negative, NaN or not scalar.
-    """
-    if not isinstance(eps, (int, float, np.ndarray, np.generic, jax.Array)):
-        return eps  # type: ignore  # a placeholder of some tree transformation
-    eps = floating(eps)
-    if eps.ndim != 0 and known(eps) is not None:
-        raise ValueError(
-            f"layer: `eps` must be a scalar; found shape {eps.shape}. Use `jax.vmap` to sweep."
-        )
-    if known_to_fail(jnp.isfinite(eps) & (eps >= 0)):
-        raise ValueError(f"layer: `eps` must be finite and >= 0; found {np.asarray(eps)}.")
-    return eps

@@ -22,8 +22,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol.deformation.soft_maximum import checked, floating, temperature
 from hjcontrol.layers.isotonic_regression import block_means, blocks
-from hjcontrol.layers.layer import AbstractFace, checked, floating, temperature
+from hjcontrol.layers.layer import AbstractFace
 from hjcontrol.layers.prox import AbstractGauge, AbstractGaugeLayer
 
 
@@ -110,6 +111,7 @@ class Permutahedron(AbstractGaugeLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature)
     anchors: Float[Array, " n"]
+    kind = "permutahedron"
     domain = "permutahedron of w"
     regulariser = "|p|^2/2"
     curvature = "piecewise quadratic; strongly convex dual"

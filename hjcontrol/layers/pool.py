@@ -8,6 +8,7 @@ A window is a row of logits: everything else (certificate, ties, cvxpy) is that 
 
 import itertools
 import math
+from typing import ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import checked, temperature
+from hjcontrol.deformation.soft_maximum import checked, temperature
 from hjcontrol.layers.rows import RowSoftmax
 
 
@@ -24,6 +25,7 @@ from hjcontrol.layers.rows import RowSoftmax
 class Pool(eqx.Module):
     """Log-sum-exp pooling over windows of one sample `x`; no padding, every window lies inside."""
 
+    held: ClassVar[tuple[str, ...]] = ("eps",)
     eps: Float[Array, ""] = eqx.field(converter=temperature)
     window: tuple[int, ...] = eqx.field(static=True)
     stride: tuple[int, ...] = eqx.field(static=True)

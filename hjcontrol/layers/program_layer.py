@@ -6,7 +6,7 @@ The cvxpy problem must be DPP: then every matrix above is affine in theta, and i
 that the layer is pure JAX: jit, vmap, forward and reverse mode, no call back into Python.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -16,8 +16,8 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.certifying import Optimality, certify
-from hjcontrol.layers.layer import floating
 from hjcontrol.layers.quadratic import Point, QuadraticProgram, solve
 
 
@@ -55,6 +55,7 @@ class ProgramLayer(eqx.Module):
     program the derivative in the costs is 0, as it must be.
     """
 
+    held: ClassVar[tuple[str, ...]] = ("tables",)  # the program's own numbers
     problem: Any = eqx.field(static=True)
     tables: tuple[tuple[Float[Array, "..."], Float[Array, "..."]], ...]
     shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)

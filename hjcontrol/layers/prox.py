@@ -22,14 +22,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers.layer import (
-    SLACK,
-    AbstractConvexLayer,
-    AbstractFace,
-    checked,
-    floating,
-    temperature,
-)
+from hjcontrol.deformation.soft_maximum import checked, floating, temperature
+from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
 
@@ -282,6 +276,7 @@ class BallProjection(AbstractGaugeLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     radius: Float[Array, ""] = eqx.field(converter=positive, default=1.0)
+    kind = "ball"
     domain = "l2 ball"
     regulariser = "|p|^2/2"
     curvature = "piecewise smooth; strongly convex dual"
@@ -305,6 +300,7 @@ class SoftThreshold(AbstractGaugeLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     lam: Float[Array, ""] = eqx.field(converter=positive, default=1.0)
+    kind = "threshold"
     domain = "R^n"
     regulariser = "|p|^2/2, beside the norm lam |p|_1"
     curvature = "piecewise quadratic; strongly convex dual"
@@ -328,6 +324,7 @@ class GroupSoftThreshold(AbstractGaugeLayer):
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     lam: Float[Array, ""] = eqx.field(converter=positive, default=1.0)
+    kind = "group threshold"
     domain = "R^(groups x size)"
     regulariser = "|p|^2/2, beside the norm lam sum_g |p_g|_2"
     curvature = "piecewise smooth; strongly convex dual"

@@ -14,7 +14,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from hjcontrol.layers.layer import SLACK, floating
+from hjcontrol.deformation.soft_maximum import floating
+from hjcontrol.layers.layer import SLACK
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
 MAX_STEPS = 80
@@ -81,6 +82,48 @@ class Point(eqx.Module):
     unbounded: Bool[Array, ""] | None
 
 
+def _rows(
+    program: QuadraticProgram, x: Array, nu: Array, lam: Array, s: Array
+) -> tuple[Array, Array, Array]:
+    """What the point misses of stationarity, of the equations, and of the inequalities with slack `s`."""
+    P, q, A, b, F, G = (program.P, program.q, program.A, program.b, program.F, program.G)
+    return P @ x + q + A.T @ nu + F.T @ lam, A @ x - b, F @ x + s - G
+
+
+def _error(program: QuadraticProgram, state: tuple) -> Array:
+    x, nu, lam, s = state[:4]
+    r = _rows(program, x, nu, lam, s)
+    products = lam * s
+    none = jnp.zeros(1, program.q.dtype)
+    worst = [jnp.max(jnp.abs(jnp.concatenate([v, none]))) for v in (*r, products)]
+    return jnp.max(jnp.stack(worst)) / program.scale
+
+
+def _newton_direction(
+    program: QuadraticProgram, state: tuple, target: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Newton's step towards products `lam s` equal to `target`."""
+    P, A, b, F = program.P, program.A, program.b, program.F
+    n = program.q.size
+    x, nu, lam, s = state[:4]
+    rd, rp, rs = _rows(program, x, nu, lam, s)
+    w = lam / s
+    ridge = 1e-13 * (1.0 + jnp.max(jnp.abs(P)))
+    top = jnp.concatenate([P + F.T @ (w[:, None] * F) + ridge * jnp.eye(n), A.T], axis=1)
+    low = jnp.concatenate([A, -ridge * jnp.eye(b.size)], axis=1)
+    right = -jnp.concatenate([rd + F.T @ (w * rs + (target - lam * s) / s), rp])
+    step = jnp.linalg.solve(jnp.concatenate([top, low]), right)
+    dx, dnu = step[:n], step[n:]
+    ds = -rs - F @ dx
+    return dx, dnu, (target - lam * s - lam * ds) / s, ds
+
+
+def _reach(v: Array, dv: Array) -> Array:
+    """The largest step, at most 1, that keeps `v` positive."""
+    ratio = jnp.where(dv < 0, -v / jnp.where(dv < 0, dv, -1.0), jnp.inf)
+    return jnp.minimum(1.0, jnp.min(ratio, initial=jnp.inf))
+
+
 @eqx.filter_custom_jvp
 def solve(program: QuadraticProgram) -> Point:
     """The optimum and its multipliers, to roundoff; else a proof of infeasibility or unboundedness.
@@ -88,49 +131,20 @@ def solve(program: QuadraticProgram) -> Point:
     A proof is Farkas': multipliers with `A^T nu + F^T lam = 0`, `b.nu + G.lam < 0`; or a direction with
     `P d = 0`, `A d = 0`, `F d <= 0`, `q.d < 0`.
     """
-    P, q, A, b, F, G = (program.P, program.q, program.A, program.b, program.F, program.G)
+    q, b, G = program.q, program.b, program.G
     n, m = q.size, G.size
     unit = jnp.finfo(q.dtype).eps
-
-    def parts(x: Array, nu: Array, lam: Array, s: Array) -> tuple[Array, Array, Array]:
-        return P @ x + q + A.T @ nu + F.T @ lam, A @ x - b, F @ x + s - G
-
-    def error(state: tuple) -> Array:
-        x, nu, lam, s = state[:4]
-        r = parts(x, nu, lam, s)
-        products = lam * s
-        worst = [
-            jnp.max(jnp.abs(jnp.concatenate([v, jnp.zeros(1, q.dtype)]))) for v in (*r, products)
-        ]
-        return jnp.max(jnp.stack(worst)) / program.scale
-
-    def direction(state: tuple, target: Array) -> tuple[Array, ...]:
-        x, nu, lam, s = state[:4]
-        rd, rp, rs = parts(x, nu, lam, s)
-        w = lam / s
-        ridge = 1e-13 * (1.0 + jnp.max(jnp.abs(P)))
-        top = jnp.concatenate([P + F.T @ (w[:, None] * F) + ridge * jnp.eye(n), A.T], axis=1)
-        low = jnp.concatenate([A, -ridge * jnp.eye(b.size)], axis=1)
-        right = -jnp.concatenate([rd + F.T @ (w * rs + (target - lam * s) / s), rp])
-        step = jnp.linalg.solve(jnp.concatenate([top, low]), right)
-        dx, dnu = step[:n], step[n:]
-        ds = -rs - F @ dx
-        return dx, dnu, (target - lam * s - lam * ds) / s, ds
-
-    def reach(v: Array, dv: Array) -> Array:
-        ratio = jnp.where(dv < 0, -v / jnp.where(dv < 0, dv, -1.0), jnp.inf)
-        return jnp.minimum(1.0, jnp.min(ratio, initial=jnp.inf))
 
     def body(state: tuple) -> tuple:
         x, nu, lam, s, k, best = state
         mu = jnp.sum(lam * s) / max(m, 1)
-        dx, dnu, dlam, ds = direction(state, jnp.zeros_like(s))
-        a = jnp.minimum(reach(lam, dlam), reach(s, ds))
+        dx, dnu, dlam, ds = _newton_direction(program, state, jnp.zeros_like(s))
+        a = jnp.minimum(_reach(lam, dlam), _reach(s, ds))
         after = jnp.sum((lam + a * dlam) * (s + a * ds)) / max(m, 1)
         sigma = (after / jnp.where(mu > 0, mu, 1.0)) ** 3
-        dx, dnu, dlam, ds = direction(state, sigma * mu - dlam * ds)
-        a = jnp.minimum(1.0, 0.995 * jnp.minimum(reach(lam, dlam), reach(s, ds)))
-        a = jnp.where((reach(lam, dlam) >= 1) & (reach(s, ds) >= 1), jnp.minimum(a, 0.9999), a)
+        dx, dnu, dlam, ds = _newton_direction(program, state, sigma * mu - dlam * ds)
+        a = jnp.minimum(1.0, 0.995 * jnp.minimum(_reach(lam, dlam), _reach(s, ds)))
+        a = jnp.where((_reach(lam, dlam) >= 1) & (_reach(s, ds) >= 1), jnp.minimum(a, 0.9999), a)
         tiny = jnp.finfo(q.dtype).tiny ** 0.5
         new = (
             x + a * dx,
@@ -142,7 +156,7 @@ def solve(program: QuadraticProgram) -> Point:
         old = (x, nu, lam, s)
         kept = tuple(jnp.where(good, u, v) for u, v in zip(new, old, strict=True))
         done = jnp.where(good, k + 1, MAX_STEPS)
-        now = error(kept)
+        now = _error(program, kept)
         better = now < best[0]
         record = tuple(jnp.where(better, u, v) for u, v in zip(kept, best[1:], strict=True))
         return (*kept, done, (jnp.minimum(now, best[0]), *record))

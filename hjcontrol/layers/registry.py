@@ -1,7 +1,8 @@
 """The layers of this room, by name: what tests sweep, what `hjcontrol layers` prints.
 
-A new layer: a class in a file of this room, an entry here. The tests then hold it to every law: envelope,
-Fenchel-Young, biconjugate, sandwich, monotonicity, modulus, the cvxpy twin, the gradient routes.
+A new layer: a class in a file of this room, with its `kind` of program, and an entry here. The tests
+then hold it to every law: envelope, Fenchel-Young, biconjugate, sandwich, monotonicity, modulus, the
+cvxpy twin, the gradient routes.
 
 Every entry has every engine and every route for `eps > 0`. At `eps = 0`, where a layer is piecewise
 constant and its dual piecewise linear, `engines.lacks(layer, engine)` says which are without meaning, and

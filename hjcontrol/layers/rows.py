@@ -17,14 +17,8 @@ from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import entropy, gibbs, lse
-from hjcontrol.layers.layer import (
-    SLACK,
-    AbstractConvexLayer,
-    AbstractFace,
-    checked,
-    floating,
-    temperature,
-)
+from hjcontrol.deformation.soft_maximum import checked, floating, temperature
+from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
 from hjcontrol.layers.program import AbstractProgram, Residuals
 from hjcontrol.layers.separable import BoxFace
 from hjcontrol.layers.softmax import Softmax
@@ -81,6 +75,7 @@ class RowSoftmax(AbstractConvexLayer):
     """Softmax of each row (the last axis) of a matrix of logits."""
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
+    kind = "rows"
     domain = "simplex^rows"
     regulariser = "sum p log p (Shannon)"
     curvature = "smooth; strongly convex dual"
@@ -88,6 +83,11 @@ class RowSoftmax(AbstractConvexLayer):
     @property
     def modulus(self) -> Float[Array, ""]:
         return self.eps
+
+    @property
+    def row(self) -> Softmax:
+        """The layer of one row."""
+        return Softmax(self.eps)
 
     def values(self, z: Real[ArrayLike, "rows n"]) -> Float[Array, " rows"]:
         """Log-sum-exp of each row; the maximum at `eps = 0`."""
@@ -109,13 +109,13 @@ class RowSoftmax(AbstractConvexLayer):
 
     def face(self, z: Real[ArrayLike, "rows n"]) -> RowFace:
         z = checked("RowSoftmax", z, axes=2)
-        return RowFace(jax.vmap(Softmax(self.eps).face)(z))
+        return RowFace(jax.vmap(self.row.face)(z))
 
     def sandwich(self, shape: tuple[int, ...]) -> tuple[float, float]:
         return 0.0, shape[0] * float(np.log(shape[1]))
 
     def program(self, z: Real[ArrayLike, "rows n"]) -> RowProgram:
-        return RowProgram(checked("RowSoftmax", z, axes=2), Softmax(self.eps))
+        return RowProgram(checked("RowSoftmax", z, axes=2), self.row)
 
     def as_cvxpy(self, z: Real[ArrayLike, "rows n"]) -> Any:
         import cvxpy as cp

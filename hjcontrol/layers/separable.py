@@ -68,21 +68,21 @@ class SeparableProgram(AbstractProgram):
 
     def residuals(self, candidate: Any, dual: Any = None) -> Residuals:
         """Residuals of a point and multipliers; all in the units of `z`, or of `p` for the primal."""
-        z, lo, hi = self.z, self.phi.lo, self._hi
+        z, lo, hi = self.z, self.phi.lo, _highest(self)
         p = jnp.asarray(candidate, z.dtype)
         if p.shape != z.shape:
             raise ValueError(
                 f"certify: the candidate must have the shape of the logits, {z.shape}; found "
                 f"{p.shape}. Batch with `jax.vmap`."
             )
-        lam, below, above = self._multipliers(dual)
+        lam, below, above = _given_multipliers(self, dual)
         primal = {"box": jnp.maximum(jnp.maximum(lo - p, p - hi), 0.0)}
         if self.total is not None:
             primal["sum"] = jnp.abs(jnp.sum(p) - self.total)
         inside = jnp.clip(p, lo, hi)
         push = jnp.where(jnp.isneginf(z), -1.0, z - lam)  # a masked entry has nothing to gain
         masked = jnp.isneginf(z)
-        off, above_by, below_by = self._forces(inside, push)
+        off, above_by, below_by = _forces(self, inside, push)
         if below is None and above is None:
             steep = self.phi.steep & (self.eps > 0)
             low, high = jnp.where(steep, 0.0, below_by), jnp.where(steep, 0.0, above_by)
@@ -91,7 +91,7 @@ class SeparableProgram(AbstractProgram):
         else:
             low = jnp.zeros_like(p) if below is None else jnp.asarray(below, z.dtype)
             high = jnp.zeros_like(p) if above is None else jnp.asarray(above, z.dtype)
-            stationarity = self._forces(inside, push + low - high)[0]
+            stationarity = _forces(self, inside, push + low - high)[0]
             signs = {"lower": jnp.maximum(-low, 0.0), "upper": jnp.maximum(-high, 0.0)}
         slack = jnp.abs(low * (p - lo)) + jnp.abs(high * (hi - p))
         stationarity = jnp.where(masked & (p == 0), 0.0, stationarity)
@@ -101,69 +101,71 @@ class SeparableProgram(AbstractProgram):
             dual=signs,
             complementarity={"bounds": slack},
             stationarity={"p": stationarity},
-            objective=self._objective(p, inside, primal),
-            dual_objective=-self._dual_value(lam),
+            objective=_objective(self, p, inside, primal),
+            dual_objective=-_dual_value(self, lam),
         )
 
-    @property
-    def _hi(self) -> float:
-        """Under a sum of nonnegative entries, none exceeds the sum."""
-        if self.total is None or self.phi.lo != 0.0:
-            return self.phi.hi
-        return min(self.phi.hi, float(self.total))
 
-    def _multipliers(self, dual: Any) -> tuple[Any, Any, Any]:
-        given = dual if isinstance(dual, dict) else {} if dual is None else {"sum": dual}
-        unknown = set(given) - {"sum", "lower", "upper"}
-        if unknown:
+def _forces(program: SeparableProgram, p: Array, push: Array) -> tuple[Array, Array, Array]:
+    """Distance of `push` from the slopes at `p`, and how far it lies above and below them.
+
+    A float stands for the interval that it is rounded from, an underflowed 0 for anything
+    smaller: the slope is an interval too, wide where 1 - p has no digits left."""
+    unit = jnp.finfo(p.dtype)
+    blur = 4 * unit.eps * jnp.abs(p) + unit.tiny
+    cold = program.eps <= 0
+    warm = jnp.where(cold, 1.0, program.eps)
+    ends = [jnp.where(cold, 0.0, warm * slope) for slope in program.phi.slopes(p, blur)]
+    above, below = jnp.maximum(push - ends[1], 0.0), jnp.maximum(ends[0] - push, 0.0)
+    return jnp.maximum(above, below), above, below
+
+
+def _dual_value(program: SeparableProgram, lam: Array) -> Array:
+    warm = jnp.where(program.eps > 0, program.eps, 1.0)
+    push = program.z - lam
+    soft = warm * jnp.sum(program.phi.conjugate(push / warm))
+    finite = jnp.where(jnp.isneginf(push), -1.0, push)
+    hard = jnp.sum(jnp.maximum(program.phi.lo * finite, _highest(program) * finite))
+    rest = 0.0 if program.total is None else lam * program.total
+    return jnp.where(program.eps > 0, soft, hard) + rest
+
+
+def _objective(program: SeparableProgram, p: Array, inside: Array, primal: dict) -> Array:
+    worst = jnp.max(jnp.stack([jnp.max(v) for v in primal.values()]))
+    linear = jnp.sum(jnp.where(p == 0, 0.0, p) * jnp.where(p == 0, 0.0, program.z))
+    value = program.eps * jnp.sum(program.phi.value(inside)) - linear
+    return jnp.where(worst > jnp.finfo(p.dtype).eps ** SLACK, jnp.inf, value)
+
+
+def _given_multipliers(program: SeparableProgram, dual: Any) -> tuple[Any, Any, Any]:
+    given = dual if isinstance(dual, dict) else {} if dual is None else {"sum": dual}
+    unknown = set(given) - {"sum", "lower", "upper"}
+    if unknown:
+        raise ValueError(
+            f"certify: multipliers are named `sum`, `lower`, `upper`; found {sorted(unknown)}."
+        )
+    best = jnp.zeros((), program.z.dtype) if program.multiplier is None else program.multiplier
+    lam = jnp.asarray(given.get("sum", best), program.z.dtype)
+    for name, value in (
+        ("sum", lam),
+        ("lower", given.get("lower")),
+        ("upper", given.get("upper")),
+    ):
+        want = () if name == "sum" else program.z.shape
+        if value is not None and jnp.shape(value) != want:
             raise ValueError(
-                f"certify: multipliers are named `sum`, `lower`, `upper`; found {sorted(unknown)}."
+                f"certify: multiplier `{name}` must have shape {want}; found {jnp.shape(value)}."
             )
-        best = jnp.zeros((), self.z.dtype) if self.multiplier is None else self.multiplier
-        lam = jnp.asarray(given.get("sum", best), self.z.dtype)
-        for name, value in (
-            ("sum", lam),
-            ("lower", given.get("lower")),
-            ("upper", given.get("upper")),
-        ):
-            want = () if name == "sum" else self.z.shape
-            if value is not None and jnp.shape(value) != want:
-                raise ValueError(
-                    f"certify: multiplier `{name}` must have shape {want}; found {jnp.shape(value)}."
-                )
-        if "sum" in given and self.total is None:
-            raise ValueError(
-                "certify: this program has no sum constraint; found a multiplier of one."
-            )
-        return lam, given.get("lower"), given.get("upper")
+    if "sum" in given and program.total is None:
+        raise ValueError("certify: this program has no sum constraint; found a multiplier of one.")
+    return lam, given.get("lower"), given.get("upper")
 
-    def _forces(self, p: Array, push: Array) -> tuple[Array, Array, Array]:
-        """Distance of `push` from the slopes at `p`, and how far it lies above and below them.
 
-        A float stands for the interval that it is rounded from, an underflowed 0 for anything
-        smaller: the slope is an interval too, wide where 1 - p has no digits left."""
-        unit = jnp.finfo(p.dtype)
-        blur = 4 * unit.eps * jnp.abs(p) + unit.tiny
-        cold = self.eps <= 0
-        warm = jnp.where(cold, 1.0, self.eps)
-        ends = [jnp.where(cold, 0.0, warm * slope) for slope in self.phi.slopes(p, blur)]
-        above, below = jnp.maximum(push - ends[1], 0.0), jnp.maximum(ends[0] - push, 0.0)
-        return jnp.maximum(above, below), above, below
-
-    def _objective(self, p: Array, inside: Array, primal: dict) -> Array:
-        worst = jnp.max(jnp.stack([jnp.max(v) for v in primal.values()]))
-        linear = jnp.sum(jnp.where(p == 0, 0.0, p) * jnp.where(p == 0, 0.0, self.z))
-        value = self.eps * jnp.sum(self.phi.value(inside)) - linear
-        return jnp.where(worst > jnp.finfo(p.dtype).eps ** SLACK, jnp.inf, value)
-
-    def _dual_value(self, lam: Array) -> Array:
-        warm = jnp.where(self.eps > 0, self.eps, 1.0)
-        push = self.z - lam
-        soft = warm * jnp.sum(self.phi.conjugate(push / warm))
-        finite = jnp.where(jnp.isneginf(push), -1.0, push)
-        hard = jnp.sum(jnp.maximum(self.phi.lo * finite, self._hi * finite))
-        rest = 0.0 if self.total is None else lam * self.total
-        return jnp.where(self.eps > 0, soft, hard) + rest
+def _highest(program: SeparableProgram) -> float:
+    """Under a sum of nonnegative entries, none exceeds the sum."""
+    if program.total is None or program.phi.lo != 0.0:
+        return program.phi.hi
+    return min(program.phi.hi, float(program.total))
 
 
 def centred_derivative(

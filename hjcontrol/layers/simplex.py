@@ -16,7 +16,8 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
-from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, checked, floating
+from hjcontrol.deformation.soft_maximum import checked, floating
+from hjcontrol.layers.layer import SLACK, AbstractConvexLayer
 from hjcontrol.layers.regulariser import AbstractRegulariser
 from hjcontrol.layers.separable import BoxFace, SeparableProgram, centred_derivative
 
@@ -36,10 +37,10 @@ class AbstractSimplexLayer(AbstractConvexLayer):
         return self.eps * self.phi.modulus
 
     def value(self, z: Real[ArrayLike, " n"]) -> Float[Array, ""]:
-        return _value(self, self._check(z))
+        return _value(self, _checked(self, z))
 
     def __call__(self, z: Real[ArrayLike, " n"]) -> Float[Array, " n"]:
-        return _argmax(self, self._check(z))
+        return _argmax(self, _checked(self, z))
 
     def conjugate(self, p: Real[ArrayLike, " n"]) -> Float[Array, ""]:
         p = floating(p)
@@ -48,7 +49,7 @@ class AbstractSimplexLayer(AbstractConvexLayer):
         return jnp.where(off > jnp.finfo(p.dtype).eps ** SLACK, jnp.inf, value)
 
     def face(self, z: Real[ArrayLike, " n"]) -> BoxFace:
-        z = self._check(z)
+        z = _checked(self, z)
         above, ties, share = _hard(self, z)
         p = _argmax(self, z)
         undecided = (self.eps <= 0) & (share < 1.0)  # more ties than places
@@ -66,7 +67,7 @@ class AbstractSimplexLayer(AbstractConvexLayer):
         )
 
     def program(self, z: Real[ArrayLike, " n"]) -> SeparableProgram:
-        z = self._check(z)
+        z = _checked(self, z)
         eps = self.eps.astype(z.dtype)
         pivot, u = _centred(self, z)
         lam = jnp.where(eps > 0, pivot + eps * self.multiplier(u), pivot)
@@ -75,7 +76,7 @@ class AbstractSimplexLayer(AbstractConvexLayer):
     def as_cvxpy(self, z: Real[ArrayLike, " n"]) -> Any:
         import cvxpy as cp
 
-        z = np.asarray(self._check(z), float)
+        z = np.asarray(_checked(self, z), float)
         p = cp.Variable(z.shape[0], name="p")
         kept = np.isfinite(z)
         objective = p @ np.where(kept, z, 0.0)
@@ -91,14 +92,15 @@ class AbstractSimplexLayer(AbstractConvexLayer):
         """The largest that one entry can be."""
         return min(self.phi.hi, float(self.total))
 
-    def _check(self, z: Real[ArrayLike, " n"]) -> Float[Array, " n"]:
-        z = checked(type(self).__name__, z, axes=1)
-        if z.shape[0] < self.total:
-            raise ValueError(
-                f"{type(self).__name__}: a sum of {self.total} needs as many entries of at most 1; "
-                f"found {z.shape[0]}."
-            )
-        return z
+
+def _checked(layer: AbstractSimplexLayer, z: Real[ArrayLike, " n"]) -> Float[Array, " n"]:
+    z = checked(type(layer).__name__, z, axes=1)
+    if z.shape[0] < layer.total:
+        raise ValueError(
+            f"{type(layer).__name__}: a sum of {layer.total} needs as many entries of at most 1; "
+            f"found {z.shape[0]}."
+        )
+    return z
 
 
 def _centred(layer: AbstractSimplexLayer, z: Array) -> tuple[Array, Array]:

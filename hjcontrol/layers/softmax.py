@@ -16,7 +16,8 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import entropy, gibbs, lse
-from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, checked, floating, temperature
+from hjcontrol.deformation.soft_maximum import checked, floating, temperature
+from hjcontrol.layers.layer import SLACK, AbstractConvexLayer
 from hjcontrol.layers.regulariser import Shannon
 from hjcontrol.layers.separable import BoxFace, SeparableProgram
 
@@ -28,6 +29,7 @@ class Softmax(AbstractConvexLayer):
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     phi: Shannon = eqx.field(init=False, default_factory=Shannon)
     total: int = eqx.field(init=False, static=True, default=1)
+    kind = "simplex, entropy"
     domain = "simplex"
     regulariser = "sum p log p (Shannon)"
     curvature = "smooth; strongly convex dual"

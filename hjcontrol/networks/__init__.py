@@ -6,12 +6,18 @@ from hjcontrol._ground.lazy import lazily
 from hjcontrol.networks.architectures import ARCHITECTURES, AbstractArchitecture, architecture
 from hjcontrol.networks.attention import AttentionWeights, SelfAttention
 from hjcontrol.networks.chain import Chain, Run, Tied, Weights
-from hjcontrol.networks.dense import AffineWeights, Dense, identity, lift, readout
+from hjcontrol.networks.dense import (
+    AffineWeights,
+    Dense,
+    depth_bound,
+    lift,
+    readout,
+    soft_maximum,
+)
 from hjcontrol.networks.encoder import SentenceEncoder, sentence_encoder
-from hjcontrol.networks.feedforward import Hidden, depth_bound
 from hjcontrol.networks.flow import Flow
 from hjcontrol.networks.free_step import FreeStep, StepWeights, without_idle_stages
-from hjcontrol.networks.heads import HeadTable, head_table
+from hjcontrol.networks.head_tables import HeadTable, head_table
 from hjcontrol.networks.linear import Driven
 from hjcontrol.networks.log_semiring import LogSemiring
 from hjcontrol.networks.recurrent import GRU, LSTM, RNN, Output, RecurrentWeights
@@ -37,7 +43,14 @@ from hjcontrol.networks.transformer import (
     MeanPool,
     NormWeights,
 )
-from hjcontrol.networks.units import AbstractUnits, LogSumExp, Pointwise, SoftplusUnits, gelu
+from hjcontrol.networks.units import (
+    AbstractUnits,
+    LSEUnits,
+    Pointwise,
+    SoftplusUnits,
+    gelu,
+    identity,
+)
 
 __all__ = [
     "ARCHITECTURES",
@@ -63,10 +76,9 @@ __all__ = [
     "FreeStep",
     "FunctionStage",
     "HeadTable",
-    "Hidden",
+    "LSEUnits",
     "LayerNorm",
     "LogSemiring",
-    "LogSumExp",
     "MeanPool",
     "ModeWeights",
     "ModuleStage",
@@ -98,10 +110,16 @@ __all__ = [
     "readout",
     "scatter",
     "sentence_encoder",
+    "soft_maximum",
     "soft_mean",
     "without_idle_stages",
 ]
 
 if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
-    _RENAMED = {"Softplus": ":SoftplusUnits", "check_given": ".chain:check_given"}
+    _RENAMED = {
+        "Hidden": ":Dense",
+        "LogSumExp": ":LSEUnits",
+        "Softplus": ":SoftplusUnits",
+        "check_given": ".chain:check_given",
+    }
     __getattr__, _ = lazily(__name__, renamed=_RENAMED)

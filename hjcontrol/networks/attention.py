@@ -25,7 +25,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol.deformation import gibbs
 from hjcontrol.layers import Attended, Attention
-from hjcontrol.networks.dense import AffineWeights
+from hjcontrol.networks.dense import AffineWeights, affine
 from hjcontrol.networks.stage import AbstractStage, Reads
 
 Mask = Bool[ArrayLike, "*queries tokens"] | None
@@ -107,12 +107,6 @@ class SelfAttention(AbstractStage):
         shape = (x.shape[0], self.num_heads, self.width // self.num_heads)
         each = (tokenwise(a, x).reshape(shape) for a in (theta.query, theta.key, theta.value))
         return tuple(jnp.moveaxis(a, 1, 0) for a in each)
-
-
-def affine(key: Key[Array, ""], in_size: int, out_size: int) -> AffineWeights:
-    """`W ~ N(0, 1/in)`, `b = 0`."""
-    W = jax.random.normal(key, (out_size, in_size)) / np.sqrt(in_size)
-    return AffineWeights(W, jnp.zeros(out_size, W.dtype))
 
 
 def tokenwise(theta: AffineWeights, x: Float[Array, "tokens in"]) -> Float[Array, "tokens out"]:

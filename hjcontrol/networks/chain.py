@@ -225,27 +225,51 @@ class Chain(eqx.Module):
         self, weights: Weights, x: PyTree[Array], given: tuple[PyTree, ...] | None = None
     ) -> tuple[tuple[PyTree, ...], PyTree]:
         """One sample's states: for each run the inputs of its stages, stacked; and the final state."""
-        collected = []
-        for run, theta, u in self._along(weights, given):
-            x, xs = run.scan(
-                lambda x, stage, th, u, _: (advance(stage, x, th, u), x), x, theta, given=u
-            )
-            collected.append(xs)
-        return tuple(collected), x
+        body = lambda r, x, stage, th, u: (advance(stage, x, th, u), x)
+        x, runs = self.fold(body, x, weights, given=given)
+        return runs, x
 
     def __call__(
         self, weights: Weights, x: PyTree[Array], given: tuple[PyTree, ...] | None = None
     ) -> PyTree[Array]:
         """One sample's final state. `given`: what its stages read, as the method `given` returns it."""
-        for run, theta, u in self._along(weights, given):
-            x, _ = run.scan(
-                lambda x, stage, th, u, _: (advance(stage, x, th, u), None), x, theta, given=u
-            )
-        return x
+        body = lambda r, x, stage, th, u: (advance(stage, x, th, u), None)
+        return self.fold(body, x, weights, given=given)[0]
 
-    def _along(self, weights: Weights, given: tuple[PyTree, ...] | None) -> Any:
+    def fold(
+        self,
+        body: Callable[..., tuple[Any, Any]],
+        carry: Any,
+        weights: Weights,
+        *along: tuple[PyTree[Array], ...],
+        given: tuple[PyTree, ...] | None = None,
+        reverse: bool = False,
+    ) -> tuple[Any, tuple[PyTree[Array], ...]]:
+        """Fold a body over all stages in order of depth, or against it.
+
+        **Arguments:**
+
+        - `body(r, carry, stage, theta, u, *slices) -> (carry, out)`: one stage, of run `r`. It must
+          take from `r`, not from a variable of its surroundings, what differs from run to run.
+        - `weights`: one entry a run, every leaf with the run's weight sets in front.
+        - `along`: further arrays, one entry a run, every leaf with the run's stages in front.
+        - `given`: what the stages read, as the method `given` returns it.
+        - `reverse`: from the last stage to the first.
+
+        **Returns:** the last carry, and the outputs in order of depth: one entry a run, every leaf with
+        the run's stages in front.
+        """
         given = (None,) * len(self.runs) if given is None else given
-        return zip(self.runs, weights, given, strict=True)
+        parts = list(enumerate(zip(self.runs, weights, given, *along, strict=True)))
+        outs = []
+        for r, (run, theta, u, *slices) in reversed(parts) if reverse else parts:
+
+            def step(carry: Any, stage: Any, th: Any, u: Any, at: Any, r: int = r) -> Any:
+                return body(r, carry, stage, th, u, *at)
+
+            carry, out = run.scan(step, carry, theta, tuple(slices), u, reverse)
+            outs.append(out)
+        return carry, tuple(reversed(outs) if reverse else outs)
 
 
 def check_given(stages: Sequence[AbstractStage], forcing: PyTree, context: PyTree) -> None:

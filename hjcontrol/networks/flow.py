@@ -19,13 +19,12 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
-from hjcontrol.networks.flow_capability import capable
-from hjcontrol.networks.flow_failure import failure
-from hjcontrol.networks.flow_numerics import Numerics, interpolated, succeeded
+from hjcontrol.networks.flow_numerics import Numerics, capable, interpolated, succeeded
 from hjcontrol.networks.stage import AbstractStage, Symmetry, as_stage
 
 CONTROLS = ("constant", "linear", "cubic")
@@ -168,3 +167,36 @@ def _held(t: Any, x: PyTree, args: tuple[AbstractStage, PyTree]) -> PyTree:
 def _along(t: Any, x: PyTree, args: tuple[AbstractStage, Any]) -> PyTree:
     drift, path = args
     return drift.step(x, path.evaluate(t) if hasattr(path, "evaluate") else path)
+
+
+def failure(
+    report: dict[str, Any], t0: float, t1: float, numerics: Any, theta: PyTree[Array]
+) -> str | None:
+    """What to tell the person whose flow did not reach its end; `None` if every sample reached `t1`.
+
+    Which samples, at what time, after how many steps, the last of which length; and the usual causes.
+    `report`: `Numerics.trace` of each.
+    """
+    bad = np.flatnonzero(~np.asarray(report["succeeded"]))
+    if not len(bad):
+        return None
+    i = int(bad[0])
+    times = np.asarray(report["ts"][i], float)
+    times = times[np.isfinite(times)]
+    last = times[-1] - times[-2] if len(times) > 1 else float("nan")
+    steps = int(report["steps"][i])
+    why = (
+        f"ran out of steps ({steps} of `max_steps={numerics.max_steps}`)"
+        if bool(report["out of steps"][i])
+        else f"was given up by {type(numerics.solver).__name__} after {steps} steps"
+    )
+    sizes = [float(np.max(np.abs(a), initial=0.0)) for a in jax.tree.leaves(theta)]
+    size = max(sizes, default=0.0)
+    return (
+        f"the flow over t = {t0:g} .. {t1:g} failed for {len(bad)} of {len(report['succeeded'])} "
+        f"samples; sample {i} {why} at t = {times[-1]:.6g}, last accepted step {last:.2g}, largest "
+        f"weight {size:.3g}. Usual causes: the state blows up or the drift is stiff (smaller "
+        "weights or steps of the optimiser, or an implicit solver such as diffrax.Kvaerno5()); "
+        "tolerances finer than the dtype resolves (loosen them, or use float64); `max_steps` too "
+        "low for the interval (raise it, or cut the flow into more pieces)."
+    )

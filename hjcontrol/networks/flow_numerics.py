@@ -4,6 +4,20 @@ r"""How a flow is integrated: diffrax's solver, step size controller and adjoint
 
 diffrax is imported when a flow is made, here and nowhere else. The accuracy has one knob: the tolerances,
 or under constant steps `dt0`; both are array leaves.
+
+Which derivatives of a flow an adjoint offers, so that what is lacking is refused before a solve:
+
+| adjoint | reverse | forward | forward-over-reverse | agrees with the discrete costate |
+|---|---|---|---|---|
+| RecursiveCheckpointAdjoint | yes | no | no; yes for a solver of one stage, Euler | exactly |
+| DirectAdjoint | yes | yes | yes | exactly |
+| BacksolveAdjoint | yes | no | no | to solver tolerance |
+| ForwardMode | no | yes | no | exactly |
+| ImplicitAdjoint | yes | yes | yes | never: it differentiates a steady state |
+
+The second derivative through the default adjoint fails in the inner loop over Runge-Kutta stages
+(diffrax #332). A test asks diffrax itself whether the table is true; what is not in it is asked, by
+lowering a small solve.
 """
 
 from collections.abc import Callable
@@ -21,6 +35,14 @@ ADJOINTS = {
     "direct": "DirectAdjoint",
     "backsolve": "BacksolveAdjoint",
     "forward": "ForwardMode",
+}
+DERIVATIVES = ("reverse", "forward", "forward-over-reverse")
+CAPABILITIES = {
+    "RecursiveCheckpointAdjoint": ("reverse",),
+    "DirectAdjoint": DERIVATIVES,
+    "BacksolveAdjoint": ("reverse",),
+    "ForwardMode": ("forward",),
+    "ImplicitAdjoint": DERIVATIVES,
 }
 TOLERANCE = 1e-6
 STEPS, TOLERANCES = 2.0, 100.0  # one refinement halves a step, or divides a tolerance
@@ -216,6 +238,34 @@ class Numerics(eqx.Module):
     def through(self, adjoint: Any) -> "Numerics":
         """The same with another adjoint."""
         return Numerics(self.solver, self.controller, adjoint, self.dt0, self.max_steps)
+
+
+def capable(numerics: Any, derivative: str) -> bool:
+    """Whether the adjoint offers a derivative of the kind, one of `DERIVATIVES`."""
+    import diffrax
+
+    known = CAPABILITIES.get(type(numerics.adjoint).__name__)
+    stages = isinstance(numerics.solver, (diffrax.AbstractRungeKutta, diffrax.AbstractSRK))
+    if isinstance(numerics.adjoint, diffrax.RecursiveCheckpointAdjoint) and not stages:
+        return derivative == "reverse" or probe(numerics, derivative)
+    return probe(numerics, derivative) if known is None else derivative in known
+
+
+def probe(numerics: Any, derivative: str) -> bool:
+    """The same, asked of diffrax: x' = -theta x, lowered and not run."""
+    velocity = lambda t, x, theta: -theta * x
+    zero, one = jnp.zeros(()), jnp.ones(())
+    solve = lambda theta: numerics.solve(velocity, zero, one, one, theta).ys[-1]
+    ask = {
+        "reverse": jax.grad(solve),
+        "forward": lambda a: jax.jvp(solve, (a,), (a,)),
+        "forward-over-reverse": lambda a: jax.jvp(jax.grad(solve), (a,), (a,)),
+    }[derivative]
+    try:
+        jax.jit(ask).lower(one)  # tracing is not enough: forward mode of a custom_vjp fails here
+    except (TypeError, ValueError, NotImplementedError, RuntimeError):
+        return False
+    return True
 
 
 def succeeded(solution: Any) -> Bool[Array, ""]:

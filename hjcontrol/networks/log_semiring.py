@@ -15,9 +15,9 @@ from jaxtyping import Array, Float, Key
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation import softmin
+from hjcontrol.deformation.soft_maximum import temperature
 from hjcontrol.hamilton_jacobi import kernel
 from hjcontrol.networks.stage import AbstractStage
-from hjcontrol.networks.units import temperature
 
 
 @admits(width=">= 1", eps=">= 0")

@@ -8,11 +8,12 @@ u      what is given and has no costate, if the stage `reads` it: the next entry
        sequence), or a context that stays the same at every depth (a mask)
 
 A user's own piece becomes a stage by `as_stage`: an `eqx.Module` (its floating arrays are the
-weights), a plain function `x -> x_next`, or a pair `(f, theta0)` with `f(x, theta) -> x_next`.
+weights, but for the temperature of a convex layer), a plain function `x -> x_next`, or a pair
+`(f, theta0)` with `f(x, theta) -> x_next`.
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import equinox as eqx
@@ -21,6 +22,7 @@ from jaxtyping import Array, Key, PyTree
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol.networks.held import weights_of
 
 Reads = Literal["nothing", "forcing", "context"]
 
@@ -99,21 +101,47 @@ def advance(stage: AbstractStage, x: PyTree, theta: PyTree, u: PyTree = None) ->
 
 @admits()
 class ModuleStage(AbstractStage):
-    """A user's `eqx.Module`, called on the state; its floating arrays are the weights.
+    """A user's `eqx.Module`, called on the state. Its floating arrays are the weights, except those
+    that are held.
 
-    With `reads`, it is called as `module(x, u)`.
+    An array that is a hyperparameter (a temperature, a slope, a threshold) is a floating array like any
+    other, whether it was given as one or made one by `eqx.field(converter=jnp.asarray)`: a solver trains
+    it. To keep it as it is, hold it by `frozen`. What is held stays in the stage as a traced value, so
+    a sweep over it does not compile anew.
+
+    Held without being asked: the fields that a class names in `held`, wherever such a module stands
+    inside the given one. The convex layers and `LSE` name their temperature, `held = ("eps",)`, and a
+    user's class may name its own. `trainable` makes such a field a weight again.
     """
 
     initial: PyTree[Array]
     rest: PyTree
     given: Reads = eqx.field(static=True)
 
-    def __init__(self, module: eqx.Module, reads: Reads = "nothing"):
+    def __init__(
+        self,
+        module: eqx.Module,
+        reads: Reads = "nothing",
+        *,
+        frozen: Any = (),
+        trainable: Sequence[str] = (),
+    ):
+        """**Arguments:**
+
+        - `module`: the module; it is called as `module(x)`, or as `module(x, u)` with `reads`.
+        - `frozen`: what is held besides: names of fields (`("alpha",)`, or `("norm.alpha",)` for one
+          place), or a filter as equinox takes it, `True` for what is held: a tree of booleans, or a
+          function of a leaf.
+        - `trainable`: names of fields that are weights although their class holds them.
+
+        **Raises:** `ValueError` for a module that cannot be called, a name that no floating array of
+        the module has, or a filter that does not fit the module.
+        """
         if not callable(module):
             raise ValueError(
                 f"as_stage: a callable module is needed; {type(module).__name__} defines no __call__."
             )
-        self.initial, self.rest = eqx.partition(module, eqx.is_inexact_array)
+        self.initial, self.rest = eqx.partition(module, weights_of(module, frozen, trainable))
         self.given = reads
 
     @property
@@ -121,7 +149,9 @@ class ModuleStage(AbstractStage):
         return self.given
 
     def step(self, x, theta, *u):
-        return eqx.combine(theta, self.rest)(x, *u)
+        dtype = jax.numpy.result_type(*jax.tree.leaves(x))  # the core runs in the state's precision
+        cast = lambda a: a.astype(dtype) if eqx.is_inexact_array(a) else a
+        return eqx.combine(theta, jax.tree.map(cast, self.rest))(x, *u)
 
     def init(self, key):
         del key
@@ -161,8 +191,9 @@ class FunctionStage(AbstractStage):
 def as_stage(piece: Any) -> AbstractStage:
     """Turn a user's piece into a stage.
 
-    **Arguments:** `piece`: a stage; an `eqx.Module` with `__call__(x)`; a function `x -> x_next`; or
-    a pair `(f, theta0)` with `f(x, theta) -> x_next` and its starting weights.
+    **Arguments:** `piece`: a stage; an `eqx.Module` with `__call__(x)`, which becomes a `ModuleStage`:
+    its floating arrays are weights, but for the temperature of a convex layer or an `LSE`; a function
+    `x -> x_next`; or a pair `(f, theta0)` with `f(x, theta) -> x_next` and its starting weights.
 
     **Raises:** `ValueError` for anything else.
     """

@@ -1,7 +1,7 @@
 r"""Hidden units: what a layer makes of its affine part.
 
     Pointwise     h_i = sigma(a_i)                                    sigma = gelu, tanh, ...
-    LogSumExp     h_i = lse((a_i1, .., a_iN), eps)                    max_j a_ij at eps = 0
+    LSEUnits      h_i = lse((a_i1, .., a_iN), eps)                    max_j a_ij at eps = 0
     SoftplusUnits      h_i = lse((0, a_i), eps) = eps log(1 + e^{a_i/eps}) ReLU at eps = 0
 
 Each unit of the last two is a viscous Hamilton-Jacobi solution of its input (Hopf-Cole, N atoms), and
@@ -11,6 +11,7 @@ Each unit of the last two is a viscous Hamilton-Jacobi solution of its input (Ho
 import abc
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -18,13 +19,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import lse
+from hjcontrol.deformation.soft_maximum import temperature
 
 
 class AbstractUnits(eqx.Module):
     """A map from affine parts to hidden units, `atoms` affine parts a unit."""
 
+    held: ClassVar[tuple[str, ...]] = ("eps",)
     atoms: eqx.AbstractVar[int]
 
     @abc.abstractmethod
@@ -34,7 +36,12 @@ class AbstractUnits(eqx.Module):
     @property
     @abc.abstractmethod
     def slack(self) -> Float[Array, ""] | None:
-        """Largest distance of a unit from its hard limit; `None` for units without temperature."""
+        """Largest distance of a unit from its hard limit; `None` for an activation, which has none."""
+
+
+def identity(x: Array) -> Array:
+    """The activation that does nothing."""
+    return x
 
 
 @admits()
@@ -48,20 +55,8 @@ class Pointwise(AbstractUnits):
         return self.activation(a)
 
     @property
-    def slack(self) -> None:
-        return None
-
-
-def temperature(eps):
-    """A temperature as an array leaf.
-
-    **Raises:** `ValueError` unless it is a scalar >= 0.
-    """
-    eps = jnp.asarray(eps)
-    eps = eps if jnp.issubdtype(eps.dtype, jnp.floating) else eps.astype(float)
-    if eps.ndim or known_to_fail(eps >= 0):
-        raise ValueError(f"units: the temperature `eps` must be a scalar >= 0; found {eps}.")
-    return eps
+    def slack(self) -> Float[Array, ""] | None:
+        return jnp.zeros(()) if self.activation is identity else None
 
 
 @admits(eps=">= 0")
@@ -80,7 +75,7 @@ class SoftplusUnits(AbstractUnits):
 
 
 @admits(atoms=">= 1", eps=">= 0")
-class LogSumExp(AbstractUnits):
+class LSEUnits(AbstractUnits):
     """`lse` of `atoms` affine parts a unit: a soft maximum of affine forms, convex in the input."""
 
     atoms: int = eqx.field(static=True)
@@ -88,7 +83,7 @@ class LogSumExp(AbstractUnits):
 
     def __check_init__(self):
         if self.atoms < 1:
-            raise ValueError(f"LogSumExp: `atoms` must be positive; found {self.atoms}.")
+            raise ValueError(f"LSEUnits: `atoms` must be positive; found {self.atoms}.")
 
     def __call__(self, a):
         return lse(a.reshape(-1, self.atoms), self.eps.astype(a.dtype))

@@ -45,24 +45,21 @@ def preconditioner(
         return problem.terminal_cost(x, y) / n
 
     P = jax.vmap(lambda x, y: _state_hessian(lambda u: terminal(u, y), x))(states.final, targets)
-    p_next = costates.final
-    solves = []
-    given = problem.take(slice(0, count)).given_by_depth
-    chain = list(zip(problem.chain.runs, weights, states.runs, costates.runs, given, strict=True))
-    first = problem.chain.runs[0]
-    for run, theta, xs, ps, us in reversed(chain):
-        depth_first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (xs, ps))
+    runs = problem.chain.runs
 
-        def body(carry: Any, stage: AbstractStage, theta: Any, u: Any, at: Any) -> tuple[Any, Any]:
-            (P, p_next), (x, p) = carry, at
-            block = _block(problem, stage, theta, u, x, p_next, P, scale, run.sets / run.length)
-            before = jax.vmap(lambda x, u, q, Q: _pulled_back(problem, stage, theta, x, u, q, Q))
-            known = run is first and run.length == 1  # inputs are given
-            return (P if known else before(x, u, p_next, P), p), block
+    def body(
+        r: int, carry: Any, stage: AbstractStage, theta: Any, u: Any, x: Any, p: Any
+    ) -> tuple[Any, Any]:
+        P, p_next = carry
+        share = runs[r].sets / runs[r].length
+        block = _block(problem, stage, theta, u, x, p_next, P, scale, share)
+        before = jax.vmap(lambda x, u, q, Q: _pulled_back(problem, stage, theta, x, u, q, Q))
+        known = r == 0 and runs[0].length == 1  # inputs are given
+        return (P if known else before(x, u, p_next, P), p), block
 
-        (P, p_next), blocks = run.scan(body, (P, p_next), theta, depth_first, us, reverse=True)
-        solves.append(jax.vmap(_factor)(_joined(run, blocks)))
-    factors = tuple(reversed(solves))
+    few, end = problem.take(slice(0, count)), (P, costates.final)
+    _, blocks = few.fold(body, end, weights, states.runs, costates.runs, reverse=True)
+    factors = tuple(jax.vmap(_factor)(_joined(*pair)) for pair in zip(runs, blocks, strict=True))
 
     def apply(v: Weights) -> Weights:
         return tuple(jax.vmap(_solve)(f, part) for f, part in zip(factors, v, strict=True))

@@ -70,13 +70,12 @@ def programs_of(problem: ControlProblem) -> Programs:
     weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
     thetas = jax.eval_shape(chain.unstack, weights)
     rollout = jax.eval_shape(problem.rollout, weights)
-    one = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
     states = [
-        one(s)
+        _one(s)
         for xs, run in zip(rollout.runs, chain.runs, strict=True)
         for s in [jax.ShapeDtypeStruct((xs.shape[0], *xs.shape[2:]), xs.dtype)] * run.length
     ]
-    states.append(one(rollout.final))
+    states.append(_one(rollout.final))
     runs = [run for run in chain.runs for _ in range(run.length)]
     starts = np.cumsum([0, *[run.length for run in chain.runs]])
     read = [given_at(problem, k) for k in range(len(chain))]
@@ -92,29 +91,15 @@ def programs_of(problem: ControlProblem) -> Programs:
         owner.append(int(starts[r]) if runs[k].tied else k)
         key = (r, *[np.asarray(a).tobytes() for a in arrays])
         if key not in made:
-            name = f"stage {k} ({type(stage).__name__})"
-            real = lambda v: jnp.asarray(v, problem.dtype)
-            step = lambda x, th, u, stage=stage, real=real: (
-                advance(stage, x, th, u),
-                real(problem.state_cost(x, th)),
-            )
-            cost = lambda th, real=real: real(problem.weight_cost(th))
-            made[key] = (
-                casadi_function(
-                    step, x, theta, jax.tree.map(one, read[k]), name=f"F{k}", stage=name
-                ),
-                casadi_function(cost, theta, name=f"r{k}", stage=f"the weight cost of {name}"),
-            )
+            u = jax.tree.map(_one, read[k])
+            made[key] = _stage_functions(problem, k, stage, (x, theta, u))
         steps.append(made[key][0])
         costs.append(made[key][1])
     n = problem.num_samples
-    columns = lambda tree: np.concatenate(
-        [np.zeros((n, 0)), *[np.asarray(a).reshape(n, -1) for a in jax.tree.leaves(tree)]], axis=1
-    ).T.astype(float)
     terminal = casadi_function(
         problem.terminal_cost,
         states[-1],
-        jax.tree.map(one, problem.targets),
+        jax.tree.map(_one, problem.targets),
         name="Phi",
         stage="the terminal cost",
     )
@@ -126,18 +111,44 @@ def programs_of(problem: ControlProblem) -> Programs:
         else casadi_function(
             problem.terminal_constraint,
             states[-1],
-            jax.tree.map(one, problem.targets),
+            jax.tree.map(_one, problem.targets),
             name="g",
             stage="the terminal constraint",
         ),
         costs=costs,
         shapes=[s.shape for s in states],
         inputs=np.asarray(problem.inputs, float).reshape(n, -1).T,
-        targets=columns(problem.targets),
-        given=[columns(u) for u in read],
+        targets=_columns(n, problem.targets),
+        given=[_columns(n, u) for u in read],
         owner=owner,
         couplings=_couplings(problem, thetas),
         spans=spans,
+    )
+
+
+def _one(a: Any) -> jax.ShapeDtypeStruct:
+    """The shape of one sample's."""
+    return jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
+
+
+def _columns(n: int, tree: Any) -> np.ndarray:
+    """Leaves of `n` samples, flat, one column per sample."""
+    leaves = [np.asarray(a).reshape(n, -1) for a in jax.tree.leaves(tree)]
+    return np.concatenate([np.zeros((n, 0)), *leaves], axis=1).T.astype(float)
+
+
+def _stage_functions(
+    problem: ControlProblem, k: int, stage: Any, shapes: tuple[Any, Any, Any]
+) -> tuple[ca.Function, ca.Function]:
+    """The step of stage `k` with its state cost, and its weight cost."""
+    x, theta, u = shapes
+    name = f"stage {k} ({type(stage).__name__})"
+    real = lambda v: jnp.asarray(v, problem.dtype)
+    step = lambda x, th, u: (advance(stage, x, th, u), real(problem.state_cost(x, th)))
+    cost = lambda th: real(problem.weight_cost(th))
+    return (
+        casadi_function(step, x, theta, u, name=f"F{k}", stage=name),
+        casadi_function(cost, theta, name=f"r{k}", stage=f"the weight cost of {name}"),
     )
 
 

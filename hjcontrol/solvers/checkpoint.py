@@ -124,35 +124,7 @@ class Keeper:
 
     def write(self, snapshot: Snapshot) -> Path:
         """Write a checkpoint, then let the oldest go."""
-        leaves = jax.tree.leaves(eqx.filter(snapshot.state, eqx.is_array))
-        arrays = {f"leaf{i}": _plain(a) for i, a in enumerate(leaves)} | {
-            "history": np.asarray(snapshot.rows, float).reshape(-1, 3)
-        }
-        header = {
-            "format": FORMAT,
-            "steps": snapshot.steps,
-            "seconds": snapshot.seconds,
-            "chunk": snapshot.chunk,
-            "keys": {
-                f"leaf{i}": str(jax.random.key_impl(a)) for i, a in enumerate(leaves) if _is_key(a)
-            },
-            "run": self.run,
-        }
-        header["digest"] = _digest(header, arrays)
-        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        buffer = io.BytesIO()
-        np.savez(buffer, header=text, **arrays)
-        name = f"checkpoint-{snapshot.steps:012d}.npz"
-        try:
-            path = write_atomically(self.folder / name, buffer.getvalue())
-        except OSError as error:
-            size = f"{buffer.getbuffer().nbytes} bytes were to be written"
-            raise OSError(
-                error.errno, f"{error.strerror}; {size}", str(self.folder / name)
-            ) from None
-        for old in self.files()[: -self.place.keep]:
-            old.unlink(missing_ok=True)
-        return path
+        return _write(self, snapshot)
 
     def keep(self, snapshot: Snapshot) -> None:
         """Write a checkpoint, or warn that there was no room for it: the run goes on, and the newest
@@ -185,7 +157,7 @@ class Keeper:
                 )
                 damaged.append(path)
                 continue
-            self._check(path, header["run"])
+            _check_run(self, path, header["run"])
             snapshot = _snapshot(path, header, arrays, like)
             for other in damaged:  # or they would count among those kept, being of later steps
                 os.replace(other, other.with_suffix(".damaged"))
@@ -197,29 +169,60 @@ class Keeper:
             )
         return None
 
-    def _check(self, path: Path, run: dict[str, dict[str, str]]) -> None:
-        then, now = run["versions"], self.run["versions"]
-        for what, remedy in _SURROUNDINGS.items():
-            if then.get(what) != now.get(what):
-                raise CheckpointError(
-                    f"solve: {path} was written with {what} = {then.get(what)}; here it is "
-                    f"{now.get(what)}. {remedy}"
-                )
-        for part in ("problem", "method", "start", "key"):
-            lines = _differences(run[part], self.run[part], then["python"] == now["python"])
-            if lines:
-                raise CheckpointError(
-                    f"solve: {path} is of another run; its {part} differs: {'; '.join(lines[:3])}"
-                    f"{f' (and {len(lines) - 3} more)' if len(lines) > 3 else ''}. Resume with what "
-                    "was asked then, or choose another folder."
-                )
-        lines = _differences(then, now, True)
-        if lines:
-            warnings.warn(
-                f"{path} was written under other versions ({'; '.join(lines)}); the resumed run may "
-                "differ in last digits.",
-                stacklevel=4,
+
+def _write(keeper: Keeper, snapshot: Snapshot) -> Path:
+    leaves = jax.tree.leaves(eqx.filter(snapshot.state, eqx.is_array))
+    arrays = {f"leaf{i}": _plain(a) for i, a in enumerate(leaves)} | {
+        "history": np.asarray(snapshot.rows, float).reshape(-1, 3)
+    }
+    header = {
+        "format": FORMAT,
+        "steps": snapshot.steps,
+        "seconds": snapshot.seconds,
+        "chunk": snapshot.chunk,
+        "keys": {
+            f"leaf{i}": str(jax.random.key_impl(a)) for i, a in enumerate(leaves) if _is_key(a)
+        },
+        "run": keeper.run,
+    }
+    header["digest"] = _digest(header, arrays)
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    buffer = io.BytesIO()
+    np.savez(buffer, header=text, **arrays)
+    name = f"checkpoint-{snapshot.steps:012d}.npz"
+    try:
+        path = write_atomically(keeper.folder / name, buffer.getvalue())
+    except OSError as error:
+        size = f"{buffer.getbuffer().nbytes} bytes were to be written"
+        raise OSError(error.errno, f"{error.strerror}; {size}", str(keeper.folder / name)) from None
+    for old in keeper.files()[: -keeper.place.keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def _check_run(keeper: Keeper, path: Path, run: dict[str, dict[str, str]]) -> None:
+    then, now = run["versions"], keeper.run["versions"]
+    for what, remedy in _SURROUNDINGS.items():
+        if then.get(what) != now.get(what):
+            raise CheckpointError(
+                f"solve: {path} was written with {what} = {then.get(what)}; here it is "
+                f"{now.get(what)}. {remedy}"
             )
+    for part in ("problem", "method", "start", "key"):
+        lines = _differences(run[part], keeper.run[part], then["python"] == now["python"])
+        if lines:
+            raise CheckpointError(
+                f"solve: {path} is of another run; its {part} differs: {'; '.join(lines[:3])}"
+                f"{f' (and {len(lines) - 3} more)' if len(lines) > 3 else ''}. Resume with what "
+                "was asked then, or choose another folder."
+            )
+    lines = _differences(then, now, True)
+    if lines:
+        warnings.warn(
+            f"{path} was written under other versions ({'; '.join(lines)}); the resumed run may "
+            "differ in last digits.",
+            stacklevel=4,
+        )
 
 
 def _differences(then: dict[str, str], now: dict[str, str], same_python: bool) -> list[str]:

@@ -105,71 +105,15 @@ class Direct(AbstractHostMethod):
         return dataclasses.replace(self, warm=(start.costate, start.terminal_multiplier))
 
     def check(self, problem: ControlProblem) -> None:
-        from hjcontrol.solvers.casadi_plugins import REFUSED, loadable_plugins, refusal
-        from hjcontrol.solvers.transcribable import check_arrays, check_flows
-
-        plugins = loadable_plugins()
-        offered = [name for name, loads in plugins.items() if loads is True and name not in REFUSED]
-        loading = ", ".join(offered)
-        reason = refusal(self.plugin, self.options or {})
-        if reason is not None:
-            raise ValueError(
-                f"Direct: {reason}. These are: {loading}; QP solvers: qrqp, qpoases, osqp."
-            )
-        if plugins.get(self.plugin) is not True:
-            raise ValueError(
-                f"Direct: the CasADi plugin {self.plugin!r} does not load here; these do: {loading}."
-            )
-        check_arrays(problem)
-        check_flows(problem, self.transcription)
+        return _check(self, problem)
 
     def init(
         self, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None
     ) -> DirectState:
-        del key
-        import casadi as ca
-
-        from hjcontrol.solvers.casadi_plugins import Watch, options_for
-        from hjcontrol.solvers.lagrangian import derivatives
-
-        t = as_nlp(
-            problem,
-            init=weights,
-            transcription=self.transcription,
-            degree=self.degree,
-            elements=self.elements,
-        )
-        warm = self.warm is not None
-        t = t.warmed(*self.warm) if self.warm is not None else t
-        watch = Watch(t, self.report or (lambda step, objective, stationarity: None))
-        limits = (self.tol, self.max_steps)
-        options = options_for(self.plugin, *limits, self.options or {}, warm, self.unit)
-        if self.plugin in _WATCHED and "iteration_callback" not in options:
-            options["iteration_callback"], watch.attached = watch, True
-        plain = t.programs.ending is None and not any(t.programs.spans)
-        if self.plugin == "ipopt" and t.kind != "single" and plain:
-            options = {**derivatives(t), **options}
-        solver = ca.nlpsol("direct", self.plugin, t.nlp, options)
-        value, _, _, gradient = eqx.filter_jit(backpropagate)(problem, weights)
-        info = Info(value, problem.control_set.stationarity(weights, gradient), jnp.asarray(1))
-        return DirectState(
-            t, (solver, watch), t.x0, None, None, info, RESULTS.max_steps_reached, None
-        )
+        return _initial(self, problem, weights, key)
 
     def step(self, problem: ControlProblem, state: DirectState) -> DirectState:
-        del problem
-        from hjcontrol.solvers.casadi_plugins import run
-
-        t, (solver, watch) = state.transcription, state.call
-        end, result, message, evaluations = run(solver, watch, t)
-        if not bool(result == RESULTS.successful):
-            message = "; ".join([message, *t.violations(end["x"])])
-        slope = watch.slope(end["x"], end["lam_x"], end["lam_g"])
-        info = Info(
-            jnp.asarray(end["f"].item()), jnp.asarray(float(slope)), jnp.asarray(evaluations)
-        )
-        duals = end["lam_x"], end["lam_g"]
-        return DirectState(t, state.call, end["x"], *duals, info, result, message)
+        return _step(self, problem, state)
 
     def info(self, state: DirectState) -> Info:
         return state.info
@@ -181,17 +125,87 @@ class Direct(AbstractHostMethod):
         return jnp.asarray(state.message is not None), state.result
 
     def postprocess(self, problem: ControlProblem, state: DirectState) -> Outcome:
-        del problem
-        t = state.transcription
-        if state.lam_g is None:
-            return Outcome(t.weights(state.x), message=state.message)
-        return Outcome(
-            weights=t.weights(state.x),
-            multipliers=t.costates(state.x, state.lam_g),
-            terminal_multiplier=t.terminal_multiplier(state.lam_g),
-            weight_multipliers=t.weight_multipliers(state.x, state.lam_x, state.lam_g),
-            message=state.message,
+        return _outcome(self, problem, state)
+
+
+def _outcome(direct: Direct, problem: ControlProblem, state: DirectState) -> Outcome:
+    del problem
+    t = state.transcription
+    if state.lam_g is None:
+        return Outcome(t.weights(state.x), message=state.message)
+    return Outcome(
+        weights=t.weights(state.x),
+        multipliers=t.costates(state.x, state.lam_g),
+        terminal_multiplier=t.terminal_multiplier(state.lam_g),
+        weight_multipliers=t.weight_multipliers(state.x, state.lam_x, state.lam_g),
+        message=state.message,
+    )
+
+
+def _step(direct: Direct, problem: ControlProblem, state: DirectState) -> DirectState:
+    del problem
+    from hjcontrol.solvers.casadi_plugins import run
+
+    t, (solver, watch) = state.transcription, state.call
+    end, result, message, evaluations = run(solver, watch, t)
+    if not bool(result == RESULTS.successful):
+        message = "; ".join([message, *t.violations(end["x"])])
+    slope = watch.slope(end["x"], end["lam_x"], end["lam_g"])
+    info = Info(jnp.asarray(end["f"].item()), jnp.asarray(float(slope)), jnp.asarray(evaluations))
+    duals = end["lam_x"], end["lam_g"]
+    return DirectState(t, state.call, end["x"], *duals, info, result, message)
+
+
+def _check(direct: Direct, problem: ControlProblem) -> None:
+    from hjcontrol.solvers.casadi_plugins import REFUSED, loadable_plugins, refusal
+    from hjcontrol.solvers.transcribable import check_arrays, check_flows
+
+    plugins = loadable_plugins()
+    offered = [name for name, loads in plugins.items() if loads is True and name not in REFUSED]
+    loading = ", ".join(offered)
+    reason = refusal(direct.plugin, direct.options or {})
+    if reason is not None:
+        raise ValueError(
+            f"Direct: {reason}. These are: {loading}; QP solvers: qrqp, qpoases, osqp."
         )
+    if plugins.get(direct.plugin) is not True:
+        raise ValueError(
+            f"Direct: the CasADi plugin {direct.plugin!r} does not load here; these do: {loading}."
+        )
+    check_arrays(problem)
+    check_flows(problem, direct.transcription)
+
+
+def _initial(
+    direct: Direct, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None
+) -> DirectState:
+    del key
+    import casadi as ca
+
+    from hjcontrol.solvers.casadi_plugins import Watch, options_for
+    from hjcontrol.solvers.lagrangian import derivatives
+
+    t = as_nlp(
+        problem,
+        init=weights,
+        transcription=direct.transcription,
+        degree=direct.degree,
+        elements=direct.elements,
+    )
+    warm = direct.warm is not None
+    t = t.warmed(*direct.warm) if direct.warm is not None else t
+    watch = Watch(t, direct.report or (lambda step, objective, stationarity: None))
+    limits = (direct.tol, direct.max_steps)
+    options = options_for(direct.plugin, *limits, direct.options or {}, warm, direct.unit)
+    if direct.plugin in _WATCHED and "iteration_callback" not in options:
+        options["iteration_callback"], watch.attached = watch, True
+    plain = t.programs.ending is None and not any(t.programs.spans)
+    if direct.plugin == "ipopt" and t.kind != "single" and plain:
+        options = {**derivatives(t), **options}
+    solver = ca.nlpsol("direct", direct.plugin, t.nlp, options)
+    value, _, _, gradient = eqx.filter_jit(backpropagate)(problem, weights)
+    info = Info(value, problem.control_set.stationarity(weights, gradient), jnp.asarray(1))
+    return DirectState(t, (solver, watch), t.x0, None, None, info, RESULTS.max_steps_reached, None)
 
 
 _WATCHED = ("ipopt", "sqpmethod", "feasiblesqpmethod", "qrsqp")

@@ -108,8 +108,8 @@ def solve(
     stationarity = problem.control_set.stationarity(outcome.weights, gradient)
     solution = Solution(
         weights=outcome.weights,
-        trajectory=states,
-        costate=costates,
+        _trajectory=states,
+        _costate=costates,
         objective=value,
         result=result,
         stats={

@@ -65,23 +65,12 @@ class Gradient(AbstractMethod):
 
     def check(self, problem: ControlProblem) -> None:
         check_batch_size(problem, self.batch_size, "Gradient")
-        if not isinstance(problem.control_set, Free) and self._searches(problem):
+        if not isinstance(problem.control_set, Free) and _searches(self, problem):
             raise ValueError(
                 "Gradient: a line search measures descent along unprojected steps, so it cannot be "
                 f"combined with a control set; found {type(problem.control_set).__name__}. Use a "
                 "transformation without line search, such as `optax.adam(1e-3)`."
             )
-
-    def _searches(self, problem: ControlProblem) -> bool:
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        state = jax.eval_shape(lambda k: self.optimiser.init(problem.init(k)), key)
-        names = {
-            type(leaf).__name__
-            for leaf in jax.tree.leaves(
-                state, is_leaf=lambda s: "LinesearchState" in type(s).__name__
-            )
-        }
-        return any("LinesearchState" in name for name in names)
 
     def measuring(self, units: Units) -> "Gradient":
         return dataclasses.replace(self, unit=float(units.gradient))
@@ -100,34 +89,7 @@ class Gradient(AbstractMethod):
         )
 
     def step(self, problem: ControlProblem, state: GradientState) -> GradientState:
-        batch, batches = problem, state.batches
-        value, gradient = state.objective, state.gradient
-        if batches is not None and self.batch_size is not None:
-            batch, batches = batches.draw(problem, self.batch_size)
-            # what was kept belongs to the previous batch
-            value, gradient = value_and_gradient(batch, state.weights)
-        change, optimiser = optax.with_extra_args_support(self.optimiser).update(
-            gradient,
-            state.optimiser,
-            state.weights,
-            value=value,
-            grad=gradient,
-            value_fn=batch.objective,
-        )
-        weights = problem.control_set.project(optax.apply_updates(state.weights, change))
-        if self.batch_size is None:
-            value, gradient = _evaluate(problem, weights, optimiser)
-        tries = _linesearch_steps(optimiser)
-        return GradientState(
-            weights,
-            optimiser,
-            value,
-            gradient,
-            stationarity(problem, weights, gradient, self.unit),
-            state.num_steps + 1,
-            state.num_evals + jnp.maximum(tries, 1),
-            batches,
-        )
+        return _step(self, problem, state)
 
     def info(self, state: GradientState) -> Info:
         return Info(state.objective, state.size, state.num_evals)
@@ -141,6 +103,49 @@ class Gradient(AbstractMethod):
 
     def postprocess(self, problem: ControlProblem, state: GradientState) -> Outcome:
         return Outcome(state.weights)
+
+
+def _step(
+    gradient_method: Gradient, problem: ControlProblem, state: GradientState
+) -> GradientState:
+    batch, batches = problem, state.batches
+    value, gradient = state.objective, state.gradient
+    if batches is not None and gradient_method.batch_size is not None:
+        batch, batches = batches.draw(problem, gradient_method.batch_size)
+        # what was kept belongs to the previous batch
+        value, gradient = value_and_gradient(batch, state.weights)
+    change, optimiser = optax.with_extra_args_support(gradient_method.optimiser).update(
+        gradient,
+        state.optimiser,
+        state.weights,
+        value=value,
+        grad=gradient,
+        value_fn=batch.objective,
+    )
+    weights = problem.control_set.project(optax.apply_updates(state.weights, change))
+    if gradient_method.batch_size is None:
+        value, gradient = _evaluate(problem, weights, optimiser)
+    tries = _linesearch_steps(optimiser)
+    return GradientState(
+        weights,
+        optimiser,
+        value,
+        gradient,
+        stationarity(problem, weights, gradient, gradient_method.unit),
+        state.num_steps + 1,
+        state.num_evals + jnp.maximum(tries, 1),
+        batches,
+    )
+
+
+def _searches(gradient_method: Gradient, problem: ControlProblem) -> bool:
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(lambda k: gradient_method.optimiser.init(problem.init(k)), key)
+    names = {
+        type(leaf).__name__
+        for leaf in jax.tree.leaves(state, is_leaf=lambda s: "LinesearchState" in type(s).__name__)
+    }
+    return any("LinesearchState" in name for name in names)
 
 
 def _evaluate(

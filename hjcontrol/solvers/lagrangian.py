@@ -89,6 +89,14 @@ def _jacobian(t: Transcription, x: ca.MX) -> ca.MX:
     return _assembled(shape, values, np.concatenate(rows), np.concatenate(columns))
 
 
+def _curvature(name: str, cost: ca.Function) -> tuple[np.ndarray, np.ndarray, ca.Function]:
+    """Rows and columns of the second derivatives of a cost in its one argument, and their values."""
+    th = cost.sx_in()[0]
+    block, _ = ca.hessian(cost(th), th)
+    r, c = (np.array(v, int) for v in block.sparsity().get_triplet())
+    return r, c, ca.Function(name, [th], [_entries(block, np.arange(len(r)))])
+
+
 def _hessian(t: Transcription, x: ca.MX, sigma: ca.MX, lam: ca.MX) -> ca.MX:
     values, rows, columns = [], [], []
     n = t.programs.num_samples
@@ -126,19 +134,13 @@ def _hessian(t: Transcription, x: ca.MX, sigma: ca.MX, lam: ca.MX) -> ca.MX:
         if t.programs.owner[k] != k:
             continue
 
-        th = t.programs.costs[k].sx_in()[0]
-        block, _ = ca.hessian(t.programs.costs[k](th), th)
-        r, c = (np.array(v, int) for v in block.sparsity().get_triplet())
-        price = ca.Function("price", [th], [_entries(block, np.arange(len(r)))])
+        r, c, price = _curvature("price", t.programs.costs[k])
         add(sigma * price(weights), first + r, first + c)
 
     for k, coupling in t.programs.couplings.items():
-        th = coupling.sx_in()[0]
-        block, _ = ca.hessian(coupling(th), th)
-        r, c = (np.array(v, int) for v in block.sparsity().get_triplet())
-        price = ca.Function("coupling", [th], [_entries(block, np.arange(len(r)))])
+        r, c, price = _curvature("coupling", coupling)
         first = _weights(t, k).start
-        add(sigma * price(x[first : first + th.numel()]), first + r, first + c)
+        add(sigma * price(x[first : first + coupling.numel_in(0)]), first + r, first + c)
 
     if t.sets.Q.nnz:
         squares = t.sets.Q.tocoo()

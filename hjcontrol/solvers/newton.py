@@ -131,89 +131,8 @@ class Newton(AbstractMethod):
         return jax.lax.cond(
             (state.size > state.threshold) & (state.cheap < CHEAP_STEPS),
             lambda s: _cheap_step(problem, s, self.unit),
-            lambda s: self._newton_step(problem, s),
+            lambda s: _newton_step(self, problem, s),
             state,
-        )
-
-    def _newton_step(self, problem: ControlProblem, state: NewtonState) -> NewtonState:
-        """Corrections with one preconditioner, for as long as each is a whole success."""
-        _, states, costates, _ = backpropagate(problem, state.weights)
-        solve = preconditioner(problem, state.weights, states, costates)
-
-        def proceed(carry: Any) -> Array:
-            count, succeeded, _ = carry
-            return (count < CORRECTIONS) & succeeded
-
-        def correct(carry: Any) -> Any:
-            count, _, state = carry
-            return count + 1, *self._correction(problem, solve, state)
-
-        start = (jnp.asarray(0), jnp.asarray(True), state)
-        return jax.lax.while_loop(proceed, correct, start)[-1]
-
-    def _correction(
-        self, problem: ControlProblem, solve: Linear, state: NewtonState
-    ) -> tuple[Bool[Array, ""], NewtonState]:
-        """One step in the region, and whether the model held and more is to be gained."""
-        value, gradient = state.objective, state.gradient
-        product = (curvature if self.curvature == "exact" else gauss_newton_curvature)(
-            problem, state.weights
-        )
-        size, home = state.size, state.weights
-        if not isinstance(problem.control_set, Free):
-            product, solve, gradient, home = _on_face(problem, state, product, solve, self.unit)
-        # The block step underestimates the whole one along directions that couple stages.
-        first = jnp.sqrt(inner(gradient, solve(gradient)))
-        radius = jnp.where(state.radius <= 0, FIRST_RADIUS * first, state.radius)
-        # No more residual than the last step's success warrants (Eisenstat & Walker, choice 2), and
-        # none below the tolerance.
-        residual = jnp.maximum(state.forcing * size, 0.5 * self.tol * self.unit).astype(size.dtype)
-        path = steihaug(
-            product, solve, gradient, radius, CONCAVE * first, residual, self.max_krylov
-        )
-        # Near a stationary point J changes by less than its own roundoff: what is left of the ratio
-        # is noise, so both sides get the same floor (Conn, Gould & Toint, section 17.4.2), which
-        # lets every step pass; progress is then the gradient's, and not a step-by-step one.
-        floor = 10 * jnp.finfo(value.dtype).eps * jnp.maximum(jnp.abs(value), 1e-300)
-        path, tries, (weights, new_value, new_gradient) = _shortened(
-            problem, state, path, floor, home
-        )
-        radius = jnp.where(tries > 1, path.length, radius)
-        ratio = (value - new_value + floor) / (path.decrease + floor)
-        blind = path.decrease <= floor
-        accept = (ratio > 1e-4) & jnp.isfinite(new_value)
-        radius = jnp.where(
-            ~(ratio > 0.25),
-            0.25 * jnp.minimum(radius, path.length),
-            jnp.where((ratio > 0.75) & path.boundary, 2.5 * radius, radius),
-        )
-        kept = jax.tree.map(
-            lambda a, b: jnp.where(accept, a, b),
-            (weights, new_value, new_gradient),
-            (state.weights, value, state.gradient),
-        )
-        early = path.boundary & ~blind
-        new_size = stationarity(problem, weights, new_gradient, self.unit)
-        progress = accept & (~blind | (new_size < state.best))
-        weights, objective, gradient = kept
-        held = (ratio > 0.25) & ~path.boundary & (tries == 1)
-        succeeded = held & (new_size < 0.5 * size) & (new_size > self.tol * self.unit)
-        return succeeded, NewtonState(
-            weights,
-            objective,
-            gradient,
-            jnp.where(accept, new_size, size),
-            state.lbfgs,
-            radius,
-            jnp.clip(0.9 * (new_size / size) ** 1.5, TIGHT, LOOSE),
-            jnp.maximum(
-                jnp.where(early, 0.25, 1.0).astype(radius.dtype) * state.threshold, state.floor
-            ),
-            state.floor,
-            jnp.where(accept, 0, CHEAP_STEPS),  # a refused step is tried again, shorter
-            jnp.where(blind & accept, jnp.minimum(new_size, state.best), state.best),
-            jnp.where(progress, 0, state.failures + 1),
-            state.num_evals + 1 + tries + path.products,
         )
 
     def info(self, state: NewtonState) -> Info:
@@ -229,6 +148,85 @@ class Newton(AbstractMethod):
 
     def postprocess(self, problem: ControlProblem, state: NewtonState) -> Outcome:
         return Outcome(state.weights)
+
+
+def _correction(
+    newton: Newton, problem: ControlProblem, solve: Linear, state: NewtonState
+) -> tuple[Bool[Array, ""], NewtonState]:
+    """One step in the region, and whether the model held and more is to be gained."""
+    value, gradient = state.objective, state.gradient
+    product = (curvature if newton.curvature == "exact" else gauss_newton_curvature)(
+        problem, state.weights
+    )
+    size, home = state.size, state.weights
+    if not isinstance(problem.control_set, Free):
+        product, solve, gradient, home = _on_face(problem, state, product, solve, newton.unit)
+    # The block step underestimates the whole one along directions that couple stages.
+    first = jnp.sqrt(inner(gradient, solve(gradient)))
+    radius = jnp.where(state.radius <= 0, FIRST_RADIUS * first, state.radius)
+    # No more residual than the last step's success warrants (Eisenstat & Walker, choice 2), and
+    # none below the tolerance.
+    residual = jnp.maximum(state.forcing * size, 0.5 * newton.tol * newton.unit).astype(size.dtype)
+    path = steihaug(product, solve, gradient, radius, CONCAVE * first, residual, newton.max_krylov)
+    # Near a stationary point J changes by less than its own roundoff: what is left of the ratio
+    # is noise, so both sides get the same floor (Conn, Gould & Toint, section 17.4.2), which
+    # lets every step pass; progress is then the gradient's, and not a step-by-step one.
+    floor = 10 * jnp.finfo(value.dtype).eps * jnp.maximum(jnp.abs(value), 1e-300)
+    path, tries, (weights, new_value, new_gradient) = _shortened(problem, state, path, floor, home)
+    radius = jnp.where(tries > 1, path.length, radius)
+    ratio = (value - new_value + floor) / (path.decrease + floor)
+    blind = path.decrease <= floor
+    accept = (ratio > 1e-4) & jnp.isfinite(new_value)
+    radius = jnp.where(
+        ~(ratio > 0.25),
+        0.25 * jnp.minimum(radius, path.length),
+        jnp.where((ratio > 0.75) & path.boundary, 2.5 * radius, radius),
+    )
+    kept = jax.tree.map(
+        lambda a, b: jnp.where(accept, a, b),
+        (weights, new_value, new_gradient),
+        (state.weights, value, state.gradient),
+    )
+    early = path.boundary & ~blind
+    new_size = stationarity(problem, weights, new_gradient, newton.unit)
+    progress = accept & (~blind | (new_size < state.best))
+    weights, objective, gradient = kept
+    held = (ratio > 0.25) & ~path.boundary & (tries == 1)
+    succeeded = held & (new_size < 0.5 * size) & (new_size > newton.tol * newton.unit)
+    return succeeded, NewtonState(
+        weights,
+        objective,
+        gradient,
+        jnp.where(accept, new_size, size),
+        state.lbfgs,
+        radius,
+        jnp.clip(0.9 * (new_size / size) ** 1.5, TIGHT, LOOSE),
+        jnp.maximum(
+            jnp.where(early, 0.25, 1.0).astype(radius.dtype) * state.threshold, state.floor
+        ),
+        state.floor,
+        jnp.where(accept, 0, CHEAP_STEPS),  # a refused step is tried again, shorter
+        jnp.where(blind & accept, jnp.minimum(new_size, state.best), state.best),
+        jnp.where(progress, 0, state.failures + 1),
+        state.num_evals + 1 + tries + path.products,
+    )
+
+
+def _newton_step(newton: Newton, problem: ControlProblem, state: NewtonState) -> NewtonState:
+    """Corrections with one preconditioner, for as long as each is a whole success."""
+    _, states, costates, _ = backpropagate(problem, state.weights)
+    solve = preconditioner(problem, state.weights, states, costates)
+
+    def proceed(carry: Any) -> Array:
+        count, succeeded, _ = carry
+        return (count < CORRECTIONS) & succeeded
+
+    def correct(carry: Any) -> Any:
+        count, _, state = carry
+        return count + 1, *_correction(newton, problem, solve, state)
+
+    start = (jnp.asarray(0), jnp.asarray(True), state)
+    return jax.lax.while_loop(proceed, correct, start)[-1]
 
 
 _CHEAP = optax.lbfgs()

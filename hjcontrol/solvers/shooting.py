@@ -18,6 +18,7 @@ H. J. Pesch, A practical guide to the solution of real-life optimal control prob
 """
 
 import dataclasses
+import itertools
 from typing import Any
 
 import equinox as eqx
@@ -34,6 +35,7 @@ from hjcontrol.control import (
     terminal_costate,
     value_and_gradient,
 )
+from hjcontrol.control.trajectory import swapped
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.canonical import stepped
@@ -168,32 +170,30 @@ class Shooting(AbstractMethod):
         anew = jnp.zeros(depth, bool).at[starts].set(True)
         fresh = jnp.zeros((depth, 2, *shape), start.dtype).at[starts].set(jnp.moveaxis(nodes, 1, 0))
 
-        def body(pair: Any, stage: Any, theta: Any, u: Any, given: Any) -> Any:
-            again, node, guess = given
+        def body(
+            r: int, pair: Any, stage: Any, theta: Any, u: Any, again: Any, node: Any, guess: Any
+        ) -> Any:
             jump = jnp.where(again, pair - node, 0.0)
             x, p = jnp.where(again, node, pair)
             x, p, theta = stepped(problem, stage, u, x, p, (theta, guess), self.units.costate)
             return jnp.stack([x, p]), (jump, theta, p)
 
-        pair, jumps, found, later = jnp.stack([problem.inputs, start]), [], [], []
-        k = 0
-        parts = zip(
-            problem.chain.runs, path.weights, path.later, problem.given_by_depth, strict=True
+        ends = [0, *itertools.accumulate(run.length for run in problem.chain.runs)]
+        by_run = lambda a: tuple(a[i:j] for i, j in itertools.pairwise(ends))
+        pair, outs = problem.chain.fold(
+            body,
+            jnp.stack([problem.inputs, start]),
+            path.weights,
+            *(by_run(anew), by_run(fresh), swapped(path.later)),
+            given=problem.given_by_depth,
         )
-        for run, theta, guess, u in parts:
-            here = slice(k, k + run.length)
-            given = (anew[here], fresh[here], jnp.moveaxis(guess, 1, 0))
-            pair, (jump, thetas, ps) = run.scan(body, pair, theta, given, u)
-            jumps.append(jump)
-            found.append(thetas)
-            later.append(jnp.moveaxis(ps, 0, 1))
-            k += run.length
+        jumps, found, later = zip(*outs, strict=True)
         end = (pair[1] - terminal_costate(problem, pair[0])) / self.units.costate
         both = jnp.asarray([self.units.state, self.units.costate], pair.dtype)
         jump = jnp.concatenate(jumps)[starts]  # (segments - 1, 2, n, ...)
         jump = jump / both.reshape(1, 2, *[1] * (jump.ndim - 2))
         gap = jnp.concatenate([jump.ravel(), end.ravel()])
-        return gap, Path(tuple(found), tuple(later))
+        return gap, Path(found, swapped(later))
 
     def step(self, problem: ControlProblem, state: ShootingState) -> ShootingState:
         here = self.at(problem, state.level.eps)

@@ -59,28 +59,7 @@ class Transcription:
 
     def pack(self, weights: Weights) -> np.ndarray:
         """The NLP's variables at `weights`, states by rollout."""
-        thetas = [flat(theta) for theta in self.problem.chain.unstack(weights)]
-        n, state, later = self.programs.num_samples, ca.DM(self.programs.inputs), []
-        own = [thetas[k] for k in dict.fromkeys(self.programs.owner)]
-        sizes = np.abs(np.concatenate(own))[self.sets.of]
-        if any(self.programs.spans):
-            return np.concatenate([*own, *self._along(weights), sizes])
-        for step, theta, u in zip(self.programs.steps, thetas, self.programs.given, strict=True):
-            state, _ = step.map(n)(state, ca.repmat(ca.DM(theta), 1, n), u)
-            later.append(np.array(state).T.ravel())
-        kept = 0 if self.kind == "single" else self.programs.joints
-        return np.concatenate([*own, *later[:kept], sizes])
-
-    def _along(self, weights: Weights) -> list[np.ndarray]:
-        """States of a rollout, those within a piece of a flow on the straight line."""
-        n, parts = self.programs.num_samples, []
-        columns = [np.asarray(x, float).reshape(n, -1).T for x in self.problem.rollout(weights)]
-        for k, span in enumerate(self.programs.spans[: self.programs.joints]):
-            if span is not None:
-                scheme = (self.kind, self.degree, self.elements)
-                parts.append(collocation.between(columns[k], columns[k + 1], scheme))
-            parts.append(columns[k + 1].T.ravel())
-        return parts
+        return _pack(self, weights)
 
     def weights(self, x: Any) -> Weights:
         """The weights within the NLP's variables, in the problem's dtype."""
@@ -108,66 +87,16 @@ class Transcription:
         x = np.asarray(x, float).ravel()
         later = [x[s] for name, s in self.variables.items() if name.startswith("x[")]
         if self.programs.folded:
-            later.append(np.array(self._end(x)).T)
-        return self._trajectory([self.programs.inputs.T, *later])
-
-    def _end(self, x: np.ndarray) -> ca.DM:
-        """States at the end of a folded last stage, one column a sample."""
-        step, n = self.programs.steps[-1], self.programs.num_samples
-        before = x[self.variables[f"x[{self.programs.joints}]"]].reshape(n, -1).T
-        theta = x[self.variables[f"theta[{self.programs.owner[-1]}]"]]
-        return step.map(n)(before, ca.repmat(ca.DM(theta), 1, n), self.programs.given[-1])[0]
+            later.append(np.array(_end(self, x)).T)
+        return _trajectory(self, [self.programs.inputs.T, *later])
 
     def costates(self, x: Any, lam_g: Any) -> Trajectory | None:
         """Multipliers as costates `p_0 .. p_K`, shaped like the states; `None` for single shooting."""
-        if self.kind == "single":
-            return None
-        lam = np.asarray(lam_g, float).ravel()
-        x = np.asarray(x, float).ravel()
-        p = [lam[s] for name, s in self.constraints.items() if name.startswith("F[")]
-        n, step = self.programs.num_samples, self.programs.steps[0]
-        if self.programs.folded:
-            end, y = self.programs.terminal.sx_in()
-            rise = ca.gradient(self.programs.terminal(end, y) / n, end)
-            rise = ca.Function("p_K", [end, y], [rise]).map(n)
-            p.append(np.array(rise(self._end(x), self.programs.targets)).T.ravel())
-        a, q = ca.SX.sym("x", step.size1_in(0)), ca.SX.sym("p", step.size1_out(0))
-        theta, u = ca.SX.sym("theta", step.size1_in(1)), ca.SX.sym("u", step.size1_in(2))
-        after, cost = step(a, theta, u)
-        flow, first = self.programs.spans[0] is not None, p[0]
-        if flow:  # x_0 stands in every equation of the first element, with factor one
-            rows = np.concatenate([lam[self.constraints["collocation[0]"]], p[0]])
-            first = rows.reshape(-1, p[0].size)[: self.degree + 1].sum(axis=0)
-        paid = cost / n + ca.dot(q, a if flow else after)
-        slope = ca.Function("p0", [a, theta, u, q], [ca.gradient(paid, a)])
-        start = slope.map(n)(
-            self.programs.inputs,
-            ca.repmat(ca.DM(x[self.variables["theta[0]"]]), 1, n),
-            self.programs.given[0],
-            first.reshape(n, -1).T,
-        )
-        return self._trajectory([np.array(start).T, *p])
+        return _costates(self, x, lam_g)
 
     def violations(self, x: Any, most: int = 5) -> list[str]:
         """The constraints that `x` misses by most, largest first: name, sample, coordinate, size."""
-        g = ca.Function("g", [self.nlp["x"]], [self.nlp["g"]])(np.asarray(x, float).ravel())
-        g = np.array(g).ravel()
-        size = np.maximum(np.maximum(self.lbg - g, g - self.ubg), 0.0)
-        size[~np.isfinite(g)] = np.inf
-        worst, lines = np.argsort(-size, kind="stable")[:most], []
-        for i in worst[size[worst] > 0]:
-            name, place = next((m, s) for m, s in self.constraints.items() if s.start <= i < s.stop)
-            n = self.programs.num_samples
-            if name in self.sets.heights:
-                lines.append(f"{name}, row {int(i) - place.start}: {size[i]:.3g}")
-                continue
-            if name == "terminal":
-                d = (place.stop - place.start) // n
-            else:
-                d = self.programs.steps[int(name.split("[")[1].split("]")[0])].size1_out(0)
-            sample, coordinate = divmod((int(i) - place.start) % (n * d), d)
-            lines.append(f"{name}, sample {sample}, coordinate {coordinate}: {size[i]:.3g}")
-        return lines
+        return _violations(self, x, most)
 
     def terminal_multiplier(self, lam_g: Any) -> jnp.ndarray | None:
         """`nu` of the terminal constraint, beside the mean of Phi, one row a sample; `None` without."""
@@ -179,26 +108,124 @@ class Transcription:
 
     def warmed(self, costates: Trajectory, nu: Any = None) -> "Transcription":
         """The same program with these costates, a terminal constraint's `nu`, as first multipliers."""
-        first = np.zeros(self.lbg.size)
-        for k in range(1, len(costates)):
-            place = self.constraints.get(f"F[{k - 1}] - x[{k}]")
-            if place is not None:
-                first[place] = np.asarray(costates[k], float).ravel()
-        if nu is not None and "terminal" in self.constraints:
-            first[self.constraints["terminal"]] = np.asarray(nu, float).ravel() / len(nu)
-        return dataclasses.replace(self, lam_g0=first)
+        return _warmed(self, costates, nu)
 
-    def _trajectory(self, columns: list[np.ndarray]) -> Trajectory:
-        n, dtype = self.programs.num_samples, self.problem.dtype
-        each = [
-            jnp.asarray(np.reshape(c, (n, *shape)), dtype)
-            for c, shape in zip(columns, self.programs.shapes, strict=True)
-        ]
-        runs, k = [], 0
-        for run in self.problem.chain.runs:
-            runs.append(jnp.stack(each[k : k + run.length], axis=1))
-            k += run.length
-        return Trajectory(tuple(runs), each[-1])
+
+def _pack(transcription: Transcription, weights: Weights) -> np.ndarray:
+    thetas = [flat(theta) for theta in transcription.problem.chain.unstack(weights)]
+    n, state, later = transcription.programs.num_samples, ca.DM(transcription.programs.inputs), []
+    own = [thetas[k] for k in dict.fromkeys(transcription.programs.owner)]
+    sizes = np.abs(np.concatenate(own))[transcription.sets.of]
+    if any(transcription.programs.spans):
+        return np.concatenate([*own, *_along(transcription, weights), sizes])
+    for step, theta, u in zip(
+        transcription.programs.steps, thetas, transcription.programs.given, strict=True
+    ):
+        state, _ = step.map(n)(state, ca.repmat(ca.DM(theta), 1, n), u)
+        later.append(np.array(state).T.ravel())
+    kept = 0 if transcription.kind == "single" else transcription.programs.joints
+    return np.concatenate([*own, *later[:kept], sizes])
+
+
+def _warmed(transcription: Transcription, costates: Trajectory, nu: Any = None) -> "Transcription":
+    first = np.zeros(transcription.lbg.size)
+    for k in range(1, len(costates)):
+        place = transcription.constraints.get(f"F[{k - 1}] - x[{k}]")
+        if place is not None:
+            first[place] = np.asarray(costates[k], float).ravel()
+    if nu is not None and "terminal" in transcription.constraints:
+        first[transcription.constraints["terminal"]] = np.asarray(nu, float).ravel() / len(nu)
+    return dataclasses.replace(transcription, lam_g0=first)
+
+
+def _trajectory(transcription: Transcription, columns: list[np.ndarray]) -> Trajectory:
+    n, dtype = transcription.programs.num_samples, transcription.problem.dtype
+    each = [
+        jnp.asarray(np.reshape(c, (n, *shape)), dtype)
+        for c, shape in zip(columns, transcription.programs.shapes, strict=True)
+    ]
+    runs, k = [], 0
+    for run in transcription.problem.chain.runs:
+        runs.append(jnp.stack(each[k : k + run.length], axis=1))
+        k += run.length
+    return Trajectory(tuple(runs), each[-1])
+
+
+def _end(transcription: Transcription, x: np.ndarray) -> ca.DM:
+    """States at the end of a folded last stage, one column a sample."""
+    step, n = transcription.programs.steps[-1], transcription.programs.num_samples
+    before = x[transcription.variables[f"x[{transcription.programs.joints}]"]].reshape(n, -1).T
+    theta = x[transcription.variables[f"theta[{transcription.programs.owner[-1]}]"]]
+    return step.map(n)(before, ca.repmat(ca.DM(theta), 1, n), transcription.programs.given[-1])[0]
+
+
+def _along(transcription: Transcription, weights: Weights) -> list[np.ndarray]:
+    """States of a rollout, those within a piece of a flow on the straight line."""
+    n, parts = transcription.programs.num_samples, []
+    columns = [
+        np.asarray(x, float).reshape(n, -1).T for x in transcription.problem.rollout(weights)
+    ]
+    for k, span in enumerate(transcription.programs.spans[: transcription.programs.joints]):
+        if span is not None:
+            scheme = (transcription.kind, transcription.degree, transcription.elements)
+            parts.append(collocation.between(columns[k], columns[k + 1], scheme))
+        parts.append(columns[k + 1].T.ravel())
+    return parts
+
+
+def _violations(transcription: Transcription, x: Any, most: int = 5) -> list[str]:
+    g = ca.Function("g", [transcription.nlp["x"]], [transcription.nlp["g"]])(
+        np.asarray(x, float).ravel()
+    )
+    g = np.array(g).ravel()
+    size = np.maximum(np.maximum(transcription.lbg - g, g - transcription.ubg), 0.0)
+    size[~np.isfinite(g)] = np.inf
+    worst, lines = np.argsort(-size, kind="stable")[:most], []
+    for i in worst[size[worst] > 0]:
+        name, place = next(
+            (m, s) for m, s in transcription.constraints.items() if s.start <= i < s.stop
+        )
+        n = transcription.programs.num_samples
+        if name in transcription.sets.heights:
+            lines.append(f"{name}, row {int(i) - place.start}: {size[i]:.3g}")
+            continue
+        if name == "terminal":
+            d = (place.stop - place.start) // n
+        else:
+            d = transcription.programs.steps[int(name.split("[")[1].split("]")[0])].size1_out(0)
+        sample, coordinate = divmod((int(i) - place.start) % (n * d), d)
+        lines.append(f"{name}, sample {sample}, coordinate {coordinate}: {size[i]:.3g}")
+    return lines
+
+
+def _costates(transcription: Transcription, x: Any, lam_g: Any) -> Trajectory | None:
+    if transcription.kind == "single":
+        return None
+    lam = np.asarray(lam_g, float).ravel()
+    x = np.asarray(x, float).ravel()
+    p = [lam[s] for name, s in transcription.constraints.items() if name.startswith("F[")]
+    n, step = transcription.programs.num_samples, transcription.programs.steps[0]
+    if transcription.programs.folded:
+        end, y = transcription.programs.terminal.sx_in()
+        rise = ca.gradient(transcription.programs.terminal(end, y) / n, end)
+        rise = ca.Function("p_K", [end, y], [rise]).map(n)
+        p.append(np.array(rise(_end(transcription, x), transcription.programs.targets)).T.ravel())
+    a, q = ca.SX.sym("x", step.size1_in(0)), ca.SX.sym("p", step.size1_out(0))
+    theta, u = ca.SX.sym("theta", step.size1_in(1)), ca.SX.sym("u", step.size1_in(2))
+    after, cost = step(a, theta, u)
+    flow, first = transcription.programs.spans[0] is not None, p[0]
+    if flow:  # x_0 stands in every equation of the first element, with factor one
+        rows = np.concatenate([lam[transcription.constraints["collocation[0]"]], p[0]])
+        first = rows.reshape(-1, p[0].size)[: transcription.degree + 1].sum(axis=0)
+    paid = cost / n + ca.dot(q, a if flow else after)
+    slope = ca.Function("p0", [a, theta, u, q], [ca.gradient(paid, a)])
+    start = slope.map(n)(
+        transcription.programs.inputs,
+        ca.repmat(ca.DM(x[transcription.variables["theta[0]"]]), 1, n),
+        transcription.programs.given[0],
+        first.reshape(n, -1).T,
+    )
+    return _trajectory(transcription, [np.array(start).T, *p])
 
 
 def as_nlp(
@@ -239,6 +266,41 @@ def as_nlp(
     x = ca.MX.sym("x", int(ends[-1]))
     parts = dict(zip(sizes, ca.vertsplit(x, [int(e) for e in ends]), strict=True))
 
+    cost, gaps = _cost_and_gaps(programs, sizes, parts, joints, scheme, x)
+    own = ca.vertcat(x[:m], parts["t"])
+    g = ca.vertcat(*gaps.values(), ca.DM(sets.A) @ own + ca.DM(sets.Q) @ own**2)
+    heights = {name: gap.numel() for name, gap in gaps.items()}
+    lower, upper = (np.full(int(ends[-1]), b) for b in (-np.inf, np.inf))
+    lower[:m], upper[:m] = sets.lower, sets.upper
+    built = Transcription(
+        nlp={"x": x, "f": cost, "g": g},
+        x0=np.empty(0),
+        lbx=lower,
+        ubx=upper,
+        lbg=np.concatenate([_floor(problem, heights), sets.low]),
+        ubg=np.concatenate([np.zeros(sum(heights.values())), sets.high]),
+        variables=slices(sizes),
+        constraints=slices(heights | sets.heights),
+        kind=transcription,
+        programs=programs,
+        problem=problem,
+        degree=degree,
+        elements=elements,
+        sets=sets,
+    )
+    return dataclasses.replace(built, x0=built.pack(init))
+
+
+def _cost_and_gaps(
+    programs: Programs,
+    sizes: dict[str, int],
+    parts: dict[str, ca.MX],
+    joints: int,
+    scheme: tuple[Kind, int, int],
+    x: ca.MX,
+) -> tuple[ca.MX, dict[str, ca.MX]]:
+    """The objective along the stages, and what must vanish, by name."""
+    n, steps, owner = programs.num_samples, programs.steps, programs.owner
     state, cost, gaps = ca.DM(programs.inputs), ca.MX(0.0), {}
     for k, (step, u) in enumerate(zip(steps, programs.given, strict=True)):
         theta = parts[f"theta[{owner[k]}]"]
@@ -262,28 +324,7 @@ def as_nlp(
     cost += ca.sum2(programs.terminal.map(n)(state, programs.targets)) / n
     if programs.ending is not None:
         gaps["terminal"] = ca.vec(programs.ending.map(n)(state, programs.targets))
-    own = ca.vertcat(x[:m], parts["t"])
-    g = ca.vertcat(*gaps.values(), ca.DM(sets.A) @ own + ca.DM(sets.Q) @ own**2)
-    heights = {name: gap.numel() for name, gap in gaps.items()}
-    lower, upper = (np.full(int(ends[-1]), b) for b in (-np.inf, np.inf))
-    lower[:m], upper[:m] = sets.lower, sets.upper
-    built = Transcription(
-        nlp={"x": x, "f": cost, "g": g},
-        x0=np.empty(0),
-        lbx=lower,
-        ubx=upper,
-        lbg=np.concatenate([_floor(problem, heights), sets.low]),
-        ubg=np.concatenate([np.zeros(sum(heights.values())), sets.high]),
-        variables=slices(sizes),
-        constraints=slices(heights | sets.heights),
-        kind=transcription,
-        programs=programs,
-        problem=problem,
-        degree=degree,
-        elements=elements,
-        sets=sets,
-    )
-    return dataclasses.replace(built, x0=built.pack(init))
+    return cost, gaps
 
 
 def _floor(problem: ControlProblem, heights: dict[str, int]) -> np.ndarray:

@@ -78,27 +78,25 @@ def read_mark(place: Place) -> Marked | None:
 def staged_cost(problem: ControlProblem, weights: Weights) -> Float[Array, ""]:
     """`J(theta)`, every stage a place."""
     n = problem.num_samples
-    x, total = problem.inputs, jnp.zeros((), problem.dtype)
-    parts = zip(problem.chain.runs, weights, problem.given_by_depth, strict=True)
-    for r, (run, theta, given) in enumerate(parts):
 
-        def step(x: Any, theta: Any, held: Any) -> Any:
-            stage, running, u = held
-            own = eqx.tree_at(lambda p: p.running, problem, running)
+    def step(x: Any, theta: Any, held: Any) -> Any:
+        stage, running, u = held
+        own = eqx.tree_at(lambda p: p.running, problem, running)
 
-            def one(x: Any, u: Any) -> Any:
-                cost = jnp.asarray(own.state_cost(x, theta), problem.dtype)
-                return cost / n, advance(stage, x, theta, u)
+        def one(x: Any, u: Any) -> Any:
+            cost = jnp.asarray(own.state_cost(x, theta), problem.dtype)
+            return cost / n, advance(stage, x, theta, u)
 
-            costs, x = jax.vmap(one)(x, u)
-            return jnp.sum(costs), x
+        costs, x = jax.vmap(one)(x, u)
+        return jnp.sum(costs), x
 
-        def body(carry: Any, stage: Any, theta: Any, u: Any, _: Any, r: int = r) -> Any:
-            x, total = carry
-            cost, x = marked(STAGE, r, step, x, theta, (stage, problem.running, u))
-            return (x, total + cost), None
+    def body(r: int, carry: Any, stage: Any, theta: Any, u: Any) -> Any:
+        x, total = carry
+        cost, x = marked(STAGE, r, step, x, theta, (stage, problem.running, u))
+        return (x, total + cost), None
 
-        (x, total), _ = run.scan(body, (x, total), theta, None, given)
+    start = (problem.inputs, jnp.zeros((), problem.dtype))
+    (x, total), _ = problem.fold(body, start, weights)
     total = total + marked(TERMINAL, 0, _terminal, x, (), (problem.terminal, problem.targets, n))
     for r, theta in enumerate(weights):
         if not jax.tree.leaves(theta):

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.control.hamiltonians import inner
+from hjcontrol.control.trajectory import swapped
 from hjcontrol.networks import Flow, Weights
 from hjcontrol.verification.ensemble import primal, with_coupling
 from hjcontrol.verification.inlining import inlined
@@ -49,30 +50,25 @@ def costate_equation(problem: ControlProblem, weights: Weights) -> Continuous:
 def _sweep(
     problem: ControlProblem, weights: Weights, finer: Int[Array, ""]
 ) -> tuple[Trajectory, Weights]:
-    x, starts = problem.inputs, []
-    parts = list(zip(problem.chain.runs, weights, problem.given_by_depth, strict=True))
-    for run, theta, given in parts:
+    def ahead(r: int, x: Any, stage: Any, theta: Any, u: Any) -> tuple[Any, Any]:
+        return _forward(problem, stage, x, theta, u, finer), x
 
-        def ahead(x: Any, stage: Any, th: Any, u: Any, _: Any) -> tuple[Any, Any]:
-            return _forward(problem, stage, x, th, u, finer), x
+    def back(r: int, p: Any, stage: Any, theta: Any, u: Any, x: Any) -> tuple[Any, Any]:
+        p, g = _backward(problem, stage, x, theta, u, p, finer)
+        return p, (p, g)
 
-        x, xs = run.scan(ahead, x, theta, None, given)
-        starts.append(xs)
+    given, fold = problem.given_by_depth, problem.chain.fold
+    x, starts = fold(ahead, problem.inputs, weights, given=given)
     cost = jax.vmap(inlined(problem.terminal_cost))
-    p = jax.grad(lambda a: jnp.sum(cost(a, problem.targets)) / problem.num_samples)(x)
-    final, runs, gradient = p, [], []
-    for (run, theta, given), xs in reversed(list(zip(parts, starts, strict=True))):
-
-        def back(p: Any, stage: Any, th: Any, u: Any, x: Any) -> tuple[Any, Any]:
-            p, g = _backward(problem, stage, x, th, u, p, finer)
-            return p, (p, g)
-
-        p, (ps, g) = run.scan(back, p, theta, xs, given, reverse=True)
-        runs.append(jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), ps))
+    final = jax.grad(lambda a: jnp.sum(cost(a, problem.targets)) / problem.num_samples)(x)
+    _, outs = fold(back, final, weights, starts, given=given, reverse=True)
+    costates, slopes = zip(*outs, strict=True)
+    gradient = []
+    for run, theta, g in zip(problem.chain.runs, weights, slopes, strict=True):
         paid = jax.vmap(jax.grad(_weight_cost(problem)))(theta)
         own = jax.tree.map(jnp.add, run.gather(g), paid)
         gradient.append(with_coupling(problem, run, theta, own))
-    return Trajectory(tuple(reversed(runs)), final), tuple(reversed(gradient))
+    return Trajectory(swapped(costates), final), tuple(gradient)
 
 
 def _weight_cost(problem: ControlProblem) -> Any:

@@ -23,8 +23,7 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.trees import Tree, TreeLike
 from hjcontrol.networks import Flow
-from hjcontrol.networks.flow_capability import capable
-from hjcontrol.networks.flow_numerics import ADJOINTS, adjoint_named
+from hjcontrol.networks.flow_numerics import ADJOINTS, adjoint_named, capable
 from hjcontrol.verification.costate_reference import costate_reference
 
 WORSE = 10.0  # times the best error at the same tolerance: an adjoint that breaks down

@@ -7,7 +7,7 @@ place's, see `chain`.
 """
 
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -170,15 +170,12 @@ def _residual(
     gap = lambda a, b: jnp.max(jnp.abs(a - b), initial=0.0)
     largest = lambda tree: jax.tree.reduce(jnp.maximum, tree, worst)
     start = largest(jax.tree.map(gap, problem.inputs, trajectory[0]))
-    ends = [jax.tree.map(lambda a: a[:, 0], run) for run in trajectory.runs[1:]]
-    chain = (problem.chain.runs, weights, trajectory.runs, problem.given_by_depth)
-    for run, theta, xs, given, end in zip(*chain, [*ends, trajectory.final], strict=True):
 
-        def body(after, stage, th, u, x):
-            step = jax.vmap(lambda a, u: advance(stage, a, th, u))(x, u)
-            return x, largest(jax.tree.map(gap, step, after))
+    def body(r: int, after: Any, stage: Any, theta: Any, u: Any, x: Any) -> tuple[Any, Array]:
+        step = jax.vmap(lambda a, u: advance(stage, a, theta, u))(x, u)
+        return x, largest(jax.tree.map(gap, step, after))
 
-        depth_first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), xs)
-        _, gaps = run.scan(body, end, theta, depth_first, given, reverse=True)
-        start = jnp.maximum(start, jnp.max(gaps))
+    _, gaps = problem.fold(body, trajectory.final, weights, trajectory.runs, reverse=True)
+    for found in gaps:
+        start = jnp.maximum(start, jnp.max(found))
     return start

@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, PyTree
 
 from hjcontrol.control import ControlProblem, Trajectory
+from hjcontrol.control.trajectory import swapped
 from hjcontrol.networks import Weights
 from hjcontrol.verification.directional import derivative, has_forward
 from hjcontrol.verification.ensemble import per_sample, primal, with_coupling
@@ -39,36 +40,32 @@ def recurse(problem: ControlProblem, weights: Weights, states: Trajectory) -> Re
     n = problem.num_samples
     cost = lambda a: jax.vmap(inlined(problem.terminal_cost))(a, problem.targets)
     forward = has_forward(cost, states.final)
-    p = jax.tree.map(lambda a: a / n, _slopes(cost, states.final, forward))
-    final, runs, gradient, sizes = p, [], [], []
-    by_forward = [jnp.asarray([forward])]
-    parts = zip(problem.chain.runs, weights, states.runs, problem.given_by_depth, strict=True)
-    for run, theta, xs, given in reversed(list(parts)):
 
-        def body(p_next: Any, stage: Any, th: Any, u: Any, x: Any) -> tuple[Any, Any]:
-            step = primal(problem, stage)
+    def body(r: int, p_next: Any, stage: Any, theta: Any, u: Any, x: Any) -> tuple[Any, Any]:
+        step = primal(problem, stage)
 
-            def contracted(a: PyTree, c: PyTree) -> Float[Array, " n"]:
-                running, x_next = step(a, c, u)
-                return running + per_sample(p_next, x_next)
+        def contracted(a: PyTree, c: PyTree) -> Float[Array, " n"]:
+            running, x_next = step(a, c, u)
+            return running + per_sample(p_next, x_next)
 
-            of_state, of_weights = (lambda a: contracted(a, th)), (lambda c: contracted(x, c))
-            forward = has_forward(of_state, x) and has_forward(of_weights, th)
-            p = _slopes(of_state, x, forward)
-            return p, (p, *_totals(of_weights, th, forward), jnp.asarray(forward))
+        of_state, of_weights = (lambda a: contracted(a, theta)), (lambda c: contracted(x, c))
+        forward = has_forward(of_state, x) and has_forward(of_weights, theta)
+        p = _slopes(of_state, x, forward)
+        return p, (p, *_totals(of_weights, theta, forward), jnp.asarray(forward))
 
-        depth_first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), xs)
-        p, (ps, g, size, forward) = run.scan(body, p, theta, depth_first, given, reverse=True)
-        runs.append(jax.tree.map(lambda a: jnp.moveaxis(a, 0, 1), ps))
-        g, size, known = _with_cost(problem, theta, *map(run.gather, (g, size)))
+    final = jax.tree.map(lambda a: a / n, _slopes(cost, states.final, forward))
+    _, outs = problem.fold(body, final, weights, states.runs, reverse=True)
+    gradient, sizes, by_forward = [], [], []
+    for run, theta, (_, g, size, known) in zip(problem.chain.runs, weights, outs, strict=True):
+        g, size, paid_known = _with_cost(problem, theta, *map(run.gather, (g, size)))
         gradient.append(with_coupling(problem, run, theta, g))
         sizes.append(run.place(jnp.linalg.norm(size, axis=1)))
-        by_forward.append(forward & known)
+        by_forward.append(known & paid_known)
     return Recursion(
-        Trajectory(tuple(reversed(runs)), final),
-        tuple(reversed(gradient)),
-        jnp.concatenate(sizes[::-1]),
-        jnp.concatenate(by_forward[::-1]),
+        Trajectory(swapped(tuple(ps for ps, *_ in outs)), final),
+        tuple(gradient),
+        jnp.concatenate(sizes),
+        jnp.concatenate([*by_forward, jnp.asarray([forward])]),
     )
 
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
+from hjcontrol.layers import LSE, ClassHead, LogitHead
 
 ATOMS, D = 7, 3
 
@@ -11,7 +11,7 @@ ATOMS, D = 7, 3
 def layer(seed=0, eps=0.3, atoms=ATOMS, d=D):
     """A layer with normal slopes and biases."""
     draw = np.random.default_rng(seed)
-    return LogSumExp(draw.normal(size=(atoms, d)), draw.normal(size=atoms), jnp.asarray(eps))
+    return LSE(draw.normal(size=(atoms, d)), draw.normal(size=atoms), jnp.asarray(eps))
 
 
 def points(n=16, seed=1, d=D, scale=1.0):

@@ -7,7 +7,7 @@ import pytest
 
 from hjcontrol import networks as nets
 from hjcontrol.analysis import attribution as at
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from tests.agreement import assert_agree
 from tests.analysis.pieces import ATOMS, D, classifier, layer, points
 from tests.oracles.integrated_gradients import integrated_gradients
@@ -28,7 +28,7 @@ def test_removal_is_what_removing_does(attributed, eps):
 
     @jax.jit
     def emptied(W, b, e):
-        return jax.vmap(LogSumExp(W, b, e))(X)
+        return jax.vmap(LSE(W, b, e))(X)
 
     for j in range(ATOMS):
         less = at.pruned(a, [j])
@@ -62,7 +62,7 @@ def test_weights_and_masses_are_derivatives():
 
     @jax.jit
     def slopes(m):
-        f = lambda b, m: LogSumExp(a.W, b + a.eps * jnp.log(m), a.eps)(x)
+        f = lambda b, m: LSE(a.W, b + a.eps * jnp.log(m), a.eps)(x)
         return jax.grad(f, argnums=(0, 1))(a.b, m), at.attribute(a, x)
 
     (in_bias, in_mass), found = slopes(jnp.ones(ATOMS))
@@ -80,7 +80,7 @@ def test_the_published_nadaraya_watson_values():
     @jax.jit
     @jax.vmap
     def mean(eps):
-        return g @ at.attribute(LogSumExp(W, b, eps), jnp.ones(2)).weights
+        return g @ at.attribute(LSE(W, b, eps), jnp.ones(2)).weights
 
     np.testing.assert_allclose(mean(jnp.array([0.05, 0.25, 3.0])), [0.988, 0.869, 0.579], atol=1e-3)
 

@@ -7,12 +7,12 @@ import pytest
 
 from hjcontrol.analysis import bifurcation as bf
 from hjcontrol.deformation import gibbs_entropy
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from tests.agreement import assert_agree
 from tests.oracles import entropy_landscape as oracle
 
 PLACES = np.array([-2.6, -1.5, -0.4, 0.7, 1.7, 2.7])
-LINE = LogSumExp(PLACES[:, None], -(PLACES**2) / 2, 0.3)  # pi ~ exp(-(x - y)^2/2 eps)
+LINE = LSE(PLACES[:, None], -(PLACES**2) / 2, 0.3)  # pi ~ exp(-(x - y)^2/2 eps)
 FOLDS_ON_THE_LINE = [0.325518191, 0.388443817, 0.509737215, 0.510158233]
 FOLDS_IN_THE_PLANE = [0.227431083, 0.255518675, 0.263960699, 0.272355140, 0.419999537]
 
@@ -21,7 +21,7 @@ def clouds():
     """The published sixteen atoms in the plane, at t = 1."""
     rng = np.random.RandomState(42)
     y = np.concatenate([0.4 * rng.randn(8, 2) - 1, 0.4 * rng.randn(8, 2) + 1])
-    return LogSumExp(y / 2, -np.repeat([0.0, 1.0], 8) - (y**2).sum(axis=1) / 4, 0.25)
+    return LSE(y / 2, -np.repeat([0.0, 1.0], 8) - (y**2).sum(axis=1) / 4, 0.25)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_closed_form_derivatives_against_differentiation():
 
 
 def test_derivatives_keep_their_accuracy_where_entropy_is_1e_minus_40():
-    cold = LogSumExp(LINE.W, LINE.b, 0.006)
+    cold = LSE(LINE.W, LINE.b, 0.006)
     x = -1.4
     found = bf.entropy_landscape(cold, jnp.array([x]))
     exact = float(
@@ -70,7 +70,7 @@ def test_derivatives_keep_their_accuracy_where_entropy_is_1e_minus_40():
 
 @pytest.mark.parametrize("eps", [0.1, 0.3, 0.45])
 def test_every_critical_point_on_a_line_is_found_and_proved(eps):
-    found = bf.critical_points(LogSumExp(LINE.W, LINE.b, eps), [[-5.0], [5.0]])
+    found = bf.critical_points(LSE(LINE.W, LINE.b, eps), [[-5.0], [5.0]])
     assert found.certified
     assert found.index == 1
     seen = oracle.turns_on_a_line(LINE.W, LINE.b, eps, -5.0, 5.0)
@@ -79,7 +79,7 @@ def test_every_critical_point_on_a_line_is_found_and_proved(eps):
 
 
 def test_in_the_cold_the_proof_still_counts_nine_where_plain_sums_see_roundoff():
-    found = bf.critical_points(LogSumExp(LINE.W, LINE.b, 0.02), [[-5.0], [5.0]])
+    found = bf.critical_points(LSE(LINE.W, LINE.b, 0.02), [[-5.0], [5.0]])
     assert found.certified
     assert len(found.points) == 9
     # the twin: signs of the plain float64 slope, whose terms cancel, change far more often
@@ -89,11 +89,11 @@ def test_in_the_cold_the_proof_still_counts_nine_where_plain_sums_see_roundoff()
 def test_no_certificate_is_given_on_a_fold(line):
     """The twin of the proof: on the fold itself two points are one, and the box stays open."""
     at = line.folds[1]
-    found = bf.critical_points(LogSumExp(LINE.W, LINE.b, at.eps), [[-5.0], [5.0]])
+    found = bf.critical_points(LSE(LINE.W, LINE.b, at.eps), [[-5.0], [5.0]])
     assert not found.certified
     assert np.abs(found.open_boxes[:, 0, 0] - at.point[0]).max() < 1e-3
     assert "NOT proved" in str(found)
-    below = bf.critical_points(LogSumExp(LINE.W, LINE.b, at.eps - 1e-8), [[-5.0], [5.0]])
+    below = bf.critical_points(LSE(LINE.W, LINE.b, at.eps - 1e-8), [[-5.0], [5.0]])
     assert below.certified
     assert len(below.points) == len(found.points) + 2
 
@@ -122,7 +122,7 @@ def test_folds_in_the_plane(plane):
     assert [f.eps for f in plane.folds] == pytest.approx(FOLDS_IN_THE_PLANE, abs=1e-8)
     assert plane.counts() == [11, 9, 7, 5, 3, 1]
     assert plane.complete
-    probe = jax.jit(lambda eps, x: bf.entropy_landscape(LogSumExp(clouds().W, clouds().b, eps), x))
+    probe = jax.jit(lambda eps, x: bf.entropy_landscape(LSE(clouds().W, clouds().b, eps), x))
     for fold in plane.folds:
         there = probe(jnp.asarray(fold.eps), jnp.asarray(fold.point))
         bend = np.linalg.eigvalsh(np.asarray(there.hessian))
@@ -138,7 +138,7 @@ def test_the_index_is_one_at_every_eps_and_the_published_finder_misses_it(plane)
         kinds = plane.at(eps)[1]
         assert kinds.count("maximum") + kinds.count("minimum") - kinds.count("saddle") == 1
     # the twin: "gradient below 1e-6", the published test, holds on a third of the window at eps = 0.01
-    cold = LogSumExp(clouds().W, clouds().b, 0.01)
+    cold = LSE(clouds().W, clouds().b, 0.01)
     plateau = jnp.array([2.7, 1.4])
     assert float(jnp.abs(bf.entropy_landscape(cold, plateau).gradient).max()) < 1e-6
     near = bf.critical_points(cold, [[2.65, 1.35], [2.75, 1.45]])
@@ -159,7 +159,7 @@ def test_the_last_critical_point_is_the_hot_centre():
     assert_agree(centre, jnp.array([0.36693976, 0.44778121]), 1e-7)
     gaps = []
     for eps in (50.0, 500.0):
-        hot = bf.critical_points(LogSumExp(clouds().W, clouds().b, eps))
+        hot = bf.critical_points(LSE(clouds().W, clouds().b, eps))
         assert hot.kinds == ("maximum",)
         gaps.append(np.linalg.norm(hot.points[0] - centre))
     assert gaps[1] / gaps[0] == pytest.approx(0.1, rel=0.05)  # first order in 1/eps
@@ -167,7 +167,7 @@ def test_the_last_critical_point_is_the_hot_centre():
 
 def test_symmetric_atoms_cross_instead_of_folding():
     y = np.array([-1.0, 0.0, 1.0])
-    found = bf.bifurcation_diagram(LogSumExp(y[:, None], -(y**2) / 2, 1.0), (0.05, 3.0))
+    found = bf.bifurcation_diagram(LSE(y[:, None], -(y**2) / 2, 1.0), (0.05, 3.0))
     assert found.counts() == [3, 1]
     assert found.complete
     (only,) = found.folds
@@ -178,7 +178,7 @@ def test_symmetric_atoms_cross_instead_of_folding():
 
 def test_a_plane_through_more_inputs():
     rng = np.random.default_rng(1)
-    wide = LogSumExp(rng.normal(size=(5, 4)), rng.normal(size=5), 0.5)
+    wide = LSE(rng.normal(size=(5, 4)), rng.normal(size=5), 0.5)
     origin, ways = rng.normal(size=4), rng.normal(size=(2, 4))
     flat = bf.on_plane(wide, origin, ways)
     a = jnp.array([0.3, -0.7])
@@ -188,7 +188,7 @@ def test_a_plane_through_more_inputs():
 
 
 def few(W, eps=0.3):
-    return LogSumExp(np.array(W), np.zeros(len(W)), eps)
+    return LSE(np.array(W), np.zeros(len(W)), eps)
 
 
 @pytest.mark.parametrize(

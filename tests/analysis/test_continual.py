@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from hjcontrol.analysis import continual
-from hjcontrol.layers import ClassHead, LogSumExp
+from hjcontrol.layers import LSE, ClassHead
 from tests.agreement import assert_agree
 from tests.analysis.pieces import classifier, layer, points
 
@@ -28,9 +28,7 @@ def digits_head(eps):
     """Two atoms a class, at the class's own first digits."""
     X, y = load_digits(return_X_y=True)
     atoms = np.concatenate([X[y == c][:2] for c in range(10)]) / 16.0
-    return ClassHead(
-        LogSumExp(atoms, -np.sum(atoms**2, axis=1) / 2, eps), np.repeat(np.arange(10), 2)
-    )
+    return ClassHead(LSE(atoms, -np.sum(atoms**2, axis=1) / 2, eps), np.repeat(np.arange(10), 2))
 
 
 def cross_entropy(model, task):
@@ -80,7 +78,7 @@ def test_an_atom_moves_as_its_weight_says():
 
     @jax.jit
     def both(a):
-        mean = lambda W, b: jnp.mean(jax.vmap(LogSumExp(W, b, a.eps))(new))
+        mean = lambda W, b: jnp.mean(jax.vmap(LSE(W, b, a.eps))(new))
         return jax.grad(mean, argnums=(0, 1))(a.W, a.b), continual.overlap(a, new, new).new
 
     (in_W, in_b), weight = both(a)

@@ -11,14 +11,12 @@ from sklearn.metrics import roc_auc_score
 
 from hjcontrol.analysis import extrapolation as ex
 from hjcontrol.hamilton_jacobi import data_of_layer, hopf_cole
-from hjcontrol.layers import ClassHead, LogSumExp
+from hjcontrol.layers import LSE, ClassHead
 from tests.agreement import assert_agree
 from tests.analysis.pieces import ATOMS, deep, layer, points
 from tests.oracles.mahalanobis import mahalanobis
 
-BISECTOR = LogSumExp(
-    jnp.array([[0.5, 0.0], [-0.5, 0.0]]), jnp.full(2, -0.25), 0.1
-)  # y = +-e1, t = 1
+BISECTOR = LSE(jnp.array([[0.5, 0.0], [-0.5, 0.0]]), jnp.full(2, -0.25), 0.1)  # y = +-e1, t = 1
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +33,7 @@ def rays():
 def test_the_gap_bounds_the_deviation_at_any_depth(gaps, model):
     x = points(32, scale=3.0)
     found = gaps(model, x)
-    exact = jax.jit(jax.vmap(lambda a: model(a) - jnp.max(model.logits(a))))(x)
+    exact = jax.jit(jax.vmap(lambda a: model(a) - jnp.max(model.scores(a))))(x)
     assert_agree(found.deviation, exact)
     assert bool(jnp.all(found.deviation <= found.bound * (1 + 1e-14)))
     # The twin: with half the atoms counted, somewhere the "bound" is exceeded.
@@ -44,13 +42,13 @@ def test_the_gap_bounds_the_deviation_at_any_depth(gaps, model):
 
 
 def test_the_bound_is_attained_by_equal_rivals():
-    tied = LogSumExp(jnp.zeros((ATOMS, 2)), jnp.array([1.0] + [0.2] * (ATOMS - 1)), 0.3)
+    tied = LSE(jnp.zeros((ATOMS, 2)), jnp.array([1.0] + [0.2] * (ATOMS - 1)), 0.3)
     found = ex.gap(tied, jnp.ones(2))
     assert_agree(found.deviation, found.bound)
     assert "atom 0" in str(found)
-    alone = ex.gap(LogSumExp(jnp.ones((1, 2)), jnp.ones(1), 0.3), jnp.ones(2))
+    alone = ex.gap(LSE(jnp.ones((1, 2)), jnp.ones(1), 0.3), jnp.ones(2))
     assert float(alone.deviation) == float(alone.bound) == 0.0
-    hard = ex.gap(LogSumExp(tied.W, tied.b, 0.0), jnp.ones(2))
+    hard = ex.gap(LSE(tied.W, tied.b, 0.0), jnp.ones(2))
     assert float(hard.deviation) == float(hard.bound) == 0.0
 
 
@@ -81,7 +79,7 @@ def test_along_a_ray_the_excess_stays_under_its_bound_and_falls_at_its_rate(rays
 
 
 def test_the_rate_is_exact_for_two_atoms():
-    a = LogSumExp(jnp.array([[1.0], [0.25]]), jnp.array([0.0, 0.5]), 0.2)
+    a = LSE(jnp.array([[1.0], [0.25]]), jnp.array([0.0, 0.5]), 0.2)
     found = ex.ray(a, jnp.zeros(1), jnp.ones(1))
     excess = jax.jit(jax.vmap(lambda r: (a(r[None]) - found.limit(r), found.bound(r))))
     assert_agree(*excess(jnp.array([0.0, 1.0, 3.0])))
@@ -93,7 +91,7 @@ def test_entropy_tends_to_that_of_the_ties_not_to_log_of_their_number():
     """The published limit log(#ties) holds for tied *logits*; tied slopes with other biases give less."""
     W = jnp.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     v, eps = jnp.array([1.0, 0.0]), 0.5
-    even, uneven = LogSumExp(W, jnp.zeros(3), eps), LogSumExp(W, jnp.array([0.0, 0.7, 0.0]), eps)
+    even, uneven = LSE(W, jnp.zeros(3), eps), LSE(W, jnp.array([0.0, 0.7, 0.0]), eps)
 
     @jax.jit
     def limit_and_far(a):
@@ -148,7 +146,7 @@ def digits():
     }
     t, eps = 0.5, 0.3
     atoms = jnp.asarray(old[:60])
-    head = LogSumExp(atoms / (2 * t), -jnp.sum(atoms**2, axis=1) / (4 * t), eps)
+    head = LSE(atoms / (2 * t), -jnp.sum(atoms**2, axis=1) / (4 * t), eps)
     return ClassHead(head, y[y < 5][:60]), jnp.asarray(old[400:500]), sets
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from hjcontrol.analysis import robustness as rb
-from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
+from hjcontrol.layers import LSE, ClassHead, LogitHead
 from tests.agreement import assert_agree
 from tests.analysis.pieces import classifier, deep, layer, points
 from tests.oracles.flip_radius import flip_radius
 
-PAIR = LogSumExp(jnp.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]), jnp.zeros(2), 0.2)
+PAIR = LSE(jnp.array([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]]), jnp.zeros(2), 0.2)
 X = points(16)
 
 
@@ -40,7 +40,7 @@ def test_the_lipschitz_constant_is_exact_and_knows_no_eps():
     a = layer()
     M = rb.lipschitz(a)
     assert_agree(M, jnp.linalg.norm(a.W, axis=1).max())
-    sizes = jax.jit(jax.vmap(lambda e, s: jnp.linalg.norm(LogSumExp(a.W, a.b, e).slope(s))))
+    sizes = jax.jit(jax.vmap(lambda e, s: jnp.linalg.norm(LSE(a.W, a.b, e).slope(s))))
     v = a.W[jnp.argmax(jnp.linalg.norm(a.W, axis=1))]
     eps = jnp.array([0.0, 0.1, 1.0, 3.0] * 4)
     assert bool(jnp.all(sizes(eps, X) <= M * (1 + 1e-14)))
@@ -52,7 +52,7 @@ def test_the_hessian_formula_at_any_depth(curvatures, model):
     found = curvatures(model, X)
     exact = jax.jit(jax.vmap(jax.hessian(model)))(X)
     assert_agree(found.hessian, exact)
-    affine = isinstance(model, LogSumExp)
+    affine = isinstance(model, LSE)
     if affine:
         assert bool(jnp.all(found.norm <= found.sharp))
         assert bool(jnp.all(found.sharp <= found.published))
@@ -66,7 +66,7 @@ def test_the_hessian_formula_at_any_depth(curvatures, model):
 def test_the_sharp_bound_is_attained_by_a_pair_and_the_published_one_is_not(curvatures):
     found = curvatures(PAIR, jnp.zeros((16, 3)))
     assert_agree(found.norm, found.sharp)
-    shifted = LogSumExp(PAIR.W + 5.0, PAIR.b, 0.2)  # the sharp bound does not see a common slope
+    shifted = LSE(PAIR.W + 5.0, PAIR.b, 0.2)  # the sharp bound does not see a common slope
     far = curvatures(shifted, jnp.zeros((16, 3)))
     assert_agree(far.norm, far.sharp)
     assert float(far.published[0]) > 50 * float(far.sharp[0])
@@ -81,7 +81,7 @@ def test_curvature_at_a_point_does_not_fall_with_eps():
     x = draw.standard_normal(8)
     x /= np.linalg.norm(x)
     eps = jnp.array([0.05, 0.1, 0.2, 0.5, 1.0, 10.0])
-    at = jax.jit(jax.vmap(lambda e: rb.curvature(LogSumExp(W, jnp.zeros(40), e), x)))(eps)
+    at = jax.jit(jax.vmap(lambda e: rb.curvature(LSE(W, jnp.zeros(40), e), x)))(eps)
     published = [1.8400, 2.0265, 1.1083, 0.49427, 0.23738, 0.022089]
     np.testing.assert_allclose(at.norm, published, rtol=1e-4)
     assert float(at.norm[1]) > float(at.norm[0])
@@ -102,7 +102,7 @@ def test_no_attack_leaves_the_bounds_and_they_are_not_empty(attacks):
 
 def test_at_eps_zero_the_upper_bound_is_attained():
     a = layer(eps=0.0)
-    W, z = np.asarray(a.W), np.asarray(a.logits(X[0]))
+    W, z = np.asarray(a.W), np.asarray(a.scores(X[0]))
     size = np.linalg.norm(W, axis=1)
     best = np.argmax(z + 0.7 * size)
     step = 0.7 * W[best] / size[best]
@@ -133,7 +133,7 @@ def certified():
 def plane():
     """Three classes in the plane: certificates, and predictions, of points at a temperature."""
     a = layer(4, d=2)
-    model = lambda e: ClassHead(LogSumExp(a.W, a.b, e), [0, 0, 0, 1, 1, 2, 2])
+    model = lambda e: ClassHead(LSE(a.W, a.b, e), [0, 0, 0, 1, 1, 2, 2])
     certify = jax.jit(lambda e, x: jax.vmap(lambda p: rb.certify(model(e), p))(x))
     predict = jax.jit(lambda e, x: jax.vmap(model(e).predict)(x))
     return certify, predict, np.random.default_rng(4).normal(size=(10, 2))

@@ -8,7 +8,7 @@ import pytest
 
 import hjcontrol as hj
 from hjcontrol.analysis import robustness, temperature
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from tests.agreement import assert_agree
 from tests.analysis.pieces import layer, points
 
@@ -47,7 +47,7 @@ def test_two_atoms_share_at_a_temperature_that_falls_as_the_spacing_squared(d, s
     for m in sides:
         axis = 2 * (2 * (np.arange(m) + 0.5) / m - 1)
         y = np.stack([a.ravel() for a in np.meshgrid(*[axis] * d, indexing="ij")], axis=1)
-        a = LogSumExp(y / 2, -np.sum(y**2, axis=1) / 4, 1.0)
+        a = LSE(y / 2, -np.sum(y**2, axis=1) / 4, 1.0)
         found.append(float(jax.jit(lambda x, a=a: temperature.crossover(a, x))(x)))
     slope = np.log(found[1] / found[0]) / np.log((sides[1] / sides[0]) ** d)
     assert abs(slope - [-2.04, -1.07, -0.70][d - 1]) < 0.1
@@ -69,9 +69,9 @@ def test_at_the_crossover_the_entropy_is_the_one_asked_for():
 def held_out():
     """Noisy values of a layer at eps = 0.2, on which any temperature can be tried."""
     a, x = layer(7), points(64, seed=8, scale=1.5)
-    clean = jax.jit(jax.vmap(LogSumExp(a.W, a.b, GRID[4])))(x)
+    clean = jax.jit(jax.vmap(LSE(a.W, a.b, GRID[4])))(x)
     y = clean + 0.02 * np.random.default_rng(9).normal(size=64)
-    at = lambda e: LogSumExp(a.W, a.b, e)
+    at = lambda e: LSE(a.W, a.b, e)
     losses = jax.jit(lambda e: (jax.vmap(at(e))(x) - y) ** 2)
 
     @jax.jit
@@ -122,7 +122,7 @@ def test_the_bound_bounds_and_validation_does_not(held_out):
 def test_jointly_the_loss_falls_and_eps_with_it():
     """|x| from six atoms: the fit wants a kink, and nothing stops eps from going there."""
     x = jnp.linspace(-2, 2, 40)[:, None]
-    start = LogSumExp(np.linspace(-1, 1, 6)[:, None], np.zeros(6), 0.5)
+    start = LSE(np.linspace(-1, 1, 6)[:, None], np.zeros(6), 0.5)
     method = hj.solvers.Gradient(optax.lbfgs(), tol=1e-9)
     found = temperature.jointly(start, x, jnp.abs(x[:, 0]), method, max_steps=60)
     assert float(found.eps) < 0.1
@@ -138,7 +138,7 @@ def test_a_loss_of_the_weights_pi_alone_cannot_choose():
 
     @jax.jit
     def along(c):
-        scaled = LogSumExp(c * a.W, c * a.b, c * a.eps)
+        scaled = LSE(c * a.W, c * a.b, c * a.eps)
         return scaled(x), scaled.weights(x)
 
     value, slope = jax.jvp(along, (1.0,), (1.0,))

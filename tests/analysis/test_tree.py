@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hjcontrol.analysis import tree as tr
-from hjcontrol.layers import ClassHead, LogSumExp
+from hjcontrol.layers import LSE, ClassHead
 from hjcontrol.networks import Chain, Dense, Residual, readout
 from tests.agreement import assert_agree
 from tests.oracles.activation_cells import generic_cells, patterns_seen, relu_network
@@ -88,9 +88,7 @@ def test_regions_are_the_leaves(eight):
 
 def test_a_max_affine_layer_on_a_line_is_a_balanced_tree():
     w = np.linspace(-2, 2, 33)
-    layer = LogSumExp(
-        np.append(w, 0.1)[:, None], np.append(-(w**2), -3.0), 0.2
-    )  # the last never wins
+    layer = LSE(np.append(w, 0.1)[:, None], np.append(-(w**2), -3.0), 0.2)  # the last never wins
     tree = tr.model_tree(layer)
     assert len(tree.leaves) == 33
     assert tree.depth == 6
@@ -167,7 +165,7 @@ def test_on_paper_and_back(eight):
 @hypothesis.settings(max_examples=8)
 def test_products_of_gates_are_gibbs_weights(seed, eps):
     draw = np.random.default_rng(seed)
-    layer = LogSumExp(draw.normal(size=(6, 2)), draw.normal(size=6), jnp.asarray(eps))
+    layer = LSE(draw.normal(size=(6, 2)), draw.normal(size=6), jnp.asarray(eps))
     x = jnp.asarray(draw.normal(size=2))
     soft, exact = _both(tr.soft_tree(layer).sides, tr.soft_tree(layer, NESTED).sides, layer, x)
     assert_agree(soft[0], exact)
@@ -188,7 +186,7 @@ def _both(one, two, layer, x):
 
 
 def test_a_gate_turned_round_is_no_longer_the_layer_and_eps_zero_is_hard():
-    layer = LogSumExp(DRAW.normal(size=(6, 2)), DRAW.normal(size=6), 0.4)
+    layer = LSE(DRAW.normal(size=(6, 2)), DRAW.normal(size=6), 0.4)
     tree = tr.soft_tree(layer, NESTED)
     sides = tree.sides.copy()
     sides[0] = sides[0][::-1]
@@ -202,7 +200,7 @@ def test_a_gate_turned_round_is_no_longer_the_layer_and_eps_zero_is_hard():
         [False, False, False, False, False, True],
     ]
     assert float(jnp.abs(_weights(tr.SoftTree(layer, spoiled), x) - exact).max()) > 1e-3
-    hard = tr.soft_tree(LogSumExp(layer.W, layer.b, 0.0), NESTED)
+    hard = tr.soft_tree(LSE(layer.W, layer.b, 0.0), NESTED)
     assert_agree(_weights(hard, x), jnp.zeros(6).at[jnp.argmax(exact)].set(1.0))
     np.testing.assert_array_equal(hard.apply(jnp.stack([x, -x])), tree.apply(jnp.stack([x, -x])))
     assert tree.rules().count("atom") == 6
@@ -210,7 +208,7 @@ def test_a_gate_turned_round_is_no_longer_the_layer_and_eps_zero_is_hard():
 
 def test_agreement_is_bounded_point_by_point_and_attained_at_ties():
     star = np.array([[np.cos(a), np.sin(a)] for a in 2 * np.pi * np.arange(5) / 5])
-    layer = LogSumExp(star, np.zeros(5), 0.25)
+    layer = LSE(star, np.zeros(5), 0.25)
     points = np.vstack([np.zeros(2), X[:300] / 6])
     found = tr.agreement(layer, points)
     assert found.holds
@@ -222,7 +220,7 @@ def test_agreement_is_bounded_point_by_point_and_attained_at_ties():
 
 def test_decisions_change_only_below_the_margin():
     draw = np.random.default_rng(5)
-    head = LogSumExp(draw.normal(size=(9, 2)), 0.2 * draw.normal(size=9), 0.8)
+    head = LSE(draw.normal(size=(9, 2)), 0.2 * draw.normal(size=9), 0.8)
     model = ClassHead(head, [0] * 7 + [1, 1])
     found = tr.agreement(model, X[:2000] / 3)
     changed = np.flatnonzero(found.changed)
@@ -239,7 +237,7 @@ def test_decisions_change_only_below_the_margin():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: tr.model_tree("a network"), "a LogSumExp"),
+        (lambda: tr.model_tree("a network"), "an LSE"),
         (lambda: tr.model_tree(shallow(2), max_leaves=0), "max_leaves. must be >= 1"),
         (lambda: tr.model_tree(shallow(2), box=[[1.0, 1.0], [0.0, 0.0]]), "lower < upper"),
         (lambda: tr.model_tree(shallow(2), decide=True), "two outputs"),
@@ -249,9 +247,9 @@ def test_decisions_change_only_below_the_margin():
             "block 1 takes",
         ),
         (lambda: tr.model_tree([(np.full((1, 2), np.nan), np.zeros(1))]), "finite weights"),
-        (lambda: tr.soft_tree(LogSumExp(np.eye(2), np.zeros(2)), (0, 0)), "each of 2 atoms"),
-        (lambda: tr.soft_tree(LogSumExp(np.eye(2), np.zeros(2)), (0, 1, 1)), "is a pair"),
-        (lambda: tr.agreement(LogSumExp(np.eye(2), np.zeros(2)), np.zeros((3, 3))), "points"),
+        (lambda: tr.soft_tree(LSE(np.eye(2), np.zeros(2)), (0, 0)), "each of 2 atoms"),
+        (lambda: tr.soft_tree(LSE(np.eye(2), np.zeros(2)), (0, 1, 1)), "is a pair"),
+        (lambda: tr.agreement(LSE(np.eye(2), np.zeros(2)), np.zeros((3, 3))), "points"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -29,7 +29,7 @@ _NAMES = {
     """,
     "control": """
         AbstractControlSet AbstractRunningCost Binary Free History Minibatch Nonnegative
-        Rounding Solution Ternary Trajectory
+        Rounding Solution Ternary Theorem Trajectory
     """,
     "comparison": """
         Comparison
@@ -39,7 +39,7 @@ _NAMES = {
     """,
     "hamilton_jacobi": """
         GRID_RESULTS SEARCH AbstractHamiltonian Bracket Conjugate Envelope GridPlan GridSolution
-        HJProx HalfQuadratic Layer Minimum Quadratic Recovered Relativistic EquationResidual Searched
+        HJProx HalfQuadratic Minimum Quadratic Recovered Relativistic EquationResidual Searched
         Sum
     """,
     "layers": """
@@ -59,7 +59,7 @@ _NAMES = {
         AbstractMethod capabilities capability_table loadable_plugins
     """,
     "solvers.convex": """
-        AbstractConvexProblem Ball ConvexSolution Difference LSEFit Polished Theorem polish
+        AbstractConvexProblem Ball Difference PricedAtoms PrimalDual polish
     """,
 }
 ELSEWHERE = {f"{room}.{name}" for room, names in _NAMES.items() for name in names.split()}

@@ -114,7 +114,7 @@ def solution():
 
 @functools.cache
 def soft_layer():
-    return layers.LogSumExp(X, U, 0.5)
+    return layers.LSE(X, U, 0.5)
 
 
 @functools.cache
@@ -410,6 +410,7 @@ def _rest() -> dict:
         "deformation.gibbs": _made(deform.gibbs, z=POINT, **eps),
         "deformation.gibbs_entropy": _made(deform.gibbs_entropy, z=POINT, **eps),
         "deformation.heat": _made(deform.heat, z=POINT, **eps),
+        "deformation.LSE": _made(deform.LSE, W=X, b=U, eps=0.5),
         "deformation.lse": _made(deform.lse, z=POINT, **eps),
         "deformation.softmin": _made(deform.softmin, q=POINT, **eps),
         "deformation.streaming_lse": _made(deform.streaming_lse, **stream, eps=0.5, tile=(2, 2)),

@@ -119,7 +119,12 @@ _LAYERS = {name: _made(getattr(layers, name), **_EPS) for name in _ONE_EPS} | {
     "GroupSoftThreshold": _made(layers.GroupSoftThreshold, **_EPS, lam=1.0),
     "BallProjection": _made(layers.BallProjection, **_EPS, radius=1.0),
     "LeakyReLU": _made(layers.LeakyReLU, **_EPS, slope=0.1),
-    "LogSumExp": _made(layers.LogSumExp, W=X, b=U, **_EPS),
+    "LSE": _made(layers.LSE, W=X, b=U, **_EPS),
+    "legendre_as_cvxpy": _made(layers.legendre_as_cvxpy, f=lambda: soft_layer(), q=POINT),
+    "legendre_gap": _made(layers.legendre_gap, f=lambda: soft_layer(), x=POINT, q=POINT),
+    "legendre_point": _made(layers.legendre_point, f=lambda: soft_layer(), q=POINT, steps=60),
+    "legendre_program": _made(layers.legendre_program, f=lambda: soft_layer(), q=POINT),
+    "legendre_value": _made(layers.legendre_value, f=lambda: soft_layer(), q=POINT),
     "LogitHead": _made(layers.LogitHead, network=bowl, **_EPS),
     "Permutahedron": _made(layers.Permutahedron, **_EPS, anchors=jnp.array([3.0, 2.0, 1.0])),
     "Pool": _made(layers.Pool, **_EPS, window=(2,), stride=(2,)),
@@ -155,7 +160,7 @@ _LAYERS = {name: _made(getattr(layers, name), **_EPS) for name in _ONE_EPS} | {
     "Softmax.__call__": _made(layers.Softmax(0.5), z=POINT),
     "Softmax.value": _made(layers.Softmax(0.5).value, z=POINT),
     "Softplus.__call__": _made(layers.Softplus(0.5), z=POINT),
-    "LogSumExp.__call__": _made(lambda: soft_layer().__call__, x=POINT),
+    "LSE.__call__": _made(lambda: soft_layer().__call__, x=POINT),
 }
 
 _TWO, _WIDE = {"in_size": 2, "out_size": 3}, {"in_size": 2, "width": 3}
@@ -171,7 +176,7 @@ _NETWORKS = {
         order="pre",
     ),
     "Chain": _made(networks.Chain, stages=[networks.Dense(2, 2)], state=POINT),
-    "Dense": _made(networks.Dense, **_TWO, activation=jnp.tanh),
+    "Dense": _made(networks.Dense, **_TWO, units=jnp.tanh),
     "DiagonalSSM": _made(networks.DiagonalSSM, **_WIDE, h=0.5),
     "Driven": _made(networks.Driven, A=jnp.eye(2), B=jnp.ones((2, 3))),
     "Embed": _made(networks.Embed, tokens=3, **_WIDE),
@@ -187,10 +192,9 @@ _NETWORKS = {
     ),
     "FreeStep": _made(networks.FreeStep, drift=networks.Dense(2, 2), start=0.5),
     "FunctionStage": _made(networks.FunctionStage, function=wave, reads="nothing"),
-    "Hidden": _made(networks.Hidden, **_TWO, units=jnp.tanh),
     "LayerNorm": _made(networks.LayerNorm, width=2, delta=1e-5),
     "LogSemiring": _made(networks.LogSemiring, width=2, **_EPS),
-    "LogSumExp": _made(networks.LogSumExp, atoms=3, **_EPS),
+    "LSEUnits": _made(networks.LSEUnits, atoms=3, **_EPS),
     "ModuleStage": _made(
         networks.ModuleStage, module=lambda: eqx.nn.Linear(2, 2, key=KEY), reads="nothing"
     ),
@@ -198,6 +202,7 @@ _NETWORKS = {
     "Residual": _made(networks.Residual, drift=networks.Dense(2, 2), h=0.5),
     "Run": _made(networks.Run, stage=networks.Dense(2, 2), length=2, tied=False),
     "SelfAttention": _made(networks.SelfAttention, width=4, num_heads=2, **_EPS, form="dot"),
+    "soft_maximum": _made(networks.soft_maximum, in_size=2, atoms=3, **_EPS),
     "SoftplusUnits": _made(networks.SoftplusUnits, **_EPS),
     "StateSpace": _made(networks.StateSpace, **_WIDE, h=0.5),
     "StochasticResidual": _made(
@@ -210,7 +215,7 @@ _NETWORKS = {
     "brownian": _made(networks.brownian, key=KEY, samples=3, steps=2, shape=(2,)),
     "depth_bound": _made(
         networks.depth_bound,
-        stages=[networks.Hidden(2, 2, networks.SoftplusUnits(0.5))],
+        stages=[networks.Dense(2, 2, networks.SoftplusUnits(0.5))],
         thetas=lambda: [theta()],
     ),
     "gelu": _made(networks.gelu, a=POINT),
@@ -247,7 +252,7 @@ _SOLVERS = {
     "by_name": _made(solvers.by_name, name="newton"),
     "select": _made(solvers.select, problem=lambda: problem()),
     "capabilities.admit": _made(
-        lambda: solvers.selection.admit, problem=lambda: problem(), method=solvers.Newton()
+        lambda: solvers.capabilities.admit, problem=lambda: problem(), method=solvers.Newton()
     ),
     "solve": _made(
         solvers.solve,
@@ -289,7 +294,6 @@ _SOLVERS = {
     "convex.HopfCole": _made(
         lambda: convex.HopfCole, inputs=X, targets=U, slopes=Y, eps=0.5, loss="squared"
     ),
-    "convex.SoftMaximum": _made(lambda: convex.SoftMaximum, in_size=2, pieces=3, eps=0.5),
     "convex.SoftmaxReadout": _made(
         lambda: convex.SoftmaxReadout,
         inputs=X,

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from hjcontrol.layers import Attention, Entmax, Pool, Softmax, Softplus, Tanh, compare_gradients
-from hjcontrol.layers import routes as routes_
+from hjcontrol.layers.engines import KINDS
 from tests.layers import multiprecision as mp
 
+NEWTON = KINDS[Softmax.kind]
 TEMPERATURES = (1.0, 0.3, 0.1, 1e-2, 1e-3, 1e-4)
 SIZES = (2, 10, 100, 1000)
 SAMPLES = {2: 8, 10: 6, 100: 3, 1000: 1}
@@ -45,8 +46,8 @@ def _everything(z, g, h, eps):
     return {
         "closed": pull(f, z, g),
         "forward": push(f, z, g),
-        "implicit": routes_.implicit(Softmax(eps), z, g),
-        "unrolled": pull(lambda z: routes_.unrolled(Softmax(eps), z), z, g),
+        "implicit": NEWTON.implicit(Softmax(eps), z, g),
+        "unrolled": pull(lambda z: NEWTON.newton(Softmax(eps), z), z, g),
         **{name: rule() for name, rule in second.items() if z.size <= 10},
     }
 

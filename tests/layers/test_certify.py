@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from hjcontrol.layers import Attention, LogSumExp, Softmax, Sparsemax, build, certify
+from hjcontrol.layers import LSE, Attention, Softmax, Sparsemax, build, certify, legendre_program
 
 RNG = np.random.default_rng(7)
 Z = RNG.standard_normal((5, 6))
@@ -97,9 +97,9 @@ def test_attention_weights_and_the_legendre_program():
     weights = eqx.filter_jit(attention)(q, k, k).weights
     assert one(attention.program(q, k), weights).verdict == "optimal"
     assert one(attention.program(q, k), weights[:, ::-1]).verdict == "suboptimal"
-    f = LogSumExp(RNG.standard_normal((7, 2)), RNG.standard_normal(7), 0.3)
+    f = LSE(RNG.standard_normal((7, 2)), RNG.standard_normal(7), 0.3)
     x = np.array([0.2, -0.4])
-    at, program = eqx.filter_jit(lambda f, x: (f.weights(x), f.legendre(f.slope(x))))(f, x)
+    at, program = eqx.filter_jit(lambda f, x: (f.weights(x), legendre_program(f, f.slope(x))))(f, x)
     assert one(program, at).verdict == "optimal"
     assert one(program, at, x + 0.1).verdict != "optimal"
     assert one(program, eqx.filter_jit(f.weights)(x + 0.1)).verdict == "infeasible"

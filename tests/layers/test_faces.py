@@ -8,7 +8,7 @@ import pytest
 
 import hjcontrol as hj
 from hjcontrol.hamilton_jacobi import pde_residual
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.layers.squares import commuting_square
 
 ATOMS, D, T = 6, 3, 0.7
@@ -20,7 +20,7 @@ def layer(key):
         jax.random.normal(key, (ATOMS, D)),
         jax.random.normal(jax.random.fold_in(key, 1), (ATOMS,)),
     )
-    return lambda eps: LogSumExp(W, b, eps)
+    return lambda eps: LSE(W, b, eps)
 
 
 @pytest.fixture
@@ -116,7 +116,7 @@ def test_the_square_of_limits_commutes_with_normalised_sums():
 def test_raw_sums_have_no_joint_limit(eps):
     """The counterexample: all scores 0, N = e^{1/eps}. The raw sum stays 1, the max-plus value is 0."""
     N = int(np.exp(1 / eps))
-    layer = LogSumExp(jnp.zeros((N, 1)), jnp.zeros(N), eps)
+    layer = LSE(jnp.zeros((N, 1)), jnp.zeros(N), eps)
     found = jax.tree.map(lambda a: a[0], values(layer, 1.0, jnp.ones((1, 1)), "closed"))
     assert abs(float(found.network) - 1.0) < eps / N * 2
     assert float(found.max_plus) == 0.0

@@ -7,13 +7,13 @@ import pytest
 
 from hjcontrol.layers import (
     GELU,
+    LSE,
     REGISTRY,
     Attention,
     CappedSimplex,
     Clip,
     Entmax,
     LeakyReLU,
-    LogSumExp,
     Permutahedron,
     Pool,
     ReLU,
@@ -22,16 +22,17 @@ from hjcontrol.layers import (
     Softplus,
     Sparsemax,
     Tanh,
-    argmax,
     build,
     compare_gradients,
     isotonic,
+    legendre_as_cvxpy,
+    legendre_point,
+    legendre_value,
     soft_rank,
     soft_sort,
 )
-from hjcontrol.layers.engines import lacks
+from hjcontrol.layers.engines import KINDS, lacks
 from hjcontrol.layers.isotonic_regression import minimax
-from hjcontrol.layers.routes import implicit, unrolled
 from tests.agreement import assert_agree
 
 RNG = np.random.default_rng(11)
@@ -208,15 +209,12 @@ def test_routes_and_engines_agree(name):  #: engines 2e-16, routes 2e-15
     assert_agree(*both(z), 1e-14)
 
 
-def test_every_layer_shares_its_rules_with_one_that_is_compared():
-    known = {name: getattr(warm(name), "phi", None) for name in REGISTRY}
-    kinds = lambda names: {
-        (unrolled.dispatch(type(warm(n))), implicit.dispatch(type(warm(n))), type(known[n]))
-        for n in names
-    }
-    assert kinds(REGISTRY) == kinds(FAMILIES)
-    assert unrolled.dispatch(object) not in {u for u, _, _ in kinds(REGISTRY)}
-    assert implicit.dispatch(object) not in {i for _, i, _ in kinds(REGISTRY)}
+def test_every_kind_of_program_is_compared_and_has_every_engine():
+    kinds = lambda names: {(L.kind, type(getattr(L, "phi", None))) for L in map(warm, names)}
+    assert kinds(FAMILIES) == kinds(REGISTRY)
+    assert {kind for kind, _ in kinds(REGISTRY)} == set(KINDS)
+    for kind in KINDS.values():
+        assert None not in kind
 
 
 def test_a_route_that_forgets_a_bound_is_refuted():
@@ -308,16 +306,17 @@ def test_attention_is_softmax_of_scaled_products():
 
 
 def test_legendre_dual_of_a_network_layer():
-    f = LogSumExp(RNG.standard_normal((7, 2)), RNG.standard_normal(7), 0.3)
+    f = LSE(RNG.standard_normal((7, 2)), RNG.standard_normal(7), 0.3)
     x = jnp.array([0.2, -0.4])
+    dual = lambda q: legendre_value(f, q)
 
     @jax.jit
     def look(x):
         q = f.slope(x)
-        value, inverse = jax.value_and_grad(f.conjugate)(q)
-        found = {"inverse": f.inverse_slope(q), "by envelope": inverse}
-        second = jax.jacfwd(f.inverse_slope)(q) @ jax.hessian(f)(x)
-        off = jax.vmap(f.conjugate)(jnp.stack([q + 0.05, jnp.array([50.0, 0.0])]))
+        value, inverse = jax.value_and_grad(dual)(q)
+        found = {"inverse": legendre_point(f, q), "by envelope": inverse}
+        second = jax.jacfwd(lambda q: legendre_point(f, q))(q) @ jax.hessian(f)(x)
+        off = jax.vmap(dual)(jnp.stack([q + 0.05, jnp.array([50.0, 0.0])]))
         return q, jax.grad(f)(x), f(x) + value - q @ x, value, found, second, off
 
     q, slope, gap, value, inverses, second, off = look(x)
@@ -327,10 +326,10 @@ def test_legendre_dual_of_a_network_layer():
     assert_agree(gap, 0.0, 1e-14)
     assert float(f(x) + off[0] - (q + 0.05) @ x) > 1e-4
     assert float(off[1]) == np.inf
-    assert_agree(value, f.conjugate_as_cvxpy(q).solve(solver="CLARABEL"), 1e-7)
+    assert_agree(value, legendre_as_cvxpy(f, q).solve(solver="CLARABEL"), 1e-7)
     assert_agree(second, np.eye(2), 1e-6)  # D2 f* and D2 f are inverse to each other
     with pytest.raises(ValueError, match="linear program"):
-        LogSumExp(f.W, f.b, 0.0).conjugate(q)
+        legendre_value(LSE(f.W, f.b, 0.0), q)
 
 
 # ------------------------------------------------------------------------------------ bad input

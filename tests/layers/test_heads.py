@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hjcontrol.layers import ClassHead, LogitHead, LogSumExp
+from hjcontrol.layers import LSE, ClassHead, LogitHead, Softmax
 
 W, B = np.random.default_rng(0).normal(size=(7, 3)), np.linspace(-1, 1, 7)
 CLASSES = np.array([0, 2, 1, 0, 2, 2, 1])
@@ -22,7 +22,7 @@ def both(eps):
             lambda x: (head(x), head.weights(x), model.scores(x), model.shares(x), model.predict(x))
         )(X)
 
-    return said(LogSumExp(W, B, eps)), said(LogitHead(lambda x: W @ x + B, eps))
+    return said(LSE(W, B, eps)), said(LogitHead(lambda x: W @ x + B, eps))
 
 
 @pytest.mark.any_precision
@@ -42,3 +42,13 @@ def test_classes_are_a_soft_maximum_in_two_stages(eps):
     np.testing.assert_array_equal(label, shares.argmax(axis=1))
     # The twin: the largest single atom does not always decide once eps > 0.
     assert (CLASSES[pi.argmax(axis=1)] == label).all() or eps > 0
+
+
+@pytest.mark.any_precision
+def test_a_masked_logit_is_refused_by_an_affine_layer_and_taken_by_softmax():
+    x = jnp.array([0.5, -jnp.inf])
+    with pytest.raises(ValueError, match="must be finite; found -inf"):
+        LSE(jnp.eye(2), jnp.zeros(2), 0.3).scores(x)
+    assert np.array_equal(Softmax(0.3)(x), [1.0, 0.0])
+    masked = LSE(jnp.eye(2), jnp.array([0.0, -jnp.inf]), 0.3)  # an atom that is absent
+    assert np.array_equal(masked.weights(jnp.ones(2)), [1.0, 0.0])

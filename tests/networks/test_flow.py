@@ -13,8 +13,7 @@ import hjcontrol as hj
 from hjcontrol.control import backpropagate
 from hjcontrol.control.capability import complaint, require
 from hjcontrol.networks import Chain, Dense, Flow, FunctionStage, Residual
-from hjcontrol.networks.flow_capability import CAPABILITIES, DERIVATIVES, capable, probe
-from hjcontrol.networks.flow_numerics import Numerics
+from hjcontrol.networks.flow_numerics import CAPABILITIES, DERIVATIVES, Numerics, capable, probe
 from tests.agreement import assert_agree
 
 A = jnp.asarray(np.random.default_rng(0).normal(size=(3, 3)))

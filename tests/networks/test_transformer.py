@@ -17,7 +17,7 @@ from hjcontrol.networks import (
     Embed,
     FeedForward,
     LayerNorm,
-    LogSumExp,
+    LSEUnits,
     MeanPool,
     SelfAttention,
     SoftplusUnits,
@@ -150,7 +150,7 @@ def test_norm_units_and_blocks_are_what_they_say(key):
     grouped = lambda a: 0.4 * np.log(np.sum(np.exp(a.reshape(TOKENS, 7, 3) / 0.4), axis=2))
     for units, by_hand in (
         (SoftplusUnits(0.4), soft),
-        (LogSumExp(3, 0.4), grouped),
+        (LSEUnits(3, 0.4), grouped),
         (jnp.tanh, np.tanh),
     ):
         feed = FeedForward(WIDTH, 7, units)
@@ -192,7 +192,7 @@ def test_a_token_that_is_masked_changes_nothing(key):
 
 
 def test_a_masked_post_norm_transformer_is_verified(key):
-    parts = SelfAttention(WIDTH, HEADS), FeedForward(WIDTH, 5, LogSumExp(2, 0.3)), LayerNorm(WIDTH)
+    parts = SelfAttention(WIDTH, HEADS), FeedForward(WIDTH, 5, LSEUnits(2, 0.3)), LayerNorm(WIDTH)
     block = Block(*parts, "post")
     masks = np.array([SEEN, ~SEEN, SEEN[::-1], np.ones(TOKENS, bool)])
     problem = hj.ControlProblem(

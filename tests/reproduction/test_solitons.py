@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hjcontrol.hamilton_jacobi.dictionary import plane_waves
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction.questions import solitons
 from tests.agreement import assert_agree
 from tests.analysis.pieces import layer, points
@@ -25,7 +25,7 @@ def curve(d, bend=0.0):
     k = np.random.default_rng(5).normal(size=7)
     W = EPS * k[:, None] ** np.arange(1, d + 1)
     W[:, -1] += bend * np.cos(7 * k)
-    return LogSumExp(W, np.linspace(-1, 1, 7), EPS)
+    return LSE(W, np.linspace(-1, 1, 7), EPS)
 
 
 def test_every_layer_of_one_input_is_a_tau_function(residual):

@@ -55,21 +55,21 @@ def test_readout_weights():  #: weights 5e-9
     found = [descend(control, seed) for seed in range(STARTS)]
     for one in found:
         candidate = p.from_weights(one.weights)
-        for a, b in zip(s.candidate, candidate, strict=True):
+        for a, b in zip(s.native.candidate, candidate, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-6)
         assert float(judge(p, candidate).relative_gap) <= 1e-9
-    assert_one(control, [at(control, p.to_weights(s.candidate)), *found])
+    assert_one(control, [at(control, p.to_weights(s.native.candidate)), *found])
 
 
 def test_hopf_cole_biases():
     p = HopfCole(*line(30), np.array([[-1.0], [1.0]]), 0.3)
     s, control = p.solve(), p.as_control_problem()
-    assert np.isfinite(np.asarray(s.candidate)).all()  # every slope has mass at the optimum
+    assert np.isfinite(np.asarray(s.native.candidate)).all()  # every slope has mass at the optimum
     found = [descend(control, seed) for seed in range(STARTS)]
     for one in found:
         assert float(one.objective / s.objective) - 1.0 <= 1e-9
-        np.testing.assert_allclose(p.from_weights(one.weights), s.candidate, atol=1e-6)
-    assert_one(control, [at(control, p.to_weights(s.candidate)), *found])
+        np.testing.assert_allclose(p.from_weights(one.weights), s.native.candidate, atol=1e-6)
+    assert_one(control, [at(control, p.to_weights(s.native.candidate)), *found])
 
 
 def test_convex_regression_planes():
@@ -78,9 +78,9 @@ def test_convex_regression_planes():
     x = line(6)[0]
     p = ConvexRegression(x, np.sin(3 * x[:, 0]))  # not convex: planes press on values
     s = p.solve(tol=1e-9)
-    penalty, eps = 1.5 * float(s.dual.sum(axis=1).max()), 0.3
+    penalty, eps = 1.5 * float(s.native.dual.sum(axis=1).max()), 0.3
     exact = p.as_control_problem(penalty=penalty)
-    assert float(exact.objective(p.to_weights(s.candidate))) == pytest.approx(
+    assert float(exact.objective(p.to_weights(s.native.candidate))) == pytest.approx(
         float(s.objective), rel=1e-9
     )
     control = p.as_control_problem(penalty=penalty, eps=eps)
@@ -91,7 +91,7 @@ def test_convex_regression_planes():
     assert jury.costate_distance.max() <= 1e-6
     for one in found:
         assert 0 <= float(one.objective - s.objective) <= 6 * penalty * eps * np.log(6)
-        feasible = judge(p, p.from_weights(one.weights), s.dual)
+        feasible = judge(p, p.from_weights(one.weights), s.native.dual)
         assert float(feasible.objective) >= float(s.objective)
 
 
@@ -106,7 +106,7 @@ def test_gated_relu_weights():
         assert float(one.objective / s.objective) - 1.0 <= 1e-9
         assert float(judge(p, p.from_weights(one.weights)).gap) <= 1e-7
     positive = [at(control, p.to_weights(p.from_weights(one.weights))) for one in found]
-    optimum = at(control, p.to_weights(s.candidate))
+    optimum = at(control, p.to_weights(s.native.candidate))
     assert_one(control, [optimum, *positive])
     turned = at(
         control, jax.tree.map(jnp.negative, optimum.weights)

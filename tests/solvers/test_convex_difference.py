@@ -26,8 +26,8 @@ def wave():
 
 def test_the_objective_never_rises_and_the_end_is_stationary(wave):  #: stationarity 1e-6
     p, s = wave
-    assert np.all(np.diff(s.stats["history"]) <= 0)
-    assert s.stats["history"][-1] < 0.3 * s.stats["history"][0]
+    assert np.all(np.diff(s.history.objective) <= 0)
+    assert s.history.objective[-1] < 0.3 * s.history.objective[0]
     assert bool(s.result == hj.RESULTS.successful)
     control = p.as_control_problem()
     value, gradient = jax.value_and_grad(control.objective)(s.weights)
@@ -40,11 +40,11 @@ def test_the_objective_never_rises_and_the_end_is_stationary(wave):  #: stationa
 def test_the_certificate_catches_a_wrong_weight_and_a_wrong_slope(wave):
     p, s = wave
     tolerance = 1e-5
-    assert judge(p, s.candidate, tolerance=tolerance).verdict == "optimal"
-    moved = eqx.tree_at(lambda c: c.plus.b, s.candidate, s.candidate.plus.b + 1e-2)
+    assert judge(p, s.native.candidate, tolerance=tolerance).verdict == "optimal"
+    moved = eqx.tree_at(lambda c: c.plus.b, s.native.candidate, s.native.candidate.plus.b + 1e-2)
     assert judge(p, moved, tolerance=tolerance).verdict != "optimal"
-    turned = jax.tree.map(jnp.negative, s.dual)
-    found = judge(p, s.candidate, turned, tolerance=tolerance)
+    turned = jax.tree.map(jnp.negative, s.native.dual)
+    found = judge(p, s.native.candidate, turned, tolerance=tolerance)
     assert found.verdict == "infeasible"
     assert found.offender()[0] in ("dual", "stationarity")
 
@@ -52,7 +52,7 @@ def test_the_certificate_catches_a_wrong_weight_and_a_wrong_slope(wave):
 def test_the_majorant_touches_and_lies_above(wave):
     """`C - G` against `C` with `G` linearised at the candidate, along random directions."""
     p, s = wave
-    base = s.candidate
+    base = s.native.candidate
     slope = jax.grad(p.concave_part)(base)
     J = lambda t: p.convex_part(t) - p.concave_part(t)
     inner = lambda a, b: sum(
@@ -126,7 +126,7 @@ def broken_line():
 
 def test_at_eps_zero_the_objective_never_rises_and_the_end_is_critical(broken_line):  #: gap 1e-9
     p, s = broken_line
-    history = s.stats["history"]
+    history = s.history.objective
     assert len(history) >= 3  # read as at first, it would end after one step: critical, and poor
     assert np.all(np.diff(history) < 0)
     assert history[-1] < 0.5 * history[0]
@@ -138,31 +138,34 @@ def test_at_eps_zero_the_objective_never_rises_and_the_end_is_critical(broken_li
 
 def test_at_eps_zero_the_gap_judges_points_and_readings(broken_line):
     p, s = broken_line
+    c, r = s.native.candidate, s.native.dual
     gap = lambda c, r=None: float(judge(p, c, r, tolerance=1e-6).gap)
-    assert bool(judge(p, s.candidate, s.dual, tolerance=1e-6).certified)
-    used = int(jnp.argmax(s.dual.own.plus.sum(axis=0)))  # a piece that is seen by the samples
-    moved = eqx.tree_at(lambda c: c.plus.b, s.candidate, s.candidate.plus.b.at[used].add(1e-1))
-    assert gap(moved, s.dual) > 1e-5
-    elsewhere = Readings(s.dual.taken, jax.tree.map(lambda a: jnp.roll(a, 1, axis=1), s.dual.own))
-    assert gap(s.candidate, elsewhere) > 1e-3
-    empty = Readings(s.dual.taken, jax.tree.map(jnp.zeros_like, s.dual.own))
-    assert judge(p, s.candidate, empty, tolerance=1e-6).verdict == "infeasible"
-    planes = p.inputs @ s.candidate.plus.W.T + s.candidate.plus.b[None, :]
+    assert bool(judge(p, c, r, tolerance=1e-6).certified)
+    used = int(jnp.argmax(r.own.plus.sum(axis=0)))  # a piece that is seen by the samples
+    moved = eqx.tree_at(lambda c: c.plus.b, c, c.plus.b.at[used].add(1e-1))
+    assert gap(moved, r) > 1e-5
+    elsewhere = Readings(r.taken, jax.tree.map(lambda a: jnp.roll(a, 1, axis=1), r.own))
+    assert gap(c, elsewhere) > 1e-3
+    empty = Readings(r.taken, jax.tree.map(jnp.zeros_like, r.own))
+    assert judge(p, c, empty, tolerance=1e-6).verdict == "infeasible"
+    planes = p.inputs @ c.plus.W.T + c.plus.b[None, :]
     top = jnp.sort(planes, axis=1)
     if float(jnp.min(top[:, -1] - top[:, -2])) < 1e-7:  # kinks at samples: own pieces prove less
-        assert gap(s.candidate) > 10 * float(s.gap)
+        assert gap(c) > 10 * float(s.gap)
 
 
 def test_at_eps_zero_the_bound_holds_for_the_majorant(broken_line):
     """Every other candidate's majorant value lies above the bound, also for readings not optimal."""
     p, s = broken_line
-    base = p.readings(s.candidate)
+    base = p.readings(s.native.candidate)
     taken = base.taken
-    bound = float(judge(p, s.candidate, base).dual_objective)  # read at maxima: no slack to add
+    bound = float(
+        judge(p, s.native.candidate, base).dual_objective
+    )  # read at maxima: no slack to add
 
     @jax.jit
     def majorant(seed, size):
-        leaves, structure = jax.tree.flatten(s.candidate)
+        leaves, structure = jax.tree.flatten(s.native.candidate)
         keys = jax.random.split(jax.random.key(seed), len(leaves))
         move = [size * jax.random.normal(k, a.shape) for k, a in zip(keys, leaves, strict=True)]
         t = jax.tree.unflatten(structure, [a + m for a, m in zip(leaves, move, strict=True)])

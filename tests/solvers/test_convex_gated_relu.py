@@ -38,7 +38,7 @@ def test_the_anchored_optima_with_a_closed_gap(penalty, optimum):  #: gap 2e-11
     assert 0 <= float(s.gap) <= 1e-10
     control = p.as_control_problem()
     assert float(control.objective(s.weights)) == pytest.approx(float(s.objective), rel=1e-12)
-    checked = judge(p, s.candidate, s.dual)
+    checked = judge(p, s.native.candidate, s.native.dual)
     assert bool(checked.certified)
     assert float(checked.gap) == pytest.approx(float(s.gap), abs=1e-14)
 
@@ -46,37 +46,38 @@ def test_the_anchored_optima_with_a_closed_gap(penalty, optimum):  #: gap 2e-11
 def test_the_certificate_catches_a_wrong_weight_and_a_wrong_multiplier():
     p = diabetes(0.1)
     s = solved(float(p.penalty))
-    moved = s.candidate.at[0, 0].add(1e-2)
+    moved = s.native.candidate.at[0, 0].add(1e-2)
     assert judge(p, moved).verdict == "suboptimal"
-    assert judge(p, s.candidate, 1.01 * s.dual).verdict == "infeasible"
-    assert judge(p, s.candidate, -s.dual).verdict == "suboptimal"
-    assert judge(p, s.candidate, 0.9 * s.dual).verdict == "suboptimal"
+    assert judge(p, s.native.candidate, 1.01 * s.native.dual).verdict == "infeasible"
+    assert judge(p, s.native.candidate, -s.native.dual).verdict == "suboptimal"
+    assert judge(p, s.native.candidate, 0.9 * s.native.dual).verdict == "suboptimal"
 
 
 def test_the_relu_network_agrees_at_the_training_inputs_and_costs_more():  #: 4e-13
     p = diabetes(0.1)
     s = solved(float(p.penalty))
-    gated, relu = jax.vmap(s)(p.inputs), p.relu_network(s.candidate)
-    np.testing.assert_allclose(jax.vmap(relu)(p.inputs), gated, atol=1e-11)
-    assert relu.deviation <= 1e-11
-    hidden, outer = relu.chain.unstack(relu.weights)
-    assert relu.chain[0].activation is jax.nn.relu
+    gated, relu = jax.vmap(s.native)(p.inputs), p.relu_network(s.native.candidate)
+    net = lambda x: relu.problem.chain(relu.weights, x)
+    np.testing.assert_allclose(jax.vmap(net)(p.inputs), gated, atol=1e-11)
+    assert relu.stats["deviation"] <= 1e-11
+    hidden, outer = relu.problem.chain.unstack(relu.weights)
+    assert relu.problem.chain[0].units.activation is jax.nn.relu
     assert not hidden.b.any()
     assert not outer.b.any()
     decay = 0.5 * 0.1 * float(jnp.sum(hidden.W**2) + jnp.sum(outer.W**2))
     rest = gated[:, 0] - p.targets
-    assert relu.objective == pytest.approx(float(0.5 * jnp.mean(rest**2)) + decay, rel=1e-9)
-    assert relu.objective > float(s.objective)  # gated is not ReLU: it bounds it from below
+    assert float(relu.objective) == pytest.approx(float(0.5 * jnp.mean(rest**2)) + decay, rel=1e-9)
+    assert float(relu.objective) > float(s.objective)  # gated is not ReLU: it bounds it from below
     away = 3.0 * jax.random.normal(jax.random.key(0), (200, 10))
-    assert float(jnp.abs(jax.vmap(s)(away) - jax.vmap(relu)(away)).max()) > 1e-2
+    assert float(jnp.abs(jax.vmap(s.native)(away) - jax.vmap(net)(away)).max()) > 1e-2
 
 
 def test_without_the_cones_the_map_back_would_be_wrong():
     """The twin: the gated weights put straight into ReLU units."""
     p = diabetes(0.1)
     s = solved(float(p.penalty))
-    straight = jnp.sum(jnp.maximum(p.inputs @ s.candidate.T, 0.0), axis=1)
-    assert float(jnp.abs(straight - jax.vmap(s)(p.inputs)[:, 0]).max()) > 0.1
+    straight = jnp.sum(jnp.maximum(p.inputs @ s.native.candidate.T, 0.0), axis=1)
+    assert float(jnp.abs(straight - jax.vmap(s.native)(p.inputs)[:, 0]).max()) > 0.1
 
 
 def test_a_split_is_the_least_one():  #: 1e-9

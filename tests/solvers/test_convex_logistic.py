@@ -59,7 +59,7 @@ def test_newton_and_scikit_learn_agree_and_the_gap_is_closed(
     assert bool(ours.result == hj.RESULTS.successful)
     assert abs(float(ours.relative_gap)) <= 1e-12
     theirs = by_scikit_learn(p)
-    assert distance(ours.candidate, theirs) <= 1e-6
+    assert distance(ours.native.candidate, theirs) <= 1e-6
     assert float(value(p, theirs)) / float(ours.objective) - 1.0 <= 1e-9
 
 
@@ -68,7 +68,7 @@ def test_exponential_cones_agree(name):  #: weights 3e-11
     p = problem(name)
     ours, cones = p.solve(), p.solve(engine="cvxpy")
     assert abs(float(cones.objective / ours.objective) - 1.0) <= 1e-9
-    assert distance(ours.candidate, cones.candidate) <= 1e-6
+    assert distance(ours.native.candidate, cones.native.candidate) <= 1e-6
     assert float(cones.relative_gap) <= 1e-9
 
 
@@ -76,12 +76,14 @@ def test_exponential_cones_agree(name):  #: weights 3e-11
 def test_the_certificate_catches_a_wrong_weight_and_a_wrong_multiplier():
     p = problem("iris")
     s = p.solve()
-    assert judge(p, s.candidate, s.dual).verdict == "optimal"
-    moved = eqx.tree_at(lambda c: c.W, s.candidate, s.candidate.W.at[1, 2].add(1e-3))
+    assert judge(p, s.native.candidate, s.native.dual).verdict == "optimal"
+    moved = eqx.tree_at(lambda c: c.W, s.native.candidate, s.native.candidate.W.at[1, 2].add(1e-3))
     assert judge(p, moved).verdict == "suboptimal"
-    assert judge(p, s.candidate, jnp.roll(s.dual, 1, axis=1)).verdict == "suboptimal"
-    assert judge(p, s.candidate, -s.dual).verdict == "infeasible"
-    assert float(judge(p, s.candidate, 1.1 * s.dual).dual) == pytest.approx(0.1, rel=1e-6)
+    assert judge(p, s.native.candidate, jnp.roll(s.native.dual, 1, axis=1)).verdict == "suboptimal"
+    assert judge(p, s.native.candidate, -s.native.dual).verdict == "infeasible"
+    assert float(judge(p, s.native.candidate, 1.1 * s.native.dual).dual) == pytest.approx(
+        0.1, rel=1e-6
+    )
 
 
 def test_the_result_prints_what_it_proves():

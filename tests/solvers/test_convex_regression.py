@@ -54,27 +54,28 @@ def test_the_whole_program_by_cvxpy_agrees(small):  #: 1e-9
     planes = [theta[j] + (x - x[j]) @ xi[j] <= theta for j in range(n)]
     program = cp.Problem(cp.Minimize(cp.sum_squares(theta - np.asarray(p.targets))), planes)
     assert program.solve(solver=cp.CLARABEL) == pytest.approx(float(s.objective), rel=1e-7)
-    np.testing.assert_allclose(theta.value, s.candidate.values, atol=1e-4)
+    np.testing.assert_allclose(theta.value, s.native.candidate.values, atol=1e-4)
 
 
 def test_the_certificate_catches_wrong_values_slopes_and_multipliers(small):
     p, s = small
-    assert judge(p, s.candidate, s.dual).verdict in ("optimal", "near-optimal")
-    lowered = s.candidate._replace(values=s.candidate.values.at[5].add(-1e-2))
-    assert judge(p, lowered, s.dual).verdict == "infeasible"
-    assert float(judge(p, lowered, s.dual).primal) == pytest.approx(1e-2, rel=1e-3)
-    tilted = s.candidate._replace(slopes=s.candidate.slopes.at[5].add(0.1))
-    assert judge(p, tilted, s.dual).verdict == "infeasible"
-    raised = s.candidate._replace(values=s.candidate.values + 1e-3)
-    assert judge(p, raised, s.dual).verdict == "suboptimal"
-    assert judge(p, s.candidate, 1.01 * s.dual).verdict == "suboptimal"
-    assert judge(p, s.candidate, s.dual.T).verdict == "infeasible"  # a flow the wrong way round
+    c, lam = s.native.candidate, s.native.dual
+    assert judge(p, c, lam).verdict in ("optimal", "near-optimal")
+    lowered = c._replace(values=c.values.at[5].add(-1e-2))
+    assert judge(p, lowered, lam).verdict == "infeasible"
+    assert float(judge(p, lowered, lam).primal) == pytest.approx(1e-2, rel=1e-3)
+    tilted = c._replace(slopes=c.slopes.at[5].add(0.1))
+    assert judge(p, tilted, lam).verdict == "infeasible"
+    raised = c._replace(values=c.values + 1e-3)
+    assert judge(p, raised, lam).verdict == "suboptimal"
+    assert judge(p, c, 1.01 * lam).verdict == "suboptimal"
+    assert judge(p, c, lam.T).verdict == "infeasible"  # a flow the wrong way round
 
 
 def test_the_network_is_max_affine_and_interpolates(small):  #: 2e-15
     p, s = small
-    f = eqx.filter_jit(lambda z: jax.vmap(s)(z)[:, 0])
-    np.testing.assert_allclose(f(p.inputs), s.candidate.values, atol=1e-12)
+    f = eqx.filter_jit(lambda z: jax.vmap(s.native)(z)[:, 0])
+    np.testing.assert_allclose(f(p.inputs), s.native.candidate.values, atol=1e-12)
     a, b = jax.random.normal(jax.random.key(0), (2, 24, 2))
     assert bool(jnp.all(f(0.5 * (a + b)) <= 0.5 * f(a) + 0.5 * f(b) + 1e-12))
 
@@ -82,9 +83,11 @@ def test_the_network_is_max_affine_and_interpolates(small):  #: 2e-15
 @pytest.mark.parametrize("eps", [1.0, 0.1, 1e-3])
 def test_smoothing_lies_above_by_at_most_eps_log_n(small, eps):
     p, s = small
-    chain, weights, most = p.smoothed(s.candidate, eps)
+    chain, weights, most = p.smoothed(s.native.candidate, eps)
     x = 2.0 * jax.random.normal(jax.random.key(1), (30, 2))
-    above = eqx.filter_jit(lambda c, z: jax.vmap(lambda x: c(weights, x) - s(x))(z))(chain, x)
+    above = eqx.filter_jit(lambda c, z: jax.vmap(lambda x: c(weights, x) - s.native(x))(z))(
+        chain, x
+    )
     assert float(above.min()) >= -1e-12
     assert float(above.max()) <= float(most) + 1e-12
     assert float(most) == pytest.approx(eps * np.log(24))

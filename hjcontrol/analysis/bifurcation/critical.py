@@ -16,7 +16,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol.analysis.bifurcation.enclosure import enclose
 from hjcontrol.analysis.bifurcation.pairs import Pairs, kind, pairs_of
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 
 
 class CriticalPoints(eqx.Module):
@@ -61,7 +61,7 @@ class CriticalPoints(eqx.Module):
 
 @admits(most_boxes=">= 1")
 def critical_points(
-    layer: LogSumExp,
+    layer: LSE,
     window: ArrayLike | None = None,
     *,
     most_boxes: int = 400_000,
@@ -100,7 +100,7 @@ def search(
 
 
 @admits()
-def on_plane(layer: LogSumExp, origin: ArrayLike, directions: ArrayLike) -> LogSumExp:
+def on_plane(layer: LSE, origin: ArrayLike, directions: ArrayLike) -> LSE:
     """The layer on the flat `origin + directions^T a` with coordinates `a`: `directions` is (1 or 2, d).
 
     Its critical points are those of the restriction, where only the gradient along the flat vanishes.
@@ -111,10 +111,10 @@ def on_plane(layer: LogSumExp, origin: ArrayLike, directions: ArrayLike) -> LogS
             f"on_plane: an origin (d,) and directions (k, d) with d = {layer.W.shape[1]} are needed; "
             f"found {origin.shape} and {directions.shape}."
         )
-    return LogSumExp(layer.W @ directions.T, layer.W @ origin + layer.b, layer.eps)
+    return LSE(layer.W @ directions.T, layer.W @ origin + layer.b, layer.eps)
 
 
-def table(who: str, layer: LogSumExp) -> Pairs:
+def table(who: str, layer: LSE) -> Pairs:
     """The pairs of a layer whose landscape can be searched."""
     W, b = known(layer.W), known(layer.b)
     if W is None or b is None:

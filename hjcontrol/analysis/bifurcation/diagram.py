@@ -19,7 +19,7 @@ from hjcontrol.analysis.bifurcation.continuation import FoldPoint, Path, follow
 from hjcontrol.analysis.bifurcation.critical import as_window, first_window, search, table
 from hjcontrol.analysis.bifurcation.merging import Merge, inherits, written
 from hjcontrol.analysis.bifurcation.pairs import Pairs, kind, polish
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 
 
 class Branch(eqx.Module):
@@ -120,7 +120,7 @@ class Bifurcation(eqx.Module):
 
 @admits(eps=">= 0", levels=">= 1", most_boxes=">= 1")
 def bifurcation_diagram(
-    layer: LogSumExp,
+    layer: LSE,
     eps: tuple[float | int, float | int],
     window: ArrayLike | None = None,
     *,

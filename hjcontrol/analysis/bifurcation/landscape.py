@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 
 
 class Landscape(eqx.Module):
@@ -31,7 +31,7 @@ class Landscape(eqx.Module):
 
 
 @admits()
-def entropy_landscape(layer: LogSumExp, x: Real[ArrayLike, " d"]) -> Landscape:
+def entropy_landscape(layer: LSE, x: Real[ArrayLike, " d"]) -> Landscape:
     """The landscape at one point; batch with `jax.vmap`.
 
     **Raises:** `ValueError` for a layer at `eps = 0`, or an `x` of another length.
@@ -41,7 +41,7 @@ def entropy_landscape(layer: LogSumExp, x: Real[ArrayLike, " d"]) -> Landscape:
             "entropy_landscape: eps > 0 is needed; found 0. There the entropy is log(#ties), flat "
             "wherever it has a derivative."
         )
-    s = layer.logits(x) / layer.eps
+    s = layer.scores(x) / layer.eps
     top = jnp.argmax(s)
     c, w = s - s[top], layer.W - layer.W[top][None, :]
     p = jnp.exp(c)
@@ -62,7 +62,7 @@ def entropy_landscape(layer: LogSumExp, x: Real[ArrayLike, " d"]) -> Landscape:
 
 
 @admits()
-def hot_centre(layer: LogSumExp) -> Float[Array, " d"]:
+def hot_centre(layer: LSE) -> Float[Array, " d"]:
     """Where the one critical point goes as `eps -> infinity`: `-Cov(W)^{-1} Cov(W, b)`, uniform weights.
 
     **Raises:** `ValueError` if the atoms do not span the space: then a line of points stays critical.

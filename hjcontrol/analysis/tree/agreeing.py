@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.layers.heads import ClassHead
 
 
@@ -57,7 +57,7 @@ class Agreement(eqx.Module):
 
 
 @admits()
-def agreement(model: LogSumExp | ClassHead, X: ArrayLike) -> Agreement:
+def agreement(model: LSE | ClassHead, X: ArrayLike) -> Agreement:
     """Soft against hard at points `X` (n, d), for a layer or for a classifier whose atoms carry classes.
 
     For a layer the margin is the gap of its two largest logits and the decision its atom; for a
@@ -66,9 +66,9 @@ def agreement(model: LogSumExp | ClassHead, X: ArrayLike) -> Agreement:
     **Raises:** `ValueError` for points of another shape, a single atom or class.
     """
     head = model.head if isinstance(model, ClassHead) else model
-    if not isinstance(head, LogSumExp):
+    if not isinstance(head, LSE):
         raise ValueError(
-            f"agreement: a LogSumExp or a ClassHead over one is needed; found {type(head).__name__}."
+            f"agreement: an LSE or a ClassHead over one is needed; found {type(head).__name__}."
         )
     X = jnp.asarray(X, head.W.dtype)
     if X.ndim != 2 or X.shape[1] != head.W.shape[1]:

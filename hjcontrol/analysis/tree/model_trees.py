@@ -72,32 +72,11 @@ class ModelTree:
 
     def apply(self, X: ArrayLike) -> np.ndarray:
         """The leaf of each point of `X` (n, d): node numbers (n,)."""
-        X = self._points("apply", X)
-        node = np.zeros(len(X), int)
-        todo = [(0, np.arange(len(X)))]
-        while todo:
-            k, rows = todo.pop()
-            if self.left[k] < 0 or not len(rows):
-                node[rows] = k
-                continue
-            goes = X[rows] @ self.a[k] + self.c[k] >= 0
-            todo += [(self.left[k], rows[~goes]), (self.right[k], rows[goes])]
-        return node
+        return _applied(self, X)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """The network's outputs (n, outputs) at points (n, d); NaN in a leaf left open."""
-        X = self._points("predict", X)
-        if self.decides:
-            raise ValueError(
-                "predict: this tree carries classes; use `decide`, or grow without it."
-            )
-        at = self.apply(X)
-        out = np.full((len(X), self.coef.shape[1]), np.nan)
-        for k in np.unique(at):
-            if not self.open[k]:
-                rows = at == k
-                out[rows] = X[rows] @ self.coef[k].T + self.intercept[k]
-        return out
+        return _predicted(self, X)
 
     def decide(self, X: ArrayLike) -> np.ndarray:
         """The winning piece or class (n,); -1 in a leaf left open or where leaves carry none."""
@@ -114,25 +93,7 @@ class ModelTree:
 
         **Raises:** `ValueError` for a number that is not a leaf's.
         """
-        if not 0 <= leaf < len(self.left) or self.left[leaf] >= 0:
-            raise ValueError(
-                f"region: a leaf of this tree is needed, one of {self.leaves[:8]}...; found {leaf}."
-            )
-        rows, offsets = [], []
-        k = leaf
-        while self.parent[k] >= 0:
-            up = self.parent[k]
-            sign = 1.0 if self.right[up] == k else -1.0
-            rows.append(sign * self.a[up])
-            offsets.append(sign * self.c[up])
-            k = up
-        d = self.a.shape[1]
-        A, b = np.array(rows[::-1]).reshape(-1, d), np.array(offsets[::-1])
-        if self.box is not None:
-            edge = everywhere(d, self.box)
-            A, b = np.vstack([edge.A, A]), np.concatenate([edge.c, b])
-        keep = minimal(A, b) if reduce else slice(None)
-        return A[keep], b[keep]
+        return _region(self, leaf, reduce=reduce)
 
     def rules(self, names: list[str] | None = None, *, digits: int = 4) -> str:
         """The tree as indented text; `names` of the d inputs."""
@@ -152,30 +113,84 @@ class ModelTree:
         return ModelTree(**from_json(text))
 
     def __str__(self) -> str:
-        n, undecided = len(self.leaves), int(self.open.sum())
-        what = "one class wins" if self.decides else "the network is affine and equal to it"
-        lines = [
-            f"model tree of {self.a.shape[1]} inputs and {self.coef.shape[1]} outputs: {n} leaves, depth "
-            f"{self.depth}",
-            f"  exact: on each leaf {what}"
-            if self.complete
-            else f"  PARTIAL: {undecided} of {n} leaves are open (predict gives NaN there); raise "
-            "`max_leaves`",
-        ]
-        seen = sorted(set(self.label[self.leaves].tolist()) - {-1})
-        if seen:
-            what = "classes" if self.decides else "winning pieces"
-            shown = ", ".join(map(str, seen[:12])) + (" ..." if len(seen) > 12 else "")
-            lines.append(f"  {what}: {len(seen)} different, {shown}")
-        return "\n".join(lines)
+        return _told(self)
 
-    def _points(self, who: str, X: ArrayLike) -> np.ndarray:
-        X = np.asarray(X, float)
-        if X.ndim != 2 or X.shape[1] != self.a.shape[1]:
-            raise ValueError(f"{who}: points (n, {self.a.shape[1]}) are needed; found {X.shape}.")
-        if not np.isfinite(X).all():
-            raise ValueError(f"{who}: finite points are needed; found NaN or inf.")
-        return X
+
+def _applied(tree: ModelTree, X: ArrayLike) -> np.ndarray:
+    X = _points(tree, "apply", X)
+    node = np.zeros(len(X), int)
+    todo = [(0, np.arange(len(X)))]
+    while todo:
+        k, rows = todo.pop()
+        if tree.left[k] < 0 or not len(rows):
+            node[rows] = k
+            continue
+        goes = X[rows] @ tree.a[k] + tree.c[k] >= 0
+        todo += [(tree.left[k], rows[~goes]), (tree.right[k], rows[goes])]
+    return node
+
+
+def _predicted(tree: ModelTree, X: ArrayLike) -> np.ndarray:
+    X = _points(tree, "predict", X)
+    if tree.decides:
+        raise ValueError("predict: this tree carries classes; use `decide`, or grow without it.")
+    at = tree.apply(X)
+    out = np.full((len(X), tree.coef.shape[1]), np.nan)
+    for k in np.unique(at):
+        if not tree.open[k]:
+            rows = at == k
+            out[rows] = X[rows] @ tree.coef[k].T + tree.intercept[k]
+    return out
+
+
+def _told(tree: ModelTree) -> str:
+    n, undecided = len(tree.leaves), int(tree.open.sum())
+    what = "one class wins" if tree.decides else "the network is affine and equal to it"
+    lines = [
+        f"model tree of {tree.a.shape[1]} inputs and {tree.coef.shape[1]} outputs: {n} leaves, depth "
+        f"{tree.depth}",
+        f"  exact: on each leaf {what}"
+        if tree.complete
+        else f"  PARTIAL: {undecided} of {n} leaves are open (predict gives NaN there); raise "
+        "`max_leaves`",
+    ]
+    seen = sorted(set(tree.label[tree.leaves].tolist()) - {-1})
+    if seen:
+        what = "classes" if tree.decides else "winning pieces"
+        shown = ", ".join(map(str, seen[:12])) + (" ..." if len(seen) > 12 else "")
+        lines.append(f"  {what}: {len(seen)} different, {shown}")
+    return "\n".join(lines)
+
+
+def _points(tree: ModelTree, who: str, X: ArrayLike) -> np.ndarray:
+    X = np.asarray(X, float)
+    if X.ndim != 2 or X.shape[1] != tree.a.shape[1]:
+        raise ValueError(f"{who}: points (n, {tree.a.shape[1]}) are needed; found {X.shape}.")
+    if not np.isfinite(X).all():
+        raise ValueError(f"{who}: finite points are needed; found NaN or inf.")
+    return X
+
+
+def _region(tree: ModelTree, leaf: int, *, reduce: bool = True) -> tuple[np.ndarray, np.ndarray]:
+    if not 0 <= leaf < len(tree.left) or tree.left[leaf] >= 0:
+        raise ValueError(
+            f"region: a leaf of this tree is needed, one of {tree.leaves[:8]}...; found {leaf}."
+        )
+    rows, offsets = [], []
+    k = leaf
+    while tree.parent[k] >= 0:
+        up = tree.parent[k]
+        sign = 1.0 if tree.right[up] == k else -1.0
+        rows.append(sign * tree.a[up])
+        offsets.append(sign * tree.c[up])
+        k = up
+    d = tree.a.shape[1]
+    A, b = np.array(rows[::-1]).reshape(-1, d), np.array(offsets[::-1])
+    if tree.box is not None:
+        edge = everywhere(d, tree.box)
+        A, b = np.vstack([edge.A, A]), np.concatenate([edge.c, b])
+    keep = minimal(A, b) if reduce else slice(None)
+    return A[keep], b[keep]
 
 
 @admits(max_leaves=">= 1")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.layers.heads import ClassHead
 from hjcontrol.networks import Chain, Dense, Residual
 
@@ -90,7 +90,7 @@ class PiecewiseAffine(eqx.Module):
 def piecewise_affine(model: Any, weights: Any = None) -> PiecewiseAffine:
     """The piecewise affine map of a model.
 
-    **Arguments:** `model`: a `LogSumExp` (at eps = 0, whatever its own), a `ClassHead` over one (a
+    **Arguments:** `model`: an `LSE` (at eps = 0, whatever its own), a `ClassHead` over one (a
     score a class), a `Chain` of `Dense` and `Residual` stages with its `weights`, a list of pairs
     `(W, b)` (ReLU between, none after the last), or a `PiecewiseAffine`.
 
@@ -101,9 +101,9 @@ def piecewise_affine(model: Any, weights: Any = None) -> PiecewiseAffine:
     """
     if isinstance(model, PiecewiseAffine):
         return model
-    if isinstance(model, LogSumExp):
+    if isinstance(model, LSE):
         return PiecewiseAffine([AffineBlock(model.W, model.b, np.zeros(model.b.size, int))])
-    if isinstance(model, ClassHead) and isinstance(model.head, LogSumExp):
+    if isinstance(model, ClassHead) and isinstance(model.head, LSE):
         order = np.argsort(model.classes, kind="stable")
         head = model.head
         return PiecewiseAffine(
@@ -123,7 +123,7 @@ def piecewise_affine(model: Any, weights: Any = None) -> PiecewiseAffine:
             [_gated(W, b, 1.0, 1.0 if k == last else 0.0) for k, (W, b) in enumerate(model)]
         )
     raise ValueError(
-        "piecewise_affine: a LogSumExp, a ClassHead over one, a Chain with weights, a list of (W, b) or "
+        "piecewise_affine: an LSE, a ClassHead over one, a Chain with weights, a list of (W, b) or "
         f"a PiecewiseAffine is needed; found {type(model).__name__}."
     )
 
@@ -151,7 +151,11 @@ def _block(k: int, stage: Any, theta: Any) -> AffineBlock:
         raise ValueError(
             f"piecewise_affine: stage {k} has a {type(dense).__name__} inside; Dense is read."
         )
-    found = np.asarray(dense.activation(jnp.asarray(PROBES)), float)
+    if dense.units.atoms != 1:
+        raise ValueError(
+            f"piecewise_affine: stage {k} has {dense.units.atoms} atoms a unit; activations are read."
+        )
+    found = np.asarray(dense.units(jnp.asarray(PROBES)), float)
     up, down = float(found[5]), float(-found[2])
     if not np.allclose(found, np.where(PROBES > 0, up, down) * PROBES, rtol=1e-6) or up < down:
         raise ValueError(

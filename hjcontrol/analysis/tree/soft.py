@@ -18,13 +18,13 @@ from jaxtyping import Array, Bool, Float, Real
 from hjcontrol._ground.arguments import admits
 from hjcontrol.analysis.tree.writing import affine
 from hjcontrol.deformation import lse
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 
 
 class SoftTree(eqx.Module):
     """`sides` (nodes, 2, atoms): which atoms hang left and right of each inner node; the root first."""
 
-    layer: LogSumExp
+    layer: LSE
     sides: Bool[np.ndarray, "nodes 2 atoms"] | Bool[Array, "nodes 2 atoms"]
 
     def split(self, x: Real[Array, " d"]) -> Float[Array, " nodes"]:
@@ -32,7 +32,7 @@ class SoftTree(eqx.Module):
         return self._both(x)[:, 0]
 
     def _both(self, x: Array) -> Float[Array, "nodes 2"]:
-        z, eps = self.layer.logits(x), self.layer.eps
+        z, eps = self.layer.scores(x), self.layer.eps
         sums = lse(jnp.where(self.sides, z, -jnp.inf), eps.astype(z.dtype), axis=-1)
         warm = jnp.where(eps > 0, eps, 1.0).astype(z.dtype)
         gap = sums[:, 0] - sums[:, 1]
@@ -91,7 +91,7 @@ class SoftTree(eqx.Module):
 
 
 @admits()
-def soft_tree(layer: LogSumExp, nesting: Any = None) -> SoftTree:
+def soft_tree(layer: LSE, nesting: Any = None) -> SoftTree:
     """The soft tree of a layer. `nesting`: pairs of pairs of atoms, `((0, 1), 2)`; by default atoms
     are halved along their slopes' widest direction, again and again.
 

@@ -7,7 +7,6 @@ from jaxtyping import Array, Float
 from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.architectures.declaration import AbstractArchitecture, transport
 from hjcontrol.networks.dense import Dense, lift, readout
-from hjcontrol.networks.feedforward import Hidden
 from hjcontrol.networks.residual import Residual
 from hjcontrol.networks.units import SoftplusUnits
 
@@ -33,13 +32,13 @@ class Feedforward(AbstractArchitecture):
     structural = "layer after layer: input maps compose, solutions do not"
 
     @property
-    def cell(self) -> Hidden:
-        return Hidden(self.width, self.width, SoftplusUnits(self.eps))
+    def cell(self) -> Dense:
+        return Dense(self.width, self.width, SoftplusUnits(self.eps))
 
     def stages(self):
         units = SoftplusUnits(self.eps)
-        hidden = [Hidden(self.width, self.width, units)] * (self.depth - 1)
-        first = Hidden(self.in_size, self.width, units)
+        hidden = [Dense(self.width, self.width, units)] * (self.depth - 1)
+        first = Dense(self.in_size, self.width, units)
         return [first, *hidden, readout(self.width, self.classes)]
 
     def hamiltonian(self, x, p, theta, u=None):

@@ -10,7 +10,7 @@ from hjcontrol.networks.architectures.declaration import AbstractArchitecture, R
 from hjcontrol.networks.attention import SelfAttention
 from hjcontrol.networks.dense import readout
 from hjcontrol.networks.transformer import Block, Embed, FeedForward, LayerNorm, MeanPool
-from hjcontrol.networks.units import LogSumExp
+from hjcontrol.networks.units import LSEUnits
 
 
 @admits(in_size=">= 1", classes=">= 1", width=">= 1", heads=">= 1", depth=">= 1")
@@ -35,7 +35,7 @@ class Transformer(AbstractArchitecture):
 
     @property
     def cell(self) -> Block:
-        feed = FeedForward(self.width, 2 * self.width, LogSumExp(2, 0.5))
+        feed = FeedForward(self.width, 2 * self.width, LSEUnits(2, 0.5))
         return Block(SelfAttention(self.width, self.heads), feed, LayerNorm(self.width))
 
     def read(self, features):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from hjcontrol.deformation import gibbs, lse
-from hjcontrol.layers import LogSumExp, Softplus, Tanh
+from hjcontrol.layers import LSE, Softplus, Tanh
 from hjcontrol.reproduction.claim import Claim, Evidence, evidence
 from hjcontrol.reproduction.finding import zero
 
@@ -29,7 +29,7 @@ def _two(x, eps):
 
 @jax.jit
 def _layers(x, eps):
-    relu = jax.vmap(LogSumExp(np.array([[1.0], [0.0]]), np.zeros(2), eps))(x[:, None])
+    relu = jax.vmap(LSE(np.array([[1.0], [0.0]]), np.zeros(2), eps))(x[:, None])
     return Softplus(eps).values(x), Tanh(eps)(x), relu
 
 

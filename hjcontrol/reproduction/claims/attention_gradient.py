@@ -6,7 +6,7 @@ d out/d q = Cov_pi(V, K)/eps,   symmetric for every q only if V is K times a sym
 import jax
 import numpy as np
 
-from hjcontrol.layers import Attention, LogSumExp
+from hjcontrol.layers import LSE, Attention
 from hjcontrol.reproduction.claim import Claim, Evidence, evidence
 from hjcontrol.reproduction.finding import at_least, zero
 
@@ -16,7 +16,7 @@ EPS = 2.0
 @jax.jit
 def _head(q, k, v):
     out = lambda a: Attention(EPS)(a[None], k, v).output[0]
-    return out(q), jax.jacfwd(out)(q), jax.grad(LogSumExp(k, np.zeros(12), EPS))(q)
+    return out(q), jax.jacfwd(out)(q), jax.grad(LSE(k, np.zeros(12), EPS))(q)
 
 
 def _measure(mix: float) -> Evidence:

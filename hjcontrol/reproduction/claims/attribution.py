@@ -13,7 +13,7 @@ import numpy as np
 from hjcontrol.analysis.attribution import attribute
 from hjcontrol.deformation import gibbs, gibbs_entropy
 from hjcontrol.hamilton_jacobi import InitialData, layer_of_data
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction.claim import Claim, Evidence, evidence
 from hjcontrol.reproduction.claims.setting import plane
 from hjcontrol.reproduction.finding import equal, zero
@@ -33,11 +33,11 @@ def _state(y, g, x, eps):
     W, b = layer_of_data(InitialData(y, g), 1.0)
     z = x @ W.T + b[None]
     each = lambda f: jax.vmap(lambda a: f(a, eps))(z)
-    value = jax.vmap(LogSumExp(W, b, eps))(x)
-    slopes = jax.vmap(jax.grad(lambda b, a: LogSumExp(W, b, eps)(a)), (None, 0))(b, x)
-    without = jax.vmap(lambda drop: jax.vmap(LogSumExp(W, b + drop, eps))(x))
+    value = jax.vmap(LSE(W, b, eps))(x)
+    slopes = jax.vmap(jax.grad(lambda b, a: LSE(W, b, eps)(a)), (None, 0))(b, x)
+    without = jax.vmap(lambda drop: jax.vmap(LSE(W, b + drop, eps))(x))
     gone = without(jax.numpy.where(jax.numpy.eye(len(g)) > 0, -jax.numpy.inf, 0.0))
-    told = jax.vmap(lambda a: attribute(LogSumExp(W, b, eps), a).removal)(x)
+    told = jax.vmap(lambda a: attribute(LSE(W, b, eps), a).removal)(x)
     return value, each(gibbs), each(gibbs_entropy), gone, slopes, told
 
 

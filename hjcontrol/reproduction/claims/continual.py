@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol.analysis.continual import overlap
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction import by_hand
 from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence
 from hjcontrol.reproduction.finding import at_most, zero
@@ -24,7 +24,7 @@ OLD, NEW = np.linspace(-2, -0.5, 60)[:, None], np.linspace(0.5, 2, 60)[:, None]
 
 @jax.jit
 def _overlap(W, b, eps):
-    found = overlap(LogSumExp(W, b, eps), jnp.asarray(OLD), jnp.asarray(NEW))
+    found = overlap(LSE(W, b, eps), jnp.asarray(OLD), jnp.asarray(NEW))
     return found.new, found.shared
 
 

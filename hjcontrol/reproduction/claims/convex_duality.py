@@ -8,7 +8,7 @@ A value to 1e-6 determines an argument to its root, 1e-3.
 import jax
 import numpy as np
 
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE, Softmax, legendre_as_cvxpy, legendre_value
 from hjcontrol.reproduction.claim import Claim, Evidence, evidence
 from hjcontrol.reproduction.claims.setting import cloud
 from hjcontrol.reproduction.finding import at_most, equal, zero
@@ -18,22 +18,22 @@ EPS = 0.4
 
 @jax.jit
 def _ours(W, b, x, eps):
-    layer = LogSumExp(W, b, eps)
+    layer = LSE(W, b, eps)
     q = layer.slope(x)
-    return layer(x), layer.weights(x), q, layer.conjugate(q)
+    return layer(x), layer.weights(x), q, legendre_value(layer, q)
 
 
 def _measure(shift: float) -> Evidence:
     W, b = cloud(2, 6, 2)
     x = np.array([0.4, -0.9])
-    layer = LogSumExp(W, b, EPS)
+    layer = LSE(W, b, EPS)
     f, pi, q, dual = (np.asarray(a) for a in _ours(W, b, x, EPS))
-    primal = layer.as_cvxpy(x + shift)
+    primal = Softmax(EPS).as_cvxpy(layer.scores(x + shift))
     primal.solve(solver="CLARABEL")
     p = primal.variables()[0].value
-    conjugate = layer.conjugate_as_cvxpy(q)
+    conjugate = legendre_as_cvxpy(layer, q)
     conjugate.solve(solver="CLARABEL")
-    hard = LogSumExp(W, b, 0.0).conjugate_as_cvxpy(q)
+    hard = legendre_as_cvxpy(LSE(W, b, 0.0), q)
     hard.solve(solver="CLARABEL")
     multiplier = np.ravel(conjugate.constraints[0].dual_value)
     return evidence(

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from hjcontrol.hamilton_jacobi import InitialData, hopf_cole, layer_of_data
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction import by_hand
 from hjcontrol.reproduction.claim import Claim, Evidence, evidence
 from hjcontrol.reproduction.claims.setting import LINE_EPS, LINE_G, LINE_X, LINE_Y
@@ -21,7 +21,7 @@ def _both(x, y, g, t, eps):
     data = InitialData(y, g)
     u = jax.vmap(lambda a: hopf_cole(data, a, t, eps, normalisation="raw"))(x)
     W, b = layer_of_data(data, t)
-    return jax.vmap(LogSumExp(W, b, eps))(x), u
+    return jax.vmap(LSE(W, b, eps))(x), u
 
 
 def _measure(sign: float) -> Evidence:

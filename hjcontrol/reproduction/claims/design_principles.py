@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from hjcontrol.analysis.temperature import window
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction import by_hand
 from hjcontrol.reproduction.claim import Claim, Evidence, evidence
 from hjcontrol.reproduction.claims.effective_dimension import loss_exponent
@@ -19,8 +19,8 @@ from hjcontrol.reproduction.finding import at_least, at_most, equal
 
 @jax.jit
 def _values(W, b, x, eps):
-    layer = LogSumExp(W, b, eps)
-    return jax.vmap(layer)(x), jax.vmap(layer.logits)(x)
+    layer = LSE(W, b, eps)
+    return jax.vmap(layer)(x), jax.vmap(layer.scores)(x)
 
 
 def _measure(margin: float) -> Evidence:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from hjcontrol.hamilton_jacobi import InitialData, layer_of_data
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction.claim import Claim, Evidence, evidence
 from hjcontrol.reproduction.finding import at_most, equal
 
@@ -18,7 +18,7 @@ T = 1.0
 def _excess(y, g, x, eps):
     W, b = layer_of_data(InitialData(y, g), T)
     z = x @ W.T + b[None]
-    return jax.vmap(LogSumExp(W, b, eps))(x) - z.max(axis=1), z
+    return jax.vmap(LSE(W, b, eps))(x) - z.max(axis=1), z
 
 
 def _demo(eps: float) -> tuple[float, float, float, float]:

@@ -14,7 +14,7 @@ import functools
 import numpy as np
 
 from hjcontrol.analysis.bifurcation import bifurcation_diagram
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence
 from hjcontrol.reproduction.claims.entropy_gradient import moments
 from hjcontrol.reproduction.claims.setting import plane
@@ -29,10 +29,10 @@ FOLDS = (
 WINDOW = np.array([[-6.0, -6.0], [6.0, 6.0]])
 
 
-def published_layer(eps: float) -> LogSumExp:
+def published_layer(eps: float) -> LSE:
     """The phase diagram's layer."""
     y, g = plane()
-    return LogSumExp(y / 2, -g - (y**2).sum(1) / 4, eps)
+    return LSE(y / 2, -g - (y**2).sum(1) / 4, eps)
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from hjcontrol.deformation import gibbs_entropy
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence
 from hjcontrol.reproduction.claims.setting import cloud
 from hjcontrol.reproduction.finding import at_most, equal
@@ -19,8 +19,8 @@ EPS, R = 0.5, np.linspace(0, 6, 49)
 
 @jax.jit
 def _along(W, b, x):
-    layer = LogSumExp(W, b, EPS)
-    return jax.vmap(lambda a: (layer(a), gibbs_entropy(layer.logits(a), EPS)))(x)
+    layer = LSE(W, b, EPS)
+    return jax.vmap(lambda a: (layer(a), gibbs_entropy(layer.scores(a), EPS)))(x)
 
 
 def _measure(count: float) -> Evidence:

@@ -6,7 +6,7 @@ Published: forty unit rows in d = 8 (default_rng(3)) at one x0; trained layers o
 import jax
 import numpy as np
 
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction import by_hand
 from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence
 from hjcontrol.reproduction.finding import at_most, equal, zero
@@ -27,7 +27,7 @@ def published_layer() -> tuple[np.ndarray, np.ndarray]:
 @jax.jit
 def hessian(W, b, x, eps):
     """The Hessian of our layer by automatic differentiation."""
-    return jax.hessian(lambda a: LogSumExp(W, b, eps)(a))(x)
+    return jax.hessian(lambda a: LSE(W, b, eps)(a))(x)
 
 
 def covariance(W: np.ndarray, x: np.ndarray, eps: float) -> np.ndarray:

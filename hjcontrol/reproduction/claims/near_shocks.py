@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from hjcontrol.hamilton_jacobi import InitialData, layer_of_data
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence
 from hjcontrol.reproduction.finding import equal
 
@@ -22,7 +22,7 @@ X = np.linspace(-2.5, 2.5, 1001)
 def _curvature(x, eps):
     y = jax.numpy.arange(-3.0, 4.0)[:, None]
     W, b = layer_of_data(InitialData(y, jax.numpy.zeros(7)), 1.0)
-    return jax.vmap(lambda a: jax.hessian(LogSumExp(W, b, eps))(a)[0, 0])(x[:, None])
+    return jax.vmap(lambda a: jax.hessian(LSE(W, b, eps))(a)[0, 0])(x[:, None])
 
 
 def _measure(factor: float) -> Evidence:

@@ -8,7 +8,7 @@ Termwise (a-b)^4 - 4 (a-b)(a^3-b^3) + 3 (a^2-b^2)^2 = 0. Generic weights in the 
 import jax
 import numpy as np
 
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction.claim import Claim, Evidence, evidence
 from hjcontrol.reproduction.finding import at_least, zero
 from hjcontrol.reproduction.questions.solitons import kp
@@ -27,7 +27,7 @@ def _hirota(k: np.ndarray, ell: np.ndarray, m: np.ndarray, x: np.ndarray) -> np.
 
 @jax.jit
 def _ours(W, b, x, y, s):
-    found = jax.vmap(lambda a, t, r: kp(LogSumExp(W, b, 0.5), a, t, r))(x, y, s)
+    found = jax.vmap(lambda a, t, r: kp(LSE(W, b, 0.5), a, t, r))(x, y, s)
     return found.residual / found.size
 
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from hjcontrol.hamilton_jacobi import InitialData, data_of_layer, layer_of_data
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction import by_hand
 from hjcontrol.reproduction.claim import Claim, Evidence, evidence
 from hjcontrol.reproduction.claims.setting import cloud
@@ -22,12 +22,12 @@ T, EPS = 0.7, 0.4
 
 @jax.jit
 def _slopes(W, b, x):
-    of_weights = jax.grad(lambda W, b: LogSumExp(W, b, EPS)(x), argnums=(0, 1))(W, b)
+    of_weights = jax.grad(lambda W, b: LSE(W, b, EPS)(x), argnums=(0, 1))(W, b)
     data = data_of_layer(W, b, T)
 
     def of_data(y, g):
         W, b = layer_of_data(InitialData(y, g), T)
-        return LogSumExp(W, b, EPS)(x)
+        return LSE(W, b, EPS)(x)
 
     return of_weights, jax.grad(of_data, argnums=(0, 1))(data.atoms, data.values), data
 

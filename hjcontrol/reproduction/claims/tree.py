@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from hjcontrol.analysis.tree import AffineBlock, PiecewiseAffine, model_tree, soft_tree
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 from hjcontrol.reproduction import by_hand
 from hjcontrol.reproduction.claim import Claim, Evidence, evidence
 from hjcontrol.reproduction.claims.setting import cloud
@@ -35,7 +35,7 @@ def _soft(gate: float) -> float:
     """Largest error of the product of gates against Gibbs weights by hand."""
     W, b = cloud(40, 9, 3)
     x = np.random.default_rng(41).standard_normal((30, 3))
-    tree = soft_tree(LogSumExp(W, b, 0.3 * gate))
+    tree = soft_tree(LSE(W, b, 0.3 * gate))
     ours = np.asarray(jax.jit(jax.vmap(tree.weights))(x))
     return float(np.abs(ours - by_hand.weights(x @ W.T + b, 0.3)).max())
 

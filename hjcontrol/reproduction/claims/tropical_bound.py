@@ -7,7 +7,7 @@ pointwise <= eps log(1 + (N-1) e^{-gap/eps}).
 import jax
 import numpy as np
 
-from hjcontrol.layers import LogSumExp, Softplus
+from hjcontrol.layers import LSE, Softplus
 from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence
 from hjcontrol.reproduction.claims.setting import LINE_EPS, LINE_G, LINE_X, LINE_Y
 from hjcontrol.reproduction.finding import at_least, at_most, equal
@@ -19,7 +19,7 @@ TEST_2 = (0.9552, 0.3887, 0.13883, 0.069265, 0.034607)
 
 @jax.jit
 def _layer(x, W, b, eps):
-    return jax.vmap(LogSumExp(W, b, eps))(x)
+    return jax.vmap(LSE(W, b, eps))(x)
 
 
 @jax.jit

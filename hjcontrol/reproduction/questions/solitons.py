@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Real
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import gibbs
-from hjcontrol.layers import LogSumExp
+from hjcontrol.layers import LSE
 
 
 class Soliton(eqx.Module):
@@ -53,7 +53,7 @@ class Soliton(eqx.Module):
 
 
 @admits()
-def flows(layer: LogSumExp) -> Float[Array, "atoms 3"]:
+def flows(layer: LSE) -> Float[Array, "atoms 3"]:
     """`(k, l, m)` of every atom: the columns of `W/eps`, with what is missing attached as powers of k.
 
     **Raises:** `ValueError` for `eps = 0` or more than three inputs.
@@ -62,7 +62,7 @@ def flows(layer: LogSumExp) -> Float[Array, "atoms 3"]:
     if d > 3:
         raise ValueError(
             f"solitons: the identity is for one input (two and three on the moment curve); found {d}. "
-            "Restrict the layer to a line: LogSumExp(W @ v[:, None], W @ x0 + b, eps)."
+            "Restrict the layer to a line: LSE(W @ v[:, None], W @ x0 + b, eps)."
         )
     if known_to_fail(layer.eps > 0):
         raise ValueError(
@@ -75,7 +75,7 @@ def flows(layer: LogSumExp) -> Float[Array, "atoms 3"]:
 
 @admits()
 def kp(
-    layer: LogSumExp,
+    layer: LSE,
     x: Real[ArrayLike, " d"],
     y: Real[ArrayLike, ""] | float = 0.0,
     s: Real[ArrayLike, ""] | float = 0.0,
@@ -96,7 +96,7 @@ def kp(
     klm = flows(layer)
     k, l, m = klm.T  # noqa: E741
     times = jnp.stack([jnp.asarray(v, k.dtype) for v in (y, s)])
-    z = layer.logits(x) / layer.eps + klm[:, 1] * times[0] + klm[:, 2] * times[1]
+    z = layer.scores(x) / layer.eps + klm[:, 1] * times[0] + klm[:, 2] * times[1]
     pi = gibbs(z, 1.0)
     dk, dl, dm = (a[:, None] - a[None, :] for a in (k, l, m))
     parts = jnp.stack([dk**4, -4.0 * dk * dm, 3.0 * dl**2])

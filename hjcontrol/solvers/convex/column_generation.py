@@ -5,7 +5,7 @@ r"""Slopes for a Hopf-Cole fit, chosen from a whole ball by column generation.
 The measure problem is convex, and an optimal measure with finitely many atoms exists. Each round fits
 the masses on the slopes at hand, then prices: local maxima of q(w) = E_{pi_w}[s] above one enter as
 new slopes (see `pricing`). A bound on q over the ball turns the scores into a bound on *every* layer
-with slopes in the ball, whatever its width: `LSEFit.ball` proves it.
+with slopes in the ball, whatever its width: `solution.native.ball()` proves it.
 
 Starting slopes fill the ball evenly (Roberts' sequence): no random numbers.
 """
@@ -16,16 +16,16 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from scipy.special import ndtri
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol._ground.results import RESULTS
+from hjcontrol.control import Solution
 from hjcontrol.solvers.convex import nonnegative
 from hjcontrol.solvers.convex.hopf_cole import HopfCole
 from hjcontrol.solvers.convex.pricing import Ball, Pricing, ascend, bound
 from hjcontrol.solvers.convex.problem import (
-    ConvexSolution,
+    AbstractPrimalDual,
     checked_samples,
     host,
     one_blas_thread,
@@ -37,55 +37,40 @@ NEAR = 0.1  # share of pairs, the nearest, that say nothing of slopes
 ROWS = 1000  # samples, about, on which slopes are looked for
 
 
-class LSEFit(eqx.Module):
-    """A log-sum-exp layer fitted over a ball of slopes.
+class PricedAtoms(AbstractPrimalDual):
+    """Masses and scores of a log-sum-exp layer whose slopes were chosen from a ball.
 
-    `solution` is the `ConvexSolution` of the `HopfCole` problem on the chosen slopes; `history` has the
-    objective and the largest price seen, one row a round. The layer may have fewer atoms than the
-    columns it was chosen from: `measure_objective` is the value before pruning, `scores` its multipliers.
+    `problem` is the `HopfCole` problem on the chosen slopes; `rounds` has the objective and the largest
+    price seen, one row per round. The layer may have fewer atoms than the columns that it was chosen
+    from: `measure_objective` is the value before pruning, `scores` its multipliers.
     """
 
-    solution: ConvexSolution
+    problem: HopfCole
+    candidate: Float[Array, " N"]
+    dual: Float[Array, " n"]
     scores: np.ndarray
     measure_objective: float
     radius: float
-    history: np.ndarray
-    seconds: float
+    rounds: np.ndarray
 
     def ball(self, *, tol: float = 1e-3, max_cubes: int = 20_000) -> Ball:
         """Bound the price over all slopes of the ball; see `pricing.bound`."""
-        problem = self.solution.problem
+        problem = self.problem
+        pricing = Pricing(
+            host(problem.inputs),
+            host(problem.targets),
+            float(problem.eps),
+            problem.loss,
+            self.scores,
+        )
         with one_blas_thread():
             return bound(
-                _pricing(problem, self.scores),
-                self.radius,
-                starts=host(problem.slopes),
-                tol=tol,
-                max_cubes=max_cubes,
+                pricing, self.radius, starts=host(problem.slopes), tol=tol, max_cubes=max_cubes
             )
 
-    def gap(self, ball: Ball) -> float:
-        """No layer with slopes in the ball, of any width, is better than this one by more."""
-        lower = nonnegative.dual_value(self.solution.problem.loss, self.scores, ball.bound)
-        return float(self.solution.objective) - lower
-
-    def __str__(self) -> str:
-        atoms, price = self.solution.stats["atoms"], self.history[-1, 1]
-        return "\n".join(
-            [
-                f"Log-sum-exp layer of {atoms} atoms, slopes in a ball of radius {self.radius:.4g}",
-                f"  objective     {float(self.solution.objective):.10g}   "
-                f"({self.measure_objective:.10g} before pruning)",
-                f"  gap           {float(self.solution.gap):.2e} over biases of these slopes",
-                f"  price         {price:.6g} seen over the ball; at most 1 at the optimum",
-                f"  rounds        {len(self.history)}   in {self.seconds:.3g} s",
-                f"  result        {RESULTS[self.solution.result] or 'successful'}",
-                "  Not covered: a bound over the whole ball is proved by .ball(); training the slopes",
-                "  of a layer of fixed width is not convex.",
-            ]
-        )
-
-    __repr__ = __str__
+    def below(self, ball: Ball) -> float:
+        """The bound that `ball` proves: no layer of any width, slopes in it, has a lower objective."""
+        return nonnegative.dual_value(self.problem.loss, self.scores, ball.bound)
 
 
 @admits(eps=">= 0", max_atoms=">= 1", radius=">= 0", max_rounds=">= 0", tol=">= 0")
@@ -100,7 +85,7 @@ def fit_lse(
     candidates: int | None = None,
     max_rounds: int = 6,
     tol: float = 1e-3,
-) -> LSEFit:
+) -> Solution:
     """Fit a log-sum-exp layer by convex means alone.
 
     **Arguments:**
@@ -111,6 +96,8 @@ def fit_lse(
       pairs of samples that are not near each other.
     - `candidates`: starting slopes; without it, 3 times `max_atoms`, within 24 to 900.
     - `max_rounds`: rounds of pricing, 0 for none. `tol`: stop once no price above `1 + tol` is found.
+
+    **Returns:** a `Solution` over the biases of the chosen slopes; its `native` is a `PricedAtoms`.
 
     **Raises:** `ValueError` for anything else.
     """
@@ -131,7 +118,11 @@ def fit_lse(
         _prune(fit, max_atoms)
         problem = eqx.tree_at(lambda p: p.slopes, problem, jnp.asarray(fit.slopes, inputs.dtype))
         found = problem.found(fit.L, fit.log_c, len(history), clock)
-    return LSEFit(found, scores, value, reach, np.array(history), time.perf_counter() - clock)
+    pair = found.native
+    priced = PricedAtoms(
+        problem, pair.candidate, pair.dual, scores, value, reach, np.array(history)
+    )
+    return eqx.tree_at(lambda s: s.native, found, priced)
 
 
 def steepest(x: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"]) -> float:
@@ -156,12 +147,6 @@ def ball_points(count: int, d: int, radius: float) -> Float[np.ndarray, "count d
     u = (0.5 + np.outer(np.arange(1, count + 1), golden ** -np.arange(1.0, d + 2))) % 1.0
     g = ndtri(u[:, :d])
     return radius * g / np.linalg.norm(g, axis=1, keepdims=True) * u[:, d:] ** (1.0 / d)
-
-
-def _pricing(problem: HopfCole, scores: np.ndarray) -> Pricing:
-    return Pricing(
-        host(problem.inputs), host(problem.targets), float(problem.eps), problem.loss, scores
-    )
 
 
 class _Columns:

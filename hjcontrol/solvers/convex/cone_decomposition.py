@@ -10,50 +10,34 @@ Every w splits, since g lies inside K_g. The split of least |u|^2 + |v|^2 is a l
 Equality holds at the training inputs. Elsewhere a gate and a ReLU open on different half-spaces.
 """
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from hjcontrol.networks import AffineWeights, Chain, Dense, Weights, readout
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.control import ControlProblem, Ridge, Solution, least_squares
+from hjcontrol.networks import AffineWeights, Chain, Dense, readout
 from hjcontrol.solvers.convex.least_distance import least_distance
-
-
-class ReLUNetwork:
-    """A two-layer ReLU network, and what it costs as such.
-
-    - `chain`, `weights`: the network; its hidden layer has no biases, the two layers equal lengths.
-    - `objective`: `(1/2n) sum (f - y)^2 + lambda sum (|u| + |v|)`, its own objective. The gated optimum
-      is a lower bound of the best objective on these activation patterns.
-    - `deviation`: largest difference from the gated network at the training inputs.
-    """
-
-    def __init__(self, chain: Chain, weights: Weights, objective: float, deviation: float):
-        self.chain, self.weights = chain, weights
-        self.objective, self.deviation = objective, deviation
-
-    def __call__(self, x: Float[Array, " d"]) -> Float[Array, " 1"]:
-        return self.chain(self.weights, x)
-
-    def __str__(self) -> str:
-        units = self.chain[0].out_size
-        return (
-            f"ReLU network of {units} units by cone decomposition\n"
-            f"  objective     {self.objective:.10g}   (its own; the gated optimum bounds it below)\n"
-            f"  deviation     {self.deviation:.1e} from the gated network, at the training inputs"
-        )
-
-    __repr__ = __str__
+from hjcontrol.solvers.convex.problem import plain_answer
 
 
 def decompose(
     inputs: ArrayLike, targets: ArrayLike, gates: ArrayLike, W: ArrayLike, penalty: ArrayLike
-) -> ReLUNetwork:
-    """The ReLU network of gated weights `W (gates, d)`; see the top of this file.
+) -> Solution:
+    """The ReLU network of gated weights `W (gates, d)`, trained by the mean square with weight decay; see
+    the top of this file. Its hidden layer has no biases, its two layers equal lengths.
+
+    `objective` is `(1/2n) sum (f - y)^2 + lambda sum (|u| + |v|)`: the gated optimum is a lower bound of
+    the best one on these activation patterns. `stats["deviation"]` is the largest difference from the
+    gated network at the training inputs.
 
     **Raises:** `ValueError` if some gate's cone has no interior (a sample orthogonal to its gate).
     """
+    clock = time.perf_counter()
     dtype = jnp.asarray(inputs).dtype
     X, W64 = np.asarray(inputs, float), np.asarray(W, float)
     open_ = np.asarray(jnp.asarray(inputs) @ jnp.asarray(gates, dtype).T >= 0)
@@ -81,14 +65,21 @@ def decompose(
     chain = Chain(
         [Dense(X.shape[1], len(U), jax.nn.relu), readout(len(U), 1)], jnp.asarray(inputs)[0]
     )
+    problem = ControlProblem(
+        chain, inputs, jnp.asarray(targets)[:, None], terminal=least_squares, running=Ridge(penalty)
+    )
     f = np.maximum(X @ U.T, 0.0) @ signs
     gated = np.sum(np.where(open_, X @ W64.T, 0.0), axis=1)
     loss = 0.5 * np.mean((f - np.asarray(targets, float)) ** 2)
-    return ReLUNetwork(
-        chain,
+    return plain_answer(
+        problem,
         chain.stack([hidden, outer]),
-        float(loss + float(penalty) * size.sum()),
-        float(np.abs(f - gated).max()),
+        jnp.asarray(float(loss + float(penalty) * size.sum()), dtype),
+        RESULTS.successful,
+        seconds=time.perf_counter() - clock,
+        steps=len(used),
+        solver="cone decomposition",
+        deviation=float(np.abs(f - gated).max()),
     )
 
 

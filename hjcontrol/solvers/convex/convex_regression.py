@@ -28,20 +28,18 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.control import ControlProblem
+from hjcontrol.control import ControlProblem, Solution, Theorem
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
-from hjcontrol.networks import AffineWeights, Chain, Weights, readout
+from hjcontrol.networks import AffineWeights, Chain, Weights, readout, soft_maximum
 from hjcontrol.solvers.convex.cutting_planes import cutting_planes
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
-    ConvexSolution,
-    Theorem,
+    PrimalDual,
     checked_samples,
     host,
     solution,
 )
-from hjcontrol.solvers.convex.stages import SoftMaximum
 
 THEOREM = Theorem(
     "Interpolation by convex functions (Boyd & Vandenberghe, section 6.5.5) with Lagrange duality",
@@ -100,37 +98,9 @@ class ConvexRegression(AbstractConvexProblem):
 
     def residuals(self, candidate: Pieces, dual: Array | None = None) -> Residuals:
         """As for any program; without multipliers the bound below is that of `lam = 0`, which is zero."""
-        x, y = self.inputs, self.targets
-        candidate = Pieces(*(jnp.asarray(a, x.dtype) for a in candidate))
-        n = len(x)
-        if candidate.values.shape != y.shape or candidate.slopes.shape != x.shape:
-            raise ValueError(
-                f"ConvexRegression: values {y.shape} and slopes {x.shape} are needed; found "
-                f"{candidate.values.shape} and {candidate.slopes.shape}."
-            )
-        lam = jnp.zeros((n, n), x.dtype) if dual is None else jnp.asarray(dual, x.dtype)
-        if lam.shape != (n, n):
-            raise ValueError(
-                f"ConvexRegression: multipliers {(n, n)} are needed; found {lam.shape}."
-            )
-        above = self._planes(candidate) - candidate.values[:, None]
-        r = jnp.sum(lam, axis=0) - jnp.sum(lam, axis=1)
-        balance = lam.T @ x - jnp.sum(lam, axis=0)[:, None] * x
-        return Residuals(
-            primal={"plane": jnp.maximum(above, 0.0)},
-            dual={"sign": jnp.maximum(-lam, 0.0), "balance": jnp.abs(balance)},
-            complementarity={"plane": jnp.abs(lam * above)},
-            stationarity={"value": jnp.abs(2.0 * (candidate.values - y) + r)},
-            objective=jnp.sum((candidate.values - y) ** 2),
-            dual_objective=jnp.sum(r * y - 0.25 * r**2),
-        )
+        return _residuals(self, candidate, dual)
 
-    def _planes(self, candidate: Pieces) -> Float[Array, "n n"]:
-        """Value at sample i of the plane of sample j."""
-        offset = candidate.values - jnp.sum(candidate.slopes * self.inputs, axis=1)
-        return self.inputs @ candidate.slopes.T + offset[None, :]
-
-    def solve(self, *, tol: float = 1e-7, max_rounds: int = 60) -> ConvexSolution:
+    def solve(self, *, tol: float = 1e-7, max_rounds: int = 60) -> Solution:
         """Solve by cutting planes: only constraints that once were violated are ever stated.
 
         `tol`: relative gap. Each round's quadratic program bounds the optimum from below, and its
@@ -139,9 +109,7 @@ class ConvexRegression(AbstractConvexProblem):
         clock = time.perf_counter()
         found = cutting_planes(host(self.inputs), host(self.targets), tol, max_rounds)
         return solution(
-            self,
-            Pieces(found.values, found.slopes),
-            found.multipliers,
+            PrimalDual(self, Pieces(found.values, found.slopes), found.multipliers),
             (found.upper, found.lower),
             dtype=self.inputs.dtype,
             tol=tol,
@@ -155,22 +123,13 @@ class ConvexRegression(AbstractConvexProblem):
 
     def network(self, candidate: Pieces) -> tuple[Chain, Weights]:
         """The max-affine layer `max_j theta_j + xi_j . (x - x_j)`."""
-        return self._layer(candidate, 0.0)
+        return _layer(self, candidate, 0.0)
 
     def smoothed(self, candidate: Pieces, eps: ArrayLike) -> tuple[Chain, Weights, Array]:
         """The same pieces under `lse(., eps)`, and how far it may lie above: `0 <= f_eps - f_0 <= bound`,
         `bound = eps log N`."""
-        chain, weights = self._layer(candidate, eps)
+        chain, weights = _layer(self, candidate, eps)
         return chain, weights, jnp.asarray(eps) * np.log(len(self.inputs))
-
-    def _layer(self, candidate: Pieces, eps: Any) -> tuple[Chain, Weights]:
-        n, d = self.inputs.shape
-        chain = Chain([SoftMaximum(d, n, jnp.asarray(eps, self.inputs.dtype))], self.inputs[0])
-        return chain, chain.stack([self._affine(candidate)])
-
-    def _affine(self, candidate: Pieces) -> AffineWeights:
-        slopes = jnp.asarray(candidate.slopes)
-        return AffineWeights(slopes, candidate.values - jnp.sum(slopes * self.inputs, axis=1))
 
     def as_control_problem(
         self, *, penalty: float | None = None, eps: float = 0.0
@@ -193,10 +152,56 @@ class ConvexRegression(AbstractConvexProblem):
         )
 
     def to_weights(self, candidate: Pieces) -> Weights:
-        return (jax.tree.map(lambda a: a[None], self._affine(candidate)),)
+        return (jax.tree.map(lambda a: a[None], _affine(self, candidate)),)
 
     def from_weights(self, weights: Weights) -> Pieces:
         """Value and slope of the largest plane at each sample: feasible whatever the weights."""
         W, b = (a[0] for a in weights[0])
         planes = self.inputs @ W.T + b[None, :]
         return Pieces(jnp.max(planes, axis=1), W[jnp.argmax(planes, axis=1)])
+
+
+def _residuals(
+    regression: ConvexRegression, candidate: Pieces, dual: Array | None = None
+) -> Residuals:
+    x, y = regression.inputs, regression.targets
+    candidate = Pieces(*(jnp.asarray(a, x.dtype) for a in candidate))
+    n = len(x)
+    if candidate.values.shape != y.shape or candidate.slopes.shape != x.shape:
+        raise ValueError(
+            f"ConvexRegression: values {y.shape} and slopes {x.shape} are needed; found "
+            f"{candidate.values.shape} and {candidate.slopes.shape}."
+        )
+    lam = jnp.zeros((n, n), x.dtype) if dual is None else jnp.asarray(dual, x.dtype)
+    if lam.shape != (n, n):
+        raise ValueError(f"ConvexRegression: multipliers {(n, n)} are needed; found {lam.shape}.")
+    above = _planes(regression, candidate) - candidate.values[:, None]
+    r = jnp.sum(lam, axis=0) - jnp.sum(lam, axis=1)
+    balance = lam.T @ x - jnp.sum(lam, axis=0)[:, None] * x
+    return Residuals(
+        primal={"plane": jnp.maximum(above, 0.0)},
+        dual={"sign": jnp.maximum(-lam, 0.0), "balance": jnp.abs(balance)},
+        complementarity={"plane": jnp.abs(lam * above)},
+        stationarity={"value": jnp.abs(2.0 * (candidate.values - y) + r)},
+        objective=jnp.sum((candidate.values - y) ** 2),
+        dual_objective=jnp.sum(r * y - 0.25 * r**2),
+    )
+
+
+def _layer(regression: ConvexRegression, candidate: Pieces, eps: Any) -> tuple[Chain, Weights]:
+    n, d = regression.inputs.shape
+    chain = Chain(
+        [soft_maximum(d, n, jnp.asarray(eps, regression.inputs.dtype))], regression.inputs[0]
+    )
+    return chain, chain.stack([_affine(regression, candidate)])
+
+
+def _affine(regression: ConvexRegression, candidate: Pieces) -> AffineWeights:
+    slopes = jnp.asarray(candidate.slopes)
+    return AffineWeights(slopes, candidate.values - jnp.sum(slopes * regression.inputs, axis=1))
+
+
+def _planes(regression: ConvexRegression, candidate: Pieces) -> Float[Array, "n n"]:
+    """Value at sample i of the plane of sample j."""
+    offset = candidate.values - jnp.sum(candidate.slopes * regression.inputs, axis=1)
+    return regression.inputs @ candidate.slopes.T + offset[None, :]

@@ -24,28 +24,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import (
-    ControlProblem,
-    Ridge,
-)
+from hjcontrol.control import ControlProblem, Ridge, Solution, Theorem
 from hjcontrol.control.units import unit
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
-from hjcontrol.networks import AffineWeights, Chain, Weights
+from hjcontrol.networks import AbstractStage, AffineWeights, Chain, Dense, Weights, soft_maximum
 from hjcontrol.solvers.convex.column_generation import fit_lse, steepest
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
-    ConvexSolution,
-    Theorem,
+    PrimalDual,
+    answer,
     checked_samples,
     host,
 )
-from hjcontrol.solvers.convex.stages import Difference, SoftMaximum
 
 THEOREM = Theorem(
     "Convex-concave procedure (Yuille & Rangarajan 2003; DCA, Pham Dinh & Le Thi)",
@@ -61,6 +57,20 @@ CURVATURES = (
     8.0,
 )  # of the bowl that makes a start's first target convex, in data's units
 INNER_STEPS = 200  # L-BFGS steps of one majorant: it need not be solved to the end to go down
+
+
+class Difference(AbstractStage):
+    """Difference of two soft maxima of affine functions; weights: a pair of `AffineWeights`."""
+
+    plus: Dense
+    minus: Dense
+
+    def step(self, x: Float[Array, " in"], theta) -> Float[Array, " 1"]:
+        return self.plus.step(x, theta[0]) - self.minus.step(x, theta[1])
+
+    def init(self, key: Key[Array, ""]) -> tuple[AffineWeights, AffineWeights]:
+        one, two = jax.random.split(key)
+        return self.plus.init(one), self.minus.init(two)
 
 
 class SoftAbsolute(eqx.Module):
@@ -80,8 +90,43 @@ class Layers(NamedTuple):
     minus: AffineWeights
 
 
+class AbstractDifference(AbstractConvexProblem):
+    """A difference of two layers at temperature `eps >= 0`. Candidate: `Layers`."""
+
+    inputs: eqx.AbstractVar[Float[Array, "n d"]]
+    targets: eqx.AbstractVar[Float[Array, " n"]]
+    eps: eqx.AbstractVar[Float[Array, ""]]
+    delta: eqx.AbstractVar[Float[Array, ""]]
+    ridge: eqx.AbstractVar[Float[Array, ""]]
+    pieces: eqx.AbstractVar[tuple[int, int]]
+
+    def network(self, candidate: Layers) -> tuple[Chain, Weights]:
+        return self._chain(), self.to_weights(candidate)
+
+    def as_control_problem(self) -> ControlProblem:
+        """One stage, not convex; its objective is `J`, with a subgradient where pieces tie."""
+        return ControlProblem(
+            self._chain(),
+            self.inputs,
+            self.targets,
+            terminal=SoftAbsolute(self.delta),
+            running=Ridge(self.ridge),
+        )
+
+    def to_weights(self, candidate: Layers) -> Weights:
+        return self._chain().stack([tuple(candidate)])
+
+    def from_weights(self, weights: Weights) -> Layers:
+        return Layers(*self._chain().unstack(weights)[0])
+
+    def _chain(self) -> Chain:
+        d = self.inputs.shape[1]
+        plus, minus = (soft_maximum(d, count, self.eps) for count in self.pieces)
+        return Chain([Difference(plus, minus)], self.inputs[0])
+
+
 @admits(eps=">= 0", delta="> 0", ridge=">= 0")
-class DifferenceOfConvex(AbstractConvexProblem):
+class DifferenceOfConvex(AbstractDifference):
     """Difference of two log-sum-exp layers. Candidate: `Layers`. Multipliers: the slope `s` of `G`,
     `Layers` too."""
 
@@ -110,16 +155,7 @@ class DifferenceOfConvex(AbstractConvexProblem):
         self.inputs, self.targets = checked_samples("DifferenceOfConvex", inputs, targets)
         dtype = self.inputs.dtype
         self.eps, self.delta, self.ridge = (jnp.asarray(a, dtype) for a in (eps, delta, ridge))
-        for name in ("eps", "delta", "ridge"):
-            if known_to_fail(getattr(self, name) > 0):
-                raise ValueError(
-                    f"DifferenceOfConvex: `{name}` must be > 0; found {float(getattr(self, name))}."
-                    + (" Max-affine layers are `DifferenceOfMaxAffine`." if name == "eps" else "")
-                )
-        if len(pieces) != 2 or min(pieces) < 1:
-            raise ValueError(
-                f"DifferenceOfConvex: `pieces` of both layers, >= 1, are needed; found {pieces}."
-            )
+        check_positive(self, ("eps", "delta", "ridge"), pieces)
         self.pieces = (int(pieces[0]), int(pieces[1]))
 
     @property
@@ -144,26 +180,7 @@ class DifferenceOfConvex(AbstractConvexProblem):
         return jnp.mean(g + h + self.targets)
 
     def residuals(self, candidate: Layers, dual: Layers | None = None) -> Residuals:
-        theta = checked_layers("DifferenceOfConvex", candidate, self.pieces, self.inputs.shape[1])
-        value, pull = jax.value_and_grad(self.convex_part)(theta)
-        minus, slope = jax.value_and_grad(self.concave_part)(theta)
-        taken = slope if dual is None else dual
-        pull = jax.tree.map(jnp.subtract, pull, taken)
-        off = jax.tree.map(lambda a, b: jnp.abs(a - b), slope, taken)
-        named = lambda tree: {
-            f"{name}.{leaf}": jnp.abs(getattr(getattr(tree, name), leaf))
-            for name in Layers._fields
-            for leaf in AffineWeights._fields
-        }
-        square = sum(jnp.sum(a**2) for a in jax.tree.leaves(pull))
-        return Residuals(
-            primal={},
-            dual=named(off),
-            complementarity={},
-            stationarity=named(pull),
-            objective=value - minus,
-            dual_objective=value - minus - 0.5 * square / self.ridge,
-        )
+        return _residuals(self, candidate, dual)
 
     def start(self) -> Layers:
         """Two Hopf-Cole fits: `y + k|x|^2/2` and `k|x|^2/2`, the best of some curvatures `k`."""
@@ -178,67 +195,90 @@ class DifferenceOfConvex(AbstractConvexProblem):
         layers = []
         for target, count in zip((y + bowl, bowl), self.pieces, strict=True):
             fit = fit_lse(self.inputs, target, self.eps, max_atoms=count, max_rounds=1)
-            atoms = fit.solution.problem.layer(fit.solution.candidate)
+            atoms = fit.native.problem.layer(fit.native.candidate)
             layers.append(_filled(atoms, count, self.eps, self.inputs.dtype))
         return Layers(*layers)
 
     def solve(
         self, *, init: Layers | None = None, tol: float = 1e-6, max_steps: int = 500
-    ) -> ConvexSolution:
+    ) -> Solution:
         """Run the convex-concave procedure from `init`, or from `start()`. `tol`: on `max |dJ/dtheta|`,
         in the unit (see `control.units`) that the gradients of its two parts have at the start.
 
-        `stats["history"]` has J after every step, never rising.
+        `history.objective` has J after every step, never rising.
         """
-        clock = time.perf_counter()
-        theta = self.start() if init is None else init
-        theta, size, steps, history, of = _procedure(self, theta, jnp.asarray(tol), max_steps)
-        size, steps = float(size), int(steps)
-        residuals = eqx.filter_jit(lambda p, t: p.residuals(t))(self, theta)
-        if not np.isfinite(size):
-            result = RESULTS.nonfinite
-        elif size <= tol * float(of):
-            result = RESULTS.successful
-        else:
-            result = RESULTS.max_steps_reached if steps >= max_steps else RESULTS.stagnated
-        return ConvexSolution(
-            self,
-            theta,
-            jax.grad(self.concave_part)(theta),
-            residuals.objective,
-            residuals.dual_objective,
-            result,
-            {
-                "num_steps": steps,
-                "solve_seconds": time.perf_counter() - clock,
-                "stationarity": size,
-                "history": np.asarray(history)[: steps + 1],
-            },
-            "convex-concave procedure",
-        )
+        return _solved(self, init=init, tol=tol, max_steps=max_steps)
 
-    def _chain(self) -> Chain:
-        d = self.inputs.shape[1]
-        plus, minus = (SoftMaximum(d, count, self.eps) for count in self.pieces)
-        return Chain([Difference(plus, minus)], self.inputs[0])
 
-    def network(self, candidate: Layers) -> tuple[Chain, Weights]:
-        return self._chain(), self.to_weights(candidate)
+def _solved(
+    difference: DifferenceOfConvex,
+    *,
+    init: Layers | None = None,
+    tol: float = 1e-6,
+    max_steps: int = 500,
+) -> Solution:
+    clock = time.perf_counter()
+    theta = difference.start() if init is None else init
+    theta, size, steps, history, of = _procedure(difference, theta, jnp.asarray(tol), max_steps)
+    size, steps = float(size), int(steps)
+    residuals = eqx.filter_jit(lambda p, t: p.residuals(t))(difference, theta)
+    if not np.isfinite(size):
+        result = RESULTS.nonfinite
+    elif size <= tol * float(of):
+        result = RESULTS.successful
+    else:
+        result = RESULTS.max_steps_reached if steps >= max_steps else RESULTS.stagnated
+    return answer(
+        PrimalDual(difference, theta, jax.grad(difference.concave_part)(theta)),
+        residuals.objective,
+        residuals.dual_objective,
+        result,
+        seconds=time.perf_counter() - clock,
+        steps=steps,
+        solver="convex-concave procedure",
+        stationarity=size,
+        history=np.asarray(history)[: steps + 1],
+    )
 
-    def as_control_problem(self) -> ControlProblem:
-        return ControlProblem(
-            self._chain(),
-            self.inputs,
-            self.targets,
-            terminal=SoftAbsolute(self.delta),
-            running=Ridge(self.ridge),
-        )
 
-    def to_weights(self, candidate: Layers) -> Weights:
-        return self._chain().stack([tuple(candidate)])
+def _residuals(
+    difference: DifferenceOfConvex, candidate: Layers, dual: Layers | None = None
+) -> Residuals:
+    theta = checked_layers(
+        "DifferenceOfConvex", candidate, difference.pieces, difference.inputs.shape[1]
+    )
+    value, pull = jax.value_and_grad(difference.convex_part)(theta)
+    minus, slope = jax.value_and_grad(difference.concave_part)(theta)
+    taken = slope if dual is None else dual
+    pull = jax.tree.map(jnp.subtract, pull, taken)
+    off = jax.tree.map(lambda a, b: jnp.abs(a - b), slope, taken)
+    named = lambda tree: {
+        f"{name}.{leaf}": jnp.abs(getattr(getattr(tree, name), leaf))
+        for name in Layers._fields
+        for leaf in AffineWeights._fields
+    }
+    square = sum(jnp.sum(a**2) for a in jax.tree.leaves(pull))
+    return Residuals(
+        primal={},
+        dual=named(off),
+        complementarity={},
+        stationarity=named(pull),
+        objective=value - minus,
+        dual_objective=value - minus - 0.5 * square / difference.ridge,
+    )
 
-    def from_weights(self, weights: Weights) -> Layers:
-        return Layers(*self._chain().unstack(weights)[0])
+
+def check_positive(problem: Any, names: tuple[str, ...], pieces: Any) -> None:
+    """**Raises:** `ValueError` for a number that is not positive, or for a layer without pieces."""
+    who = type(problem).__name__
+    for name in names:
+        if known_to_fail(getattr(problem, name) > 0):
+            raise ValueError(
+                f"{who}: `{name}` must be > 0; found {float(getattr(problem, name))}."
+                + (" Max-affine layers are `DifferenceOfMaxAffine`." if name == "eps" else "")
+            )
+    if len(pieces) != 2 or min(pieces) < 1:
+        raise ValueError(f"{who}: `pieces` of both layers, >= 1, are needed; found {pieces}.")
 
 
 def checked_layers(who: str, candidate: Layers, pieces: tuple[int, int], d: int) -> Layers:

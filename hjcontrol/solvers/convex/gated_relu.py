@@ -24,20 +24,19 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
-from hjcontrol.control import ControlProblem, Ridge, least_squares
+from hjcontrol.control import ControlProblem, Ridge, Solution, Theorem, least_squares
 from hjcontrol.layers.program import Residuals
 from hjcontrol.networks import Chain, Weights
-from hjcontrol.solvers.convex.cone_decomposition import ReLUNetwork, decompose
+from hjcontrol.networks.fixed_features import GatedUnits, Sum
+from hjcontrol.solvers.convex.cone_decomposition import decompose
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
-    ConvexSolution,
-    Theorem,
+    PrimalDual,
     checked_samples,
     host,
     one_blas_thread,
     solution,
 )
-from hjcontrol.solvers.convex.stages import GatedUnits, Sum
 
 THEOREM = Theorem(
     "Fenchel duality of the group lasso",
@@ -95,57 +94,19 @@ class GatedReLU(AbstractConvexProblem):
         return (self.inputs @ self.gates.T >= 0).astype(self.inputs.dtype)
 
     def residuals(self, candidate: Float[Array, "gates d"], dual: Array | None = None) -> Residuals:
-        X, y, n = self.inputs, self.targets, len(self.inputs)
-        W = jnp.asarray(candidate, X.dtype)
-        if W.shape != self.gates.shape or (dual is not None and jnp.shape(dual) != y.shape):
-            raise ValueError(
-                f"GatedReLU: weights {self.gates.shape} and multipliers {y.shape} are needed; found "
-                f"{W.shape} and {None if dual is None else jnp.shape(dual)}."
-            )
-        D, sizes = self.patterns, _norms(W)
-        rest = y - jnp.sum(D * (X @ W.T), axis=1)
-        pull = lambda v: (D * v[:, None]).T @ X / n
-        if dual is None:
-            largest = jnp.max(_norms(pull(rest)))
-            nu = rest * jnp.minimum(1.0, self.penalty / jnp.where(largest > 0, largest, 1.0))
-        else:
-            nu = jnp.asarray(dual, X.dtype)
-        G = pull(nu)
-        return Residuals(
-            primal={},
-            dual={"gate": jnp.maximum(_norms(G) - self.penalty, 0.0)},
-            complementarity={"gate": jnp.abs(self.penalty * sizes - jnp.sum(G * W, axis=1))},
-            stationarity={"sample": jnp.abs(nu - rest)},
-            objective=0.5 * jnp.mean(rest**2) + self.penalty * jnp.sum(sizes),
-            dual_objective=jnp.mean(nu * y - 0.5 * nu**2),
-        )
+        return _residuals(self, candidate, dual)
 
-    def solve(self, *, tol: float = 1e-10, max_steps: int = 200_000) -> ConvexSolution:
+    def solve(self, *, tol: float = 1e-10, max_steps: int = 200_000) -> Solution:
         """Solve by accelerated proximal gradient steps with restarts. `tol`: relative gap."""
-        clock = time.perf_counter()
-        X, y, D = host(self.inputs), host(self.targets), np.asarray(self.patterns, bool)
-        with one_blas_thread():
-            W, nu, values, steps = _group_lasso(X, y, D, float(self.penalty), tol, max_steps)
-        return solution(
-            self,
-            W,
-            nu,
-            values,
-            dtype=self.inputs.dtype,
-            tol=tol,
-            seconds=time.perf_counter() - clock,
-            steps=steps,
-            solver="accelerated proximal gradient",
-            finished=False,
-            open_gates=int(np.sum(np.any(W != 0, axis=1))),
-        )
+        return _solved(self, tol=tol, max_steps=max_steps)
 
     def network(self, candidate: Float[Array, "gates d"]) -> tuple[Chain, Weights]:
         """The gated network itself, both layers of equal length: the same function everywhere."""
         return self._chain(), self.to_weights(candidate)
 
-    def relu_network(self, candidate: Float[Array, "gates d"]) -> ReLUNetwork:
-        """A plain ReLU network that agrees with the candidate *at the training inputs*."""
+    def relu_network(self, candidate: Float[Array, "gates d"]) -> Solution:
+        """A plain ReLU network that agrees with the candidate *at the training inputs*. Its objective is
+        its own; `stats["deviation"]` is its largest difference from the gated network there."""
         return decompose(self.inputs, self.targets, self.gates, candidate, self.penalty)
 
     def _chain(self) -> Chain:
@@ -169,6 +130,53 @@ class GatedReLU(AbstractConvexProblem):
     def from_weights(self, weights: Weights) -> Float[Array, "gates d"]:
         inner, outer = self._chain().unstack(weights)
         return inner * outer[:, None]
+
+
+def _solved(gated: GatedReLU, *, tol: float = 1e-10, max_steps: int = 200_000) -> Solution:
+    clock = time.perf_counter()
+    X, y, D = host(gated.inputs), host(gated.targets), np.asarray(gated.patterns, bool)
+    with one_blas_thread():
+        W, nu, values, steps = _group_lasso(X, y, D, float(gated.penalty), tol, max_steps)
+    return solution(
+        PrimalDual(gated, W, nu),
+        values,
+        dtype=gated.inputs.dtype,
+        tol=tol,
+        seconds=time.perf_counter() - clock,
+        steps=steps,
+        solver="accelerated proximal gradient",
+        finished=False,
+        open_gates=int(np.sum(np.any(W != 0, axis=1))),
+    )
+
+
+def _residuals(
+    gated: GatedReLU, candidate: Float[Array, "gates d"], dual: Array | None = None
+) -> Residuals:
+    X, y, n = gated.inputs, gated.targets, len(gated.inputs)
+    W = jnp.asarray(candidate, X.dtype)
+    if W.shape != gated.gates.shape or (dual is not None and jnp.shape(dual) != y.shape):
+        raise ValueError(
+            f"GatedReLU: weights {gated.gates.shape} and multipliers {y.shape} are needed; found "
+            f"{W.shape} and {None if dual is None else jnp.shape(dual)}."
+        )
+    D, sizes = gated.patterns, _norms(W)
+    rest = y - jnp.sum(D * (X @ W.T), axis=1)
+    pull = lambda v: (D * v[:, None]).T @ X / n
+    if dual is None:
+        largest = jnp.max(_norms(pull(rest)))
+        nu = rest * jnp.minimum(1.0, gated.penalty / jnp.where(largest > 0, largest, 1.0))
+    else:
+        nu = jnp.asarray(dual, X.dtype)
+    G = pull(nu)
+    return Residuals(
+        primal={},
+        dual={"gate": jnp.maximum(_norms(G) - gated.penalty, 0.0)},
+        complementarity={"gate": jnp.abs(gated.penalty * sizes - jnp.sum(G * W, axis=1))},
+        stationarity={"sample": jnp.abs(nu - rest)},
+        objective=0.5 * jnp.mean(rest**2) + gated.penalty * jnp.sum(sizes),
+        dual_objective=jnp.mean(nu * y - 0.5 * nu**2),
+    )
 
 
 def _norms(W: Array) -> Array:

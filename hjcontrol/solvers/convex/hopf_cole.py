@@ -23,21 +23,20 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
-from hjcontrol.control import ControlProblem
+from hjcontrol.control import ControlProblem, Solution, Theorem
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
-from hjcontrol.networks import AffineWeights, Chain, Weights
+from hjcontrol.networks import AffineWeights, Chain, Weights, soft_maximum
+from hjcontrol.networks.fixed_features import FixedSlopes
 from hjcontrol.solvers.convex import nonnegative
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
-    ConvexSolution,
-    Theorem,
+    PrimalDual,
     checked_samples,
     host,
     one_blas_thread,
     solution,
 )
-from hjcontrol.solvers.convex.stages import FixedSlopes, SoftMaximum
 
 THEOREM = Theorem(
     "Hopf-Cole linearisation with Fenchel duality",
@@ -88,17 +87,7 @@ class HopfCole(AbstractConvexProblem):
         self.inputs, self.targets = checked_samples("HopfCole", inputs, targets)
         dtype, d = self.inputs.dtype, self.inputs.shape[1]
         self.slopes, self.eps = jnp.asarray(slopes, dtype), jnp.asarray(eps, dtype)
-        if self.slopes.ndim != 2 or self.slopes.shape[1] != d or len(self.slopes) == 0:
-            raise ValueError(
-                f"HopfCole: `slopes` of shape (N, {d}) are needed; found {self.slopes.shape}."
-            )
-        if not np.isfinite(np.asarray(self.slopes)).all():
-            raise ValueError("HopfCole: `slopes` must be finite; found NaN or infinity.")
-        if self.eps.ndim != 0 or known_to_fail(self.eps > 0):
-            raise ValueError(
-                f"HopfCole: a scalar `eps` > 0 is needed; found {np.asarray(self.eps)}. At eps = 0 "
-                "the fit is a convex regression."
-            )
+        _check_slopes(self.slopes, self.eps, d)
         if loss not in nonnegative.LOSSES:
             raise ValueError(f"HopfCole: `loss` is one of {nonnegative.LOSSES}; found {loss!r}.")
         self.loss = loss
@@ -113,44 +102,9 @@ class HopfCole(AbstractConvexProblem):
         return (self.inputs @ self.slopes.T - self.targets[:, None]) / self.eps
 
     def residuals(self, candidate: Float[Array, " N"], dual: Array | None = None) -> Residuals:
-        L, n = self.logits, len(self.inputs)
-        candidate = jnp.asarray(candidate, L.dtype)
-        if candidate.shape != L.shape[1:] or (dual is not None and jnp.shape(dual) != (n,)):
-            raise ValueError(
-                f"HopfCole: biases {L.shape[1:]} and scores {(n,)} are needed; found "
-                f"{candidate.shape} and {None if dual is None else jnp.shape(dual)}."
-            )
-        log_mass = candidate / self.eps
-        log_u = jax.vmap(lambda row: lse(row, 1.0))(L + log_mass[None, :])
-        u, squared = jnp.exp(log_u), self.loss == "squared"
-        implied = 2.0 - u if squared else -log_u
-        scores = implied if dual is None else jnp.asarray(dual, L.dtype)
-        log_pi = L - jax.vmap(lambda col: lse(col, 1.0))(L.T)[None, :]
-        averages = (
-            scores @ jnp.exp(log_pi)
-            if squared
-            else jnp.sum(jnp.exp(log_pi + scores[:, None]), axis=0)
-        )
-        if dual is None:  # the implied scores, made feasible
-            price = jnp.max(averages)
-            scores = scores - (price - 1.0) if squared else scores - jnp.log(price)
-            averages = averages - (price - 1.0) if squared else averages / price
-        v = 1.0 - scores
-        flow = jnp.exp(L + log_mass[None, :])  # mass of a slope at a sample, in units of the target
-        return Residuals(
-            primal={},
-            dual={"price": jnp.maximum(averages - 1.0, 0.0)},
-            complementarity={
-                "mass": jnp.abs(jnp.mean(flow, axis=0) * (1.0 - averages)),
-            },
-            stationarity={"score": jnp.abs(scores - implied)},
-            objective=jnp.mean(
-                0.5 * jnp.expm1(log_u) ** 2 if squared else jnp.expm1(log_u) - log_u
-            ),
-            dual_objective=-jnp.mean(0.5 * v**2 + v) if squared else jnp.mean(scores),
-        )
+        return _residuals(self, candidate, dual)
 
-    def solve(self, *, tol: float = 1e-9, max_steps: int = 200) -> ConvexSolution:
+    def solve(self, *, tol: float = 1e-9, max_steps: int = 200) -> Solution:
         """Solve for the masses. `tol`: relative gap; `max_steps`: Newton steps of `kullback`."""
         clock = time.perf_counter()
         L = (host(self.inputs) @ host(self.slopes).T - host(self.targets)[:, None]) / float(
@@ -162,30 +116,14 @@ class HopfCole(AbstractConvexProblem):
 
     def found(
         self, L: np.ndarray, log_c: np.ndarray, steps: int, clock: float, tol: float = 1e-9
-    ) -> ConvexSolution:
+    ) -> Solution:
         """The solution of masses `exp(log_c)` at host logits `L`; begun when the clock read `clock`."""
-        value, scores = nonnegative.values(self.loss, nonnegative.log_response(L, log_c))
-        price = float(nonnegative.prices(self.loss, L, scores).max())
-        bound = nonnegative.dual_value(self.loss, scores, price)
-        scores = scores - (price - 1.0) if self.loss == "squared" else scores - np.log(price)
-        return solution(
-            self,
-            float(self.eps) * log_c,
-            scores,
-            (value, bound),
-            dtype=self.inputs.dtype,
-            tol=tol,
-            seconds=time.perf_counter() - clock,
-            steps=steps,
-            solver=f"Hopf-Cole, {self.loss}",
-            floor=1e-13,  # u is of order one
-            atoms=int(np.sum(np.isfinite(log_c))),
-        )
+        return _found(self, L, log_c, steps, clock, tol)
 
     def network(self, candidate: Float[Array, " N"]) -> tuple[Chain, Weights]:
-        """A `SoftMaximum` layer of the slopes that have mass."""
+        """A `soft_maximum` layer of the slopes that have mass."""
         theta = self.layer(candidate)
-        chain = Chain([SoftMaximum(self.slopes.shape[1], len(theta.b), self.eps)], self.inputs[0])
+        chain = Chain([soft_maximum(self.slopes.shape[1], len(theta.b), self.eps)], self.inputs[0])
         return chain, (jax.tree.map(lambda a: a[None], theta),)
 
     def layer(self, candidate: Float[Array, " N"]) -> AffineWeights:
@@ -209,3 +147,73 @@ class HopfCole(AbstractConvexProblem):
 
     def from_weights(self, weights: Weights) -> Any:
         return weights[0][0]
+
+
+def _found(
+    fit: HopfCole, L: np.ndarray, log_c: np.ndarray, steps: int, clock: float, tol: float = 1e-9
+) -> Solution:
+    value, scores = nonnegative.values(fit.loss, nonnegative.log_response(L, log_c))
+    price = float(nonnegative.prices(fit.loss, L, scores).max())
+    bound = nonnegative.dual_value(fit.loss, scores, price)
+    scores = scores - (price - 1.0) if fit.loss == "squared" else scores - np.log(price)
+    return solution(
+        PrimalDual(fit, float(fit.eps) * log_c, scores),
+        (value, bound),
+        dtype=fit.inputs.dtype,
+        tol=tol,
+        seconds=time.perf_counter() - clock,
+        steps=steps,
+        solver=f"Hopf-Cole, {fit.loss}",
+        floor=1e-13,  # u is of order one
+        atoms=int(np.sum(np.isfinite(log_c))),
+    )
+
+
+def _check_slopes(slopes: Array, eps: Array, d: int) -> None:
+    """**Raises:** `ValueError` for slopes or a temperature of the wrong shape or size."""
+    if slopes.ndim != 2 or slopes.shape[1] != d or len(slopes) == 0:
+        raise ValueError(f"HopfCole: `slopes` of shape (N, {d}) are needed; found {slopes.shape}.")
+    if not np.isfinite(np.asarray(slopes)).all():
+        raise ValueError("HopfCole: `slopes` must be finite; found NaN or infinity.")
+    if eps.ndim != 0 or known_to_fail(eps > 0):
+        raise ValueError(
+            f"HopfCole: a scalar `eps` > 0 is needed; found {np.asarray(eps)}. At eps = 0 "
+            "the fit is a convex regression."
+        )
+
+
+def _residuals(
+    fit: HopfCole, candidate: Float[Array, " N"], dual: Array | None = None
+) -> Residuals:
+    L, n = fit.logits, len(fit.inputs)
+    candidate = jnp.asarray(candidate, L.dtype)
+    if candidate.shape != L.shape[1:] or (dual is not None and jnp.shape(dual) != (n,)):
+        raise ValueError(
+            f"HopfCole: biases {L.shape[1:]} and scores {(n,)} are needed; found "
+            f"{candidate.shape} and {None if dual is None else jnp.shape(dual)}."
+        )
+    log_mass = candidate / fit.eps
+    log_u = jax.vmap(lambda row: lse(row, 1.0))(L + log_mass[None, :])
+    u, squared = jnp.exp(log_u), fit.loss == "squared"
+    implied = 2.0 - u if squared else -log_u
+    scores = implied if dual is None else jnp.asarray(dual, L.dtype)
+    log_pi = L - jax.vmap(lambda col: lse(col, 1.0))(L.T)[None, :]
+    averages = (
+        scores @ jnp.exp(log_pi) if squared else jnp.sum(jnp.exp(log_pi + scores[:, None]), axis=0)
+    )
+    if dual is None:  # the implied scores, made feasible
+        price = jnp.max(averages)
+        scores = scores - (price - 1.0) if squared else scores - jnp.log(price)
+        averages = averages - (price - 1.0) if squared else averages / price
+    v = 1.0 - scores
+    flow = jnp.exp(L + log_mass[None, :])  # mass of a slope at a sample, in units of the target
+    return Residuals(
+        primal={},
+        dual={"price": jnp.maximum(averages - 1.0, 0.0)},
+        complementarity={
+            "mass": jnp.abs(jnp.mean(flow, axis=0) * (1.0 - averages)),
+        },
+        stationarity={"score": jnp.abs(scores - implied)},
+        objective=jnp.mean(0.5 * jnp.expm1(log_u) ** 2 if squared else jnp.expm1(log_u) - log_u),
+        dual_objective=-jnp.mean(0.5 * v**2 + v) if squared else jnp.mean(scores),
+    )

@@ -23,14 +23,13 @@ from scipy.special import logsumexp, xlogy
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
-from hjcontrol.control import ControlProblem, Ridge, softmax_cross_entropy
+from hjcontrol.control import ControlProblem, Ridge, Solution, Theorem, softmax_cross_entropy
 from hjcontrol.deformation import entropy, gibbs, lse
 from hjcontrol.layers.program import Residuals
 from hjcontrol.networks import AffineWeights, Chain, Weights, readout
 from hjcontrol.solvers.convex.problem import (
     AbstractConvexProblem,
-    ConvexSolution,
-    Theorem,
+    PrimalDual,
     checked_samples,
     host,
     one_blas_thread,
@@ -91,31 +90,7 @@ class SoftmaxReadout(AbstractConvexProblem):
         return THEOREM
 
     def residuals(self, candidate: AffineWeights, dual: Array | None = None) -> Residuals:
-        n, d = self.inputs.shape
-        if candidate.W.shape != (self.num_classes, d) or candidate.b.shape != (self.num_classes,):
-            raise ValueError(
-                f"SoftmaxReadout: a candidate needs W {(self.num_classes, d)} and b "
-                f"{(self.num_classes,)}; found {candidate.W.shape} and {candidate.b.shape}."
-            )
-        z = self.inputs @ candidate.W.T + candidate.b[None, :]
-        P = jax.vmap(lambda r: gibbs(r, 1.0))(z) if dual is None else jnp.asarray(dual, z.dtype)
-        if P.shape != z.shape:
-            raise ValueError(f"SoftmaxReadout: multipliers {z.shape} are needed; found {P.shape}.")
-        hot = jax.nn.one_hot(self.labels, self.num_classes, dtype=z.dtype)
-        free = jax.vmap(lambda r: lse(r, 1.0))(z)
-        H = entropy(jnp.maximum(P, 0.0))
-        G = AffineWeights((P - hot).T @ self.inputs / n, jnp.mean(P - hot, axis=0))
-        pull = jax.tree.map(lambda g, t: g + self.ridge * t, G, candidate)
-        square = lambda tree: sum(jnp.sum(a**2) for a in tree)
-        return Residuals(
-            primal={},
-            dual={"sum": jnp.abs(jnp.sum(P, axis=1) - 1.0), "sign": jnp.maximum(-P, 0.0)},
-            complementarity={"fenchel_young": jnp.abs(free - H - jnp.sum(P * z, axis=1))},
-            stationarity={"W": jnp.abs(pull.W), "b": jnp.abs(pull.b)},
-            objective=jnp.mean(free - jnp.sum(hot * z, axis=1))
-            + 0.5 * self.ridge * square(candidate),
-            dual_objective=jnp.mean(H) - 0.5 * square(G) / self.ridge,
-        )
+        return _residuals(self, candidate, dual)
 
     def solve(
         self,
@@ -123,56 +98,16 @@ class SoftmaxReadout(AbstractConvexProblem):
         engine: Literal["newton", "cvxpy"] = "newton",
         tol: float = 1e-12,
         max_steps: int = 100,
-    ) -> ConvexSolution:
+    ) -> Solution:
         """Solve. `newton`: dense, with Armijo's rule; `cvxpy`: exponential cones, by Clarabel.
 
         `tol`: relative gap. **Raises:** `ValueError` for another engine.
         """
-        if engine not in ("newton", "cvxpy"):
-            raise ValueError(f"SoftmaxReadout: `engine` is 'newton' or 'cvxpy'; found {engine!r}.")
-        clock = time.perf_counter()
-        features = np.column_stack([host(self.inputs), np.ones(len(self.inputs))])
-        labels, rho = np.asarray(self.labels), float(self.ridge)
-        theta = np.zeros((self.num_classes, features.shape[1]))
-        if engine == "newton":
-            with one_blas_thread():
-                theta, steps = _newton(features, labels, rho, theta, max_steps)
-        else:
-            theta, steps = self._by_cvxpy()
-        value, bound, P, _ = _values(features, labels, rho, theta)
-        return solution(
-            self,
-            AffineWeights(theta[:, :-1], theta[:, -1]),
-            P,
-            (value, bound),
-            dtype=self.inputs.dtype,
-            tol=tol if engine == "newton" else 1e-9,
-            seconds=time.perf_counter() - clock,
-            steps=steps,
-            solver=engine,
-            finished=steps < max_steps,
-        )
+        return _solved(self, engine=engine, tol=tol, max_steps=max_steps)
 
     def as_cvxpy(self) -> Any:
         """The problem as a `cvxpy.Problem` in variables `W`, `b`: exponential cones."""
-        import cvxpy as cp
-
-        X, n = host(self.inputs), len(self.inputs)
-        W = cp.Variable((self.num_classes, X.shape[1]), name="W")
-        b = cp.Variable(self.num_classes, name="b")
-        z = X @ W.T + np.ones((n, 1)) @ cp.reshape(b, (1, self.num_classes), order="C")
-        hot = np.eye(self.num_classes)[np.asarray(self.labels)]
-        loss = (cp.sum(cp.log_sum_exp(z, axis=1)) - cp.sum(cp.multiply(hot, z))) / n
-        ridge = 0.5 * float(self.ridge) * (cp.sum_squares(W) + cp.sum_squares(b))
-        return cp.Problem(cp.Minimize(loss + ridge))
-
-    def _by_cvxpy(self) -> tuple[np.ndarray, int]:
-        program = self.as_cvxpy()
-        tight = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-12)
-        program.solve(solver="CLARABEL", **tight)
-        found = {v.name(): v.value for v in program.variables()}
-        theta = np.column_stack([found["W"], found["b"]])
-        return theta, int(program.solver_stats.num_iters)
+        return _as_cvxpy(self)
 
     def network(self, candidate: AffineWeights) -> tuple[Chain, Weights]:
         chain = self._chain()
@@ -195,6 +130,91 @@ class SoftmaxReadout(AbstractConvexProblem):
 
     def from_weights(self, weights: Weights) -> AffineWeights:
         return self._chain().unstack(weights)[0]
+
+
+def _as_cvxpy(readout_problem: SoftmaxReadout) -> Any:
+    import cvxpy as cp
+
+    X, n = host(readout_problem.inputs), len(readout_problem.inputs)
+    W = cp.Variable((readout_problem.num_classes, X.shape[1]), name="W")
+    b = cp.Variable(readout_problem.num_classes, name="b")
+    z = X @ W.T + np.ones((n, 1)) @ cp.reshape(b, (1, readout_problem.num_classes), order="C")
+    hot = np.eye(readout_problem.num_classes)[np.asarray(readout_problem.labels)]
+    loss = (cp.sum(cp.log_sum_exp(z, axis=1)) - cp.sum(cp.multiply(hot, z))) / n
+    ridge = 0.5 * float(readout_problem.ridge) * (cp.sum_squares(W) + cp.sum_squares(b))
+    return cp.Problem(cp.Minimize(loss + ridge))
+
+
+def _by_cvxpy(readout_problem: SoftmaxReadout) -> tuple[np.ndarray, int]:
+    program = readout_problem.as_cvxpy()
+    tight = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-12)
+    program.solve(solver="CLARABEL", **tight)
+    found = {v.name(): v.value for v in program.variables()}
+    theta = np.column_stack([found["W"], found["b"]])
+    return theta, int(program.solver_stats.num_iters)
+
+
+def _solved(
+    readout_problem: SoftmaxReadout,
+    *,
+    engine: Literal["newton", "cvxpy"] = "newton",
+    tol: float = 1e-12,
+    max_steps: int = 100,
+) -> Solution:
+    if engine not in ("newton", "cvxpy"):
+        raise ValueError(f"SoftmaxReadout: `engine` is 'newton' or 'cvxpy'; found {engine!r}.")
+    clock = time.perf_counter()
+    features = np.column_stack([host(readout_problem.inputs), np.ones(len(readout_problem.inputs))])
+    labels, rho = np.asarray(readout_problem.labels), float(readout_problem.ridge)
+    theta = np.zeros((readout_problem.num_classes, features.shape[1]))
+    if engine == "newton":
+        with one_blas_thread():
+            theta, steps = _newton(features, labels, rho, theta, max_steps)
+    else:
+        theta, steps = _by_cvxpy(readout_problem)
+    value, bound, P, _ = _values(features, labels, rho, theta)
+    return solution(
+        PrimalDual(readout_problem, AffineWeights(theta[:, :-1], theta[:, -1]), P),
+        (value, bound),
+        dtype=readout_problem.inputs.dtype,
+        tol=tol if engine == "newton" else 1e-9,
+        seconds=time.perf_counter() - clock,
+        steps=steps,
+        solver=engine,
+        finished=steps < max_steps,
+    )
+
+
+def _residuals(
+    readout_problem: SoftmaxReadout, candidate: AffineWeights, dual: Array | None = None
+) -> Residuals:
+    n, d = readout_problem.inputs.shape
+    if candidate.W.shape != (readout_problem.num_classes, d) or candidate.b.shape != (
+        readout_problem.num_classes,
+    ):
+        raise ValueError(
+            f"SoftmaxReadout: a candidate needs W {(readout_problem.num_classes, d)} and b "
+            f"{(readout_problem.num_classes,)}; found {candidate.W.shape} and {candidate.b.shape}."
+        )
+    z = readout_problem.inputs @ candidate.W.T + candidate.b[None, :]
+    P = jax.vmap(lambda r: gibbs(r, 1.0))(z) if dual is None else jnp.asarray(dual, z.dtype)
+    if P.shape != z.shape:
+        raise ValueError(f"SoftmaxReadout: multipliers {z.shape} are needed; found {P.shape}.")
+    hot = jax.nn.one_hot(readout_problem.labels, readout_problem.num_classes, dtype=z.dtype)
+    free = jax.vmap(lambda r: lse(r, 1.0))(z)
+    H = entropy(jnp.maximum(P, 0.0))
+    G = AffineWeights((P - hot).T @ readout_problem.inputs / n, jnp.mean(P - hot, axis=0))
+    pull = jax.tree.map(lambda g, t: g + readout_problem.ridge * t, G, candidate)
+    square = lambda tree: sum(jnp.sum(a**2) for a in tree)
+    return Residuals(
+        primal={},
+        dual={"sum": jnp.abs(jnp.sum(P, axis=1) - 1.0), "sign": jnp.maximum(-P, 0.0)},
+        complementarity={"fenchel_young": jnp.abs(free - H - jnp.sum(P * z, axis=1))},
+        stationarity={"W": jnp.abs(pull.W), "b": jnp.abs(pull.b)},
+        objective=jnp.mean(free - jnp.sum(hot * z, axis=1))
+        + 0.5 * readout_problem.ridge * square(candidate),
+        dual_objective=jnp.mean(H) - 0.5 * square(G) / readout_problem.ridge,
+    )
 
 
 def _values(

@@ -33,28 +33,26 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Ridge
+from hjcontrol.control import Solution, Theorem
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers.program import Residuals
-from hjcontrol.networks import AffineWeights, Chain, Weights
+from hjcontrol.networks import AffineWeights
 from hjcontrol.solvers.convex.difference import (
     THEOREM,
+    AbstractDifference,
     DifferenceOfConvex,
     Layers,
-    SoftAbsolute,
+    check_positive,
     checked_layers,
 )
 from hjcontrol.solvers.convex.problem import (
-    AbstractConvexProblem,
-    ConvexSolution,
-    Theorem,
+    PrimalDual,
+    answer,
     checked_samples,
     host,
     one_blas_thread,
 )
-from hjcontrol.solvers.convex.stages import Difference, SoftMaximum
 
 FALL = 1e-9  # of J, that counts as lower: a cone program's last digits do not
 PRESSURE = 1e-3  # weight on a piece that is not read, below which it is a cone program's noise
@@ -98,7 +96,7 @@ class _Point(NamedTuple):
 
 
 @admits(delta="> 0", ridge=">= 0")
-class DifferenceOfMaxAffine(AbstractConvexProblem):
+class DifferenceOfMaxAffine(AbstractDifference):
     """Difference of two max-affine layers. Candidate: `Layers`. Multipliers: `Readings`."""
 
     inputs: Float[Array, "n d"]
@@ -122,16 +120,13 @@ class DifferenceOfMaxAffine(AbstractConvexProblem):
         """
         self.inputs, self.targets = checked_samples("DifferenceOfMaxAffine", inputs, targets)
         self.delta, self.ridge = (jnp.asarray(a, self.inputs.dtype) for a in (delta, ridge))
-        for name in ("delta", "ridge"):
-            if known_to_fail(getattr(self, name) > 0):
-                raise ValueError(
-                    f"DifferenceOfMaxAffine: `{name}` must be > 0; found {float(getattr(self, name))}."
-                )
-        if len(pieces) != 2 or min(pieces) < 1:
-            raise ValueError(
-                f"DifferenceOfMaxAffine: `pieces` of both layers, >= 1, are needed; found {pieces}."
-            )
+        check_positive(self, ("delta", "ridge"), pieces)
         self.pieces = (int(pieces[0]), int(pieces[1]))
+
+    @property
+    def eps(self) -> Float[Array, ""]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Zero: the layers are max-affine."""
+        return jnp.zeros((), self.inputs.dtype)
 
     @property
     def theorem(self) -> Theorem:
@@ -152,46 +147,7 @@ class DifferenceOfMaxAffine(AbstractConvexProblem):
 
     def residuals(self, candidate: Layers, dual: Readings | None = None) -> Residuals:
         """`dual=None` reads every maximum at its own pieces: tight where no piece ties."""
-        theta = checked_layers(
-            "DifferenceOfMaxAffine", candidate, self.pieces, self.inputs.shape[1]
-        )
-        taken, own = self.readings(theta) if dual is None else dual
-        square = lambda t: sum(jnp.sum(a**2) for a in jax.tree.leaves(t))
-
-        def read(t: Layers) -> Array:
-            z = self._planes(t)
-            g, h = (jnp.sum(p * a, axis=1) for p, a in zip(own, z, strict=True))
-            u, v = (jnp.sum(r * a, axis=1) for r, a in zip(taken, z, strict=True))
-            return self._loss(g, h) - jnp.mean(u + v + self.targets) + 0.5 * self.ridge * square(t)
-
-        low, pull = jax.value_and_grad(read)(theta)
-        planes = self._planes(theta)
-        g, h = (jnp.max(z, axis=1) for z in planes)
-        value = self._loss(g, h) + 0.5 * self.ridge * square(theta)
-        value = value - jnp.mean(g + h + self.targets)
-        named = lambda what, tree: {
-            f"{what}.{k}": jnp.abs(v) for k, v in zip(Shares._fields, tree, strict=True)
-        }
-        below = lambda shares: [
-            jnp.sum(p * (jnp.max(z, axis=1, keepdims=True) - z), axis=1)
-            for p, z in zip(shares, planes, strict=True)
-        ]
-        off = lambda shares: [
-            jnp.maximum(jnp.max(-p, axis=1), jnp.abs(jnp.sum(p, axis=1) - 1.0)) for p in shares
-        ]
-        slack = jnp.mean(sum(below(taken)))  # G - G_R: the majorant there lies above J by so much
-        return Residuals(
-            primal={},
-            dual=named("taken", off(taken)) | named("own", off(own)),
-            complementarity=named("taken", below(taken)) | named("own", below(own)),
-            stationarity={
-                f"{name}.{leaf}": jnp.abs(getattr(getattr(pull, name), leaf))
-                for name in Layers._fields
-                for leaf in AffineWeights._fields
-            },
-            objective=value,
-            dual_objective=low - slack - 0.5 * square(pull) / self.ridge,
-        )
+        return _residuals(self, candidate, dual)
 
     def start(self) -> Layers:
         """The end of the smooth problem at a small temperature."""
@@ -204,83 +160,111 @@ class DifferenceOfMaxAffine(AbstractConvexProblem):
             delta=self.delta,
             ridge=self.ridge,
         )
-        return smooth.solve(tol=1e-4, max_steps=100).candidate
+        return smooth.solve(tol=1e-4, max_steps=100).native.candidate
 
     def solve(
         self, *, init: Layers | None = None, tol: float = 1e-7, max_steps: int = 50
-    ) -> ConvexSolution:
+    ) -> Solution:
         """Run the convex-concave procedure from `init`, or from `start()`; steps are cone programs.
 
-        `tol`: on the gap, relative to J; `max_steps`: that lower J. `stats["history"]` has J after every
-        step, always falling.
+        `tol`: on the gap, relative to J; `max_steps`: that lower J. `history.objective` has J after
+        every step, always falling.
         """
-        if max_steps < 1:
-            raise ValueError(
-                f"DifferenceOfMaxAffine: `max_steps` >= 1 is needed; found {max_steps}."
-            )
-        clock = time.perf_counter()
-        judge = eqx.filter_jit(lambda p, t, r: p.residuals(t, r))
-        step = _Majorant(self)
+        return _solved(self, init=init, tol=tol, max_steps=max_steps)
 
-        def tried(taken: Shares) -> _Point:
-            with one_blas_thread():
-                theta, own = step(taken)
-            readings = Readings(taken, own)
-            return _Point(theta, readings, judge(self, theta, readings))
 
-        best = tried(self.readings(self.start() if init is None else init).taken)
-        history, finished = [best.value], False
-        while len(history) < max_steps and not finished:
-            again = [] if best.gap <= tol * abs(best.value) else [self.readings(best.theta).taken]
-            points = map(tried, itertools.chain(again, _switched(best.readings)))
-            lower = next((p for p in points if p.value < best.value * (1.0 - FALL)), None)
-            finished = lower is None
-            if lower is not None:
-                best = lower
-                history.append(best.value)
-        if best.gap <= tol * abs(best.value):
-            result = RESULTS.successful
-        else:
-            result = RESULTS.stagnated if finished else RESULTS.max_steps_reached
-        return ConvexSolution(
-            self,
-            best.theta,
-            best.readings,
-            best.found.objective,
-            best.found.dual_objective,
-            result,
-            {
-                "num_steps": len(history),
-                "solve_seconds": time.perf_counter() - clock,
-                "history": np.asarray(history),
-            },
-            "convex-concave procedure, cone programs",
+def _solved(
+    difference: DifferenceOfMaxAffine,
+    *,
+    init: Layers | None = None,
+    tol: float = 1e-7,
+    max_steps: int = 50,
+) -> Solution:
+    if max_steps < 1:
+        raise ValueError(f"DifferenceOfMaxAffine: `max_steps` >= 1 is needed; found {max_steps}.")
+    clock = time.perf_counter()
+    judge = eqx.filter_jit(lambda p, t, r: p.residuals(t, r))
+    step = _Majorant(difference)
+
+    def tried(taken: Shares) -> _Point:
+        with one_blas_thread():
+            theta, own = step(taken)
+        readings = Readings(taken, own)
+        return _Point(theta, readings, judge(difference, theta, readings))
+
+    best = tried(difference.readings(difference.start() if init is None else init).taken)
+    history, finished = [best.value], False
+    while len(history) < max_steps and not finished:
+        again = [] if best.gap <= tol * abs(best.value) else [difference.readings(best.theta).taken]
+        points = map(tried, itertools.chain(again, _switched(best.readings)))
+        lower = next((p for p in points if p.value < best.value * (1.0 - FALL)), None)
+        finished = lower is None
+        if lower is not None:
+            best = lower
+            history.append(best.value)
+    if best.gap <= tol * abs(best.value):
+        result = RESULTS.successful
+    else:
+        result = RESULTS.stagnated if finished else RESULTS.max_steps_reached
+    return answer(
+        PrimalDual(difference, best.theta, best.readings),
+        best.found.objective,
+        best.found.dual_objective,
+        result,
+        seconds=time.perf_counter() - clock,
+        steps=len(history),
+        solver="convex-concave procedure, cone programs",
+        history=np.asarray(history),
+    )
+
+
+def _residuals(
+    difference: DifferenceOfMaxAffine, candidate: Layers, dual: Readings | None = None
+) -> Residuals:
+    theta = checked_layers(
+        "DifferenceOfMaxAffine", candidate, difference.pieces, difference.inputs.shape[1]
+    )
+    taken, own = difference.readings(theta) if dual is None else dual
+    square = lambda t: sum(jnp.sum(a**2) for a in jax.tree.leaves(t))
+
+    def read(t: Layers) -> Array:
+        z = difference._planes(t)
+        g, h = (jnp.sum(p * a, axis=1) for p, a in zip(own, z, strict=True))
+        u, v = (jnp.sum(r * a, axis=1) for r, a in zip(taken, z, strict=True))
+        return (
+            difference._loss(g, h)
+            - jnp.mean(u + v + difference.targets)
+            + 0.5 * difference.ridge * square(t)
         )
 
-    def _chain(self) -> Chain:
-        d = self.inputs.shape[1]
-        zero = jnp.zeros((), self.inputs.dtype)
-        plus, minus = (SoftMaximum(d, count, zero) for count in self.pieces)
-        return Chain([Difference(plus, minus)], self.inputs[0])
-
-    def network(self, candidate: Layers) -> tuple[Chain, Weights]:
-        return self._chain(), self.to_weights(candidate)
-
-    def as_control_problem(self) -> ControlProblem:
-        """One stage; its objective is `J`, with a subgradient where pieces tie. Not convex."""
-        return ControlProblem(
-            self._chain(),
-            self.inputs,
-            self.targets,
-            terminal=SoftAbsolute(self.delta),
-            running=Ridge(self.ridge),
-        )
-
-    def to_weights(self, candidate: Layers) -> Weights:
-        return self._chain().stack([tuple(candidate)])
-
-    def from_weights(self, weights: Weights) -> Layers:
-        return Layers(*self._chain().unstack(weights)[0])
+    low, pull = jax.value_and_grad(read)(theta)
+    planes = difference._planes(theta)
+    g, h = (jnp.max(z, axis=1) for z in planes)
+    value = difference._loss(g, h) + 0.5 * difference.ridge * square(theta)
+    value = value - jnp.mean(g + h + difference.targets)
+    named = lambda what, tree: {
+        f"{what}.{k}": jnp.abs(v) for k, v in zip(Shares._fields, tree, strict=True)
+    }
+    below = lambda shares: [
+        jnp.sum(p * (jnp.max(z, axis=1, keepdims=True) - z), axis=1)
+        for p, z in zip(shares, planes, strict=True)
+    ]
+    off = lambda shares: [
+        jnp.maximum(jnp.max(-p, axis=1), jnp.abs(jnp.sum(p, axis=1) - 1.0)) for p in shares
+    ]
+    slack = jnp.mean(sum(below(taken)))  # G - G_R: the majorant there lies above J by so much
+    return Residuals(
+        primal={},
+        dual=named("taken", off(taken)) | named("own", off(own)),
+        complementarity=named("taken", below(taken)) | named("own", below(own)),
+        stationarity={
+            f"{name}.{leaf}": jnp.abs(getattr(getattr(pull, name), leaf))
+            for name in Layers._fields
+            for leaf in AffineWeights._fields
+        },
+        objective=value,
+        dual_objective=low - slack - 0.5 * square(pull) / difference.ridge,
+    )
 
 
 def _switched(readings: Readings) -> Iterator[Shares]:

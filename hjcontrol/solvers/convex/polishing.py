@@ -8,7 +8,6 @@ a convex fit it needs few steps. Jacobian row of sample i: pi_j(x_i) (x_i, 1) in
 
 import time
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,55 +16,20 @@ from jax.typing import ArrayLike
 from jaxtyping import Float
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import (
-    ControlProblem,
-    least_squares,
-)
+from hjcontrol.control import ControlProblem, Solution, least_squares
 from hjcontrol.control.units import unit
-from hjcontrol.networks import AffineWeights, Chain, Weights
+from hjcontrol.networks import AffineWeights, Dense, soft_maximum
 from hjcontrol.solvers.convex.problem import (
     checked_samples,
     host,
     one_blas_thread,
+    plain_answer,
 )
-from hjcontrol.solvers.convex.stages import SoftMaximum
 
 TRIES = 8  # dampings tried before a step is given up
 
 
-class Polished(eqx.Module):
-    """A stationary point of the mean square. `objective` is `(1/2n) sum r^2`, one a step in `history`."""
-
-    stage: SoftMaximum
-    weights: Weights
-    objective: float
-    stationarity: float
-    history: np.ndarray
-    result: RESULTS
-    seconds: float
-
-    @property
-    def chain(self) -> Chain:
-        """The network: one stage."""
-        return Chain([self.stage], jnp.zeros(self.stage.in_size, self.stage.eps.dtype))
-
-    def __str__(self) -> str:
-        return "\n".join(
-            [
-                "Log-sum-exp layer, slopes and biases polished together",
-                f"  objective     {self.history[0]:.10g} -> {self.objective:.10g}   (1/2n) sum r^2",
-                f"  stationarity  {self.stationarity:.2e}   (max |dJ/dtheta|; no global claim)",
-                f"  steps         {len(self.history) - 1}   in {self.seconds:.3g} s",
-                f"  result        {RESULTS[self.result] or 'successful'}",
-            ]
-        )
-
-    __repr__ = __str__
-
-
-def mean_square_problem(
-    inputs: ArrayLike, targets: ArrayLike, stage: SoftMaximum
-) -> ControlProblem:
+def mean_square_problem(inputs: ArrayLike, targets: ArrayLike, stage: Dense) -> ControlProblem:
     """Training of all weights of a log-sum-exp layer on the mean square, as a control problem."""
     return ControlProblem([stage], inputs, jnp.asarray(targets)[:, None], terminal=least_squares)
 
@@ -79,8 +43,9 @@ def polish(
     tol: float = 1e-8,
     decrease: float = 0.0,
     max_steps: int = 50,
-) -> Polished:
-    """Polish slopes and biases `theta` together.
+) -> Solution:
+    """Polish slopes and biases `theta` together: a stationary point of the mean square, of which nothing
+    more is proven. `history.objective` has `(1/2n) sum r^2` after each step.
 
     `tol`: stop once `max |dJ/dtheta|` is below it, in the unit (see `control.units`) of what the targets
     contribute, `max_j mean_i |y^i| |df^i/dtheta_j|` at the start; `decrease`: or once a step lowers J by
@@ -103,16 +68,18 @@ def polish(
         result = RESULTS.successful
     else:
         result = RESULTS.stagnated if stuck else RESULTS.max_steps_reached
-    stage = SoftMaximum(d, count, jnp.asarray(eps, inputs.dtype))
+    stage = soft_maximum(d, count, jnp.asarray(eps, inputs.dtype))
     new = AffineWeights(jnp.asarray(T[:, :-1], inputs.dtype), jnp.asarray(T[:, -1], inputs.dtype))
-    return Polished(
-        stage,
+    return plain_answer(
+        mean_square_problem(inputs, targets, stage),
         (jax.tree.map(lambda a: a[None], new),),
-        history[-1],
-        size,
-        np.array(history),
+        jnp.asarray(history[-1], inputs.dtype),
         result,
-        time.perf_counter() - clock,
+        seconds=time.perf_counter() - clock,
+        steps=len(history) - 1,
+        solver="Levenberg-Marquardt on slopes and biases",
+        stationarity=size,
+        history=np.array(history),
     )
 
 

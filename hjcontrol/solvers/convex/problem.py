@@ -13,8 +13,9 @@ a second layer) is not claimed to be global.
 import abc
 import functools
 import importlib
+import math
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -24,17 +25,9 @@ from jaxtyping import Array, Float, PyTree
 from threadpoolctl import ThreadpoolController
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem
+from hjcontrol.control import ControlProblem, History, Solution, Theorem
 from hjcontrol.layers.program import AbstractProgram
 from hjcontrol.networks import Chain, Weights
-
-
-class Theorem(NamedTuple):
-    """Why an optimum is what it is claimed to be: `name`, `statement`, `limits` (what is not covered)."""
-
-    name: str
-    statement: str
-    limits: str
 
 
 class AbstractConvexProblem(AbstractProgram):
@@ -46,7 +39,7 @@ class AbstractConvexProblem(AbstractProgram):
         """What makes a closed gap a proof."""
 
     @abc.abstractmethod
-    def solve(self) -> "ConvexSolution":
+    def solve(self) -> Solution:
         """Solve to a closed gap, on the host, in 64-bit floats."""
 
     @abc.abstractmethod
@@ -66,44 +59,21 @@ class AbstractConvexProblem(AbstractProgram):
         """Weights of the control problem as a candidate: whoever trained them, `certify` judges."""
 
 
-class ConvexSolution(eqx.Module):
-    """A candidate with its multipliers, the gap between their values, and what the gap proves.
+class AbstractPrimalDual(eqx.Module):
+    """The answer in the convex problem's own variables: `solution.native`."""
 
-    `stats` has the keys `num_steps`, `solve_seconds` and whatever the problem adds.
-    """
-
-    problem: AbstractConvexProblem
-    candidate: Any
-    dual: PyTree[Array] | None
-    objective: Float[Array, ""]
-    dual_objective: Float[Array, ""]
-    result: RESULTS
-    stats: dict[str, Any]
-    solver: str = eqx.field(static=True)
-
-    @property
-    def theorem(self) -> Theorem:
-        """What the gap proves."""
-        return self.problem.theorem
-
-    @property
-    def gap(self) -> Float[Array, ""]:
-        """`F(c) - D(v)`: no point of the convex set is better by more."""
-        return self.objective - self.dual_objective
-
-    @property
-    def relative_gap(self) -> Float[Array, ""]:
-        """The gap over `|F|`."""
-        return self.gap / jnp.maximum(jnp.abs(self.objective), jnp.finfo(self.objective.dtype).tiny)
+    problem: eqx.AbstractVar[Any]
+    candidate: eqx.AbstractVar[Any]
+    dual: eqx.AbstractVar[Any]
 
     @property
     def chain(self) -> Chain:
-        """The network's stages."""
+        """The stages of the ordinary network that the candidate is."""
         return self.problem.network(self.candidate)[0]
 
     @property
     def weights(self) -> Weights:
-        """The network's weights."""
+        """That network's weights."""
         return self.problem.network(self.candidate)[1]
 
     def __call__(self, x: PyTree[Array]) -> PyTree[Array]:
@@ -111,48 +81,105 @@ class ConvexSolution(eqx.Module):
         chain, weights = self.problem.network(self.candidate)
         return chain(weights, x)
 
-    def __str__(self) -> str:
-        chain, weights = self.problem.network(self.candidate)
-        size = sum(a.size for a in jax.tree.leaves(weights))
-        lines = [
-            f"Convex solution by {self.solver}",
-            f"  problem       {type(self.problem).__name__}",
-            f"  network       {len(chain)} stages, {size} weights",
-            f"  objective     {float(self.objective):.12g}",
-            f"  bound below   {float(self.dual_objective):.12g}",
-            f"  gap           {float(self.gap):.2e}   (relative {float(self.relative_gap):.2e})",
-            f"  steps         {self.stats['num_steps']}   in {self.stats['solve_seconds']:.3g} s",
-            f"  result        {RESULTS[self.result] or 'successful'}",
-            f"  theorem       {self.theorem.name}",
-            f"                {self.theorem.statement}",
-            f"                Not covered: {self.theorem.limits}",
-        ]
-        return "\n".join(lines)
 
-    __repr__ = __str__
+class PrimalDual(AbstractPrimalDual):
+    """A candidate and the multipliers that bound every other one."""
+
+    problem: AbstractConvexProblem
+    candidate: Any
+    dual: Any
+
+
+def answer(
+    native: AbstractPrimalDual,
+    objective: Float[Array, ""],
+    bound: Float[Array, ""],
+    result: RESULTS,
+    *,
+    seconds: float,
+    steps: int,
+    solver: str,
+    stationarity: float = math.nan,
+    history: np.ndarray | None = None,
+    **stats: Any,
+) -> Solution:
+    """The `Solution` of a primal-dual pair, stated as training. `history`: objective after each step."""
+    problem = native.problem
+    return plain_answer(
+        problem.as_control_problem(),
+        problem.to_weights(native.candidate),
+        objective,
+        result,
+        seconds=seconds,
+        steps=steps,
+        solver=solver,
+        stationarity=stationarity,
+        history=history,
+        proof=(bound, problem.theorem, native),
+        **stats,
+    )
+
+
+def plain_answer(
+    problem: ControlProblem,
+    weights: Weights,
+    objective: Float[Array, ""],
+    result: RESULTS,
+    *,
+    seconds: float,
+    steps: int,
+    solver: str,
+    stationarity: float = math.nan,
+    history: np.ndarray | None = None,
+    proof: tuple[Any, Theorem | None, Any] = (None, None, None),
+    **stats: Any,
+) -> Solution:
+    """A `Solution` found on the host; states and costates are computed when they are asked for."""
+    values = np.asarray([float(objective)] if history is None else history, float)
+    rest = np.full(len(values), math.nan)
+    rest[-1] = stationarity
+    bound, theorem, native = proof
+    return Solution(
+        weights,
+        None,
+        None,
+        objective,
+        result,
+        {
+            "num_steps": steps,
+            "num_evals": steps,
+            "objective": float(objective),
+            "stationarity": stationarity,
+            "compile_seconds": 0.0,
+            "solve_seconds": seconds,
+            **stats,
+        },
+        History(
+            np.linspace(0.0 if len(values) > 1 else seconds, seconds, len(values)), values, rest
+        ),
+        problem,
+        solver,
+        bound=bound,
+        theorem=theorem,
+        native=native,
+    )
 
 
 def solution(
-    problem: AbstractConvexProblem,
-    candidate: Any,
-    dual: Any,
+    native: PrimalDual,
     values: tuple[float, float],
     *,
     dtype: Any,
     tol: float,
-    seconds: float,
-    steps: int,
-    solver: str,
     finished: bool = True,
     floor: float = 0.0,
     **stats: Any,
-) -> ConvexSolution:
+) -> Solution:
     """Hand back what the host found, in the problem's dtype. `values`: objective and bound below.
 
     The result is successful where the gap is within `tol`, relative, or within `floor`, the roundoff of
     the values; `stagnated` where the method had no more to give; and else the step limit's.
     """
-    cast = lambda tree: jax.tree.map(lambda a: jnp.asarray(np.asarray(a), dtype), tree)
     primal, bound = values
     within = primal - bound <= max(tol * max(abs(primal), abs(bound)), floor)
     if not np.isfinite(primal):
@@ -161,16 +188,11 @@ def solution(
         result = RESULTS.successful
     else:
         result = RESULTS.stagnated if finished else RESULTS.max_steps_reached
-    return ConvexSolution(
-        problem,
-        cast(candidate),
-        cast(dual),
-        jnp.asarray(primal, dtype),
-        jnp.asarray(bound, dtype),
-        result,
-        {"num_steps": steps, "solve_seconds": seconds, **stats},
-        solver,
+    cast = lambda tree: jax.tree.map(lambda a: jnp.asarray(np.asarray(a), dtype), tree)
+    pair = eqx.tree_at(
+        lambda n: (n.candidate, n.dual), native, (cast(native.candidate), cast(native.dual))
     )
+    return answer(pair, jnp.asarray(primal, dtype), jnp.asarray(bound, dtype), result, **stats)
 
 
 def one_blas_thread() -> AbstractContextManager:

@@ -103,45 +103,7 @@ class DiscreteMSA(AbstractMethod):
         return DiscreteState(weights, value, gradient, gradient, rho, zero, zero, size, batches)
 
     def step(self, problem: ControlProblem, state: DiscreteState) -> DiscreteState:
-        theta_set, batches = problem.control_set, state.batches
-        value, gradient, rho = state.objective, state.gradient, state.rho
-        if batches is not None and self.batch_size is not None:
-            problem, batches = batches.draw(problem, self.batch_size)
-            value, gradient = value_and_gradient(problem, state.weights)
-        fade = lambda m, g: (self.memory * m + (1 - self.memory) * g).astype(g.dtype)
-        # After a refusal the weights are the same, and their own slope is what counts.
-        slope = jax.tree.map(
-            lambda m, g: jnp.where(state.refused > 0, g, fade(m, g)), state.slope, gradient
-        )
-        weights = jax.tree.map(lambda t, m: self._least(theta_set, t, m, rho), state.weights, slope)
-        refused = state.refused
-        if batches is None:
-            new_value, new_gradient = value_and_gradient(problem, weights)
-            paid = lambda w: self.sparsity * sum(jnp.sum(a != 0) for a in jax.tree.leaves(w))
-            accept = new_value + paid(weights) < value + paid(state.weights)
-            take = lambda a, b: jax.tree.map(lambda u, v: jnp.where(accept, u, v), a, b)
-            weights, value, gradient = take(
-                (weights, new_value, new_gradient), (state.weights, value, gradient)
-            )
-            opened = jnp.maximum(self.rho, 1 - 2 * (1 - rho))
-            rho = jnp.where(accept, opened, 0.5 * (1 + rho)).astype(rho.dtype)
-            refused = jnp.where(accept, 0, refused + 1)
-        size = theta_set.stationarity(weights, gradient)
-        return DiscreteState(
-            weights, value, gradient, slope, rho, refused, state.sweeps + 1, size, batches
-        )
-
-    def _least(self, theta_set: Any, theta: Array, slope: Array, rho: Array) -> Array:
-        """The value of least cost for each weight of one array, stages in front."""
-        tau = rho * jnp.max(jnp.abs(slope), axis=tuple(range(1, slope.ndim)), keepdims=True)
-        best, least = theta, jnp.zeros_like(slope)
-        for value in (-1.0, 1.0) if isinstance(theta_set, Binary) else (-1.0, 0.0, 1.0):
-            move = value - theta
-            zeros = self.sparsity * ((value != 0) - (theta != 0).astype(theta.dtype))
-            cost = (slope * move + tau * jnp.abs(move) + zeros).astype(theta.dtype)
-            best = jnp.where(cost < least, value, best).astype(theta.dtype)
-            least = jnp.minimum(cost, least)
-        return best
+        return _step(self, problem, state)
 
     def info(self, state: DiscreteState) -> Info:
         return Info(state.objective, state.stationarity, state.sweeps + 1)
@@ -153,3 +115,46 @@ class DiscreteMSA(AbstractMethod):
 
     def postprocess(self, problem: ControlProblem, state: DiscreteState) -> Outcome:
         return Outcome(state.weights)
+
+
+def _step(msa: DiscreteMSA, problem: ControlProblem, state: DiscreteState) -> DiscreteState:
+    theta_set, batches = problem.control_set, state.batches
+    value, gradient, rho = state.objective, state.gradient, state.rho
+    if batches is not None and msa.batch_size is not None:
+        problem, batches = batches.draw(problem, msa.batch_size)
+        value, gradient = value_and_gradient(problem, state.weights)
+    fade = lambda m, g: (msa.memory * m + (1 - msa.memory) * g).astype(g.dtype)
+    # After a refusal the weights are the same, and their own slope is what counts.
+    slope = jax.tree.map(
+        lambda m, g: jnp.where(state.refused > 0, g, fade(m, g)), state.slope, gradient
+    )
+    weights = jax.tree.map(lambda t, m: _least(msa, theta_set, t, m, rho), state.weights, slope)
+    refused = state.refused
+    if batches is None:
+        new_value, new_gradient = value_and_gradient(problem, weights)
+        paid = lambda w: msa.sparsity * sum(jnp.sum(a != 0) for a in jax.tree.leaves(w))
+        accept = new_value + paid(weights) < value + paid(state.weights)
+        take = lambda a, b: jax.tree.map(lambda u, v: jnp.where(accept, u, v), a, b)
+        weights, value, gradient = take(
+            (weights, new_value, new_gradient), (state.weights, value, gradient)
+        )
+        opened = jnp.maximum(msa.rho, 1 - 2 * (1 - rho))
+        rho = jnp.where(accept, opened, 0.5 * (1 + rho)).astype(rho.dtype)
+        refused = jnp.where(accept, 0, refused + 1)
+    size = theta_set.stationarity(weights, gradient)
+    return DiscreteState(
+        weights, value, gradient, slope, rho, refused, state.sweeps + 1, size, batches
+    )
+
+
+def _least(msa: DiscreteMSA, theta_set: Any, theta: Array, slope: Array, rho: Array) -> Array:
+    """The value of least cost for each weight of one array, stages in front."""
+    tau = rho * jnp.max(jnp.abs(slope), axis=tuple(range(1, slope.ndim)), keepdims=True)
+    best, least = theta, jnp.zeros_like(slope)
+    for value in (-1.0, 1.0) if isinstance(theta_set, Binary) else (-1.0, 0.0, 1.0):
+        move = value - theta
+        zeros = msa.sparsity * ((value != 0) - (theta != 0).astype(theta.dtype))
+        cost = (slope * move + tau * jnp.abs(move) + zeros).astype(theta.dtype)
+        best = jnp.where(cost < least, value, best).astype(theta.dtype)
+        least = jnp.minimum(cost, least)
+    return best

@@ -99,33 +99,7 @@ class ExtendedMSA(AbstractMethod):
         return ExtendedState(kept, size, rho, jnp.asarray(0), jnp.asarray(0), batches)
 
     def step(self, problem: ControlProblem, state: ExtendedState) -> ExtendedState:
-        theta_set, point, batches = problem.control_set, state.point, state.batches
-        if batches is not None and self.batch_size is not None:
-            problem, batches = batches.draw(problem, self.batch_size)
-            point = at(problem, point.weights)
-        minimise = self.stages.on(theta_set)
-        weights, promised = sweep(problem, point.weights, point.paths, state.rho, minimise)
-        new = at(problem, weights)
-        floor = 10 * jnp.finfo(promised.dtype).eps * jnp.abs(point.objective)
-        fell = point.objective - new.objective
-        blind = (promised <= floor) & (jnp.abs(fell) <= floor)
-        falls = jnp.where(
-            blind,
-            new.residual(theta_set) < point.residual(theta_set),
-            (fell > 0) & (fell >= SUFFICIENT * promised),
-        )
-        accept = new.finite() & (falls | (not self.adaptive))
-        change = jnp.where(accept, jnp.where(~blind & (fell >= 0.5 * promised), LOWER, 1.0), RAISE)
-        rho = jnp.maximum(state.rho * change, SMALLEST) if self.adaptive else state.rho
-        new = choose(accept, new, point)
-        return ExtendedState(
-            new if batches is None else new.bare(),
-            stationarity(problem, new.weights, new.gradient, self.unit),
-            rho.astype(state.rho.dtype),
-            jnp.where(accept, 0, state.refused + 1),
-            state.sweeps + 1,
-            batches,
-        )
+        return _step(self, problem, state)
 
     def info(self, state: ExtendedState) -> Info:
         return Info(state.point.objective, state.stationarity, state.sweeps + 1)
@@ -140,3 +114,33 @@ class ExtendedMSA(AbstractMethod):
 
     def postprocess(self, problem: ControlProblem, state: ExtendedState) -> Outcome:
         return Outcome(state.point.weights)
+
+
+def _step(msa: ExtendedMSA, problem: ControlProblem, state: ExtendedState) -> ExtendedState:
+    theta_set, point, batches = problem.control_set, state.point, state.batches
+    if batches is not None and msa.batch_size is not None:
+        problem, batches = batches.draw(problem, msa.batch_size)
+        point = at(problem, point.weights)
+    minimise = msa.stages.on(theta_set)
+    weights, promised = sweep(problem, point.weights, point.paths, state.rho, minimise)
+    new = at(problem, weights)
+    floor = 10 * jnp.finfo(promised.dtype).eps * jnp.abs(point.objective)
+    fell = point.objective - new.objective
+    blind = (promised <= floor) & (jnp.abs(fell) <= floor)
+    falls = jnp.where(
+        blind,
+        new.residual(theta_set) < point.residual(theta_set),
+        (fell > 0) & (fell >= SUFFICIENT * promised),
+    )
+    accept = new.finite() & (falls | (not msa.adaptive))
+    change = jnp.where(accept, jnp.where(~blind & (fell >= 0.5 * promised), LOWER, 1.0), RAISE)
+    rho = jnp.maximum(state.rho * change, SMALLEST) if msa.adaptive else state.rho
+    new = choose(accept, new, point)
+    return ExtendedState(
+        new if batches is None else new.bare(),
+        stationarity(problem, new.weights, new.gradient, msa.unit),
+        rho.astype(state.rho.dtype),
+        jnp.where(accept, 0, state.refused + 1),
+        state.sweeps + 1,
+        batches,
+    )

@@ -99,33 +99,7 @@ class MSA(AbstractMethod):
         return MSAState(kept, size, point.bare(), size, first, zero, no, no, zero, batches)
 
     def step(self, problem: ControlProblem, state: MSAState) -> MSAState:
-        theta_set, point, batches = problem.control_set, state.point, state.batches
-        minimise = self.stages.on(theta_set)
-        if batches is not None and self.batch_size is not None:
-            problem, batches = batches.draw(problem, self.batch_size)
-            point = at(problem, point.weights)
-        weights, _ = sweep(problem, point.weights, point.paths, None, minimise)
-        new = at(problem, weights)
-        finite = new.finite()
-        new = choose(finite, new, point)
-        size = stationarity(problem, new.weights, new.gradient, self.unit)
-        small = jnp.sqrt(jnp.finfo(size.dtype).eps) * jnp.abs(point.objective)
-        margin = BETTER * jnp.abs(state.best.objective)
-        better = new.objective < state.best.objective - margin
-        better = better | (size < (1 - BETTER) * state.least)
-        rose = new.objective > point.objective + small
-        return MSAState(
-            new if batches is None else new.bare(),
-            size,
-            choose(new.objective < state.best.objective, new.bare(), state.best),
-            jnp.minimum(size, state.least),
-            state.first,
-            jnp.where(better, 0, state.waited + 1),
-            rose | (state.rose & ~better),
-            ~finite,
-            state.sweeps + 1,
-            batches,
-        )
+        return _step(self, problem, state)
 
     def info(self, state: MSAState) -> Info:
         return Info(state.point.objective, state.stationarity, state.sweeps + 1)
@@ -145,3 +119,33 @@ class MSA(AbstractMethod):
     def postprocess(self, problem: ControlProblem, state: MSAState) -> Outcome:
         last = (state.stationarity <= self.tol * self.unit) | (self.batch_size is not None)
         return Outcome(choose(last, state.point.bare(), state.best).weights)
+
+
+def _step(msa: MSA, problem: ControlProblem, state: MSAState) -> MSAState:
+    theta_set, point, batches = problem.control_set, state.point, state.batches
+    minimise = msa.stages.on(theta_set)
+    if batches is not None and msa.batch_size is not None:
+        problem, batches = batches.draw(problem, msa.batch_size)
+        point = at(problem, point.weights)
+    weights, _ = sweep(problem, point.weights, point.paths, None, minimise)
+    new = at(problem, weights)
+    finite = new.finite()
+    new = choose(finite, new, point)
+    size = stationarity(problem, new.weights, new.gradient, msa.unit)
+    small = jnp.sqrt(jnp.finfo(size.dtype).eps) * jnp.abs(point.objective)
+    margin = BETTER * jnp.abs(state.best.objective)
+    better = new.objective < state.best.objective - margin
+    better = better | (size < (1 - BETTER) * state.least)
+    rose = new.objective > point.objective + small
+    return MSAState(
+        new if batches is None else new.bare(),
+        size,
+        choose(new.objective < state.best.objective, new.bare(), state.best),
+        jnp.minimum(size, state.least),
+        state.first,
+        jnp.where(better, 0, state.waited + 1),
+        rose | (state.rose & ~better),
+        ~finite,
+        state.sweeps + 1,
+        batches,
+    )

@@ -28,6 +28,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int
 
 from hjcontrol.control import ControlProblem
+from hjcontrol.control.trajectory import swapped
 from hjcontrol.networks import AbstractStage, Weights, advance
 from hjcontrol.solvers.riccati.stages import Run, unpack
 
@@ -140,22 +141,17 @@ def closed_loop(
     alpha: Float[Array, ""],
 ) -> Weights:
     """New weights, stage after stage: each answers the states that the new ones before it lead to."""
-    x, found = problem.inputs, []
     flatten = jax.vmap(lambda a: ravel_pytree(a)[0])
-    parts = zip(problem.chain.runs, weights, states, problem.given_by_depth, strict=True)
-    for r, (run, theta, xs, us) in enumerate(parts):
 
-        def body(x: Any, stage: AbstractStage, th: Any, u: Any, at: Any, r: int = r) -> Any:
-            old, k = at
-            slope = alpha * sweep.gradient + sweep.bent(r, k, flatten(x) - flatten(old))
-            step = unpack(stage, th, sweep.at_stage(r, k, slope))
-            new = jax.tree.map(jnp.add, th, step)
-            return jax.vmap(lambda x, u: advance(stage, x, new, u))(x, u), new
+    def body(r: int, x: Any, stage: AbstractStage, th: Any, u: Any, old: Any, k: Any) -> Any:
+        slope = alpha * sweep.gradient + sweep.bent(r, k, flatten(x) - flatten(old))
+        step = unpack(stage, th, sweep.at_stage(r, k, slope))
+        new = jax.tree.map(jnp.add, th, step)
+        return jax.vmap(lambda x, u: advance(stage, x, new, u))(x, u), new
 
-        depth_first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), xs)
-        x, new = run.scan(body, x, theta, (depth_first, jnp.arange(run.length)), us)
-        found.append(new)
-    return tuple(found)
+    places = tuple(jnp.arange(run.length) for run in problem.chain.runs)
+    along, given = (swapped(states), places), problem.given_by_depth
+    return problem.chain.fold(body, problem.inputs, weights, *along, given=given)[1]
 
 
 def steps_along(problem: ControlProblem, weights: Weights, step: Float[Array, " M"]) -> Weights:

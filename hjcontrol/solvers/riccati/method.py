@@ -95,45 +95,13 @@ class Riccati(AbstractMethod):
         return "riccati" if self.curvature == "gauss_newton" else "ddp"
 
     def check(self, problem: ControlProblem) -> None:
-        who = f"Riccati ({self.name})"
-        first = 0
-        for run in problem.chain.runs:
-            if run.tied and run.length > 1:
-                raise ValueError(
-                    f"{who}: every stage needs weights of its own, for feedback answers a state at "
-                    f"its depth; stages {first} to {first + run.length - 1} are tied. Use `Newton`, "
-                    "or state them as untied stages."
-                )
-            first += run.length
-        shapes = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
-        size = sum(a.size for a in jax.tree.leaves(shapes))
-        if not 0 < size <= LARGEST:
-            raise ValueError(
-                f"{who}: the sweep factors a matrix of all weights, so there must be 1 to {LARGEST}; "
-                f"found {size}. Use `Newton`, which forms no matrix of them."
-            )
+        return _check(self, problem)
 
     def measuring(self, units: Units) -> "Riccati":
         return dataclasses.replace(self, unit=float(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> RiccatiState:
-        value, states, costates, gradient = backpropagate(problem, weights)
-        return RiccatiState(
-            weights,
-            value,
-            gradient,
-            states,
-            costates,
-            # a start that is nearly stationary already needs no Gauss-Newton sweeps first
-            jnp.maximum(
-                self.switch * largest(gradient),
-                jnp.cbrt(jnp.finfo(value.dtype).eps) * jnp.abs(value),
-            ).astype(value.dtype),
-            jnp.zeros_like(value),
-            jnp.full_like(value, jnp.inf),
-            jnp.asarray(0),
-            jnp.asarray(1),
-        )
+        return _initial(self, problem, weights, key)
 
     def step(self, problem: ControlProblem, state: RiccatiState) -> RiccatiState:
         # Once crossed the threshold stays crossed: `_arrived` lifts it then.
@@ -145,7 +113,7 @@ class Riccati(AbstractMethod):
         def attempt(carry: Any) -> Any:
             mu, tries, evals, *_ = carry
             sweep = Sweep(runs, _factor(M, mu), g)
-            weights, alpha, ratio, asked = self._search(problem, state, sweep, mu)
+            weights, alpha, ratio, asked = _search(self, problem, state, sweep, mu)
             good = ratio > 1e-4
             raised = jnp.maximum(GROW * mu, 1e-6 * scale)
             eased = jnp.where(ratio > 0.75, SHRINK * mu, mu)
@@ -160,58 +128,7 @@ class Riccati(AbstractMethod):
         zero = jnp.asarray(0)
         start = (state.mu, zero, zero, jnp.asarray(False), state.weights)
         mu, _, evals, good, weights = jax.lax.while_loop(again, attempt, start)
-        return self._arrived(problem, state, weights, mu, good, state.num_evals + evals + 1)
-
-    def _search(
-        self, problem: ControlProblem, state: RiccatiState, sweep: Sweep, mu: Array
-    ) -> tuple[Weights, Array, Array, Array]:
-        """Halve alpha until J falls as the model says: weights, alpha, fall over prediction, tries."""
-        s = sweep.open_loop()
-        slope = -sweep.gradient @ s
-        bend = slope - mu * (s @ s)  # s'M s, the damping taken off again
-        floor = 10 * jnp.finfo(state.objective.dtype).eps * jnp.abs(state.objective)
-
-        def halve(carry: Any) -> Any:
-            alpha, tries, *_ = carry
-            alpha = jnp.where(tries == 0, 1.0, 0.5 * alpha).astype(slope.dtype)
-            if self.feedback:
-                new = closed_loop(problem, state.weights, state.states.runs, sweep, alpha)
-            else:
-                new = steps_along(problem, state.weights, alpha * s)
-            fall = state.objective - problem.objective(new)
-            predicted = alpha * slope - 0.5 * alpha**2 * bend
-            ratio = (fall + floor) / (predicted + floor)
-            # NaN compares as no descent: of a factor that does not exist, of values that overflow
-            return alpha, tries + 1, jnp.where(predicted >= 0, ratio, jnp.nan), new
-
-        def short(carry: Any) -> Array:
-            alpha, tries, ratio, _ = carry
-            factored = jnp.isfinite(slope) | (tries == 0)
-            return ~(ratio > 1e-4) & (alpha > SHORTEST) & factored
-
-        start = (jnp.ones_like(slope), jnp.asarray(0), jnp.full_like(slope, jnp.nan), state.weights)
-        alpha, tries, ratio, new = jax.lax.while_loop(short, halve, start)
-        return new, alpha, ratio, tries
-
-    def _arrived(self, problem, state, weights, mu, good, evals) -> RiccatiState:
-        value, states, costates, gradient = backpropagate(problem, weights)
-        floor = 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
-        size, blind = largest(gradient), state.objective - value <= floor
-        # Where J is blind the gradient judges alone, so the last steps never lose what was reached.
-        good = good & (~blind | (size <= largest(state.gradient)))
-        progress = good & (~blind | (size < state.best))
-        new = (weights, value, gradient, states, costates)
-        old = (state.weights, state.objective, state.gradient, state.states, state.costates)
-        weights, value, gradient, states, costates = jax.tree.map(
-            lambda a, b: jnp.where(good, a, b), new, old
-        )
-        best = jnp.where(blind & good, jnp.minimum(size, state.best), state.best)
-        crossed = jnp.minimum(size, largest(state.gradient)) <= state.threshold
-        threshold = jnp.where(crossed, jnp.inf, state.threshold)
-        failures = jnp.where(progress, 0, state.failures + 1)
-        return RiccatiState(
-            weights, value, gradient, states, costates, threshold, mu, best, failures, evals
-        )
+        return _arrived(self, problem, state, weights, mu, good, state.num_evals + evals + 1)
 
     def info(self, state: RiccatiState) -> Info:
         return Info(state.objective, largest(state.gradient), state.num_evals)
@@ -225,6 +142,99 @@ class Riccati(AbstractMethod):
 
     def postprocess(self, problem: ControlProblem, state: RiccatiState) -> Outcome:
         return Outcome(state.weights)
+
+
+def _initial(riccati: Riccati, problem: ControlProblem, weights: Weights, key: Any) -> RiccatiState:
+    value, states, costates, gradient = backpropagate(problem, weights)
+    return RiccatiState(
+        weights,
+        value,
+        gradient,
+        states,
+        costates,
+        # a start that is nearly stationary already needs no Gauss-Newton sweeps first
+        jnp.maximum(
+            riccati.switch * largest(gradient),
+            jnp.cbrt(jnp.finfo(value.dtype).eps) * jnp.abs(value),
+        ).astype(value.dtype),
+        jnp.zeros_like(value),
+        jnp.full_like(value, jnp.inf),
+        jnp.asarray(0),
+        jnp.asarray(1),
+    )
+
+
+def _check(riccati: Riccati, problem: ControlProblem) -> None:
+    who = f"Riccati ({riccati.name})"
+    first = 0
+    for run in problem.chain.runs:
+        if run.tied and run.length > 1:
+            raise ValueError(
+                f"{who}: every stage needs weights of its own, for feedback answers a state at "
+                f"its depth; stages {first} to {first + run.length - 1} are tied. Use `Newton`, "
+                "or state them as untied stages."
+            )
+        first += run.length
+    shapes = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    size = sum(a.size for a in jax.tree.leaves(shapes))
+    if not 0 < size <= LARGEST:
+        raise ValueError(
+            f"{who}: the sweep factors a matrix of all weights, so there must be 1 to {LARGEST}; "
+            f"found {size}. Use `Newton`, which forms no matrix of them."
+        )
+
+
+def _arrived(riccati: Riccati, problem, state, weights, mu, good, evals) -> RiccatiState:
+    value, states, costates, gradient = backpropagate(problem, weights)
+    floor = 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
+    size, blind = largest(gradient), state.objective - value <= floor
+    # Where J is blind the gradient judges alone, so the last steps never lose what was reached.
+    good = good & (~blind | (size <= largest(state.gradient)))
+    progress = good & (~blind | (size < state.best))
+    new = (weights, value, gradient, states, costates)
+    old = (state.weights, state.objective, state.gradient, state.states, state.costates)
+    weights, value, gradient, states, costates = jax.tree.map(
+        lambda a, b: jnp.where(good, a, b), new, old
+    )
+    best = jnp.where(blind & good, jnp.minimum(size, state.best), state.best)
+    crossed = jnp.minimum(size, largest(state.gradient)) <= state.threshold
+    threshold = jnp.where(crossed, jnp.inf, state.threshold)
+    failures = jnp.where(progress, 0, state.failures + 1)
+    return RiccatiState(
+        weights, value, gradient, states, costates, threshold, mu, best, failures, evals
+    )
+
+
+def _search(
+    riccati: Riccati, problem: ControlProblem, state: RiccatiState, sweep: Sweep, mu: Array
+) -> tuple[Weights, Array, Array, Array]:
+    """Halve alpha until J falls as the model says: weights, alpha, fall over prediction, tries."""
+    s = sweep.open_loop()
+    slope = -sweep.gradient @ s
+    bend = slope - mu * (s @ s)  # s'M s, the damping taken off again
+    floor = 10 * jnp.finfo(state.objective.dtype).eps * jnp.abs(state.objective)
+
+    def halve(carry: Any) -> Any:
+        alpha, tries, *_ = carry
+        alpha = jnp.where(tries == 0, 1.0, 0.5 * alpha).astype(slope.dtype)
+        if riccati.feedback:
+            new = closed_loop(problem, state.weights, state.states.runs, sweep, alpha)
+        else:
+            new = steps_along(problem, state.weights, alpha * s)
+        fall = state.objective - problem.objective(new)
+        predicted = alpha * slope - 0.5 * alpha**2 * bend
+        ratio = (fall + floor) / (predicted + floor)
+        # NaN compares as no descent: of a factor that does not exist, of values that overflow
+        return alpha, tries + 1, jnp.where(predicted >= 0, ratio, jnp.nan), new
+
+    def short(carry: Any) -> Array:
+        alpha, tries, ratio, _ = carry
+        factored = jnp.isfinite(slope) | (tries == 0)
+        return ~(ratio > 1e-4) & (alpha > SHORTEST) & factored
+
+    start = (jnp.ones_like(slope), jnp.asarray(0), jnp.full_like(slope, jnp.nan), state.weights)
+    alpha, tries, ratio, new = jax.lax.while_loop(short, halve, start)
+    return new, alpha, ratio, tries
 
 
 def _factor(M: Float[Array, "M M"], mu: Float[Array, ""]) -> Float[Array, "M M"]:

@@ -106,28 +106,17 @@ def linearise(
 
     flat, unravel = _flat(states.final)
     D = jax.vmap(lambda x, y: jax.hessian(terminal)(x, y, unravel))(flat, problem.targets)
-    p_next, found = _flat(costates.final)[0], []
-    first = problem.chain.runs[0]
-    parts = zip(
-        problem.chain.runs,
-        weights,
-        states.runs,
-        costates.runs,
-        problem.given_by_depth,
-        strict=True,
-    )
-    for run, theta, xs, ps, us in reversed(list(parts)):
-        depth_first = jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), (xs, ps))
+    lone = problem.chain.runs[0].length == 1  # then no state before the first stage ever moves
 
-        def body(carry: Any, stage: AbstractStage, theta: Any, u: Any, at: Any) -> tuple[Any, Any]:
-            (D, p_next), (x, p) = carry, at
-            given = run is first and run.length == 1  # then no state before it ever moves
-            one = _stage(problem, stage, theta, u, x, p_next, D, exact, given)
-            return (one.D, _flat(p)[0]), one
+    def body(
+        r: int, carry: Any, stage: AbstractStage, theta: Any, u: Any, x: Any, p: Any
+    ) -> tuple[Any, Run]:
+        D, p_next = carry
+        one = _stage(problem, stage, theta, u, x, p_next, D, exact, lone and r == 0)
+        return (one.D, _flat(p)[0]), one
 
-        (D, p_next), stages = run.scan(body, (D, p_next), theta, depth_first, us, reverse=True)
-        found.insert(0, stages)
-    return tuple(found)
+    end = (D, _flat(costates.final)[0])
+    return problem.fold(body, end, weights, states.runs, costates.runs, reverse=True)[1]
 
 
 def _flat(x: Any) -> tuple[Float[Array, "n d"], Any]:

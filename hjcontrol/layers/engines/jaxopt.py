@@ -10,42 +10,13 @@ At `eps = 0` a linear program's answer is unique only without ties. jaxopt is no
 says so on import; it is met here, when asked for, and nowhere else.
 """
 
-import functools
 import warnings
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Real
-
-from hjcontrol.layers.box import AbstractBoxLayer
-from hjcontrol.layers.capped import CappedSimplex
-from hjcontrol.layers.entmax import Entmax, Sparsemax
-from hjcontrol.layers.layer import AbstractConvexLayer, checked
-from hjcontrol.layers.permutahedron import Permutahedron
-from hjcontrol.layers.prox import BallProjection, GroupSoftThreshold, SoftThreshold
-from hjcontrol.layers.regulariser import BinaryEntropy
-from hjcontrol.layers.rows import RowSoftmax
-from hjcontrol.layers.softmax import Softmax
-
-
-def referee(
-    layer: AbstractConvexLayer, z: Real[ArrayLike, "*shape"], **options: Any
-) -> Float[Array, "*shape"]:
-    """The argmax of `layer` at `z` by jaxopt; `options` go to jaxopt's solver, if one is used.
-
-    **Raises:** `ValueError` for a layer that jaxopt has no program for.
-    """
-    return _answer(layer, checked(type(layer).__name__, z), **options)
-
-
-@functools.singledispatch
-def _answer(layer: Any, z: Array, **options: Any) -> Array:
-    raise ValueError(
-        f"argmax: jaxopt has no program for {type(layer).__name__}. Engines `closed` and `cvxpy` do."
-    )
+from jaxtyping import Array
 
 
 def _jaxopt() -> Any:
@@ -87,22 +58,28 @@ def _entropic(p: Array, gradient: Array, step: Array, _: Any) -> Array:
     return jax.nn.softmax(jnp.log(p) - step * gradient)
 
 
-@_answer.register(Sparsemax)
-def _(layer: Sparsemax, z: Array, **options: Any) -> Array:
-    if not layer.eps > 0:
-        return _section(z, 0.0, 1.0, 1.0, **options)
-    return _jaxopt().projection.projection_simplex(z / layer.eps)
+def _hard_or(soft: Any, layer: Any, z: Array, **options: Any) -> Array:
+    """The linear program of a simplex at `eps = 0`, else `soft()`."""
+    return soft() if layer.eps > 0 else _section(z, 0.0, 1.0, 1.0, **options)
 
 
-@_answer.register(CappedSimplex)
-def _(layer: CappedSimplex, z: Array, **options: Any) -> Array:
+def projected_on_simplex(layer: Any, z: Array, **options: Any) -> Array:
+    """The Euclidean projection of `z/eps`."""
+    soft = lambda: _jaxopt().projection.projection_simplex(z / layer.eps)
+    return _hard_or(soft, layer, z, **options)
+
+
+def capped(layer: Any, z: Array, **options: Any) -> Array:
+    """A quadratic program over `0 <= p <= cap, sum p = total`."""
     return _section(z, layer.eps, layer.total, layer.cap, **options)
 
 
-@_answer.register(Entmax)
-def _(layer: Entmax, z: Array, **options: Any) -> Array:
-    if not layer.eps > 0:
-        return _section(z, 0.0, 1.0, 1.0, **options)
+def descended_on_simplex(layer: Any, z: Array, **options: Any) -> Array:
+    """Projected gradient steps on the simplex, for any regulariser."""
+    return _hard_or(lambda: _descended(layer, z, **options), layer, z, **options)
+
+
+def _descended(layer: Any, z: Array, **options: Any) -> Array:
     jaxopt = _jaxopt()
     cost = lambda p: -jnp.sum(p * z) + layer.eps * jnp.sum(layer.phi.value(p))
     solver = jaxopt.ProjectedGradient(
@@ -113,53 +90,61 @@ def _(layer: Entmax, z: Array, **options: Any) -> Array:
     return solver.run(jnp.full(z.shape, 1.0 / z.size)).params
 
 
-@_answer.register(Softmax)
-def _(layer: Softmax, z: Array, **options: Any) -> Array:
-    if not layer.eps > 0:
-        return _section(z, 0.0, 1.0, 1.0, **options)
-    return _mirror(z, layer.eps, **options)
+def mirrored(layer: Any, z: Array, **options: Any) -> Array:
+    """Mirror descent on the simplex."""
+    return _hard_or(lambda: _mirror(z, layer.eps, **options), layer, z, **options)
 
 
-@_answer.register(RowSoftmax)
-def _(layer: RowSoftmax, z: Array, **options: Any) -> Array:
-    return jnp.stack([_answer(Softmax(layer.eps), row, **options) for row in z])
+def by_rows(layer: Any, z: Array, **options: Any) -> Array:
+    """Mirror descent on each row's simplex."""
+    return jnp.stack([mirrored(layer.row, row, **options) for row in z])
 
 
-@_answer.register(AbstractBoxLayer)
-def _(layer: AbstractBoxLayer, z: Array, **options: Any) -> Array:
+def _corner(layer: Any, z: Array, **options: Any) -> Array:
+    """The linear program of a box."""
+    n, flat = z.size, z.ravel()
+    ends = jnp.full(n, layer.phi.lo), jnp.full(n, layer.phi.hi)
+    return _quadratic(jnp.zeros((n, n)), flat, jnp.eye(n), ends, **options).reshape(z.shape)
+
+
+def shared(layer: Any, z: Array, **options: Any) -> Array:
+    """Mirror descent on a share and its complement, entry by entry."""
     lo, hi = layer.phi.lo, layer.phi.hi
     if not layer.eps > 0:
-        n, flat = z.size, z.ravel()
-        ends = jnp.full(n, lo), jnp.full(n, hi)
-        return _quadratic(jnp.zeros((n, n)), flat, jnp.eye(n), ends, **options).reshape(z.shape)
-    if isinstance(layer.phi, BinaryEntropy):
-        pairs = (hi - lo) * jnp.stack([z.ravel(), 0.0 * z.ravel()], axis=1)
-        share = jnp.stack([_mirror(pair, layer.eps, **options)[0] for pair in pairs])
-        return (lo + (hi - lo) * share).reshape(z.shape)
-    return _jaxopt().projection.projection_box(z / layer.eps, (lo, hi))
+        return _corner(layer, z, **options)
+    pairs = (hi - lo) * jnp.stack([z.ravel(), 0.0 * z.ravel()], axis=1)
+    share = jnp.stack([_mirror(pair, layer.eps, **options)[0] for pair in pairs])
+    return (lo + (hi - lo) * share).reshape(z.shape)
 
 
-@_answer.register(BallProjection)
-def _(layer: BallProjection, z: Array) -> Array:
+def projected_on_box(layer: Any, z: Array, **options: Any) -> Array:
+    """The projection of `z/eps` on a box."""
+    if not layer.eps > 0:
+        return _corner(layer, z, **options)
+    return _jaxopt().projection.projection_box(z / layer.eps, (layer.phi.lo, layer.phi.hi))
+
+
+def projected_on_ball(layer: Any, z: Array) -> Array:
+    """The projection of `z/eps` on a ball; on the sphere at `eps = 0`."""
     projection = _jaxopt().projection
     if not layer.eps > 0:
         return projection.projection_l2_sphere(z, layer.radius)
     return projection.projection_l2_ball(z / layer.eps, layer.radius)
 
 
-@_answer.register(SoftThreshold)
-def _(layer: SoftThreshold, z: Array) -> Array:
+def thresholded(layer: Any, z: Array) -> Array:
+    """The prox of the 1-norm."""
     return _jaxopt().prox.prox_lasso(z, layer.lam) / layer.eps
 
 
-@_answer.register(GroupSoftThreshold)
-def _(layer: GroupSoftThreshold, z: Array) -> Array:
+def thresholded_by_group(layer: Any, z: Array) -> Array:
+    """The prox of a sum of norms of rows."""
     one = lambda row: _jaxopt().prox.prox_group_lasso(row, layer.lam)
     return jnp.stack([one(row) for row in z]) / layer.eps
 
 
-@_answer.register(Permutahedron)
-def _(layer: Permutahedron, z: Array) -> Array:
+def isotonic(layer: Any, z: Array) -> Array:
+    """The projection on the permutahedron by SciPy's isotonic regression."""
     from scipy.optimize import isotonic_regression  # jaxopt's own fails where numba is installed
 
     order, w = np.argsort(-np.asarray(z)), -np.sort(-np.asarray(layer.anchors))
