@@ -55,10 +55,9 @@ def weights_of(module: eqx.Module, frozen: Any, trainable: Sequence[str]) -> PyT
                 "ModuleStage: `frozen` must be names of fields, or a filter that fits "
                 f"{type(module).__name__}: a tree of booleans or a function; found {shown(frozen)}."
             ) from error
+    trainable = (trainable,) if isinstance(trainable, str) else trainable
     held = {k for k, (path, _) in enumerate(paths) if _named_by_its_class(module, path)}
-    held = (
-        held - named("trainable", (trainable,) if isinstance(trainable, str) else trainable)
-    ) | asked
+    held = (held - named("trainable", trainable)) | asked
     return jax.tree.unflatten(structure, [f and k not in held for k, f in enumerate(floating)])
 
 
@@ -66,7 +65,8 @@ def _named_by_its_class(module: Any, path: tuple) -> bool:
     """Whether a class along the path names the field that follows as `held`."""
     node = module
     for entry in path:
-        if getattr(entry, "name", None) in getattr(type(node), "held", ()):
+        held = getattr(type(node), "held", ())
+        if isinstance(held, (tuple, list)) and getattr(entry, "name", None) in held:
             return True
         if hasattr(entry, "name"):
             node = getattr(node, entry.name)

@@ -98,6 +98,17 @@ def solve(
     with threadpool_limits(1, user_api="blas"):
         solver = solver.measuring(measured(problem, weights, eqx.filter_jit(backpropagate)))
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)
+    solution = _finished(problem, solver, state, (steps, result, compile_seconds), meter)
+    if throw and not bool(result == RESULTS.successful):
+        message = solution.stats.get("message")
+        words = RESULTS[result] if message is None else f"{RESULTS[result]} {message}"
+        raise RuntimeError(f"{solver.name}: {words}\n{solution}")
+    return solution
+
+
+def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) -> Solution:
+    """What the last state gives. States, costates and stationarity are computed afresh."""
+    steps, result, compile_seconds = ended
     outcome = solver.postprocess(problem, state)
     message = outcome.message or _words(problem, solver, state, outcome.weights, result)
     nu = outcome.terminal_multiplier
@@ -106,7 +117,7 @@ def solve(
     if nu is not None:  # the price of the constraint is no part of J
         value = eqx.filter_jit(ControlProblem.objective)(problem, outcome.weights)
     stationarity = problem.control_set.stationarity(outcome.weights, gradient)
-    solution = Solution(
+    return Solution(
         weights=outcome.weights,
         _trajectory=states,
         _costate=costates,
@@ -129,10 +140,6 @@ def solve(
         terminal_multiplier=nu,
         weight_multipliers=outcome.weight_multipliers,
     )
-    if throw and not bool(result == RESULTS.successful):
-        words = RESULTS[result] if message is None else f"{RESULTS[result]} {message}"
-        raise RuntimeError(f"{solver.name}: {words}\n{solution}")
-    return solution
 
 
 def _keeper(problem, solver, weights, key, checkpoint, resume) -> Keeper | None:

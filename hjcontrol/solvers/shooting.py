@@ -114,140 +114,16 @@ class Shooting(AbstractMethod):
         return (terminal_weight if self.homotopy is True else self.homotopy)(problem, eps)
 
     def check(self, problem: ControlProblem) -> None:
-        shapes = jax.eval_shape(
-            lambda key: tuple(problem.rollout(problem.init(key))), jax.random.key(0)
-        )
-        found = [getattr(s, "shape", type(s).__name__) for s in shapes]
-        for k, shape in enumerate(found):
-            if shape != found[0] or isinstance(shape, str):
-                raise ValueError(
-                    "shooting: a costate passes a stage forward only if all states are single arrays "
-                    f"of one shape; x_0 is {found[0]}, x_{k} is {shape}. Lift the inputs and read "
-                    "out in the terminal cost, or use 'newton' or 'direct'."
-                )
-        if any(run.tied and run.length > 1 for run in problem.chain.runs):
-            raise ValueError(
-                "shooting: weights tied in time minimise no single stage's Hamiltonian; use 'newton'."
-            )
-        if self.segments > len(problem.chain):
-            raise ValueError(
-                f"shooting: `segments` = {self.segments} exceeds the {len(problem.chain)} stages."
-            )
-        if not isinstance(self.homotopy, bool):
-            checked(problem, self.homotopy)
+        return _check(self, problem)
 
     def measuring(self, units: Units) -> "Shooting":
         return dataclasses.replace(self, units=Units(*map(float, units)))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> ShootingState:
-        del key
-        level = first_level(1.0 if self.homotopy is False else 0.0, problem.dtype)
-        first = self.at(problem, level.eps)
-        _, states, costates, _ = backpropagate(first, weights)
-        path = Path(weights, _by_runs(problem, list(costates)[1:]))
-        starts = _starts(len(problem.chain), self.segments)[1:]
-        x0 = problem.inputs
-        both = [jnp.stack([states[k], costates[k]]) for k in starts]
-        nodes = jnp.stack(both, 1) if both else jnp.zeros((2, 0, *x0.shape), x0.dtype)
-        start = costates[0]
-        info = self._info(problem, weights, jnp.asarray(1))
-        solved, unknown = (
-            (start, nodes, path),
-            jnp.asarray(jnp.inf, x0.dtype),
-        )  # the first step knows
-        return ShootingState(start, nodes, path, unknown, level, solved, jnp.asarray(False), info)
-
-    def _info(self, problem: ControlProblem, weights: Weights, evals: Any) -> Info:
-        value, gradient = value_and_gradient(problem, weights)
-        return Info(value, problem.control_set.stationarity(weights, gradient), evals)
-
-    def _shoot(
-        self, problem: ControlProblem, start: Any, nodes: Any, path: Path
-    ) -> tuple[Float[Array, " unknowns"], Path]:
-        """Residual of the unknowns, and the path on which they lead."""
-        depth, shape = len(problem.chain), problem.inputs.shape
-        starts = jnp.asarray(_starts(depth, self.segments)[1:], int)
-        anew = jnp.zeros(depth, bool).at[starts].set(True)
-        fresh = jnp.zeros((depth, 2, *shape), start.dtype).at[starts].set(jnp.moveaxis(nodes, 1, 0))
-
-        def body(
-            r: int, pair: Any, stage: Any, theta: Any, u: Any, again: Any, node: Any, guess: Any
-        ) -> Any:
-            jump = jnp.where(again, pair - node, 0.0)
-            x, p = jnp.where(again, node, pair)
-            x, p, theta = stepped(problem, stage, u, x, p, (theta, guess), self.units.costate)
-            return jnp.stack([x, p]), (jump, theta, p)
-
-        ends = [0, *itertools.accumulate(run.length for run in problem.chain.runs)]
-        by_run = lambda a: tuple(a[i:j] for i, j in itertools.pairwise(ends))
-        pair, outs = problem.chain.fold(
-            body,
-            jnp.stack([problem.inputs, start]),
-            path.weights,
-            *(by_run(anew), by_run(fresh), swapped(path.later)),
-            given=problem.given_by_depth,
-        )
-        jumps, found, later = zip(*outs, strict=True)
-        end = (pair[1] - terminal_costate(problem, pair[0])) / self.units.costate
-        both = jnp.asarray([self.units.state, self.units.costate], pair.dtype)
-        jump = jnp.concatenate(jumps)[starts]  # (segments - 1, 2, n, ...)
-        jump = jump / both.reshape(1, 2, *[1] * (jump.ndim - 2))
-        gap = jnp.concatenate([jump.ravel(), end.ravel()])
-        return gap, Path(found, swapped(later))
+        return _initial(self, problem, weights, key)
 
     def step(self, problem: ControlProblem, state: ShootingState) -> ShootingState:
-        here = self.at(problem, state.level.eps)
-        shape = (state.start.shape, state.nodes.shape)
-        at = jnp.concatenate([state.start.ravel(), state.nodes.ravel()])
-        first = state.start.size
-        split = lambda z: (z[:first].reshape(shape[0]), z[first:].reshape(shape[1]))
-        shoot = lambda z: self._shoot(here, *split(z), state.path)
-        jacobian, gap = jax.jacfwd(lambda z: (shoot(z)[0],) * 2, has_aux=True)(at)
-        move = jnp.linalg.solve(jacobian, gap)
-        merit = jnp.linalg.norm(gap)
-
-        def proceed(carry: Any) -> Array:
-            count, _, _, _, falls = carry
-            return (count < HALVINGS) & ~falls
-
-        def halve(carry: Any) -> Any:
-            count, length, _, _, _ = carry
-            found, path = shoot(at - length * move)
-            falls = jnp.linalg.norm(found) <= (1 - 1e-4 * length) * merit
-            return count + 1, jnp.where(falls, length, 0.5 * length), found, path, falls
-
-        one = jnp.ones((), at.dtype)
-        trial = (jnp.asarray(0), one, gap, state.path, jnp.asarray(False))
-        count, length, found, path, falls = jax.lax.while_loop(proceed, halve, trial)
-        choose = lambda a, b: jax.tree.map(lambda x, y: jnp.where(falls, x, y), a, b)
-        gap, path = choose((found, path), (gap, state.path))
-        start, nodes = split(jnp.where(falls, at - length * move, at))
-        evals = state.info.num_evals + count + 1
-        return self._continued(problem, state, (start, nodes, path), gap, falls, evals)
-
-    def _continued(
-        self, problem: ControlProblem, state: Any, new: Any, gap: Any, falls: Any, evals: Any
-    ) -> ShootingState:
-        """The next level once this one is met; back to the last one, and closer, if it is not."""
-        start, nodes, path = new
-        residual = jnp.max(jnp.abs(gap))
-        met = residual <= self.tol
-        info = self._info(problem, path.weights, evals)
-        if self.homotopy is False:
-            failed = ~met & ~falls
-            level = eqx.tree_at(lambda v: v.steps, state.level, state.level.steps + 1)
-            return ShootingState(start, nodes, path, residual, level, new, failed, info)
-        paid = self.at(problem, state.level.eps).objective(new[2].weights)
-        level, leaves, failed = next_level(state.level, residual, paid, met, falls)
-        choose = lambda when, a, b: jax.tree.map(lambda x, y: jnp.where(when, x, y), a, b)
-        solved = choose(met, new, state.solved)
-        kept = choose(leaves, solved, new)
-        arrived = met & (state.level.eps >= 1)
-        residual = jnp.where(leaves & ~arrived, jnp.inf, residual)
-        info = choose(leaves & ~met, state.info, info)
-        info = eqx.tree_at(lambda i: i.num_evals, info, evals)
-        start, nodes, path = kept
-        return ShootingState(start, nodes, path, residual, level, solved, failed, info)
+        return _step(self, problem, state)
 
     def info(self, state: ShootingState) -> Info:
         return state.info
@@ -272,6 +148,153 @@ class Shooting(AbstractMethod):
             return Outcome(state.path.weights, multipliers)
         levels = reported(state.level)
         return Outcome(state.path.weights, multipliers, message=_stopped(state), path=levels)
+
+
+def _initial(
+    shooting: Shooting, problem: ControlProblem, weights: Weights, key: Any
+) -> ShootingState:
+    del key
+    level = first_level(1.0 if shooting.homotopy is False else 0.0, problem.dtype)
+    first = shooting.at(problem, level.eps)
+    _, states, costates, _ = backpropagate(first, weights)
+    path = Path(weights, _by_runs(problem, list(costates)[1:]))
+    starts = _starts(len(problem.chain), shooting.segments)[1:]
+    x0 = problem.inputs
+    both = [jnp.stack([states[k], costates[k]]) for k in starts]
+    nodes = jnp.stack(both, 1) if both else jnp.zeros((2, 0, *x0.shape), x0.dtype)
+    start = costates[0]
+    info = _info(shooting, problem, weights, jnp.asarray(1))
+    solved, unknown = (
+        (start, nodes, path),
+        jnp.asarray(jnp.inf, x0.dtype),
+    )  # the first step knows
+    return ShootingState(start, nodes, path, unknown, level, solved, jnp.asarray(False), info)
+
+
+def _step(shooting: Shooting, problem: ControlProblem, state: ShootingState) -> ShootingState:
+    here = shooting.at(problem, state.level.eps)
+    shape = (state.start.shape, state.nodes.shape)
+    at = jnp.concatenate([state.start.ravel(), state.nodes.ravel()])
+    first = state.start.size
+    split = lambda z: (z[:first].reshape(shape[0]), z[first:].reshape(shape[1]))
+    shoot = lambda z: _shoot(shooting, here, *split(z), state.path)
+    jacobian, gap = jax.jacfwd(lambda z: (shoot(z)[0],) * 2, has_aux=True)(at)
+    move = jnp.linalg.solve(jacobian, gap)
+    merit = jnp.linalg.norm(gap)
+
+    def proceed(carry: Any) -> Array:
+        count, _, _, _, falls = carry
+        return (count < HALVINGS) & ~falls
+
+    def halve(carry: Any) -> Any:
+        count, length, _, _, _ = carry
+        found, path = shoot(at - length * move)
+        falls = jnp.linalg.norm(found) <= (1 - 1e-4 * length) * merit
+        return count + 1, jnp.where(falls, length, 0.5 * length), found, path, falls
+
+    one = jnp.ones((), at.dtype)
+    trial = (jnp.asarray(0), one, gap, state.path, jnp.asarray(False))
+    count, length, found, path, falls = jax.lax.while_loop(proceed, halve, trial)
+    choose = lambda a, b: jax.tree.map(lambda x, y: jnp.where(falls, x, y), a, b)
+    gap, path = choose((found, path), (gap, state.path))
+    start, nodes = split(jnp.where(falls, at - length * move, at))
+    evals = state.info.num_evals + count + 1
+    return _continued(shooting, problem, state, (start, nodes, path), gap, falls, evals)
+
+
+def _check(shooting: Shooting, problem: ControlProblem) -> None:
+    shapes = jax.eval_shape(
+        lambda key: tuple(problem.rollout(problem.init(key))), jax.random.key(0)
+    )
+    found = [getattr(s, "shape", type(s).__name__) for s in shapes]
+    for k, shape in enumerate(found):
+        if shape != found[0] or isinstance(shape, str):
+            raise ValueError(
+                "shooting: a costate passes a stage forward only if all states are single arrays "
+                f"of one shape; x_0 is {found[0]}, x_{k} is {shape}. Lift the inputs and read "
+                "out in the terminal cost, or use 'newton' or 'direct'."
+            )
+    if any(run.tied and run.length > 1 for run in problem.chain.runs):
+        raise ValueError(
+            "shooting: weights tied in time minimise no single stage's Hamiltonian; use 'newton'."
+        )
+    if shooting.segments > len(problem.chain):
+        raise ValueError(
+            f"shooting: `segments` = {shooting.segments} exceeds the {len(problem.chain)} stages."
+        )
+    if not isinstance(shooting.homotopy, bool):
+        checked(problem, shooting.homotopy)
+
+
+def _info(shooting: Shooting, problem: ControlProblem, weights: Weights, evals: Any) -> Info:
+    value, gradient = value_and_gradient(problem, weights)
+    return Info(value, problem.control_set.stationarity(weights, gradient), evals)
+
+
+def _shoot(
+    shooting: Shooting, problem: ControlProblem, start: Any, nodes: Any, path: Path
+) -> tuple[Float[Array, " unknowns"], Path]:
+    """Residual of the unknowns, and the path on which they lead."""
+    depth, shape = len(problem.chain), problem.inputs.shape
+    starts = jnp.asarray(_starts(depth, shooting.segments)[1:], int)
+    anew = jnp.zeros(depth, bool).at[starts].set(True)
+    fresh = jnp.zeros((depth, 2, *shape), start.dtype).at[starts].set(jnp.moveaxis(nodes, 1, 0))
+
+    def body(
+        r: int, pair: Any, stage: Any, theta: Any, u: Any, again: Any, node: Any, guess: Any
+    ) -> Any:
+        jump = jnp.where(again, pair - node, 0.0)
+        x, p = jnp.where(again, node, pair)
+        x, p, theta = stepped(problem, stage, u, x, p, (theta, guess), shooting.units.costate)
+        return jnp.stack([x, p]), (jump, theta, p)
+
+    ends = [0, *itertools.accumulate(run.length for run in problem.chain.runs)]
+    by_run = lambda a: tuple(a[i:j] for i, j in itertools.pairwise(ends))
+    pair, outs = problem.chain.fold(
+        body,
+        jnp.stack([problem.inputs, start]),
+        path.weights,
+        *(by_run(anew), by_run(fresh), swapped(path.later)),
+        given=problem.given_by_depth,
+    )
+    jumps, found, later = zip(*outs, strict=True)
+    end = (pair[1] - terminal_costate(problem, pair[0])) / shooting.units.costate
+    both = jnp.asarray([shooting.units.state, shooting.units.costate], pair.dtype)
+    jump = jnp.concatenate(jumps)[starts]  # (segments - 1, 2, n, ...)
+    jump = jump / both.reshape(1, 2, *[1] * (jump.ndim - 2))
+    gap = jnp.concatenate([jump.ravel(), end.ravel()])
+    return gap, Path(found, swapped(later))
+
+
+def _continued(
+    shooting: Shooting,
+    problem: ControlProblem,
+    state: Any,
+    new: Any,
+    gap: Any,
+    falls: Any,
+    evals: Any,
+) -> ShootingState:
+    """The next level once this one is met; back to the last one, and closer, if it is not."""
+    start, nodes, path = new
+    residual = jnp.max(jnp.abs(gap))
+    met = residual <= shooting.tol
+    info = _info(shooting, problem, path.weights, evals)
+    if shooting.homotopy is False:
+        failed = ~met & ~falls
+        level = eqx.tree_at(lambda v: v.steps, state.level, state.level.steps + 1)
+        return ShootingState(start, nodes, path, residual, level, new, failed, info)
+    paid = shooting.at(problem, state.level.eps).objective(new[2].weights)
+    level, leaves, failed = next_level(state.level, residual, paid, met, falls)
+    choose = lambda when, a, b: jax.tree.map(lambda x, y: jnp.where(when, x, y), a, b)
+    solved = choose(met, new, state.solved)
+    kept = choose(leaves, solved, new)
+    arrived = met & (state.level.eps >= 1)
+    residual = jnp.where(leaves & ~arrived, jnp.inf, residual)
+    info = choose(leaves & ~met, state.info, info)
+    info = eqx.tree_at(lambda i: i.num_evals, info, evals)
+    start, nodes, path = kept
+    return ShootingState(start, nodes, path, residual, level, solved, failed, info)
 
 
 def _stopped(state: ShootingState) -> str | None:

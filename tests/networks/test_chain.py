@@ -6,12 +6,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import hjcontrol as hj
 from hjcontrol.networks import (
     Chain,
     Dense,
     FunctionStage,
     ModuleStage,
     Residual,
+    Tied,
     as_stage,
     lift,
     readout,
@@ -211,3 +213,27 @@ def test_a_stage_index_out_of_range_is_an_index_error():
     chain = Chain(residual(2), SPEC)
     with pytest.raises(IndexError):
         chain[4]
+
+
+@pytest.mark.any_precision
+@pytest.mark.parametrize("reverse", [False, True])
+def test_fold_goes_through_all_stages_in_order_and_hands_every_run_its_own(reverse):
+    """A lone stage, three equal ones, two tied: counted along depth and against it."""
+    stages = [Dense(2, 3), *[Dense(3, 3)] * 3, Tied(Dense(3, 3, jnp.sin), 2), Dense(3, 1)]
+    problem = hj.ControlProblem(stages, jnp.ones((4, 2)), terminal=jnp.sum)
+    weights, depth = problem.init(jax.random.key(0)), len(problem.chain)
+    states = problem.rollout(weights).runs
+
+    def body(r, count, stage, theta, u, x):
+        assert u is None
+        assert theta.W.shape == (stage.out_size, stage.in_size)
+        assert x.shape == (4, stage.in_size)  # the whole ensemble's
+        return count + 1, (count, jnp.asarray(r), stage.step(x[0], theta))
+
+    count, outs = problem.fold(body, jnp.asarray(0), weights, states, reverse=reverse)
+    counts, runs = (jnp.concatenate([out[i] for out in outs]) for i in (0, 1))
+    assert int(count) == depth
+    assert counts.tolist() == (list(range(depth))[::-1] if reverse else list(range(depth)))
+    assert runs.tolist() == [0, 1, 1, 1, 2, 2, 3]
+    for here, (*_, after) in enumerate(outs[:-1]):
+        assert np.array_equal(after[-1], states[here + 1][0, 0])

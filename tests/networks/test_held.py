@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import hjcontrol as hj
-from hjcontrol.layers import LogitHead, Softmax, SoftThreshold
+from hjcontrol.layers import LSE, LogitHead, Softmax, SoftThreshold
 from hjcontrol.networks import Dense, ModuleStage
 from hjcontrol.networks.dense import identity
 
@@ -82,6 +82,7 @@ def weights(stage):
         (lambda: ModuleStage(scaled(Declared), frozen=["gain"], trainable=["slope"]), {".slope"}),
         (lambda: ModuleStage(SoftThreshold(0.5, 0.6), frozen=["lam"]), set()),
         (lambda: hj.networks.as_stage(LogitHead(jnp.tanh, 0.5)), set()),
+        (lambda: hj.networks.as_stage(LSE(np.eye(3), np.zeros(3), 0.5)), {".W", ".b"}),
     ],
 )
 def test_what_is_held(stage, expected):

@@ -102,6 +102,7 @@ class DifferenceOfMaxAffine(AbstractDifference):
     inputs: Float[Array, "n d"]
     targets: Float[Array, " n"]
     delta: Float[Array, ""]
+    eps: Float[Array, ""]
     ridge: Float[Array, ""]
     pieces: tuple[int, int] = eqx.field(static=True)
 
@@ -122,11 +123,7 @@ class DifferenceOfMaxAffine(AbstractDifference):
         self.delta, self.ridge = (jnp.asarray(a, self.inputs.dtype) for a in (delta, ridge))
         check_positive(self, ("delta", "ridge"), pieces)
         self.pieces = (int(pieces[0]), int(pieces[1]))
-
-    @property
-    def eps(self) -> Float[Array, ""]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Zero: the layers are max-affine."""
-        return jnp.zeros((), self.inputs.dtype)
+        self.eps = jnp.zeros((), self.inputs.dtype)  # the layers are max-affine
 
     @property
     def theorem(self) -> Theorem:
