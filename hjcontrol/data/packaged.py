@@ -1,5 +1,6 @@
 """The data sets that scikit-learn ships: nothing is downloaded."""
 
+from hjcontrol._ground.third_party import needs
 from hjcontrol.data.dataset import DataSet, dataset
 
 PACKAGED = ("digits", "wine", "breast_cancer", "iris")
@@ -7,6 +8,7 @@ PACKAGED = ("digits", "wine", "breast_cancer", "iris")
 
 def read_packaged(name: str) -> DataSet:
     """One of `PACKAGED`."""
+    needs("A packaged data set", "sklearn")
     import sklearn.datasets
 
     bunch = getattr(sklearn.datasets, f"load_{name}")()

@@ -15,6 +15,7 @@ from jaxtyping import Array, Key
 import hjcontrol.data.csv_file as csv_file
 import hjcontrol.data.npz_file as npz_file
 from hjcontrol._ground.arguments import admits, places
+from hjcontrol._ground.third_party import needs
 from hjcontrol.data.dataset import DataError
 from hjcontrol.data.packaged import PACKAGED, read_packaged
 from hjcontrol.data.splitting import asked_count
@@ -105,6 +106,7 @@ def _packaged(name: str) -> RegressionSet:
     if name != "diabetes":
         data = read_packaged(name)
         return RegressionSet(data.features, data.labels.astype(float), data.feature_names, name)
+    needs("A packaged data set", "sklearn")
     import sklearn.datasets
 
     bunch = sklearn.datasets.load_diabetes()

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.certifying import Optimality, certify
 from hjcontrol.layers.quadratic import Point, QuadraticProgram, solve
@@ -160,6 +161,7 @@ def _smallest(expression: Any) -> Any:
 
 def _affine_maps(problem: Any) -> tuple[tuple, tuple]:
     """Base and slopes of (P, q, A, b, F, G) in the parameters, and where each variable lies."""
+    needs("ProgramLayer", "cvxpy")
     import cvxpy as cp
 
     parameters = problem.parameters()

@@ -22,6 +22,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
 from hjcontrol.layers.program import AbstractProgram, Residuals
@@ -175,6 +176,7 @@ class AbstractGaugeLayer(AbstractConvexLayer):
         return GaugeProgram(z, eps, self.gauge, best)
 
     def as_cvxpy(self, z: Real[ArrayLike, "*shape"]) -> Any:
+        needs("AbstractGaugeLayer.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         z = np.asarray(checked(type(self).__name__, z, mask=False), float)
@@ -215,6 +217,7 @@ class Ball(AbstractGauge):
         return jnp.where(beyond, on, jnp.where(eps > 0, z / warm, 0.0 * z))
 
     def as_cvxpy(self, p: Any) -> tuple[Any, list]:
+        needs("Ball.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         return 0.0, [cp.norm(cp.vec(p, order="C"), 2) <= float(self.radius)]
@@ -257,6 +260,7 @@ class RowNorms(AbstractGauge):
         return jnp.where(eps > 0, soft, jnp.where(jnp.isnan(z), z, hard))
 
     def as_cvxpy(self, p: Any) -> tuple[Any, list]:
+        needs("RowNorms.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         one = cp.sum(cp.norm(p, 2, axis=1)) if self.rows else cp.norm1(cp.vec(p, order="C"))

@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.third_party import needs
+
 
 class AbstractRegulariser(eqx.Module):
     """A convex function of one coordinate, applied to each entry of an array."""
@@ -118,6 +120,7 @@ class Shannon(AbstractRegulariser):
         return -self.value(self.respond(u))
 
     def as_cvxpy(self, p: Any) -> Any:
+        needs("Shannon.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         return -cp.sum(cp.entr(p))
@@ -175,6 +178,7 @@ class Tsallis(AbstractRegulariser):
         return -self.value(self.respond(u))
 
     def as_cvxpy(self, p: Any) -> Any:
+        needs("Tsallis.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         a = self.alpha
@@ -235,6 +239,7 @@ class BinaryEntropy(AbstractRegulariser):
         return jnp.log1p(jnp.exp(-v)) + v * jax.nn.sigmoid(-v)
 
     def as_cvxpy(self, p: Any) -> Any:
+        needs("BinaryEntropy.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         width = self.hi - self.lo
@@ -285,6 +290,7 @@ class Quadratic(AbstractRegulariser):
         return -self.value(self.respond(u))
 
     def as_cvxpy(self, p: Any) -> Any:
+        needs("Quadratic.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         return 0.5 * cp.sum_squares(p)

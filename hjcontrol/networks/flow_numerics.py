@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.third_party import needs
 
 ADJOINTS = {
     "checkpoint": "RecursiveCheckpointAdjoint",
@@ -80,6 +81,7 @@ class Numerics(eqx.Module):
         **Raises:** `ValueError` for a wrong type, a solver that cannot integrate an `ODETerm`, an
         adaptive controller for a solver without an error estimate, or numbers that are not positive.
         """
+        needs("A Flow", "diffrax")
         import diffrax
 
         solver = diffrax.Tsit5() if solver is None else solver
@@ -123,6 +125,7 @@ class Numerics(eqx.Module):
         **saving: Any,
     ) -> Any:
         """diffrax's own `Solution` of one sample, in the dtype of `x`; it never raises on values."""
+        needs("A Flow", "diffrax")
         import diffrax
 
         dtype = jnp.result_type(*jax.tree.leaves(x))
@@ -149,6 +152,7 @@ class Numerics(eqx.Module):
     def trace(self, *statement: Any) -> dict[str, Any]:
         """Of one sample's solve: whether it `succeeded`, the times of its `steps` (unused slots
         infinite), how many there were, and diffrax's word for the failure by number."""
+        needs("A Flow", "diffrax")
         import diffrax
 
         through = adjoint_named("checkpoint")
@@ -175,6 +179,7 @@ class Numerics(eqx.Module):
     @property
     def continuous(self) -> bool:
         """Whether the adjoint is a discretised costate equation, not the discrete costate."""
+        needs("A Flow", "diffrax")
         import diffrax
 
         return isinstance(self.adjoint, diffrax.BacksolveAdjoint)
@@ -183,6 +188,7 @@ class Numerics(eqx.Module):
     def approximate(self) -> bool:
         """Whether the backward pass is the discrete costate only as far as a tolerance goes: a
         continuous adjoint, or implicit steps, whose equations are solved by an iteration."""
+        needs("A Flow", "diffrax")
         import diffrax
 
         return self.continuous or isinstance(self.solver, diffrax.AbstractImplicitSolver)
@@ -200,6 +206,7 @@ class Numerics(eqx.Module):
 
         **Raises:** `ValueError` for a controller that has neither a constant step nor tolerances.
         """
+        needs("A Flow", "diffrax")
         import diffrax
 
         if isinstance(self.solver, diffrax.AbstractImplicitSolver):
@@ -242,6 +249,7 @@ class Numerics(eqx.Module):
 
 def capable(numerics: Any, derivative: str) -> bool:
     """Whether the adjoint offers a derivative of the kind, one of `DERIVATIVES`."""
+    needs("A Flow", "diffrax")
     import diffrax
 
     known = CAPABILITIES.get(type(numerics.adjoint).__name__)
@@ -270,6 +278,7 @@ def probe(numerics: Any, derivative: str) -> bool:
 
 def succeeded(solution: Any) -> Bool[Array, ""]:
     """Whether a diffrax solve reached `t1`."""
+    needs("A Flow", "diffrax")
     import diffrax
 
     return jnp.asarray(solution.result == diffrax.RESULTS.successful)
@@ -277,6 +286,7 @@ def succeeded(solution: Any) -> Bool[Array, ""]:
 
 def interpolated(kind: str, ts: Float[Array, " knots"], theta: PyTree[Array]) -> Any:
     """diffrax's linear or cubic path through `theta`, every leaf `(knots, ...)`."""
+    needs("A Flow", "diffrax")
     import diffrax
 
     if kind == "linear":
@@ -291,6 +301,7 @@ def adjoint_named(adjoint: Any) -> Any:
 
     **Raises:** `ValueError` for anything else.
     """
+    needs("A Flow", "diffrax")
     import diffrax
 
     if isinstance(adjoint, str) and adjoint in ADJOINTS:
@@ -308,6 +319,7 @@ def _wanted(name: str, kind: str, found: Any) -> str:
 
 
 def _term() -> Any:
+    needs("A Flow", "diffrax")
     import diffrax
 
     return diffrax.ODETerm(lambda t, x, args: x)
@@ -315,6 +327,7 @@ def _term() -> Any:
 
 def _compatible(solver: Any) -> None:
     """Whether the solver takes one ODE term: symplectic ones take pairs, stochastic ones two."""
+    needs("A Flow", "diffrax")
     import diffrax
 
     structure = solver.term_structure

@@ -16,6 +16,7 @@ import numpy as np
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.files import write_atomically
+from hjcontrol._ground.third_party import needs
 from hjcontrol.control import Solution
 from hjcontrol.reporting.components import components
 from hjcontrol.reporting.places import kind, place_table
@@ -103,6 +104,7 @@ def report(
 
 
 def _environment() -> Any:
+    needs("The report", "jinja2")
     import jinja2
 
     return jinja2.Environment(

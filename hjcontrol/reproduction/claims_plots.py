@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from hjcontrol._ground.third_party import needs
 from hjcontrol.reporting.plots import INK, LINES, STYLES, new_axes
 
 
@@ -27,6 +28,7 @@ def claim_curves(picture: Any, ax: Any = None) -> Any:
 
 def save_svg(ax: Any, path: Path) -> Path:
     """The figure of `ax` as a small SVG that is the same whenever the data are."""
+    needs("A plot", "matplotlib")
     import matplotlib
 
     with matplotlib.rc_context({"svg.hashsalt": "claims", "svg.fonttype": "none"}):

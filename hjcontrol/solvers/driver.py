@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
-from threadpoolctl import threadpool_limits
 
 from hjcontrol._ground.arguments import admits, concrete
 from hjcontrol._ground.interruptions import held
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.threads import one_blas_thread
 from hjcontrol.control import (
     ControlProblem,
     History,
@@ -88,6 +88,7 @@ def solve(
     if max_steps < 0:
         raise ValueError(f"solve: `max_steps` must be >= 0; found {max_steps}.")
     admit(problem, solver)
+    solver.ready()
     if isinstance(init, Solution):
         solver = solver.continued(init)
     keeper = _keeper(problem, solver, weights, key, checkpoint, resume)
@@ -95,7 +96,7 @@ def solve(
     run = partial(_run_traced, keeper=keeper) if solver.traceable else _run_host
     # XLA calls LAPACK from its own threads, where OpenBLAS's spinning ones only get in the way: one
     # Cholesky factor of order 1000 takes 0.9 s on two cores with them, 0.02 s without.
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         solver = solver.measuring(measured(problem, weights, eqx.filter_jit(backpropagate)))
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)
     solution = _finished(problem, solver, state, (steps, result, compile_seconds), meter)

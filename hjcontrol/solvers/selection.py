@@ -6,6 +6,7 @@ The table is made from the declarations in `method.py`; nothing is kept in two p
 from typing import Any, NamedTuple
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.third_party import MissingPackageError, installed
 from hjcontrol.control import ControlProblem
 from hjcontrol.control.capability import require
 from hjcontrol.networks import Flow
@@ -83,10 +84,14 @@ def select(problem: ControlProblem) -> Selection:
         method = by_name(name)
         try:
             admit(problem, method)
-        except ValueError as error:
+            if chosen is None and name in PREFERENCE:
+                method.ready()
+        except (ValueError, MissingPackageError) as error:
             others[name] = str(error).split(": ", 1)[-1]
             continue
-        if method.ensemble is not None and problem.num_samples > method.ensemble:
+        if method.package is not None and not installed(method.package):
+            others[name] = f"{method.package} is not installed."
+        elif method.ensemble is not None and problem.num_samples > method.ensemble:
             others[name] = (
                 f"meant for at most {method.ensemble} samples; found {problem.num_samples}."
             )

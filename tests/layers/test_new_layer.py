@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Float
 
+from hjcontrol.deformation.soft_maximum import temperature
 from hjcontrol.layers import argmax, compare_gradients, registry
 from hjcontrol.layers.box import AbstractBoxLayer
 from hjcontrol.layers.engines import ENGINES, KINDS, Kind, lacks
-from hjcontrol.layers.layer import temperature
 from hjcontrol.layers.regulariser import AbstractRegulariser, BinaryEntropy
 from tests.agreement import assert_agree
 from tests.layers.test_laws import LAWS, logits, observe

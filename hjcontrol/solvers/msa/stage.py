@@ -19,6 +19,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.third_party import needs
 from hjcontrol.control import (
     AbstractControlSet,
     ControlProblem,
@@ -167,6 +168,7 @@ def _lbfgsb(value: Flat, start: Array, bounds: Any, steps: int) -> Array:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="JAXopt is no longer maintained")
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="jaxopt")
+        needs("MSA's inner L-BFGS-B", "jaxopt")
         import jaxopt
 
     solver = jaxopt.LBFGSB(fun=value, maxiter=steps, tol=0.0, implicit_diff=False)
