@@ -18,7 +18,7 @@ robustness = hj.analysis.robustness
 
 EPS, EACH, SHOWN = 0.15, 12, 200
 digits = hj.data.load("digits")
-X, y = digits.features / 16.0, digits.labels
+X, y = digits.features / 16.0, digits.targets
 chosen = np.concatenate([np.flatnonzero(y == c)[:EACH] for c in range(10)])
 held = np.setdiff1d(np.arange(len(y)), chosen)[:SHOWN]
 x, label = jnp.asarray(X[held]), jnp.asarray(y[held])

@@ -17,8 +17,7 @@ from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.fit_settings import Asked
 from hjcontrol.cli.terminal import Screen
 from hjcontrol.control import ControlProblem, Solution
-from hjcontrol.data import load, split
-from hjcontrol.data.regression import RegressionSet, load_regression, split_regression
+from hjcontrol.data import DataSet, load, split
 from hjcontrol.networks import Chain, Weights
 from hjcontrol.reporting.tables import figure
 from hjcontrol.solvers.convex import (
@@ -164,11 +163,11 @@ def perform(asked: Asked, screen: Screen) -> Trial:
         data = load(asked.common.data, asked.common.target)
         parts = split(data, asked.common.train_size, key=keys[0])
         train, test, classes = parts.train, parts.test, data.classes
-        pair = (test.features, test.labels)
+        pair = (test.features, test.targets)
     else:
-        whole = load_regression(asked.common.data, asked.common.target)
-        train, test = split_regression(whole, asked.common.train_size, key=keys[0])
-        classes, pair = None, None
+        whole = load(asked.common.data, asked.common.target, regression=True)
+        parts = split(whole, asked.common.train_size, key=keys[0])
+        train, test, classes, pair = parts.train, parts.test, None, None
         if asked.model == "convex-regression":
             train = _distinct(train, notes)
     screen.line(
@@ -211,7 +210,7 @@ def perform(asked: Asked, screen: Screen) -> Trial:
     )
 
 
-def _distinct(data: RegressionSet, notes: list[str]) -> RegressionSet:
+def _distinct(data: DataSet, notes: list[str]) -> DataSet:
     """Samples at one place averaged: no function tells them apart."""
     places, index = np.unique(data.features, axis=0, return_inverse=True)
     index = index.reshape(-1)
@@ -219,12 +218,12 @@ def _distinct(data: RegressionSet, notes: list[str]) -> RegressionSet:
         return data
     notes.append(f"{len(data) - len(places)} repeated inputs were averaged.")
     targets = np.bincount(index, data.targets) / np.bincount(index)
-    return RegressionSet(places, targets, data.feature_names, data.name)
+    return DataSet(places, targets, None, data.feature_names, data.name)
 
 
 def _logistic(asked: Asked, train: Any, notes: list[str]) -> tuple[Solution, ControlProblem]:
     ridge = RIDGE if asked.ridge is None else asked.ridge
-    problem = SoftmaxReadout(train.features, train.labels, ridge, len(train.classes))
+    problem = SoftmaxReadout(train.features, train.targets, ridge, len(train.classes))
     return problem.solve(), problem.as_control_problem()
 
 
@@ -317,7 +316,7 @@ def _forward(chain: Chain, weights: Weights, inputs: jax.Array) -> jax.Array:
 
 
 def _accuracy(problem: AbstractConvexProblem, candidate: Any, data: Any) -> float:
-    return float(np.mean(_outputs(problem, candidate, data).argmax(axis=1) == data.labels))
+    return float(np.mean(_outputs(problem, candidate, data).argmax(axis=1) == data.targets))
 
 
 def _rmse(problem: AbstractConvexProblem, candidate: Any, data: Any) -> float:

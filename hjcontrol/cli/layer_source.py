@@ -12,9 +12,8 @@ import numpy as np
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.terminal import Screen
 from hjcontrol.control import ControlProblem, Ridge, least_squares
-from hjcontrol.data import DataError
+from hjcontrol.data import DataError, load
 from hjcontrol.data.loading import npz_arrays
-from hjcontrol.data.regression import load_regression
 from hjcontrol.deformation import LSE
 from hjcontrol.networks import AffineWeights
 from hjcontrol.solvers import by_name, solve
@@ -91,7 +90,7 @@ def fitted_layer(eps: float | None, screen: Screen) -> Layer:
     is a stationary point, from a fixed start.
     """
     eps = EPS if eps is None else eps
-    data = load_regression("diabetes")
+    data = load("diabetes", regression=True)
     X, y = data.features, data.targets
     X, y = (X - X.mean(axis=0)) / X.std(axis=0), (y - y.mean()) / y.std()
     rng = np.random.default_rng(0)

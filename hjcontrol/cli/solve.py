@@ -106,7 +106,7 @@ def _run(asked: Asked, screen: Screen) -> int:
     try:
         certificate = _verified(solution, probe_key, screen)
         written[1] = _keep(asked, facts, solution, parts.test, certificate)
-        _tell(facts, (parts.test.features, parts.test.labels), solution, certificate, screen)
+        _tell(facts, (parts.test.features, parts.test.targets), solution, certificate, screen)
         for file in (
             _page(asked, facts, train, parts.test, solution, certificate, screen),
             *written,
@@ -206,7 +206,7 @@ def _keep(asked: Asked, facts: dict[str, Any], solution: Any, test: Any, certifi
     from hjcontrol.cli.stored import write_weights
     from hjcontrol.reporting.tables import accuracy, outcome
 
-    right = accuracy(solution, (test.features, test.labels))
+    right = accuracy(solution, (test.features, test.targets))
     if certificate is None:
         save(asked.out / "solution.npz", lambda p: write_weights(p, solution.weights))
     return save_json(
@@ -253,7 +253,7 @@ def _page(
             path,
             {name: solution},
             certificates={} if certificate is None else {name: certificate},
-            test=(test.features, test.labels),
+            test=(test.features, test.targets),
             classes=train.classes,
             tables={"Asked": facts},
             title=f"{train.name}, solved by {name}",

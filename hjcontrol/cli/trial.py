@@ -61,7 +61,7 @@ class Trial:
     @property
     def test_pair(self) -> tuple[Any, Any]:
         """Inputs and labels that no solver has seen."""
-        return self.test.features, self.test.labels
+        return self.test.features, self.test.targets
 
 
 def prepare(settings: Settings, data: DataSet) -> Trial:
@@ -86,7 +86,7 @@ def network(settings: Settings, data: DataSet, width: int, depth: int) -> Contro
     problem = ControlProblem(
         stages,
         jnp.asarray(data.features),
-        jnp.asarray(data.labels),
+        jnp.asarray(data.targets),
         terminal=softmax_cross_entropy,
         running=Ridge(settings.ridge),
     )

@@ -128,7 +128,7 @@ def _network(
 ) -> None:
     (train, test), name = data, target.name
     classes = len(train.classes)
-    problem = target.problem(jnp.asarray(train.features), train.labels, classes)
+    problem = target.problem(jnp.asarray(train.features), train.targets, classes)
     weights = problem.init(trial.key)
     screen.line(f"{name:<16} verifying the costate, {START}")
     _verify(trial, f"{name}, {START}", problem, weights, also)
@@ -141,9 +141,9 @@ def _network(
     _verify(trial, f"{name}, {TRAINED}", problem, solution.weights, also)
     on_data = _is_array(problem.inputs) and problem.inputs.shape[0] == len(train)
     if on_data and not target.own_data():
-        tested = target.problem(jnp.asarray(test.features), test.labels, classes)
+        tested = target.problem(jnp.asarray(test.features), test.targets, classes)
         final = jax.jit(lambda w: tested.rollout(w).final)(solution.weights)
-        hits = jnp.argmax(final, axis=-1) == jnp.asarray(test.labels)
+        hits = jnp.argmax(final, axis=-1) == jnp.asarray(test.targets)
         trial.accuracies[f"{name}, {TRAINED}"] = float(jnp.mean(hits))
 
 

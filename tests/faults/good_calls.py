@@ -52,10 +52,10 @@ def data():
 
 @functools.cache
 def real_data():
-    from hjcontrol.data.regression import RegressionSet
+    from hjcontrol.data import DataSet
 
     rng = np.random.default_rng(0)
-    return RegressionSet(rng.normal(size=(20, 3)), rng.normal(size=20), ("a", "b", "c"), "drawn")
+    return DataSet(rng.normal(size=(20, 3)), rng.normal(size=20), None, ("a", "b", "c"), "drawn")
 
 
 @functools.cache
@@ -398,12 +398,10 @@ def _rest() -> dict:
             labellings=lambda: symmetry.match(problem(), passes()[1], passes()[1]),
         ),
         "data.load": _made(d.load, source="iris"),
-        "data.load_regression": _made(d.load_regression, source="iris"),
+        "data.load_real": _made(d.load, source="iris", regression=True),
         "data.npz_arrays": _made(npz_arrays, source="a.npz"),
         "data.split": _made(d.split, data=lambda: data(), train_size=0.5, key=KEY),
-        "data.split_regression": _made(
-            d.split_regression, data=lambda: real_data(), train_size=0.5, key=KEY
-        ),
+        "data.split_real": _made(d.split, data=lambda: real_data(), train_size=0.5, key=KEY),
         "data.subset": _made(d.subset, data=lambda: data(), count=7, key=KEY),
         "data.DataSet.take": _made(lambda: data().take, index=np.array([0, 3])),
         "deformation.entropy": _made(deform.entropy, p=jnp.array([0.25, 0.75]), axis=-1),
