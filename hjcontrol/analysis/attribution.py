@@ -16,7 +16,6 @@ every depth, so what quadrature leaves of completeness is too.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +24,8 @@ from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.record import Quantity, Record, Told, figure, one_of_many
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers import LSE, ClassHead, LogitHead
@@ -37,7 +38,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
-class Attribution(eqx.Module):
+class Attribution(Told, Shown):
     """What each atom did for one output. Weights are shares; removals have the units of the logits."""
 
     value: Float[Array, ""]
@@ -53,24 +54,32 @@ class Attribution(eqx.Module):
         """The atoms with the largest weights, largest first."""
         return np.argsort(-np.asarray(self.weights), kind="stable")[:count].tolist()
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         if self.value.ndim:
-            return f"{type(self).__name__} of {self.value.shape}: index its leaves to print one"
-        lines = [
-            f"f = {float(self.value):.6g} from {self.weights.size} atoms at eps = {float(self.eps):.4g}",
-            "   atom   weight  without it (exact)  first order",
-        ]
-        for j in self.top():
-            w, exact, mass = (float(a[j]) for a in (self.weights, self.removal, self.mass))
-            lines.append(f"  {j:5d}   {w:6.4f}  {exact:+18.6g}  {-mass:+11.4g}")
+            return one_of_many(self, self.value.shape)
+        row = lambda j: {
+            "atom": j,
+            "weight": self.weights[j],
+            "without it (exact)": Quantity(self.removal[j], 6),
+            "first order": -self.mass[j],
+        }
+        rows = {"": [row(j) for j in self.top()]}
         if self.shares is not None and self.class_removal is not None:
-            best = np.argsort(-np.asarray(self.shares), kind="stable")[:3]
-            lines += [
-                f"  class {c}: share {float(self.shares[c]):.4f}, f without it "
-                f"{float(self.class_removal[c]):+.6g}"
+            best = np.argsort(-np.asarray(self.shares), kind="stable")[:3].tolist()
+            rows["classes"] = [
+                {
+                    "class": c,
+                    "share": self.shares[c],
+                    "f without it": Quantity(self.class_removal[c], 6),
+                }
                 for c in best
             ]
-        return "\n".join(lines)
+        return Record(
+            f"f = {figure(self.value, 6)}",
+            f"from {self.weights.size} atoms at eps = {figure(self.eps)}",
+            rows=rows,
+        )
 
 
 @admits()
@@ -98,7 +107,8 @@ def without(
     """`f(x)` without the `removed` atoms, from the weights: `f + eps log(1 - sum of theirs)`.
 
     The mass that stays is summed from the others' weights, so nothing cancels while any is left that
-    does not underflow; below that the answer is `-inf` times nothing: use [`pruned`][] and evaluate.
+    does not underflow; below that the answer is `-inf` times nothing: use
+    [`pruned`][hjcontrol.analysis.attribution.pruned] and evaluate.
 
     **Raises:** `ValueError` if `removed` has another shape, or is everything.
     """
@@ -132,7 +142,7 @@ def pruned(layer: LSE, atoms: Sequence[int]) -> LSE:
     return LSE(layer.W[kept], layer.b[kept], layer.eps)
 
 
-class LayerAttribution(eqx.Module):
+class LayerAttribution(Told, Shown):
     """Attributions `A_k` of the input of every stage, and of the final state, by runs of equal stages."""
 
     runs: tuple[PyTree[Array], ...]  # one entry a run: leaves (length, *state)
@@ -150,18 +160,19 @@ class LayerAttribution(eqx.Module):
         """`A_0`, the attribution of the network's inputs: integrated gradients."""
         return jax.tree.map(lambda a: a[0], self.runs[0])
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         if self.difference.ndim:
-            return (
-                f"{type(self).__name__} of {self.difference.shape}: index its leaves to print one"
-            )
-        apart = float(jnp.max(self.totals) - jnp.min(self.totals))
-        return "\n".join(
-            [
-                f"costate attribution at {self.totals.size} depths",
-                f"  out(x) - out(x_0) = {float(self.difference):.8g}",
-                f"  completeness defect {float(self.defect):.1e}, depths apart {apart:.1e}",
-            ]
+            return one_of_many(self, self.difference.shape)
+        return Record(
+            "Costate attribution",
+            f"at {self.totals.size} depths",
+            facts={
+                "out(x) - out(x_0)": Quantity(self.difference, 8),
+                "completeness defect": Quantity(self.defect, 2),
+                "depths apart": Quantity(jnp.max(self.totals) - jnp.min(self.totals), 2),
+            },
+            lead=("out(x) - out(x_0)", "completeness defect", "depths apart"),
         )
 
 

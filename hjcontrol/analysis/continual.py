@@ -5,21 +5,22 @@ r"""What does a new task move? Gibbs weights, overlap of gradients, forgetting m
     pull        dL_old = -lr g_old.g_new + O(lr^2)             what one step of the new task does
     forgetting  F_i = max over i <= k < T of R[k, i] - R[T, i],    R[k, i]: accuracy on i after task k
 
-The overlap lies in [0, 1]: 0 where no atom serves both tasks, 1 where all serve both alike. It is a
-statement about one state of the weights; forgetting is what was measured after training. Nothing here
+The overlap lies in [0, 1]: 0 where no atom serves both tasks, 1 where all serve both alike. The overlap
+is of one state of the weights; forgetting is what was measured after training. Nothing here
 is a bound.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Quantity, Record, Told, figure
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers import LSE, ClassHead, LogitHead
 
 __all__ = ["Forgetting", "Overlap", "Pull", "forgetting", "overlap", "pull"]
@@ -29,7 +30,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
-class Overlap(eqx.Module):
+class Overlap(Told, Shown):
     """Mean Gibbs weights of every atom on two tasks."""
 
     old: Float[Array, " atoms"]
@@ -45,15 +46,16 @@ class Overlap(eqx.Module):
         both = (self.old > 1 / (2 * self.old.size)) & (self.new > threshold)
         return np.flatnonzero(np.asarray(both)).tolist()
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         moved = self.moved()
         shown = ", ".join(map(str, moved[:8])) + (", ..." if len(moved) > 8 else "")
-        return "\n".join(
-            [
-                f"{float(self.shared):.4f} of the new task's weight falls on the old task's atoms",
-                f"  atoms of the old task that the new one moves: {len(moved)} of {self.old.size}"
-                + (f" ({shown})" if moved else ""),
-            ]
+        return Record(
+            "Overlap",
+            f"{figure(self.shared)} of the new task's weight falls on the old task's atoms",
+            facts={
+                "atoms moved": f"{len(moved)} of {self.old.size}" + (f" ({shown})" if moved else "")
+            },
         )
 
 
@@ -75,7 +77,7 @@ def overlap(
     return Overlap(mean(old), mean(new))
 
 
-class Pull(eqx.Module):
+class Pull(Told, Shown):
     """What a small step down the new task's loss does to the old one's: first order, not a bound."""
 
     inner: Float[Array, ""]  # g_old . g_new
@@ -85,11 +87,13 @@ class Pull(eqx.Module):
         """First-order change of the old loss under `weights - rate * g_new`."""
         return -rate * self.inner
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         verb = "helps" if float(self.inner) > 0 else "harms"
-        return (
-            f"a step on the new task {verb} the old one: cosine {float(self.cosine):+.4f}, "
-            f"d L_old = {-float(self.inner):+.4g} x rate"
+        return Record(
+            "Pull",
+            f"a step on the new task {verb} the old one",
+            facts={"cosine": self.cosine, "d L_old": f"{figure(-self.inner)} x rate"},
         )
 
 
@@ -109,7 +113,7 @@ def pull(
     return Pull(both, jnp.where(size > 0, both / jnp.where(size > 0, size, 1.0), 0.0))
 
 
-class Forgetting(eqx.Module):
+class Forgetting(Told, Shown):
     """Accuracies `R[k, i]` on task `i` after training on tasks `0 .. k`."""
 
     accuracy: Float[np.ndarray, "tasks tasks"]
@@ -127,11 +131,20 @@ class Forgetting(eqx.Module):
         """Mean accuracy over all tasks at the end."""
         return float(self.accuracy[-1].mean())
 
-    def __str__(self) -> str:
-        lines = ["accuracy by task (columns) after each training (rows)"]
-        lines += ["  " + "  ".join(f"{a:.3f}" for a in row) for row in self.accuracy[:12]]
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         lost = ", ".join(f"{a:.3f}" for a in self.forgotten[:12])
-        return "\n".join([*lines, f"  forgotten: {lost}; mean at the end {self.final:.3f}"])
+        tasks = range(len(self.accuracy))
+        row = lambda k: (
+            {"after": f"task {k}"}
+            | {f"task {i}": Quantity(self.accuracy[k, i], 3) for i in list(tasks)[:8]}
+        )
+        return Record(
+            "Forgetting",
+            f"mean accuracy at the end {figure(self.final, 3)}",
+            facts={"forgotten": lost},
+            rows={"accuracy by task after each training": [row(k) for k in tasks]},
+        )
 
 
 def forgetting(

@@ -7,7 +7,7 @@ r"""Intrinsic dimension of data, with error bars, and how many samples a bound a
 
 Estimators are scikit-dimension's (extra `dimension`), by name, or any object with `fit(X)` and then
 `dimension_`. Error bars: delete-half jackknife, since resampling with replacement would plant zero
-distances, which every nearest-neighbour estimator reads as dimension zero. They hold sampling error
+distances, which every nearest-neighbour estimator reads as dimension zero. The bars hold sampling error
 only: bias from curvature, noise and finite n is not in them, and the spread between estimators is a
 fairer witness of it.
 """
@@ -15,13 +15,14 @@ fairer witness of it.
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Key
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Quantity, Record, Told, figure
+from hjcontrol._ground.shown import Shown
 
 __all__ = ["IntrinsicDimension", "SampleSize", "intrinsic_dimension", "sample_size"]
 
@@ -30,7 +31,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
-class IntrinsicDimension(eqx.Module):
+class IntrinsicDimension(Told, Shown):
     """One estimate an estimator, with the standard error of its sampling."""
 
     names: tuple[str, ...]
@@ -40,19 +41,21 @@ class IntrinsicDimension(eqx.Module):
     ambient: int
     duplicates: int
 
-    def __str__(self) -> str:
-        lines = [
-            f"intrinsic dimension of {self.points} points in {self.ambient} dimensions"
-            + (f" ({self.duplicates} repeated points left out)" if self.duplicates else "")
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        rows = [
+            {"estimator": name, "dimension": Quantity(value, 3), "+-": Quantity(error, 2)}
+            for name, value, error in zip(self.names, self.values, self.errors, strict=True)
         ]
-        rows = zip(self.names, self.values, self.errors, strict=True)
-        lines += [f"  {name:10s} {value:7.2f} +- {error:.2f}" for name, value, error in rows]
-        if len(self.names) > 1:
-            low, high = self.values.min(), self.values.max()
-            lines.append(
-                f"  estimators span {low:.2f} .. {high:.2f}; +- is sampling only, not bias"
-            )
-        return "\n".join(lines)
+        low, high = figure(self.values.min(), 3), figure(self.values.max(), 3)
+        span = f"estimators span {low} .. {high}; +- is sampling only, not bias"
+        left = f" ({self.duplicates} repeated points left out)" if self.duplicates else ""
+        return Record(
+            "Intrinsic dimension",
+            f"of {self.points} points in {self.ambient} dimensions{left}",
+            rows={"": rows},
+            notes=(span,) if len(rows) > 1 else (),
+        )
 
 
 @admits(halves=">= 1")
@@ -114,7 +117,7 @@ def _estimator(each: Any) -> Any:
     return getattr(skdim.id, each)()
 
 
-class SampleSize(eqx.Module):
+class SampleSize(Told, Shown):
     """The fewest samples for which the bound is at most `error`, at the best width; its three terms."""
 
     error: float
@@ -124,11 +127,19 @@ class SampleSize(eqx.Module):
     temperature_term: float
     noise_term: float
 
-    def __str__(self) -> str:
-        return (
-            f"bound <= {self.error:g} from {self.samples} samples on, at {self.atoms} atoms\n"
-            f"  width {self.width_term:.4g} + temperature {self.temperature_term:.4g} + noise "
-            f"{self.noise_term:.4g}; sufficient if the constants are right, not necessary"
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        return Record(
+            f"Bound <= {self.error:g}",
+            f"from {self.samples} samples on, at {self.atoms} atoms",
+            facts={
+                "width": self.width_term,
+                "temperature": self.temperature_term,
+                "noise": self.noise_term,
+            },
+            notes=(
+                "The sum of the three terms; sufficient if the constants are right, not necessary.",
+            ),
         )
 
 

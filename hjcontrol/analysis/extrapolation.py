@@ -20,6 +20,8 @@ from jaxtyping import Array, Bool, Float, Int, Real
 
 from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.record import Record, Told, figure, one_of_many
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs, gibbs_entropy, lse
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.hamilton_jacobi import data_of_layer
@@ -32,7 +34,7 @@ def __dir__() -> list[str]:
     return __all__
 
 
-class Gap(eqx.Module):
+class Gap(Told, Shown):
     """How far the soft maximum is from its largest logit, and the bound. Units: those of the logits."""
 
     winner: Int[Array, ""]
@@ -47,17 +49,18 @@ class Gap(eqx.Module):
         """Whether one atom decides: `gap > eps log(N-1)`, so that the deviation is under eps log 2."""
         return self.gap > self.eps * jnp.log(max(self.atoms - 1, 1))
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         if self.gap.ndim:
-            return f"{type(self).__name__} of {self.gap.shape}: index its leaves to print one"
-        return "\n".join(
-            [
-                f"gap {float(self.gap):.4g} between the first two of {self.atoms} logits, "
-                f"eps = {float(self.eps):.4g}",
-                f"  f - max z = {float(self.deviation):.3e}, bound {float(self.bound):.3e}",
-                f"  atom {int(self.winner)} {'decides' if self.dominated else 'does not decide alone'}"
-                " (this does not say whether x is far from the data)",
-            ]
+            return one_of_many(self, self.gap.shape)
+        decides = "decides" if self.dominated else "does not decide alone"
+        return Record(
+            f"Gap {figure(self.gap)}",
+            f"between the first two of {self.atoms} logits, eps = {figure(self.eps)}",
+            facts={
+                "f - max z": f"{figure(self.deviation, 4)}, bound {figure(self.bound, 4)}",
+                f"atom {int(self.winner)}": f"{decides} (which does not say whether x is far from data)",
+            },
         )
 
 
@@ -75,7 +78,7 @@ def gap(model: LSE | LogitHead, x: Real[ArrayLike, "..."]) -> Gap:
     )
 
 
-class Ray(eqx.Module):
+class Ray(Told, Shown):
     """The layer along `x + r v`, `r >= 0`. Units: of the logits; slopes, per unit of `r`."""
 
     slope: Float[Array, ""]  # f_inf(v), the recession function
@@ -103,18 +106,20 @@ class Ray(eqx.Module):
         lead = self.head_start + r * jnp.where(rivals > 0, self.gap_slope, 0.0)
         return jnp.where(rivals > 0, _log1p(_many(rivals, self.eps) - lead, self.eps), 0.0)
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         if self.slope.ndim:
-            return f"{type(self).__name__} of {self.slope.shape}: index its leaves to print one"
-        ties = int(jnp.sum(self.tied))
-        return "\n".join(
-            [
-                f"along the ray: slope {float(self.slope):.6g}, of {ties} in {self.tied.size} atoms",
-                f"  f(x + rv) -> {float(self.intercept):.6g} + {float(self.slope):.6g} r, from above",
-                f"  excess at most {float(self.bound(0.0)):.3g} at r = 0; "
-                f"falls at the rate {float(self.rate):.4g} per unit of r",
-                f"  entropy -> {float(self.entropy):.6g} (at most log {ties})",
-            ]
+            return one_of_many(self, self.slope.shape)
+        ties, slope = int(jnp.sum(self.tied)), figure(self.slope, 6)
+        return Record(
+            "Along the ray",
+            f"slope {slope}, of {ties} in {self.tied.size} atoms",
+            facts={
+                "limit": f"f(x + rv) -> {figure(self.intercept, 6)} + {slope} r, from above",
+                "excess": f"at most {figure(self.bound(0.0), 3)} at r = 0",
+                "rate": f"{figure(self.rate)} per unit of r",
+                "entropy": f"-> {figure(self.entropy, 6)} (at most log {ties})",
+            },
         )
 
 
@@ -150,7 +155,7 @@ def ray(layer: LSE, x: Real[ArrayLike, " d"], v: Real[ArrayLike, " d"]) -> Ray:
     )
 
 
-class Coverage(eqx.Module):
+class Coverage(Shown):
     """Atoms `y` with masses, and a width in the units of the inputs: how far a point is from them."""
 
     atoms: Float[Array, "N d"]

@@ -17,9 +17,8 @@ at a point need not fall with it, and M does not depend on eps at all.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -28,6 +27,8 @@ from jaxtyping import Array, Bool, Float, Int, Key, Real
 from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol._ground.lazy import lazily
+from hjcontrol._ground.record import Quantity, Record, Told, figure, one_of_many
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers import LSE, ClassHead, LogitHead
@@ -51,7 +52,7 @@ def __dir__() -> list[str]:
 
 
 if not TYPE_CHECKING:  # old names, for one release
-    _RENAMED = {"certify": ":certified_radius", "curvature": ":layer_curvature"}
+    _RENAMED = {"certified_radius": ":certified_radius", "layer_curvature": ":layer_curvature"}
     __getattr__, _ = lazily(__name__, renamed=_RENAMED)
 
 
@@ -75,7 +76,7 @@ def diameter(
     return jnp.max(jax.lax.map(row, (W, kept)))
 
 
-class Curvature(eqx.Module):
+class Curvature(Told, Shown):
     """`hess f` at one point, by its formula. Units: those of the logits over length squared."""
 
     network: Float[Array, "d d"]  # E_pi[hess z]; zero for an affine layer
@@ -93,19 +94,18 @@ class Curvature(eqx.Module):
         """Spectral norm of the Hessian."""
         return jnp.max(jnp.abs(jnp.linalg.eigvalsh(self.hessian)), axis=-1)
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         if self.sharp.ndim:
-            return f"{type(self).__name__} of {self.sharp.shape}: index its leaves to print one"
-        lines = [f"|hess f| = {float(self.norm):.6g} at this point"]
+            return one_of_many(self, self.sharp.shape)
+        facts: dict[str, Any] = {}
         if not bool(jnp.isnan(self.sharp)):
-            lines.append(f"  bound D^2/(4 eps)         {float(self.sharp):.6g}  everywhere")
-            lines.append(f"  bound max|W|^2/eps        {float(self.published):.6g}  as published")
+            facts["bound D^2/(4 eps)"] = f"{figure(self.sharp, 6)}  everywhere"
+            facts["bound max|W|^2/eps"] = f"{figure(self.published, 6)}  as published"
         else:
             part = jnp.max(jnp.abs(jnp.linalg.eigvalsh(self.network)))
-            lines.append(
-                f"  of which the network's E_pi[hess z]: {float(part):.6g}; no global bound"
-            )
-        return "\n".join(lines)
+            facts["of which the network's E_pi[hess z]"] = f"{figure(part, 6)}; no global bound"
+        return Record(f"|hess f| = {figure(self.norm, 6)}", "at this point", facts=facts)
 
 
 @admits()
@@ -133,7 +133,7 @@ def layer_curvature(model: LSE | LogitHead, x: Real[ArrayLike, " d"]) -> Curvatu
     return Curvature(inner, centred.T @ (pi[:, None] * centred) / eps, sharp, published)
 
 
-class Change(eqx.Module):
+class Change(Shown):
     """Bounds on `f(x + d) - f(x)` over all `|d| <= radius`."""
 
     lower: Float[Array, ""]
@@ -156,7 +156,7 @@ def change(layer: LSE, x: Real[ArrayLike, " d"], radius: Real[ArrayLike, ""] | f
     return Change(-slope * r, jnp.minimum(curved, raised))
 
 
-class Radius(eqx.Module):
+class Radius(Told, Shown):
     """Certified radius of one prediction, in the units of the inputs: within it no attack succeeds."""
 
     label: Int[Array, ""]
@@ -169,17 +169,19 @@ class Radius(eqx.Module):
     by_atoms: Float[Array, ""]
     published: Float[Array, ""]  # what max|W|^2/eps in place of D_b^2/(4 eps) would give
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         if self.radius.ndim:
-            return f"{type(self).__name__} of {self.radius.shape}: index its leaves to print one"
-        return "\n".join(
-            [
-                f"class {int(self.label)} holds within radius {float(self.radius):.6g} (certified); "
-                f"margin {float(self.margin):.4g}, rival {int(self.rival)}",
-                f"  by curvature, D_b^2/(4 eps)      {float(self.by_curvature):.6g}",
-                f"  by curvature, max|W|^2/eps       {float(self.published):.6g}  as published",
-                f"  by distances of the atoms        {float(self.by_atoms):.6g}",
-            ]
+            return one_of_many(self, self.radius.shape)
+        return Record(
+            f"Class {int(self.label)}",
+            f"holds within radius {figure(self.radius, 6)} (certified); margin {figure(self.margin)}, "
+            f"rival {int(self.rival)}",
+            facts={
+                "by curvature, D_b^2/(4 eps)": Quantity(self.by_curvature, 6),
+                "by curvature, max|W|^2/eps": f"{figure(self.published, 6)}  as published",
+                "by distances of the atoms": Quantity(self.by_atoms, 6),
+            },
         )
 
 
@@ -240,7 +242,7 @@ def certified_radius(
     )
 
 
-class Attack(eqx.Module):
+class Attack(Shown):
     """The best step that projected gradient ascent found: a lower bound on what is possible."""
 
     step: Float[Array, " d"]

@@ -27,6 +27,8 @@ from jaxtyping import Array, Float, Key, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
+from hjcontrol._ground.record import Record, Told, figure
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, least_squares
 from hjcontrol.deformation import gibbs_entropy
 from hjcontrol.layers import LSE, LogitHead
@@ -42,7 +44,7 @@ def __dir__() -> list[str]:
 LOG_TWO = 0.6931471805599453
 
 
-class Window(eqx.Module):
+class Window(Told, Shown):
     """Admissible temperatures for `N` atoms spread evenly over a box. Units: length^2/time."""
 
     floor: Float[Array, ""]
@@ -58,19 +60,18 @@ class Window(eqx.Module):
     def __contains__(self, eps: float) -> bool:
         return bool((self.floor <= eps) & (eps <= self.ceiling))
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         where = "inside" if float(self.heuristic) in self else "outside"
-        span = (
-            "EMPTY: log N > N^(1/d), too few atoms for this dimension"
-            if self.empty
-            else f"a factor of {float(self.ceiling / self.floor):.3g}"
-        )
-        return "\n".join(
-            [
-                f"eps from {float(self.floor):.4g} to {float(self.ceiling):.4g} length^2/time ({span})",
-                f"  orders of magnitude; atoms are {float(self.spacing):.4g} (length) apart",
-                f"  heuristic N^(-1/d) = {float(self.heuristic):.4g} has no units; in these, {where}",
-            ]
+        ratio = f"a factor of {figure(self.ceiling / self.floor, 3)}"
+        span = "EMPTY: log N > N^(1/d), too few atoms for this dimension" if self.empty else ratio
+        return Record(
+            "Temperatures",
+            f"eps from {figure(self.floor)} to {figure(self.ceiling)} length^2/time ({span})",
+            facts={
+                "spacing": f"atoms are {figure(self.spacing)} (length) apart; orders of magnitude",
+                "heuristic": f"N^(-1/d) = {figure(self.heuristic)} has no units; in these, {where}",
+            },
         )
 
 
@@ -136,7 +137,7 @@ _WORDS = {
 }
 
 
-class Choice(eqx.Module):
+class Choice(Told, Shown):
     """A temperature, how it was chosen, and what was minimised."""
 
     eps: Float[Array, ""]
@@ -163,17 +164,27 @@ class Choice(eqx.Module):
         best = float(self.grid[int(np.argmin(self.values))])
         return best in (float(self.grid.min()), float(self.grid.max()))
 
-    def __str__(self) -> str:
-        lines = [f"eps = {float(self.eps):.5g} by {self.by}: {_WORDS[self.by]}"]
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        facts: dict[str, Any] = {}
         if self.by == "jointly":
-            lines.append(f"  from {self.grid[0]:.4g}; training loss {float(self.objective):.6g}")
+            facts["training loss"] = (
+                f"{figure(self.objective, 6)}, from eps = {figure(self.grid[0])}"
+            )
         else:
-            low, high = self.plausible
-            lines.append(f"  {float(self.objective):.6g} at the choice, of {len(self.grid)} tried")
-            lines.append(f"  within one standard error: {low:.4g} to {high:.4g}")
-            if self.at_edge:
-                lines.append("  AT THE EDGE of the temperatures tried: try more beyond it")
-        return "\n".join(lines)
+            low, high = map(figure, self.plausible)
+            facts["objective"] = (
+                f"{figure(self.objective, 6)} at the choice, of {len(self.grid)} tried"
+            )
+            facts["within one standard error"] = f"{low} to {high}"
+        edge = "AT THE EDGE of the temperatures tried: try more beyond it"
+        return Record(
+            f"eps = {figure(self.eps, 5)} by {self.by}",
+            _WORDS[self.by],
+            facts=facts,
+            notes=(edge,) if self.by != "jointly" and self.at_edge else (),
+            trace=tuple(self.values),
+        )
 
 
 Losses = Callable[[Float[Array, ""]], Float[Array, " samples"]]

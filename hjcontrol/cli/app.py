@@ -15,37 +15,28 @@ from typing import Annotated
 import typer
 
 from hjcontrol._ground.interruptions import interrupted_once
-from hjcontrol.cli.architectures import architectures
-from hjcontrol.cli.certify import certify
-from hjcontrol.cli.claims import claims
-from hjcontrol.cli.crosscheck import crosscheck
-from hjcontrol.cli.doctor import doctor
+from hjcontrol.cli.certify import CERTIFY
+from hjcontrol.cli.claims import CLAIMS
+from hjcontrol.cli.command import INTERRUPTED, as_function, command_line
+from hjcontrol.cli.crosscheck import CROSSCHECK
+from hjcontrol.cli.doctor import DOCTOR
 from hjcontrol.cli.errors import USAGE, CommandError
-from hjcontrol.cli.fit_convex import fit_convex
-from hjcontrol.cli.invocation import command_line
-from hjcontrol.cli.layers import layers
-from hjcontrol.cli.pde import pde
-from hjcontrol.cli.solve import solve
-from hjcontrol.cli.verify import verify
+from hjcontrol.cli.fit_convex import FIT_CONVEX
+from hjcontrol.cli.list import ARCHITECTURES, LAYERS, LIST
+from hjcontrol.cli.pde import PDE
+from hjcontrol.cli.solve import SOLVE
+from hjcontrol.cli.verify import VERIFY
 
-FAULT, INTERRUPTED = 70, 130
+FAULT = 70
 NO_MEMORY = "not enough memory. Reduce the width, the depth or the samples."
-COMMANDS = {
-    "crosscheck": crosscheck,
-    "solve": solve,
-    "verify": verify,
-    "architectures": architectures,
-    "layers": layers,
-    "certify": certify,
-    "fit-convex": fit_convex,
-    "pde": pde,
-    "claims": claims,
-    "doctor": doctor,
-}
+ALL = (
+    CROSSCHECK, SOLVE, VERIFY, FIT_CONVEX, CERTIFY, PDE, CLAIMS, LIST, LAYERS, ARCHITECTURES, DOCTOR,
+)  # fmt: skip
+COMMANDS = {command.name: command for command in ALL}
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 for _command in COMMANDS.values():
-    app.command()(_command)
+    app.command(_command.name)(as_function(_command))
 
 
 def _print_version(asked: bool) -> bool:

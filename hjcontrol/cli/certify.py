@@ -4,95 +4,88 @@ The candidate comes as arrays `z` (logits) and `p` of an NPZ file, one sample or
 its residuals, its gap and a verdict; nothing is solved again.
 """
 
+import dataclasses
 import math
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+import hjcontrol as hj
+from hjcontrol._ground.record import Quantity, Record, figure
+from hjcontrol.cli.command import REFUTED, SHOWN, Answer, Command
 from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.folder import output_folder, save_json
-from hjcontrol.cli.settings import magnitude
+from hjcontrol.cli.schema import folder, magnitude, option, string
 from hjcontrol.cli.terminal import Screen
 
-REFUTED = 1
-SHOWN = 12  # samples in the table; result.json has all
-Text = str | None
+ROWS = 12  # samples in the table; result.json has all
 
 
-def certify(
-    candidate: Annotated[str, typer.Argument(help="CANDIDATE.npz with `z` and `p`")],
-    layer: Annotated[str, typer.Option(help="see `hjcontrol layers`", metavar="NAME")],
-    eps: Annotated[
-        Text, typer.Option(help="temperature", show_default="the layer's own", metavar="EPS")
-    ] = None,
-    tolerance: Annotated[
-        Text,
-        typer.Option(help="of every residual and of the gap", show_default="1e-9", metavar="TOL"),
-    ] = None,
-    out: Annotated[
-        Text, typer.Option(help="folder to write to", show_default="./certify", metavar="DIR")
-    ] = None,
-) -> None:
-    """Certify a candidate, from any library, against a layer's convex program.
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What `certify` is to do."""
 
-    Writes result.json. Exit code 0: every sample is certified; 1: some sample is not.
-    """
-    folder = Path(out or "certify")
-    asked_eps = None if eps is None else magnitude("--eps", eps, above=False)
-    asked_tol = None if tolerance is None else magnitude("--tolerance", tolerance, above=False)
-    with output_folder(folder):
-        raise typer.Exit(run(candidate, layer, asked_eps, asked_tol, folder, Screen()))
+    candidate: str = option(
+        dataclasses.MISSING, string, "arrays `z` and `p`", "CANDIDATE.npz", kind="argument"
+    )
+    layer: str = option(dataclasses.MISSING, string, "see `hjcontrol list layers`", "NAME")
+    eps: float | None = option(
+        None, magnitude(above=False), "temperature", "EPS", shown="the layer's own"
+    )
+    tolerance: float | None = option(
+        None, magnitude(above=False), "of every residual and of the gap", "TOL", shown="1e-9"
+    )
+    out: Path = folder("certify")
 
 
-def run(
-    source: str, name: str, eps: float | None, tol: float | None, folder: Path, screen: Screen
-) -> int:
-    """Judge every sample of the file `source` and return the exit code.
-
-    **Raises:** `CommandError` for a file, a layer or options that cannot be used.
-    """
+def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
+    """Judge every sample of the file."""
+    del screen
     import jax
 
-    jax.config.update("jax_enable_x64", True)  # the command owns its process
+    from hjcontrol.layers.registry import build
 
-    from hjcontrol.layers.registry import REGISTRY, build
-
-    if name not in REGISTRY:
-        raise CommandError(f"--layer: the layers are {', '.join(REGISTRY)}; found {name!r}.")
-    layer = build(name, eps)
-    z, p = _samples(source, len(REGISTRY[name].shape))
+    source, name, known = asked.candidate, asked.layer, hj.layers.REGISTRY
+    if name not in known:
+        raise CommandError(f"--layer: the layers are {', '.join(known)}; found {name!r}.")
+    layer = build(name, asked.eps)
+    z, p = _samples(source, len(known[name].shape))
+    certify = lambda a, b: layer.certify(a, b, tolerance=asked.tolerance)
     try:
-        found = jax.jit(jax.vmap(lambda a, b: layer.certify(a, b, tolerance=tol)))(z, p)
+        found = jax.jit(jax.vmap(certify))(z, p)
     except (
         ValueError,
         TypeError,
     ) as error:  # TypeError: another number of logits than the layer has
         raise CommandError(f"{source}: {error}") from None
     rows = _rows(found)
-    title = f"{name} at eps = {float(layer.eps):g}: {len(rows)} sample{'s' * (len(rows) > 1)}"
-    worst = sorted(rows, key=lambda r: -_badness(r))[:SHOWN]
-    screen.table(title + (", the worst first" if len(rows) > 1 else ""), [_cells(r) for r in worst])
-    certified = sum(r["certified"] for r in rows)
-    screen.line(f"\n{certified} of {len(rows)} certified at tolerance {rows[0]['tolerance']:.0e}")
-    content = {"layer": name, "eps": float(layer.eps), "certified": certified, "samples": rows}
-    screen.line(str(save_json(folder / "result.json", content)))
-    return 0 if certified == len(rows) else REFUTED
+    certified, whole = sum(r["certified"] for r in rows), all(r["certified"] for r in rows)
+    worst = sorted(rows, key=lambda r: -_badness(r))[:ROWS]
+
+    def record() -> Record:
+        eps, tolerance = figure(float(layer.eps)), f"{rows[0]['tolerance']:.0e}"
+        return Record(
+            f"{name} at eps = {eps}",
+            f"{certified} of {len(rows)} certified at tolerance {tolerance}",
+            verdict="certified" if whole else "not certified",
+            tone="good" if whole else "bad",
+            rows={"the worst first" if len(rows) > 1 else "": [_cells(r) for r in worst]},
+        )
+
+    yield Answer(
+        {"layer": name, "eps": float(layer.eps), "certified": certified, "samples": rows},
+        record,
+        code=SHOWN if whole else REFUTED,
+    )
 
 
 def _samples(source: str, axes: int) -> tuple[Any, Any]:
     """Logits and candidates with a leading sample axis."""
     import numpy as np
 
-    from hjcontrol.data import DataError
     from hjcontrol.data.loading import npz_arrays
 
-    try:
-        arrays = npz_arrays(source)
-        pair = [_numbers(source, arrays, key) for key in ("z", "p")]
-    except DataError as error:
-        raise CommandError(str(error)) from None
-    z, p = pair
+    arrays = npz_arrays(source)
+    z, p = (_numbers(source, arrays, key) for key in ("z", "p"))
     if z.shape != p.shape or z.ndim not in (axes, axes + 1) or z.size == 0:
         raise CommandError(
             f"{source}: 'z' and 'p' must have one shape, {axes} axes a sample with the samples in "
@@ -147,15 +140,26 @@ def _badness(row: dict[str, Any]) -> float:
     return size if row["certified"] else math.inf if math.isinf(size) else 1e300 + size
 
 
-def _cells(row: dict[str, Any]) -> dict[str, str]:
-    show = lambda key: f"{row[key]:.2e}"
+def _cells(row: dict[str, Any]) -> dict[str, Any]:
+    show = lambda key: Quantity(row[key], 3)
     return {
-        "sample": str(row["sample"]),
+        "sample": row["sample"],
         "verdict": row["verdict"],
         "gap": show("gap"),
-        "relative": show("relative_gap"),
         "primal": show("primal"),
         "dual": show("dual"),
         "stationarity": show("stationarity"),
-        "largest residual": row["worst"],
+        "largest": row["worst"],
     }
+
+
+CERTIFY = Command(
+    "certify",
+    """Certify a candidate, from any library, against a layer's convex program.
+
+    Writes result.json. Exit code 0: every sample is certified; 1: some sample is not.
+    """,
+    Asked,
+    run,
+    page=None,
+)

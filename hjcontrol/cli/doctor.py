@@ -1,16 +1,15 @@
 """`hjcontrol doctor`: what is installed here, what works, and what to do about the rest."""
 
+import dataclasses
 import importlib.metadata
-import os
 import platform
 import re
 from collections.abc import Iterator
-from typing import Annotated
+from pathlib import Path
 
-import typer
-
-from hjcontrol.cli.folder import output_folder, save_json
-from hjcontrol.cli.settings import settings
+from hjcontrol._ground.record import Record
+from hjcontrol.cli.command import Answer, Command
+from hjcontrol.cli.schema import folder
 from hjcontrol.cli.terminal import Screen
 
 OK, MISSING = "ok", "missing"
@@ -18,22 +17,16 @@ OK, MISSING = "ok", "missing"
 Check = tuple[str, str, str, str]  # item, state, what was found, remedy
 
 
-def doctor(
-    out: Annotated[
-        str | None,
-        typer.Option(help="folder to write to", show_default="./doctor", metavar="DIR"),
-    ] = None,
-) -> None:
-    """Say what is installed, which devices and solver plugins work, and how to mend the rest."""
-    folder = settings({"out": out or "doctor"}).out
-    with output_folder(folder):
-        run(folder, Screen())
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What `doctor` is to do."""
+
+    out: Path = folder("doctor")
 
 
-def run(folder: os.PathLike, screen: Screen) -> None:
-    """Check everything, show a table, write `result.json` into `folder`."""
-    from pathlib import Path
-
+def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
+    """Check everything."""
+    del asked, screen
     checks: list[Check] = []
     for part in (_versions, _devices, _casadi_plugins, _cvxpy_solvers):
         try:
@@ -41,24 +34,20 @@ def run(folder: os.PathLike, screen: Screen) -> None:
         except Exception as error:  # a broken installation is what this command is for
             words = f"{type(error).__name__}: {error}".splitlines()[0]
             checks.append((part.__name__.strip("_"), MISSING, words, "reinstall hjcontrol"))
-    screen.table(
+    rows = [dict(zip(("item", "state", "found", "remedy"), c, strict=True)) for c in checks]
+    missing = [row["item"] for row in rows if row["state"] != OK]
+
+    content = [row | {"remedy": row["remedy"] or None} for row in rows]
+    remedies = [f"{r['item']} is missing: {r['remedy']}" for r in rows if r["state"] != OK]
+    record = Record(
         "Doctor",
-        [
-            {"item": item, "state": state, "found": found, "remedy": remedy}
-            for item, state, found, remedy in checks
-        ],
-        words=True,
+        f"{len(rows) - len(missing)} of {len(rows)} checks are ok",
+        verdict="incomplete" if missing else "ok",
+        tone="partial" if missing else "good",
+        facts={row["item"]: row["found"] for row in rows},
+        notes=remedies,
     )
-    missing = [item for item, state, _, _ in checks if state != OK]
-    screen.line(f"\n{len(checks) - len(missing)} of {len(checks)} checks are ok")
-    content = {
-        "checks": [
-            {"item": item, "state": state, "found": found, "remedy": remedy or None}
-            for item, state, found, remedy in checks
-        ],
-        "missing": missing,
-    }
-    screen.line(str(save_json(Path(folder) / "result.json", content)))
+    yield Answer({"checks": content, "missing": missing}, lambda: record)
 
 
 def _versions() -> Iterator[Check]:
@@ -126,3 +115,16 @@ def _cvxpy_solvers() -> Iterator[Check]:
         ", ".join(found) or "none",
         "" if "CLARABEL" in found else "pip install clarabel",
     )
+
+
+DOCTOR = Command(
+    "doctor",
+    """Say what is installed, which devices and solver plugins work, and how to mend the rest.
+
+    Writes result.json.
+    """,
+    Asked,
+    run,
+    page=None,
+    doubles=False,  # JAX itself may be what is broken
+)

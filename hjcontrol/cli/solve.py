@@ -1,94 +1,143 @@
 """`hjcontrol solve`: the problem of a PROBLEM.toml, solved by one method, resumable, and verified.
 
-Files of --out: solution.npz (weights, one array a leaf), result.json, report.html. The run itself is
+    data = "digits"                 # or wine, breast_cancer, iris, FILE.csv, FILE.npz
+    solver = "newton"
+    [network]                       # width, depth, step, activation; or `architecture` with its options
+    [costs]                         # ridge, terminal; further running costs by name
+    [control-set]                   # kind = "box", and its numbers
+    [options.newton]                # of a solver, under its name
+
+Files of --out: solution.npz (weights, one array per leaf), result.json, report.html. The run itself is
 kept in --checkpoint DIR: after Ctrl-C, a terminated or a killed process, the same line with --resume ends
-at the very bits that it would have ended at.
+at the very bits that it would have ended at. Names of costs, control sets, architectures and options are
+the library's own; they are resolved where the problem is stated (`stated_problem.py`).
 """
 
 import dataclasses
 import warnings
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
-from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.folder import output_folder, save, save_json, save_page
-from hjcontrol.cli.invocation import command_line
-from hjcontrol.cli.solve_settings import Asked, read
+import hjcontrol as hj
+from hjcontrol._ground.record import Record
+from hjcontrol.cli.command import INTERRUPTED, Answer, Command, command_line, exit_code, told
+from hjcontrol.cli.errors import CommandError, check_memory
+from hjcontrol.cli.schema import (
+    DATA,
+    TARGET,
+    TRAIN_SIZE,
+    Check,
+    flag,
+    folder,
+    misspelt,
+    not_negative,
+    one_of,
+    option,
+    path,
+    positive,
+    real,
+    string,
+    table,
+    train_size,
+    whole,
+)
 from hjcontrol.cli.terminal import Screen
-from hjcontrol.cli.verdicts import exit_code, told
 from hjcontrol.solvers.names import NAMES
 
-INTERRUPTED = 130
-Text = str | None
+ACTIVATIONS = ("tanh", "sigmoid", "softplus", "relu", "gelu", "silu", "sin")
+TERMINALS = ("softmax-cross-entropy", "least-squares")
+NETWORK: dict[str, Check] = {
+    "architecture": string,
+    "width": whole(1),
+    "depth": whole(1, 10**5),
+    "step": positive,
+    "activation": one_of(ACTIVATIONS, "activation"),
+}
+COSTS: dict[str, Check] = {
+    "terminal": one_of(TERMINALS, "terminal cost"),
+    "ridge": not_negative,
+}
 
 
-def solve(
-    problem: Annotated[str, typer.Argument(help="PROBLEM.toml, see examples/*.toml")],
-    solver: Annotated[
-        Text,
-        typer.Option(
-            help=f"auto, {', '.join(NAMES)}", show_default="the file's, or newton", metavar="NAME"
-        ),
-    ] = None,
-    seed: Annotated[
-        Text, typer.Option(help="of split and start", show_default="the file's, or 0", metavar="N")
-    ] = None,
-    max_steps: Annotated[
-        Text, typer.Option(help="step limit", show_default="the solver's own", metavar="N")
-    ] = None,
-    checkpoint: Annotated[
-        Text,
-        typer.Option(help="folder that keeps the run, so that it can be resumed", metavar="DIR"),
-    ] = None,
-    every: Annotated[
-        Text, typer.Option(help="seconds between checkpoints", show_default="30", metavar="S")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="go on from the newest checkpoint, to the same bits")
-    ] = False,
-    out: Annotated[
-        Text, typer.Option(help="folder to write to", show_default="./solve", metavar="DIR")
-    ] = None,
-) -> None:
-    """Solve a training problem that a TOML file states: data, network, costs, control set, solver.
-
-    Writes solution.npz, report.html and result.json. Exit code 0: solved as far as `result` says and its
-    costate verified; 1: refuted; 3: not refuted, and not all was shown.
-    """
-    given = {
-        "solver": solver,
-        "seed": seed,
-        "max_steps": max_steps,
-        "checkpoint": checkpoint,
-        "every": every,
-        "resume": resume or None,
-        "out": out,
-    }
-    asked = read(problem, given)
-    with output_folder(asked.out):
-        raise typer.Exit(_run(asked, Screen()))
+def _options(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(v, dict) for v in value.values()):
+        raise CommandError(
+            f"{name}: one table a solver is needed, as [options.newton]; found {value!r}."
+        )
+    return value
 
 
-def _run(asked: Asked, screen: Screen) -> int:
+@dataclasses.dataclass(frozen=True)
+class Asked:
+    """What `solve` is to do. Tables whose keys the library knows stay tables."""
+
+    problem: str = option(
+        dataclasses.MISSING,
+        string,
+        "PROBLEM.toml, see examples/*.toml",
+        "PROBLEM.toml",
+        kind="argument",
+        file=False,
+    )
+    data: str = option("digits", string, DATA, line=False)
+    target: str | None = option(None, string, TARGET, line=False)
+    samples: int | None = option(None, whole(2), "training samples, default all", line=False)
+    train_size: float | int = option(0.8, train_size, TRAIN_SIZE, line=False)
+    seed: int = option(0, whole(0), "seed of split and start", "N", shown="the file's, or 0")
+    solver: str = option(
+        "newton",
+        one_of((*NAMES, "auto"), "solver"),
+        f"auto, {', '.join(NAMES)}",
+        "NAME",
+        shown="the file's, or newton",
+    )
+    max_steps: int | None = option(None, whole(0), "step limit", "N", shown="the solver's own")
+    network: Mapping[str, Any] = option(
+        dict, table(NETWORK, open_to="architecture"), "stages", line=False
+    )
+    costs: Mapping[str, Any] = option(dict, table(COSTS, open_to=""), "costs by name", line=False)
+    control_set: Mapping[str, Any] = option(
+        dict, table({"kind": string}, open_to=""), "kind, and its numbers", line=False
+    )
+    options: Mapping[str, Any] = option(dict, _options, "of a solver, under its name", line=False)
+    checkpoint: Path | None = option(
+        None, path, "folder that keeps the run, so that it can be resumed", "DIR", file=False
+    )
+    every: float = option(
+        30.0,
+        real(lambda t: t >= 0, "a number of seconds >= 0"),
+        "seconds between checkpoints",
+        "S",
+        shown="30",
+        file=False,
+    )
+    resume: bool = flag("go on from the newest checkpoint, to the same bits")
+    out: Path = folder("solve", file=False)
+
+    def __post_init__(self) -> None:
+        if self.resume and self.checkpoint is None:
+            raise CommandError("--resume needs --checkpoint DIR, the folder to resume from.")
+        for name in self.options:
+            if name not in NAMES:
+                raise CommandError(
+                    f"{self.problem}: options.{name}: unknown solver; the solvers are "
+                    f"{', '.join(NAMES)}.{misspelt(name, NAMES)}"
+                )
+
+
+def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
+    """Solve, then verify; the solution is an answer before it is verified."""
     import jax
 
-    jax.config.update("jax_enable_x64", True)  # the command owns its process
-
-    from hjcontrol.cli.memory import check_memory
     from hjcontrol.cli.stated_problem import method, stated
-    from hjcontrol.data import DataError, load, split, subset
 
     split_key, subset_key, start_key, probe_key = jax.random.split(jax.random.key(asked.seed), 4)
-    try:
-        data = load(asked.data, asked.target)
-        parts = split(data, asked.train_size, key=split_key)
-        train = parts.train
-        if asked.samples is not None and asked.samples < len(train):
-            train = subset(train, asked.samples, key=subset_key)
-    except DataError as error:
-        raise CommandError(str(error)) from None
+    data = hj.data.load(asked.data, asked.target)
+    parts = hj.data.split(data, asked.train_size, key=split_key)
+    train = parts.train
+    if asked.samples is not None and asked.samples < len(train):
+        train = hj.data.subset(train, asked.samples, key=subset_key)
     problem = stated(asked, train)
     check_memory(problem)
     if asked.solver == "auto":
@@ -100,30 +149,15 @@ def _run(asked: Asked, screen: Screen) -> int:
         f"{data.features.shape[1]} features, {len(data.classes)} classes; "
         f"{len(problem.chain)} stages, {size} weights, {type(problem.control_set).__name__}"
     )
-    solution = _solved(asked, problem, solver, start_key, screen)
-    facts = _facts(asked, train, parts.test, solution)
-    written = [asked.out / "solution.npz", _keep(asked, facts, solution, parts.test, None)]
-    try:
-        certificate = _verified(solution, probe_key, screen)
-        written[1] = _keep(asked, facts, solution, parts.test, certificate)
-        _tell(facts, (parts.test.features, parts.test.targets), solution, certificate, screen)
-        for file in (
-            _page(asked, facts, train, parts.test, solution, certificate, screen),
-            *written,
-        ):
-            screen.line(str(file))
-    except KeyboardInterrupt:
-        kept = " and ".join(map(str, written))
-        raise CommandError(f"interrupted; {kept} hold what was solved.", INTERRUPTED) from None
-    return exit_code({} if certificate is None else {asked.solver: certificate})
+    found = Solved(asked, train, parts.test, _solved(asked, problem, solver, start_key, screen))
+    yield found.answer(None)._replace(files={"solution.npz": found.write_weights})
+    yield found.answer(_verified(found.solution, probe_key, screen))
 
 
 def _chosen(asked: Asked, problem: Any, screen: Screen) -> Asked:
     """`auto` resolved, and said."""
-    from hjcontrol.solvers import select
-
     try:
-        selection = select(problem)
+        selection = hj.solvers.select(problem)
     except ValueError as error:
         raise CommandError(str(error)) from None
     screen.line(f"auto: {selection.name}, {selection.reason}")
@@ -132,7 +166,6 @@ def _chosen(asked: Asked, problem: Any, screen: Screen) -> Asked:
 
 def _solved(asked: Asked, problem: Any, solver: Any, key: Any, screen: Screen) -> Any:
     from hjcontrol.solvers import Checkpoint
-    from hjcontrol.solvers import solve as solve_problem
 
     place = None if asked.checkpoint is None else Checkpoint(asked.checkpoint, asked.every)
     if asked.resume and not _newest(asked.checkpoint):
@@ -141,7 +174,7 @@ def _solved(asked: Asked, problem: Any, solver: Any, key: Any, screen: Screen) -
         warnings.simplefilter("always", UserWarning)
         try:
             with screen.progress(solver.name) as progress:
-                return solve_problem(
+                return hj.solve(
                     problem,
                     solver,
                     key=key,
@@ -150,9 +183,7 @@ def _solved(asked: Asked, problem: Any, solver: Any, key: Any, screen: Screen) -
                     checkpoint=place,
                     resume=asked.resume,
                 )
-        except (
-            ValueError
-        ) as error:  # the method refuses the problem, or the checkpoint is another's
+        except ValueError as error:  # a problem that is refused, or the checkpoint of another run
             raise CommandError(str(error)) from None
         except KeyboardInterrupt:
             raise CommandError(_how_to_resume(asked), INTERRUPTED) from None
@@ -179,86 +210,99 @@ def _how_to_resume(asked: Asked) -> str:
 
 
 def _verified(solution: Any, key: Any, screen: Screen) -> Any:
-    from hjcontrol.verification import verify
-
-    screen.line(f"{solution.solver:<16} verifying the costate")
     try:
-        return verify(solution, routes=("backprop", "pairing"), key=key)
+        with screen.working(f"{solution.solver:<16} verifying the costate"):
+            return hj.verify(solution, routes=("backprop", "pairing"), key=key)
     except ValueError as error:
         screen.line(f"not verified: {error}")
         return None
 
 
-def _facts(asked: Asked, train: Any, test: Any, solution: Any) -> dict[str, Any]:
-    return {
-        "problem": asked.source,
-        "data": asked.data,
-        "num_samples": len(train),
-        "num_test": len(test),
-        "seed": asked.seed,
-        "control_set": type(solution.problem.control_set).__name__,
-        "solver": solution.solver,
-    }
+# ---------------------------------------------------------------------------------------- answer
 
 
-def _keep(asked: Asked, facts: dict[str, Any], solution: Any, test: Any, certificate: Any) -> Path:
-    """Write solution.npz and result.json: once before anything is verified, once after."""
-    from hjcontrol.cli.stored import write_weights
-    from hjcontrol.reporting.tables import accuracy, outcome
+@dataclasses.dataclass(frozen=True)
+class Solved:
+    """The solution, and the data that it was found on and is tested on."""
 
-    right = accuracy(solution, (test.features, test.targets))
-    if certificate is None:
-        save(asked.out / "solution.npz", lambda p: write_weights(p, solution.weights))
-    return save_json(
-        asked.out / "result.json",
-        facts
-        | {**solution.stats, "result": outcome(solution)[0], "test_accuracy": right}
-        | {"costate": {} if certificate is None else dict(certificate.agreement)}
-        | {"verdict": None if certificate is None else certificate.verdict},
-    )
+    asked: Asked
+    train: Any
+    test: Any
+    solution: Any
 
+    def write_weights(self, file: Path) -> Path:
+        """One array per leaf, named as `run0.W`: the run, then the path within it. No pickles."""
+        import io
 
-def _tell(
-    facts: dict[str, Any], pair: Any, solution: Any, certificate: Any, screen: Screen
-) -> None:
-    from hjcontrol.reporting.tables import certificate_rows, outcome, solver_rows
+        import jax
+        import numpy as np
 
-    name = facts["solver"]
-    certificates = {} if certificate is None else {name: certificate}
-    screen.line("")
-    screen.table("Solution", solver_rows({name: solution}, pair))
-    screen.line("")
-    screen.table("Disagreement of routes to the costate", certificate_rows(certificates))
-    kind, remedy = outcome(solution)
-    if remedy:
-        screen.line(f"\n{kind.replace('_', ' ')}: {remedy}")
-    screen.verdict(told(certificates))
+        from hjcontrol._ground.files import write_atomically
 
+        leaves = jax.tree_util.tree_leaves_with_path(self.solution.weights)
+        named = {f"run{at[0].idx}{jax.tree_util.keystr(at[1:])}": np.asarray(a) for at, a in leaves}
+        buffer = io.BytesIO()
+        np.savez(buffer, **named)
+        return write_atomically(file, buffer.getvalue())
 
-def _page(
-    asked: Asked,
-    facts: dict[str, Any],
-    train: Any,
-    test: Any,
-    solution: Any,
-    certificate: Any,
-    screen: Screen,
-) -> Path:
-    from hjcontrol.reporting import report
+    def facts(self) -> dict[str, Any]:
+        """What was asked."""
+        return {
+            "problem": self.asked.problem,
+            "data": self.asked.data,
+            "num_samples": len(self.train),
+            "num_test": len(self.test),
+            "seed": self.asked.seed,
+            "control_set": type(self.solution.problem.control_set).__name__,
+            "solver": self.solution.solver,
+        }
 
-    name = facts["solver"]
-    return save_page(
-        asked.out / "report.html",
-        lambda path: report(
-            path,
-            {name: solution},
-            certificates={} if certificate is None else {name: certificate},
-            test=(test.features, test.targets),
-            classes=train.classes,
-            tables={"Asked": facts},
-            title=f"{train.name}, solved by {name}",
+    def answer(self, certificate: Any) -> Answer:
+        """What is known with this certificate, or yet without one."""
+        from hjcontrol.reporting.tables import accuracy, outcome
+
+        solution = self.solution
+        right = accuracy(solution, (self.test.features, self.test.targets))
+        content = (
+            self.facts()
+            | {**solution.stats, "result": outcome(solution)[0], "test_accuracy": right}
+            | {"costate": {} if certificate is None else dict(certificate.agreement)}
+            | {"verdict": None if certificate is None else certificate.verdict}
+        )
+        certificates = {} if certificate is None else {solution.solver: certificate}
+        return Answer(
+            content,
+            lambda: self.record(certificates),
+            told=told(certificates),
+            code=exit_code(certificates),
+            kept="the solution is kept",
+        )
+
+    def record(self, certificates: Mapping[str, Any]) -> Record:
+        """The solution, and what the witness says of it."""
+        from hjcontrol.reporting.page import report_record
+
+        name = self.solution.solver
+        certificate = certificates.get(name)
+        return report_record(
+            {name: self.solution},
+            certificates=certificates,
+            test=(self.test.features, self.test.targets),
+            classes=self.train.classes,
+            title=f"{self.train.name}, solved by {name}",
             command=command_line.get(),
             verdict=None if certificate is None else certificate.verdict,
-        ),
-        screen,
-    )
+        )
+
+
+SOLVE = Command(
+    "solve",
+    """Solve a training problem that a TOML file states: data, network, costs, control set, solver.
+
+    Writes solution.npz, report.html and result.json. Exit code 0: solved as far as `result` says and its
+    costate verified; 1: refuted; 3: not refuted, and not all was shown.
+    """,
+    Asked,
+    run,
+    config="problem",
+)

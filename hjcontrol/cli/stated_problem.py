@@ -14,19 +14,18 @@ import jax
 import jax.numpy as jnp
 
 from hjcontrol import control, networks
-from hjcontrol.cli.errors import CommandError
-from hjcontrol.cli.settings import misspelt
-from hjcontrol.cli.solve_settings import Asked
+from hjcontrol.cli.errors import CommandError, refusals
+from hjcontrol.cli.schema import misspelt
 from hjcontrol.control import ControlProblem, least_squares, softmax_cross_entropy
 from hjcontrol.data import DataSet
 from hjcontrol.solvers import by_name
 
 WIDTH, DEPTH, STEP, ACTIVATION, RIDGE = 16, 8, 0.25, "tanh", 1e-3
-_OWN = ("Free", "StateCost", "WeightCost")  # of these, a number says nothing
+_OWN = ("Free", "StateCost", "WeightCost")  # these take a function, or nothing, and no number
 _SOLVERS_OWN = ("optimiser", "label", "report", "max_steps", "curvature")
 
 
-def stated(asked: Asked, data: DataSet) -> ControlProblem:
+def stated(asked: Any, data: DataSet) -> ControlProblem:
     """The control problem on a data set.
 
     **Raises:** `CommandError` for a name or number that the library refuses.
@@ -37,40 +36,40 @@ def stated(asked: Asked, data: DataSet) -> ControlProblem:
         terminal, targets = least_squares, jax.nn.one_hot(labels, classes, dtype=features.dtype)
     else:
         terminal, targets = softmax_cross_entropy, labels
-    with Said(f"{asked.source}: network"):
+    with refusals(f"{asked.problem}: network"):
         parts = _network(asked, features, classes)
     running, bounds = _running(asked), _control_set(asked)
-    with Said(asked.source):
+    with refusals(asked.problem):
         return ControlProblem(
             **parts, targets=targets, terminal=terminal, running=running, control_set=bounds
         )
 
 
-def method(asked: Asked) -> Any:
+def method(asked: Any) -> Any:
     """The solver with its options.
 
     **Raises:** `CommandError` for an option that it does not have, or a value that it refuses.
     """
-    where = f"{asked.source}: options.{asked.solver}"
+    where = f"{asked.problem}: options.{asked.solver}"
     options = {k.replace("-", "_"): v for k, v in asked.options.get(asked.solver, {}).items()}
-    known = _fields(type(by_name(asked.solver)), _SOLVERS_OWN)
+    known = fields_of(type(by_name(asked.solver)), _SOLVERS_OWN)
     _check_names(where, options, known)
-    with Said(where):
+    with refusals(where):
         return by_name(asked.solver, **options)
 
 
-def _network(asked: Asked, features: jax.Array, classes: int) -> dict[str, Any]:
+def _network(asked: Any, features: jax.Array, classes: int) -> dict[str, Any]:
     table = dict(asked.network)
     name = table.pop("architecture", None)
     if name is not None:
         if name not in networks.ARCHITECTURES:
             raise CommandError(
-                f"{asked.source}: network.architecture: unknown {name!r}; there are "
+                f"{asked.problem}: network.architecture: unknown {name!r}; there are "
                 f"{', '.join(networks.ARCHITECTURES)}.{misspelt(name, networks.ARCHITECTURES)}"
             )
         kind = networks.ARCHITECTURES[name]
         table = {k: _activation(v) if k == "activation" else v for k, v in table.items()}
-        _check_names(f"{asked.source}: network", table, _fields(kind, ("in_size", "classes")))
+        _check_names(f"{asked.problem}: network", table, fields_of(kind, ("in_size", "classes")))
         return networks.architecture(name, features.shape[1], classes, **table).ensemble(features)
     width, depth = table.get("width", WIDTH), table.get("depth", DEPTH)
     dense = networks.Dense(width, width, _activation(table.get("activation", ACTIVATION)))
@@ -83,24 +82,24 @@ def _activation(name: str) -> Any:
     return getattr(jnp, name) if hasattr(jnp, name) else getattr(jax.nn, name)
 
 
-def _running(asked: Asked) -> list[Any]:
-    kinds = _kinds(control.AbstractRunningCost)
+def _running(asked: Any) -> list[Any]:
+    costs = kinds(control.AbstractRunningCost)
     table = {"ridge": RIDGE} | {k: v for k, v in asked.costs.items() if k != "terminal"}
-    return [_made(f"{asked.source}: costs", kinds, name, value) for name, value in table.items()]
+    return [_made(f"{asked.problem}: costs", costs, name, value) for name, value in table.items()]
 
 
-def _control_set(asked: Asked) -> Any:
+def _control_set(asked: Any) -> Any:
     if not asked.control_set:
         return None
     table = dict(asked.control_set)
     if "kind" not in table:
-        raise CommandError(f'{asked.source}: control-set: `kind` is needed, as kind = "box".')
+        raise CommandError(f'{asked.problem}: control-set: `kind` is needed, as kind = "box".')
     kind = table.pop("kind")
-    kinds = _kinds(control.AbstractControlSet)
-    return _made(f"{asked.source}: control-set", kinds, kind, table)
+    sets = kinds(control.AbstractControlSet)
+    return _made(f"{asked.problem}: control-set", sets, kind, table)
 
 
-def _kinds(family: type) -> dict[str, type]:
+def kinds(family: type) -> dict[str, type]:
     """The library's final classes of a family, by their names in small letters."""
     named = [(name, getattr(control, name)) for name in control.__all__]
     return {
@@ -111,18 +110,18 @@ def _kinds(family: type) -> dict[str, type]:
     }
 
 
-def _made(where: str, kinds: dict[str, type], name: str, value: Any) -> Any:
-    if _plain(name) not in kinds:
+def _made(where: str, known: dict[str, type], name: str, value: Any) -> Any:
+    if _plain(name) not in known:
         raise CommandError(
-            f"{where}: unknown {name!r}; there are {', '.join(kinds)}.{misspelt(_plain(name), kinds)}"
+            f"{where}: unknown {name!r}; there are {', '.join(known)}.{misspelt(_plain(name), known)}"
         )
-    kind = kinds[_plain(name)]
+    kind = known[_plain(name)]
     where = f"{where}: {name}"
-    with Said(where):
+    with refusals(where):
         if not isinstance(value, dict):
             return kind(value)
         table = {k.replace("-", "_"): v for k, v in value.items()}
-        _check_names(where, table, _fields(kind))
+        _check_names(where, table, fields_of(kind))
         return kind(**table)
 
 
@@ -130,7 +129,8 @@ def _plain(name: str) -> str:
     return "".join(c for c in name.lower() if c.isalnum())
 
 
-def _fields(kind: type, without: tuple[str, ...] = ()) -> list[str]:
+def fields_of(kind: type, without: tuple[str, ...] = ()) -> list[str]:
+    """What a class of the library takes, by name."""
     return [f.name for f in dataclasses.fields(kind) if f.init and f.name not in without]
 
 
@@ -142,17 +142,3 @@ def _check_names(where: str, given: Mapping[str, Any], known: list[str]) -> None
                 f"{where}: unknown key {name.replace('_', '-')!r}; the keys are "
                 f"{', '.join(spelt) or 'none'}.{misspelt(name.replace('_', '-'), spelt)}"
             )
-
-
-class Said:
-    """Turns what the library refuses into one line of the command's."""
-
-    def __init__(self, where: str):
-        self.where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, (ValueError, TypeError)):
-            raise CommandError(f"{self.where}: {error}") from None

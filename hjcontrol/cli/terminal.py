@@ -1,28 +1,26 @@
-"""What a person sees while a command runs. The only file that knows rich.
+"""What a person sees while a command runs.
 
-On a terminal a live line a solver; elsewhere plain lines, seconds apart. Everything goes to
-standard output, so that standard error holds errors alone. A reader who leaves (`| head`)
-does not stop the work: the files are the product, the lines are commentary.
+On a terminal a live line per solver; elsewhere plain lines, seconds apart. Everything goes to standard
+output, so that standard error holds errors alone. If the reader leaves (`| head`), the screen falls
+silent and the work goes on: the files are the product, the lines are commentary.
 """
 
 import contextlib
 import os
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
-Progress = Callable[[int, float, float, float], None]
+from hjcontrol._ground.record import Record
 
 
 class _PatientConsole(Console):
-    """A console that falls silent when nobody reads it any more."""
+    """Stops printing after a broken pipe, and lets the work finish."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -31,108 +29,63 @@ class _PatientConsole(Console):
 
 
 class Screen:
-    """Lines, tables and progress on a console."""
+    """Lines, tables and progress on a console.
 
-    def __init__(self, console: Console | None = None):
+    `quiet` shows none of them. `aside` leaves standard output to the result: progress goes to standard
+    error if that is a terminal, and the rest is not shown.
+    """
+
+    def __init__(self, console: Console | None = None, *, quiet: bool = False, aside: bool = False):
         if console is None:
             wide = None if sys.stdout.isatty() else 120
-            console = _PatientConsole(width=wide, highlight=False)
+            console = _PatientConsole(width=wide, highlight=False, quiet=quiet or aside)
         self.console = console
+        self.meter = console
+        if aside and not quiet and sys.stderr.isatty():
+            self.meter = Console(stderr=True, highlight=False)
 
     def line(self, text: str, style: str = "") -> None:
         """One line, never wrapped nor read as markup: paths stay whole."""
         self.console.print(Text(text, style=style), soft_wrap=True)
 
-    def verdict(self, lines: Sequence[str]) -> None:
-        """A line that stands out, and what belongs to it."""
-        for i, line in enumerate(lines):
-            self.line(line if i else f"\n{line}", style="" if i else "bold")
+    def answer(self, record: Record, told: Sequence[str] = ()) -> None:
+        """A record in 80 columns, and the lines `told` below it."""
+        if not self.console.quiet:
+            self.line(f"\n{brief(record)}\n")
+        for line in told:
+            self.line(line, style="bold" if line.startswith("verdict: ") else "")
 
-    def table(self, title: str, rows: Sequence[dict[str, str]], words: bool = False) -> None:
-        """Rows of equal keys; after the first, columns are numbers unless `words`."""
+    def table(self, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of equal keys, in words that are folded to fit."""
         if not rows:
             return
         table = Table(title=Text(title, style="bold"), title_justify="left", box=None)
-        for i, name in enumerate(rows[0]):
-            side = "right" if i and not words else "left"
-            table.add_column(Text(name), justify=side, overflow="fold")
+        for name in rows[0]:
+            table.add_column(Text(name), overflow="fold")
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row.values()))
+            table.add_row(*(Text(str(cell)) for cell in row.values()))
         self.console.print(table)
 
-    @contextlib.contextmanager
-    def progress(self, name: str) -> Iterator[Progress]:
+    def progress(self, name: str) -> AbstractContextManager[Callable[..., None]]:
         """A callback for `hj.solve(..., progress=)`."""
-        meter = _Meter(name)
-        if self.console.is_terminal and not self.console.quiet:
-            with Live(meter, console=self.console, refresh_per_second=8):
-                yield meter.update
-                meter.done = True
-        else:
-            self.line(str(meter))
-            yield self._plain(meter)
-            if meter.steps is not None and meter.shown != str(meter):
-                self.line(str(meter))
+        from hjcontrol.solvers.progress import followed
 
-    @contextlib.contextmanager
-    def working(self, text: str, seconds: float = 0.0) -> Iterator[None]:
-        """A live line with its seconds while work of one piece goes on; elsewhere one plain line if it
-        is expected to take more than a few `seconds`."""
-        if self.console.is_terminal and not self.console.quiet:
-            with Live(_Waiting(text), console=self.console, refresh_per_second=4, transient=True):
-                yield
-        else:
-            if seconds > PLAIN_SECONDS:
-                self.line(f"{text}, about {seconds:.0f} s")
-            yield
+        return followed(name, self.meter)
 
-    def _plain(self, meter: "_Meter") -> Progress:
-        last = time.monotonic()
+    def working(self, text: str, seconds: float | None = None) -> AbstractContextManager[Any]:
+        """A live line with its seconds while work of one piece goes on; elsewhere one plain line, if
+        `seconds` is not given or more than a few."""
+        from hjcontrol._ground.progress import shown
 
-        def update(*figures: Any) -> None:
-            nonlocal last
-            meter.update(*figures)
-            if time.monotonic() - last >= PLAIN_SECONDS:
-                last, meter.shown = time.monotonic(), str(meter)
-                self.line(meter.shown)
-
-        return update
+        return shown(text, self.meter, expected=seconds)
 
 
-class _Waiting:
-    """A line whose seconds run."""
-
-    def __init__(self, text: str):
-        self.text, self.began = text, time.monotonic()
-
-    def __rich__(self) -> Text:
-        waited = time.monotonic() - self.began
-        return Text(f"{self.text} {waited:.0f} s", style="cyan", no_wrap=True, overflow="ellipsis")
-
-
-class _Meter:
-    """One solver's line: step, objective, stationarity, seconds."""
-
-    def __init__(self, name: str):
-        self.name, self.began, self.done = name, time.monotonic(), False
-        self.steps: int | None = None
-        self.shown = ""
-        self.figures = (float("nan"), float("nan"), 0.0)
-
-    def update(self, steps: int, objective: float, stationarity: float, seconds: float) -> None:
-        self.steps, self.figures = steps, (objective, stationarity, seconds)
-
-    def __str__(self) -> str:
-        name = f"{self.name:<16}"
-        if self.steps is None:
-            return f"{name} compiling"
-        objective, stationarity, seconds = self.figures
-        return (
-            f"{name} step {self.steps:>5}   J = {objective:<14.9g} max|dH/dtheta| = "
-            f"{stationarity:.2e}   {seconds:.1f} s"
-        )
-
-    def __rich__(self) -> Text:
-        waited = time.monotonic() - self.began
-        text = str(self) if self.steps is not None else f"{self} {waited:.0f} s"
-        return Text(text, style="" if self.done else "cyan", no_wrap=True, overflow="ellipsis")
+def brief(record: Record) -> Record:
+    """What a terminal shows of a record: no pictures, and of a part that is good its headline only."""
+    parts = []
+    for part in record.detail:
+        if part.tone == "good" and part.verdict and part.headline:
+            part = Record(part.title, part.headline)
+        if part.headline or part.facts or part.rows or part.notes or part.detail:
+            parts.append(brief(part))
+    return record._replace(detail=parts)

@@ -14,18 +14,20 @@ import jax
 import numpy as np
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Quantity, Record, Told
 from hjcontrol.comparison.symmetry import match, relabel, relabel_states
 from hjcontrol.control import ControlProblem, Solution
 from hjcontrol.solvers import solve
 from hjcontrol.solvers.method import AbstractMethod
 from hjcontrol.verification import Certificate, verify
+from hjcontrol.verification.verdicts import worst_of
 
 SAME = (
     1e-5  # relative distance of polished weights: stationarity over smallest curvature, with room
 )
 
 
-class Comparison:
+class Comparison(Told):
     """What `crosscheck` found. `names` label the rows and columns of every matrix.
 
     - `objective_gap`: `|J_a - J_b|` as solved; `polished_gap` after polishing.
@@ -33,6 +35,17 @@ class Comparison:
     - `costate_distance`: the same for the costates at the polished points.
     - `same`: pairs of names that are one solution.
     - `certificates`: the witness on each solution as it came.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> problem = hj.control.linear_quadratic(
+        ...     jnp.eye(2)[None], jnp.eye(2)[None], jnp.ones((1, 2)), jnp.zeros((1, 2)), ridge=0.1
+        ... )
+        >>> solution = hj.solve(problem, "newton", key=jax.random.key(0))
+        >>> comparison = hj.crosscheck(problem, solution, solution)
+        >>> comparison.names, float(comparison.objective_gap.max())
+        (['newton', 'newton 2'], 0.0)
     """
 
     def __init__(
@@ -63,29 +76,48 @@ class Comparison:
     @property
     def verdict(self) -> str:
         """The worst verdict of the certificates."""
-        order = ("exact", "consistent", "refuted")
-        return max((c.verdict for c in self.certificates), key=order.index)
+        return worst_of(c.verdict for c in self.certificates)
 
-    def __str__(self) -> str:
-        lines = [f"Crosscheck of {len(self.names)} solutions: {self.verdict}"]
-        lines.append("  solver            objective            polished to        costates")
-        for name, j, s, c in zip(
-            self.names, self.objective, self.polished, self.certificates, strict=True
-        ):
-            lines.append(
-                f"  {name:<16}  {j:<19.14g}  {s.stats['stationarity']:<17.1e}  {c.verdict}"
+    def _said(self) -> str:
+        same, pairs = len(self.same), len(self.names) * (len(self.names) - 1) // 2
+        if same in (0, pairs):
+            return "the same solution" if same else "different stationary points"
+        return f"{same} of {pairs} pairs are the same solution"
+
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        solvers = [
+            {
+                "solver": name,
+                "objective": Quantity(float(j), 14),
+                "polished to": Quantity(s.stats["stationarity"], 2),
+                "costates": c.verdict,
+            }
+            for name, j, s, c in zip(
+                self.names, self.objective, self.polished, self.certificates, strict=True
             )
-        for i, a in enumerate(self.names):
-            for k in range(i + 1, len(self.names)):
-                b = self.names[k]
-                kind = "the same solution" if (a, b) in self.same else "different stationary points"
-                lines.append(
-                    f"  {a} | {b}: {kind}; objective gap {self.polished_gap[i, k]:.1e}, weights "
-                    f"{self.weight_distance[i, k]:.1e}, costates {self.costate_distance[i, k]:.1e}"
-                )
-        return "\n".join(lines)
-
-    __repr__ = __str__
+        ]
+        pairs = [
+            {
+                "pair": f"{a} | {self.names[k]}",
+                "kind": "the same solution"
+                if (a, self.names[k]) in self.same
+                else "different stationary points",
+                "objective": Quantity(float(self.polished_gap[i, k]), 2),
+                "weights": Quantity(float(self.weight_distance[i, k]), 2),
+                "costates": Quantity(float(self.costate_distance[i, k]), 2),
+            }
+            for i, a in enumerate(self.names)
+            for k in range(i + 1, len(self.names))
+        ]
+        tone = {"exact": "good", "refuted": "bad"}.get(self.verdict, "partial")
+        return Record(
+            f"Crosscheck of {len(self.names)} solutions",
+            f"{self._said()}; costates {self.verdict}",
+            verdict=self.verdict,
+            tone=tone,
+            rows={"solvers": solvers, "gaps after polishing": pairs},
+        )
 
 
 @admits()
@@ -107,6 +139,23 @@ def crosscheck(
     - `progress`: as for `solve`, for the polishing.
 
     **Raises:** `ValueError` for fewer than two solutions, or weights of another problem.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> x = jnp.array([[1.0], [-0.5]])
+        >>> problem = hj.ControlProblem(
+        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
+        ...     x,
+        ...     jnp.sin(x),
+        ...     terminal=hj.control.least_squares,
+        ...     running=hj.control.Ridge(0.1),
+        ... )
+        >>> start = problem.init(jax.random.key(0))
+        >>> pair = [hj.solve(problem, name, init=start) for name in ("newton", "gradient")]
+        >>> comparison = hj.crosscheck(problem, *pair)
+        >>> [c.verdict for c in comparison.certificates]
+        ['exact', 'exact']
     """
     if len(solutions) < 2:
         raise ValueError(f"crosscheck: two solutions or more are needed; found {len(solutions)}.")

@@ -3,16 +3,16 @@
 epoch of floor(n / size) batches        the last n mod size samples of a permutation wait for the next
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control.problem import ControlProblem
 
 
-class Minibatch(eqx.Module):
+class Minibatch(Shown):
     """Where the drawing stands."""
 
     key: Key[Array, ""]

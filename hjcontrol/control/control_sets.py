@@ -29,11 +29,12 @@ from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 
 Path = tuple[Any, ...]  # of a leaf within one stage's weights, as `jax.tree_util` gives it
 
 
-class AbstractControlSet(eqx.Module):
+class AbstractControlSet(Shown):
     """A closed set for the weights. It declares
 
     - `convex`: whether a projected gradient step means anything;
@@ -189,7 +190,14 @@ class Free(_Bounds):
 @admits()
 class Box(_Bounds):
     """Every weight between `lower` and `upper`: numbers, or arrays that broadcast against the leaf of
-    one stage, `ByLeaf(W=Box(low, high))`."""
+    one stage, `ByLeaf(W=Box(low, high))`.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> hj.control.Box(-1.0, 1.0).nearest(jnp.array([-3.0, 0.5])).tolist()
+        [-1.0, 0.5]
+    """
 
     lower: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
     upper: Float[Array, "..."] = eqx.field(converter=jnp.asarray)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import lse
 
 
@@ -28,6 +29,12 @@ def softmax_cross_entropy(
     r"""$\mathrm{lse}(z, 1) - z_y$: a free-energy gap, zero when all mass is on the label.
 
     `label` is an integer in `0 .. classes-1`. Nats.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> print(f"{hj.control.softmax_cross_entropy(jnp.zeros(2), jnp.asarray(1)):.4f}")
+        0.6931
     """
     check_labels(label, logits)
     hit = jnp.arange(logits.shape[-1]) == label
@@ -51,11 +58,18 @@ def check_labels(labels: Any, logits: Any) -> None:
 
 @admits()
 def least_squares(x: Float[Array, " d"], target: Float[Array, " d"]) -> Float[Array, ""]:
-    r"""$\tfrac12\|x - y\|^2$."""
+    r"""$\tfrac12\|x - y\|^2$.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> float(hj.control.least_squares(jnp.array([3.0]), jnp.array([1.0])))
+        2.0
+    """
     return 0.5 * jnp.sum((x - target) ** 2)
 
 
-class AbstractRunningCost(eqx.Module):
+class AbstractRunningCost(Shown):
     """A cost paid at every stage: `state` once a sample (averaged), `weights` once a stage."""
 
     @abc.abstractmethod
@@ -76,7 +90,14 @@ class AbstractRunningCost(eqx.Module):
 
 @admits(strength="finite")
 class Ridge(AbstractRunningCost):
-    r"""$r(\theta) = \tfrac{\rho}{2}\|\theta\|^2$ over all weights of a stage, biases included."""
+    r"""$r(\theta) = \tfrac{\rho}{2}\|\theta\|^2$ over all weights of a stage, biases included.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> float(hj.control.Ridge(0.5).weights({"W": jnp.array([1.0, 2.0])}))
+        1.25
+    """
 
     strength: Float[Array, ""] = eqx.field(converter=jnp.asarray)
 
@@ -98,6 +119,12 @@ class Smoothing(AbstractRunningCost):
     of equal stages; tied weights pay nothing.
 
     The step length stays out of it: for a flow cut into K steps of length h, `strength = rho / h`.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> float(hj.control.Smoothing(2.0).across(jnp.array([[1.0], [3.0]])))
+        4.0
     """
 
     strength: Float[Array, ""] = eqx.field(converter=jnp.asarray)

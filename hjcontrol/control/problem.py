@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol._ground.arguments import admits, places
+from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree, TreeLike
 from hjcontrol.control.control_sets import AbstractControlSet, Free
 from hjcontrol.control.costs import (
@@ -33,8 +34,24 @@ from hjcontrol.networks.chain import check_given
 
 
 @admits()
-class ControlProblem(eqx.Module):
-    """An ensemble, its dynamics and its costs. Immutable; holds no algorithm and no weights."""
+class ControlProblem(Shown):
+    """An ensemble, its dynamics and its costs. Immutable; holds no algorithm and no weights.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> x = jnp.array([[1.0], [-0.5]])
+        >>> problem = hj.ControlProblem(
+        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
+        ...     x,
+        ...     jnp.sin(x),
+        ...     terminal=hj.control.least_squares,
+        ...     running=hj.control.Ridge(0.1),
+        ... )
+        >>> weights = problem.init(jax.random.key(0))
+        >>> problem.num_samples, problem.rollout(weights).final.shape
+        (2, (2, 1))
+    """
 
     chain: Chain
     inputs: Tree

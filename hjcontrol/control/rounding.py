@@ -12,12 +12,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control.control_sets import AbstractControlSet
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.networks import Weights
 
 
-class Rounding(eqx.Module):
+class Rounding(Shown):
     """Rounded weights, `J` before and after, and the share of weights that rounding moved."""
 
     weights: Weights

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.record import Quantity, Record, Told, figure
+from hjcontrol._ground.results import GOOD, RESULTS, name_of
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control.derivatives import backpropagate
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.terminal_constraint import augmented
@@ -32,7 +34,7 @@ STATS = (
 )
 
 
-class History(eqx.Module):
+class History(Shown):
     """One row a recorded step: `seconds` since the start (compilation excluded), `objective` and
     `stationarity`, each of shape `(rows,)`."""
 
@@ -49,14 +51,30 @@ class Theorem(NamedTuple):
     limits: str
 
 
-class Solution(eqx.Module):
+class Solution(Told, Shown):
     """Weights with their states and costates, the outcome, and the problem that was solved; of a solver
     that has them, multipliers of the dynamics, of a terminal constraint and of the control set (an
     element of its normal cone: `-dJ/dtheta`).
 
     Of a convex training problem also a `bound` below the objective, the `theorem` behind it, and
     `native`, the answer in the problem's own variables (`native.candidate`, `native.dual`). All three are
-    `None` where nothing is proven."""
+    `None` where nothing is proven.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> x = jnp.array([[1.0], [-0.5]])
+        >>> problem = hj.ControlProblem(
+        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
+        ...     x,
+        ...     jnp.sin(x),
+        ...     terminal=hj.control.least_squares,
+        ...     running=hj.control.Ridge(0.1),
+        ... )
+        >>> solution = hj.solve(problem, "newton", key=jax.random.key(0))
+        >>> solution.trajectory.final.shape, sorted(solution.stats)[:2]
+        ((2, 1), ['compile_seconds', 'num_evals'])
+    """
 
     weights: Weights
     _trajectory: Trajectory | None  # None: from the weights, when asked for
@@ -106,37 +124,43 @@ class Solution(eqx.Module):
         nu = self.terminal_multiplier
         return self.problem if nu is None else augmented(self.problem, nu, 1.0)
 
-    def __str__(self) -> str:
-        return _told(self)
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        s = self.stats
+        size = sum(a.size for a in jax.tree.leaves(self.weights))
+        name = name_of(self.result)
+        proof = {} if self.bound is None else _proof(self)
+        known = not np.isnan(s["stationarity"])
+        left = figure(s["stationarity"], 3)
+        best = f"no weights are lower by more than {figure(self.gap, 3)}"
+        said = best if proof else f"stationary to {left}"
+        return Record(
+            f"Solution by {self.solver}",
+            f"objective {figure(Quantity(s['objective'], 12))}, {said}",
+            verdict=name.replace("_", " "),
+            tone="good" if name in GOOD else "partial",
+            facts={
+                "problem": f"{self.problem.num_samples} samples, {len(self.problem.chain)} stages, "
+                f"{size} weights, {np.dtype(self.problem.dtype).name}",
+                "objective": Quantity(s["objective"], 12),
+                **({"stationarity": f"{left}   (max |dH/dtheta|)"} if known else {}),
+                "steps": f"{s['num_steps']}   ({s['num_evals']} evaluations)",
+                "seconds": f"{s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
+                "result": RESULTS[self.result],
+            }
+            | proof,
+            lead=("objective", "bound below", "gap") if proof else ("objective", "stationarity"),
+            trace=tuple(self.history.objective),
+        )
 
 
-def _told(solution: Solution) -> str:
-    s = solution.stats
-    message = RESULTS[solution.result] or "successful"
-    size = sum(a.size for a in jax.tree.leaves(solution.weights))
-    lines = [
-        f"Solution by {solution.solver}",
-        f"  problem       {solution.problem.num_samples} samples, {len(solution.problem.chain)} stages, "
-        f"{size} weights, {np.dtype(solution.problem.dtype).name}",
-        f"  objective     {float(solution.objective):.12g}",
-        f"  stationarity  {s['stationarity']:.3e}   (max |dH/dtheta|)",
-        f"  steps         {s['num_steps']}   evaluations {s['num_evals']}",
-        f"  seconds       {s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
-        f"  result        {message}",
-        *([] if solution.bound is None else _proof(solution)),
-    ]
-    return "\n".join(lines)
-
-
-def _proof(solution: Solution) -> list[str]:
-    lines = [
-        f"  bound below   {float(solution.bound):.12g}",
-        f"  gap           {float(solution.gap):.2e}   (relative {float(solution.relative_gap):.2e})",
-    ]
+def _proof(solution: Solution) -> dict[str, Any]:
+    """What is proven of a convex answer."""
+    found: dict[str, Any] = {
+        "bound below": Quantity(solution.bound, 12),
+        "gap": f"{figure(solution.gap, 3)}   (relative {figure(solution.relative_gap, 3)})",
+    }
     if solution.theorem is not None:
-        lines += [
-            f"  theorem       {solution.theorem.name}",
-            f"                {solution.theorem.statement}",
-            f"                Not covered: {solution.theorem.limits}",
-        ]
-    return lines
+        found["theorem"] = f"{solution.theorem.name}. {solution.theorem.statement}"
+        found["not covered"] = solution.theorem.limits
+    return found

@@ -23,10 +23,11 @@ from jaxtyping import Array, Float, PyTree, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 
 
 @admits()
-class TerminalConstraint(eqx.Module):
+class TerminalConstraint(Shown):
     """`function(x_K, y)` of one sample, or `function(x_K)` without targets, is zero, or not positive."""
 
     function: Callable[..., Float[Array, "..."]]

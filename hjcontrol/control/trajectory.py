@@ -8,14 +8,14 @@ A costate has the same shape: `p_k = dJ/dx_k`, the 1/n of the mean included.
 
 from collections.abc import Iterator
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree
 
 
-class Trajectory(eqx.Module):
+class Trajectory(Shown):
     """States `x_0 .. x_K` (or costates `p_0 .. p_K`): `len` is K + 1, `[k]` the ensemble at depth k."""
 
     runs: tuple[Tree, ...]

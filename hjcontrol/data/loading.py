@@ -26,6 +26,13 @@ def load(source: str | Path, target: str | None = None, *, regression: bool = Fa
     - `regression`: read the target as real numbers instead of classes.
 
     **Raises:** `DataError` whose message names the file, the place and the remedy.
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> iris = hj.data.load("iris")
+        >>> len(iris), iris.features.shape
+        (150, (150, 4))
     """
     name = str(source)
     known = (*MEASURED, *PACKAGED) if regression else PACKAGED

@@ -41,6 +41,13 @@ def split(data: DataSet, train_size: float | int, *, key: Key[Array, ""]) -> Spl
 
     **Raises:** `DataError` if a part would lack a class, if fewer than two samples of real targets were
     left to train on or none to test on, or if the features' range overflows.
+
+    **Example:**
+
+        >>> import jax, hjcontrol as hj
+        >>> parts = hj.data.split(hj.data.load("iris"), 100, key=jax.random.key(0))
+        >>> len(parts.train.targets), len(parts.test.targets)
+        (100, 50)
     """
     count = _asked_count(data.name, len(data), train_size)
     if data.classes is None:

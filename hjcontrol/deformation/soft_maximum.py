@@ -4,8 +4,8 @@ r"""The soft maximum of affine functions.
     pi(x) = gibbs(W x + b, eps)       Gibbs weights of the atoms
     grad f(x) = W^T pi(x)
 
-It is a layer of a network, a Hopf-Cole solution at one time, and a convex training problem's unknown. Its
-Legendre dual is in `layers.legendre`.
+The soft maximum is a layer of a network, a Hopf-Cole solution at one time, and the unknown of a
+convex training problem. Its Legendre dual is in `layers.legendre`.
 """
 
 from collections.abc import Iterator
@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits, fits
 from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.eps_family import gibbs, lse
 
 
@@ -77,10 +78,17 @@ def checked(
 
 
 @admits(eps=">= 0")
-class LSE(eqx.Module):
+class LSE(Shown):
     """`f(x) = lse(W x + b, eps)`, one scalar a sample; max-affine at `eps = 0`. Batch with `jax.vmap`.
 
     As a stage of a network its weights are `W` and `b`; its temperature is held.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> layer = hj.deformation.LSE(jnp.eye(2), jnp.zeros(2), 0.0)
+        >>> float(layer(jnp.array([1.0, 3.0]))), layer.weights(jnp.array([1.0, 3.0])).tolist()
+        (3.0, [0.0, 1.0])
     """
 
     held: ClassVar[tuple[str, ...]] = ("eps",)

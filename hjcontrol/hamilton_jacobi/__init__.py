@@ -7,12 +7,11 @@ from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
 from hjcontrol.hamilton_jacobi.dictionary import data_of_layer, layer_of_data, plane_waves
 from hjcontrol.hamilton_jacobi.grid import Grid
 from hjcontrol.hamilton_jacobi.grid_planning import GridPlan, GridScheme, grid_plan
-from hjcontrol.hamilton_jacobi.grid_solver import GRID_RESULTS, GridSolution, grid_solve
+from hjcontrol.hamilton_jacobi.grid_solver import GridSolution, grid_solve
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
 from hjcontrol.hamilton_jacobi.hopf_cole_formula import hopf_cole, hopf_cole_batch, hopf_cole_smooth
 from hjcontrol.hamilton_jacobi.hopf_formula import hopf, hopf_sampled, hopf_search
 from hjcontrol.hamilton_jacobi.hopf_lax_formula import (
-    SEARCH,
     Searched,
     hopf_lax,
     hopf_lax_convex,
@@ -48,8 +47,6 @@ from hjcontrol.hamilton_jacobi.transforms import (
 from hjcontrol.hamilton_jacobi.user_hamiltonian import Conjugate, Nonconvex, UserConvex
 
 __all__ = [
-    "GRID_RESULTS",
-    "SEARCH",
     "AbstractHamiltonian",
     "Anisotropic",
     "BoxIndicator",
@@ -115,5 +112,10 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
-    _RENAMED = {"Layer": "hjcontrol.deformation:LSE", "Residual": ":EquationResidual"}
+    _RENAMED = {
+        "GRID_RESULTS": "hjcontrol._ground.results:RESULTS",
+        "Layer": "hjcontrol.deformation:LSE",
+        "EquationResidual": ":EquationResidual",
+        "SEARCH": "hjcontrol._ground.results:RESULTS",
+    }
     __getattr__, _ = lazily(__name__, renamed=_RENAMED)

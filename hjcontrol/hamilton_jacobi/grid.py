@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 
 GHOSTS = 3  # points beyond each end, as many as the widest stencil reads
 
@@ -27,7 +28,7 @@ Corner = Real[ArrayLike, "..."] | Sequence[float | int] | float
 
 
 @admits(lower="finite", upper="finite", shape=">= 1", extrapolation=">= 0")
-class Grid(eqx.Module):
+class Grid(Shown):
     """`shape` points between `lower` and `upper`, one number an axis.
 
     `periodic`: one flag for all axes, or one an axis. `extrapolation`: 1 or 2, for the other axes.

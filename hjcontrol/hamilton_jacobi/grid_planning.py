@@ -4,7 +4,7 @@ r"""How many steps: the stability condition, computed from the data before anyth
 
 The maximum is over the box of all slopes of the data. Slopes do not grow: a monotone scheme that commutes
 with shifts keeps each one-sided slope between the least and the greatest of the data, so the number of
-steps found for the data is good until the end. It is measured again in every step all the same.
+steps found for the data is good until the end. The slopes are measured again in every step all the same.
 
 The viscous part sets no limit: it is advanced by the exponential of the discrete Laplacian, exactly in
 time (`grid_solver.py`).
@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.hamilton_jacobi.grid import Grid
 from hjcontrol.hamilton_jacobi.grid_differences import ORDERS, slopes
 from hjcontrol.hamilton_jacobi.grid_flux import (
@@ -34,7 +35,7 @@ from hjcontrol.hamilton_jacobi.grid_flux import (
 
 
 @admits(fraction="> 0")
-class GridScheme(eqx.Module):
+class GridScheme(Shown):
     """Which slopes (`order`), which numerical Hamiltonian (`flux`), which part of the limit to use.
 
     `first` with flux `global` (any H) or `upwind` is monotone: it converges to the viscosity solution, at
@@ -60,7 +61,7 @@ class GridScheme(eqx.Module):
         return 1.0 if self.order == "first" else 0.75
 
 
-class GridPlan(eqx.Module):
+class GridPlan(Shown):
     """`steps` of length `dt`, and why: slopes of the data, speeds, Courant number and its limit."""
 
     steps: int = eqx.field(static=True)

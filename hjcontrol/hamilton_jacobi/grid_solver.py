@@ -24,27 +24,16 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
-from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.record import Record, Told, figure
+from hjcontrol._ground.results import GOOD, RESULTS, name_of
+from hjcontrol._ground.shown import Shown
 from hjcontrol.hamilton_jacobi.grid import Grid
 from hjcontrol.hamilton_jacobi.grid_differences import laplacian_matrix, slopes
 from hjcontrol.hamilton_jacobi.grid_flux import numerical_hamiltonian, refined_speeds, speeds
 from hjcontrol.hamilton_jacobi.grid_planning import GridScheme, check_problem, grid_plan
 
 
-class GRID_RESULTS(RESULTS):  # noqa: N801  # pyright: ignore[reportGeneralTypeIssues]
-    """How a run on the grid ended."""
-
-    courant_exceeded = (
-        "In some step the Courant number, measured from the slopes at hand, was above the limit of "
-        "the scheme. Take more steps (`steps=`, or a smaller `fraction` of the limit)."
-    )
-    blown_up = (
-        "The solution became NaN or infinite. Take more steps; if the data are finite and the "
-        "Courant number within its limit, look whether H is finite at the slopes met."
-    )
-
-
-class GridSolution(eqx.Module):
+class GridSolution(Told, Shown):
     """`u` at time `t` on the grid, and how it came about.
 
     `courant` is the greatest Courant number measured in any step, `limit` what the scheme allows.
@@ -53,9 +42,24 @@ class GridSolution(eqx.Module):
     u: Float[Array, "*shape"]
     t: Float[Array, ""]
     courant: Float[Array, ""]
-    result: GRID_RESULTS
+    result: RESULTS
     limit: float = eqx.field(static=True)
     steps: int = eqx.field(static=True)
+
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        name = name_of(self.result)
+        return Record(
+            f"Grid solution at t = {figure(self.t)}",
+            f"{self.steps} steps on {' x '.join(map(str, self.u.shape))} points",
+            verdict=name.replace("_", " "),
+            tone="good" if name in GOOD else "bad",
+            facts={
+                "steps": self.steps,
+                "Courant number": f"{figure(self.courant)} of {figure(self.limit)} allowed",
+                "result": RESULTS[self.result],
+            },
+        )
 
 
 @admits(t="> 0", eps=">= 0", steps=">= 0", max_steps=">= 0")
@@ -102,7 +106,7 @@ def grid_solve(
     t, eps = jnp.asarray(t, g.dtype), jnp.asarray(eps, g.dtype)
     solution = _run(g, t, H, eps, grid, scheme, *_blocks(steps), viscous)
     if throw:
-        bad = solution.result != GRID_RESULTS.successful
+        bad = solution.result != RESULTS.successful
         solution = eqx.tree_at(lambda s: s.u, solution, solution.result.error_if(solution.u, bad))
     return solution
 
@@ -143,12 +147,12 @@ def _run(g, t, H, eps, grid, scheme, blocks, length, viscous) -> GridSolution:
     ((u, *_), courant), _ = jax.lax.scan(block, start, length=blocks)
     finite = jnp.all(jnp.isfinite(u))
     slack = 1 + 1e3 * float(jnp.finfo(u.dtype).eps)
-    result = GRID_RESULTS.where(
+    result = RESULTS.where(
         finite,
-        GRID_RESULTS.where(
-            courant <= scheme.limit * slack, GRID_RESULTS.successful, GRID_RESULTS.courant_exceeded
+        RESULTS.where(
+            courant <= scheme.limit * slack, RESULTS.successful, RESULTS.courant_exceeded
         ),
-        GRID_RESULTS.blown_up,
+        RESULTS.blown_up,
     )
     return GridSolution(u, t, courant, result, scheme.limit, steps)
 

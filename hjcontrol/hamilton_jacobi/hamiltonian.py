@@ -12,10 +12,11 @@ Everything is for one momentum: batch with `jax.vmap`.
 import abc
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from hjcontrol._ground.shown import Shown
 
 
 class Declared(NamedTuple):
@@ -26,7 +27,7 @@ class Declared(NamedTuple):
     finite_lagrangian: bool  # on all of R^d: H grows faster than linearly
 
 
-class AbstractHamiltonian(eqx.Module):
+class AbstractHamiltonian(Shown):
     """A Hamiltonian `H` on R^d with its conjugate."""
 
     @abc.abstractmethod

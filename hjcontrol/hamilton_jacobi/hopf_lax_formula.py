@@ -13,12 +13,13 @@ where several arrive, that of one of them or (atoms) their mean.
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, require_convex
 from hjcontrol.hamilton_jacobi.initial_data import InitialData
@@ -28,27 +29,13 @@ from hjcontrol.hamilton_jacobi.transforms import Minimum, minimum
 DESCENT_STEPS = 200
 
 
-class SEARCH(eqx.Enumeration):
-    """How a search without certificate ended. None of its members claims the global minimum."""
-
-    agreed = (
-        "Several starts ended at the value returned and none below it. That is evidence, not a proof: "
-        "the value is an upper bound on the minimum."
-    )
-    lonely = (
-        "Only one start ended at the value returned. It is an upper bound on the minimum; a lower one "
-        "is likely. Raise `starts`, or widen `radius`."
-    )
-    nonfinite = "No start had a finite value. Move `radius` or the data into the domain of g and L."
-
-
-class Searched(eqx.Module):
+class Searched(Shown):
     """An upper bound `value` on `u`, attained at `minimiser`; `agreeing` starts ended there."""
 
     value: Float[Array, ""]
     minimiser: Float[Array, " d"]
     agreeing: Int[Array, ""]
-    result: SEARCH
+    result: RESULTS
 
 
 @admits(x="finite", t="> 0")
@@ -144,8 +131,8 @@ def search(
     value = values[best]
     near = jnp.sqrt(jnp.asarray(jnp.finfo(value.dtype).eps)) * jnp.maximum(1.0, jnp.abs(value))
     agreeing = jnp.sum(values <= value + near)
-    result = SEARCH.where(agreeing > 1, SEARCH.agreed, SEARCH.lonely)
-    result = SEARCH.where(jnp.isfinite(value), result, SEARCH.nonfinite)
+    result = RESULTS.where(agreeing > 1, RESULTS.agreed, RESULTS.lonely)
+    result = RESULTS.where(jnp.isfinite(value), result, RESULTS.nonfinite)
     return Searched(value, ends[best], agreeing, result)
 
 

@@ -6,7 +6,7 @@ y_j   atoms, shape (N, d)     g_j   values, +inf masks an atom     m_j   masses 
 
 Only g_j - eps log m_j enters at eps > 0; at eps = 0 masses count only by being zero or not. Atoms at
 one place are one atom with g = -eps log sum m e^{-g/eps}, so their number is not determined. At eps = 0
-an atom whose power cell is empty is not seen either: what is left is the c-transform envelope
+an atom whose power cell is empty is not seen either: the data seen are the c-transform envelope
 
     g_cc(y) = sup_x u_0(x, t) - |x - y|^2/(4t)  <=  g(y),  equal where the cell is not empty.
 """
@@ -22,12 +22,13 @@ from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol._ground.shown import Shown
 
 Rule = Literal["trapezoid", "midpoint", "gauss"]
 
 
 @admits()
-class InitialData(eqx.Module):
+class InitialData(Shown):
     """Atoms `y` (N, d) with values `g` (N,) and masses `m` (N,); `masses=None` means ones.
 
     **Raises:** `ValueError` for no atoms, disagreeing shapes, an atom that is not finite, a value
@@ -159,7 +160,7 @@ def _clusters(y: np.ndarray, tol: float) -> np.ndarray:
     return connected_components(links, directed=False)[1]
 
 
-class Envelope(eqx.Module):
+class Envelope(Shown):
     """`values` is g_cc at every atom; `active` says where it is g; `witness` a point of the cell."""
 
     values: Float[Array, " N"]

@@ -5,7 +5,7 @@ r"""Hopf-Lax and Hopf for max-affine initial data: one convex program and its du
     minimise over y            max_k (a_k.y + c_k) + t L((x - y)/t)          (Hopf-Lax)
     maximise over pi in simplex   pi.(A x + c) - t H(A'pi)                    (Hopf)
 
-Weak duality holds for *any* y and pi when H is convex, so the pair brackets u(x, t) whoever found it.
+Weak duality holds for *any* y and pi when H is convex, so any such pair brackets u(x, t).
 cvxpy states the second; its solution gives pi, the multiplier of `q == A'pi` gives y. The prox is y for
 `HalfQuadratic`. With H not convex, Hopf's formula has no program: see `hopf`.
 """
@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation import LSE
 from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
@@ -39,7 +40,7 @@ from hjcontrol.hamilton_jacobi.pairs import (
 
 
 @admits()
-class MaxAffine(eqx.Module):
+class MaxAffine(Shown):
     """`g(y) = max_k a_k.y + c_k`: slopes `a` (K, d), offsets `c` (K,). Callable at one point.
 
     **Raises:** `ValueError` for no pieces or disagreeing shapes.
@@ -60,7 +61,7 @@ class MaxAffine(eqx.Module):
         return LSE(self.slopes, self.offsets, 0.0)(y)
 
 
-class Bracket(eqx.Module):
+class Bracket(Shown):
     """`u(x, t)` lies in `[lower, upper]`: the dual value at `weights`, the primal at `minimiser`.
 
     `result` is `successful` or what the third-party solver ended with; the bracket holds in any case.

@@ -14,13 +14,13 @@ Exact: `prox_separable` (bisection), `prox_max_affine` (quadratic program with a
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.max_affine import Bracket, MaxAffine, hopf_lax_max_affine
 from hjcontrol.hamilton_jacobi.pairs import HalfQuadratic
@@ -28,7 +28,7 @@ from hjcontrol.hamilton_jacobi.pairs import HalfQuadratic
 CHUNK = 4096
 
 
-class HJProx(eqx.Module):
+class HJProx(Shown):
     """Estimate `point` of the smoothed prox; `standard_error` of each coordinate; how to trust them.
 
     `envelope` estimates `u(x, t)`. `effective_samples` lies in [1, samples]: below a few tens the

@@ -16,7 +16,6 @@ The fit is scaled by the eps = 0 answer: with K_ij = exp((u_i - c_ij - g_cc(y_j)
 so rows are relative errors of exp(-u/eps), nothing overflows, and eps -> 0 leaves g_cc.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,6 +23,7 @@ from jaxtyping import Array, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.streaming import streaming_lse
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.initial_data import InitialData
@@ -34,7 +34,7 @@ from hjcontrol.hamilton_jacobi.normalisation import (
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
 
-class Recovered(eqx.Module):
+class Recovered(Shown):
     """Initial data fitted to values, and what the fit is worth.
 
     `misfit` is the largest `|u - u_recovered|` over the points; `condition` that of the scaled kernel

@@ -12,12 +12,12 @@ A = 1, unless H is anisotropic and the diffusion is given as `A`.
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
@@ -25,7 +25,7 @@ from hjcontrol.hamilton_jacobi.pairs import Quadratic
 Field = Callable[[Array, Array], Array]
 
 
-class EquationResidual(eqx.Module):
+class EquationResidual(Shown):
     """The terms of the equation at one point, what is left of them, and relative to what."""
 
     u: Float[Array, ""]

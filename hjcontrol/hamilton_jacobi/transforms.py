@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.streaming import streaming_lse
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.user_hamiltonian import Conjugate, UserConvex
@@ -26,7 +27,7 @@ from hjcontrol.hamilton_jacobi.user_hamiltonian import Conjugate, UserConvex
 Function = Callable[[Array], Array]
 
 
-class Minimum(eqx.Module):
+class Minimum(Shown):
     """`min fn` over the ball lies in `[lower, upper]`; `upper = fn(minimiser)`."""
 
     lower: Float[Array, ""]

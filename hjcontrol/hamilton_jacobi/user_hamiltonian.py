@@ -19,13 +19,14 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, Declared
 
 STEPS = 100
 _SHRINKS = 40
 
 
-class Conjugate(eqx.Module):
+class Conjugate(Shown):
     """`L_R(v)` lies in `[value, value + gap]`; `maximiser` is the momentum found."""
 
     value: Float[Array, ""]
@@ -74,7 +75,7 @@ class UserConvex(AbstractHamiltonian):
 
 @admits()
 class Nonconvex(AbstractHamiltonian):
-    """`H = fn`, any finite function of one momentum. It has no Lagrangian that would be of use."""
+    """`H = fn`, any finite function of one momentum, without a useful Lagrangian."""
 
     fn: Callable[[Array], Array]
 

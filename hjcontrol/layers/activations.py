@@ -18,11 +18,12 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.soft_maximum import floating, temperature
 
 
 @admits(eps=">= 0")
-class SiLU(eqx.Module):
+class SiLU(Shown):
     """`x sigmoid(x/eps)` (swish): x times a Gibbs weight, which is `eps softplus(x/eps)` less the
     entropy term: `x p = value(x) - eps H(p)`. Dips below 0 to `-0.2785 eps` at `x = -1.2785 eps`."""
 
@@ -38,7 +39,7 @@ class SiLU(eqx.Module):
 
 
 @admits(eps=">= 0")
-class GELU(eqx.Module):
+class GELU(Shown):
     """`x Phi(x/eps)`, Phi the normal distribution function: x times the integral of the heat kernel
     of variance `eps^2` over the half line below x. Since `d/dx [x Phi + eps^2 kernel] = Phi`, the convex
     function `x Phi(x/eps) + eps phi(x/eps)` is ReLU after heat flow; GELU lacks the last term."""

@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs, heat, lse
 from hjcontrol.deformation.soft_maximum import floating, temperature
 from hjcontrol.hamilton_jacobi import InitialData
@@ -40,7 +41,7 @@ def key_norms(k: Real[ArrayLike, "keys d"]) -> Float[Array, " keys"]:
     return 0.5 * jnp.sum(floating(k) ** 2, axis=-1)
 
 
-class Attended(eqx.Module):
+class Attended(Shown):
     """What attention returns beside its output, one entry a query."""
 
     output: Float[Array, "queries value"]
@@ -51,7 +52,7 @@ class Attended(eqx.Module):
 
 
 @admits(eps=">= 0")
-class Attention(eqx.Module):
+class Attention(Shown):
     """Scaled attention of one head and one sample, by dot products or by distances.
 
     `eps=None`: `sqrt(d)`.

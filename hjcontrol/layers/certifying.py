@@ -19,19 +19,29 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Real
 from hjcontrol._ground.arguments import admits, fits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.precision import exact_tolerance
+from hjcontrol._ground.record import Quantity, Record, Told, figure
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
 PARTS = ("primal", "dual", "complementarity", "stationarity")
 VERDICTS = ("optimal", "near-optimal", "suboptimal", "infeasible", "not a number")
 
 
-class Optimality(eqx.Module):
+class Optimality(Told, Shown):
     """What `hj.certify` returns: arrays, one entry a sample under `vmap`. `print` it.
 
     `primal`, `dual`, `complementarity`, `stationarity` are max norms; `gap = objective -
     dual_objective` is `inf` where the candidate has no finite objective. `relative_gap` divides by
     the larger of the two objectives. `worst` is the place of the largest residual, decoded by
-    [`offender`][hjcontrol.layers.Optimality.offender].
+    `offender`.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> layer, z = hj.layers.Softmax(0.1), jnp.array([0.6, 0.5, -0.4])
+        >>> found = hj.certify(layer.program(z), layer(z))
+        >>> bool(found.gap < 1e-12)
+        True
     """
 
     primal: Float[Array, "*batch"]
@@ -49,7 +59,7 @@ class Optimality(eqx.Module):
     @property
     def certified(self) -> Bool[Array, "*batch"]:
         """Both sides feasible and the gap closed, at `tolerance`: the proof of global optimality."""
-        return self._feasible & (jnp.abs(self.gap) <= self.tolerance * self._scale)
+        return _feasible(self) & (jnp.abs(self.gap) <= self.tolerance * _scale(self))
 
     @property
     def optimal(self) -> Bool[Array, "*batch"]:
@@ -64,60 +74,89 @@ class Optimality(eqx.Module):
         `near-optimal`: certified, but some coordinate of complementarity or stationarity is off.
         `suboptimal`: feasible, and the gap is open. `infeasible`: either side is violated.
         """
-        numbers = [self.primal, self.dual, self.complementarity, self.stationarity, self.gap]
-        absurd = np.any([np.isnan(np.asarray(x)) for x in numbers], axis=0)
-        code = np.select(
-            [absurd, np.asarray(self.optimal), np.asarray(self.certified), self._feasible],
-            [4, 0, 1, 2],
-            3,
-        )
-        names = np.asarray(VERDICTS)[code]
-        return str(names) if np.ndim(names) == 0 else names
+        return _verdict(self)
 
     def offender(self, sample: Any = ()) -> tuple[str, str, float]:
         """Which residual is largest, at which coordinate, and how large. `sample` indexes a batch."""
-        flat, start = int(np.asarray(self.worst)[sample]), 0
-        for part, name, shape in self.layout:
-            size = math.prod(shape)
-            if flat < start + size:
-                index = np.unravel_index(flat - start, shape) if shape else ()
-                place = name + ("[" + ", ".join(str(int(i)) for i in index) + "]" if shape else "")
-                return part, place, float(np.asarray(getattr(self, part))[sample])
-            start += size
-        return "primal", "no constraint", 0.0
+        return _offender(self, sample)
 
-    @property
-    def _feasible(self) -> Bool[Array, "*batch"]:
-        return (self.primal <= self.tolerance) & (self.dual <= self.tolerance)
-
-    @property
-    def _scale(self) -> Float[Array, "*batch"]:
-        larger = jnp.maximum(jnp.abs(self.objective), jnp.abs(self.dual_objective))
-        return jnp.maximum(1.0, jnp.where(jnp.isfinite(larger), larger, 1.0))
-
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         verdicts = np.atleast_1d(np.asarray(self.verdict)).ravel()
-        batched = np.ndim(self.gap) > 0
         rank = {v: k for k, v in enumerate(VERDICTS)}
         flat = lambda x: np.atleast_1d(np.asarray(x)).ravel()
         if verdicts.size == 0:
-            return "Optimality: of no sample"
+            return Record("Optimality", "of no sample")
         size = np.nan_to_num(flat(self.gap), nan=np.inf)
         order = [(rank[v], abs(g)) for v, g in zip(verdicts, size, strict=True)]
         k = max(range(len(order)), key=order.__getitem__)
-        sample = np.unravel_index(k, np.shape(self.gap)) if batched else ()
-        head = f"Optimality: {verdicts[k]}"
-        if batched:
+        sample = np.unravel_index(k, np.shape(self.gap)) if np.ndim(self.gap) else ()
+        title, head = "Optimality", str(verdicts[k])
+        if np.ndim(self.gap):
             counts = ", ".join(f"{np.sum(verdicts == v)} {v}" for v in VERDICTS if v in verdicts)
-            head = f"Optimality of {verdicts.size} samples: {counts}; worst is {list(sample)}"
-        lines = [f"{head}   (tolerance {flat(self.tolerance)[k]:.0e})"]
-        for name in (*PARTS, "gap"):
-            lines.append(f"  {name:<16} {flat(getattr(self, name))[k]:.2e}")
-        lines[-1] += f"   relative {flat(self.relative_gap)[k]:.2e}"
-        lines.append(f"  objective        {flat(self.objective)[k]:.10g}")
+            title, head = (
+                f"Optimality of {verdicts.size} samples",
+                f"{counts}; worst is {list(sample)}",
+            )
+        at = lambda name: float(flat(getattr(self, name))[k])
         part, place, value = self.offender(sample)
-        lines.append(f"  largest residual {part} at {place}: {value:.2e}")
-        return "\n".join(lines)
+        return Record(
+            title,
+            f"{head}   (tolerance {flat(self.tolerance)[k]:.0e})",
+            verdict=str(verdicts[k]),
+            tone="good" if rank[verdicts[k]] < 2 else "bad",
+            facts={name: Quantity(at(name), 3) for name in PARTS}
+            | {
+                "gap": f"{figure(at('gap'), 3)}   relative {figure(at('relative_gap'), 3)}",
+                "objective": Quantity(at("objective"), 10),
+                "largest residual": f"{part} at {place}: {figure(value, 3)}",
+            },
+            lead=("objective", "gap", "stationarity"),
+        )
+
+
+def _offender(optimality: Optimality, sample: Any = ()) -> tuple[str, str, float]:
+    flat, start = int(np.asarray(optimality.worst)[sample]), 0
+    for part, name, shape in optimality.layout:
+        size = math.prod(shape)
+        if flat < start + size:
+            index = np.unravel_index(flat - start, shape) if shape else ()
+            place = name + ("[" + ", ".join(str(int(i)) for i in index) + "]" if shape else "")
+            return part, place, float(np.asarray(getattr(optimality, part))[sample])
+        start += size
+    return "primal", "no constraint", 0.0
+
+
+def _verdict(optimality: Optimality) -> Any:
+    numbers = [
+        optimality.primal,
+        optimality.dual,
+        optimality.complementarity,
+        optimality.stationarity,
+        optimality.gap,
+    ]
+    absurd = np.any([np.isnan(np.asarray(x)) for x in numbers], axis=0)
+    code = np.select(
+        [
+            absurd,
+            np.asarray(optimality.optimal),
+            np.asarray(optimality.certified),
+            _feasible(optimality),
+        ],
+        [4, 0, 1, 2],
+        3,
+    )
+    names = np.asarray(VERDICTS)[code]
+    return str(names) if np.ndim(names) == 0 else names
+
+
+def _scale(optimality: Optimality) -> Float[Array, "*batch"]:
+    larger = jnp.maximum(jnp.abs(optimality.objective), jnp.abs(optimality.dual_objective))
+    return jnp.maximum(1.0, jnp.where(jnp.isfinite(larger), larger, 1.0))
+
+
+def _feasible(optimality: Optimality) -> Bool[Array, "*batch"]:
+    return (optimality.primal <= optimality.tolerance) & (optimality.dual <= optimality.tolerance)
 
 
 @admits(tolerance=">= 0")
@@ -147,6 +186,15 @@ def certify(
 
     **Raises:** `ValueError` for a candidate or multipliers of the wrong shape, for a negative
     tolerance, or for a program that is neither of the two kinds.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> layer, z = hj.layers.Softmax(0.1), jnp.array([0.6, 0.5, -0.4])
+        >>> hj.certify(layer.program(z), layer(z)).verdict
+        'optimal'
+        >>> hj.certify(layer.program(z), jnp.full(3, 1 / 3)).verdict
+        'suboptimal'
     """
     if tolerance is not None and known_to_fail(jnp.asarray(tolerance) >= 0):
         raise ValueError(f"certify: `tolerance` must be >= 0; found {tolerance}.")

@@ -23,6 +23,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Quantity, Record, Told
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.engines import kind_of
 from hjcontrol.layers.layer import AbstractConvexLayer
@@ -31,7 +33,7 @@ ROUTES = ("closed", "implicit", "unrolled", "differences")
 FLOOR = {"float64": 1e-290, "float32": 1e-30}  # norms under it are not judged
 
 
-class GradientTable(eqx.Module):
+class GradientTable(Told, Shown):
     """What `hj.compare_gradients` returns. `gradients[route]` has the shape of `z`.
 
     `errors[route]`: `(batch,)`, relative to the reference route; for `differences` in units of their
@@ -53,26 +55,27 @@ class GradientTable(eqx.Module):
         """Whether no route is refuted at any sample."""
         return not any(str(v).startswith("refuted") for v in self.verdict)
 
-    def __str__(self) -> str:
-        n = len(self.verdict)
-        head = "all agree" if self.agree else "refuted"
-        names = list(self.errors)
-        width = max(12, *(len(name) + 2 for name in names))
-        lines = [
-            f"Gradients of {self.title}: {head}   ({n} samples; relative error, tolerance "
-            f"{self.tolerance:.0e}; differences in units of their own error)",
-            "  sample  smallest p" + "".join(f"{name:>{width}}" for name in names) + "   verdict",
-        ]
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         bad = np.array([str(v).startswith("refuted") for v in self.verdict])
-        order = np.argsort(~bad, kind="stable")[:10]
-        for i in sorted(order):
-            cells = "".join(f"{self.errors[name][i]:>{width}.1e}" for name in names)
-            lines.append(f"  {i:>6}  {self.smallest[i]:>10.1e}{cells}   {self.verdict[i]}")
-        if n > 10:
-            lines.append(f"  and {n - 10} more")
-        if self.missing:
-            lines.append(f"  no such route for this layer: {', '.join(self.missing)}")
-        return "\n".join(lines)
+        order = np.argsort(~bad, kind="stable")
+        row = lambda i: {
+            "sample": int(i),
+            "smallest p": Quantity(float(self.smallest[i]), 2),
+            **{name: Quantity(float(e[i]), 2) for name, e in self.errors.items()},
+            "verdict": str(self.verdict[i]),
+        }
+        head = "all agree" if self.agree else "refuted"
+        lacks = f"no such route for this layer: {', '.join(self.missing)}"
+        return Record(
+            f"Gradients of {self.title}",
+            f"{head}   ({len(bad)} samples; relative error, tolerance {self.tolerance:.0e}; "
+            "differences in units of their own error)",
+            verdict=head,
+            tone="good" if self.agree else "bad",
+            rows={"": [row(i) for i in order]},
+            notes=(lacks,) if self.missing else (),
+        )
 
 
 @admits(tolerance=">= 0")
@@ -97,6 +100,13 @@ def compare_gradients(
     **Returns:** [`GradientTable`][hjcontrol.layers.GradientTable]; print it.
 
     **Raises:** `ValueError` if `z` and `cotangent` differ in shape.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> table = hj.compare_gradients(hj.layers.Softmax(0.5), jnp.array([[0.3, -0.2]]))
+        >>> type(table).__name__
+        'GradientTable'
     """
     z = floating(z)
     batch = z if z.ndim > 1 else z[None]

@@ -11,12 +11,13 @@ The heat-normalised u of the same data solves the equation; u_raw misses it by -
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Record, Told, figure
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.soft_maximum import LSE, temperature
 from hjcontrol.hamilton_jacobi import (
     InitialData,
@@ -42,7 +43,7 @@ class Values(NamedTuple):
     max_plus: Float[Array, ""]
 
 
-class Faces(eqx.Module):
+class Faces(Told, Shown):
     """The four faces of one layer at one time. Every conversion is a method; none refits anything."""
 
     network: LSE
@@ -100,33 +101,38 @@ class Faces(eqx.Module):
 
         `engine` is one of `hjcontrol.layers.argmax`; with `"cvxpy"` on the host, one sample.
         """
-        square = jnp.sum(x**2) / (4 * self.t)
-        layer, z = Softmax(self.eps), self.network.scores(x)
-        pi = argmax(layer, z, engine)
-        pi = pi / jnp.sum(pi)  # a host solver's answer lies on the simplex to its tolerance only
-        return Values(
-            network=self.network(x),
-            equation=square - self.solution(x, normalisation="raw"),
-            program=z @ pi - layer.conjugate(jnp.maximum(pi, 0.0)),
-            max_plus=self.max_plus(x),
+        return _values(self, x, engine)
+
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        atoms, d = self.network.W.shape
+        eps, t, data = float(self.eps), float(self.t), self.data()
+        low, high = float(jnp.min(data.values)), float(jnp.max(data.values))
+        between = f"[{figure(low)}, {figure(high)}]"
+        return Record(
+            f"One layer of {atoms} atoms in dimension {d}",
+            f"eps = {eps:g}, read at t = {t:g}",
+            facts={
+                "network": f"f(x) = {eps:g} log sum exp((W x + b)/{eps:g})",
+                "max-plus": f"f_0 <= f <= f_0 + {figure(eps * float(jnp.log(atoms)))}   (eps log N)",
+                "equation": f"u_t + |grad u|^2 = {eps:g} lap u from {atoms} atoms, values in {between}; "
+                f"the raw sum misses it by {figure(-d * eps / (2 * t))}",
+                "program": f"max over the simplex of pi.(W x + b) + {eps:g} H(pi)",
+            },
         )
 
-    def __str__(self) -> str:
-        atoms, d = self.network.W.shape
-        eps, t = float(self.eps), float(self.t)
-        data = self.data()
-        low, high = float(jnp.min(data.values)), float(jnp.max(data.values))
-        miss = -d * eps / (2 * t)
-        return "\n".join(
-            [
-                f"One layer of {atoms} atoms in dimension {d}, eps = {eps:g}, read at t = {t:g}",
-                f"  network   f(x) = {eps:g} log sum exp((W x + b)/{eps:g})",
-                f"  max-plus  f_0 <= f <= f_0 + {eps * float(jnp.log(atoms)):.4g}   (eps log N)",
-                f"  equation  u_t + |grad u|^2 = {eps:g} lap u from {atoms} atoms, values in "
-                f"[{low:.4g}, {high:.4g}]; the raw sum misses it by {miss:.4g}",
-                f"  program   max over the simplex of pi.(W x + b) + {eps:g} H(pi)",
-            ]
-        )
+
+def _values(four: Faces, x: Float[Array, " d"], engine: str = "newton") -> Values:
+    square = jnp.sum(x**2) / (4 * four.t)
+    layer, z = Softmax(four.eps), four.network.scores(x)
+    pi = argmax(layer, z, engine)
+    pi = pi / jnp.sum(pi)  # a host solver's answer lies on the simplex to its tolerance only
+    return Values(
+        network=four.network(x),
+        equation=square - four.solution(x, normalisation="raw"),
+        program=z @ pi - layer.conjugate(jnp.maximum(pi, 0.0)),
+        max_plus=four.max_plus(x),
+    )
 
 
 @admits(t="> 0", eps=">= 0")
@@ -149,6 +155,13 @@ def faces(
 
     **Raises:** `ValueError` for something that is none of these, a missing or negative `eps`, `t <= 0`,
     shapes that disagree, weights that are not finite.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> values = hj.faces((jnp.eye(2), jnp.zeros(2)), 1.0, 0.1).values(jnp.array([0.3, 0.1]))
+        >>> bool(abs(values.network - values.equation) < 1e-12)
+        True
     """
     own = getattr(layer, "eps", None)
     if eps is None and own is None:

@@ -17,12 +17,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import LSE, gibbs, lse
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
 
 
 @admits(eps=">= 0")
-class LogitHead(eqx.Module):
+class LogitHead(Shown):
     """`f(x) = lse(network(x), eps)`: the last layer of any network, through its logits."""
 
     held: ClassVar[tuple[str, ...]] = ("eps",)
@@ -48,8 +49,16 @@ class LogitHead(eqx.Module):
 
 
 @admits()
-class ClassHead(eqx.Module):
-    """A classifier: atoms of `head` with a class each, numbered `0 .. count - 1`."""
+class ClassHead(Shown):
+    """A classifier: atoms of `head` with a class each, numbered `0 .. count - 1`.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> atoms = hj.layers.LSE(jnp.eye(3), jnp.zeros(3), 0.1)
+        >>> hj.layers.ClassHead(atoms, [0, 0, 1]).count
+        2
+    """
 
     head: LSE | LogitHead
     classes: Int[Array, " atoms"]

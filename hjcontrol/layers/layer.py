@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.soft_maximum import checked, floating
 from hjcontrol.layers.certifying import Optimality, certify
 from hjcontrol.layers.program import AbstractProgram
@@ -26,7 +27,7 @@ SLACK = (
 )
 
 
-class AbstractFace(eqx.Module):
+class AbstractFace(Shown):
     """The set of maximisers of one program: a point for `eps > 0`, perhaps more at `eps = 0`."""
 
     @abc.abstractmethod
@@ -44,7 +45,7 @@ class AbstractFace(eqx.Module):
         """Which entries of `p` the program leaves undecided."""
 
 
-class AbstractConvexLayer(eqx.Module):
+class AbstractConvexLayer(Shown):
     """A layer for one sample `z`; batch with `jax.vmap`. See the file's equations.
 
     As a stage of a network it holds its temperature: `held` names what is not trained unless asked for.

@@ -60,7 +60,7 @@ class LegendreProgram(AbstractProgram):
         )
 
 
-@admits()
+@admits(q="finite", x0="finite", steps=">= 1")
 def legendre_point(
     f: LSE,
     q: Real[ArrayLike, " d"],
@@ -96,7 +96,7 @@ def legendre_point(
     return jax.lax.scan(step, x, None, length=steps)[0]
 
 
-@admits()
+@admits(q="finite")
 def legendre_value(f: LSE, q: Real[ArrayLike, " d"]) -> Float[Array, ""]:
     """`f*(q)`, solved as a program for `eps > 0`; `+inf` outside the hull of the rows of `W`.
 
@@ -119,13 +119,13 @@ def legendre_value(f: LSE, q: Real[ArrayLike, " d"]) -> Float[Array, ""]:
     return jnp.where(met & (eps > 0), q @ x - lse(z, eps), jnp.where(eps > 0, jnp.inf, jnp.nan))
 
 
-@admits()
+@admits(x="finite", q="finite")
 def legendre_gap(f: LSE, x: Real[ArrayLike, " d"], q: Real[ArrayLike, " d"]) -> Float[Array, ""]:
     """`f(x) + f*(q) - q.x >= 0`: zero exactly where `q` is the slope at `x`."""
     return f(x) + legendre_value(f, q) - floating(q).astype(f.b.dtype) @ floating(x)
 
 
-@admits()
+@admits(q="finite")
 def legendre_program(f: LSE, q: Real[ArrayLike, " d"]) -> LegendreProgram:
     """The program of `f*(q)`, for `certify`: candidates are weights, multipliers points."""
     q = floating(q).astype(f.b.dtype)
@@ -133,7 +133,7 @@ def legendre_program(f: LSE, q: Real[ArrayLike, " d"]) -> LegendreProgram:
     return LegendreProgram(f.W, f.b, eps, q, legendre_point(f, q))
 
 
-@admits()
+@admits(q="finite")
 def legendre_as_cvxpy(f: LSE, q: Real[ArrayLike, " d"]) -> Any:
     """The program of `f*(q)` as a `cvxpy.Problem` in `p`, for every `eps >= 0`."""
     needs("legendre_as_cvxpy", "cvxpy")

@@ -17,12 +17,13 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.soft_maximum import checked, temperature
 from hjcontrol.layers.rows import RowSoftmax
 
 
 @admits(eps=">= 0")
-class Pool(eqx.Module):
+class Pool(Shown):
     """Log-sum-exp pooling over windows of one sample `x`; no padding, every window lies inside."""
 
     held: ClassVar[tuple[str, ...]] = ("eps",)

@@ -11,11 +11,12 @@ turned, so that every program here is a minimisation.
 import abc
 from typing import Any
 
-import equinox as eqx
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.shown import Shown
 
-class Residuals(eqx.Module):
+
+class Residuals(Shown):
     """How far one pair (candidate, multipliers) is from optimal. All entries >= 0, 0 when met.
 
     `primal`, `dual`, `complementarity` and `stationarity` are pytrees of arrays, one entry a
@@ -31,7 +32,7 @@ class Residuals(eqx.Module):
     dual_objective: Float[Array, ""]
 
 
-class AbstractProgram(eqx.Module):
+class AbstractProgram(Shown):
     """A convex program of one sample, in pure JAX: batch with `jax.vmap`."""
 
     @abc.abstractmethod

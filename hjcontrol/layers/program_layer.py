@@ -16,44 +16,36 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.certifying import Optimality, certify
 from hjcontrol.layers.quadratic import Point, QuadraticProgram, solve
 
 
-class OUTCOMES(eqx.Enumeration):
-    """How a program ended. The message of each member says what to do about it."""
-
-    successful = ""
-    infeasible = (
-        "No point meets the constraints at these parameters (Farkas' multipliers were found). Check the "
-        "parameters' signs, or relax a constraint with a penalised slack."
-    )
-    unbounded = (
-        "The objective falls without bound at these parameters (a feasible direction was found). Add a "
-        "constraint, or a small quadratic term."
-    )
-    not_converged = (
-        "The interior-point method ended away from optimality. Scale the data to order one, or solve "
-        "`layer.as_cvxpy(...)` with a third-party solver."
-    )
-
-
-class ProgramSolution(eqx.Module):
+class ProgramSolution(Shown):
     """Values of the user's variables by name, multipliers, and the outcome."""
 
     variables: dict[str, Float[Array, "..."]]
     point: Point
-    result: OUTCOMES
+    result: RESULTS
 
 
 @admits()
-class ProgramLayer(eqx.Module):
+class ProgramLayer(Shown):
     """`ProgramLayer(problem)`: call it with the values of `problem.parameters()`, in that order.
 
     Differentiable wherever the optimum is unique and strictly complementary; at a vertex of a linear
-    program the derivative in the costs is 0, as it must be.
+    program the derivative in the costs is 0: the optimum stays at its vertex.
+
+    **Example:**
+
+        >>> import cvxpy as cp, jax.numpy as jnp, hjcontrol as hj
+        >>> x, c = cp.Variable(2, name="x"), cp.Parameter(2, name="c")
+        >>> layer = hj.layers.ProgramLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [x >= 0]))
+        >>> print(layer(jnp.array([1.0, -1.0]))["x"].round(6))
+        [1. 0.]
     """
 
     held: ClassVar[tuple[str, ...]] = ("tables",)  # the program's own numbers
@@ -101,10 +93,10 @@ class ProgramLayer(eqx.Module):
             name: point.x[start : start + int(np.prod(shape))].reshape(shape[::-1]).T
             for name, start, shape in self.places
         }
-        codes = [OUTCOMES.infeasible, OUTCOMES.unbounded, OUTCOMES.not_converged]
-        result = OUTCOMES.where(point.unbounded, codes[1], codes[2])
-        result = OUTCOMES.where(point.infeasible, codes[0], result)
-        result = OUTCOMES.where(point.converged, OUTCOMES.successful, result)
+        codes = [RESULTS.infeasible, RESULTS.unbounded, RESULTS.not_converged]
+        result = RESULTS.where(point.unbounded, codes[1], codes[2])
+        result = RESULTS.where(point.infeasible, codes[0], result)
+        result = RESULTS.where(point.converged, RESULTS.successful, result)
         return ProgramSolution(values, point, result)
 
     def __call__(self, *parameters: Real[ArrayLike, "..."]) -> dict[str, Float[Array, "..."]]:
@@ -113,7 +105,7 @@ class ProgramLayer(eqx.Module):
         **Raises:** a runtime error with the outcome's message if there is no optimum.
         """
         found = self.solve(*parameters)
-        return found.result.error_if(found.variables, found.result != OUTCOMES.successful)
+        return found.result.error_if(found.variables, found.result != RESULTS.successful)
 
     def certify(
         self,

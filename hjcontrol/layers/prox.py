@@ -22,13 +22,14 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
 
-class AbstractGauge(eqx.Module):
+class AbstractGauge(Shown):
     """A convex function psi, with its conjugate psi* and its proximal map."""
 
     @abc.abstractmethod
@@ -300,7 +301,14 @@ class BallProjection(AbstractGaugeLayer):
 
 @admits(eps=">= 0", lam=">= 0")
 class SoftThreshold(AbstractGaugeLayer):
-    """`sign(z) (|z| - lam)_+ / eps`, entry by entry: the prox of the l1 norm."""
+    """`sign(z) (|z| - lam)_+ / eps`, entry by entry: the prox of the l1 norm.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> hj.layers.SoftThreshold(1.0, 0.5)(jnp.array([2.0, -0.25])).tolist()
+        [1.5, -0.0]
+    """
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     lam: Float[Array, ""] = eqx.field(converter=positive, default=1.0)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.layer import SLACK
 from hjcontrol.layers.program import AbstractProgram, Residuals
@@ -70,7 +71,7 @@ class QuadraticProgram(AbstractProgram):
         return 1.0 + jnp.max(jnp.abs(jnp.concatenate([self.b, self.G, self.q])))
 
 
-class Point(eqx.Module):
+class Point(Shown):
     """An answer: point, multipliers, slack, and how it ended. Just one of the last three holds."""
 
     x: Float[Array, " n"]

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers.box import Clip, Huber, LeakyReLU, ReLU, Softplus, Tanh
 from hjcontrol.layers.capped import CappedSimplex
 from hjcontrol.layers.entmax import Entmax, Sparsemax
@@ -26,7 +27,7 @@ from hjcontrol.layers.rows import RowSoftmax
 from hjcontrol.layers.softmax import Softmax
 
 
-class Entry(eqx.Module):
+class Entry(Shown):
     """How to build a layer at a temperature, the shape of a typical sample, and what it computes."""
 
     build: Callable[[float | Float[Array, ""]], AbstractConvexLayer] = eqx.field(static=True)

@@ -23,10 +23,11 @@ import jax.numpy as jnp
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 
 
-class AbstractRegulariser(eqx.Module):
+class AbstractRegulariser(Shown):
     """A convex function of one coordinate, applied to each entry of an array."""
 
     lo: eqx.AbstractVar[float]

@@ -13,17 +13,18 @@ sum does not: with all phi = 0 and N = e^{1/eps} it is 1 for every eps, and the 
 
 from collections.abc import Callable, Sequence
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Quantity, Record, Told
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import lse
 
 
-class CommutingSquare(eqx.Module):
+class CommutingSquare(Told, Shown):
     """Sup errors over the points, one row an `eps`, one column an `N`. `print` it."""
 
     eps: Float[Array, " E"]
@@ -38,20 +39,23 @@ class CommutingSquare(eqx.Module):
         """Whether every normalised error is within its bound."""
         return bool(jnp.all(self.normalised <= self.bound * (1 + 1e-12)))
 
-    def __str__(self) -> str:
-        heads = " ".join(f"{f'N={int(n)}':>19}" for n in self.width)
-        lines = [
-            "sup error to the limit, normalised (bound)",
-            f"{'eps':>8} {heads}",
-        ]
-        for i, eps in enumerate(np.asarray(self.eps)):
-            cells = (
-                f"{float(e):.3e} ({float(b):.1e})"
-                for e, b in zip(self.normalised[i], self.bound[i], strict=True)
-            )
-            lines.append(f"{eps:8.3g} " + " ".join(f"{c:>19}" for c in cells))
-        verdict = "every error within its bound" if self.holds else "a bound is BROKEN"
-        return "\n".join([*lines, verdict])
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        cell = lambda e, b: f"{float(e):.3e} ({float(b):.1e})"
+        row = lambda i: (
+            {"eps": Quantity(float(self.eps[i]), 3)}
+            | {
+                f"N={int(n)}": cell(self.normalised[i, j], self.bound[i, j])
+                for j, n in enumerate(np.asarray(self.width))
+            }
+        )
+        return Record(
+            "Sup error to the limit",
+            "every error within its bound" if self.holds else "a bound is BROKEN",
+            verdict="holds" if self.holds else "broken",
+            tone="good" if self.holds else "bad",
+            rows={"normalised (bound)": [row(i) for i in range(len(self.eps))]},
+        )
 
 
 @admits(t="> 0", eps=">= 0", nodes=">= 1", radius=">= 0", lipschitz="finite")

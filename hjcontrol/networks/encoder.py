@@ -1,7 +1,7 @@
 r"""A sentence encoder of BERT's kind, from our own stages and somebody's tensors.
 
     x_0 = N(words[id] + places[t] + kind)              the front: not a stage, its tokens are given
-    x_{k+1} = N(y + F(y)),  y = N(x_k + A(x_k))        post-norm blocks, every one a step of depth
+    x_{k+1} = N(y + F(y)),  y = N(x_k + A(x_k))        post-norm blocks, each is one step of depth
     e = m / |m|,            m = mean of x_K over the tokens that are there
 
 A   Gibbs means by heads, eps = sqrt(d_head)       F   W_2 gelu(W_1 . + b_1) + b_2, the exact GELU
@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, DTypeLike, Float, Int
 
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers import Attended
 from hjcontrol.networks.attention import AttentionWeights, SelfAttention
 from hjcontrol.networks.chain import Chain, Weights
@@ -47,7 +48,7 @@ class Front(NamedTuple):
     norm: NormWeights
 
 
-class SentenceEncoder(eqx.Module):
+class SentenceEncoder(Shown):
     """Front, equal blocks, mean, unit length. `weights` are the chain's, the blocks' stacked."""
 
     front: Front

@@ -5,7 +5,7 @@ r"""How a flow is integrated: diffrax's solver, step size controller and adjoint
 diffrax is imported when a flow is made, here and nowhere else. The accuracy has one knob: the tolerances,
 or under constant steps `dt0`; both are array leaves.
 
-Which derivatives of a flow an adjoint offers, so that what is lacking is refused before a solve:
+Which derivatives of a flow an adjoint supports, checked before a solve starts:
 
 | adjoint | reverse | forward | forward-over-reverse | agrees with the discrete costate |
 |---|---|---|---|---|
@@ -29,6 +29,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 
 ADJOINTS = {
@@ -49,7 +50,7 @@ TOLERANCE = 1e-6
 STEPS, TOLERANCES = 2.0, 100.0  # one refinement halves a step, or divides a tolerance
 
 
-class Numerics(eqx.Module):
+class Numerics(Shown):
     """A solver, a controller, an adjoint, a first step and a limit. `dt0` and the controller's
     tolerances are array leaves, so a sweep over them does not recompile."""
 

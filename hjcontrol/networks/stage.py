@@ -22,12 +22,13 @@ from jaxtyping import Array, Key, PyTree
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.networks.held import weights_of
 
 Reads = Literal["nothing", "forcing", "context"]
 
 
-class Symmetry(eqx.Module):
+class Symmetry(Shown):
     """How the coordinates of a stage's two states may be relabelled without changing the network.
 
     A stage that declares one implements `relabel(theta, inward, outward)`, where each argument is a
@@ -38,7 +39,7 @@ class Symmetry(eqx.Module):
     odd: bool = eqx.field(static=True)  # the output's signs may be flipped
 
 
-class AbstractStage(eqx.Module):
+class AbstractStage(Shown):
     """One step of depth. Subclasses are final; wrap one to change it."""
 
     @abc.abstractmethod

@@ -19,11 +19,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import lse
 from hjcontrol.deformation.soft_maximum import temperature
 
 
-class AbstractUnits(eqx.Module):
+class AbstractUnits(Shown):
     """A map from affine parts to hidden units, `atoms` affine parts a unit."""
 
     held: ClassVar[tuple[str, ...]] = ("eps",)

@@ -1,71 +1,85 @@
-"""The report of one Hamilton-Jacobi problem: residuals, facts, pictures; one self-contained HTML file."""
+"""One Hamilton-Jacobi problem as a record: residuals, facts, pictures."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
-from hjcontrol._ground.files import write_atomically
+from hjcontrol._ground.record import Picture, Quantity, Record, Value, figure
 from hjcontrol.reporting import fields
-from hjcontrol.reporting.page import _cells, _environment, _picture, _text
-from hjcontrol.reporting.tables import figure
+from hjcontrol.reporting.html import shown_below
+from hjcontrol.reporting.page import provenance
+
+SAID = {
+    "exact": "The layer solves its Hamilton-Jacobi equation: what is left of it is roundoff, {}.",
+    "refuted": "The layer does not solve its Hamilton-Jacobi equation: {} is left of it.",
+}
 
 
-def field_report(
-    path: str | Path,
+def field_record(
     view: fields.View,
     *,
-    rows: Sequence[Mapping[str, str]],
+    rows: Sequence[Mapping[str, Value]],
     tables: Mapping[str, Mapping[str, Any]],
+    residual: float,
     notes: Sequence[str] = (),
     title: str = "A Hamilton-Jacobi problem",
     verdict: str,
     command: str | None = None,
-) -> Path:
-    """Write what is known of `u(., t)` to `path`; the file appears whole or not at all.
+) -> Record:
+    """What is known of `u(., t)`, with its pictures.
 
-    `rows`: residuals, one normalisation a row. `tables`: caption to rows `name: value`.
-
-    **Returns:** `path`. **Raises:** `OSError` if the file cannot be written.
+    `rows`: residuals, one normalisation a row; `residual`: the relative one that the verdict is about.
+    `tables`: caption to rows `name: value`.
     """
-    page = _environment().from_string(_text("field.html.j2"))
-    html = page.render(
-        style=_text("report.css"),
-        title=title,
-        verdict=verdict,
-        command=command,
-        rows=rows,
+    spelt = lambda cells: {name.replace("_", " "): value for name, value in cells.items()}
+    left = Quantity(residual, 2)
+    facts = {"relative residual": left, "t": view.t, "eps": view.eps}
+    pictures = field_pictures(view)
+    return Record(
+        title,
+        SAID.get(verdict, "What is left of the equation: {}.").format(left),
+        verdict,
+        "good" if verdict == "exact" else "bad" if verdict == "refuted" else "partial",
+        facts,
+        tuple(facts),
+        pictures=pictures[:1],
         notes=notes,
-        tables={caption: _cells(cells) for caption, cells in tables.items()},
-        pictures=_pictures(view),
+        detail=(
+            Record("Residual of u_t + |∇u|² = ε Δu", "by normalisation", rows={"": rows}),
+            *map(shown_below, pictures[1:]),
+            *(Record(caption, "", facts=spelt(cells)) for caption, cells in tables.items()),
+        ),
+        provenance=provenance(command, view.u.dtype),
     )
-    return write_atomically(path, html)
 
 
-def _pictures(view: fields.View) -> list[dict[str, Any]]:
+def field_pictures(view: fields.View) -> list[Picture]:
+    """The solution, its gradient, its power cells, and the characteristics where they lie in the view."""
     where = f"t = {figure(view.t)}, eps = {figure(view.eps)}"
     span = f"from {figure(float(view.u.min()))} to {figure(float(view.u.max()))}"
     slope = figure(float(abs(view.gradient).max()))
+    jumps = ". As eps falls, it jumps where cells meet." if view.dimension == 1 else "."
     shown = [
-        _picture(lambda: fields.solution(view), f"u at {where}.", f"the solution u, {span}"),
-        _picture(
-            lambda: fields.gradient(view),
-            "Its gradient"
-            + (". As eps falls, it jumps where cells meet." if view.dimension == 1 else "."),
+        Picture(f"u at {where}.", f"the solution u, {span}", partial(fields.solution, view)),
+        Picture(
+            f"Its gradient{jumps}",
             f"the gradient of u, components up to {slope}",
+            partial(fields.gradient, view),
         ),
-        _picture(
-            lambda: fields.cells(view),
+        Picture(
             f"Power cells: each colour is where one atom wins ({view.winners} do here); pale where none "
             "has nine tenths of the Gibbs weight.",
             f"power cells of {view.winners} atoms",
+            partial(fields.cells, view),
         ),
     ]
-    if view.atoms is not None:
-        shown.append(
-            _picture(
-                lambda: fields.characteristics(view),
-                "Characteristics, straight from each atom at time 0 to the points of its cell at time t.",
-                "straight lines from the atoms to their cells",
-            )
-        )
-    return shown
+    if view.atoms is None:
+        return shown
+    return [
+        *shown,
+        Picture(
+            "Characteristics, straight from each atom at time 0 to the points of its cell at time t.",
+            "straight lines from the atoms to their cells",
+            partial(fields.characteristics, view),
+        ),
+    ]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from hjcontrol._ground.third_party import needs
-from hjcontrol.reporting.plots import INK, LINES, drawn, new_axes
+from hjcontrol.reporting.plots import INK, LINES, ON_LIGHT, drawn, new_axes
 
 EDGE = 0.9  # a point whose winner has at most this share of the Gibbs weight is drawn as undecided
 
@@ -79,7 +79,7 @@ def gradient(view: View, ax: Any = None) -> Any:
     image = ax.pcolormesh(view.side, view.side, size.T, cmap="cividis", rasterized=True)
     every = max(1, len(view.side) // 15)
     s, p = view.side[::every], view.gradient[::every, ::every]
-    arrows = {"color": "white", "edgecolor": INK, "linewidth": 0.4, "width": 0.005}
+    arrows = {"color": "white", "edgecolor": ON_LIGHT, "linewidth": 0.4, "width": 0.005}
     ax.quiver(s, s, p[..., 0].T, p[..., 1].T, **arrows)
     bar = ax.figure.colorbar(image, ax=ax)
     bar.set_label("length of ∇u", fontsize=9)
@@ -130,7 +130,13 @@ def characteristics(view: View, ax: Any = None) -> Any:
     grid = np.stack(np.meshgrid(view.side, view.side, indexing="ij"), axis=-1)[::every, ::every]
     won, rank = view.winner[::every, ::every], ranks[::every, ::every]
     for x, j, k in zip(grid.reshape(-1, 2), won.ravel(), rank.ravel(), strict=True):
-        ax.plot(*np.stack([view.atoms[j], x]).T, color=colour[k], linewidth=0.6, alpha=0.8)
+        ax.plot(
+            *np.stack([view.atoms[j], x]).T,
+            color=colour[k],
+            linewidth=0.6,
+            alpha=0.8,
+            rasterized=True,
+        )
     seen = view.atoms[np.unique(view.winner)]
     ax.scatter(*seen.T, s=26, color=INK, zorder=3, label="atoms that win here")
     reach = 1.05 * max(np.abs(seen).max(), view.side[-1])
@@ -153,7 +159,9 @@ def _square(view: View, ax: Any) -> Any:
 def _shade(view: View, ax: Any) -> None:
     """A thin line wherever the winner changes."""
     for k in np.flatnonzero(np.diff(view.winner)):
-        ax.axvline((view.side[k] + view.side[k + 1]) / 2, color="#d8dee4", linewidth=0.8, zorder=0)
+        ax.axvline(
+            (view.side[k] + view.side[k + 1]) / 2, color=INK, alpha=0.15, linewidth=0.8, zorder=0
+        )
 
 
 def _colours(view: View) -> np.ndarray:

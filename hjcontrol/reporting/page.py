@@ -1,13 +1,10 @@
-"""The report: one HTML file that needs nothing beside itself. The only file that knows jinja2.
+"""`report`: solutions, and what witnesses say of them, as one record with its pictures, and its page.
 
-Style sheet and pictures are inside the page; there is no script. Everything that a user named is
-escaped. Whatever was not computed (an interrupted run, a regression) is left out, and said so.
+Whatever was not computed (an interrupted run, a regression) is left out, and said so.
 """
 
-import dataclasses
+import datetime
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +12,29 @@ import jax
 import numpy as np
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol._ground.files import write_atomically
-from hjcontrol._ground.third_party import needs
+from hjcontrol._ground.record import Picture, Quantity, Record, Tone, figure
 from hjcontrol.control import Solution
-from hjcontrol.reporting.components import components
-from hjcontrol.reporting.places import kind, place_table
-from hjcontrol.reporting.plots import (
-    agreement,
-    confusion,
-    convergence,
-    ensemble,
-    minimum_gaps,
-    png,
+from hjcontrol.reporting.html import shown_below, write_page
+from hjcontrol.reporting.pictures import (
+    confusion_picture,
+    convergence_pictures,
+    ensemble_picture,
+    fit_picture,
+    gaps_picture,
+    heat_map,
+    places_picture,
 )
 from hjcontrol.reporting.tables import (
     Test,
     certificate_rows,
-    confusion_matrix,
-    figure,
-    optimality_table,
+    groups,
+    optimality_rows,
     outcome,
-    same_problem,
     solver_rows,
-    testable,
 )
+from hjcontrol.verification.verdicts import EXACT, REFUTED
 
+STATIONARY = "stationary"  # of a training that is not convex: its bound is not one on all weights
 Solutions = Solution | Sequence[Solution] | Mapping[str, Solution]
 
 
@@ -50,6 +45,7 @@ def report(
     *,
     certificates: Mapping[str, Any] | None = None,
     comparisons: Mapping[str, Any] | None = None,
+    convex: Any = None,
     test: Test | None = None,
     classes: Sequence[str] | None = None,
     tables: Mapping[str, Mapping[str, Any]] | None = None,
@@ -67,56 +63,103 @@ def report(
     - `solutions`: one, several, or by name. Those of one problem share their pictures.
     - `certificates`: what `hj.verify` returned, under the names of the solutions.
     - `comparisons`: what `hj.crosscheck` returned, under headings.
+    - `convex`: a convex solution of the same training. The page then leads with it: its bound is a line
+      in the picture of convergence, and its fit is drawn where the inputs have one or two features.
     - `test`: inputs `(n, ...)` and integer labels `(n,)` for accuracy and the confusion matrix.
     - `classes`: names of the classes.
     - `tables`: further tables, caption to rows `name: value`.
-    - `command`, `verdict`, `notice`: shown as they are; `notice` stands out (an interruption).
+    - `command`, `verdict`: shown as they are; `notice` replaces the page's sentence (an interruption).
     - `heat_caption`: under a heat map, `{}` standing for the certificate's name.
 
     **Returns:** `path`.
 
     **Raises:** `OSError` if the file cannot be written.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> x = jnp.array([[1.0], [-0.5]])
+        >>> problem = hj.ControlProblem(
+        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
+        ...     x,
+        ...     jnp.sin(x),
+        ...     terminal=hj.control.least_squares,
+        ...     running=hj.control.Ridge(0.1),
+        ... )
+        >>> import pathlib, tempfile
+        >>> solution = hj.solve(problem, "newton", key=jax.random.key(0))
+        >>> page = hj.report(pathlib.Path(tempfile.mkdtemp(), "report.html"), solution)
+        >>> page.name, page.stat().st_size > 10_000
+        ('report.html', True)
     """
-    solutions = _named(solutions)
-    certificates = dict(certificates or {})
-    page = _environment().from_string(_text("report.html.j2"))
-    html = page.render(
-        style=_text("report.css"),
+    record = report_record(
+        solutions,
+        certificates=certificates,
+        comparisons=comparisons,
+        convex=convex,
+        test=test,
+        classes=classes,
+        tables=tables,
         title=title,
         command=command,
         verdict=verdict,
-        verdict_kind=kind(verdict or ""),
-        notice=notice,
-        tables={caption: _cells(rows) for caption, rows in (tables or {}).items()},
-        solver_rows=solver_rows(solutions, test),
-        remedies=_remedies(solutions),
-        places=_places(certificates),
-        certificate_rows=certificate_rows(certificates),
-        certificates={name: _without_optimality(c) for name, c in certificates.items()},
-        optimality=_optimality(certificates),
-        comparisons=dict(comparisons or {}),
-        convergence=_section("Convergence", _convergence, solutions),
-        heat_maps=_section("Routes", _heat_maps, certificates, heat_caption),
-        ensemble=_section("Ensemble", _ensemble, solutions, classes),
-        confusion=_section("Confusion", _confusion, solutions, test, classes),
+        heat_caption=heat_caption,
     )
-    return write_atomically(path, html)
+    return write_page(path, record, notice)
 
 
-def _environment() -> Any:
-    needs("The report", "jinja2")
-    import jinja2
-
-    return jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+def report_record(
+    solutions: Solutions,
+    *,
+    certificates: Mapping[str, Any] | None = None,
+    comparisons: Mapping[str, Any] | None = None,
+    convex: Any = None,
+    test: Test | None = None,
+    classes: Sequence[str] | None = None,
+    tables: Mapping[str, Mapping[str, Any]] | None = None,
+    title: str = "Training as optimal control",
+    command: str | None = None,
+    verdict: str | None = None,
+    heat_caption: str = "At the solution of {}",
+) -> Record:
+    """What `report` writes, as a record: the same arguments."""
+    solutions = _named(solutions)
+    certificates, comparisons = dict(certificates or {}), dict(comparisons or {})
+    first = _lead(solutions, certificates, convex, verdict)
+    bounded = verdict != STATIONARY
+    curves = _section(convergence_pictures, "Convergence", solutions, convex, bounded)
+    pictures = [*curves, *_section(fit_picture, "Fitted functions", solutions, convex)]
+    pictures += _section(ensemble_picture, "The ensemble", solutions, classes)
+    pictures += _section(confusion_picture, "Confusion matrix", solutions, test, classes)
+    head = next(iter(curves), None)
+    detail = [_solvers(solutions, test)] if solutions else []
+    if convex is not None:
+        detail.append(convex.as_record())
+    detail += [_compared(name, found) for name, found in comparisons.items()]
+    if solutions and (rows := certificate_rows(certificates)):
+        words = "the largest relative disagreement over all stages and samples, at each solution"
+        detail.append(Record("Do the routes to the costate agree?", words, rows={"": rows}))
+    detail += [_certified(name, found, heat_caption) for name, found in certificates.items()]
+    detail += [shown_below(p) for p in pictures if p is not head]
+    detail += [Record(name, "", facts=rows) for name, rows in _spelt(tables or {}).items()]
+    detail.sort(key=lambda part: part.tone != "bad")  # what is wrong comes first
+    return first._replace(
+        title=title,
+        pictures=() if head is None else (head,),
+        detail=detail,
+        provenance=provenance(command, *(s.problem.dtype for s in solutions.values())),
     )
 
 
-def _text(name: str, package: str = "hjcontrol.reporting") -> str:
-    return resources.files(package).joinpath(name).read_text(encoding="utf-8")
+def provenance(command: str | None = None, *dtypes: Any) -> dict[str, str]:
+    """Where a page comes from: versions, device, dtypes, the day, and the command with its seed."""
+    from hjcontrol import __version__
+
+    names = sorted({np.dtype(d).name for d in dtypes})
+    found = {"hjcontrol": __version__, "jax": jax.__version__, "on": jax.devices()[0].device_kind}
+    found |= {"in": ", ".join(names)} if names else {}
+    found["date"] = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return found | ({"command": command} if command else {})
 
 
 def _named(solutions: Solutions) -> dict[str, Solution]:
@@ -131,176 +174,124 @@ def _named(solutions: Solutions) -> dict[str, Solution]:
     return named
 
 
-def _cells(rows: Mapping[str, Any]) -> dict[str, str]:
-    return {name.replace("_", " "): figure(value) for name, value in rows.items()}
+def _spelt(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        caption: {name.replace("_", " "): value for name, value in rows.items()}
+        for caption, rows in tables.items()
+    }
 
 
-def _remedies(solutions: Mapping[str, Solution]) -> dict[str, str]:
-    return {name: outcome(s)[1] for name, s in solutions.items() if outcome(s)[0] != "successful"}
+def _lead(
+    solutions: Mapping[str, Solution],
+    certificates: Mapping[str, Any],
+    convex: Any,
+    verdict: str | None,
+) -> Record:
+    """The page's sentence, verdict and numbers: the convex solution's, else the best solver's, else the
+    worst certificate's."""
+    if convex is not None:
+        return _convex_lead(convex, verdict)
+    worst = _worst_certificate(certificates)
+    if not solutions:
+        told = Record("", "") if worst is None else worst.as_record()
+        lead = {name: told.facts[name] for name in told.lead}
+        return Record("", told.headline, verdict or told.verdict, told.tone, lead, told.lead)
+    name, best = min(groups(solutions)[0].items(), key=lambda item: item[1].stats["stationarity"])
+    facts: dict[str, Any] = {
+        "objective": Quantity(best.stats["objective"], 7),
+        "stationarity": Quantity(best.stats["stationarity"], 2),
+    }
+    gaps = [gap for c in certificates.values() for gap in c.agreement.values()]
+    if gaps:
+        facts["worst disagreement of the routes"] = Quantity(max(gaps), 2)
+    who, left = name[:1].upper() + name[1:], figure(best.stats["stationarity"], 2)
+    sentence = f"{who} reached a point of stationarity {left}"
+    if verdict == REFUTED or (worst is not None and worst.verdict == REFUTED):
+        sentence = f"A costate is refuted: the backward pass at {_where(certificates)} is wrong"
+    elif verdict == EXACT and gaps:
+        sentence += f", and all routes to its costate agree to {figure(max(gaps), 2)}"
+    elif verdict is not None:
+        sentence += f"; its costate is not refuted, and not all of it was shown ({verdict})"
+    return Record("", f"{sentence}.", verdict, _tone(verdict), facts, tuple(facts))
 
 
-def _groups(solutions: Mapping[str, Solution]) -> list[dict[str, Solution]]:
-    groups: list[dict[str, Solution]] = []
-    for name, solution in solutions.items():
-        for group in groups:
-            if same_problem(next(iter(group.values())).problem, solution.problem):
-                group[name] = solution
-                break
-        else:
-            groups.append({name: solution})
-    return groups
+def _convex_lead(convex: Any, verdict: str | None) -> Record:
+    gap = Quantity(float(convex.gap), 2)
+    facts: dict[str, Any] = {"objective": Quantity(float(convex.objective), 8)}
+    if verdict != STATIONARY:
+        facts["no weights are below"] = Quantity(float(convex.bound), 8)
+    facts["gap"] = gap
+    sentence = f"Convex training is within {gap} of the best possible"
+    if _tone(verdict) == "bad":
+        sentence = f"The gap between objective and bound is not closed: {gap} is left"
+    elif verdict == STATIONARY:
+        sentence = f"Training reached a stationary point, to {gap}; it may not be the best possible"
+    return Record("", f"{sentence}.", verdict, _tone(verdict), facts, tuple(facts))
 
 
-def _picture(axes: Any, caption: str, alt: str) -> dict[str, Any]:
-    """A figure of the page, from axes or from a function that draws them. One that cannot be drawn leaves
-    its place, with the reason."""
-    try:
-        image, width = png(axes() if callable(axes) else axes)
-    except Exception as error:
-        return _missing(caption, error)
-    return {"image": image, "width": width, "caption": caption, "alt": alt}
+def _tone(verdict: str | None) -> Tone:
+    if verdict is None:
+        return "plain"
+    if verdict in (EXACT, "deliberate", "no custom rule", "certified"):
+        return "good"
+    return "bad" if verdict == REFUTED else "partial"
 
 
-def _missing(caption: str, error: Exception) -> dict[str, Any]:
-    reason = f"{type(error).__name__}: {error}"
-    return {"image": None, "caption": caption, "reason": reason[:300]}
+def _worst_certificate(certificates: Mapping[str, Any]) -> Any:
+    order = {"bad": 0, "partial": 1, "plain": 1, "good": 2}
+    return min(certificates.values(), key=lambda c: order[_tone(c.verdict)], default=None)
 
 
-def _section(caption: str, make: Callable[..., Any], *arguments: Any) -> Any:
-    """What `make` gives, or one missing picture in its place."""
+def _where(certificates: Mapping[str, Any]) -> str:
+    bad = (c.worst for c in certificates.values() if c.verdict == REFUTED)
+    return str(next(bad, "an unknown place"))
+
+
+def _solvers(solutions: Mapping[str, Solution], test: Test | None) -> Record:
+    rows = solver_rows(solutions, test)
+    remedies = {name: outcome(s)[1] for name, s in solutions.items() if outcome(s)[1]}
+    said = [f"{name}: {words}" for name, words in remedies.items()]
+    said.append("Stationarity is the largest coordinate of ∂J/∂θ. Compilation is counted apart.")
+    count = "" if len(rows) == 1 else f"{len(rows)} solutions"
+    return Record("Solvers", count, rows={"": rows}, notes=said)
+
+
+def _section(make: Callable[..., list[Picture]], caption: str, *arguments: Any) -> list[Picture]:
+    """What `make` gives, or one picture in its place that says why there is none."""
     try:
         return make(*arguments)
     except Exception as error:
-        missing = _missing(caption, error)
-        return [missing] if make in (_convergence, _heat_maps) else missing
+        found = error
+
+    def absent() -> Any:
+        raise found
+
+    return [Picture(caption, "", absent)]
 
 
-def _convergence(solutions: Mapping[str, Solution]) -> list[dict[str, Any]]:
-    pictures = []
-    for group in _groups(solutions):
-        problem = next(iter(group.values())).problem
-        size = sum(a.size for a in jax.tree.leaves(next(iter(group.values())).weights))
-        histories = {name: s.history for name, s in group.items()}
-        styles = [list(solutions).index(name) for name in group]
-        depth = f"{len(problem.chain)} stage{'s' * (len(problem.chain) != 1)}"
-        where = f"{problem.num_samples} samples, {depth}, {size} weights"
-        for quantity in ("objective", "stationarity"):
-            pictures.append(
-                _picture(
-                    partial(convergence, histories, quantity, styles=styles),
-                    f"{quantity.capitalize()} ({where})",
-                    f"{quantity} against seconds of solving, logarithmic axes; "
-                    + "; ".join(_span(name, getattr(h, quantity)) for name, h in histories.items()),
-                )
-            )
-    return pictures
+def _compared(name: str, found: Any) -> Record:
+    if hasattr(found, "as_record"):
+        return found.as_record()._replace(title=name)
+    return Record(name, str(found))
 
 
-def _span(name: str, values: np.ndarray) -> str:
-    if not len(values):
-        return f"{name}: no steps"
-    return f"{name}: from {figure(float(values[0]))} to {figure(float(values[-1]))}"
-
-
-def _heat_maps(certificates: Mapping[str, Any], caption: str) -> list[dict[str, Any]]:
-    pictures = []
-    for name, certificate in certificates.items():
-        rows = {
-            f"{pair}, {where}": np.asarray(values, float)
-            for where in ("states", "weights")
-            for pair, both in certificate.per_stage.items()
-            if (values := both[where]) is not None and np.isfinite(values).any()
-        }
-        if rows:
-            worst = max(np.nanmax(row) for row in rows.values())
-            pictures.append(
-                _picture(
-                    agreement(rows),
-                    caption.format(name),
-                    f"relative disagreement of {len(rows)} pairs of routes by stage; the largest "
-                    f"is {figure(worst, 2)}",
-                )
-            )
-    return pictures
-
-
-def _places(certificates: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The table of places of every certificate that has one."""
-    tables = {name: place_table(certificate) for name, certificate in certificates.items()}
-    return {name: table for name, table in tables.items() if table is not None}
-
-
-MANY = 3  # stages from which on a picture says more than a row
-
-
-def _optimality(certificates: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The table of every certificate that has one, with the stages' gaps as a picture."""
-    found = {}
-    for name, certificate in certificates.items():
-        conditions = getattr(certificate, "optimality", None)
-        if conditions is None:
-            continue
-        table = optimality_table(conditions)
-        gaps = (conditions.exact_gap, conditions.sampled_gap)
-        worst = np.nanmax(np.concatenate(gaps), initial=0.0)
-        table["picture"] = None
-        if len(gaps[0]) >= MANY:
-            table["picture"] = _picture(
-                partial(minimum_gaps, *gaps, conditions.tolerance),
-                "How far each stage's own weights can lower its Hamiltonian, states and costates held. "
-                "A diagnostic: in discrete time an optimum may have a gap.",
-                f"gap of the Hamiltonian's minimum at {len(gaps[0])} stages; the largest is "
-                f"{figure(float(worst), 2)}",
-            )
-        found[name] = table
-    return found
-
-
-def _without_optimality(certificate: Any) -> Any:
-    """The certificate's own text, without the table that the page shows as one."""
-    if getattr(certificate, "optimality", None) is None:
-        return certificate
-    return dataclasses.replace(certificate, optimality=None)
-
-
-def _ensemble(
-    solutions: Mapping[str, Solution], classes: Sequence[str] | None
-) -> dict[str, Any] | None:
-    if not solutions:
-        return None
-    name, solution = list(_groups(solutions)[0].items())[-1]
-    shown = components(solution.trajectory)
-    if shown is None:
-        return None
-    labels = solution.problem.targets
-    discrete = hasattr(labels, "dtype") and labels.ndim == 1 and labels.dtype.kind in "iu"
-    labels = np.asarray(labels) if discrete else None
-    if labels is not None and not classes:
-        classes = [str(c) for c in range(int(labels.max()) + 1)]
-    depth = len(solution.problem.chain)
-    return _picture(
-        lambda: ensemble(shown, labels, classes or (), depth).flat[0],
-        f"Weights of {name}. One pair of axes for all depths, from the states of every depth of "
-        f"the same width; together they hold {100 * sum(shown.explained):.0f} % of the variance.",
-        "scatter plots of the training ensemble in two principal components at depths "
-        + ", ".join(map(str, shown.depths)),
+def _certified(name: str, found: Any, caption: str) -> Record:
+    """A certificate with its heat map of stages, its places, and its conditions of optimality."""
+    record = found.as_record()._replace(title=name, detail=())
+    pictures = _section(heat_map, "Routes", name, found, caption)
+    pictures += _section(places_picture, "Places", name, found)
+    conditions = getattr(found, "optimality", None)
+    if conditions is None:
+        return record._replace(pictures=pictures)
+    below = conditions.as_record()._replace(
+        title="Conditions of optimality",
+        headline=conditions.verdict,
+        rows=optimality_rows(conditions),
+        pictures=gaps_picture(conditions),
+        notes=(
+            f"Necessary conditions to {conditions.tolerance:.0e}. First-order rows together say that a "
+            "point is stationary. A positive smallest curvature on the free face adds that no nearby "
+            "point of the control set is lower.",
+        ),
     )
-
-
-def _confusion(
-    solutions: Mapping[str, Solution], test: Test | None, classes: Sequence[str] | None
-) -> dict[str, Any] | None:
-    if test is None or not solutions:
-        return None
-    name, solution = list(_groups(solutions)[0].items())[-1]
-    if not testable(solution, test):
-        return None
-    count = solution.trajectory.final.shape[1]
-    names = list(classes) if classes else [str(c) for c in range(count)]
-    matrix = confusion_matrix(solution, test, count)
-    right, total = int(np.trace(matrix)), int(matrix.sum())
-    return _picture(
-        lambda: confusion(matrix, names),
-        f"Weights of {name}: {right} of {total} test samples right.",
-        f"confusion matrix of {count} classes on {total} test samples, {right} on the diagonal",
-    )
+    return record._replace(pictures=pictures, detail=(below,))

@@ -10,22 +10,18 @@ Of a chain only those places are shown that are not exact, or that have a kink: 
 import linecache
 import os
 from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
 
 from hjcontrol.verification.certificate import Row, folded
-from hjcontrol.verification.verdicts import EXACT, NO_RULE, UNTESTED
+from hjcontrol.verification.verdicts import EXACT, NO_RULE, UNTESTED, tone
 
 ROWS, EXCERPTS = 200, 12  # shown of one certificate
 AROUND = 3  # lines before and after the one that is marked
 CELLS = 48  # of a strip, one or more iterations each
 LONG = 200  # characters shown of a line
-
-
-def kind(verdict: str) -> str:
-    """The verdict as a class of the style sheet."""
-    return verdict.replace(" ", "-")
 
 
 def shade(gap: float) -> str:
@@ -47,7 +43,7 @@ def place_table(certificate: Any) -> dict[str, Any] | None:
     wrong = [g[0] for g in groups if g[0].verdict not in (EXACT, NO_RULE)]
     return {
         "verdict": certificate.verdict,
-        "kind": kind(certificate.verdict),
+        "tone": tone(certificate.verdict),
         "notes": () if certificate.pairs else certificate.notes,
         "rows": [_cells(group) for group in groups[:ROWS]],
         "strips": any(g[0].gaps.size > 1 for g in groups[:ROWS]),
@@ -63,7 +59,7 @@ def _cells(group: Sequence[Row]) -> dict[str, Any]:
     silent = row.verdict == UNTESTED or (row.kind == "stop_gradient" and not row.gap)
     return {
         "verdict": row.verdict,
-        "kind": kind(row.verdict),
+        "tone": tone(row.verdict),
         "gap": "–" if silent else _number(row.gap),
         "shade": "blank" if silent else shade(row.gap),
         "strip": _strip(row.gaps),
@@ -115,7 +111,7 @@ def excerpts(rows: Iterable[Row]) -> list[dict[str, Any]]:
             "line": row.line,
             "rule": row.rule,
             "verdict": row.verdict,
-            "kind": kind(row.verdict),
+            "tone": tone(row.verdict),
             "lines": _lines(row.file, row.line),
         }
     return list(found.values())
@@ -147,3 +143,66 @@ def _short(file: str) -> str:
     """The path from the working folder if the file is in it."""
     here = os.path.join(os.getcwd(), "")
     return file.removeprefix(here)
+
+
+MEANING = (
+    "Gap: how far rule and derivative are apart, relative, for the costate that arrives and a random "
+    "one; darker is better. Reach: the largest costate of this cost that arrives; at 0 the random one "
+    "was alone. Live: share of elements with a derivative other than zero."
+)
+UNREACHED = "no costate from this cost: random costates only"
+KINK = "a kink: the sum of such choices need not be a subgradient"
+
+
+def places_html(table: dict[str, Any]) -> str:
+    """What `place_table` gives, as markup: the heat map of gaps, then the lines that are wrong."""
+    heads = ["verdict", "gap", *(["by iteration"] if table["strips"] else []), "reach", "live", "place",
+             "arithmetic", "what was found"]  # fmt: skip
+    head = "".join(f'<th scope="col">{name}</th>' for name in heads)
+    body = "".join(_row_html(row, table["strips"]) for row in table["rows"])
+    notes = "".join(f'<p class="soft">{escape(note)}</p>' for note in table["notes"])
+    grid = (
+        f'<div class="scroll"><table class="places"><thead><tr>{head}</tr></thead><tbody>{body}</tbody>'
+        f'</table></div><p class="soft">{MEANING}</p>'
+    )
+    more = f'<p class="soft">and {table["more"]} more, in the certificate\'s rows.</p>'
+    lines = "".join(_excerpt_html(part) for part in table["excerpts"])
+    return notes + (grid if table["rows"] else "") + (more if table["more"] else "") + lines
+
+
+def _badge(part: dict[str, Any]) -> str:
+    return f'<span class="verdict {part["tone"]}">{escape(part["verdict"])}</span>'
+
+
+def _row_html(row: dict[str, Any], strips: bool) -> str:
+    strip = ""
+    if strips:
+        shown = row["strip"]
+        turns = "" if shown is None else "".join(f'<i class="{s}"></i>' for s in shown["shades"])
+        words = "" if shown is None else escape(shown["words"])
+        bar = f'<span class="strip" role="img" aria-label="{words}" title="{words}">{turns}</span>'
+        strip = f"<td>{bar if shown else ''}</td>"
+    said = [row["reason"], UNREACHED if row["unreached"] else "", KINK if row["kink"] else ""]
+    at = f'<div class="soft">{escape(row["at"])}</div>' if row["at"] else ""
+    none = lambda odd: ' class="none"' if odd else ""
+    return (
+        f'<tr><th scope="row">{_badge(row)}</th><td class="heat {row["shade"]}">{row["gap"]}</td>{strip}'
+        f"<td{none(row['unreached'])}>{row['reach']}</td><td{none(row['dead'])}>{row['live']}</td>"
+        f'<td class="place"><code>{escape(row["rule"])}</code> {escape(row["where"])}{at}</td>'
+        f'<td class="soft">{escape(row["arithmetic"])}</td>'
+        f'<td class="reason soft">{escape("; ".join(s for s in said if s))}</td></tr>\n'
+    )
+
+
+def _excerpt_html(part: dict[str, Any]) -> str:
+    lines = ""
+    for line in part["lines"]:
+        mark = " ▸" if line["marked"] else "  "
+        text = f'<span class="number">{line["number"]}{mark}</span> {escape(line["text"])}'
+        lines += (f"<mark>{text}</mark>" if line["marked"] else text) + "\n"
+    gone = '<p class="missing">The file cannot be read any more, or has no such line.</p>'
+    caption = (
+        f"{_badge(part)} <code>{escape(part['rule'])}</code> {escape(part['file'])}:{part['line']}"
+    )
+    shown = f"<pre>{lines}</pre>" if lines else gone
+    return f'<figure class="source"><figcaption>{caption}</figcaption>{shown}</figure>'

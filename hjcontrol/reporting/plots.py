@@ -4,8 +4,8 @@ Figures are made by the object-oriented interface: no global state, no window, n
 caller's backend. Pass `ax=` to draw into a figure of your own.
 """
 
-import base64
 import io
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,7 +21,10 @@ from hjcontrol.reporting.components import Components
 # Okabe and Ito's palette: told apart by the colour-blind; line styles say it once more.
 LINES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", "-.", ":")
-INK, PAPER = "#1b1f24", "#ffffff"
+INK = "#1b1f24"  # becomes the colour of the text around a picture
+ON_LIGHT = "#10131a"  # of letters on a light cell, whatever is around the picture
+GRID = {"color": INK, "alpha": 0.15, "linewidth": 0.7}
+MANY = 400  # points from which on a scatter is an image, not a shape per point
 ROUNDOFF = 1e-17  # what an exact zero is drawn as on a logarithmic scale
 
 
@@ -32,9 +35,10 @@ def new_axes(width: float = 6.0, height: float = 3.6, columns: int = 1, rows: in
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor=PAPER)
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    with matplotlib.rc_context({"axes.edgecolor": "#8b949e"}):
+    ink = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+    with matplotlib.rc_context({"axes.edgecolor": "#8b949e", **ink}):
         axes = figure.subplots(rows, columns, squeeze=False)
     for ax in axes.flat:
         ax.tick_params(labelsize=9, colors=INK)
@@ -42,14 +46,22 @@ def new_axes(width: float = 6.0, height: float = 3.6, columns: int = 1, rows: in
     return axes if axes.size > 1 else axes[0, 0]
 
 
-def png(axes: Any) -> tuple[str, int]:
-    """The figure of `axes` as a `data:` address, and the width in CSS pixels to show it at."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():  # a letter that the font lacks is drawn as a box
+def svg(axes: Any) -> str:
+    """The figure of `axes` as SVG, the same whenever the data are. It has no background, and its ink is
+    the colour of the text around it. Text stays text."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    style = {"svg.fonttype": "none", "svg.hashsalt": "hjcontrol"}
+    with warnings.catch_warnings(), matplotlib.rc_context(style):
+        # a letter that the font lacks is drawn as a box
         warnings.filterwarnings("ignore", message="Glyph .* missing", category=UserWarning)
-        axes.figure.savefig(buffer, format="png", metadata={"Software": None})
-    address = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-    return address, round(96 * axes.figure.get_figwidth())
+        nothing = {"Date": None, "Creator": None, "Format": None, "Type": None}
+        axes.figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    text = re.sub(f"{INK}|#000000", "currentColor", text[text.index("<svg") :])
+    text = re.sub(r"'DejaVu Sans',[^;\"]*?, ?sans-serif", "'DejaVu Sans', sans-serif", text)
+    return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
 
 
 def drawn(name: str) -> str:
@@ -61,11 +73,16 @@ def drawn(name: str) -> str:
 
 
 def convergence(
-    histories: Mapping[str, History], quantity: str, ax: Any = None, styles: Sequence[int] = ()
+    histories: Mapping[str, History],
+    quantity: str,
+    ax: Any = None,
+    styles: Sequence[int] = (),
+    bound: float | None = None,
 ) -> Any:
     """`objective` or `stationarity` of each solver against its seconds, on logarithmic axes.
 
-    `styles`: a number for each solver, so that it looks the same in several pictures.
+    `styles`: a number for each solver, so that it looks the same in several pictures. `bound`: what no
+    weights can be below, a line.
     """
     ax = new_axes() if ax is None else ax
     positive = [np.asarray(h.seconds)[np.asarray(h.seconds) > 0] for h in histories.values()]
@@ -84,11 +101,14 @@ def convergence(
             markersize=3,
             label=drawn(name),
         )
+    if bound is not None and bound > 0:
+        ax.axhline(bound, color=INK, linewidth=1.0, linestyle=":", label="no weights are below")
     ax.set_xscale("log")
     ax.set_yscale("log")
     ax.set_xlabel("seconds of solving (compilation excluded)")
     ax.set_ylabel({"objective": "objective J", "stationarity": "max |∂H/∂θ|"}[quantity])
-    ax.grid(which="major", color="#d8dee4", linewidth=0.7)
+    ax.grid(which="major", **GRID)
+    plain_ticks(ax.xaxis)
     if quantity == "objective":
         plain_ticks(ax.yaxis)
     if histories:
@@ -97,13 +117,14 @@ def convergence(
 
 
 def plain_ticks(axis: Any) -> None:
-    """Decimal numbers where a logarithmic axis spans little and powers of ten would say nothing."""
-    needs("A plot", "matplotlib")
-    from matplotlib.ticker import LogLocator, NullFormatter
+    """Decimal numbers where a logarithmic axis spans under two decades: powers of ten would label one
+    tick of it, or none."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
     low, high = axis.get_view_interval()
-    if high / low < 100:
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    if high / low < 300:  # two decades of data, and their margins
+        few = MaxNLocator(5, steps=[1, 2, 2.5, 5, 10])
+        axis.set_major_locator(few if high / low < 6 else LogLocator(subs=(1, 2, 5)))
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter(NullFormatter())
 
@@ -129,12 +150,47 @@ def agreement(per_stage: Mapping[str, ArrayLike], ax: Any = None) -> Any:
         for (i, j), power in np.ndenumerate(powers):
             if np.isfinite(power):
                 text = "0" if grid[i, j] == 0 else f"{power:.0f}"
-                colour = INK if power > -9 else "white"
+                colour = ON_LIGHT if power > -9 else "white"
                 ax.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
     bar = ax.figure.colorbar(image, ax=ax, extend="both", ticks=[-15, -12, -9, -6, -3])
     bar.set_label("log10 of relative\ndisagreement", fontsize=9)
     bar.ax.tick_params(labelsize=8)
     return ax
+
+
+def fitted(
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    sides: Sequence[np.ndarray],
+    values: Mapping[str, np.ndarray],
+) -> Any:
+    """Fitted functions over the samples `(n, 1)` or `(n, 2)`: curves, or a square per fit.
+
+    `sides`: where along each feature; `values`: name to the function there, `(m,)` or `(m, m)`.
+    """
+    flat = {name: np.squeeze(v) for name, v in values.items()}
+    if inputs.shape[1] == 1:
+        ax = new_axes()
+        ax.plot(inputs[:, 0], targets, ".", color=INK, alpha=0.45, markersize=5, label="samples")
+        for i, (name, v) in enumerate(flat.items()):
+            style = {"color": LINES[i], "linestyle": STYLES[i % len(STYLES)], "linewidth": 1.8}
+            ax.plot(sides[0], v, label=drawn(name), **style)
+        ax.set_xlabel("feature")
+        ax.set_ylabel("target")
+        ax.legend(frameon=False, fontsize=9)
+        return ax
+    axes = np.atleast_1d(new_axes(4.2 * len(flat), 3.6, len(flat)))
+    low = min(targets.min(), *(v.min() for v in flat.values()))
+    high = max(targets.max(), *(v.max() for v in flat.values()))
+    for ax, (name, v) in zip(axes.flat, flat.items(), strict=True):
+        image = ax.contourf(*sides, v.T, levels=np.linspace(low, high, 18), cmap="cividis")
+        marks = {"c": targets, "cmap": "cividis", "vmin": low, "vmax": high, "edgecolors": "white"}
+        ax.scatter(*inputs.T, s=18, linewidths=0.6, **marks)
+        ax.set_title(drawn(name), fontsize=10, color=INK)
+        ax.set_xlabel("first feature")
+    axes.flat[0].set_ylabel("second feature")
+    axes.flat[0].figure.colorbar(image, ax=list(axes.flat)).set_label("target", fontsize=9)
+    return axes.flat[0]
 
 
 def minimum_gaps(exact: ArrayLike, sampled: ArrayLike, allowed: float, ax: Any = None) -> Any:
@@ -161,7 +217,7 @@ def minimum_gaps(exact: ArrayLike, sampled: ArrayLike, allowed: float, ax: Any =
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_xlabel("stage k")
     ax.set_ylabel("H − min H")
-    ax.grid(which="major", color="#d8dee4", linewidth=0.7)
+    ax.grid(which="major", **GRID)
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return ax
 
@@ -182,11 +238,12 @@ def ensemble(
     low, high = everything.min(axis=0), everything.max(axis=0)
     margin = 0.05 * np.where(high > low, high - low, 1.0)
     colours = None if labels is None else class_colours(len(classes))
+    many = sum(map(len, shown.points)) > MANY
     for ax, depth, points in zip(axes.flat, shown.depths, shown.points, strict=False):
         if colours is None:
-            ax.scatter(*points.T, s=6, color=LINES[0], linewidths=0, alpha=0.7)
+            ax.scatter(*points.T, s=6, color=LINES[0], linewidths=0, alpha=0.7, rasterized=many)
         else:
-            ax.scatter(*points.T, s=6, c=colours[labels], linewidths=0, alpha=0.75)
+            ax.scatter(*points.T, s=6, c=colours[labels], linewidths=0, alpha=0.75, rasterized=many)
         of = "" if final_depth is None else f" of {final_depth}"
         ax.set_title(f"depth {depth}{of}", fontsize=10)
         ax.set_xlim(low[0] - margin[0], high[0] + margin[0])
@@ -244,7 +301,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], ax: Any = None) -> Any
     if count <= 20:
         for (i, j), value in np.ndenumerate(matrix):
             if value:
-                colour = "white" if share[i, j] > 0.55 else INK
+                colour = "white" if share[i, j] > 0.55 else ON_LIGHT
                 ax.text(j, i, str(value), ha="center", va="center", fontsize=8, color=colour)
     return ax
 
@@ -273,7 +330,7 @@ def heads(table: HeadTable) -> Any:
         ax.spines[:].set_visible(False)
         if count <= 16:
             for (i, j), value in np.ndenumerate(values):
-                colour = INK if value > (low + high) / 2 else "white"
+                colour = ON_LIGHT if value > (low + high) / 2 else "white"
                 text = f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
                 ax.text(j, i, text, ha="center", va="center", fontsize=7, color=colour)
     for ax in axes[-1]:
@@ -310,6 +367,6 @@ def adjoint_ladder(ladder: Any, ax: Any = None) -> Any:
     ax.set_xlabel(ladder.accuracy)
     ax.set_ylabel("relative error of the gradient")
     ax.set_title(ladder.title, fontsize=10)
-    ax.grid(which="major", color="#d8dee4", linewidth=0.7)
+    ax.grid(which="major", **GRID)
     ax.legend(frameon=False, fontsize=9)
     return ax

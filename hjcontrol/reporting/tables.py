@@ -1,4 +1,4 @@
-"""Rows of the report's tables, and how numbers are written in them."""
+"""Rows of the tables that the terminal and the page show. Numbers stay numbers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,48 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.record import Mark, Quantity, Value
+from hjcontrol._ground.record import figure as figure  # the commands write lines with it
+from hjcontrol._ground.results import GOOD, RESULTS, name_of
 from hjcontrol.control import ControlProblem, Solution
 from hjcontrol.networks import Chain, Weights
 
 Test = tuple[Any, Any]  # inputs (n, ...), integer labels (n,)
 
 
-def figure(value: Any, digits: int = 4) -> str:
-    """A value for a reader: numbers to `digits` significant digits, an absent one as a dash."""
-    if value is None:
-        return "–"
-    if isinstance(value, (bool, str)):
-        return str(value)
-    if isinstance(value, (int, np.integer)):
-        return f"{value:d}"
-    if isinstance(value, (list, tuple)):
-        shown = ", ".join(figure(v, digits) for v in value[:12])
-        return shown + (f" and {len(value) - 12} more" if len(value) > 12 else "")
-    if isinstance(value, (float, np.floating)):
-        size = abs(float(value))
-        if size != 0 and not 1e-3 <= size < 1e6:
-            return f"{value:.{min(digits, 3) - 1}e}"
-        return f"{value:.{digits}g}"
-    return str(value)
-
-
-RESULT_NAMES = (
-    "successful",
-    "max_steps_reached",
-    "nonfinite",
-    "stagnated",
-    "diverged",
-    "oscillating",
-    "boundary_unmet",
-    "infeasible",
-)
-
-
 def outcome(solution: Solution) -> tuple[str, str]:
-    """Name of a solution's result, and the message that belongs to it."""
-    found = (n for n in RESULT_NAMES if bool(solution.result == getattr(RESULTS, n)))
-    return next(found, "solver_failed"), RESULTS[solution.result]
+    """Name of a solution's result, and its remedy, `""` where none is needed."""
+    name = name_of(solution.result)
+    return name, "" if name in GOOD else RESULTS[solution.result]
 
 
 def predictions(solution: Solution, inputs: Any) -> np.ndarray:
@@ -89,79 +60,83 @@ def confusion_matrix(solution: Solution, test: Test, count: int) -> np.ndarray:
     return matrix
 
 
-def solver_rows(solutions: Mapping[str, Solution], test: Test | None) -> list[dict[str, str]]:
-    """One row a solution, every cell a string. Without a test no column of accuracy."""
-    rows = []
+def solver_rows(solutions: Mapping[str, Solution], test: Test | None) -> list[dict[str, Value]]:
+    """One row a solution. Without a test no column of accuracy."""
+    rows: list[dict[str, Value]] = []
     for name, solution in solutions.items():
-        s, share = solution.stats, accuracy(solution, test)
-        right = "–" if share is None else f"{100 * share:.1f} %"
+        s, share, result = solution.stats, accuracy(solution, test), name_of(solution.result)
+        right = Quantity(None if share is None else 100 * share, 3, "%")
         rows.append(
             {
                 "solver": name,
-                "objective": f"{s['objective']:.10g}",
-                "stationarity": f"{s['stationarity']:.2e}",
-                "steps": str(s["num_steps"]),
-                "evaluations": str(s["num_evals"]),
-                "solving": f"{s['solve_seconds']:.2f} s",
-                "compiling": f"{s['compile_seconds']:.2f} s",
+                "objective": Quantity(s["objective"], 10),
+                "stationarity": Quantity(known(s["stationarity"]), 3),
+                "steps": s["num_steps"],
+                "evaluations": s["num_evals"],
+                "solving": Quantity(s["solve_seconds"], 3, "s"),
+                "compiling": Quantity(s["compile_seconds"], 3, "s"),
                 **({} if test is None else {"test accuracy": right}),
-                "result": outcome(solution)[0].replace("_", " "),
+                "result": Mark(result.replace("_", " "), "good" if result in GOOD else "partial"),
             }
         )
     return rows
 
 
-def certificate_rows(certificates: Mapping[str, Any]) -> list[dict[str, str]]:
+def known(value: float) -> float | None:
+    """A number, or `None` where a solver does not measure it (NaN)."""
+    return None if np.isnan(value) else value
+
+
+def certificate_rows(certificates: Mapping[str, Any]) -> list[dict[str, Value]]:
     """One row a pair of routes, one column a solution. A function without stages has no routes."""
     certificates = {name: c for name, c in certificates.items() if c.pairs}
     pairs = dict.fromkeys(pair for c in certificates.values() for pair in c.agreement)
-    rows = [
+    rows: list[dict[str, Value]] = [
         {"routes": pair.replace("|", " | ")}
-        | {name: figure(c.agreement.get(pair), 2) for name, c in certificates.items()}
+        | {name: Quantity(c.agreement.get(pair), 2) for name, c in certificates.items()}
         for pair in pairs
     ]
     differences = {name: c.finite_difference for name, c in certificates.items()}
     if any(value is not None for value in differences.values()):
         rows.append(
             {"routes": "finite difference of J"}
-            | {name: figure(value, 2) for name, value in differences.items()}
+            | {name: Quantity(value, 2) for name, value in differences.items()}
         )
     return rows
 
 
-MARKS = {"holds": "✓", "violated": "✗"}
-JUDGED = {
-    "strict minimum": "exact",
-    "stationary": "consistent",
-    "undecided": "consistent",
-    "not optimal": "refuted",
-}
+MARKS = {"holds": Mark("✓ holds", "good"), "violated": Mark("✗ violated", "bad")}
 
 
-def optimality_table(optimality: Any) -> dict[str, Any]:
-    """A certificate's conditions of optimality for the page: the verdict with its colour, and the rows in
-    two groups, what must hold and what only informs."""
-    groups: dict[str, list[dict[str, str]]] = {"Necessary": [], "Diagnostics, not required": []}
+def optimality_rows(optimality: Any) -> dict[str, list[dict[str, Value]]]:
+    """Conditions of optimality in two tables: what must hold, and what only informs."""
+    tables: dict[str, list[dict[str, Value]]] = {"Necessary": [], "Diagnostics, not required": []}
     for c in optimality.conditions:
-        group = groups["Necessary" if c.necessary else "Diagnostics, not required"]
-        should = c.should.replace(">=", "≥").replace("<=", "≤").replace("-", "−")
-        group.append(
+        stage = f"stage {c.where}" if c.where[:1].isdigit() else c.where
+        asked = c.should.replace(">=", "≥").replace("<=", "≤").replace("-", "−")
+        tables["Necessary" if c.necessary else "Diagnostics, not required"].append(
             {
                 "condition": c.name,
-                "value": "0" if c.value == 0 else f"{c.value:.2e}".replace("-", "−"),
-                "should": "–" if c.allowed is None else should,
-                "verdict": f"{MARKS.get(c.verdict, '')} {c.verdict}".strip() or "–",
-                "kind": c.verdict if c.verdict in MARKS else "plain",
-                "stage": f"stage {c.where}" if c.where[:1].isdigit() else c.where,
-                "remark": c.remark,
+                "value": Quantity(c.value, 3),
+                "should be": None if c.allowed is None else asked,
+                "verdict": MARKS.get(c.verdict, Mark(c.verdict or "–")),
+                "where, and what is meant": "; ".join(w for w in (stage, c.remark) if w),
             }
         )
-    return {
-        "verdict": optimality.verdict,
-        "colour": JUDGED[optimality.verdict],
-        "tolerance": f"{optimality.tolerance:.0e}",
-        "groups": {name: rows for name, rows in groups.items() if rows},
-    }
+    return {name: rows for name, rows in tables.items() if rows}
+
+
+def groups(solutions: Mapping[str, Solution]) -> list[dict[str, Solution]]:
+    """Solutions by the problem that they solve."""
+    found: list[dict[str, Solution]] = []
+    for name, solution in solutions.items():
+        for group in found:
+            if same_problem(next(iter(group.values())).problem, solution.problem):
+                group[name] = solution
+                break
+        else:
+            found.append({name: solution})
+    return found
 
 
 def same_problem(a: ControlProblem, b: ControlProblem) -> bool:

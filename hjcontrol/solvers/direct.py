@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Key
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 from hjcontrol.control import (
     ControlProblem,
@@ -30,7 +31,7 @@ from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractHostMethod, Info, Outcome, Report
 
 
-class DirectState(eqx.Module):
+class DirectState(Shown):
     """The program, and after the solve its end point, multipliers and the plugin's words."""
 
     transcription: Any
@@ -57,6 +58,13 @@ class Direct(AbstractHostMethod):
       `{"ipopt": {"print_level": 5}}`.
 
     A start that is a `Solution` is taken with its costates and terminal multipliers, as first ones.
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> direct = hj.solvers.Direct()
+        >>> direct.duals, direct.terminal  # it returns multipliers, and takes terminal constraints
+        (True, True)
     """
 
     transcription: Literal["multiple", "single", "legendre", "radau"] = eqx.field(

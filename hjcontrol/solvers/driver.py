@@ -10,7 +10,7 @@ hot path.
 
 import os
 import time
-from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -37,12 +37,11 @@ from hjcontrol.networks import Weights
 from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, Snapshot, identity
 from hjcontrol.solvers.method import AbstractHostMethod, AbstractMethod
 from hjcontrol.solvers.names import by_name
+from hjcontrol.solvers.progress import Progress, followed
 from hjcontrol.solvers.selection import admit, select
 
 ROWS = 256  # steps recorded in one entry of the jitted loop
 CHUNK_SECONDS = 0.25
-
-Progress = Callable[[int, float, float, float], None]  # step, objective, stationarity, seconds
 
 
 @admits(max_steps=">= 0")
@@ -67,7 +66,7 @@ def solve(
     - `key`: for drawing the start and for minibatches.
     - `max_steps`: step limit; the method's own default without it.
     - `progress`: called as `progress(step, objective, stationarity, seconds)` a few times a second;
-      `True` writes a line to the terminal.
+      `True` shows them on standard error: a live line on a terminal, elsewhere a line every few seconds.
     - `throw`: raise if the result is not `successful`, instead of returning it.
     - `checkpoint`: a folder, or a `Checkpoint` with one: the run's whole state is kept there, so that
       it can be resumed after any interruption. Ctrl-C writes one before it is raised.
@@ -78,6 +77,21 @@ def solve(
 
     **Raises:** `ValueError` for wrong types and shapes, a problem the method cannot treat, a
     `checkpoint` of a method that runs outside JAX, or one that is another run's.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> x = jnp.array([[1.0], [-0.5]])
+        >>> problem = hj.ControlProblem(
+        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
+        ...     x,
+        ...     jnp.sin(x),
+        ...     terminal=hj.control.least_squares,
+        ...     running=hj.control.Ridge(0.1),
+        ... )
+        >>> solution = hj.solve(problem, hj.solvers.Newton(tol=1e-10), key=jax.random.key(0))
+        >>> bool(solution.result == hj.RESULTS.successful), bool(solution.stats["stationarity"] < 1e-9)
+        (True, True)
     """
     concrete("solve", problem=problem, init=init, key=key)
     if isinstance(solver, str):
@@ -92,11 +106,12 @@ def solve(
     if isinstance(init, Solution):
         solver = solver.continued(init)
     keeper = _keeper(problem, solver, weights, key, checkpoint, resume)
-    meter = _Meter(_terminal_line if progress is True else progress or None)
+    follow = followed(solver.name) if progress is True else nullcontext(progress or None)
     run = partial(_run_traced, keeper=keeper) if solver.traceable else _run_host
     # XLA calls LAPACK from its own threads, where OpenBLAS's spinning ones only get in the way: one
     # Cholesky factor of order 1000 takes 0.9 s on two cores with them, 0.02 s without.
-    with one_blas_thread():
+    with one_blas_thread(), follow as show:
+        meter = _Meter(show)
         solver = solver.measuring(measured(problem, weights, eqx.filter_jit(backpropagate)))
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)
     solution = _finished(problem, solver, state, (steps, result, compile_seconds), meter)
@@ -219,14 +234,6 @@ class _Meter:
     def history(self) -> History:
         columns = np.asarray(self.rows, float).reshape(-1, 3).T
         return History(seconds=columns[0], objective=columns[1], stationarity=columns[2])
-
-
-def _terminal_line(step: int, objective: float, stationarity: float, seconds: float) -> None:
-    print(
-        f"\r{step:7d} steps  J = {objective:.10g}  |dH/dtheta| = {stationarity:.2e}  {seconds:.1f} s",
-        end="",
-        flush=True,
-    )
 
 
 def _run_traced(problem, solver, weights, key, max_steps, meter, keeper):

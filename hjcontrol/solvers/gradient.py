@@ -18,14 +18,21 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Free, Minibatch, minibatch, value_and_gradient
+from hjcontrol._ground.shown import Shown
+from hjcontrol.control import (
+    ControlProblem,
+    Free,
+    Minibatch,
+    minibatch,
+    value_and_gradient,
+)
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 
 
-class GradientState(eqx.Module):
+class GradientState(Shown):
     """Weights, the optimiser's own state, the last value and gradient, and the drawing."""
 
     weights: Weights
@@ -47,6 +54,12 @@ class Gradient(AbstractMethod):
     - `unit`: of `dJ/dtheta`; `hj.solve` measures it (see `control.units`). Steps are the transformation's
       own: `optax.sgd` is not the same for J and 1e-8 J, but it is not called done early either.
     - `batch_size`: samples a step; all of them without it. Needs `key=` in `solve`.
+
+    **Example:**
+
+        >>> import optax, hjcontrol as hj
+        >>> hj.solvers.Gradient(optax.adam(1e-3), batch_size=64).batch_size
+        64
     """
 
     optimiser: optax.GradientTransformation = eqx.field(static=True)

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem
 
 Deformation = Callable[[ControlProblem, Float[Array, ""]], ControlProblem]
@@ -45,7 +46,7 @@ def terminal_weight(problem: ControlProblem, eps: Float[Array, ""]) -> ControlPr
     return eqx.tree_at(lambda p: p.terminal, problem, _Weighed(problem.terminal, eps))
 
 
-class Level(eqx.Module):
+class Level(Shown):
     """Where the path is: `eps`, the `rise` that led there, the Newton `steps` taken there, the last level
     that was `met` (-1: none); and the `rows` of those that were, `count` of them."""
 

@@ -15,6 +15,7 @@ import equinox as eqx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     Free,
@@ -25,7 +26,7 @@ from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
 
 
-class Info(eqx.Module):
+class Info(Shown):
     """Where a method stands: `J`, the stationarity `max |dH/dtheta|`, gradient evaluations so far."""
 
     objective: Float[Array, ""]
@@ -33,7 +34,7 @@ class Info(eqx.Module):
     num_evals: Int[Array, ""]
 
 
-class Outcome(eqx.Module):
+class Outcome(Shown):
     """What a method hands back: weights, and for transcriptions the multipliers and a message; `path`:
     the levels of a homotopy."""
 
@@ -64,7 +65,7 @@ MEANING = {
 }
 
 
-class AbstractMethod(eqx.Module):
+class AbstractMethod(Shown):
     """A solving method, with what it declares:
 
     - `traceable`: the driver runs its steps inside one jitted program.

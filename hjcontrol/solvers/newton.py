@@ -32,6 +32,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     Free,
@@ -49,7 +50,7 @@ from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 from hjcontrol.solvers.steihaug import Linear, Path, axpy, steihaug
 
 
-class NewtonState(eqx.Module):
+class NewtonState(Shown):
     """A point with its first derivatives, and what the two kinds of step carry along."""
 
     weights: Weights
@@ -79,6 +80,13 @@ class Newton(AbstractMethod):
       Larger costs more and can end in a lower minimum of a nonconvex problem, where directions of
       negative curvature are followed earlier.
     - `max_krylov`: most Hessian-vector products a step.
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> solver = hj.solvers.Newton(tol=1e-10)
+        >>> solver.name, solver.sets
+        ('newton', 'bounds')
     """
 
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-10)

@@ -6,6 +6,7 @@ The table is made from the declarations in `method.py`; nothing is kept in two p
 from typing import Any, NamedTuple
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Record
 from hjcontrol._ground.third_party import MissingPackageError, installed
 from hjcontrol.control import ControlProblem
 from hjcontrol.control.capability import require
@@ -55,10 +56,15 @@ class Selection(NamedTuple):
     reason: str
     others: dict[str, str]
 
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        able = [n for n, why in self.others.items() if why == "able"]
+        refused = {n: why for n, why in self.others.items() if why != "able"}
+        also = {"able": ", ".join(able)} if able else {}
+        return Record(self.name, f"chosen: {self.reason}", facts=also | refused)
+
     def __str__(self) -> str:
-        width = max(map(len, [self.name, *self.others]))
-        lines = [f"{self.name:<{width}}  chosen: {self.reason}"]
-        return "\n".join(lines + [f"{n:<{width}}  {why}" for n, why in self.others.items()])
+        return str(self.as_record())
 
 
 PREFERENCE = {
@@ -78,6 +84,21 @@ def select(problem: ControlProblem) -> Selection:
     **Returns:** a `Selection`; `by_name(selection.name)` is the method.
 
     **Raises:** `ValueError` if none can.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> x = jnp.array([[1.0], [-0.5]])
+        >>> problem = hj.ControlProblem(
+        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
+        ...     x,
+        ...     jnp.sin(x),
+        ...     terminal=hj.control.least_squares,
+        ...     running=hj.control.Ridge(0.1),
+        ... )
+        >>> from hjcontrol.solvers.selection import select
+        >>> select(problem).name
+        'newton'
     """
     chosen, others = None, {}
     for name in sorted(NAMES, key=lambda n: [*PREFERENCE, n].index(n)):

@@ -28,6 +28,7 @@ from jaxtyping import Array, Bool, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     Trajectory,
@@ -53,14 +54,14 @@ from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 HALVINGS = 12
 
 
-class Path(eqx.Module):
+class Path(Shown):
     """Where the canonical system came through: weights and costates, guesses of the next pass."""
 
     weights: Weights
     later: tuple[Float[Array, "n length ..."], ...]  # p_{k+1}, by runs
 
 
-class ShootingState(eqx.Module):
+class ShootingState(Shown):
     """Unknowns, the residual there, and how far the homotopy is."""
 
     start: Float[Array, "n ..."]  # p_0
@@ -83,6 +84,12 @@ class Shooting(AbstractMethod):
       the problem. The levels that were met are in `solution.stats["path"]`.
     - `tol`: largest coordinate of the residual, states and costates in their units.
     - `units`: of gradient, costates and states; `hj.solve` measures them (see `control.units`).
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> hj.solvers.Shooting(segments=4).segments
+        4
     """
 
     segments: int = eqx.field(static=True, default=1)

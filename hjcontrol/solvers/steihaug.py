@@ -8,11 +8,11 @@ negative curvature. Norms in B come from the recurrences: only the preconditione
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control.control_sets import largest
 from hjcontrol.control.hamiltonians import inner
 from hjcontrol.networks import Weights
@@ -20,7 +20,7 @@ from hjcontrol.networks import Weights
 Linear = Callable[[Weights], Weights]
 
 
-class Path(eqx.Module):
+class Path(Shown):
     """Where the conjugate gradients ended: the step, its length, the model's decrease."""
 
     step: Weights

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from hjcontrol._ground.record import Record, Told
 from hjcontrol.verification.conditions import Optimality
 from hjcontrol.verification.naming import Source
-from hjcontrol.verification.table import count, folded, severity, told
+from hjcontrol.verification.table import certificate_record, count, folded, severity, told
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
     DELIBERATE,
@@ -156,7 +157,7 @@ class Finding:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pair:
     """Two routes compared. `states`: `(K + 1,)`, `weights`: `(K,)`, `None` where not compared;
-    NaN where a route says nothing."""
+    NaN where the route does not estimate this stage."""
 
     name: str
     kind: str
@@ -170,9 +171,17 @@ class Pair:
     remark: str = ""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Certificate:
-    """What `hj.verify` returns. `print` it for the table; `bool` is true if all was shown."""
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Certificate(Told):
+    """What `hj.verify` returns. `print` it for the table; `bool` is true if all was shown.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> certificate = hj.verify(lambda x: jnp.sum(jnp.sin(x)), jnp.array([1.0, 2.0]))
+        >>> bool(certificate), len(certificate.rows)  # no rule of the user's: nothing can be wrong
+        (True, 0)
+    """
 
     rows: tuple[Row, ...]
     cost: float
@@ -270,10 +279,12 @@ class Certificate:
         """For each pair, `{"states": (K + 1,), "weights": (K,)}`."""
         return {p.name: {"states": p.states, "weights": p.weights} for p in self.pairs}
 
+    def as_record(self) -> Record:
+        """What the certificate says of itself; `str` is its table."""
+        return certificate_record(self)
+
     def __str__(self) -> str:
         return "\n".join(self._lines())
-
-    __repr__ = __str__
 
     def _lines(self) -> list[str]:
         lines = [f"Certificate: {self.verdict}   ({self._about()})"]

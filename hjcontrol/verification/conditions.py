@@ -13,10 +13,11 @@ have the same verdicts, and where dJ/dtheta is of order one the tolerance is the
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.record import Quantity, Record, Told
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
 )
@@ -34,7 +35,7 @@ FLAT = 1e-3  # of the tolerance: a curvature that is zero
 NOISE = 1e3  # of the roundoff of dJ/dtheta
 
 
-class Condition(eqx.Module):
+class Condition(Shown):
     """One row: `value`, what is `allowed` (`None`: nothing to compare with), verdict, place, remark."""
 
     name: str
@@ -54,7 +55,7 @@ class Condition(eqx.Module):
         return f"{'>=' if self.least else '<='} {self.allowed:.1e}"
 
 
-class Optimality(eqx.Module):
+class Optimality(Told, Shown):
     """Every condition of optimality at a point. `print` it for the table."""
 
     conditions: tuple[Condition, ...]
@@ -91,14 +92,23 @@ class Optimality(eqx.Module):
             f"no condition {name!r}; there are {', '.join(c.name for c in self.conditions)}"
         )
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         of = "" if self.unit == 1 else f" in units of dJ/dtheta, {self.unit:.0e}"
-        lines = [f"Optimality: {self.verdict}   (necessary conditions to {self.tolerance:.0e}{of})"]
-        lines.append(f"  {'condition':<26}{'value':>10}{'should be':>13}   verdict")
-        for c in self.conditions:
-            words = "   ".join(w for w in (c.verdict, c.where, c.remark) if w)
-            lines.append(f"  {c.name:<26}{c.value:>10.2e}{c.should:>13}   {words}".rstrip())
-        return "\n".join(lines)
+        tone = {"strict minimum": "good", "not optimal": "bad"}.get(self.verdict, "partial")
+        row = lambda c: {
+            "condition": c.name,
+            "value": Quantity(c.value, 3),
+            "should be": c.should,
+            "verdict": "   ".join(w for w in (c.verdict, c.where, c.remark) if w),
+        }
+        return Record(
+            "Optimality",
+            f"{self.verdict}   (necessary conditions to {self.tolerance:.0e}{of})",
+            verdict=self.verdict,
+            tone=tone,
+            rows={"": [row(c) for c in self.conditions]},
+        )
 
 
 def judged(
@@ -258,7 +268,7 @@ def _worst(values: Any, title: Title) -> tuple[float, str]:
 
 
 def _order(values: Any) -> np.ndarray:
-    """NaN above everything: what is not a number is no small violation."""
+    """Sort NaN last, as the largest violation."""
     return np.nan_to_num(np.asarray(values), nan=np.inf, posinf=np.inf)
 
 

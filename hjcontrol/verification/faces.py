@@ -22,11 +22,11 @@ Perturbation Analysis of Optimization Problems, section 3.2.
 
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     AbstractControlSet,
     ControlProblem,
@@ -39,7 +39,7 @@ from hjcontrol.control import (
 from hjcontrol.networks import Weights
 
 
-class Face(eqx.Module):
+class Face(Shown):
     """Of one leaf of one stage's weights, cut into groups: a subspace, and B on it."""
 
     free: Float[Array, "*stages groups size"]  # 1 where a weight may move

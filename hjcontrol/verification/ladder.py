@@ -14,13 +14,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.record import Quantity, Record, Told
+from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree, TreeLike
 from hjcontrol.networks import Flow
 from hjcontrol.networks.flow_numerics import ADJOINTS, adjoint_named, capable
@@ -29,7 +30,7 @@ from hjcontrol.verification.costate_reference import costate_reference
 WORSE = 10.0  # times the best error at the same tolerance: an adjoint that breaks down
 
 
-class Rung(eqx.Module):
+class Rung(Shown):
     """One adjoint at one tolerance. Errors are NaN where the solve or its adjoint failed."""
 
     tolerance: float
@@ -42,7 +43,7 @@ class Rung(eqx.Module):
     note: str
 
 
-class AdjointLadder(eqx.Module):
+class AdjointLadder(Told, Shown):
     """What `hj.adjoint_ladder` returns. `print` it for the table; `hj.reporting.plots.adjoint_ladder`
     draws it."""
 
@@ -76,23 +77,26 @@ class AdjointLadder(eqx.Module):
 
         return tuple(r for r in self.rungs if broken(r))
 
-    def __str__(self) -> str:
-        lines = [
-            f"Adjoints of {self.title}: relative error of the gradient",
-            f"  {self.accuracy:<10}{'adjoint':<12}{'costate eq.':>12}{'same steps':>12}"
-            f"{'run':>10}{'compile':>10}{'memory':>11}",
-        ]
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         broken = self.breakdowns
-        for r in self.rungs:
-            mark = r.note or ("breaks down" if r in broken else "")
-            lines.append(
-                f"  {r.tolerance:<10.0e}{r.adjoint:<12}{r.costate_error:>12.1e}"
-                f"{r.discrete_error:>12.1e}{1e3 * r.seconds:>7.2f} ms{r.compile_seconds:>8.1f} s"
-                f"{r.memory / 1024:>7.0f} KiB  {mark}".rstrip()
-            )
+        row = lambda r: {
+            self.accuracy: Quantity(r.tolerance, 1),
+            "adjoint": r.adjoint,
+            "costate eq.": Quantity(r.costate_error, 2),
+            "same steps": Quantity(r.discrete_error, 2),
+            "run": Quantity(1e3 * r.seconds, 3, "ms"),
+            "compile": Quantity(r.compile_seconds, 2, "s"),
+            "memory": Quantity(r.memory // 1024, unit="KiB"),
+            "": r.note or ("breaks down" if r in broken else ""),
+        }
         chosen = ", ".join(f"{t:.0e}: {name}" for t, name in self.choice.items())
-        lines.append(f"  use (fastest within 3x of the least error)  {chosen}")
-        return "\n".join(lines)
+        return Record(
+            f"Adjoints of {self.title}",
+            "relative error of the gradient",
+            rows={"": [row(r) for r in self.rungs]},
+            notes=(f"use (fastest within 3x of the least error)  {chosen}",),
+        )
 
 
 def adjoint_ladder(
@@ -121,6 +125,17 @@ def adjoint_ladder(
 
     **Raises:** `ValueError` for anything but a flow, no tolerances or adjoints, or tolerances that are
     not positive.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> flow = hj.networks.Flow(hj.networks.Dense(1, 1), 1.0)
+        >>> weights = flow.init(jax.random.key(0))
+        >>> ladder = hj.adjoint_ladder(
+        ...     flow, [1e-4], ["direct"], inputs=jnp.ones((2, 1)), weights=weights, repeats=1
+        ... )
+        >>> len(ladder.rungs)
+        1
     """
     if not isinstance(flow, Flow):
         raise ValueError(

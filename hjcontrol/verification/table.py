@@ -4,7 +4,10 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from hjcontrol.verification.verdicts import EXACT, ORDER, UNTESTED
+import numpy as np
+
+from hjcontrol._ground.record import Mark, Quantity, Record, figure
+from hjcontrol.verification.verdicts import EXACT, ORDER, REFUTED, UNTESTED, tone
 
 
 def severity(row: Any) -> tuple[int, float]:
@@ -56,3 +59,63 @@ def _place(row: Any) -> str:
 def count(n: int, one: str, many: str, before: str = "") -> str:
     """A number with its noun."""
     return f"{before}{n} {one if n == 1 else many}"
+
+
+def certificate_record(certificate: Any) -> Record:
+    """The certificate as a record: the sentence, the routes of a chain, the optimality below."""
+    found, q = certificate, certificate.problem
+    gaps = list(found.agreement.values()) or [p.disagreement for p in found.pairs]
+    gaps += [row.gap for row in found.rows if not found.pairs]
+    gap = max(gaps, default=None)
+    facts: dict[str, Any] = {"worst disagreement": None if gap is None else Quantity(gap, 2)}
+    if found.pairs:
+        facts["stationarity"] = Quantity(found.stationarity, 3)
+        facts["feasibility"] = Quantity(found.feasibility, 3)
+        facts["problem"] = (
+            f"{q['samples']} samples, {q['stages']} stages, {q['weights']} weights, {q['dtype']}"
+        )
+    else:
+        facts["places"] = q["places"]
+        facts["cost"] = Quantity(found.cost, 4)
+        facts["problem"] = f"{count(q['leaves'], 'leaf', 'leaves', 'gradient ')}, {q['dtype']}"
+    facts |= {"exact means": f"<= {found.tolerance:.0e}"} if found.pairs else {}
+    routes = [
+        {
+            "routes": pair.name.replace("|", " | "),
+            "states": _largest(pair.states),
+            "weights": _largest(pair.weights),
+            "verdict": Mark(pair.verdict, tone(pair.verdict)),
+            "worst at": str(pair.worst or ""),
+        }
+        for pair in found.pairs
+    ]
+    return Record(
+        "Backward pass",
+        _sentence(found, gap),
+        verdict=found.verdict,
+        tone=tone(found.verdict),
+        facts=facts,
+        lead=tuple(facts)[:3],
+        rows={"Disagreement of the routes": routes} if routes else {},
+        notes=tuple(found.notes),
+        detail=() if found.optimality is None else (found.optimality.as_record(),),
+    )
+
+
+def _largest(values: Any) -> Quantity:
+    known = values is not None and not np.all(np.isnan(values))
+    return Quantity(float(np.nanmax(values)) if known else None, 2)
+
+
+def _sentence(found: Any, gap: float | None) -> str:
+    far, worst = figure(gap, 2), found.worst
+    if found.verdict == REFUTED:
+        where = f" at {worst}" if worst is not None else ""
+        return f"The backward pass is wrong{where}: it is off by {far}, relative."
+    if tone(found.verdict) == "good":
+        if found.pairs:
+            return f"All routes to the costate agree to {far}."
+        if not found.rows:
+            return "The program has no custom rule, so its backward pass is JAX's own."
+        return f"Every custom rule agrees with its function to {far}, or differs as declared."
+    return f"The backward pass is not refuted, and not all of it was shown: {found.verdict}."

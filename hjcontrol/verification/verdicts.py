@@ -15,6 +15,8 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from hjcontrol._ground.record import Tone
+
 EXACT, CONSISTENT, DELIBERATE = "exact", "consistent", "deliberate"
 DETACHED, UNTESTED, UNDEFINED, REFUTED = "detached", "untested", "undefined", "refuted"
 NO_RULE = "no custom rule"
@@ -41,6 +43,13 @@ class Outcome:
         words = f"{row.rule} inside, at {row.where}: {row.reason or row.verdict}"
         kink = any(r.kink for r in rows)
         return cls(row.verdict, row.gap, words, argument, None, kink=kink, inner=tuple(rows))
+
+
+def tone(verdict: str) -> Tone:
+    """What a verdict means to a reader: all was shown, something is wrong, or neither."""
+    if verdict in (EXACT, DELIBERATE, NO_RULE):
+        return "good"
+    return "bad" if verdict == REFUTED else "partial"
 
 
 def worst_of(verdicts: Iterable[str]) -> str:

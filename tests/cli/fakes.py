@@ -10,7 +10,8 @@ import types
 
 import numpy as np
 
-from hjcontrol.cli import main, trial
+import hjcontrol as hj
+from hjcontrol.cli import main
 from hjcontrol.solvers.driver import solve as real_solve
 from tests.reporting.pieces import Certificate, Still
 
@@ -50,10 +51,10 @@ class Named(str):
 
 def install(setattr=setattr):
     """Put the fakes in the places of the real ones."""
-    setattr(trial, "solve", solve)
-    setattr(trial, "verify", verify)
-    setattr(trial, "crosscheck", crosscheck)
-    setattr(trial, "by_name", lambda name, **options: Named(name))
+    setattr(hj, "solve", solve)
+    setattr(hj, "verify", verify)
+    setattr(hj, "crosscheck", crosscheck)
+    setattr(hj.solvers, "by_name", lambda name, **options: Named(name))
 
 
 if __name__ == "__main__":
@@ -67,7 +68,7 @@ if __name__ == "__main__":
                 time.sleep(60)
             return solve(problem, method, init=init, progress=progress)
 
-        trial.solve = slow
+        hj.solve = slow
     elif how.startswith("limit="):
         size = int(how.removeprefix("limit="))
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))

@@ -7,6 +7,7 @@ import pytest
 
 from hjcontrol.cli import main
 from hjcontrol.layers import REGISTRY
+from tests.cli.golden import matches
 
 
 def certify(tmp_path, capsys, arrays, *options):
@@ -41,6 +42,7 @@ def test_right_answers_are_certified(tmp_path, capsys, answers):
     assert (code, err) == (0, "")
     assert "4 of 4 certified" in out
     assert result["certified"] == 4
+    matches("certify", result)
     assert max(abs(s["gap"]) for s in result["samples"]) < 1e-12
 
 

@@ -6,6 +6,7 @@ import pytest
 
 import hjcontrol.reproduction as reproduction
 from hjcontrol.cli import main
+from tests.cli.golden import matches
 
 CHEAP = ["claims", "--fast", "--only", "effective-dimension", "--only", "near-shocks"]
 pytestmark = pytest.mark.xdist_group("claims")
@@ -28,9 +29,10 @@ def test_two_claims(tmp_path, monkeypatch, capsys):
     result = strict(tmp_path / "claims" / "claims.json")
     assert result["sound"] is True
     assert [c["verdict"] for c in result["claims"]] == ["fails as stated", "heuristic"]
+    matches("claims", result)
     assert all(f["holds"] is False for c in result["claims"] for f in c["control"]["findings"])
     page = (tmp_path / "claims" / "claims.html").read_text()
-    assert page.count("<img") == 1
+    assert page.count("<figure>") == 1
     assert "<script" not in page
     assert "hjcontrol claims --fast" in page
     assert (tmp_path / "claims" / "claims" / "near-shocks.svg").exists()

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hjcontrol.cli import main, trial
+import hjcontrol as hj
+from hjcontrol.cli import main
 from tests.cli import fakes
+from tests.cli.golden import matches
 
 ROOT = Path(__file__).parents[2]
 TWO = ["--solver", "gradient", "--solver", "newton"]
@@ -68,6 +70,7 @@ def test_files_lines_and_code(faked, capsys):
     assert result["costate"]["newton"] == {"backprop|pairing": 3e-16, "backprop|recursion": 3e-16}
     assert result["finite_difference"]["newton"] == 1e-9
     assert result["verdict"] == "exact"
+    matches("crosscheck", result)
     page = (faked / "crosscheck" / "report.html").read_text()
     assert "hjcontrol crosscheck --data iris --width 3 --depth 2" in page
 
@@ -81,7 +84,7 @@ def test_number_of_weights_is_counted_right(faked):
 
 
 def test_refuted_is_one(faked, monkeypatch):
-    monkeypatch.setattr(trial, "verify", lambda s, **k: fakes.verify(s, verdict="refuted"))
+    monkeypatch.setattr(hj, "verify", lambda s, **k: fakes.verify(s, verdict="refuted"))
     assert main(QUICK) == 1
     assert strict(faked / "crosscheck" / "result.json")["verdict"] == "refuted"
 
@@ -91,7 +94,7 @@ def test_a_step_limit_is_said_and_is_no_refutation(faked, monkeypatch, capsys):
         still = fakes.Still(label=method, result="max_steps_reached")
         return fakes.real_solve(problem, still, init=init, progress=progress)
 
-    monkeypatch.setattr(trial, "solve", limited)
+    monkeypatch.setattr(hj, "solve", limited)
     assert main([*QUICK, "--solver", "adam"]) == 0
     assert "max steps reached" in capsys.readouterr().out
     result = strict(faked / "crosscheck" / "result.json")
@@ -106,7 +109,7 @@ def test_what_is_not_finite_becomes_null(faked, monkeypatch):
         certificate.finite_difference = np.float64("nan")
         return certificate
 
-    monkeypatch.setattr(trial, "verify", broken)
+    monkeypatch.setattr(hj, "verify", broken)
     assert main([*QUICK, "--solver", "newton"]) == 0
     result = strict(faked / "crosscheck" / "result.json")
     assert result["costate"]["newton"]["backprop|pairing"] is None
@@ -128,7 +131,7 @@ def interrupted_after(count):
 
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_interruption_keeps_what_is_finished(faked, monkeypatch, capsys, count):
-    monkeypatch.setattr(trial, "solve", interrupted_after(count))
+    monkeypatch.setattr(hj, "solve", interrupted_after(count))
     assert main(QUICK) == 130
     out, err = capsys.readouterr()
     assert len(err.splitlines()) == 1
@@ -141,7 +144,7 @@ def test_interruption_keeps_what_is_finished(faked, monkeypatch, capsys, count):
 
 
 def test_interruption_before_anything_writes_nothing(faked, monkeypatch, capsys):
-    monkeypatch.setattr(trial, "solve", interrupted_after(0))
+    monkeypatch.setattr(hj, "solve", interrupted_after(0))
     assert main(QUICK) == 130
     assert "nothing" in capsys.readouterr().err
     assert names(faked) == []
@@ -203,7 +206,7 @@ def test_a_fault_of_the_program_is_never_a_refutation(faked, monkeypatch, capsys
     def fault(*args, **kwargs):
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr(trial, "solve", fault)
+    monkeypatch.setattr(hj, "solve", fault)
     assert main(QUICK) == 70
     assert "RuntimeError: two lines" in capsys.readouterr().err
     assert names(faked) == []
@@ -250,27 +253,33 @@ def test_a_reader_who_leaves(tmp_path):
     assert names(tmp_path / "out") == ["report.html", "result.json"]
 
 
-def test_what_is_solved_is_written_before_it_is_verified(tmp_path, monkeypatch):
-    """A process that is killed while it verifies has its solutions on disk."""
-    from hjcontrol.cli import trial as work
-    from hjcontrol.cli.settings import Settings
-    from hjcontrol.cli.terminal import Screen
-    from hjcontrol.data import load
+def test_what_is_solved_is_written_before_it_is_verified(faked, monkeypatch):
+    """A process that is killed while it verifies has its solutions on disk, and they say so."""
+    seen = []
 
-    order = []
-    monkeypatch.setattr(work, "_solve", lambda problem, name, *_: order.append(("solved", name)))
-    monkeypatch.setattr(work, "_verify", lambda trial, name, *_: order.append(("verified", name)))
-    monkeypatch.setattr(work, "_compare", lambda *_: None)
-    asked = Settings(width=2, depth=1, solver=("gradient", "newton"), out=tmp_path)
-    begun = work.prepare(asked, load("iris"))
-    begun.certificates = {"gradient": None, "newton": None}
-    begun.keep = lambda trial: order.append(("kept", *trial.solutions))
-    work.perform(begun, Screen())
-    assert order == [
-        ("solved", "gradient"),
-        ("kept", "gradient"),
-        ("verified", "gradient"),
-        ("solved", "newton"),
-        ("kept", "gradient", "newton"),
-        ("verified", "newton"),
-    ]
+    def verify(solution, **asked):
+        kept = strict(faked / "crosscheck" / "result.json")
+        seen.append((solution.solver, list(kept["solvers"]), kept["interrupted"]))
+        return fakes.verify(solution, **asked)
+
+    monkeypatch.setattr(hj, "verify", verify)
+    assert main([*QUICK, *TWO]) == 0
+    assert seen == [("gradient", ["gradient"], True), ("newton", ["gradient", "newton"], True)]
+    assert "interrupted" not in strict(faked / "crosscheck" / "result.json")
+
+
+def test_json_on_standard_output_and_nothing_else(faked, capsys):
+    assert main([*QUICK, "--solver", "newton", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    told = json.loads(out)
+    assert told == strict(faked / "crosscheck" / "result.json")
+    assert names(faked / "crosscheck") == ["report.html", "result.json"]
+
+
+def test_quiet_prints_nothing_and_open_opens_the_page(faked, monkeypatch, capsys):
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert main([*QUICK, "--solver", "newton", "--quiet", "--open"]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert opened == [(faked / "crosscheck" / "report.html").as_uri()]

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from hjcontrol.cli import main
+from tests.cli.golden import matches
 
 
 def run(tmp_path, capsys):
@@ -19,6 +20,7 @@ def run(tmp_path, capsys):
 
 def test_this_machine(tmp_path, capsys):
     out, result = run(tmp_path, capsys)
+    matches("doctor", {"checks": result["checks"][:2], "missing": result["missing"]})
     state = {c["item"]: c["state"] for c in result["checks"]}
     for item in ("python", "devices", "float64", "casadi nlpsol", "cvxpy solvers"):
         assert state[item] == "ok"

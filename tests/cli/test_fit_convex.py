@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from hjcontrol.cli import main
+from tests.cli.golden import matches
 
 FIELDS = ["objective", "gap", "theorem", "seconds", "test_metric"]
 
@@ -42,6 +43,7 @@ def test_logistic_on_iris(here, capsys):
     assert abs(result["gap"]) <= 1e-12
     assert 0 <= result["gradient"]["gap"] + 1e-12 <= 1e-7
     assert result["test_metric"] >= 0.8
+    matches("fit-convex", result)
     page = (here / "fit-convex" / "report.html").read_text()
     for word in ("Theorem", "Fenchel", "Gradient-trained twin", "certified"):
         assert word in page

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from hjcontrol.cli import main
+from tests.cli.golden import matches
 
 SMALL = """
 data = "iris"
@@ -53,6 +54,7 @@ def test_solved_interrupted_and_resumed(here, monkeypatch, capsys):
     assert result["verdict"] == "exact"
     assert result["result"] == "max_steps_reached"
     assert result["control_set"] == "Box"
+    matches("solve", result)
     assert max(np.abs(a).max() for a in weights(here / "whole").values()) <= 0.5
 
     from hjcontrol.solvers import driver

@@ -2,8 +2,9 @@
 
 import pytest
 
-from hjcontrol.cli import main, trial
-from hjcontrol.cli.verdicts import exit_code, told, verdict
+import hjcontrol as hj
+from hjcontrol.cli import main
+from hjcontrol.cli.command import exit_code, told, verdict
 from hjcontrol.verification.verdicts import ORDER
 from tests.cli import fakes
 from tests.reporting.pieces import certificate
@@ -26,7 +27,7 @@ def test_one_verdict_and_one_code_for_all():
 def test_crosscheck_says_three_where_not_all_was_shown(word, monkeypatch, tmp_path, capsys):
     fakes.install(monkeypatch.setattr)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(trial, "verify", lambda s, **k: fakes.verify(s, verdict=word))
+    monkeypatch.setattr(hj, "verify", lambda s, **k: fakes.verify(s, verdict=word))
     line = ["crosscheck", "--data", "iris", "--width", "3", "--depth", "2", "--solver", "newton"]
     assert main(line) == 3
     assert f"verdict: {word}\nnot shown, newton: {word}\n" in capsys.readouterr().out
@@ -40,8 +41,8 @@ def test_solve_says_three_where_not_all_was_shown(word, code, monkeypatch, tmp_p
         return fakes.verify(solution, verdict=word)
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hjcontrol.verification.verify", verify)
-    monkeypatch.setattr("hjcontrol.reporting.report", lambda path, *a, **k: path.write_text(""))
+    monkeypatch.setattr(hj, "verify", verify)
+    monkeypatch.setattr("hjcontrol.reporting.html.write_page", lambda path, *a: path.write_text(""))
     (tmp_path / "p.toml").write_text(
         'data = "iris"\nsolver = "adam"\nmax-steps = 2\nsamples = 10\n[network]\nwidth = 2\ndepth = 1\n'
     )

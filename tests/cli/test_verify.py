@@ -8,6 +8,7 @@ import pytest
 from hjcontrol.cli import main
 from hjcontrol.networks import ARCHITECTURES
 from hjcontrol.networks.architectures.page import markdown
+from tests.cli.golden import matches
 
 OWN = """
 import equinox as eqx, jax, jax.numpy as jnp
@@ -86,6 +87,7 @@ def test_ours_is_verified_at_its_start_and_trained(tmp_path, capsys):
         assert facts["disagreement"]["backprop|pairing"] < 1e-11
         assert len(facts["per_stage"]["backprop|pairing"]["states"]) == facts["stages"] + 1
     assert 0 <= result["networks"]["rnn, trained"]["test_accuracy"] <= 1
+    matches("verify", result)
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/png") == 2
     assert "hjcontrol verify --architecture rnn" in page
@@ -242,6 +244,8 @@ def test_a_function_brings_its_arguments_and_the_code_says_what_was_shown(
         "argument", "parameter", "index", "sample", "channel", "arithmetic", "reason", "stage",
     ]  # fmt: skip
     assert place["file"] == free
+    if name == "wrong":
+        matches("verify-function", {**result, "networks": list(result["networks"].values())})
     page = (tmp_path / "report.html").read_text()
     assert (f"free.py:{place['line']}</figcaption>" in page) == (verdict != "exact")
     assert ("<mark>" in page) == (verdict != "exact")

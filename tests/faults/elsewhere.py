@@ -38,7 +38,7 @@ _NAMES = {
         DataError DataSet Pretrained Split Tokens read_encoder
     """,
     "hamilton_jacobi": """
-        GRID_RESULTS SEARCH AbstractHamiltonian Bracket Conjugate Envelope GridPlan GridSolution
+        AbstractHamiltonian Bracket Conjugate Envelope GridPlan GridSolution
         HJProx HalfQuadratic Minimum Quadratic Recovered Relativistic EquationResidual Searched
         Sum
     """,

@@ -18,6 +18,7 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hypothesis.strategies import booleans, sampled_from
 
+import hjcontrol as hj
 from hjcontrol.cli import main
 from hjcontrol.solvers import driver
 from tests.cli import fakes
@@ -48,7 +49,7 @@ def test_a_line_that_cannot_be_is_refused_in_one_line(here, capsys, case):
 
 def test_a_file_called_numpy_replaces_no_module(here, capsys):
     (here / "numpy.py").write_text("net = lambda n, c: [lambda x: x[:c]]\n")
-    from hjcontrol.cli.network_source import _object
+    from hjcontrol.cli.sources import _object
 
     assert callable(_object("numpy.py:net"))
     assert sys.modules["numpy"] is np
@@ -86,10 +87,9 @@ class Folder(RuleBasedStateMachine):
         ):
             patch.chdir(self.folder)
             patch.setattr(driver._Meter, "add", stopped)
-            patch.setattr("hjcontrol.verification.verify", fakes.verify)
-            patch.setattr(
-                "hjcontrol.reporting.report", lambda path, *a, **k: path.write_text("page")
-            )
+            patch.setattr(hj, "verify", fakes.verify)
+            page = "hjcontrol.reporting.html.write_page"
+            patch.setattr(page, lambda path, *a: path.write_text("page"))
             code = main(["solve", "p.toml", "--out", "out", *options])
         assert code in (0, 1, 2, 3, 130)
         assert len(said.getvalue().splitlines()) == (0 if code < 2 else 1)

@@ -2,17 +2,20 @@
 that fails leaves its place with the reason, never costing the work.
 """
 
+import itertools
 import json
 import warnings
+import xml.etree.ElementTree
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 
+from hjcontrol._ground.record import Picture
 from hjcontrol.cli import main
 from hjcontrol.control import History
-from hjcontrol.reporting import page, plots
+from hjcontrol.reporting import html, plots
 
 NAMES = ["$a$", "$", "$\\frac{", "_hidden", "__", "\\", "a\\$b", "x\0", "\udcff", "漢字", "<b>&amp;",
          "{}", "%s", " ", "a\nb", "\x1b[31m", "é" * 40, "$x$$y"]  # fmt: skip
@@ -27,7 +30,7 @@ HISTORY = History(np.array([0.0, 1.0]), np.array([2.0, 1.0]), np.array([1.0, 0.1
 def test_class_names_never_break_a_picture(names):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert plots.png(plots.confusion(MATRIX, names))[0].startswith("data:image/png")
+        xml.etree.ElementTree.fromstring(plots.svg(plots.confusion(MATRIX, names)))
 
 
 @pytest.mark.parametrize("name", ["$a$", "_x", "a\\$b", "a"])
@@ -44,14 +47,9 @@ def test_a_picture_that_fails_leaves_its_place_and_the_reason():
     def broken():
         raise RuntimeError("no <ink>")
 
-    environment = page._environment()
-    text = (
-        "{% macro picture(it) %}" + page._text("report.html.j2").split("{% macro picture(it) %}")[1]
-    )
-    macro = text.split("{% endmacro %}")[0] + "{% endmacro %}{{ picture(it) }}"
-    html = environment.from_string(macro).render(it=page._picture(broken, "Convergence", "alt"))
-    assert "could not be drawn: RuntimeError: no &lt;ink&gt;" in html
-    assert "Convergence" in html
+    text = html.drawn(Picture("Convergence", "alt", broken), itertools.count())
+    assert "could not be drawn: RuntimeError: no &lt;ink&gt;" in text
+    assert "Convergence" in text
 
 
 SMALL = 'data = "t.csv"\nsolver = "adam"\nmax-steps = 3\n[network]\nwidth = 2\ndepth = 1\n'
@@ -76,7 +74,7 @@ def test_results_are_written_before_verification_and_before_the_report(here, mon
         raise RuntimeError("no paper")
 
     with monkeypatch.context() as patch:
-        patch.setattr("hjcontrol.reporting.report", broken)
+        patch.setattr("hjcontrol.reporting.html.page", broken)
         assert main(["solve", "p.toml", "--out", "b"]) == 0
     assert "report.html could not be made (RuntimeError: no paper)" in capsys.readouterr().out
     assert json.loads((here / "b" / "result.json").read_text())["verdict"] is not None
@@ -89,6 +87,6 @@ def test_results_are_written_before_verification_and_before_the_report(here, mon
         assert main(["solve", "p.toml", "--out", "c"]) == 130
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
-    assert "hold what was solved" in err
+    assert "the solution is kept (in c/result.json)" in err
     assert sorted(p.name for p in (here / "c").iterdir()) == ["result.json", "solution.npz"]
     assert json.loads((here / "c" / "result.json").read_text())["verdict"] is None

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from hjcontrol import hamilton_jacobi as room
+from hjcontrol._ground.results import RESULTS
 from hjcontrol.hamilton_jacobi.grid import Grid
 from hjcontrol.hamilton_jacobi.grid_planning import GridScheme, grid_plan
-from hjcontrol.hamilton_jacobi.grid_solver import GRID_RESULTS, _run, grid_solve
+from hjcontrol.hamilton_jacobi.grid_solver import _run, grid_solve
 from tests.agreement import assert_agree
 from tests.oracles import hamilton_jacobi_line as oracle
 
@@ -34,7 +35,7 @@ def slope(errors):
 
 
 def error(solution, truth, where=slice(None)):
-    assert solution.result == GRID_RESULTS.successful
+    assert solution.result == RESULTS.successful
     return float(np.abs(np.asarray(solution.u).ravel() - truth)[where].max())
 
 
@@ -82,7 +83,7 @@ def test_two_dimensions_reproduce_one_along_the_diagonal():  #: 2e-4
     u = grid_solve(wave(s), 0.2, square, eps, grid, scheme=scheme)
     v = grid_solve(wave(line.points[:, 0]), 0.4, square, eps, line, scheme=scheme)
     index = (np.arange(32)[:, None] + np.arange(32)) % 32
-    assert u.result == v.result == GRID_RESULTS.successful
+    assert u.result == v.result == RESULTS.successful
     assert np.abs(np.asarray(u.u) - np.asarray(v.u)[index]).max() < 2e-3
     assert np.abs(np.asarray(u.u) - np.asarray(wave(s))).max() > 3e-2  # and something has happened
 
@@ -187,7 +188,7 @@ def test_beyond_the_limit_contraction_is_lost_and_the_result_says_so():
     far = lambda g: _run(
         g, jnp.asarray(2.0), square, jnp.asarray(0.0), grid, FIRST, 1, least // 3, False
     )
-    assert far(u).result == GRID_RESULTS.courant_exceeded
+    assert far(u).result == RESULTS.courant_exceeded
     assert float(far(u).courant) > 2
     gap = float(jnp.abs(far(u + 1e-3 * jnp.cos(12 * x)).u - far(u).u).max())
     assert gap > 2e-3
@@ -285,7 +286,7 @@ def test_a_box_indicator_lets_slopes_inside_it_be():
 def test_failure_inside_a_program_is_a_result_and_throws_when_asked():
     run = eqx.filter_jit(lambda g, throw: grid_solve(g, 1.0, square, 0.0, G8, steps=4, throw=throw))
     steep = 3 * G8.points[:, 0]
-    assert run(steep, False).result == GRID_RESULTS.courant_exceeded
-    assert run(steep * jnp.nan, False).result == GRID_RESULTS.blown_up
+    assert run(steep, False).result == RESULTS.courant_exceeded
+    assert run(steep * jnp.nan, False).result == RESULTS.blown_up
     with pytest.raises(RuntimeError, match="Courant number"):
         run(steep, True)

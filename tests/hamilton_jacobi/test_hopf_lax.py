@@ -13,7 +13,6 @@ import pytest
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.hamilton_jacobi import (
-    SEARCH,
     Anisotropic,
     BoxIndicator,
     Drift,
@@ -162,7 +161,7 @@ def test_hopf_takes_a_hamiltonian_that_is_not_convex(key):
     for x in jnp.asarray(X[:2]):
         found = search(x)
         dense = sampled(x)
-        assert found.result == SEARCH.agreed
+        assert found.result == RESULTS.agreed
         assert 0 <= float(found.value - dense) <= 1e-3
     with pytest.raises(ValueError, match="not convex"):
         hopf(g_cosh_star, jnp.asarray(X[0]), T, 6.0, H=H)
@@ -182,10 +181,10 @@ def test_a_search_never_claims_the_minimum(key):
     few, many = searched(False, 2), searched(False, 64)
     assert float(many.value) <= truth + 1e-6
     assert float(few.value) >= float(many.value)
-    assert "not a proof" in SEARCH[many.result]
-    assert "upper bound" in SEARCH[few.result]
+    assert "not a proof" in RESULTS[many.result]
+    assert "upper bound" in RESULTS[few.result]
     nowhere = searched(True, 2)
-    assert nowhere.result == SEARCH.nonfinite
+    assert nowhere.result == RESULTS.nonfinite
 
 
 # ------------------------------------------------------------------------------------ atoms

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from hjcontrol._ground.results import RESULTS
 from hjcontrol.layers import ProgramLayer, Sparsemax, certify
-from hjcontrol.layers.program_layer import OUTCOMES
 from tests.agreement import assert_agree
 
 
@@ -69,15 +69,15 @@ def test_a_linear_programs_vertex_and_its_sensitivity():
 def test_failure_is_a_value():
     x, b, c = cp.Variable(2, name="x"), cp.Parameter(name="b"), cp.Parameter(2, name="c")
     between = ProgramLayer(cp.Problem(cp.Minimize(cp.sum(x)), [x >= b, x <= 1]))
-    assert between.solve(jnp.array(0.0)).result == OUTCOMES.successful
+    assert between.solve(jnp.array(0.0)).result == RESULTS.successful
     empty = between.solve(jnp.array(2.0))
-    assert empty.result == OUTCOMES.infeasible
+    assert empty.result == RESULTS.infeasible
     assert certify(between.program(jnp.array(2.0)), jnp.ones(2)).verdict == "infeasible"
     with pytest.raises(Exception, match="No point meets the constraints"):
         between(jnp.array(2.0))
     below = ProgramLayer(cp.Problem(cp.Minimize(c @ x), [x <= 1]))
-    assert below.solve(-jnp.ones(2)).result == OUTCOMES.successful
-    assert below.solve(jnp.ones(2)).result == OUTCOMES.unbounded
+    assert below.solve(-jnp.ones(2)).result == RESULTS.successful
+    assert below.solve(jnp.ones(2)).result == RESULTS.unbounded
 
 
 @pytest.mark.usefixtures("unchecked")

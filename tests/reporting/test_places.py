@@ -8,7 +8,7 @@ import pytest
 from hjcontrol.reporting.places import excerpts, place_table, printable, shade
 from hjcontrol.verification.certificate import Certificate, Pair, Row
 from hjcontrol.verification.naming import Source
-from hjcontrol.verification.verdicts import ORDER
+from hjcontrol.verification.verdicts import ORDER, tone
 from tests.reporting.test_page import written
 
 EVIL = 'def $x_1$(a): return "<script>\\alpha" & a'
@@ -43,9 +43,10 @@ def test_every_verdict_has_its_words_and_colour(tmp_path):
     rows = [row(v, line=k) for k, v in enumerate(ORDER)]
     text, _ = written(tmp_path, {}, certificates={"all": of(*rows)}, verdict="no custom rule")
     for v in ORDER:
-        assert f'<span class="verdict {v.replace(" ", "-")}">{v}</span>' in text
+        assert f'<span class="verdict {tone(v)}">{v}</span>' in text
     style = text[text.index("<style>") : text.index("</style>")]
-    assert all(f".verdict.{v.replace(' ', '-')}" in style for v in ORDER)
+    assert all(f".verdict.{tone(v)}" in style for v in ORDER)
+    assert {tone(v) for v in ORDER} == {"good", "partial", "bad"}
 
 
 def test_the_style_sheet_is_no_text_of_a_users(tmp_path):
@@ -62,7 +63,7 @@ def test_the_offending_line_is_marked_and_escaped(tmp_path, mine):
     assert not page.names & {"script", "b", "s", "u", "q"}
     assert text.count("<mark>") == 1
     marked = text[text.index("<mark>") : text.index("</mark>")]
-    assert "def $x_1$(a): return &#34;&lt;script&gt;\\alpha&#34; &amp; a" in marked
+    assert "def $x_1$(a): return &quot;&lt;script&gt;\\alpha&quot; &amp; a" in marked
     body = text[text.index("<body>") :]
     assert [f"# {k}\n" in body for k in (1, 2, 3, 4, 6, 7, 8, 9)] == [0, 1, 1, 1, 1, 1, 1, 0]
     assert "$r_\\&lt;b&gt;" in body

@@ -86,6 +86,17 @@ def test_the_certificate_catches_a_wrong_weight_and_a_wrong_multiplier():
     )
 
 
+def test_the_solution_is_one_of_its_control_problem():
+    p = problem("iris")
+    s = p.solve()
+    assert isinstance(s, hj.Solution)
+    assert float(s.problem.objective(s.weights)) == pytest.approx(float(s.objective), rel=1e-12)
+    assert set(hj.control.solution.STATS) <= set(s.stats)
+    assert s.trajectory.final.shape == (150, 3)
+    assert len(s.costate) == len(s.trajectory) == 2
+    assert float(s.gap) == float(s.objective - s.bound)
+
+
 def test_the_result_prints_what_it_proves():
     text = str(problem("iris").solve())
     for word in ("gap", "theorem", "Fenchel", "Not covered"):

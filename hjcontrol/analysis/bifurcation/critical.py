@@ -3,23 +3,24 @@ r"""All critical points of the entropy in a window, with a certificate.
     #max - #min = 1  (d = 1)        #max + #min - #saddle = 1  (d = 2)      on all of space, any eps > 0
 
 The window's list is proved complete by subdivision (`enclosure`). The index identity is a second,
-independent check: it holds once the window contains every critical point. It is Hopf's: grad H
+independent check: it holds once the window contains every critical point. The identity is Hopf's: grad H
 points inwards far out, where two neighbouring atoms of the hull are left and H falls along every
 ray in the end.
 """
 
-import equinox as eqx
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
+from hjcontrol._ground.record import Record, Told, figure
+from hjcontrol._ground.shown import Shown
 from hjcontrol.analysis.bifurcation.enclosure import enclose
 from hjcontrol.analysis.bifurcation.pairs import Pairs, kind, pairs_of
 from hjcontrol.layers import LSE
 
 
-class CriticalPoints(eqx.Module):
+class CriticalPoints(Told, Shown):
     """Critical points (m, d) in `window` (2, d), their kinds, and what is known of the list."""
 
     eps: float
@@ -40,23 +41,32 @@ class CriticalPoints(eqx.Module):
         n = [self.kinds.count(k) for k in ("maximum", "minimum", "saddle")]
         return n[0] - n[1] if self.window.shape[1] == 1 else n[0] + n[1] - n[2]
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         n = [self.kinds.count(k) for k in ("maximum", "minimum", "saddle")]
         low, high = ([round(float(v), 3) for v in corner] for corner in self.window)
-        lines = [
-            f"critical points of the entropy at eps = {self.eps:.6g} in {low} .. {high}",
-            f"  {n[0]} maxima, {n[1]} minima, {n[2]} saddles; index {self.index}"
-            + (" (1: none outside)" if self.index == 1 else " (not 1: some lie outside)"),
-            f"  complete: proved by {self.boxes} boxes"
-            if self.certified
-            else f"  NOT proved complete: {len(self.open_boxes)} of {self.boxes} boxes are open, the "
-            f"first at {self.open_boxes[0, 0]}; a fold is near, or the window needs more boxes",
-        ]
-        shown = zip(self.points[:12], self.kinds, strict=False)
-        lines += [f"  {k:8s} {np.array2string(x, precision=6)}" for x, k in shown]
-        if len(self.points) > 12:
-            lines.append(f"  ... and {len(self.points) - 12} more")
-        return "\n".join(lines)
+        is_open = (
+            f"NOT proved complete: {len(self.open_boxes)} of {self.boxes} boxes are open; "
+            "a fold is near, or the window needs more boxes"
+        )
+        proved = f"complete: proved by {self.boxes} boxes"
+        where = {} if self.certified else {"first open box": str(self.open_boxes[0, 0])}
+        kinds = zip(self.kinds, self.points, strict=False)
+        return Record(
+            f"Critical points of the entropy at eps = {figure(self.eps, 6)}",
+            proved if self.certified else is_open,
+            verdict="complete" if self.certified else "not proved complete",
+            tone="good" if self.certified else "partial",
+            facts={
+                "window": f"{low} .. {high}",
+                "found": f"{n[0]} maxima, {n[1]} minima, {n[2]} saddles",
+                "index": f"{self.index} (1: none outside)"
+                if self.index == 1
+                else f"{self.index} (not 1: some lie outside)",
+            }
+            | where,
+            rows={"": [{"kind": k, "point": np.array2string(x, precision=6)} for k, x in kinds]},
+        )
 
 
 @admits(most_boxes=">= 1")

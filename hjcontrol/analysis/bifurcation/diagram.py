@@ -10,11 +10,12 @@ levels.
 
 import itertools
 
-import equinox as eqx
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Record, Told
+from hjcontrol._ground.shown import Shown
 from hjcontrol.analysis.bifurcation.continuation import FoldPoint, Path, follow
 from hjcontrol.analysis.bifurcation.critical import as_window, first_window, search, table
 from hjcontrol.analysis.bifurcation.merging import Merge, inherits, written
@@ -22,7 +23,7 @@ from hjcontrol.analysis.bifurcation.pairs import Pairs, kind, polish
 from hjcontrol.layers import LSE
 
 
-class Branch(eqx.Module):
+class Branch(Shown):
     """The life of one critical point: `eps` (n,) monotone, `points` (n, d), its kind, its folds."""
 
     eps: np.ndarray
@@ -42,7 +43,7 @@ class Branch(eqx.Module):
         return found if near else guess
 
 
-class Fold(eqx.Module):
+class Fold(Shown):
     """Where two branches meet and vanish as eps grows, or appear (`birth`)."""
 
     eps: float
@@ -55,7 +56,7 @@ class Fold(eqx.Module):
     simple: bool  # both nondegeneracies hold; else branches cross, as symmetry makes them
 
 
-class Bifurcation(eqx.Module):
+class Bifurcation(Told, Shown):
     """Branches, folds in order of eps, the basin-merge tree, and at which eps completeness is proved."""
 
     eps: tuple[float, float]
@@ -93,29 +94,27 @@ class Bifurcation(eqx.Module):
         """The basin-merge tree as indented text."""
         return "\n".join(written(list(self.merges), self.names)) or "no basin merges"
 
-    def __str__(self) -> str:
-        head = f"entropy landscape for eps in [{self.eps[0]:g}, {self.eps[1]:g}]"
-        lines = [
-            f"{head}: {len(self.branches)} branches, {len(self.folds)} folds",
-            "  critical points as eps grows: " + " -> ".join(map(str, self.counts())),
-        ]
-        for f in self.folds[:10]:
-            place = np.array2string(f.point, precision=6)
-            what = "appear" if f.birth else "annihilate"
-            note = "" if f.simple else "; not simple: branches cross"
-            lines.append(
-                f"  eps = {f.eps:.9f}  {f.kinds[0]} and {f.kinds[1]} {what} at {place}{note}"
-            )
-        if len(self.folds) > 10:
-            lines.append(f"  ... and {len(self.folds) - 10} more")
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        row = lambda f: {
+            "eps": f"{f.eps:.9f}",
+            "what": f"{f.kinds[0]} and {f.kinds[1]} {'appear' if f.birth else 'annihilate'}",
+            "at": np.array2string(f.point, precision=6),
+            "": "" if f.simple else "not simple: branches cross",
+        }
         proved = ", ".join(f"{e:.4g}" for e, _, ok in self.levels if ok)
         wrong = ", ".join(f"{e:.4g}" for e, _, ok in self.levels if not ok)
-        lines.append(
-            f"  complete at eps = {proved or 'none'}" + (f"; NOT at {wrong}" if wrong else "")
+        edge = f"{self.left} ends of branches lie at the window's edge"
+        return Record(
+            f"Entropy landscape for eps in [{self.eps[0]:g}, {self.eps[1]:g}]",
+            f"{len(self.branches)} branches, {len(self.folds)} folds",
+            facts={
+                "critical points as eps grows": " -> ".join(map(str, self.counts())),
+                "complete at eps": (proved or "none") + (f"; NOT at {wrong}" if wrong else ""),
+            },
+            rows={"": [row(f) for f in self.folds]},
+            notes=(edge,) if self.left else (),
         )
-        if self.left:
-            lines.append(f"  {self.left} ends of branches lie at the window's edge")
-        return "\n".join(lines)
 
 
 @admits(eps=">= 0", levels=">= 1", most_boxes=">= 1")

@@ -11,17 +11,17 @@ and has no derivatives there: `eps > 0`. As eps -> infinity one critical point i
 at `hot_centre`.
 """
 
-import equinox as eqx
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers import LSE
 
 
-class Landscape(eqx.Module):
+class Landscape(Shown):
     """Entropy at one point, in nats, with its derivatives in `x` and in `eps`."""
 
     entropy: Float[Array, ""]

@@ -7,18 +7,19 @@ r"""How far the soft layer at eps > 0 can be from the hard tree, point by point.
 The points whose margin is not above the bound are listed: there, and only there, a decision may change.
 """
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Record, Told
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers import LSE
 from hjcontrol.layers.heads import ClassHead
 
 
-class Agreement(eqx.Module):
+class Agreement(Told, Shown):
     """One row a point: `difference` found, `bound` and the tighter `gap_bound`, `margin`; `below`: whose
     margin is at most `bound`; `changed`: whose decision differs (classes only)."""
 
@@ -41,18 +42,23 @@ class Agreement(eqx.Module):
         quiet = not np.any(self.changed[self.margin > self.bound])
         return bool(np.all(self.difference <= self.gap_bound + slack)) and quiet
 
-    def __str__(self) -> str:
-        n, below = len(self.margin), self.below
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        below = self.below
         shown = ", ".join(map(str, below[:12])) + (" ..." if len(below) > 12 else "")
-        return "\n".join(
-            [
-                f"soft layer at eps = {self.eps:g} against the hard tree at {n} points",
-                f"  largest difference {self.difference.max(initial=0.0):.4g}; "
-                f"bound eps log N = {self.bound:.4g}: "
-                + ("holds at every point" if self.holds else "VIOLATED"),
-                f"  decisions that change: {int(self.changed.sum())}",
-                f"  margin at most the bound at {len(below)} points: {shown or 'none'}",
-            ]
+        return Record(
+            f"Soft layer at eps = {self.eps:g} against the hard tree",
+            "holds at every point" if self.holds else "VIOLATED",
+            verdict="holds" if self.holds else "violated",
+            tone="good" if self.holds else "bad",
+            facts={
+                "points": len(self.margin),
+                "largest difference": self.difference.max(initial=0.0),
+                "bound eps log N": self.bound,
+                "decisions that change": int(self.changed.sum()),
+                "margin at most the bound": f"at {len(below)} points: {shown or 'none'}",
+            },
+            lead=("largest difference", "bound eps log N", "decisions that change"),
         )
 
 

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Record, Told
 from hjcontrol.analysis.tree.growth import Grown, grow, start
 from hjcontrol.analysis.tree.piecewise import AffineBlock, piecewise_affine
 from hjcontrol.analysis.tree.regions import everywhere, minimal
 from hjcontrol.analysis.tree.writing import dot, from_json, rules, to_json
 
 
-class ModelTree:
+class ModelTree(Told):
     """Arrays over nodes, in scikit-learn's manner: `left`, `right` (-1 at a leaf), `a`, `c`; and leaves.
 
     `coef` (nodes, outputs, d), `intercept` (nodes, outputs), `label` (nodes,): the winning piece or
@@ -112,8 +113,25 @@ class ModelTree:
         """Read what `to_json` wrote. **Raises:** `ValueError` for anything else."""
         return ModelTree(**from_json(text))
 
-    def __str__(self) -> str:
-        return _told(self)
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        n, undecided = len(self.leaves), int(self.open.sum())
+        what = "one class wins" if self.decides else "the network is affine and equal to it"
+        partial = (
+            f"PARTIAL: {undecided} of {n} leaves are open (predict gives NaN); raise `max_leaves`"
+        )
+        seen = sorted(set(self.label[self.leaves].tolist()) - {-1})
+        shown = ", ".join(map(str, seen[:12])) + (" ..." if len(seen) > 12 else "")
+        kind = "classes" if self.decides else "winning pieces"
+        return Record(
+            f"Model tree of {self.a.shape[1]} inputs and {self.coef.shape[1]} outputs",
+            f"exact: on each leaf {what}" if self.complete else partial,
+            verdict="complete" if self.complete else "partial",
+            tone="good" if self.complete else "partial",
+            facts={"leaves": n, "depth": self.depth}
+            | ({kind: f"{len(seen)} different, {shown}"} if seen else {}),
+            lead=("leaves", "depth"),
+        )
 
 
 def _applied(tree: ModelTree, X: ArrayLike) -> np.ndarray:
@@ -141,25 +159,6 @@ def _predicted(tree: ModelTree, X: ArrayLike) -> np.ndarray:
             rows = at == k
             out[rows] = X[rows] @ tree.coef[k].T + tree.intercept[k]
     return out
-
-
-def _told(tree: ModelTree) -> str:
-    n, undecided = len(tree.leaves), int(tree.open.sum())
-    what = "one class wins" if tree.decides else "the network is affine and equal to it"
-    lines = [
-        f"model tree of {tree.a.shape[1]} inputs and {tree.coef.shape[1]} outputs: {n} leaves, depth "
-        f"{tree.depth}",
-        f"  exact: on each leaf {what}"
-        if tree.complete
-        else f"  PARTIAL: {undecided} of {n} leaves are open (predict gives NaN there); raise "
-        "`max_leaves`",
-    ]
-    seen = sorted(set(tree.label[tree.leaves].tolist()) - {-1})
-    if seen:
-        what = "classes" if tree.decides else "winning pieces"
-        shown = ", ".join(map(str, seen[:12])) + (" ..." if len(seen) > 12 else "")
-        lines.append(f"  {what}: {len(seen)} different, {shown}")
-    return "\n".join(lines)
 
 
 def _points(tree: ModelTree, who: str, X: ArrayLike) -> np.ndarray:

@@ -10,11 +10,11 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.layers import LSE
 from hjcontrol.layers.heads import ClassHead
 from hjcontrol.networks import Chain, Dense, Residual
@@ -22,7 +22,7 @@ from hjcontrol.networks import Chain, Dense, Residual
 PROBES = np.array([-1e3, -5.3, -1.0, -0.37, 0.37, 1.0, 5.3, 1e3])
 
 
-class AffineBlock(eqx.Module):
+class AffineBlock(Shown):
     """Pieces `W` (pieces, in), `b` (pieces,) and the group of each, numbered from 0 in order."""
 
     W: np.ndarray
@@ -49,7 +49,7 @@ class AffineBlock(eqx.Module):
         return int(self.group.max()) + 1
 
 
-class PiecewiseAffine(eqx.Module):
+class PiecewiseAffine(Shown):
     """Blocks in order; callable on points (n, d), giving (n, outputs)."""
 
     blocks: tuple[AffineBlock, ...]

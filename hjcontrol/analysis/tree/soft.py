@@ -9,19 +9,20 @@ halves).
 
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Record, Told
+from hjcontrol._ground.shown import Shown
 from hjcontrol.analysis.tree.writing import affine
 from hjcontrol.deformation import lse
 from hjcontrol.layers import LSE
 
 
-class SoftTree(eqx.Module):
+class SoftTree(Told, Shown):
     """`sides` (nodes, 2, atoms): which atoms hang left and right of each inner node; the root first."""
 
     layer: LSE
@@ -80,13 +81,13 @@ class SoftTree(eqx.Module):
         write(np.arange(self.layer.b.size), 0)
         return "\n".join(lines)
 
-    def __str__(self) -> str:
-        n = self.layer.b.size
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         deep = int(self.sides.any(axis=1).sum(axis=0).max(initial=0))
-        return (
-            f"soft tree over {n} atoms at eps = {float(self.layer.eps):g}: {len(self.sides)} gates, "
-            f"depth {deep}\n"
-            "  exact: the product of gates along a path is the atom's Gibbs weight"
+        return Record(
+            f"Soft tree over {self.layer.b.size} atoms at eps = {float(self.layer.eps):g}",
+            "exact: the product of gates along a path is the atom's Gibbs weight",
+            facts={"gates": len(self.sides), "depth": deep},
         )
 
 

@@ -1,6 +1,6 @@
 r"""What an architecture declares: its stages, its Hamiltonian, its viscosity, and what of that is exact.
 
-    V_t + H(x, grad V) = nu Lap V        discretised by its stages, one a step of depth
+    V_t + H(x, grad V) = nu Lap V        discretised by its stages, one per step of depth
 
 `hamiltonian(x, p, theta, u)` and `viscosity` are numbers to compute with; `exact` and `structural` say
 in words which statements hold to roundoff and which are a reading. The table of `hjcontrol
@@ -20,6 +20,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, PyTree
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.networks.chain import Chain, Weights
 from hjcontrol.networks.stage import AbstractStage, advance
 
@@ -32,7 +33,7 @@ class Read(NamedTuple):
     context: PyTree[Array] = None
 
 
-class AbstractArchitecture(eqx.Module):
+class AbstractArchitecture(Shown):
     """Stages for features of length `in_size` and as many logits as `classes`."""
 
     in_size: eqx.AbstractVar[int]

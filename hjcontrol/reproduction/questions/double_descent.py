@@ -13,7 +13,6 @@ are, it can. What is found is reported, whichever way it falls.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +20,8 @@ from jaxtyping import Array, Key
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Quantity, Record, Told
+from hjcontrol._ground.shown import Shown
 
 
 class Fitted(NamedTuple):
@@ -33,7 +34,7 @@ class Fitted(NamedTuple):
 Fit = Callable[[np.ndarray, np.ndarray, int, Array], Fitted]
 
 
-class WidthSweep(eqx.Module):
+class WidthSweep(Told, Shown):
     """One row a width, one column a repeat: errors on training and test data, largest curvature."""
 
     widths: np.ndarray
@@ -85,21 +86,31 @@ class WidthSweep(eqx.Module):
         peak = f"test error peaks at width {width} ({ratio:.3g} times)"
         return f"double descent: {peak}; {where}; {bending}"
 
-    def __str__(self) -> str:
-        lines = [
-            f"width sweep, {self.samples} samples, {self.test.shape[1]} repeats: {self.finding}"
-        ]
-        lines.append(
-            f"  rank correlation of test error and curvature over widths {self.together:+.2f}"
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        row = lambda k: (
+            {"width": int(self.widths[k])}
+            | {
+                name: Quantity(float(np.median(a[k])), 3)
+                for name, a in (
+                    ("train", self.train),
+                    ("test", self.test),
+                    ("curvature", self.curvature),
+                )
+            }
         )
-        lines.append(f"  {'width':>7s} {'train':>10s} {'test':>10s} {'curvature':>10s}   medians")
-        shown = np.unique(
-            np.linspace(0, len(self.widths) - 1, min(14, len(self.widths))).astype(int)
+        count = len(self.widths)
+        shown = np.unique(np.linspace(0, count - 1, min(12, count)).astype(int))
+        return Record(
+            f"Width sweep, {self.samples} samples, {self.test.shape[1]} repeats",
+            self.finding,
+            facts={
+                "rank correlation of test error and curvature over widths": Quantity(
+                    self.together, 2
+                )
+            },
+            rows={"medians": [row(k) for k in shown]},
         )
-        for k in shown:
-            row = (np.median(a[k]) for a in (self.train, self.test, self.curvature))
-            lines.append(f"  {self.widths[k]:7d} " + " ".join(f"{v:10.3g}" for v in row))
-        return "\n".join(lines)
 
 
 def _peak(widths: np.ndarray, values: np.ndarray) -> tuple[int, float]:

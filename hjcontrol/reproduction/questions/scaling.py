@@ -17,13 +17,14 @@ optimum). Neither is known for published exponents: they are arguments without d
 
 from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import numpy as np
 from jaxtyping import Array, Key
 from numpy.typing import ArrayLike
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.record import Record, Told, figure
+from hjcontrol._ground.shown import Shown
 
 # Exponents of loss in a size, as quoted with the theory; what the size is differs from row to row.
 PUBLISHED = {
@@ -34,7 +35,7 @@ PUBLISHED = {
 }
 
 
-class Estimate(eqx.Module):
+class Estimate(Shown):
     """A number with its bootstrap interval."""
 
     value: float
@@ -49,7 +50,7 @@ class Estimate(eqx.Module):
         return self.low <= value <= self.high
 
 
-class Schedule(eqx.Module):
+class Schedule(Told, Shown):
     """An exponent along `eps = N^-gamma` through the grid, and its two parts."""
 
     gamma: float
@@ -57,15 +58,17 @@ class Schedule(eqx.Module):
     width: Estimate  # what the width does at the schedule's eps
     imposed: Estimate  # gamma times what eps does at the schedule's width
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         share = self.imposed.value / self.exponent.value if self.exponent.value else np.nan
-        return (
-            f"along eps = N^-{self.gamma:g}: exponent {self.exponent} = width {self.width} + imposed "
-            f"{self.imposed}; the schedule imposes {100 * share:.0f} %"
+        return Record(
+            f"Along eps = N^-{self.gamma:g}",
+            f"exponent {self.exponent}; the schedule imposes {100 * share:.0f} %",
+            facts={"width": str(self.width), "imposed": str(self.imposed)},
         )
 
 
-class Scaling(eqx.Module):
+class Scaling(Told, Shown):
     """Exponents on the grid: pooled, and one a row and a column, each with its interval."""
 
     widths: np.ndarray
@@ -135,24 +138,25 @@ class Scaling(eqx.Module):
         low, high = np.quantile(found[1:], [tail, 1 - tail])
         return Estimate(float(found[0]), float(low), float(high))
 
-    def __str__(self) -> str:
-        lines = [
-            f"error on a grid of {len(self.widths)} widths and {len(self.epsilons)} eps, "
-            f"{100 * self.level:g} % intervals",
-            f"  pooled: error ~ N^-alpha eps^beta, alpha {self.alpha}, beta {self.beta}; what a product "
-            f"leaves: {self.separable:.3f} in log error",
-        ]
-        shown = np.unique(
-            np.linspace(0, len(self.epsilons) - 1, min(5, len(self.epsilons))).astype(int)
+    def as_record(self) -> Record:
+        """What this result says of itself."""
+        some = lambda n: np.unique(np.linspace(0, n - 1, min(5, n)).astype(int)).tolist()
+        return Record(
+            "Error on a grid",
+            f"{len(self.widths)} widths and {len(self.epsilons)} eps, {100 * self.level:g} % intervals",
+            facts={
+                "pooled": f"error ~ N^-alpha eps^beta, alpha {self.alpha}, beta {self.beta}",
+                "what a product leaves": f"{figure(self.separable, 3)} in log error",
+            }
+            | {
+                f"alpha at eps = {self.epsilons[k]:.4g}": str(self.alpha_at(k))
+                for k in some(len(self.epsilons))
+            }
+            | {
+                f"beta at N = {self.widths[k]:.4g}": str(self.beta_at(k))
+                for k in some(len(self.widths))
+            },
         )
-        lines += [
-            f"  at eps = {self.epsilons[k]:<8.4g} alpha {self.alpha_at(int(k))}" for k in shown
-        ]
-        shown = np.unique(
-            np.linspace(0, len(self.widths) - 1, min(5, len(self.widths))).astype(int)
-        )
-        lines += [f"  at N = {self.widths[k]:<10.4g} beta  {self.beta_at(int(k))}" for k in shown]
-        return "\n".join(lines)
 
 
 @admits(resamples=">= 1", level="> 0, < 1")

@@ -20,11 +20,13 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.record import Record, Told, figure, one_of_many
+from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs
 from hjcontrol.layers import LSE
 
 
-class Soliton(eqx.Module):
+class Soliton(Told, Shown):
     """The Hirota residual at one point, over `tau^2`, and how far the atoms lie off the moment curve."""
 
     residual: Float[Array, ""]  # of Hirota's form, over tau^2; zero for a tau function
@@ -38,17 +40,19 @@ class Soliton(eqx.Module):
         """Residual over its size: roundoff for a tau function."""
         return jnp.abs(self.residual) / jnp.where(self.size > 0, self.size, 1.0)
 
-    def __str__(self) -> str:
+    def as_record(self) -> Record:
+        """What this result says of itself."""
         if self.residual.ndim:
-            return f"{type(self).__name__} of {self.residual.shape}: index its leaves to print one"
+            return one_of_many(self, self.residual.shape)
         flows = {1: "y and s attached", 2: "s attached"}.get(self.inputs, "none attached")
-        return "\n".join(
-            [
-                f"KP identity, {self.inputs} input(s), flows: {flows}",
-                f"  Hirota residual  {float(self.relative):.1e} relative",
-                f"  off moment curve {float(self.off_curve):.1e} relative",
-                f"  field u          {float(self.field):.6g} (1/length^2)",
-            ]
+        return Record(
+            "KP identity",
+            f"{self.inputs} input(s), flows: {flows}",
+            facts={
+                "Hirota residual": f"{figure(self.relative, 2)} relative",
+                "off moment curve": f"{figure(self.off_curve, 2)} relative",
+                "field u": f"{figure(self.field, 6)} (1/length^2)",
+            },
         )
 
 

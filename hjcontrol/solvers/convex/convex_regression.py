@@ -20,7 +20,6 @@ a cross-entropy at temperature eps whose label is the sample itself. Jointly con
 import time
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +27,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, Solution, Theorem
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
@@ -56,7 +56,7 @@ class Pieces(NamedTuple):
     slopes: Float[Array, "n d"]
 
 
-class ExactPenalty(eqx.Module):
+class ExactPenalty(Shown):
     """`n [(z_i - y)^2 + mu (lse(z, eps) - z_i)]` of sample i, from all pieces' values `z` there."""
 
     penalty: Float[Array, ""]

@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Key
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, Ridge, Solution, Theorem
 from hjcontrol.control.units import unit
 from hjcontrol.deformation import lse
@@ -73,7 +74,7 @@ class Difference(AbstractStage):
         return self.plus.init(one), self.minus.init(two)
 
 
-class SoftAbsolute(eqx.Module):
+class SoftAbsolute(Shown):
     """`psi(f - y)` of one sample, from a state of shape (1,)."""
 
     delta: Float[Array, ""]

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, Solution, Theorem
 from hjcontrol.deformation import lse
 from hjcontrol.layers.program import Residuals
@@ -46,7 +47,7 @@ THEOREM = Theorem(
 )
 
 
-class RelativeLoss(eqx.Module):
+class RelativeLoss(Shown):
     """`phi(exp((f - y)/eps))` of one sample, from a state of shape (1,)."""
 
     eps: Float[Array, ""]

@@ -24,6 +24,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 from hjcontrol.control import ControlProblem, History, Solution, Theorem
 from hjcontrol.layers.program import AbstractProgram
@@ -31,7 +32,7 @@ from hjcontrol.networks import Chain, Weights
 
 
 class AbstractConvexProblem(AbstractProgram):
-    """A convex training problem. It is its own program: `certify(problem, candidate, dual)` judges."""
+    """A convex training problem, and its own program for `certify(problem, candidate, dual)`."""
 
     @property
     @abc.abstractmethod
@@ -56,10 +57,10 @@ class AbstractConvexProblem(AbstractProgram):
 
     @abc.abstractmethod
     def from_weights(self, weights: Weights) -> Any:
-        """Weights of the control problem as a candidate: whoever trained them, `certify` judges."""
+        """Weights of the control problem as a candidate. Accepts weights from any training method."""
 
 
-class AbstractPrimalDual(eqx.Module):
+class AbstractPrimalDual(Shown):
     """The answer in the convex problem's own variables: `solution.native`."""
 
     problem: eqx.AbstractVar[Any]
@@ -196,7 +197,7 @@ def solution(
 
 
 def one_blas_thread() -> AbstractContextManager:
-    """Hold NumPy's and SciPy's BLAS to one thread: more of them spin in vain at these sizes."""
+    """Hold NumPy's and SciPy's BLAS to one thread: more threads only slow solves of these sizes."""
     return _blas().limit(limits=1, user_api="blas")
 
 

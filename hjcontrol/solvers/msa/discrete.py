@@ -27,6 +27,7 @@ from jaxtyping import Array, Bool, Float, Int
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     Binary,
     ControlProblem,
@@ -42,7 +43,7 @@ from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 PATIENCE = 20  # refusals in a row: rho is then within 1e-6 of 1
 
 
-class DiscreteState(eqx.Module):
+class DiscreteState(Shown):
     """Weights in the set, the averaged slope, and the gate."""
 
     weights: Weights

@@ -21,7 +21,12 @@ from jaxtyping import Array, Bool, Float, Int
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Minibatch, minibatch
+from hjcontrol._ground.shown import Shown
+from hjcontrol.control import (
+    ControlProblem,
+    Minibatch,
+    minibatch,
+)
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
@@ -36,7 +41,7 @@ SMALLEST = 1e-8
 PATIENCE = 30  # sweeps refused in a row
 
 
-class ExtendedState(eqx.Module):
+class ExtendedState(Shown):
     """The present point, the price, and how many sweeps in a row were refused."""
 
     point: Point

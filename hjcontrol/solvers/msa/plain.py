@@ -21,7 +21,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Minibatch, minibatch
+from hjcontrol._ground.shown import Shown
+from hjcontrol.control import (
+    ControlProblem,
+    Minibatch,
+    minibatch,
+)
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
@@ -35,7 +40,7 @@ PATIENCE = 20
 BETTER = 1e-3  # relative: less than this in `PATIENCE` sweeps is no progress if J also rises
 
 
-class MSAState(eqx.Module):
+class MSAState(Shown):
     """The present point, the best one, and what tells how it goes."""
 
     point: Point
@@ -61,6 +66,12 @@ class MSA(AbstractMethod):
     - `unit`: of `dJ/dtheta`; `hj.solve` measures it (see `control.units`).
     - `batch_size`: samples a sweep; all of them without it. Needs `key=` in `solve`.
     - `closed`: use closed forms where they exist.
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> hj.solvers.MSA().name
+        'msa'
     """
 
     inner: Inner = eqx.field(static=True, default="auto")

@@ -1,16 +1,16 @@
 """Weights with all that one forward and one backward pass say of them."""
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import AbstractControlSet, ControlProblem, Trajectory, backpropagate
 from hjcontrol.control.hamiltonians import inner
 from hjcontrol.networks import Weights
 
 
-class Point(eqx.Module):
+class Point(Shown):
     """Weights, `J`, `dJ/dtheta`, states and costates (where they are kept)."""
 
     weights: Weights

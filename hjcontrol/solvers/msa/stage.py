@@ -19,6 +19,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 from hjcontrol.control import (
     AbstractControlSet,
@@ -42,7 +43,7 @@ INNERS = ("auto", "lbfgs", "projected_gradient", "lbfgsb")
 HALVINGS = 30
 
 
-class StageMinimiser(eqx.Module):
+class StageMinimiser(Shown):
     """How stages are minimised: the inner solver, its most steps, and whether closed forms are used."""
 
     inner: Inner = eqx.field(static=True, default="auto")

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, Trajectory, sample_hamiltonian
 from hjcontrol.control.hamiltonians import inner
 from hjcontrol.networks import AbstractStage, Weights, advance
@@ -30,7 +31,7 @@ StageObjective = Callable[[PyTree[Array]], Float[Array, ""]]
 Minimiser = Callable[[StageObjective, PyTree[Array], int], tuple[PyTree[Array], Float[Array, ""]]]
 
 
-class Along(eqx.Module):
+class Along(Shown):
     """States and costates on both sides of a stage; leaves `(n, ...)`, a run's `(length, n, ...)`."""
 
     x: PyTree[Array]

@@ -27,6 +27,7 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem
 from hjcontrol.control.trajectory import swapped
 from hjcontrol.networks import AbstractStage, Weights, advance
@@ -91,7 +92,7 @@ def _within(run: Run, source: Run, k: Array) -> tuple[Array, Float[Array, "rows 
     return T, blocks.reshape(-1, m)
 
 
-class Sweep(eqx.Module):
+class Sweep(Shown):
     """A factored sweep: `L L' = M + damping`, the last stage first; the gradient, in order of depth."""
 
     runs: tuple[Run, ...]

@@ -14,15 +14,15 @@ exists: what comes back is NaN, for the caller to see (`finite`).
 
 from collections.abc import Sequence
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.solvers.riccati.small import positive_solve, product
 
 
-class Stage(eqx.Module):
+class Stage(Shown):
     """One stage, or all stages of one size with their number in front of every array."""
 
     A: Float[Array, "*stages after before"]
@@ -35,7 +35,7 @@ class Stage(eqx.Module):
     r: Float[Array, "*stages m"]
 
 
-class Policy(eqx.Module):
+class Policy(Shown):
     """Value functions of every depth, and what to do at each stage."""
 
     P: Float[Array, "depths d d"]
@@ -48,7 +48,7 @@ class Policy(eqx.Module):
         return jnp.all(jnp.isfinite(self.K)) & jnp.all(jnp.isfinite(self.k))
 
 
-class LQR(eqx.Module):
+class LQR(Shown):
     """Stages of one size, their number in front, and the terminal cost `1/2 x'Q x + q.x`."""
 
     stages: Stage

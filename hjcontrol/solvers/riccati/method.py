@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     Trajectory,
@@ -46,7 +47,7 @@ SHORTEST = 0.2  # least alpha; below it a larger mu turns the step as well
 GROW, SHRINK = 8.0, 0.2
 
 
-class RiccatiState(eqx.Module):
+class RiccatiState(Shown):
     """A point with its states, costates and gradient, and the damping of the next sweep."""
 
     weights: Weights
@@ -72,6 +73,12 @@ class Riccati(AbstractMethod):
       first one; 1 begins with exact curvature, which is indefinite far from a minimum.
     - `feedback`: roll out in closed loop; `False` takes the open-loop step, which is one damped
       Gauss-Newton or Newton step in weight space.
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> [hj.solvers.Riccati(curvature=c).name for c in ("gauss_newton", "ddp")]
+        ['riccati', 'ddp']
     """
 
     curvature: Literal["gauss_newton", "ddp"] = eqx.field(static=True, default="gauss_newton")

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
+from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import AbstractStage, AffineWeights, Weights, advance
 from hjcontrol.solvers.contraction import contraction
@@ -27,7 +28,7 @@ from hjcontrol.solvers.contraction import contraction
 WIDE = 32  # features from which on a product with them alone is worth a matrix product
 
 
-class Run(eqx.Module):
+class Run(Shown):
     """A run's stages, their number in front; or one of them, without it. `m = e * f` weights each."""
 
     A: Float[Array, "*stages n after before"]
