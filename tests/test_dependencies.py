@@ -53,7 +53,6 @@ BORDERS = {
     "diffrax": "hj.Flow(hj.Dense(3, 3), 1.0)",
     "cvxpy": "hj.Softmax(0.5).as_cvxpy(x[0])",
     "jaxopt": 'hj.layers.argmax(hj.Softmax(0.5), x[0], "jaxopt")',
-    "jinja2": 'hj.report("page.html", {"newton": solution})',
     "typer": "import hjcontrol.cli",
     "rich": "sys.modules.pop('hjcontrol.cli', None); import hjcontrol.cli",
     "threadpoolctl": "hj.convex.HopfCole(x, x[:, 0], x, 0.1).solve()",

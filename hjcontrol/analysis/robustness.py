@@ -52,7 +52,7 @@ def __dir__() -> list[str]:
 
 
 if not TYPE_CHECKING:  # old names, for one release
-    _RENAMED = {"certified_radius": ":certified_radius", "layer_curvature": ":layer_curvature"}
+    _RENAMED = {"certify": ":certified_radius", "curvature": ":layer_curvature"}
     __getattr__, _ = lazily(__name__, renamed=_RENAMED)
 
 

@@ -115,7 +115,7 @@ if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
     _RENAMED = {
         "GRID_RESULTS": "hjcontrol._ground.results:RESULTS",
         "Layer": "hjcontrol.deformation:LSE",
-        "EquationResidual": ":EquationResidual",
+        "Residual": ":EquationResidual",
         "SEARCH": "hjcontrol._ground.results:RESULTS",
     }
     __getattr__, _ = lazily(__name__, renamed=_RENAMED)

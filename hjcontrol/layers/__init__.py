@@ -88,7 +88,7 @@ __all__ = [
 
 if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
     _RENAMED = {
-        "BallProjection": ":BallProjection",
+        "L2Ball": ":BallProjection",
         "LogSumExp": "hjcontrol.deformation:LSE",
         "solve": ":argmax",
     }

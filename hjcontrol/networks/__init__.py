@@ -119,7 +119,7 @@ if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
     _RENAMED = {
         "Hidden": ":Dense",
         "LogSumExp": ":LSEUnits",
-        "SoftplusUnits": ":SoftplusUnits",
+        "Softplus": ":SoftplusUnits",
         "check_given": ".chain:check_given",
     }
     __getattr__, _ = lazily(__name__, renamed=_RENAMED)

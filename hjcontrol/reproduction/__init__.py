@@ -27,4 +27,4 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # old names, for one release
-    __getattr__, _ = lazily(__name__, renamed={"Measurement": ":Measurement"})
+    __getattr__, _ = lazily(__name__, renamed={"Finding": ":Measurement"})

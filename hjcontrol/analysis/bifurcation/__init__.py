@@ -23,5 +23,5 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
-    _RENAMED = {"bifurcation_diagram": ":bifurcation_diagram"}
+    _RENAMED = {"bifurcation": ":bifurcation_diagram"}
     __getattr__, _ = lazily(__name__, renamed=_RENAMED)

@@ -21,5 +21,5 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
-    _RENAMED = {"AffineBlock": ":AffineBlock"}
+    _RENAMED = {"Block": ":AffineBlock"}
     __getattr__, _ = lazily(__name__, renamed=_RENAMED)
