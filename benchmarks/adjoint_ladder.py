@@ -49,7 +49,7 @@ def digits():
     network = hj.networks.architecture("flow", 64, 10, depth=8, t1=4.0)
     problem = hj.ControlProblem(
         **network.ensemble(jnp.asarray(data.features)),
-        targets=jnp.asarray(data.labels),
+        targets=jnp.asarray(data.targets),
         terminal=hj.control.softmax_cross_entropy,
         running=hj.control.Ridge(1e-3),
     )
@@ -59,7 +59,7 @@ def digits():
     )
     print(solution)
     logits = jax.vmap(lambda x: problem.chain(solution.weights, x))(problem.inputs)
-    share = float(jnp.mean(jnp.argmax(logits, axis=-1) == jnp.asarray(data.labels)))
+    share = float(jnp.mean(jnp.argmax(logits, axis=-1) == jnp.asarray(data.targets)))
     for name, w in (("start", weights), ("trained", solution.weights)):
         clock = time.perf_counter()
         certificate = hj.verify(problem, w, routes=("backprop", "pairing", "costate_equation"))

@@ -33,7 +33,7 @@ def main(names: list[str]) -> None:
         built = architecture(name, 64, 10, **SIZES.get(name, {}))
         stated = lambda data, built=built: hj.ControlProblem(
             **built.ensemble(jnp.asarray(data.features)),
-            targets=data.labels,
+            targets=data.targets,
             terminal=hj.control.softmax_cross_entropy,
             running=hj.control.Ridge(1e-4),
         )

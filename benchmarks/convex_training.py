@@ -169,7 +169,7 @@ def logistic() -> None:
         data = hj.data.load(name)
         spread = data.features.std(axis=0)
         X = (data.features - data.features.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-        p = SoftmaxReadout(X, data.labels, 1e-2)
+        p = SoftmaxReadout(X, data.targets, 1e-2)
         ours = p.solve()
         cones = p.solve(engine="cvxpy")
         control, descent = p.as_control_problem(), hj.solvers.Gradient(optax.lbfgs(), tol=1e-9)
@@ -184,7 +184,7 @@ def logistic() -> None:
             max_iter=1000,
         )
         clock = time.perf_counter()
-        theta = model.fit(np.column_stack([X, np.ones(len(X))]), data.labels).coef_
+        theta = model.fit(np.column_stack([X, np.ones(len(X))]), data.targets).coef_
         spent = time.perf_counter() - clock
         theta = np.concatenate([-theta / 2, theta / 2]) if scale == 2 else theta
         theirs = AffineWeights(jnp.asarray(theta[:, :-1]), jnp.asarray(theta[:, -1]))

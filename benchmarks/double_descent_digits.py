@@ -39,7 +39,7 @@ if __name__ == "__main__":
     header("Double descent on digits")
     data = hj.data.split(hj.data.load("digits"), 400, key=jax.random.key(0))
     rng = np.random.default_rng(0)
-    sides = [np.where(np.asarray(p.labels) % 2 == 0, 1.0, -1.0) for p in (data.train, data.test)]
+    sides = [np.where(np.asarray(p.targets) % 2 == 0, 1.0, -1.0) for p in (data.train, data.test)]
     noisy = sides[0] * np.where(rng.random(len(sides[0])) < 0.1, -1, 1)
     train = np.asarray(data.train.features), noisy
     test = np.asarray(data.test.features)[:100], sides[1][:100]

@@ -17,7 +17,7 @@ from harness import header, row, timed
 
 from hjcontrol.hamilton_jacobi import HalfQuadratic
 from hjcontrol.hamilton_jacobi.grid import Grid
-from hjcontrol.hamilton_jacobi.grid_plan import GridScheme, grid_plan
+from hjcontrol.hamilton_jacobi.grid_planning import GridScheme, grid_plan
 from hjcontrol.hamilton_jacobi.grid_solver import grid_solve
 
 T = 0.5

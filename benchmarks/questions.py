@@ -162,7 +162,7 @@ def curvature():
     for i, eps in enumerate(temperatures):
         k = int(jnp.argmin(losses[i]))
         layer = hj.layers.LSE(weights[0][i, k][:, None], weights[1][i, k], eps)
-        found = jax.jit(jax.vmap(lambda a, layer=layer: robustness.curvature(layer, a)))(
+        found = jax.jit(jax.vmap(lambda a, layer=layer: robustness.layer_curvature(layer, a)))(
             test[:, None]
         )
         measured = float(jnp.max(found.norm))

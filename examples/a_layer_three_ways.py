@@ -16,7 +16,7 @@ layer = hj.layers.Softmax(0.1)
 z = jnp.array([0.62, 0.58, 0.31, -0.4, 0.05])
 print(layer.as_cvxpy(z), "\n")
 for engine in ("closed", "newton", "cvxpy"):
-    p = hj.layers.solve(layer, z, engine)
+    p = hj.layers.argmax(layer, z, engine)
     found = hj.certify(layer.program(z), p)
     print(f"{engine:<7} {p.round(6)}   gap {found.gap:9.2e}   {found.verdict}")
 

@@ -17,7 +17,7 @@ attribution = hj.analysis.attribution
 
 EPS, EACH = 0.3, 15
 digits = hj.data.load("digits")
-X, y = digits.features / 16.0, digits.labels
+X, y = digits.features / 16.0, digits.targets
 chosen = np.concatenate([np.flatnonzero(y == c)[:EACH] for c in range(10)])
 held = np.setdiff1d(np.arange(len(y)), chosen)
 layer = hj.layers.LSE(X[chosen], -np.sum(X[chosen] ** 2, axis=1) / 2, EPS)

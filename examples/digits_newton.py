@@ -21,7 +21,7 @@ problem = hj.ControlProblem(
         hj.networks.readout(6, 10),
     ],
     digits.train.features,
-    digits.train.labels,
+    digits.train.targets,
     terminal=hj.control.softmax_cross_entropy,
     running=hj.control.Ridge(0.02),
 )
@@ -30,7 +30,7 @@ problem = hj.ControlProblem(
 def accuracy(weights):
     """Share of test digits read correctly."""
     logits = jax.vmap(lambda x: problem.chain(weights, x))(jnp.asarray(digits.test.features))
-    return float(jnp.mean(jnp.argmax(logits, axis=-1) == digits.test.labels))
+    return float(jnp.mean(jnp.argmax(logits, axis=-1) == digits.test.targets))
 
 
 start = problem.init(jax.random.key(1))

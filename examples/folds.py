@@ -29,7 +29,7 @@ print(f"H(0.3, -0.2) = {here.entropy:.6f}, gradient {here.gradient}")
 print(f"where the last critical point goes as eps -> infinity: {room.hot_centre(layer)}\n")
 print(room.critical_points(layer, [[-9.0, -9.0], [9.0, 9.0]]), "\n")
 
-found = room.bifurcation(layer, (0.15, 1.0), [[-12.0, -12.0], [12.0, 12.0]])
+found = room.bifurcation_diagram(layer, (0.15, 1.0), [[-12.0, -12.0], [12.0, 12.0]])
 print(found, "\n")
 print("who inherits whose basin:")
 print(found.merge_tree())

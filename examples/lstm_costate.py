@@ -22,13 +22,13 @@ digits = hj.data.split(hj.data.load("digits"), 400, key=jax.random.key(0)).train
 network = architecture("lstm", 64, 10, width=12)
 problem = hj.ControlProblem(
     **network.ensemble(digits.features),
-    targets=digits.labels,
+    targets=digits.targets,
     terminal=hj.control.softmax_cross_entropy,
     running=hj.control.Ridge(1e-4),
 )
 solver = hj.solvers.Gradient(optax.adam(2e-2))
 solution = hj.solve(problem, solver, key=jax.random.key(1), max_steps=300)
-hits = jnp.argmax(solution.trajectory.final, axis=1) == jnp.asarray(digits.labels)
+hits = jnp.argmax(solution.trajectory.final, axis=1) == jnp.asarray(digits.targets)
 print(f"J = {solution.objective:.4f}, {100 * jnp.mean(hits):.1f} % of the training digits right")
 certificate = hj.verify(solution, routes=("backprop", "pairing", "recursion"))
 print(certificate)
@@ -39,7 +39,7 @@ p = solution.problem.num_samples * np.asarray(
     jnp.stack([solution.costate[k] for k in range(9)], axis=1)
 )
 norms = np.linalg.norm(p, axis=-1)
-by_class = np.stack([norms[digits.labels == c, :8, 1].mean(axis=0) for c in range(10)])
+by_class = np.stack([norms[digits.targets == c, :8, 1].mean(axis=0) for c in range(10)])
 
 # What the memory alone would pass on: p' = f p, the forget gates' product from the end.
 theta = jax.tree.map(lambda a: a[0], solution.weights[0])

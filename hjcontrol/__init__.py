@@ -8,24 +8,55 @@ from hjcontrol._ground.lazy import lazily
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ControlProblem": "hjcontrol.control",
-    "Solution": "hjcontrol.control",
-    "RESULTS": "hjcontrol._ground.results",
-    "solve": "hjcontrol.solvers",
-    "verify": "hjcontrol.verification",
-    "verify_torch": "hjcontrol.verification.torch_witness",
-    "deliberate": "hjcontrol.verification",
-    "VerificationError": "hjcontrol.verification",
-    "adjoint_ladder": "hjcontrol.verification.ladder",
-    "Certificate": "hjcontrol.verification",
-    "crosscheck": "hjcontrol.comparison",
-    "Comparison": "hjcontrol.comparison",
-    "report": "hjcontrol.reporting",
-    "certify": "hjcontrol.layers",
-    "compare_gradients": "hjcontrol.layers",
-    "faces": "hjcontrol.layers",
+    # Train as control.
+    "ControlProblem": ".control",
+    "solve": ".solvers",
+    "select": ".solvers",
+    "Solution": ".control",
+    "RESULTS": "._ground.results",
+    "Newton": ".solvers",
+    "Gradient": ".solvers",
+    "Riccati": ".solvers",
+    "MSA": ".solvers",
+    "Shooting": ".solvers",
+    "Direct": ".solvers",
+    "Dense": ".networks",
+    "Residual": ".networks",
+    "Flow": ".networks",
+    "Tied": ".networks",
+    "lift": ".networks",
+    "readout": ".networks",
+    "Ridge": ".control",
+    "Smoothing": ".control",
+    "Box": ".control",
+    "softmax_cross_entropy": ".control",
+    "least_squares": ".control",
+    "report": ".reporting",
+    # Verify a backward pass.
+    "verify": ".verification",
+    "verify_torch": ".verification.torch_witness",
+    "deliberate": ".verification",
+    "VerificationError": ".verification",
+    "Certificate": ".verification",
+    "adjoint_ladder": ".verification.ladder",
+    "crosscheck": ".comparison",
+    "Comparison": ".comparison",
+    # Layers as programs.
+    "LSE": ".layers",
+    "Softmax": ".layers",
+    "Sparsemax": ".layers",
+    "SoftThreshold": ".layers",
+    "ProgramLayer": ".layers",
+    "ClassHead": ".layers",
+    "certify": ".layers",
+    "Optimality": ".layers",
+    "compare_gradients": ".layers",
+    "faces": ".layers",
+    # Data.
+    "load": ".data",
+    "split": ".data",
 }
-_ROOMS = (
+_ROOMS = (  # `reproduction` is the command `claims`, no tool
     "analysis",
     "comparison",
     "control",
@@ -35,17 +66,16 @@ _ROOMS = (
     "layers",
     "networks",
     "reporting",
+    "reporting.plots",
     "solvers",
+    "solvers.convex",
     "testing",
     "verification",
 )
+_RENAMED = {"ledger": ".reproduction"}
 
-_RENAMED = {"ledger": "hjcontrol.reproduction"}
-
-__all__ = sorted(
-    [*_HOMES, *_ROOMS, "__version__"]
-)  # `reproduction` is the command `claims`, no tool
-__getattr__, _ = lazily(__name__, _HOMES, _ROOMS, _RENAMED)
+__getattr__, _names = lazily(__name__, _HOMES, _ROOMS, _RENAMED)
+__all__ = sorted(["__version__", *_names()])
 
 
 def __dir__() -> list[str]:

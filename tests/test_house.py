@@ -1,15 +1,23 @@
 """The house: what an import costs, which names exist, where third parties live, what a room says."""
 
+import collections
 import importlib
 import pathlib
+import pkgutil
 import subprocess
 import sys
+import types
 
 import pytest
 
 import hjcontrol as hj
 
 PACKAGE = pathlib.Path(hj.__file__).parent
+PACKAGES = [
+    "hjcontrol",
+    *(m.name for m in pkgutil.walk_packages(hj.__path__, "hjcontrol.") if m.ispkg),
+]
+QUESTIONS = [f"hjcontrol.analysis.{q}" for q in hj.analysis.__all__]
 ROOMS = sorted(p.parent.name for p in PACKAGE.glob("*/__init__.py"))
 HEAVY = ["casadi", "cvxpy", "diffrax", "jaxopt", "matplotlib", "optax", "sklearn", "typer"]
 
@@ -100,3 +108,52 @@ def test_a_verb_stays_callable_whatever_was_imported_before(verb):
         f"print(callable(first), callable(hj.{verb}))"
     )
     assert fresh(code).split() == ["True", "True"]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_public_name_is_a_module_of_its_package(package):
+    """Importing the module would put it in the place of what the name meant."""
+    package = importlib.import_module(package)
+    modules = {m.name for m in pkgutil.iter_modules(package.__path__)}
+    public = set(getattr(package, "__all__", ()))
+    rooms = {n for n in public if isinstance(getattr(package, n), types.ModuleType)}
+    assert sorted(public & modules - rooms) == []
+
+
+def test_no_public_name_is_two_objects():
+    found = collections.defaultdict(dict)
+    for module in map(importlib.import_module, dict.fromkeys([*PACKAGES, *QUESTIONS])):
+        for name in getattr(module, "__all__", ()):
+            found[name].setdefault(id(getattr(module, name)), module.__name__)
+    twice = {name: sorted(homes.values()) for name, homes in found.items() if len(homes) > 1}
+    assert twice == {}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_question_shows_what_is_its_own(question):
+    module = importlib.import_module(question)
+    assert module.__all__
+    if not hasattr(module, "__path__"):
+        assert dir(module) == sorted(module.__all__)
+    assert "jnp" not in module.__all__
+
+
+OLD = {
+    "hjcontrol.layers:solve": "hjcontrol.layers:argmax",
+    "hjcontrol.hamilton_jacobi:Residual": "hjcontrol.hamilton_jacobi:EquationResidual",
+    "hjcontrol.analysis.robustness:certify": "hjcontrol.analysis.robustness:certified_radius",
+    "hjcontrol.verification:measure": "hjcontrol.verification.measuring:measure",
+    "hjcontrol.control:inner": "hjcontrol.control.hamiltonians:inner",
+    "hjcontrol:ledger": "hjcontrol.reproduction:",
+}
+
+
+@pytest.mark.parametrize("old", OLD)
+def test_an_old_name_warns_and_gives_what_the_new_one_gives(old):
+    named = lambda module, _, name: (
+        getattr(importlib.import_module(module), name) if name else importlib.import_module(module)
+    )
+    with pytest.warns(DeprecationWarning, match="goes with the next release") as said:
+        given = named(*old.partition(":"))
+    assert given is named(*OLD[old].partition(":"))
+    assert OLD[old].replace(":", ".").rstrip(".") in str(said[0].message)

@@ -2,7 +2,7 @@
 
 from hjcontrol._ground.lazy import lazily
 
-_QUESTIONS = (
+_ROOMS = (
     "attribution",
     "bifurcation",
     "continual",
@@ -15,7 +15,7 @@ _QUESTIONS = (
 
 _MOVED = ("double_descent", "scaling", "solitons")  # the paper's own questions
 
-__all__ = sorted(_QUESTIONS)
-__getattr__, __dir__ = lazily(
-    __name__, {}, _QUESTIONS, {name: f"hjcontrol.reproduction.questions.{name}" for name in _MOVED}
-)
+_RENAMED = {name: f"hjcontrol.reproduction.questions.{name}" for name in _MOVED}
+
+__getattr__, __dir__ = lazily(__name__, {}, _ROOMS, _RENAMED)
+__all__ = __dir__()

@@ -31,6 +31,12 @@ from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers import LSE, ClassHead, LogitHead
 from hjcontrol.networks import Chain, Weights, advance
 
+__all__ = ["Attribution", "LayerAttribution", "attribute", "costates", "pruned", "without"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class Attribution(Told, Shown):
     """What each atom did for one output. Weights are shares; removals have the units of the logits."""

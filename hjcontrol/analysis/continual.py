@@ -23,6 +23,12 @@ from hjcontrol._ground.record import Quantity, Record, Told, figure
 from hjcontrol._ground.shown import Shown
 from hjcontrol.layers import LSE, ClassHead, LogitHead
 
+__all__ = ["Forgetting", "Overlap", "Pull", "forgetting", "overlap", "pull"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class Overlap(Told, Shown):
     """Mean Gibbs weights of every atom on two tasks."""

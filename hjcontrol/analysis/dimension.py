@@ -24,6 +24,12 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.record import Quantity, Record, Told, figure
 from hjcontrol._ground.shown import Shown
 
+__all__ = ["IntrinsicDimension", "SampleSize", "intrinsic_dimension", "sample_size"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class IntrinsicDimension(Told, Shown):
     """One estimate an estimator, with the standard error of its sampling."""

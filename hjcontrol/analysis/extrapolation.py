@@ -27,6 +27,12 @@ from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.hamilton_jacobi import data_of_layer
 from hjcontrol.layers import LSE, LogitHead
 
+__all__ = ["Coverage", "Gap", "Ray", "coverage_of_layer", "coverage_of_samples", "gap", "ray"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
 
 class Gap(Told, Shown):
     """How far the soft maximum is from its largest logit, and the bound. Units: those of the logits."""

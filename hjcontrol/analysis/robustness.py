@@ -17,7 +17,7 @@ at a point need not fall with it, and M does not depend on eps at all.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +26,34 @@ from jaxtyping import Array, Bool, Float, Int, Key, Real
 
 from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol._ground.lazy import lazily
 from hjcontrol._ground.record import Quantity, Record, Told, figure, one_of_many
 from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers import LSE, ClassHead, LogitHead
+
+__all__ = [
+    "Attack",
+    "Change",
+    "Curvature",
+    "Radius",
+    "attack",
+    "certified_radius",
+    "change",
+    "diameter",
+    "layer_curvature",
+    "lipschitz",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if not TYPE_CHECKING:  # old names, for one release
+    _RENAMED = {"certify": ":certified_radius", "curvature": ":layer_curvature"}
+    __getattr__, _ = lazily(__name__, renamed=_RENAMED)
 
 
 @admits()
@@ -86,13 +109,15 @@ class Curvature(Told, Shown):
 
 
 @admits()
-def curvature(model: LSE | LogitHead, x: Real[ArrayLike, " d"]) -> Curvature:
+def layer_curvature(model: LSE | LogitHead, x: Real[ArrayLike, " d"]) -> Curvature:
     """The Hessian at `x`, in its two parts, with the bounds if the model is one affine layer.
 
     **Raises:** `ValueError` for `eps = 0`, where the Hessian is zero or does not exist.
     """
     if known_to_fail(model.eps > 0):
-        raise ValueError("curvature: eps > 0 is needed; found eps = 0. Use `lipschitz` there.")
+        raise ValueError(
+            "layer_curvature: eps > 0 is needed; found eps = 0. Use `lipschitz` there."
+        )
     x = floating(x)
     z = model.scores(x)
     eps = model.eps.astype(z.dtype)
@@ -161,7 +186,7 @@ class Radius(Told, Shown):
 
 
 @admits()
-def certify(
+def certified_radius(
     classifier: ClassHead, x: Real[ArrayLike, " d"], label: Int[ArrayLike, ""] | int | None = None
 ) -> Radius:
     """The radius around `x` within which the class cannot change, by both certificates.
@@ -174,15 +199,16 @@ def certify(
     layer = classifier.head
     if not isinstance(layer, LSE):
         raise ValueError(
-            "certify: a global bound needs an affine layer (LSE); found a LogitHead. State the "
-            "last layer on its features, and divide the radius by the features' Lipschitz constant."
+            "certified_radius: a global bound needs an affine layer (LSE); found a LogitHead. "
+            "State the last layer on its features, and divide the radius by the features' "
+            "Lipschitz constant."
         )
     if classifier.count < 2:
-        raise ValueError("certify: at least two classes are needed; found one.")
+        raise ValueError("certified_radius: at least two classes are needed; found one.")
     z, scores = layer.scores(x), classifier.scores(x)
     eps = layer.eps.astype(z.dtype)
     if label is not None:
-        in_range("certify", "label", label, f">= 0, < {classifier.count}")
+        in_range("certified_radius", "label", label, f">= 0, < {classifier.count}")
     label = jnp.argmax(scores) if label is None else jnp.asarray(label)
     apart = jnp.where(classifier.members, z[None, :], -jnp.inf)
     slopes = gibbs(apart, eps, axis=1) @ layer.W

@@ -34,6 +34,13 @@ from hjcontrol.deformation import gibbs_entropy
 from hjcontrol.layers import LSE, LogitHead
 from hjcontrol.networks import AbstractStage
 
+__all__ = ["Choice", "Window", "by_bound", "by_validation", "crossover", "jointly", "window"]
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
 LOG_TWO = 0.6931471805599453
 
 

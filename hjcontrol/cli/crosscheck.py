@@ -100,7 +100,7 @@ class Trial:
     @property
     def test_pair(self) -> tuple[Any, Any]:
         """Inputs and labels that no solver has seen."""
-        return self.test.features, self.test.labels
+        return self.test.features, self.test.targets
 
     @property
     def all_solutions(self) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _network(asked: Asked, data: Any, width: int, depth: int) -> Any:
     problem = hj.ControlProblem(
         [lift, *[residual] * depth, readout],
         jnp.asarray(data.features),
-        jnp.asarray(data.labels),
+        jnp.asarray(data.targets),
         terminal=hj.control.softmax_cross_entropy,
         running=hj.control.Ridge(asked.ridge),
     )

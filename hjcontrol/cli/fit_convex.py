@@ -139,7 +139,7 @@ class Trial:
         found = report_record(
             {"gradient": self.twin},
             convex=self.convex,
-            test=(self.test.features, self.test.labels) if logistic else None,
+            test=(self.test.features, self.test.targets) if logistic else None,
             classes=self.train.classes if logistic else None,
             title=f"Convex training of {self.train.name}: {self.asked.model}",
             command=command_line.get(),
@@ -183,8 +183,9 @@ def perform(asked: Asked, screen: Screen) -> Trial:
         parts = hj.data.split(data, asked.train_size, key=keys[0])
         train, test = parts.train, parts.test
     else:
-        samples = hj.data.load_regression(asked.data or "diabetes", asked.target)
-        train, test = hj.data.split_regression(samples, asked.train_size, key=keys[0])
+        samples = hj.data.load(asked.data or "diabetes", asked.target, regression=True)
+        parts = hj.data.split(samples, asked.train_size, key=keys[0])
+        train, test = parts.train, parts.test
         if asked.model == "convex-regression":
             train = _distinct(train, notes)
     screen.line(
@@ -240,7 +241,7 @@ def _logistic(asked: Asked, train: Any, notes: list[str]) -> tuple[Any, Any]:
 
     del notes
     ridge = RIDGE if asked.ridge is None else asked.ridge
-    problem = SoftmaxReadout(train.features, train.labels, ridge, len(train.classes))
+    problem = SoftmaxReadout(train.features, train.targets, ridge, len(train.classes))
     return problem.solve(), problem.as_control_problem()
 
 
@@ -342,7 +343,7 @@ def _outputs(problem: Any, candidate: Any, data: Any) -> Any:
 
 
 def _accuracy(problem: Any, candidate: Any, data: Any) -> float:
-    return float((_outputs(problem, candidate, data).argmax(axis=1) == data.labels).mean())
+    return float((_outputs(problem, candidate, data).argmax(axis=1) == data.targets).mean())
 
 
 def _rmse(problem: Any, candidate: Any, data: Any) -> float:

@@ -48,7 +48,7 @@ def _page() -> str:
 
 
 def _solvers() -> list[Row]:
-    from hjcontrol.solvers.capabilities import capabilities
+    from hjcontrol.solvers.selection import capabilities
 
     return [{"name": row.pop("method"), **row} for row in capabilities()]
 

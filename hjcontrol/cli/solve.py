@@ -262,7 +262,7 @@ class Solved:
         from hjcontrol.reporting.tables import accuracy, outcome
 
         solution = self.solution
-        right = accuracy(solution, (self.test.features, self.test.labels))
+        right = accuracy(solution, (self.test.features, self.test.targets))
         content = (
             self.facts()
             | {**solution.stats, "result": outcome(solution)[0], "test_accuracy": right}
@@ -287,7 +287,7 @@ class Solved:
         return report_record(
             {name: self.solution},
             certificates=certificates,
-            test=(self.test.features, self.test.labels),
+            test=(self.test.features, self.test.targets),
             classes=self.train.classes,
             title=f"{self.train.name}, solved by {name}",
             command=command_line.get(),

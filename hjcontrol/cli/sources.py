@@ -272,7 +272,7 @@ def fitted_layer(eps: float | None, screen: Screen) -> Layer:
     import numpy as np
 
     eps = EPS if eps is None else eps
-    data = hj.data.load_regression("diabetes")
+    data = hj.load("diabetes", regression=True)
     X, y = data.features, data.targets
     X, y = (X - X.mean(axis=0)) / X.std(axis=0), (y - y.mean()) / y.std()
     rng = np.random.default_rng(0)

@@ -30,7 +30,7 @@ def stated(asked: Any, data: DataSet) -> ControlProblem:
 
     **Raises:** `CommandError` for a name or number that the library refuses.
     """
-    features, labels = jnp.asarray(data.features), jnp.asarray(data.labels)
+    features, labels = jnp.asarray(data.features), jnp.asarray(data.targets)
     classes = len(data.classes)
     if asked.costs.get("terminal") == "least-squares":
         terminal, targets = least_squares, jax.nn.one_hot(labels, classes, dtype=features.dtype)

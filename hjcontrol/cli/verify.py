@@ -125,7 +125,7 @@ def _network(trial: Trial, target: Target, screen: Screen) -> Iterator[None]:
 
     train, test, name = trial.train, trial.test, target.name
     classes = len(train.classes)
-    problem = target.problem(jnp.asarray(train.features), train.labels, classes)
+    problem = target.problem(jnp.asarray(train.features), train.targets, classes)
     weights = problem.init(trial.key)
     _verify(trial, name, START, problem, weights, screen)
     yield
@@ -138,9 +138,9 @@ def _network(trial: Trial, target: Target, screen: Screen) -> Iterator[None]:
     _verify(trial, name, TRAINED, problem, solution.weights, screen)
     on_data = hasattr(problem.inputs, "shape") and problem.inputs.shape[0] == len(train)
     if on_data and not target.own_data():
-        tested = target.problem(jnp.asarray(test.features), test.labels, classes)
+        tested = target.problem(jnp.asarray(test.features), test.targets, classes)
         final = jax.jit(lambda w: tested.rollout(w).final)(solution.weights)
-        hits = jnp.argmax(final, axis=-1) == jnp.asarray(test.labels)
+        hits = jnp.argmax(final, axis=-1) == jnp.asarray(test.targets)
         trial.accuracies[f"{name}, {TRAINED}"] = float(jnp.mean(hits))
     yield
 

@@ -1,6 +1,9 @@
 """The statement: a control problem, its costs and sets, its Hamiltonian. No algorithms."""
 
-from hjcontrol.control.batches import Minibatch, check_batch_size, minibatch
+from typing import TYPE_CHECKING
+
+from hjcontrol._ground.lazy import lazily
+from hjcontrol.control.batches import Minibatch, minibatch
 from hjcontrol.control.control_sets import (
     AbstractControlSet,
     Binary,
@@ -28,17 +31,15 @@ from hjcontrol.control.derivatives import (
     gauss_newton_curvature,
     value_and_gradient,
 )
-from hjcontrol.control.hamiltonian import (
+from hjcontrol.control.hamiltonians import (
     costate,
-    given_at,
     hamiltonian,
-    inner,
     sample_hamiltonian,
     terminal_costate,
 )
-from hjcontrol.control.linear_quadratic import linear_quadratic
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.product_sets import ByLeaf, ByRun
+from hjcontrol.control.quadratic_problem import linear_quadratic
 from hjcontrol.control.rounding import Rounding, rounded
 from hjcontrol.control.solution import History, Solution, Theorem
 from hjcontrol.control.terminal_constraint import TerminalConstraint, augmented
@@ -72,13 +73,10 @@ __all__ = [
     "WeightCost",
     "augmented",
     "backpropagate",
-    "check_batch_size",
     "costate",
     "curvature",
     "gauss_newton_curvature",
-    "given_at",
     "hamiltonian",
-    "inner",
     "least_squares",
     "linear_quadratic",
     "minibatch",
@@ -88,3 +86,11 @@ __all__ = [
     "terminal_costate",
     "value_and_gradient",
 ]
+
+if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
+    _RENAMED = {
+        "check_batch_size": ".batches:check_batch_size",
+        "given_at": ".hamiltonians:given_at",
+        "inner": ".hamiltonians:inner",
+    }
+    __getattr__, _ = lazily(__name__, renamed=_RENAMED)

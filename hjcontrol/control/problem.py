@@ -15,11 +15,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol._ground.arguments import admits, places
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.trees import Tree, TreeLike
 from hjcontrol.control.control_sets import AbstractControlSet, Free
 from hjcontrol.control.costs import (
     AbstractRunningCost,
@@ -29,7 +29,8 @@ from hjcontrol.control.costs import (
 )
 from hjcontrol.control.terminal_constraint import TerminalConstraint
 from hjcontrol.control.trajectory import Trajectory, swapped
-from hjcontrol.networks import Chain, Weights, advance, check_given
+from hjcontrol.networks import Chain, Weights, advance
+from hjcontrol.networks.chain import check_given
 
 
 @admits()
@@ -53,26 +54,26 @@ class ControlProblem(Shown):
     """
 
     chain: Chain
-    inputs: PyTree[Array]
-    targets: PyTree[Array]
+    inputs: Tree
+    targets: Tree
     terminal: Callable[..., Float[Array, ""]]
     running: tuple[AbstractRunningCost, ...]
     control_set: AbstractControlSet
-    forcing: PyTree[Array]
-    context: PyTree[Array]
+    forcing: Tree
+    context: Tree
     terminal_constraint: TerminalConstraint | None
 
     def __init__(
         self,
         stages: Sequence[Any] | Chain,
-        inputs: PyTree[ArrayLike],
-        targets: PyTree[ArrayLike] | None = None,
+        inputs: TreeLike,
+        targets: TreeLike | None = None,
         *,
         terminal: Callable[..., Float[Array, ""]],
-        running: AbstractRunningCost | Callable | Sequence[Any] = (),
+        running: AbstractRunningCost | Callable[..., Any] | Sequence[Any] = (),
         control_set: AbstractControlSet | None = None,
-        forcing: PyTree[ArrayLike] | None = None,
-        context: PyTree[ArrayLike] | None = None,
+        forcing: TreeLike | None = None,
+        context: TreeLike | None = None,
         terminal_constraint: TerminalConstraint | None = None,
     ):
         """**Arguments:**

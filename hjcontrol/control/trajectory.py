@@ -10,21 +10,21 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, PyTree
 
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.trees import Tree
 
 
 class Trajectory(Shown):
     """States `x_0 .. x_K` (or costates `p_0 .. p_K`): `len` is K + 1, `[k]` the ensemble at depth k."""
 
-    runs: tuple[PyTree[Array], ...]
-    final: PyTree[Array]
+    runs: tuple[Tree, ...]
+    final: Tree
 
     def __len__(self) -> int:
         return 1 + sum(jax.tree.leaves(run)[0].shape[1] for run in self.runs)
 
-    def __getitem__(self, k: int) -> PyTree[Array]:
+    def __getitem__(self, k: int) -> Tree:
         depth = len(self) - 1
         if k < 0:
             k += depth + 1
@@ -38,10 +38,10 @@ class Trajectory(Shown):
             place -= length
         raise IndexError(f"a trajectory of {depth + 1} states has no state {k}")
 
-    def __iter__(self) -> Iterator[PyTree[Array]]:
+    def __iter__(self) -> Iterator[Tree]:
         return (self[k] for k in range(len(self)))
 
 
-def swapped(tree: PyTree[Array]) -> PyTree[Array]:
+def swapped(tree: Tree) -> Tree:
     """Leaves `(samples, length, ...)` as `(length, samples, ...)`, and back."""
     return jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), tree)

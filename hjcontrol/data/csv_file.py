@@ -14,18 +14,26 @@ from pathlib import Path
 import numpy as np
 
 from hjcontrol._ground.files import read_regular
-from hjcontrol.data.dataset import DataError, DataSet, dataset, unreadable
+from hjcontrol.data.dataset import DataError, DataSet, classified, measured, unreadable
 from hjcontrol.data.labels import labels_of_texts
 
 
-def read_csv(name: str, path: Path, target: str | None) -> DataSet:
+def read(name: str, path: Path, target: str | None, regression: bool = False) -> DataSet:
     """Read a CSV file; the target is the last column unless it is named.
 
     **Raises:** `DataError` naming file, line, column and value.
     """
-    header, rows, lines = records(name, path)
-    at = target_column(name, header, target)
+    header, rows, lines = _records(name, path)
+    at = _target_column(name, header, target)
     names = header[:at] + header[at + 1 :]
+    if regression:
+        table = np.array(
+            [
+                [_number(name, line, c, text) for c, text in zip(header, row, strict=True)]
+                for row, line in zip(rows, lines, strict=True)
+            ]
+        )
+        return measured(name, np.delete(table, at, axis=1), table[:, at], names)
     features = np.empty((len(rows), len(names)))
     labels = []
     for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
@@ -35,12 +43,12 @@ def read_csv(name: str, path: Path, target: str | None) -> DataSet:
                 f"{name}: line {line} has no label in the target column {header[at]!r}. "
                 "Fill it in, or drop the line."
             )
-        features[i] = [number(name, line, c, text) for c, text in zip(names, row, strict=True)]
+        features[i] = [_number(name, line, c, text) for c, text in zip(names, row, strict=True)]
     place = lambda i: f"line {lines[i]}"
-    return dataset(name, features, labels_of_texts(name, labels, place), names, place=place)
+    return classified(name, features, labels_of_texts(name, labels, place), names, place=place)
 
 
-def records(name: str, path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+def _records(name: str, path: Path) -> tuple[list[str], list[list[str]], list[int]]:
     """Header, records and the line on which each record starts.
 
     **Raises:** `DataError` for a file that cannot be read, or is no table.
@@ -120,7 +128,7 @@ def _check_header(name: str, header: Sequence[str], line: int) -> None:
             )
 
 
-def target_column(name: str, header: list[str], target: str | None) -> int:
+def _target_column(name: str, header: list[str], target: str | None) -> int:
     """Where the target stands: the last column unless it is named."""
     if target is None:
         return len(header) - 1
@@ -133,7 +141,7 @@ def target_column(name: str, header: list[str], target: str | None) -> int:
     raise DataError(f"{name}: no column {target!r}; the columns are {shown}{more}.{hint}")
 
 
-def number(name: str, line: int, column: str, text: str) -> float:
+def _number(name: str, line: int, column: str, text: str) -> float:
     """The number that a cell holds; NaN for an empty one."""
     value = _as_number(text)
     if value is not None:

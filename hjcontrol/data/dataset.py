@@ -1,11 +1,13 @@
-"""A classification data set, and what makes one admissible.
+"""A data set, of classes or of real targets, and what makes one admissible.
 
-features   (n, d) float64, finite           labels   (n,) integers 0 .. classes-1
-every class named, at least two classes, two samples in each (to train on, to test on)
+features   (n, d) float64, finite
+targets    (n,) integers 0 .. classes-1: every class named, two or more, two samples in each
+           (n,) float64, finite, without classes: three samples or more
 """
 
+import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,33 +27,41 @@ def unreadable(path: Path, error: Exception) -> DataError:
     return DataError(f"{path}: the file cannot be read ({reason}).")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class DataSet:
-    """Features, integer labels, and the names of the classes, of the columns and of the whole."""
+    """Features `(n, d)`, targets `(n,)`, and the names of the classes, of the columns and of the whole.
+
+    With `classes` the targets are integers, the places of the samples' classes in it; without, they are
+    real numbers.
+    """
 
     features: np.ndarray
-    labels: np.ndarray
-    classes: tuple[str, ...]
-    feature_names: tuple[str, ...]
-    name: str
+    targets: np.ndarray
+    classes: tuple[str, ...] | None = None
+    feature_names: tuple[str, ...] = ()
+    name: str = "data"
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Old name of `targets`."""
+        warnings.warn(
+            "DataSet.labels is now DataSet.targets; the old name goes with the next release.",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return self.targets
 
     @admits()
     def take(self, index: np.ndarray) -> "DataSet":
         """The samples `index`, classes and names unchanged."""
         index = places(self.name, index, len(self))
-        return DataSet(
-            self.features[index],
-            self.labels[index],
-            self.classes,
-            self.feature_names,
-            self.name,
-        )
+        return dataclasses.replace(self, features=self.features[index], targets=self.targets[index])
 
 
-def dataset(
+def classified(
     name: str,
     features: np.ndarray,
     targets: Sequence[int] | Sequence[str],
@@ -83,6 +93,29 @@ def dataset(
         tuple(feature_names),
         name,
     )
+
+
+def measured(
+    name: str, features: np.ndarray, targets: np.ndarray, feature_names: Sequence[str]
+) -> DataSet:
+    """A data set of real targets, checked.
+
+    **Raises:** `DataError`.
+    """
+    if len(features) < 3 or features.shape[1] == 0:
+        raise DataError(
+            f"{name}: three samples or more and a feature column are needed; found {len(features)} "
+            f"samples, {features.shape[1]} columns."
+        )
+    bad = np.argwhere(~np.isfinite(np.column_stack([features, targets])))
+    if len(bad):
+        row, column = bad[0]
+        where = [*feature_names, "the target"][column]
+        raise DataError(
+            f"{name}: every value must be a finite number; {len(bad)} are missing, NaN or infinite, the "
+            f"first in row {row}, column {where!r}. Fill in or drop them."
+        )
+    return DataSet(features, targets, None, tuple(feature_names), name)
 
 
 def _check_features(

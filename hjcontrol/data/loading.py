@@ -1,26 +1,29 @@
-"""Data by name or by path: digits, wine, breast_cancer, iris, FILE.csv, FILE.npz."""
+"""Data by name or by path: digits, wine, breast_cancer, iris, diabetes, FILE.csv, FILE.npz."""
 
 import difflib
 from pathlib import Path
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.data.csv_file import read_csv
+from hjcontrol.data.csv_file import read as read_csv
 from hjcontrol.data.dataset import DataError, DataSet
-from hjcontrol.data.npz_file import Archive, read_npz
-from hjcontrol.data.packaged import PACKAGED, read_packaged
+from hjcontrol.data.npz_file import Archive
+from hjcontrol.data.npz_file import read as read_npz
+from hjcontrol.data.packaged import MEASURED, PACKAGED, read_packaged
 
 _READERS = {".csv": read_csv, ".npz": read_npz}
 
 
 @admits()
-def load(source: str | Path, target: str | None = None) -> DataSet:
-    """Load a classification data set.
+def load(source: str | Path, target: str | None = None, *, regression: bool = False) -> DataSet:
+    """Load a data set.
 
     **Arguments:**
 
-    - `source`: one of `PACKAGED`, or the path of a `.csv` or `.npz` file.
+    - `source`: one of `PACKAGED`, for regression also `"diabetes"`, or the path of a `.csv` or `.npz`
+      file.
     - `target`: for a CSV file the name of the target column (default: the last); for an NPZ file
-      the name of the array of labels (default: `y`, `labels`, `targets` or `target`).
+      the name of the array of targets (default: `y`, `labels`, `targets` or `target`).
+    - `regression`: read the target as real numbers instead of classes.
 
     **Raises:** `DataError` whose message names the file, the place and the remedy.
 
@@ -32,23 +35,29 @@ def load(source: str | Path, target: str | None = None) -> DataSet:
         (150, (150, 4))
     """
     name = str(source)
-    if name in PACKAGED:
+    known = (*MEASURED, *PACKAGED) if regression else PACKAGED
+    if name in MEASURED and not regression:
+        raise DataError(
+            f"{name}: it has real targets and no classes. Give `regression=True`, or one of "
+            f"{', '.join(PACKAGED)}."
+        )
+    if name in known:
         if target is not None:
             raise DataError(
                 f"{name}: its target is fixed; found target {target!r}. Leave the target out, or "
                 "give a FILE.csv or FILE.npz."
             )
-        return read_packaged(name)
+        return read_packaged(name, regression)
     path = Path(source)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        close = difflib.get_close_matches(name, PACKAGED, n=1)
+        close = difflib.get_close_matches(name, known, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise DataError(
-            f"data {name!r} is unknown: expected {', '.join(PACKAGED)}, or a file ending in .csv "
+            f"data {name!r} is unknown: expected {', '.join(known)}, or a file ending in .csv "
             f"or .npz.{hint}"
         )
-    return reader(name, path, target)
+    return reader(name, path, target, regression)
 
 
 @admits()

@@ -13,11 +13,11 @@ import numpy as np
 import numpy.lib.format as npy
 
 from hjcontrol._ground.files import check_size, open_regular
-from hjcontrol.data.dataset import DataError, DataSet, dataset, unreadable
+from hjcontrol.data.dataset import DataError, DataSet, classified, measured, unreadable
 from hjcontrol.data.labels import labels_of_array
 
 FEATURES = ("X", "features", "inputs", "data", "x")
-LABELS = ("y", "labels", "targets", "target")
+TARGETS = ("y", "labels", "targets", "target")
 
 
 class Archive(Mapping):
@@ -86,15 +86,18 @@ def _head(content: object) -> tuple[tuple[int, ...], np.dtype]:
     return shape, dtype
 
 
-def read_npz(name: str, path: Path, target: str | None) -> DataSet:
-    """Read a data set; `target` names the array of labels.
+def read(name: str, path: Path, target: str | None, regression: bool = False) -> DataSet:
+    """Read a data set; `target` names the array of targets.
 
     **Raises:** `DataError` naming file, array and shape.
     """
     arrays = Archive(name, path)
-    features = pick(arrays, FEATURES, "features")
-    labels = pick(arrays, LABELS if target is None else (target,), "labels")
+    features = _pick(arrays, FEATURES, "features")
+    wanted = TARGETS if target is None else (target,)
+    labels = _pick(arrays, wanted, "targets" if regression else "labels")
     X, y = arrays[features], arrays[labels]
+    if regression:
+        return _measured(name, features, X, y)
     if X.dtype.kind not in "biuf":
         raise DataError(
             f"{name}: the features {features!r} must be real numbers; found dtype {X.dtype}."
@@ -116,10 +119,22 @@ def read_npz(name: str, path: Path, target: str | None) -> DataSet:
             f"{features!r}; found {y.shape}. One-hot rows become labels by `argmax(axis=1)`."
         )
     named = labels_of_array(name, y, "row {}".format)
-    return dataset(name, X.astype(float), named, [f"{features}{i}" for i in range(X.shape[1])])
+    return classified(name, X.astype(float), named, [f"{features}{i}" for i in range(X.shape[1])])
 
 
-def pick(arrays: Archive, wanted: tuple[str, ...], role: str) -> str:
+def _measured(name: str, features: str, X: np.ndarray, y: np.ndarray) -> DataSet:
+    if X.dtype.kind not in "biuf" or y.dtype.kind not in "biuf":
+        raise DataError(f"{name}: real numbers are needed; found dtypes {X.dtype} and {y.dtype}.")
+    if X.ndim != 2 or y.shape != X.shape[:1]:
+        raise DataError(
+            f"{name}: features (samples, columns) and targets (samples,) are needed; found {X.shape} "
+            f"and {y.shape}."
+        )
+    names = [f"{features}{i}" for i in range(X.shape[1])]
+    return measured(name, X.astype(float), y.astype(float), names)
+
+
+def _pick(arrays: Archive, wanted: tuple[str, ...], role: str) -> str:
     """The first of the names `wanted` that the archive has.
 
     **Raises:** `DataError` listing what it has.

@@ -1,12 +1,14 @@
-r"""Stratified splits by an explicit key, standardised with the training part's statistics.
+r"""Splits by an explicit key, standardised with the training part's statistics.
 
     x -> (x - mean_train) / std_train          a column constant in training: std := 1
 
 Each class gives its share of the training samples, rounded by largest remainder; every class keeps
-at least one sample on either side. Same key, same split.
+at least one sample on either side. Real targets are split without strata, and standardised too. Same
+key, same split.
 """
 
-from dataclasses import dataclass
+import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxtyping import Array, Key
@@ -15,14 +17,17 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol.data.dataset import DataError, DataSet
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Standardised training and test parts, and the statistics `(d,)` that standardised them."""
+    """Standardised training and test parts, and the statistics `(d,)` that standardised them;
+    `target_mean` and `target_scale` those of real targets."""
 
     train: DataSet
     test: DataSet
     mean: np.ndarray
     scale: np.ndarray
+    target_mean: float = 0.0
+    target_scale: float = 1.0
 
 
 @admits()
@@ -34,48 +39,72 @@ def split(data: DataSet, train_size: float | int, *, key: Key[Array, ""]) -> Spl
     - `train_size`: a fraction in (0, 1), or a number of samples (an `int`).
     - `key`: a JAX key, `jax.random.key(seed)`.
 
-    **Raises:** `DataError` if a part would lack a class, or the features' range overflows.
+    **Raises:** `DataError` if a part would lack a class, if fewer than two samples of real targets were
+    left to train on or none to test on, or if the features' range overflows.
 
     **Example:**
 
         >>> import jax, hjcontrol as hj
         >>> parts = hj.data.split(hj.data.load("iris"), 100, key=jax.random.key(0))
-        >>> len(parts.train.labels), len(parts.test.labels)
+        >>> len(parts.train.targets), len(parts.test.targets)
         (100, 50)
     """
+    count = _asked_count(data.name, len(data), train_size)
+    if data.classes is None:
+        return _split_measured(data, train_size, count, key)
     n, k = len(data), len(data.classes)
-    count = asked_count(data.name, n, train_size)
     if not k <= count <= n - k:
         raise DataError(
             f"{data.name}: train size {train_size} means {count} training and {n - count} test "
             f"samples; each part needs one of each of the {k} classes, so {k} to {n - k} training "
             "samples are possible."
         )
-    totals = np.bincount(data.labels, minlength=k)
-    chosen = _stratified(data.labels, _shares(totals, count, totals * 0 + 1, totals - 1), key)
+    totals = np.bincount(data.targets, minlength=k)
+    chosen = _stratified(data.targets, _shares(totals, count, totals * 0 + 1, totals - 1), key)
     mask = np.zeros(n, bool)
     mask[chosen] = True
     mean, scale = _statistics(data, data.features[mask])
     with np.errstate(over="ignore", invalid="ignore"):
         features = (data.features - mean) / scale
     _check_range(data, features)
-    scaled = DataSet(features, data.labels, data.classes, data.feature_names, data.name)
+    scaled = dataclasses.replace(data, features=features)
     return Split(scaled.take(np.flatnonzero(mask)), scaled.take(np.flatnonzero(~mask)), mean, scale)
+
+
+def _split_measured(
+    data: DataSet, train_size: float | int, count: int, key: Key[Array, ""]
+) -> Split:
+    n = len(data)
+    if not 2 <= count < n:
+        raise DataError(
+            f"{data.name}: train size {train_size} means {count} of {n} samples; 2 to {n - 1} are "
+            "possible."
+        )
+    order = _generator(key).permutation(n)
+    first, rest = np.sort(order[:count]), np.sort(order[count:])
+    mean, scale = _spread(data.features[first])
+    middle, spread = _spread(data.targets[first])
+    scaled = dataclasses.replace(
+        data, features=(data.features - mean) / scale, targets=(data.targets - middle) / spread
+    )
+    return Split(scaled.take(first), scaled.take(rest), mean, scale, float(middle), float(spread))
 
 
 @admits(count=">= 1")
 def subset(data: DataSet, count: int, *, key: Key[Array, ""]) -> DataSet:
-    """`count` samples in the classes' proportions, in their original order."""
+    """`count` samples, in the classes' proportions where there are classes, in their original order."""
     if not 1 <= count <= len(data):
         raise DataError(
             f"{data.name}: a subset of {count} samples was asked for; 1 to {len(data)} are "
             "possible."
         )
-    totals = np.bincount(data.labels, minlength=len(data.classes))
-    return data.take(_stratified(data.labels, _shares(totals, count, totals * 0, totals), key))
+    if data.classes is None:
+        return data.take(np.sort(_generator(key).permutation(len(data))[:count]))
+    totals = np.bincount(data.targets, minlength=len(data.classes))
+    return data.take(_stratified(data.targets, _shares(totals, count, totals * 0, totals), key))
 
 
-def asked_count(name: str, size: int, train_size: float | int) -> int:
+def _asked_count(name: str, size: int, train_size: float | int) -> int:
     """How many of `size` samples `train_size` asks for: a fraction, or a number of them.
 
     **Raises:** `DataError` for anything else.
@@ -104,20 +133,28 @@ def _shares(totals: np.ndarray, count: int, lowest: np.ndarray, highest: np.ndar
 
 def _stratified(labels: np.ndarray, shares: np.ndarray, key: Key[Array, ""]) -> np.ndarray:
     """Sorted indices of a random choice of `shares[c]` samples of each class `c`."""
-    import jax
-
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    order = rng.permutation(len(labels))
+    order = _generator(key).permutation(len(labels))
     picked = [order[labels[order] == c][:share] for c, share in enumerate(shares)]
     return np.sort(np.concatenate(picked))
 
 
+def _generator(key: Key[Array, ""]) -> np.random.Generator:
+    import jax
+
+    return np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
+
+
 def _statistics(data: DataSet, train: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     with np.errstate(over="ignore", invalid="ignore"):
-        mean, scale = train.mean(axis=0), train.std(axis=0)
-    _check_range(data, np.stack([mean, scale]))
+        _check_range(data, np.stack([train.mean(axis=0), train.std(axis=0)]))
+        return _spread(train)
+
+
+def _spread(values: np.ndarray) -> tuple[Any, Any]:
+    """Mean and standard deviation along the samples; 1 for a column that is constant."""
+    mean, scale = values.mean(axis=0), values.std(axis=0)
     # The mean of equal numbers is rounded, so their spread is roundoff and not exactly zero.
-    roundoff = 10 * np.finfo(float).eps * np.abs(train).max(axis=0)
+    roundoff = 10 * np.finfo(float).eps * np.abs(values).max(axis=0)
     return mean, np.where((scale <= roundoff) | (scale == 0), 1.0, scale)
 
 

@@ -1,6 +1,6 @@
 """The eps-family: soft and hard maxima, Gibbs weights, entropy, for every `eps >= 0`."""
 
-from hjcontrol.deformation.entropy import entropy, gibbs_entropy
+from hjcontrol.deformation.entropies import entropy, gibbs_entropy
 from hjcontrol.deformation.eps_family import gibbs, heat, lse, softmin
 from hjcontrol.deformation.soft_maximum import LSE
 from hjcontrol.deformation.streaming import streaming_gibbs_mean, streaming_lse

@@ -1,15 +1,17 @@
 """The viscous Hamilton-Jacobi equation whose solution a layer is: `u_t + H(grad u) = eps lap u`."""
 
+from typing import TYPE_CHECKING
+
 from hjcontrol._ground.lazy import lazily
 from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
 from hjcontrol.hamilton_jacobi.dictionary import data_of_layer, layer_of_data, plane_waves
 from hjcontrol.hamilton_jacobi.grid import Grid
-from hjcontrol.hamilton_jacobi.grid_plan import GridPlan, GridScheme, grid_plan
+from hjcontrol.hamilton_jacobi.grid_planning import GridPlan, GridScheme, grid_plan
 from hjcontrol.hamilton_jacobi.grid_solver import GridSolution, grid_solve
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
-from hjcontrol.hamilton_jacobi.hopf import hopf, hopf_sampled, hopf_search
-from hjcontrol.hamilton_jacobi.hopf_cole import hopf_cole, hopf_cole_batch, hopf_cole_smooth
-from hjcontrol.hamilton_jacobi.hopf_lax import (
+from hjcontrol.hamilton_jacobi.hopf_cole_formula import hopf_cole, hopf_cole_batch, hopf_cole_smooth
+from hjcontrol.hamilton_jacobi.hopf_formula import hopf, hopf_sampled, hopf_search
+from hjcontrol.hamilton_jacobi.hopf_lax_formula import (
     Searched,
     hopf_lax,
     hopf_lax_convex,
@@ -30,7 +32,7 @@ from hjcontrol.hamilton_jacobi.pairs import (
 )
 from hjcontrol.hamilton_jacobi.prox_mc import HJProx, hj_prox, prox_max_affine
 from hjcontrol.hamilton_jacobi.recovery import Recovered, c_transform, recover
-from hjcontrol.hamilton_jacobi.residual import Residual, pde_residual
+from hjcontrol.hamilton_jacobi.residual import EquationResidual, pde_residual
 from hjcontrol.hamilton_jacobi.semigroup import evolve, kernel, log_product
 from hjcontrol.hamilton_jacobi.transforms import (
     Minimum,
@@ -52,6 +54,7 @@ __all__ = [
     "Conjugate",
     "Drift",
     "Envelope",
+    "EquationResidual",
     "Grid",
     "GridPlan",
     "GridScheme",
@@ -67,7 +70,6 @@ __all__ = [
     "Quadratic",
     "Recovered",
     "Relativistic",
-    "Residual",
     "Scaled",
     "Searched",
     "Sum",
@@ -109,12 +111,11 @@ __all__ = [
     "recover",
 ]
 
-__getattr__, _ = lazily(
-    __name__,
-    {},
-    renamed={
-        "Layer": "hjcontrol.deformation:LSE",
+if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
+    _RENAMED = {
         "GRID_RESULTS": "hjcontrol._ground.results:RESULTS",
+        "Layer": "hjcontrol.deformation:LSE",
+        "Residual": ":EquationResidual",
         "SEARCH": "hjcontrol._ground.results:RESULTS",
-    },
-)
+    }
+    __getattr__, _ = lazily(__name__, renamed=_RENAMED)

@@ -30,7 +30,7 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.hamilton_jacobi.grid import Grid
 from hjcontrol.hamilton_jacobi.grid_differences import laplacian_matrix, slopes
 from hjcontrol.hamilton_jacobi.grid_flux import numerical_hamiltonian, refined_speeds, speeds
-from hjcontrol.hamilton_jacobi.grid_plan import GridScheme, check_problem, grid_plan
+from hjcontrol.hamilton_jacobi.grid_planning import GridScheme, check_problem, grid_plan
 
 
 class GridSolution(Told, Shown):

@@ -22,6 +22,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation import LSE
 from hjcontrol.hamilton_jacobi.combined import Scaled, Sum
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
@@ -134,6 +135,7 @@ def as_cvxpy(
 
     **Raises:** `ValueError` as `hopf_lax_max_affine`.
     """
+    needs("as_cvxpy", "cvxpy")
     import cvxpy as cp
 
     require_convex(H, "hopf_lax_max_affine")
@@ -154,6 +156,7 @@ def as_cvxpy(
 
 def _stated(H: AbstractHamiltonian, p: Any) -> tuple[Any, list[Any]]:
     """`H(p)` as a cvxpy expression and constraints."""
+    needs("ProgramLayer", "cvxpy")
     import cvxpy as cp
 
     number = lambda a: np.asarray(a)

@@ -25,7 +25,7 @@ from hjcontrol.hamilton_jacobi.pairs import Quadratic
 Field = Callable[[Array, Array], Array]
 
 
-class Residual(Shown):
+class EquationResidual(Shown):
     """The terms of the equation at one point, what is left of them, and relative to what."""
 
     u: Float[Array, ""]
@@ -45,7 +45,7 @@ def pde_residual(
     *,
     H: AbstractHamiltonian = Quadratic(),  # noqa: B008
     A: Float[Array, "d d"] | None = None,
-) -> Residual:
+) -> EquationResidual:
     """Residual of `u_t + H(grad u) = eps tr(A hess u)` at `(x, t)`, of any function `u(x, t)`.
 
     `u` must be twice differentiable there by JAX. `laplacian` is `tr(A hess u)`. Batch with `jax.vmap`.
@@ -63,7 +63,7 @@ def pde_residual(
     size = jnp.sum(jnp.abs(terms))
     residual = jnp.sum(terms)
     relative = jnp.abs(residual) / jnp.where(size > 0, size, 1.0)
-    return Residual(value, p, laplacian, u_t, residual, relative)
+    return EquationResidual(value, p, laplacian, u_t, residual, relative)
 
 
 def second_derivatives(

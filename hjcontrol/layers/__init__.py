@@ -1,19 +1,20 @@
 """A layer is the argmax of a convex program: `value(z) = max over p in C of p.z - eps Omega(p)`."""
 
+from typing import TYPE_CHECKING
+
 from hjcontrol._ground.lazy import lazily
 from hjcontrol.deformation import LSE
 from hjcontrol.layers.activations import GELU, SiLU
 from hjcontrol.layers.attention import Attended, Attention, key_norms
 from hjcontrol.layers.box import Clip, Huber, LeakyReLU, ReLU, Softplus, Tanh
 from hjcontrol.layers.capped import CappedSimplex
-from hjcontrol.layers.certify import Optimality, certify
-from hjcontrol.layers.commuting_square import CommutingSquare, commuting_square
+from hjcontrol.layers.certifying import Optimality, certify
 from hjcontrol.layers.compare import GradientTable, compare_gradients
-from hjcontrol.layers.engines import solve
+from hjcontrol.layers.engines import argmax
 from hjcontrol.layers.entmax import Entmax, Sparsemax
-from hjcontrol.layers.faces import Faces, faces
+from hjcontrol.layers.four_faces import Faces, faces
 from hjcontrol.layers.heads import ClassHead, LogitHead
-from hjcontrol.layers.isotonic import isotonic
+from hjcontrol.layers.isotonic_regression import isotonic
 from hjcontrol.layers.layer import AbstractConvexLayer, AbstractFace
 from hjcontrol.layers.legendre_dual import (
     legendre_as_cvxpy,
@@ -26,10 +27,11 @@ from hjcontrol.layers.permutahedron import Permutahedron, soft_rank, soft_sort
 from hjcontrol.layers.pool import Pool
 from hjcontrol.layers.program import AbstractProgram, Residuals
 from hjcontrol.layers.program_layer import ProgramLayer
-from hjcontrol.layers.prox import GroupSoftThreshold, L2Ball, SoftThreshold
+from hjcontrol.layers.prox import BallProjection, GroupSoftThreshold, SoftThreshold
 from hjcontrol.layers.registry import REGISTRY, build, table
 from hjcontrol.layers.rows import RowSoftmax
 from hjcontrol.layers.softmax import Softmax, maximum
+from hjcontrol.layers.squares import CommutingSquare, commuting_square
 
 __all__ = [
     "GELU",
@@ -40,6 +42,7 @@ __all__ = [
     "AbstractProgram",
     "Attended",
     "Attention",
+    "BallProjection",
     "CappedSimplex",
     "ClassHead",
     "Clip",
@@ -49,7 +52,6 @@ __all__ = [
     "GradientTable",
     "GroupSoftThreshold",
     "Huber",
-    "L2Ball",
     "LeakyReLU",
     "LogitHead",
     "Optimality",
@@ -65,6 +67,7 @@ __all__ = [
     "Softplus",
     "Sparsemax",
     "Tanh",
+    "argmax",
     "build",
     "certify",
     "commuting_square",
@@ -80,8 +83,13 @@ __all__ = [
     "maximum",
     "soft_rank",
     "soft_sort",
-    "solve",
     "table",
 ]
 
-__getattr__, _ = lazily(__name__, {}, renamed={"LogSumExp": "hjcontrol.deformation:LSE"})
+if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
+    _RENAMED = {
+        "L2Ball": ":BallProjection",
+        "LogSumExp": "hjcontrol.deformation:LSE",
+        "solve": ":argmax",
+    }
+    __getattr__, _ = lazily(__name__, renamed=_RENAMED)

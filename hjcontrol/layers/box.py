@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer
 from hjcontrol.layers.regulariser import (
@@ -82,6 +83,7 @@ class AbstractBoxLayer(AbstractConvexLayer):
         return SeparableProgram(z, self.eps.astype(z.dtype), self.phi, None, None)
 
     def as_cvxpy(self, z: Real[ArrayLike, "*shape"]) -> Any:
+        needs("AbstractBoxLayer.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         z = np.asarray(checked(type(self).__name__, z, mask=False), float)

@@ -1,7 +1,7 @@
 r"""Every route to a layer's derivative, side by side, sample by sample.
 
     closed      Danskin: the layer's own rule
-    implicit    the KKT system at the solution, differentiated and solved by lineax
+    implicit    the KKT system at the solution, differentiated, a linear solve
     unrolled    plain differentiation through the iterations of Newton on the dual
     differences central, with an estimate of their own error
     others      whatever the caller brings

@@ -18,6 +18,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.third_party import needs
 from hjcontrol.layers.program import Residuals
 
 SIGNED = ("nonneg", "nonpos", "pos", "neg")
@@ -230,6 +231,7 @@ def _natural(v: Any, slope: np.ndarray) -> np.ndarray:
 
 def _proximal(problem: Any, sense: float, duals: list) -> dict:
     """`|x - argmin L(x', y) + |x' - x|^2/2|`, by a solver; empty if L is not convex at these `y`."""
+    needs("certify", "cvxpy")
     import cvxpy as cp
 
     lagrangian = sense * problem.objective.args[0]

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.soft_maximum import checked, floating
-from hjcontrol.layers.certify import Optimality, certify
+from hjcontrol.layers.certifying import Optimality, certify
 from hjcontrol.layers.program import AbstractProgram
 
 SLACK = (

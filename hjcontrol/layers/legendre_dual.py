@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation import LSE, gibbs, lse
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.layer import SLACK
@@ -135,6 +136,7 @@ def legendre_program(f: LSE, q: Real[ArrayLike, " d"]) -> LegendreProgram:
 @admits(q="finite")
 def legendre_as_cvxpy(f: LSE, q: Real[ArrayLike, " d"]) -> Any:
     """The program of `f*(q)` as a `cvxpy.Problem` in `p`, for every `eps >= 0`."""
+    needs("legendre_as_cvxpy", "cvxpy")
     import cvxpy as cp
 
     W, b = np.asarray(f.W, float), np.asarray(f.b, float)

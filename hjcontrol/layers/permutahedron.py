@@ -22,8 +22,9 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
-from hjcontrol.layers.isotonic import block_means, blocks
+from hjcontrol.layers.isotonic_regression import block_means, blocks
 from hjcontrol.layers.layer import AbstractFace
 from hjcontrol.layers.prox import AbstractGauge, AbstractGaugeLayer
 
@@ -71,6 +72,7 @@ class Hull(AbstractGauge):
         return jnp.where(eps > 0, soft, jax.lax.stop_gradient(hard))
 
     def as_cvxpy(self, p: Any) -> tuple[Any, list]:
+        needs("Hull.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         w = -np.sort(-np.asarray(self.w, float))

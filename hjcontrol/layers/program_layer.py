@@ -18,8 +18,9 @@ from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import floating
-from hjcontrol.layers.certify import Optimality, certify
+from hjcontrol.layers.certifying import Optimality, certify
 from hjcontrol.layers.quadratic import Point, QuadraticProgram, solve
 
 
@@ -152,6 +153,7 @@ def _smallest(expression: Any) -> Any:
 
 def _affine_maps(problem: Any) -> tuple[tuple, tuple]:
     """Base and slopes of (P, q, A, b, F, G) in the parameters, and where each variable lies."""
+    needs("ProgramLayer", "cvxpy")
     import cvxpy as cp
 
     parameters = problem.parameters()

@@ -6,7 +6,7 @@ r"""Layers with a Euclidean regulariser and a gauge psi: proximal maps and proje
 psi is the indicator of a convex set (the layer projects z/eps on it) or a norm (it thresholds). The
 certificate is Fenchel's: psi(p) + psi*(r) - p.r >= 0, coordinate by coordinate where it separates.
 
-    L2Ball               |p|_2 <= radius       value: Huber's function of |z|_2
+    BallProjection               |p|_2 <= radius       value: Huber's function of |z|_2
     SoftThreshold        psi = lam |p|_1       p = sign(z) (|z| - lam)_+ / eps
     GroupSoftThreshold   psi = lam sum_g |p_g|_2, groups are the rows of z
 """
@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float, PyTree, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
 from hjcontrol.layers.program import AbstractProgram, Residuals
@@ -176,6 +177,7 @@ class AbstractGaugeLayer(AbstractConvexLayer):
         return GaugeProgram(z, eps, self.gauge, best)
 
     def as_cvxpy(self, z: Real[ArrayLike, "*shape"]) -> Any:
+        needs("AbstractGaugeLayer.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         z = np.asarray(checked(type(self).__name__, z, mask=False), float)
@@ -216,6 +218,7 @@ class Ball(AbstractGauge):
         return jnp.where(beyond, on, jnp.where(eps > 0, z / warm, 0.0 * z))
 
     def as_cvxpy(self, p: Any) -> tuple[Any, list]:
+        needs("Ball.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         return 0.0, [cp.norm(cp.vec(p, order="C"), 2) <= float(self.radius)]
@@ -258,6 +261,7 @@ class RowNorms(AbstractGauge):
         return jnp.where(eps > 0, soft, jnp.where(jnp.isnan(z), z, hard))
 
     def as_cvxpy(self, p: Any) -> tuple[Any, list]:
+        needs("RowNorms.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         one = cp.sum(cp.norm(p, 2, axis=1)) if self.rows else cp.norm1(cp.vec(p, order="C"))
@@ -272,7 +276,7 @@ def positive(x: Real[ArrayLike, ""] | float) -> Float[Array, ""]:
 
 
 @admits(eps=">= 0", radius=">= 0")
-class L2Ball(AbstractGaugeLayer):
+class BallProjection(AbstractGaugeLayer):
     """Projection of `z/eps` on the Euclidean ball; `radius z/|z|` at `eps = 0`."""
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
@@ -287,7 +291,7 @@ class L2Ball(AbstractGaugeLayer):
         return Ball(self.radius)
 
     def face(self, z: Real[ArrayLike, "*shape"]) -> BallFace:
-        z = checked("L2Ball", z, mask=False)
+        z = checked("BallProjection", z, mask=False)
         whole = (self.eps <= 0) & jnp.all(z == 0)
         return BallFace(self(z), jnp.where(whole, self.radius, 0.0).astype(z.dtype))
 

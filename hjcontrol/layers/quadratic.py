@@ -4,7 +4,7 @@ r"""Dense quadratic programs in JAX: interior point, certificate, derivative thr
     KKT:  P x + q + A^T nu + F^T lam = 0,   A x = b,   F x + s = G,   lam s = 0,   lam, s >= 0
 
 P = 0 is a linear program. `solve` is Mehrotra's predictor-corrector, jit and vmap; its derivative, both
-modes, solves the KKT system at the answer once, by lineax. Small and dense: for layers, not for fleets.
+modes, solves the KKT system at the answer once. Small and dense: for layers, not for fleets.
 """
 
 from typing import Any
@@ -179,8 +179,6 @@ def solve(program: QuadraticProgram) -> Point:
 
 @solve.def_jvp
 def _solve_rule(primals: tuple, tangents: tuple) -> tuple[Point, Point]:
-    import lineax as lx
-
     (program,), (change,) = primals, tangents
     at = solve(program)
     absent = lambda v: v is None
@@ -206,7 +204,7 @@ def _solve_rule(primals: tuple, tangents: tuple) -> tuple[Point, Point]:
             lam * (d.F @ at.x - d.G),
         ]
     )
-    step = lx.linear_solve(lx.MatrixLinearOperator(matrix), right, lx.LU()).value
+    step = jnp.linalg.solve(matrix, right)
     dx, dnu, dlam = step[:n], step[n : n + k], step[n + k :]
     ds = d.G - d.F @ at.x - F @ dx
     return at, Point(dx, dnu, dlam, ds, None, None, None)

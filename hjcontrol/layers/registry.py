@@ -22,7 +22,7 @@ from hjcontrol.layers.capped import CappedSimplex
 from hjcontrol.layers.entmax import Entmax, Sparsemax
 from hjcontrol.layers.layer import AbstractConvexLayer
 from hjcontrol.layers.permutahedron import Permutahedron
-from hjcontrol.layers.prox import GroupSoftThreshold, L2Ball, SoftThreshold
+from hjcontrol.layers.prox import BallProjection, GroupSoftThreshold, SoftThreshold
 from hjcontrol.layers.rows import RowSoftmax
 from hjcontrol.layers.softmax import Softmax
 
@@ -55,7 +55,7 @@ REGISTRY: dict[str, Entry] = {
     "clip": Entry(lambda eps: Clip(eps, -0.5, 2.0), (6,), 0.8, "-", "clip(z/eps, -0.5, 2)"),
     "huber": Entry(Huber, (6,), 0.5, "Huber's loss of width eps", "clip(z/eps, -1, 1)"),
     "l2-ball": Entry(
-        lambda eps: L2Ball(eps, 0.8), (6,), 0.5, "Huber of |z|", "projection on the ball"
+        lambda eps: BallProjection(eps, 0.8), (6,), 0.5, "Huber of |z|", "projection on the ball"
     ),
     "linf-ball": Entry(lambda eps: Clip(eps, -0.8, 0.8), (6,), 0.5, "-", "projection on the cube"),
     "soft-threshold": Entry(

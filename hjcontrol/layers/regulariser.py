@@ -24,6 +24,7 @@ from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.third_party import needs
 
 
 class AbstractRegulariser(Shown):
@@ -120,6 +121,7 @@ class Shannon(AbstractRegulariser):
         return -self.value(self.respond(u))
 
     def as_cvxpy(self, p: Any) -> Any:
+        needs("Shannon.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         return -cp.sum(cp.entr(p))
@@ -177,6 +179,7 @@ class Tsallis(AbstractRegulariser):
         return -self.value(self.respond(u))
 
     def as_cvxpy(self, p: Any) -> Any:
+        needs("Tsallis.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         a = self.alpha
@@ -237,6 +240,7 @@ class BinaryEntropy(AbstractRegulariser):
         return jnp.log1p(jnp.exp(-v)) + v * jax.nn.sigmoid(-v)
 
     def as_cvxpy(self, p: Any) -> Any:
+        needs("BinaryEntropy.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         width = self.hi - self.lo
@@ -287,6 +291,7 @@ class Quadratic(AbstractRegulariser):
         return -self.value(self.respond(u))
 
     def as_cvxpy(self, p: Any) -> Any:
+        needs("Quadratic.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         return 0.5 * cp.sum_squares(p)

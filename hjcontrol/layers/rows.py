@@ -16,6 +16,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation import entropy, gibbs, lse
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
@@ -118,6 +119,7 @@ class RowSoftmax(AbstractConvexLayer):
         return RowProgram(checked("RowSoftmax", z, axes=2), self.row)
 
     def as_cvxpy(self, z: Real[ArrayLike, "rows n"]) -> Any:
+        needs("RowSoftmax.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         z = np.asarray(checked("RowSoftmax", z, axes=2), float)

@@ -16,6 +16,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import checked, floating
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer
 from hjcontrol.layers.regulariser import AbstractRegulariser
@@ -74,6 +75,7 @@ class AbstractSimplexLayer(AbstractConvexLayer):
         return SeparableProgram(z, eps, self.phi, lam, self.total)
 
     def as_cvxpy(self, z: Real[ArrayLike, " n"]) -> Any:
+        needs("AbstractSimplexLayer.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         z = np.asarray(_checked(self, z), float)

@@ -15,6 +15,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation import entropy, gibbs, lse
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer
@@ -76,6 +77,7 @@ class Softmax(AbstractConvexLayer):
         return SeparableProgram(z, eps, self.phi, lse(z, eps) - eps, 1)
 
     def as_cvxpy(self, z: Real[ArrayLike, " n"]) -> Any:
+        needs("Softmax.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
         z = np.asarray(checked("Softmax", z, axes=1), float)

@@ -1,9 +1,11 @@
 """Composition: depth is time. Stages, chains of them, the layers to build them from, architectures."""
 
+from typing import TYPE_CHECKING
+
 from hjcontrol._ground.lazy import lazily
 from hjcontrol.networks.architectures import ARCHITECTURES, AbstractArchitecture, architecture
 from hjcontrol.networks.attention import AttentionWeights, SelfAttention
-from hjcontrol.networks.chain import Chain, Run, Tied, Weights, check_given
+from hjcontrol.networks.chain import Chain, Run, Tied, Weights
 from hjcontrol.networks.dense import (
     AffineWeights,
     Dense,
@@ -41,7 +43,14 @@ from hjcontrol.networks.transformer import (
     MeanPool,
     NormWeights,
 )
-from hjcontrol.networks.units import AbstractUnits, LSEUnits, Pointwise, Softplus, gelu, identity
+from hjcontrol.networks.units import (
+    AbstractUnits,
+    LSEUnits,
+    Pointwise,
+    SoftplusUnits,
+    gelu,
+    identity,
+)
 
 __all__ = [
     "ARCHITECTURES",
@@ -81,7 +90,7 @@ __all__ = [
     "Run",
     "SelfAttention",
     "SentenceEncoder",
-    "Softplus",
+    "SoftplusUnits",
     "StateSpace",
     "StateSpaceWeights",
     "StepWeights",
@@ -93,7 +102,6 @@ __all__ = [
     "architecture",
     "as_stage",
     "brownian",
-    "check_given",
     "depth_bound",
     "gelu",
     "head_table",
@@ -107,11 +115,11 @@ __all__ = [
     "without_idle_stages",
 ]
 
-__getattr__, _ = lazily(
-    __name__,
-    {},
-    renamed={
-        "Hidden": "hjcontrol.networks.dense:Dense",
-        "LogSumExp": "hjcontrol.networks.units:LSEUnits",
-    },
-)
+if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
+    _RENAMED = {
+        "Hidden": ":Dense",
+        "LogSumExp": ":LSEUnits",
+        "Softplus": ":SoftplusUnits",
+        "check_given": ".chain:check_given",
+    }
+    __getattr__, _ = lazily(__name__, renamed=_RENAMED)

@@ -21,9 +21,10 @@ from jaxtyping import Array, Float, Key, PyTree
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.trees import Tree
 from hjcontrol.networks.stage import AbstractStage, advance, as_stage
 
-Weights = tuple[PyTree[Array], ...]
+Weights = tuple[Tree, ...]
 
 
 @admits(times=">= 1")

@@ -43,8 +43,8 @@ def affine(key: Key[Array, ""], in_size: int, out_size: int) -> AffineWeights:
 class Dense(AbstractStage):
     """A plain layer `units(W x + b)` from `in_size` to `out_size` units.
 
-    `units`: an activation of each affine part (`jnp.tanh`), or units with a temperature: `Softplus(eps)`,
-    `LSEUnits(atoms, eps)`, whose `W` has `atoms` rows a unit, next to each other.
+    `units`: an activation of each affine part (`jnp.tanh`), or units with a temperature:
+    `SoftplusUnits(eps)`, `LSEUnits(atoms, eps)`, whose `W` has `atoms` rows a unit, next to each other.
 
     **Example:**
 
@@ -142,7 +142,7 @@ def depth_bound(
         if slack is None:
             raise ValueError(
                 f"depth_bound: stage {k} ({type(stage).__name__}) has no temperature and is not affine; "
-                "state it with `Dense(in, out, Softplus(eps))` or `LSEUnits(atoms, eps)`."
+                "state it with `Dense(in, out, SoftplusUnits(eps))` or `LSEUnits(atoms, eps)`."
             )
         bound = slack + jnp.max(jnp.sum(jnp.abs(theta.W), axis=1)) * bound
     return bound

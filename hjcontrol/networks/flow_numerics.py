@@ -30,6 +30,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.third_party import needs
 
 ADJOINTS = {
     "checkpoint": "RecursiveCheckpointAdjoint",
@@ -81,6 +82,7 @@ class Numerics(Shown):
         **Raises:** `ValueError` for a wrong type, a solver that cannot integrate an `ODETerm`, an
         adaptive controller for a solver without an error estimate, or numbers that are not positive.
         """
+        needs("A Flow", "diffrax")
         import diffrax
 
         solver = diffrax.Tsit5() if solver is None else solver
@@ -124,6 +126,7 @@ class Numerics(Shown):
         **saving: Any,
     ) -> Any:
         """diffrax's own `Solution` of one sample, in the dtype of `x`; it never raises on values."""
+        needs("A Flow", "diffrax")
         import diffrax
 
         dtype = jnp.result_type(*jax.tree.leaves(x))
@@ -150,6 +153,7 @@ class Numerics(Shown):
     def trace(self, *statement: Any) -> dict[str, Any]:
         """Of one sample's solve: whether it `succeeded`, the times of its `steps` (unused slots
         infinite), how many there were, and diffrax's word for the failure by number."""
+        needs("A Flow", "diffrax")
         import diffrax
 
         through = adjoint_named("checkpoint")
@@ -176,6 +180,7 @@ class Numerics(Shown):
     @property
     def continuous(self) -> bool:
         """Whether the adjoint is a discretised costate equation, not the discrete costate."""
+        needs("A Flow", "diffrax")
         import diffrax
 
         return isinstance(self.adjoint, diffrax.BacksolveAdjoint)
@@ -184,6 +189,7 @@ class Numerics(Shown):
     def approximate(self) -> bool:
         """Whether the backward pass is the discrete costate only as far as a tolerance goes: a
         continuous adjoint, or implicit steps, whose equations are solved by an iteration."""
+        needs("A Flow", "diffrax")
         import diffrax
 
         return self.continuous or isinstance(self.solver, diffrax.AbstractImplicitSolver)
@@ -201,6 +207,7 @@ class Numerics(Shown):
 
         **Raises:** `ValueError` for a controller that has neither a constant step nor tolerances.
         """
+        needs("A Flow", "diffrax")
         import diffrax
 
         if isinstance(self.solver, diffrax.AbstractImplicitSolver):
@@ -243,6 +250,7 @@ class Numerics(Shown):
 
 def capable(numerics: Any, derivative: str) -> bool:
     """Whether the adjoint offers a derivative of the kind, one of `DERIVATIVES`."""
+    needs("A Flow", "diffrax")
     import diffrax
 
     known = CAPABILITIES.get(type(numerics.adjoint).__name__)
@@ -271,6 +279,7 @@ def probe(numerics: Any, derivative: str) -> bool:
 
 def succeeded(solution: Any) -> Bool[Array, ""]:
     """Whether a diffrax solve reached `t1`."""
+    needs("A Flow", "diffrax")
     import diffrax
 
     return jnp.asarray(solution.result == diffrax.RESULTS.successful)
@@ -278,6 +287,7 @@ def succeeded(solution: Any) -> Bool[Array, ""]:
 
 def interpolated(kind: str, ts: Float[Array, " knots"], theta: PyTree[Array]) -> Any:
     """diffrax's linear or cubic path through `theta`, every leaf `(knots, ...)`."""
+    needs("A Flow", "diffrax")
     import diffrax
 
     if kind == "linear":
@@ -292,6 +302,7 @@ def adjoint_named(adjoint: Any) -> Any:
 
     **Raises:** `ValueError` for anything else.
     """
+    needs("A Flow", "diffrax")
     import diffrax
 
     if isinstance(adjoint, str) and adjoint in ADJOINTS:
@@ -309,6 +320,7 @@ def _wanted(name: str, kind: str, found: Any) -> str:
 
 
 def _term() -> Any:
+    needs("A Flow", "diffrax")
     import diffrax
 
     return diffrax.ODETerm(lambda t, x, args: x)
@@ -316,6 +328,7 @@ def _term() -> Any:
 
 def _compatible(solver: Any) -> None:
     """Whether the solver takes one ODE term: symplectic ones take pairs, stochastic ones two."""
+    needs("A Flow", "diffrax")
     import diffrax
 
     structure = solver.term_structure

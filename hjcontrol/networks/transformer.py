@@ -81,7 +81,8 @@ class FeedForward(AbstractStage):
     def __init__(
         self, width: int, hidden: int, units: AbstractUnits | Callable[[Array], Array] = gelu
     ):
-        """`hidden`: number of units; `units`: `Softplus(eps)`, `LSEUnits(atoms, eps)`, an activation."""
+        """`hidden`: number of units; `units`: `SoftplusUnits(eps)`, `LSEUnits(atoms, eps)`, or an
+        activation."""
         self.width, self.hidden = width, hidden
         self.units = units if isinstance(units, AbstractUnits) else Pointwise(units)
 

@@ -2,7 +2,7 @@ r"""Hidden units: what a layer makes of its affine part.
 
     Pointwise     h_i = sigma(a_i)                                    sigma = gelu, tanh, ...
     LSEUnits      h_i = lse((a_i1, .., a_iN), eps)                    max_j a_ij at eps = 0
-    Softplus      h_i = lse((0, a_i), eps) = eps log(1 + e^{a_i/eps}) ReLU at eps = 0
+    SoftplusUnits      h_i = lse((0, a_i), eps) = eps log(1 + e^{a_i/eps}) ReLU at eps = 0
 
 Each unit of the last two is a viscous Hamilton-Jacobi solution of its input (Hopf-Cole, N atoms), and
     0 <= h_eps - h_0 <= eps log N        sharp at ties
@@ -61,7 +61,7 @@ class Pointwise(AbstractUnits):
 
 
 @admits(eps=">= 0")
-class Softplus(AbstractUnits):
+class SoftplusUnits(AbstractUnits):
     """`lse((0, a), eps)`: two atoms a unit, one of them 0. ReLU at `eps = 0`."""
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from hjcontrol._ground.third_party import needs
 from hjcontrol.reporting.plots import INK, LINES, ON_LIGHT, drawn, new_axes
 
 EDGE = 0.9  # a point whose winner has at most this share of the Gibbs weight is drawn as undecided
@@ -165,6 +166,7 @@ def _shade(view: View, ax: Any) -> None:
 
 def _colours(view: View) -> np.ndarray:
     """One colour a winning atom, `(winners, 3)`, in order of the atoms' numbers."""
+    needs("A plot", "matplotlib")
     import matplotlib
 
     count = view.winners

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from hjcontrol._ground.third_party import needs
 from hjcontrol.control import History
 from hjcontrol.networks import HeadTable
 from hjcontrol.reporting.components import Components
@@ -29,6 +30,7 @@ ROUNDOFF = 1e-17  # what an exact zero is drawn as on a logarithmic scale
 
 def new_axes(width: float = 6.0, height: float = 3.6, columns: int = 1, rows: int = 1) -> Any:
     """Fresh axes on a figure of `width` by `height` inches: one, or an array `(rows, columns)`."""
+    needs("A plot", "matplotlib")
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -251,6 +253,7 @@ def ensemble(
     figure.supxlabel(f"first component ({100 * shown.explained[0]:.0f} % of variance)", fontsize=9)
     figure.supylabel(f"second component ({100 * shown.explained[1]:.0f} %)", fontsize=9)
     if colours is not None and 0 < len(classes) <= 20:
+        needs("A plot", "matplotlib")
         from matplotlib.lines import Line2D
 
         handles = [
@@ -271,6 +274,7 @@ def ensemble(
 
 def class_colours(count: int) -> np.ndarray:
     """One colour a class, `(count, 4)`."""
+    needs("A plot", "matplotlib")
     import matplotlib
 
     if count <= 10:

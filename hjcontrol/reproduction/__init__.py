@@ -1,9 +1,12 @@
 """Reproduction: every claim of the theory, its check, its negative control, and the verdict that
 follows."""
 
-from hjcontrol.reproduction.audit import Entry, audit
+from typing import TYPE_CHECKING
+
+from hjcontrol._ground.lazy import lazily
+from hjcontrol.reproduction.auditing import Entry, audit
 from hjcontrol.reproduction.claim import VERDICTS, Claim, Evidence, Picture, evidence
-from hjcontrol.reproduction.finding import Finding, at_least, at_most, equal, zero
+from hjcontrol.reproduction.finding import Measurement, at_least, at_most, equal, zero
 from hjcontrol.reproduction.registry import CLAIMS, by_id
 
 __all__ = [
@@ -12,7 +15,7 @@ __all__ = [
     "Claim",
     "Entry",
     "Evidence",
-    "Finding",
+    "Measurement",
     "Picture",
     "at_least",
     "at_most",
@@ -22,3 +25,6 @@ __all__ = [
     "evidence",
     "zero",
 ]
+
+if not TYPE_CHECKING:  # old names, for one release
+    __getattr__, _ = lazily(__name__, renamed={"Finding": ":Measurement"})

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.reproduction.finding import Finding
+from hjcontrol.reproduction.finding import Measurement
 
 Verdict = Literal[
     "holds exactly",
@@ -53,11 +53,11 @@ class Picture:
 class Evidence:
     """What a check found."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[Measurement, ...]
     picture: Picture | None = None
 
 
-def evidence(*findings: Finding, picture: Picture | None = None) -> Evidence:
+def evidence(*findings: Measurement, picture: Picture | None = None) -> Evidence:
     """The findings of a check, in the order in which they are read."""
     return Evidence(findings, picture)
 
@@ -90,7 +90,7 @@ class Claim:
     seconds: float | int = 0
 
 
-def verdict(findings: Sequence[Finding], rule: bool = False) -> Verdict:
+def verdict(findings: Sequence[Measurement], rule: bool = False) -> Verdict:
     """What the findings say of the claim.
 
     **Raises:** `ValueError` if none of them tries the published sentence.
@@ -112,7 +112,7 @@ def verdict(findings: Sequence[Finding], rule: bool = False) -> Verdict:
     return "fails as stated"
 
 
-def counterexample(findings: Sequence[Finding]) -> str | None:
+def counterexample(findings: Sequence[Measurement]) -> str | None:
     """The first stated finding that does not hold, with its numbers; `None` if all do."""
     failing = next((f for f in findings if f.role == "stated" and not f.holds), None)
     if failing is None:

@@ -22,7 +22,7 @@ Relation = Literal["=", "<=", ">="]
 
 
 @dataclass(frozen=True)
-class Finding:
+class Measurement:
     """One measured quantity. `ours` and `expected` have one length; `published` is as it was
     printed."""
 
@@ -68,7 +68,7 @@ def _numbers(name: str, value: Any) -> tuple[float, ...]:
     return tuple(float(v) for v in np.ravel(found))
 
 
-def _finding(name: str, relation: Relation, ours: Any, expected: Any, **rest: Any) -> Finding:
+def _finding(name: str, relation: Relation, ours: Any, expected: Any, **rest: Any) -> Measurement:
     ours, expected = _numbers(name, ours), _numbers(name, expected)
     if len(expected) == 1:
         expected = expected * len(ours)
@@ -77,7 +77,7 @@ def _finding(name: str, relation: Relation, ours: Any, expected: Any, **rest: An
             f"finding {name!r}: {len(ours)} numbers were measured and {len(expected)} expected. "
             "Give one expectation for all, or one each."
         )
-    return Finding(name, relation=relation, ours=ours, expected=expected, **rest)
+    return Measurement(name, relation=relation, ours=ours, expected=expected, **rest)
 
 
 @admits(tolerance=">= 0")
@@ -89,7 +89,7 @@ def equal(
     *,
     role: Role = "stated",
     published: str = "",
-) -> Finding:
+) -> Measurement:
     """`ours` is `expected`, to an absolute `tolerance`."""
     return _finding(name, "=", ours, expected, tolerance=tolerance, role=role, published=published)
 
@@ -97,7 +97,7 @@ def equal(
 @admits(tolerance=">= 0")
 def zero(
     name: str, residual: Any, tolerance: float, *, role: Role = "stated", published: str = ""
-) -> Finding:
+) -> Measurement:
     """The largest of `residual` in size is 0, to `tolerance`."""
     largest = float(np.max(np.abs(_numbers(name, residual)), initial=0.0))
     return equal(name, largest, 0.0, tolerance, role=role, published=published)
@@ -112,7 +112,7 @@ def at_most(
     slack: float = 0.0,
     role: Role = "stated",
     published: str = "",
-) -> Finding:
+) -> Measurement:
     """`ours` does not exceed `bound` by more than `slack`, which is roundoff's."""
     return _finding(name, "<=", ours, bound, tolerance=slack, role=role, published=published)
 
@@ -126,6 +126,6 @@ def at_least(
     slack: float = 0.0,
     role: Role = "stated",
     published: str = "",
-) -> Finding:
+) -> Measurement:
     """`ours` does not stay below `bound` by more than `slack`."""
     return _finding(name, ">=", ours, bound, tolerance=slack, role=role, published=published)

@@ -3,27 +3,27 @@
 from hjcontrol._ground.lazy import lazily
 
 _HOMES = {
-    "solve": "driver",
-    "Checkpoint": "checkpoint",
-    "by_name": "names",
-    "NAMES": "names",
-    "AbstractMethod": "method",
-    "capabilities": "capabilities",
-    "capability_table": "capabilities",
-    "select": "capabilities",
-    "Gradient": "gradient",
-    "Newton": "newton",
-    "Riccati": "riccati",
-    "Direct": "direct",
-    "MSA": "msa",
-    "ExtendedMSA": "msa",
-    "DiscreteMSA": "msa",
-    "Shooting": "shooting",
-    "as_nlp": "direct",
-    "loadable_plugins": "direct",
+    "solve": ".driver",
+    "Checkpoint": ".checkpoint",
+    "by_name": ".names",
+    "NAMES": ".names",
+    "AbstractMethod": ".method",
+    "capabilities": ".selection",
+    "capability_table": ".selection",
+    "select": ".selection",
+    "Gradient": ".gradient",
+    "Newton": ".newton",
+    "Riccati": ".riccati",
+    "Direct": ".direct",
+    "MSA": ".msa",
+    "ExtendedMSA": ".msa",
+    "DiscreteMSA": ".msa",
+    "Shooting": ".shooting",
+    "as_nlp": ".direct",
+    "loadable_plugins": ".direct",
 }
 
-__all__ = sorted([*_HOMES, "convex"])
-__getattr__, __dir__ = lazily(  # each solver brings its own third party
-    __name__, {name: f"{__name__}.{home}" for name, home in _HOMES.items()}, ["convex"]
-)
+_ROOMS = ("convex",)
+
+__getattr__, __dir__ = lazily(__name__, _HOMES, _ROOMS)  # each solver brings its own third party
+__all__ = __dir__()

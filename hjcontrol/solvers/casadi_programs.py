@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hjcontrol.control import ControlProblem, given_at
+from hjcontrol.control import ControlProblem
+from hjcontrol.control.hamiltonians import given_at
 from hjcontrol.networks import Flow, advance
 from hjcontrol.solvers.casadi_replay import casadi_function
 

@@ -12,7 +12,9 @@ W. W. Hager, Runge-Kutta methods in optimal control and the transformed adjoint 
 import casadi as ca
 import numpy as np
 
-SCHEMES = ("legendre", "radau")
+from hjcontrol.solvers.transcribable import SCHEMES
+
+__all__ = ["SCHEMES", "between", "coefficients", "gaps", "size"]
 
 
 def coefficients(scheme: str, degree: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool, Key
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.third_party import needs
 from hjcontrol.control import (
     ControlProblem,
     Solution,
@@ -98,6 +99,7 @@ class Direct(AbstractHostMethod):
     terminal = True
     duals = True
     ensemble = 500
+    package = "casadi"
 
     @property
     def name(self) -> str:
@@ -114,6 +116,9 @@ class Direct(AbstractHostMethod):
 
     def check(self, problem: ControlProblem) -> None:
         return _check(self, problem)
+
+    def ready(self) -> None:
+        return _ready(self)
 
     def init(
         self, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None
@@ -165,8 +170,15 @@ def _step(direct: Direct, problem: ControlProblem, state: DirectState) -> Direct
 
 
 def _check(direct: Direct, problem: ControlProblem) -> None:
-    from hjcontrol.solvers.casadi_plugins import REFUSED, loadable_plugins, refusal
     from hjcontrol.solvers.transcribable import check_arrays, check_flows
+
+    check_arrays(problem)
+    check_flows(problem, direct.transcription)
+
+
+def _ready(direct: Direct) -> None:
+    needs("Direct", "casadi")
+    from hjcontrol.solvers.casadi_plugins import REFUSED, loadable_plugins, refusal
 
     plugins = loadable_plugins()
     offered = [name for name, loads in plugins.items() if loads is True and name not in REFUSED]
@@ -180,8 +192,6 @@ def _check(direct: Direct, problem: ControlProblem) -> None:
         raise ValueError(
             f"Direct: the CasADi plugin {direct.plugin!r} does not load here; these do: {loading}."
         )
-    check_arrays(problem)
-    check_flows(problem, direct.transcription)
 
 
 def _initial(
@@ -229,6 +239,7 @@ def as_nlp(
     elements: int = 2,
 ) -> Any:
     """The CasADi nlp itself; see `hjcontrol.solvers.transcription.as_nlp`."""
+    needs("as_nlp", "casadi")
     from hjcontrol.solvers import transcription as transcriptions
 
     return transcriptions.as_nlp(

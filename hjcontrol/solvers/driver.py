@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key
-from threadpoolctl import threadpool_limits
 
 from hjcontrol._ground.arguments import admits, concrete
 from hjcontrol._ground.interruptions import held
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.threads import one_blas_thread
 from hjcontrol.control import (
     ControlProblem,
     History,
@@ -34,11 +34,11 @@ from hjcontrol.control.capability import complaint
 from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.capabilities import admit, select
 from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, Snapshot, identity
 from hjcontrol.solvers.method import AbstractHostMethod, AbstractMethod
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.progress import Progress, followed
+from hjcontrol.solvers.selection import admit, select
 
 ROWS = 256  # steps recorded in one entry of the jitted loop
 CHUNK_SECONDS = 0.25
@@ -102,6 +102,7 @@ def solve(
     if max_steps < 0:
         raise ValueError(f"solve: `max_steps` must be >= 0; found {max_steps}.")
     admit(problem, solver)
+    solver.ready()
     if isinstance(init, Solution):
         solver = solver.continued(init)
     keeper = _keeper(problem, solver, weights, key, checkpoint, resume)
@@ -109,7 +110,7 @@ def solve(
     run = partial(_run_traced, keeper=keeper) if solver.traceable else _run_host
     # XLA calls LAPACK from its own threads, where OpenBLAS's spinning ones only get in the way: one
     # Cholesky factor of order 1000 takes 0.9 s on two cores with them, 0.02 s without.
-    with threadpool_limits(1, user_api="blas"), follow as show:
+    with one_blas_thread(), follow as show:
         meter = _Meter(show)
         solver = solver.measuring(measured(problem, weights, eqx.filter_jit(backpropagate)))
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)

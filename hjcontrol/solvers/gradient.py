@@ -23,10 +23,10 @@ from hjcontrol.control import (
     ControlProblem,
     Free,
     Minibatch,
-    check_batch_size,
     minibatch,
     value_and_gradient,
 )
+from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome

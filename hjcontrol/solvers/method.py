@@ -77,6 +77,7 @@ class AbstractMethod(Shown):
     - `couples`: whether a cost may couple the weights of different stages (`Smoothing`).
     - `terminal`: whether it takes a constraint on the final states.
     - `ensemble`: most samples it is meant for; `None` for any number.
+    - `package`: the third-party package that it runs on; `None` for JAX and optax.
     """
 
     traceable: ClassVar[bool] = True
@@ -88,6 +89,7 @@ class AbstractMethod(Shown):
     couples: ClassVar[bool] = False
     terminal: ClassVar[bool] = False
     ensemble: ClassVar[int | None] = None
+    package: ClassVar[str | None] = None
     default_max_steps: ClassVar[int] = 1000
 
     @property
@@ -98,6 +100,9 @@ class AbstractMethod(Shown):
     def check(self, problem: ControlProblem) -> None:
         """Raise `ValueError` if the method cannot treat the problem: what its declarations do not say."""
         del problem
+
+    def ready(self) -> None:
+        """Raise `ValueError` or `MissingPackageError` unless what the method runs on is installed."""
 
     def continued(self, start: Solution) -> "AbstractMethod":
         """The same method, beginning at another's solution: what it can use besides the weights."""

@@ -39,10 +39,10 @@ from hjcontrol.control import (
     backpropagate,
     curvature,
     gauss_newton_curvature,
-    inner,
     value_and_gradient,
 )
 from hjcontrol.control.control_sets import largest
+from hjcontrol.control.hamiltonians import inner
 from hjcontrol.control.units import Units, in_units, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.blocks import preconditioner

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import inner
 from hjcontrol.control.control_sets import largest
+from hjcontrol.control.hamiltonians import inner
 from hjcontrol.networks import Weights
 
 Linear = Callable[[Weights], Weights]

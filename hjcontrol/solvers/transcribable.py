@@ -5,7 +5,8 @@ import jax.numpy as jnp
 
 from hjcontrol.control import ControlProblem
 from hjcontrol.networks import Flow
-from hjcontrol.solvers import collocation
+
+SCHEMES = ("legendre", "radau")
 
 
 def check_arrays(problem: ControlProblem) -> None:
@@ -27,7 +28,7 @@ def check_flows(problem: ControlProblem, transcription: str) -> None:
     for run in problem.chain.runs:
         if not isinstance(run.stage, Flow):
             continue
-        if transcription not in collocation.SCHEMES:
+        if transcription not in SCHEMES:
             raise ValueError(
                 f"Direct: a Flow is transcribed by collocation; found transcription={transcription!r}. "
                 "Use transcription='legendre' or 'radau'."

@@ -1,5 +1,8 @@
 """The witness: routes to the costate, their agreement, and certificates. Never imports solvers."""
 
+from typing import TYPE_CHECKING
+
+from hjcontrol._ground.lazy import lazily
 from hjcontrol.verification.certificate import (
     Certificate,
     Finding,
@@ -9,13 +12,10 @@ from hjcontrol.verification.certificate import (
 )
 from hjcontrol.verification.chained import ROUTES
 from hjcontrol.verification.curvature import lanczos, smallest_curvature
-from hjcontrol.verification.directional import derivative, differences
+from hjcontrol.verification.directional import derivative
 from hjcontrol.verification.function import deliberate
-from hjcontrol.verification.inlining import inlined
-from hjcontrol.verification.measure import measure
 from hjcontrol.verification.minimum import minimum_gap
-from hjcontrol.verification.recursion import recurse
-from hjcontrol.verification.verify import verify
+from hjcontrol.verification.verifying import verify
 
 __all__ = [
     "ROUTES",
@@ -26,12 +26,17 @@ __all__ = [
     "VerificationError",
     "deliberate",
     "derivative",
-    "differences",
-    "inlined",
     "lanczos",
-    "measure",
     "minimum_gap",
-    "recurse",
     "smallest_curvature",
     "verify",
 ]
+
+if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
+    _RENAMED = {
+        "differences": ".directional:differences",
+        "inlined": ".inlining:inlined",
+        "measure": ".measuring:measure",
+        "recurse": ".recursion:recurse",
+    }
+    __getattr__, _ = lazily(__name__, renamed=_RENAMED)

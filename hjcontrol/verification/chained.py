@@ -34,7 +34,7 @@ from hjcontrol.verification.curvature import smallest_curvature
 from hjcontrol.verification.diagnosis import diagnosed
 from hjcontrol.verification.function import declared
 from hjcontrol.verification.judgement import judge_places, judge_routes
-from hjcontrol.verification.measure import check_weights, measure
+from hjcontrol.verification.measuring import check_weights, measure
 from hjcontrol.verification.minimum import minimum_gap
 from hjcontrol.verification.multipliers import excused, not_converged
 from hjcontrol.verification.optimality import examine as examine_optimality

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from hjcontrol.control import ControlProblem, Trajectory, inner
+from hjcontrol.control import ControlProblem, Trajectory
+from hjcontrol.control.hamiltonians import inner
 from hjcontrol.control.trajectory import swapped
 from hjcontrol.networks import Flow, Weights
 from hjcontrol.verification.ensemble import primal, with_coupling

@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from hjcontrol.control import ControlProblem, inner
+from hjcontrol.control import ControlProblem
+from hjcontrol.control.hamiltonians import inner
 from hjcontrol.networks import Weights
 from hjcontrol.verification.directional import differences
 from hjcontrol.verification.ensemble import summands

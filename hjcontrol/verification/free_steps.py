@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from hjcontrol.control import ControlProblem, Trajectory
-from hjcontrol.control.hamiltonian import inner
+from hjcontrol.control.hamiltonians import inner
 from hjcontrol.networks import FreeStep, Run, StepWeights, Weights
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax
@@ -28,10 +28,11 @@ from hjcontrol.verification.verdicts import (
 )
 from hjcontrol.verification.witness import examine
 
+F = TypeVar("F", bound=Callable[..., Any])
 _DECLARED = re.compile(r"hj\.deliberate\[([^\]]*)\]")
 
 
-def deliberate(reason: str) -> Callable[[Callable], Callable]:
+def deliberate(reason: str) -> Callable[[F], F]:
     """Declare that a rule differs from the derivative on purpose: a straight-through estimator, a
     clipped gradient, a reversed one.
 
@@ -51,7 +52,7 @@ def deliberate(reason: str) -> Callable[[Callable], Callable]:
         raise ValueError(f"deliberate: `reason` must say why, in words; found {reason!r}.")
     words = re.sub(r"[\[\]/()]", " ", reason).strip()
 
-    def declared(rule: Callable) -> Callable:
+    def declared(rule: F) -> F:
         if not callable(rule):
             raise ValueError(
                 f"deliberate: a function is needed; found {type(rule).__name__}. Write it above the rule."

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, Float
 
 from hjcontrol._ground.record import Quantity, Record, Told
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.trees import Tree, TreeLike
 from hjcontrol.networks import Flow
 from hjcontrol.networks.flow_numerics import ADJOINTS, adjoint_named, capable
 from hjcontrol.verification.costate_reference import costate_reference
@@ -103,9 +104,9 @@ def adjoint_ladder(
     tolerances: Sequence[float] = (1e-4, 1e-6, 1e-8),
     adjoints: Sequence[Any] = ("checkpoint", "direct", "backsolve"),
     *,
-    inputs: PyTree[ArrayLike],
-    weights: PyTree[Array],
-    cost: Callable[[PyTree[Array]], Float[Array, ""]] | None = None,
+    inputs: TreeLike,
+    weights: Tree,
+    cost: Callable[[Tree], Float[Array, ""]] | None = None,
     repeats: int = 5,
     title: str = "a flow",
 ) -> AdjointLadder:

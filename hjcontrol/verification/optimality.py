@@ -29,7 +29,7 @@ from hjcontrol.verification.faces import faces
 from hjcontrol.verification.free_steps import Steps, free_steps
 from hjcontrol.verification.kkt import Residuals, residuals
 from hjcontrol.verification.legendre import legendre
-from hjcontrol.verification.measure import apart
+from hjcontrol.verification.measuring import apart
 from hjcontrol.verification.minimum import lowering
 from hjcontrol.verification.stagewise import placed, stagewise
 from hjcontrol.verification.transversality import transversality

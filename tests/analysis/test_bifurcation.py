@@ -26,12 +26,12 @@ def clouds():
 
 @pytest.fixture(scope="module")
 def line():
-    return bf.bifurcation(LINE, (0.05, 3.0))
+    return bf.bifurcation_diagram(LINE, (0.05, 3.0))
 
 
 @pytest.fixture(scope="module")
 def plane():
-    return bf.bifurcation(clouds(), (0.18, 0.8), [[-9.5, -9.5], [9.5, 9.5]])
+    return bf.bifurcation_diagram(clouds(), (0.18, 0.8), [[-9.5, -9.5], [9.5, 9.5]])
 
 
 def test_closed_form_derivatives_against_differentiation():
@@ -167,7 +167,7 @@ def test_the_last_critical_point_is_the_hot_centre():
 
 def test_symmetric_atoms_cross_instead_of_folding():
     y = np.array([-1.0, 0.0, 1.0])
-    found = bf.bifurcation(LSE(y[:, None], -(y**2) / 2, 1.0), (0.05, 3.0))
+    found = bf.bifurcation_diagram(LSE(y[:, None], -(y**2) / 2, 1.0), (0.05, 3.0))
     assert found.counts() == [3, 1]
     assert found.complete
     (only,) = found.folds
@@ -199,7 +199,7 @@ def few(W, eps=0.3):
         (lambda: bf.critical_points(LINE, [[1.0], [0.0]]), "lower < upper"),
         (lambda: bf.critical_points(few([[1.0], [1.0]])), "spanning 0"),
         (lambda: bf.critical_points(few([[1.0], [np.nan]])), "finite weights"),
-        (lambda: bf.bifurcation(LINE, (1.0, 0.1)), "0 < low < high"),
+        (lambda: bf.bifurcation_diagram(LINE, (1.0, 0.1)), "0 < low < high"),
         (lambda: bf.hot_centre(few([[1.0, 0.0], [2.0, 0.0]])), "do not span"),
     ],
 )

@@ -241,9 +241,9 @@ def test_decisions_change_only_below_the_margin():
         (lambda: tr.model_tree(shallow(2), max_leaves=0), "max_leaves. must be >= 1"),
         (lambda: tr.model_tree(shallow(2), box=[[1.0, 1.0], [0.0, 0.0]]), "lower < upper"),
         (lambda: tr.model_tree(shallow(2), decide=True), "two outputs"),
-        (lambda: tr.Block(np.eye(2), np.zeros(2), [0, 2]), "numbered"),
+        (lambda: tr.AffineBlock(np.eye(2), np.zeros(2), [0, 2]), "numbered"),
         (
-            lambda: tr.PiecewiseAffine([tr.Block(np.eye(2), np.zeros(2), [0, 0])] * 2),
+            lambda: tr.PiecewiseAffine([tr.AffineBlock(np.eye(2), np.zeros(2), [0, 0])] * 2),
             "block 1 takes",
         ),
         (lambda: tr.model_tree([(np.full((1, 2), np.nan), np.zeros(1))]), "finite weights"),

@@ -15,10 +15,10 @@ from hjcontrol.control import (
     backpropagate,
     costate,
     hamiltonian,
-    inner,
     terminal_costate,
     value_and_gradient,
 )
+from hjcontrol.control.hamiltonians import inner
 from tests.agreement import assert_agree, disagreement
 from tests.control.problems import PROBLEMS, N, classifier, direction, perturbed, solved
 

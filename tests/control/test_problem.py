@@ -8,6 +8,7 @@ import pytest
 
 import hjcontrol as hj
 from hjcontrol.control import Box, Free, Ridge, backpropagate, curvature, gauss_newton_curvature
+from hjcontrol.control.hamiltonians import inner
 from hjcontrol.networks import Dense, Residual, lift, readout
 from tests.agreement import assert_agree, disagreement
 from tests.control.problems import PROBLEMS, N, classifier, direction, perturbed, solved
@@ -111,7 +112,6 @@ def test_a_running_cost_is_a_terminal_cost_of_one_more_state():
 @pytest.mark.parametrize("name", ["classifier", "regression"])
 def test_curvature_is_symmetric_and_the_slope_of_the_gradient(name):
     problem, weights, _, _, _ = solved(name)
-    inner = hj.control.inner
     u, v = direction(weights, 1), direction(weights, 2)
     product = jax.jit(lambda w, d: curvature(problem, w)(d))
     Hu, Hv = product(weights, u), product(weights, v)
@@ -125,7 +125,6 @@ def test_curvature_is_symmetric_and_the_slope_of_the_gradient(name):
 
 def test_gauss_newton_is_symmetric_nonnegative_and_exact_for_an_affine_model():
     problem, weights, _, _, _ = solved("classifier")
-    inner = hj.control.inner
     u, v = direction(weights, 1), direction(weights, 2)
     product = jax.jit(lambda w, d: gauss_newton_curvature(problem, w)(d))
     Gu, Gv = product(weights, u), product(weights, v)

@@ -30,15 +30,15 @@ def test_last_column_is_the_target(file):
     assert data.classes == ("x", "y")
     assert data.feature_names == ("a", "b")
     np.testing.assert_array_equal(data.features, [[1, 2], [3, 4], [5, 6], [7, 8]])
-    np.testing.assert_array_equal(data.labels, [0, 1, 0, 1])
+    np.testing.assert_array_equal(data.targets, [0, 1, 0, 1])
     assert data.features.dtype == np.float64
-    assert data.labels.dtype.kind == "i"
+    assert data.targets.dtype.kind == "i"
 
 
 def test_target_by_name(file):
     data = read(file, "kind,a\n10,1\n9,2\n10,3\n9,4\n", "kind")
     assert data.classes == ("9", "10")  # by value, not by spelling
-    np.testing.assert_array_equal(data.labels, [1, 0, 1, 0])
+    np.testing.assert_array_equal(data.targets, [1, 0, 1, 0])
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ def test_round_trip(tmp_path_factory, rows, names):
     path = tmp_path_factory.mktemp("csv") / "t.csv"
     data = read(path, text.getvalue())
     np.testing.assert_array_equal(data.features, rows)
-    assert [data.classes[i] for i in data.labels] == labels
+    assert [data.classes[i] for i in data.targets] == labels
     assert data.feature_names == (a, b)
 
 

@@ -22,7 +22,7 @@ def saved(tmp_path, **arrays):
 def test_names_of_arrays(tmp_path, features, labels):
     data = load(saved(tmp_path, **{features: X, labels: Y}))
     np.testing.assert_array_equal(data.features, X)
-    np.testing.assert_array_equal(data.labels, Y)
+    np.testing.assert_array_equal(data.targets, Y)
 
 
 def test_named_target_and_other_types(tmp_path):

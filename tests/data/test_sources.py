@@ -22,7 +22,7 @@ def test_packaged(name):
     assert len(data.classes) == classes
     assert len(data.feature_names) == d
     assert len(data) == n
-    assert np.unique(data.labels).tolist() == list(range(classes))
+    assert np.unique(data.targets).tolist() == list(range(classes))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Splits: stratified, disjoint, repeatable, standardised by the training part alone."""
 
+import zlib
+
 import jax
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ def test_shares_follow_the_classes(counts, fraction):
     train = min(max(round(fraction * total), len(counts)), total - len(counts))
     parts = split(data, train, key=jax.random.key(1))
     assert (len(parts.train), len(parts.test)) == (train, total - train)
-    share = np.bincount(parts.train.labels, minlength=len(counts))
+    share = np.bincount(parts.train.targets, minlength=len(counts))
     ideal = train * np.array(counts) / total
     assert np.all(share >= 1)
     assert np.all(share <= np.array(counts) - 1)
@@ -77,7 +79,41 @@ def test_subset(key):
     data = load("digits")
     few = subset(data, 24, key=key)
     assert len(few) == 24
-    assert np.bincount(few.labels).min() >= 2
+    assert np.bincount(few.targets).min() >= 2
     assert len(subset(data, 3, key=key)) == 3
     with pytest.raises(DataError, match="1 to 1797"):
         subset(data, 1798, key=key)
+
+
+def test_real_targets_are_split_and_standardised_by_the_training_part():
+    data = load("diabetes", regression=True)
+    assert data.classes is None
+    parts = split(data, 0.5, key=jax.random.key(0))
+    assert len(parts.train) == 221
+    assert abs(parts.train.targets.mean()) < 1e-12
+    np.testing.assert_allclose(parts.train.targets.std(), 1.0, rtol=1e-12)
+    back = np.concatenate([p.targets for p in (parts.train, parts.test)])
+    back = back * parts.target_scale + parts.target_mean
+    np.testing.assert_allclose(np.sort(back), np.sort(data.targets), rtol=1e-12)
+
+
+def test_numbers_of_classes_are_targets_if_asked_and_real_targets_are_no_classes():
+    iris = load("iris")
+    real = load("iris", regression=True)
+    np.testing.assert_array_equal(real.targets, iris.targets.astype(float))
+    with pytest.raises(DataError, match="real targets and no classes"):
+        load("diabetes")
+
+
+@pytest.mark.parametrize(("name", "drawn"), [("digits", 770770505), ("wine", 4289098503)])
+def test_the_draws_are_those_of_every_recorded_figure(name, drawn):
+    """A split that changes changes every published number."""
+    train = split(load(name), 0.5, key=jax.random.key(0)).train
+    assert zlib.crc32(train.targets.astype("<i8").tobytes()) == drawn
+
+
+def test_the_draws_of_real_targets_too():
+    parts = split(load("diabetes", regression=True), 0.5, key=jax.random.key(0))
+    train, every = parts.train.targets, np.concatenate([parts.train.targets, parts.test.targets])
+    ranks = np.searchsorted(np.unique(np.round(every, 9)), np.round(train, 9) - 1e-9)
+    assert zlib.crc32(ranks.astype("<i8").tobytes()) == 167840065

@@ -3,11 +3,29 @@ abstract, what has no argument, and what collects others' answers.
 """
 
 _NAMES = {
+    "analysis.attribution": """
+        Attribution LayerAttribution
+    """,
     "analysis.bifurcation": """
         Bifurcation Branch CriticalPoints Fold Landscape Merge
     """,
+    "analysis.continual": """
+        Forgetting Overlap Pull forgetting pull
+    """,
+    "analysis.dimension": """
+        IntrinsicDimension SampleSize
+    """,
+    "analysis.extrapolation": """
+        Coverage Gap Ray
+    """,
+    "analysis.robustness": """
+        Attack Change Curvature Radius
+    """,
+    "analysis.temperature": """
+        Choice Window jointly
+    """,
     "analysis.tree": """
-        Agreement Block ModelTree PiecewiseAffine SoftTree
+        Agreement AffineBlock ModelTree PiecewiseAffine SoftTree
     """,
     "control": """
         AbstractControlSet AbstractRunningCost Binary Free History Minibatch Nonnegative
@@ -21,7 +39,7 @@ _NAMES = {
     """,
     "hamilton_jacobi": """
         AbstractHamiltonian Bracket Conjugate Envelope GridPlan GridSolution
-        HJProx HalfQuadratic Minimum Quadratic Recovered Relativistic Residual Searched
+        HJProx HalfQuadratic Minimum Quadratic Recovered Relativistic EquationResidual Searched
         Sum
     """,
     "layers": """
@@ -29,16 +47,16 @@ _NAMES = {
         GradientTable Optimality Residuals maximum table
     """,
     "reproduction": """
-        Claim Entry Finding Picture audit evidence
+        Claim Entry Measurement Picture audit evidence
     """,
     "networks": """
         AbstractArchitecture AbstractStage AbstractUnits AffineWeights AttentionWeights
         BlockWeights EmbedWeights FeedForwardWeights HeadTable MeanPool ModeWeights NormWeights
         Output RecurrentWeights SentenceEncoder StateSpaceWeights StepWeights Symmetry Weights
-        check_given head_table identity sentence_encoder
+        head_table identity sentence_encoder
     """,
     "solvers": """
-        AbstractMethod capability_table loadable_plugins
+        AbstractMethod capabilities capability_table loadable_plugins
     """,
     "solvers.convex": """
         AbstractConvexProblem Ball Difference PricedAtoms PrimalDual polish

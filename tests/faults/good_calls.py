@@ -16,6 +16,8 @@ import hjcontrol as hj
 from hjcontrol import analysis, control, layers, networks, reproduction
 from hjcontrol import hamilton_jacobi as hjb
 from hjcontrol._ground.results import RESULTS
+from hjcontrol.control import hamiltonians
+from hjcontrol.control.batches import check_batch_size
 from hjcontrol.reproduction import questions as _questions
 
 KEY = jax.random.key(0)
@@ -50,10 +52,10 @@ def data():
 
 @functools.cache
 def real_data():
-    from hjcontrol.data.regression import RegressionSet
+    from hjcontrol.data import DataSet
 
     rng = np.random.default_rng(0)
-    return RegressionSet(rng.normal(size=(20, 3)), rng.normal(size=20), ("a", "b", "c"), "drawn")
+    return DataSet(rng.normal(size=(20, 3)), rng.normal(size=20), None, ("a", "b", "c"), "drawn")
 
 
 @functools.cache
@@ -198,8 +200,12 @@ def _analysis() -> dict:
             x=POINT,
             removed=jnp.arange(6) == 0,
         ),
-        "bifurcation.bifurcation": _made(
-            lambda: a.bifurcation.bifurcation, layer=layer, eps=(0.5, 1.0), levels=1, most_boxes=400
+        "bifurcation.bifurcation_diagram": _made(
+            lambda: a.bifurcation.bifurcation_diagram,
+            layer=layer,
+            eps=(0.5, 1.0),
+            levels=1,
+            most_boxes=400,
         ),
         "bifurcation.critical_points": _made(
             lambda: a.bifurcation.critical_points, layer=layer, most_boxes=4000
@@ -250,9 +256,13 @@ def _analysis() -> dict:
             steps=2,
             starts=2,
         ),
-        "robustness.certify": _made(lambda: a.robustness.certify, classifier=lab, x=POINT, label=0),
+        "robustness.certified_radius": _made(
+            lambda: a.robustness.certified_radius, classifier=lab, x=POINT, label=0
+        ),
         "robustness.change": _made(lambda: a.robustness.change, layer=layer, x=POINT, radius=0.1),
-        "robustness.curvature": _made(lambda: a.robustness.curvature, model=layer, x=POINT),
+        "robustness.layer_curvature": _made(
+            lambda: a.robustness.layer_curvature, model=layer, x=POINT
+        ),
         "robustness.diameter": _made(lambda: a.robustness.diameter, W=X),
         "robustness.lipschitz": _made(lambda: a.robustness.lipschitz, layer=layer),
         "questions.scaling.effective_dimension": _made(
@@ -320,11 +330,11 @@ def _control() -> dict:
             c.augmented, problem=lambda: constrained(), nu=jnp.zeros((6, 2)), strength=1.0
         ),
         "backpropagate": _made(c.backpropagate, **whole),
-        "check_batch_size": _made(c.check_batch_size, problem=lambda: problem(), size=2, who="a"),
         "costate": _made(c.costate, **whole),
         "curvature": _made(c.curvature, **whole),
         "gauss_newton_curvature": _made(c.gauss_newton_curvature, **whole),
-        "given_at": _made(c.given_at, problem=lambda: problem(), k=1),
+        "check_batch_size": _made(check_batch_size, problem=lambda: problem(), size=2, who="a"),
+        "given_at": _made(hamiltonians.given_at, problem=lambda: problem(), k=1),
         "hamiltonian": _made(
             c.hamiltonian,
             problem=lambda: problem(),
@@ -333,7 +343,7 @@ def _control() -> dict:
             p_next=jnp.ones((6, 3)),
             theta=lambda: jax.tree.map(lambda a: a[0], weights()[0]),
         ),
-        "inner": _made(c.inner, p=X, v=X),
+        "inner": _made(hamiltonians.inner, p=X, v=X),
         "least_squares": _made(c.least_squares, x=POINT, target=OTHER),
         "linear_quadratic": _made(
             c.linear_quadratic,
@@ -365,6 +375,8 @@ def _control() -> dict:
 
 def _rest() -> dict:
     from hjcontrol import data as d
+    from hjcontrol.comparison import symmetry
+    from hjcontrol.data.loading import npz_arrays
 
     deform = hj.deformation
     eps = {"eps": 0.5, "axis": -1}
@@ -374,24 +386,22 @@ def _rest() -> dict:
             lambda: _crosschecked, problem=lambda: problem(), solution=lambda: solution()
         ),
         "comparison.match": _made(
-            hj.comparison.match,
+            symmetry.match,
             problem=lambda: problem(),
             a=lambda: passes()[1],
             b=lambda: passes()[1],
         ),
         "comparison.relabel": _made(
-            hj.comparison.relabel,
+            symmetry.relabel,
             chain=lambda: problem().chain,
             weights=lambda: weights(),
-            labellings=lambda: hj.comparison.match(problem(), passes()[1], passes()[1]),
+            labellings=lambda: symmetry.match(problem(), passes()[1], passes()[1]),
         ),
         "data.load": _made(d.load, source="iris"),
-        "data.load_regression": _made(d.load_regression, source="iris"),
-        "data.npz_arrays": _made(d.npz_arrays, source="a.npz"),
+        "data.load_real": _made(d.load, source="iris", regression=True),
+        "data.npz_arrays": _made(npz_arrays, source="a.npz"),
         "data.split": _made(d.split, data=lambda: data(), train_size=0.5, key=KEY),
-        "data.split_regression": _made(
-            d.split_regression, data=lambda: real_data(), train_size=0.5, key=KEY
-        ),
+        "data.split_real": _made(d.split, data=lambda: real_data(), train_size=0.5, key=KEY),
         "data.subset": _made(d.subset, data=lambda: data(), count=7, key=KEY),
         "data.DataSet.take": _made(lambda: data().take, index=np.array([0, 3])),
         "deformation.entropy": _made(deform.entropy, p=jnp.array([0.25, 0.75]), axis=-1),

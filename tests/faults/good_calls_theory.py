@@ -117,7 +117,7 @@ _LAYERS = {name: _made(getattr(layers, name), **_EPS) for name in _ONE_EPS} | {
     "Clip": _made(layers.Clip, **_EPS, lo=-1.0, hi=1.0),
     "Entmax": _made(layers.Entmax, **_EPS, alpha=1.5),
     "GroupSoftThreshold": _made(layers.GroupSoftThreshold, **_EPS, lam=1.0),
-    "L2Ball": _made(layers.L2Ball, **_EPS, radius=1.0),
+    "BallProjection": _made(layers.BallProjection, **_EPS, radius=1.0),
     "LeakyReLU": _made(layers.LeakyReLU, **_EPS, slope=0.1),
     "LSE": _made(layers.LSE, W=X, b=U, **_EPS),
     "legendre_as_cvxpy": _made(layers.legendre_as_cvxpy, f=lambda: soft_layer(), q=POINT),
@@ -156,7 +156,7 @@ _LAYERS = {name: _made(getattr(layers, name), **_EPS) for name in _ONE_EPS} | {
     "key_norms": _made(layers.key_norms, k=X),
     "soft_rank": _made(layers.soft_rank, x=POINT, **_EPS),
     "soft_sort": _made(layers.soft_sort, x=POINT, **_EPS),
-    "solve": _made(layers.solve, layer=layers.Softmax(0.5), z=POINT, engine="closed"),
+    "argmax": _made(layers.argmax, layer=layers.Softmax(0.5), z=POINT, engine="closed"),
     "Softmax.__call__": _made(layers.Softmax(0.5), z=POINT),
     "Softmax.value": _made(layers.Softmax(0.5).value, z=POINT),
     "Softplus.__call__": _made(layers.Softplus(0.5), z=POINT),
@@ -203,7 +203,7 @@ _NETWORKS = {
     "Run": _made(networks.Run, stage=networks.Dense(2, 2), length=2, tied=False),
     "SelfAttention": _made(networks.SelfAttention, width=4, num_heads=2, **_EPS, form="dot"),
     "soft_maximum": _made(networks.soft_maximum, in_size=2, atoms=3, **_EPS),
-    "Softplus": _made(networks.Softplus, **_EPS),
+    "SoftplusUnits": _made(networks.SoftplusUnits, **_EPS),
     "StateSpace": _made(networks.StateSpace, **_WIDE, h=0.5),
     "StochasticResidual": _made(
         networks.StochasticResidual, drift=networks.Dense(2, 2), h=0.5, nu=0.1
@@ -215,7 +215,7 @@ _NETWORKS = {
     "brownian": _made(networks.brownian, key=KEY, samples=3, steps=2, shape=(2,)),
     "depth_bound": _made(
         networks.depth_bound,
-        stages=[networks.Dense(2, 2, networks.Softplus(0.5))],
+        stages=[networks.Dense(2, 2, networks.SoftplusUnits(0.5))],
         thetas=lambda: [theta()],
     ),
     "gelu": _made(networks.gelu, a=POINT),

@@ -15,7 +15,8 @@ from hypothesis import example, given, settings
 
 from hjcontrol._ground import files
 from hjcontrol._ground.files import read_regular, write_atomically
-from hjcontrol.data import DataError, load, npz_arrays
+from hjcontrol.data import DataError, load
+from hjcontrol.data.loading import npz_arrays
 
 TRICKY = ["1", "1.0", "01", "001", "1e0", "+1", "100000", "1e5", "00501", "501", "-0", "0", "yes", "1_0",
           "9007199254740993", "9007199254740992", "18446744073709551617", "nan", "NaN", "inf", "NA",
@@ -25,7 +26,7 @@ TRICKY = ["1", "1.0", "01", "001", "1e0", "+1", "100000", "1e5", "00501", "501",
 def classes_of(path, labels):
     path.write_text("a,t\n" + "".join(f'{i},"{t}"\n' for i, t in enumerate(labels)), "utf-8")
     data = load(path)
-    return [data.classes[k] for k in data.labels]
+    return [data.classes[k] for k in data.targets]
 
 
 @given(st.lists(st.sampled_from(TRICKY), min_size=2, max_size=4, unique=True))

@@ -14,7 +14,7 @@ import pytest
 from hjcontrol import hamilton_jacobi as room
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.hamilton_jacobi.grid import Grid
-from hjcontrol.hamilton_jacobi.grid_plan import GridScheme, grid_plan
+from hjcontrol.hamilton_jacobi.grid_planning import GridScheme, grid_plan
 from hjcontrol.hamilton_jacobi.grid_solver import _run, grid_solve
 from tests.agreement import assert_agree
 from tests.oracles import hamilton_jacobi_line as oracle

@@ -12,7 +12,7 @@ import pytest
 
 from hjcontrol.hamilton_jacobi import Anisotropic, Norm
 from hjcontrol.hamilton_jacobi.grid import Grid
-from hjcontrol.hamilton_jacobi.grid_plan import GridScheme
+from hjcontrol.hamilton_jacobi.grid_planning import GridScheme
 from hjcontrol.hamilton_jacobi.grid_solver import grid_solve
 from tests.agreement import assert_agree, disagreement
 

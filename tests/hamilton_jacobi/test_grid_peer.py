@@ -12,7 +12,7 @@ import pytest
 
 from hjcontrol.hamilton_jacobi import HalfQuadratic
 from hjcontrol.hamilton_jacobi.grid import Grid
-from hjcontrol.hamilton_jacobi.grid_plan import GridScheme
+from hjcontrol.hamilton_jacobi.grid_planning import GridScheme
 from hjcontrol.hamilton_jacobi.grid_solver import grid_solve
 
 N, T = 51, 0.5

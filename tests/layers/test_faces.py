@@ -9,7 +9,7 @@ import pytest
 import hjcontrol as hj
 from hjcontrol.hamilton_jacobi import pde_residual
 from hjcontrol.layers import LSE
-from hjcontrol.layers.commuting_square import commuting_square
+from hjcontrol.layers.squares import commuting_square
 
 ATOMS, D, T = 6, 3, 0.7
 

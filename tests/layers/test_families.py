@@ -30,10 +30,9 @@ from hjcontrol.layers import (
     legendre_value,
     soft_rank,
     soft_sort,
-    solve,
 )
 from hjcontrol.layers.engines import KINDS, lacks
-from hjcontrol.layers.isotonic import minimax
+from hjcontrol.layers.isotonic_regression import minimax
 from tests.agreement import assert_agree
 
 RNG = np.random.default_rng(11)
@@ -206,7 +205,7 @@ def test_routes_and_engines_agree(name):  #: engines 2e-16, routes 2e-15
     assert table.agree, str(table)
     assert table.missing == ()
     assert np.linalg.norm(table.gradients["closed"]) > 0.1
-    both = jax.jit(jax.vmap(lambda z: (solve(layer, z, "newton"), layer(z))))
+    both = jax.jit(jax.vmap(lambda z: (argmax(layer, z, "newton"), layer(z))))
     assert_agree(*both(z), 1e-14)
 
 
@@ -237,7 +236,7 @@ def test_a_route_that_forgets_a_bound_is_refuted():
 def test_the_referee_agrees(name, eps):
     layer = warm(name) if eps is None else build(name, eps)
     z = drawn(name, 1)[0]
-    assert_agree(solve(layer, z, "jaxopt"), layer(z), 1e-8)
+    assert_agree(argmax(layer, z, "jaxopt"), layer(z), 1e-8)
 
 
 def test_an_engine_that_has_no_meaning_is_refused_with_the_reason():
@@ -248,15 +247,15 @@ def test_an_engine_that_has_no_meaning_is_refused_with_the_reason():
         assert lacks(warm(name), "jaxopt") is None
     for name in ("soft-threshold", "group-soft-threshold", "permutahedron"):
         with pytest.raises(ValueError, match=r"no engine `jaxopt`: at `eps = 0`"):
-            solve(build(name, 0.0), drawn(name, 1)[0], "jaxopt")
+            argmax(build(name, 0.0), drawn(name, 1)[0], "jaxopt")
     with pytest.raises(ValueError, match=r"Softmax has no engine `newton`: at `eps = 0`"):
-        solve(Softmax(0.0), Z[0], "newton")
+        argmax(Softmax(0.0), Z[0], "newton")
 
 
 def test_a_masked_row_has_no_weights_by_any_engine():
     z = jnp.array([[0.3, -jnp.inf, 1.0], [-jnp.inf] * 3])
     layer = build("row-softmax")
-    for solved in jax.jit(lambda z: (layer(z), solve(layer, z, "newton")))(z):
+    for solved in jax.jit(lambda z: (layer(z), argmax(layer, z, "newton")))(z):
         assert_agree(solved[1], jnp.zeros(3), 0.0)
         assert_agree(solved[0], Softmax(0.5)(z[0]), EXACT)
 
@@ -368,7 +367,7 @@ def test_other_wrong_arguments():
     with pytest.raises(ValueError, match="lo < hi"):
         Clip(1.0, 2.0, 1.0)
     with pytest.raises(ValueError, match=r"engines are closed.*found 'magic'"):
-        solve(Softmax(), Z[0], "magic")
+        argmax(Softmax(), Z[0], "magic")
     with pytest.raises(ValueError, match="a sum of 3 needs"):
         CappedSimplex(1.0, 3)(np.zeros(2))
     with pytest.raises(ValueError, match="positive integers"):

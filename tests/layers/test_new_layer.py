@@ -10,7 +10,7 @@ import pytest
 from jaxtyping import Array, Float
 
 from hjcontrol.deformation.soft_maximum import temperature
-from hjcontrol.layers import compare_gradients, registry, solve
+from hjcontrol.layers import argmax, compare_gradients, registry
 from hjcontrol.layers.box import AbstractBoxLayer
 from hjcontrol.layers.engines import ENGINES, KINDS, Kind, lacks
 from hjcontrol.layers.regulariser import AbstractRegulariser, BinaryEntropy
@@ -51,7 +51,7 @@ def test_one_class_and_one_line_give_every_engine_route_and_certificate():
         law(seen, Z)
     for engine in ENGINES:
         assert_agree(
-            solve(layer, Z[0], engine), seen["argmax"][0], 1e-4 if engine == "cvxpy" else 1e-8
+            argmax(layer, Z[0], engine), seen["argmax"][0], 1e-4 if engine == "cvxpy" else 1e-8
         )
     table = compare_gradients(layer, Z)
     assert table.agree, str(table)
@@ -77,14 +77,14 @@ class Silent(Valve):
 def test_a_new_kind_is_one_row(monkeypatch):
     layer, z = Stranger(0.5), jnp.asarray(logits("softmax")[:2, :4])
     with pytest.raises(ValueError, match=r"Stranger: its kind must be one of .*found 'strange'"):
-        solve(layer, z[0], "newton")
+        argmax(layer, z[0], "newton")
     monkeypatch.setitem(KINDS, "strange", Kind(newton=KINDS["box, entropy"].newton))
-    assert_agree(solve(layer, z[0], "newton"), layer(z[0]), 1e-13)
+    assert_agree(argmax(layer, z[0], "newton"), layer(z[0]), 1e-13)
     table = compare_gradients(layer, z)
     assert table.agree
     assert table.missing == ("implicit",)
     with pytest.raises(ValueError, match="no engine `jaxopt`: its kind of program has none"):
-        solve(layer, z[0], "jaxopt")
+        argmax(layer, z[0], "jaxopt")
 
 
 def test_a_layer_without_a_kind_has_the_closed_form_and_its_twin():

@@ -35,7 +35,7 @@ def trial(name):
     built = architecture(name, 64, 10, **SMALL)
     problem = hj.ControlProblem(
         **built.ensemble(features),
-        targets=digits.labels[:SAMPLES],
+        targets=digits.targets[:SAMPLES],
         terminal=hj.control.softmax_cross_entropy,
         running=hj.control.Ridge(1e-3),
     )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hjcontrol.networks import Chain, Dense, LSEUnits, Softplus, depth_bound, readout
+from hjcontrol.networks import Chain, Dense, LSEUnits, SoftplusUnits, depth_bound, readout
 from tests.agreement import assert_agree
 
 X = jnp.asarray(np.random.default_rng(1).standard_normal((200, 3)))
@@ -17,9 +17,9 @@ X = jnp.asarray(np.random.default_rng(1).standard_normal((200, 3)))
 
 def stack(eps):
     return [
-        Dense(3, 6, Softplus(eps)),
+        Dense(3, 6, SoftplusUnits(eps)),
         Dense(6, 5, LSEUnits(3, eps)),
-        Dense(5, 5, Softplus(eps)),
+        Dense(5, 5, SoftplusUnits(eps)),
         readout(5, 2),
     ]
 
@@ -91,7 +91,7 @@ def test_sweeping_the_temperature_does_not_recompile(network):
         return stage.step(x, theta)
 
     for eps in (0.5, 0.1, 0.0):
-        assert np.all(np.isfinite(value(Dense(3, 6, Softplus(eps)), X[0])))
+        assert np.all(np.isfinite(value(Dense(3, 6, SoftplusUnits(eps)), X[0])))
     assert traced == 1
 
 
@@ -101,4 +101,4 @@ def test_a_stage_without_a_temperature_has_no_bound(network):
     with pytest.raises(ValueError, match=r"stage 0 \(Dense\) has no temperature and is not affine"):
         depth_bound([Dense(3, 6)], thetas[:1])
     with pytest.raises(ValueError, match="`out_size` must be >= 1; found 0"):
-        Dense(3, 0, Softplus(1.0))
+        Dense(3, 0, SoftplusUnits(1.0))

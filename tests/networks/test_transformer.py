@@ -20,7 +20,7 @@ from hjcontrol.networks import (
     LSEUnits,
     MeanPool,
     SelfAttention,
-    Softplus,
+    SoftplusUnits,
     lift,
     readout,
 )
@@ -149,7 +149,7 @@ def test_norm_units_and_blocks_are_what_they_say(key):
     soft = lambda a: np.logaddexp(0, a / 0.4) * 0.4
     grouped = lambda a: 0.4 * np.log(np.sum(np.exp(a.reshape(TOKENS, 7, 3) / 0.4), axis=2))
     for units, by_hand in (
-        (Softplus(0.4), soft),
+        (SoftplusUnits(0.4), soft),
         (LSEUnits(3, 0.4), grouped),
         (jnp.tanh, np.tanh),
     ):
@@ -218,7 +218,7 @@ def test_a_masked_post_norm_transformer_is_verified(key):
             "`num_heads` must divide `width`; found width 6, num_heads 4",
         ),
         (lambda: Attention(1.0, "cosine"), "one of 'dot', 'distance'; found 'cosine'"),
-        (lambda: Softplus(-1.0), "`eps` must be >= 0; found -1.0"),
+        (lambda: SoftplusUnits(-1.0), "`eps` must be >= 0; found -1.0"),
         (
             lambda: Block(SelfAttention(6), FeedForward(5, 3), LayerNorm(6)),
             r"one width; found \(6, 5, 6\)",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from hjcontrol.analysis.bifurcation import bifurcation
+from hjcontrol.analysis.bifurcation import bifurcation_diagram
 from hjcontrol.layers import LSE
 from hjcontrol.reporting.landscapes import animate, diagram, landscape
 from hjcontrol.reporting.plots import svg
@@ -14,12 +14,12 @@ CORNERS = np.array([[0.0, 1.0], [-0.9, -0.5], [0.9, -0.6]])
 
 @pytest.fixture(scope="module")
 def line():
-    return bifurcation(LSE(Y[:, None], -(Y**2) / 2), (0.1, 2.0))
+    return bifurcation_diagram(LSE(Y[:, None], -(Y**2) / 2), (0.1, 2.0))
 
 
 @pytest.fixture(scope="module")
 def plane():
-    return bifurcation(LSE(CORNERS, np.zeros(3)), (0.3, 1.0), [[-2.0, -2.0], [2.0, 2.0]])
+    return bifurcation_diagram(LSE(CORNERS, np.zeros(3)), (0.3, 1.0), [[-2.0, -2.0], [2.0, 2.0]])
 
 
 def test_the_diagram_shows_every_branch_and_fold(line):

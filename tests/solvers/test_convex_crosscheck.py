@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import hjcontrol as hj
-from hjcontrol.layers.certify import certify
+from hjcontrol.layers.certifying import certify
 from hjcontrol.solvers.convex import ConvexRegression, GatedReLU, HopfCole, SoftmaxReadout
 
 DESCENT = hj.solvers.Gradient(optax.lbfgs(), tol=1e-9)
@@ -50,7 +50,7 @@ def line(n, seed=0):
 def test_readout_weights():  #: weights 5e-9
     data = hj.data.load("iris")
     X = (data.features - data.features.mean(axis=0)) / data.features.std(axis=0)
-    p = SoftmaxReadout(X, data.labels, 1e-2)
+    p = SoftmaxReadout(X, data.targets, 1e-2)
     s, control = p.solve(), p.as_control_problem()
     found = [descend(control, seed) for seed in range(STARTS)]
     for one in found:

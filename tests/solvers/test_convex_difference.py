@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import hjcontrol as hj
-from hjcontrol.layers.certify import certify
+from hjcontrol.layers.certifying import certify
 from hjcontrol.networks import AffineWeights
 from hjcontrol.solvers.convex import DifferenceOfConvex, DifferenceOfMaxAffine
 from hjcontrol.solvers.convex.difference import Layers

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_diabetes
 
-from hjcontrol.layers.certify import certify
+from hjcontrol.layers.certifying import certify
 from hjcontrol.solvers.convex import GatedReLU, sample_gates
 from hjcontrol.solvers.convex.cone_decomposition import split
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import hjcontrol as hj
-from hjcontrol.layers.certify import certify
+from hjcontrol.layers.certifying import certify
 from hjcontrol.solvers.convex import HopfCole, fit_lse, polish
 from hjcontrol.solvers.convex.column_generation import steepest
 from hjcontrol.solvers.convex.nonnegative import LOSSES

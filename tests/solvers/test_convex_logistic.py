@@ -7,7 +7,7 @@ import pytest
 from scipy.special import logsumexp
 
 import hjcontrol as hj
-from hjcontrol.layers.certify import certify
+from hjcontrol.layers.certifying import certify
 from hjcontrol.networks import AffineWeights
 from hjcontrol.solvers.convex import SoftmaxReadout
 
@@ -19,7 +19,7 @@ def problem(name: str) -> SoftmaxReadout:
     data = hj.data.load(name)
     spread = data.features.std(axis=0)
     X = (data.features - data.features.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-    return SoftmaxReadout(X, data.labels, RIDGE)
+    return SoftmaxReadout(X, data.targets, RIDGE)
 
 
 def distance(a: AffineWeights, b: AffineWeights) -> float:

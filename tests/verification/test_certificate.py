@@ -9,7 +9,8 @@ from jax.flatten_util import ravel_pytree
 import hjcontrol as hj
 from hjcontrol.control import Box, ControlProblem, Ridge, least_squares
 from hjcontrol.networks import Dense, readout
-from hjcontrol.verification import differences, lanczos
+from hjcontrol.verification import lanczos
+from hjcontrol.verification.directional import differences
 
 
 @pytest.mark.parametrize("m", [1, 5, 150])

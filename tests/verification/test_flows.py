@@ -38,7 +38,7 @@ HEUN = {"solver": diffrax.Heun(), "dt0": 0.125}
 
 def test_digits_at_the_start_and_after_training():
     data = hj.data.load("digits")
-    inputs, labels = jnp.asarray(data.features[:12]), jnp.asarray(data.labels[:12])
+    inputs, labels = jnp.asarray(data.features[:12]), jnp.asarray(data.targets[:12])
     stages = [lift(64, 4), *Flow.pieces(Dense(4, 4), 1.0, 2, **HEUN), readout(4, 10)]
     task = hj.ControlProblem(stages, inputs, labels, terminal=hj.control.softmax_cross_entropy)
     weights = task.init(jax.random.key(0))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hjcontrol.verification import inlined
+from hjcontrol.verification.inlining import inlined
 
 
 @jax.custom_vjp

@@ -118,7 +118,7 @@ class Bifurcation(Told, Shown):
 
 
 @admits(eps=">= 0", levels=">= 1", most_boxes=">= 1")
-def bifurcation(
+def bifurcation_diagram(
     layer: LSE,
     eps: tuple[float | int, float | int],
     window: ArrayLike | None = None,
@@ -137,14 +137,14 @@ def bifurcation(
     low, high = float(eps[0]), float(eps[1])
     if not 0 < low < high < np.inf or levels < 0:
         raise ValueError(
-            f"bifurcation: 0 < low < high and levels >= 0 are needed; found {eps}, {levels}."
+            f"bifurcation_diagram: 0 < low < high and levels >= 0 are needed; found {eps}, {levels}."
         )
-    pairs = table("bifurcation", layer)
+    pairs = table("bifurcation_diagram", layer)
     if window is None:
         box = first_window(pairs)
         box = box.mean(axis=0) + 4 * (box - box.mean(axis=0))
     else:
-        box = as_window("bifurcation", pairs, window)
+        box = as_window("bifurcation_diagram", pairs, window)
     span = float(np.log(low)), float(np.log(high))
     between = np.linspace(*span, levels + 2)
     branches, folds, checked, left = [], [], [], 0

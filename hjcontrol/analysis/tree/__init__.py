@@ -1,13 +1,16 @@
 """A network as an exact tree of affine leaves, hard at eps = 0 and soft above it."""
 
-from hjcontrol.analysis.tree.agreement import Agreement, agreement
-from hjcontrol.analysis.tree.model_tree import ModelTree, model_tree
-from hjcontrol.analysis.tree.piecewise import Block, PiecewiseAffine, piecewise_affine
+from typing import TYPE_CHECKING
+
+from hjcontrol._ground.lazy import lazily
+from hjcontrol.analysis.tree.agreeing import Agreement, agreement
+from hjcontrol.analysis.tree.model_trees import ModelTree, model_tree
+from hjcontrol.analysis.tree.piecewise import AffineBlock, PiecewiseAffine, piecewise_affine
 from hjcontrol.analysis.tree.soft import SoftTree, soft_tree
 
 __all__ = [
+    "AffineBlock",
     "Agreement",
-    "Block",
     "ModelTree",
     "PiecewiseAffine",
     "SoftTree",
@@ -16,3 +19,7 @@ __all__ = [
     "piecewise_affine",
     "soft_tree",
 ]
+
+if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
+    _RENAMED = {"Block": ":AffineBlock"}
+    __getattr__, _ = lazily(__name__, renamed=_RENAMED)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hjcontrol.analysis.tree.piecewise import Block
+from hjcontrol.analysis.tree.piecewise import AffineBlock
 from hjcontrol.analysis.tree.regions import THIN, Region, halves, interior, touching
 
 PAIRS = 400  # candidate splits looked at in one node
@@ -60,14 +60,18 @@ class Grown(NamedTuple):
     programs: int
 
 
-def start(blocks: tuple[Block, ...], region: Region) -> State:
+def start(blocks: tuple[AffineBlock, ...], region: Region) -> State:
     """The root: nothing decided."""
     d = blocks[0].W.shape[1]
     return State(region, np.eye(d), np.zeros(d), 0, _groups(blocks[0]), {})
 
 
 def grow(
-    blocks: tuple[Block, ...], root: State, max_leaves: int, points: np.ndarray | None, decide: bool
+    blocks: tuple[AffineBlock, ...],
+    root: State,
+    max_leaves: int,
+    points: np.ndarray | None,
+    decide: bool,
 ) -> Grown:
     """Split until every node is a leaf or the budget is spent."""
     out = Grown([(-1, -1)], [None], [None], 0)
@@ -98,11 +102,11 @@ def grow(
     return out
 
 
-def _groups(block: Block) -> tuple[np.ndarray, ...]:
+def _groups(block: AffineBlock) -> tuple[np.ndarray, ...]:
     return tuple(np.flatnonzero(block.group == g) for g in range(block.units))
 
 
-def _advance(blocks: tuple[Block, ...], state: State, decide: bool) -> Leaf | Split:
+def _advance(blocks: tuple[AffineBlock, ...], state: State, decide: bool) -> Leaf | Split:
     """Decide maxima until one needs a split or none is left."""
     while True:
         block = blocks[state.block]

@@ -22,7 +22,7 @@ from hjcontrol.networks import Chain, Dense, Residual
 PROBES = np.array([-1e3, -5.3, -1.0, -0.37, 0.37, 1.0, 5.3, 1e3])
 
 
-class Block(Shown):
+class AffineBlock(Shown):
     """Pieces `W` (pieces, in), `b` (pieces,) and the group of each, numbered from 0 in order."""
 
     W: np.ndarray
@@ -35,13 +35,13 @@ class Block(Shown):
         self.group = np.asarray(group, int)
         if self.W.ndim != 2 or self.b.shape != self.W.shape[:1] or self.group.shape != self.b.shape:
             raise ValueError(
-                "Block: W (pieces, in), b (pieces,) and a group for each piece are needed; found "
+                "AffineBlock: W (pieces, in), b (pieces,) and a group for each piece are needed; found "
                 f"{self.W.shape}, {self.b.shape}, {self.group.shape}."
             )
         if not (np.isfinite(self.W).all() and np.isfinite(self.b).all()):
-            raise ValueError("Block: finite weights are needed; found NaN or inf.")
+            raise ValueError("AffineBlock: finite weights are needed; found NaN or inf.")
         if not np.array_equal(np.unique(self.group), np.arange(self.group.max(initial=-1) + 1)):
-            raise ValueError("Block: groups are numbered 0, 1, ... and each holds a piece.")
+            raise ValueError("AffineBlock: groups are numbered 0, 1, ... and each holds a piece.")
 
     @property
     def units(self) -> int:
@@ -52,9 +52,9 @@ class Block(Shown):
 class PiecewiseAffine(Shown):
     """Blocks in order; callable on points (n, d), giving (n, outputs)."""
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[AffineBlock, ...]
 
-    def __init__(self, blocks: Sequence[Block]):
+    def __init__(self, blocks: Sequence[AffineBlock]):
         """**Raises:** `ValueError` for no blocks, or neighbours that do not fit."""
         self.blocks = tuple(blocks)
         if not self.blocks:
@@ -102,12 +102,12 @@ def piecewise_affine(model: Any, weights: Any = None) -> PiecewiseAffine:
     if isinstance(model, PiecewiseAffine):
         return model
     if isinstance(model, LSE):
-        return PiecewiseAffine([Block(model.W, model.b, np.zeros(model.b.size, int))])
+        return PiecewiseAffine([AffineBlock(model.W, model.b, np.zeros(model.b.size, int))])
     if isinstance(model, ClassHead) and isinstance(model.head, LSE):
         order = np.argsort(model.classes, kind="stable")
         head = model.head
         return PiecewiseAffine(
-            [Block(head.W[order], head.b[order], np.asarray(model.classes)[order])]
+            [AffineBlock(head.W[order], head.b[order], np.asarray(model.classes)[order])]
         )
     if isinstance(model, Chain):
         if weights is None:
@@ -128,18 +128,20 @@ def piecewise_affine(model: Any, weights: Any = None) -> PiecewiseAffine:
     )
 
 
-def _gated(W: Any, b: Any, up: float, down: float, skip: float = 0.0) -> Block:
+def _gated(W: Any, b: Any, up: float, down: float, skip: float = 0.0) -> AffineBlock:
     """Units `skip x + max(up z, down z)`, `z = W x + b`."""
     W, b = np.asarray(W, float), np.asarray(b, float)
     through = skip * np.eye(*W.shape) if skip else 0.0
     if up == down:
-        return Block(through + up * W, up * b, np.arange(len(b)))
+        return AffineBlock(through + up * W, up * b, np.arange(len(b)))
     pieces = np.stack([through + up * W, through + down * W], axis=1)
     offsets = np.stack([up * b, down * b], axis=1)
-    return Block(pieces.reshape(-1, W.shape[1]), offsets.ravel(), np.repeat(np.arange(len(b)), 2))
+    return AffineBlock(
+        pieces.reshape(-1, W.shape[1]), offsets.ravel(), np.repeat(np.arange(len(b)), 2)
+    )
 
 
-def _block(k: int, stage: Any, theta: Any) -> Block:
+def _block(k: int, stage: Any, theta: Any) -> AffineBlock:
     if not isinstance(stage, Dense | Residual):
         raise ValueError(
             f"piecewise_affine: stage {k} is a {type(stage).__name__}; Dense and Residual are read."

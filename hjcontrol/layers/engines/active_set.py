@@ -52,11 +52,9 @@ def onto_hull(
 def pulled_onto_hull(
     y: Float[Array, " n"], w: Float[Array, " n"], g: Float[Array, " n"]
 ) -> Float[Array, " n"]:
-    """`g` pulled back through the KKT system at the solution, by lineax. The Jacobian is symmetric.
+    """`g` pulled back through the KKT system at the solution. The Jacobian is symmetric.
 
     A sum of the k largest binds where its multiplier, a drop of y - p, exceeds its slack."""
-    import lineax as lx
-
     n = y.shape[0]
     p = onto_hull(y, w)
     order = jnp.argsort(-y, stable=True)
@@ -68,7 +66,7 @@ def pulled_onto_hull(
     unused = jnp.diag((jnp.arange(n) > ids[-1]).astype(y.dtype))
     matrix = jnp.block([[jnp.eye(n, dtype=y.dtype), E], [E.T, unused]])
     right = jnp.concatenate([g[order], jnp.zeros(n, y.dtype)])
-    dp = lx.linear_solve(lx.MatrixLinearOperator(matrix), right, lx.LU()).value[:n]
+    dp = jnp.linalg.solve(matrix, right)[:n]
     return jnp.zeros_like(g).at[order].set(dp)
 
 

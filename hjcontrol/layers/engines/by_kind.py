@@ -1,7 +1,7 @@
 r"""Newton's answer and the implicit derivative, one pair of functions per kind of program.
 
     newton      the argmax by an iteration with a fixed number of steps, to be differentiated as it stands
-    implicit    `g` pulled back through the KKT system at the solution, solved by lineax
+    implicit    `g` pulled back through the KKT system at the solution, a linear solve
 
 Neither looks at the layer's own rule: curvatures come from differentiating phi', active sets from
 multipliers and slacks.

@@ -18,11 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from hjcontrol._ground.third_party import needs
+
 
 def _jaxopt() -> Any:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="JAXopt is no longer maintained")
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="jaxopt")
+        needs("The engine `jaxopt`", "jaxopt")
         import jaxopt
     return jaxopt
 

@@ -88,12 +88,10 @@ def softness(phi: AbstractRegulariser, p: Float[Array, " n"]) -> Float[Array, " 
 def bounded(
     phi: AbstractRegulariser, u: Float[Array, " n"], g: Float[Array, " n"]
 ) -> Float[Array, " n"]:
-    """`g` pulled back through the KKT systems of `n` free coordinates at `u = z/eps`, by lineax.
+    """`g` pulled back through the KKT systems of `n` free coordinates at `u = z/eps`.
 
     `phi''(p) dp + dmu = du`, and `dp = 0` where the multiplier `mu = u - phi'(p)` exceeds the slack of
     its bound, `dmu = 0` elsewhere."""
-    import lineax as lx
-
     p = free(phi, u, jnp.ones((), u.dtype))
     mu = u - phi.slope(p)
     slack = jnp.where(mu > 0, phi.hi - p, p - phi.lo)
@@ -102,8 +100,7 @@ def bounded(
         first = jnp.stack([jax.grad(phi.slope)(p), jnp.ones((), p.dtype)])
         last = jnp.stack([held, 1.0 - held])
         right = jnp.stack([g, jnp.zeros((), g.dtype)])
-        operator = lx.MatrixLinearOperator(jnp.stack([first, last]))
-        return lx.linear_solve(operator, right, lx.LU()).value[0]
+        return jnp.linalg.solve(jnp.stack([first, last]), right)[0]
 
     return jax.vmap(one)(p, (jnp.abs(mu) > slack).astype(p.dtype), g)
 
@@ -111,13 +108,11 @@ def bounded(
 def bordered(
     w: Float[Array, " n"], g: Float[Array, " n"], eps: Float[Array, ""]
 ) -> Float[Array, " n"]:
-    """The cotangent `g` pulled back through the KKT system of a program with one sum, by lineax.
+    """The cotangent `g` pulled back through the KKT system of a program with one sum.
 
     The Jacobian of an argmax is the Hessian of a value, hence symmetric: the same system serves
     forward and reverse mode.
     """
-    import lineax as lx
-
     n = w.shape[0]
     best = jnp.argmax(w)
     top = w[best]
@@ -127,5 +122,5 @@ def bordered(
     matrix = jnp.block([[jnp.eye(n), jnp.ones((n, 1))]])
     matrix = jnp.concatenate([matrix, last[None]]).astype(w.dtype)
     right = jnp.concatenate([y, jnp.zeros(1, w.dtype)])
-    x = lx.linear_solve(lx.MatrixLinearOperator(matrix), right, lx.LU()).value
+    x = jnp.linalg.solve(matrix, right)
     return w * x[:n]

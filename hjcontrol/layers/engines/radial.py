@@ -49,17 +49,14 @@ def past_ball(
 def pulled_onto(
     z: Float[Array, " n"], rho: Float[Array, ""], least: Float[Array, ""], g: Float[Array, " n"]
 ) -> Float[Array, " n"]:
-    """`g` pulled back through the KKT system of the projection, by lineax. The Jacobian is symmetric."""
-    import lineax as lx
-
+    """`g` pulled back through the KKT system of the projection. The Jacobian is symmetric."""
     nu = jnp.exp(log_multiplier(z, rho, least))
     p, active = z / nu, nu > least
     row = jnp.where(active, p, 0.0)
     top = jnp.concatenate([nu * jnp.eye(z.size, dtype=z.dtype), row[:, None]], axis=1)
     last = jnp.concatenate([row, jnp.where(active, 0.0, 1.0)[None].astype(z.dtype)])
     right = jnp.concatenate([g, jnp.zeros(1, z.dtype)])
-    operator = lx.MatrixLinearOperator(jnp.concatenate([top, last[None]]))
-    return lx.linear_solve(operator, right, lx.LU()).value[:-1]
+    return jnp.linalg.solve(jnp.concatenate([top, last[None]]), right)[:-1]
 
 
 def _length(z: Float[Array, " n"]) -> Float[Array, ""]:

@@ -114,7 +114,7 @@ def kind_of(layer: Any) -> Kind:
 
 
 @admits()
-def solve(
+def argmax(
     layer: AbstractConvexLayer,
     z: Real[ArrayLike, "*shape"],
     engine: str = "closed",
@@ -130,10 +130,10 @@ def solve(
     if engine == "closed":
         return layer(z, **options)
     if engine not in ENGINES:
-        raise ValueError(f"solve: engines are {', '.join(ENGINES)}; found {engine!r}.")
+        raise ValueError(f"argmax: engines are {', '.join(ENGINES)}; found {engine!r}.")
     why = lacks(layer, engine)
     if why is not None:
-        raise ValueError(f"solve: {type(layer).__name__} has no engine `{engine}`: {why}")
+        raise ValueError(f"argmax: {type(layer).__name__} has no engine `{engine}`: {why}")
     if engine == "cvxpy":
         return _by_cvxpy(layer, z, **options)
     return getattr(kind_of(layer), engine)(layer, checked(type(layer).__name__, z), **options)
@@ -159,7 +159,7 @@ def _by_cvxpy(
     problem.solve(**{"solver": "CLARABEL", **options})
     if problem.status not in ("optimal", "optimal_inaccurate"):
         raise RuntimeError(
-            f"solve: cvxpy ended with status {problem.status!r} for {type(layer).__name__}. "
+            f"argmax: cvxpy ended with status {problem.status!r} for {type(layer).__name__}. "
             "Scale the logits, or try another `solver`."
         )
     (p,) = (v for v in problem.variables() if v.name() == "p")

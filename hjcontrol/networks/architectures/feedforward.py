@@ -8,7 +8,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.architectures.declaration import AbstractArchitecture, transport
 from hjcontrol.networks.dense import Dense, lift, readout
 from hjcontrol.networks.residual import Residual
-from hjcontrol.networks.units import Softplus
+from hjcontrol.networks.units import SoftplusUnits
 
 
 @admits(in_size=">= 1", classes=">= 1", width=">= 1", depth=">= 1")
@@ -33,10 +33,10 @@ class Feedforward(AbstractArchitecture):
 
     @property
     def cell(self) -> Dense:
-        return Dense(self.width, self.width, Softplus(self.eps))
+        return Dense(self.width, self.width, SoftplusUnits(self.eps))
 
     def stages(self):
-        units = Softplus(self.eps)
+        units = SoftplusUnits(self.eps)
         hidden = [Dense(self.width, self.width, units)] * (self.depth - 1)
         first = Dense(self.in_size, self.width, units)
         return [first, *hidden, readout(self.width, self.classes)]

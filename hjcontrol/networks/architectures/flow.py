@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.third_party import needs
 from hjcontrol.networks.architectures.declaration import AbstractArchitecture, Read
 from hjcontrol.networks.dense import Dense, lift, readout
 from hjcontrol.networks.flow import Flow
@@ -39,6 +40,7 @@ class FlowNetwork(AbstractArchitecture):
         return self._pieces()[0]
 
     def _pieces(self) -> list[Flow]:
+        needs("A Flow", "diffrax")
         import diffrax
 
         step = self.t1 / (self.depth * self.steps)

@@ -13,7 +13,7 @@ import functools
 
 import numpy as np
 
-from hjcontrol.analysis.bifurcation import bifurcation
+from hjcontrol.analysis.bifurcation import bifurcation_diagram
 from hjcontrol.layers import LSE
 from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence
 from hjcontrol.reproduction.claims.entropy_gradient import moments
@@ -37,7 +37,7 @@ def published_layer(eps: float) -> LSE:
 
 @functools.cache
 def _ours():
-    return bifurcation(published_layer(1.0), (0.22, 0.5), WINDOW)
+    return bifurcation_diagram(published_layer(1.0), (0.22, 0.5), WINDOW)
 
 
 @functools.cache

@@ -11,7 +11,7 @@ import functools
 import jax
 import numpy as np
 
-from hjcontrol.analysis.tree import Block, PiecewiseAffine, model_tree, soft_tree
+from hjcontrol.analysis.tree import AffineBlock, PiecewiseAffine, model_tree, soft_tree
 from hjcontrol.layers import LSE
 from hjcontrol.reproduction import by_hand
 from hjcontrol.reproduction.claim import Claim, Evidence, evidence
@@ -26,8 +26,8 @@ def _grown(units: int):
     out = np.random.default_rng(50 + units).standard_normal((1, units))
     pieces = np.stack([W, np.zeros_like(W)], axis=1).reshape(-1, 2)
     offsets = np.stack([b, np.zeros_like(b)], axis=1).ravel()
-    hidden = Block(pieces, offsets, np.repeat(np.arange(units), 2))
-    net = PiecewiseAffine((hidden, Block(out, np.zeros(1), np.zeros(1, int))))
+    hidden = AffineBlock(pieces, offsets, np.repeat(np.arange(units), 2))
+    net = PiecewiseAffine((hidden, AffineBlock(out, np.zeros(1), np.zeros(1, int))))
     return W, b, out, model_tree(net)
 
 

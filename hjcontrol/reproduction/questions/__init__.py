@@ -2,7 +2,7 @@
 
 from hjcontrol._ground.lazy import lazily
 
-_QUESTIONS = ("double_descent", "scaling", "solitons")
+_ROOMS = ("double_descent", "scaling", "solitons")
 
-__all__ = sorted(_QUESTIONS)
-__getattr__, __dir__ = lazily(__name__, {}, _QUESTIONS)
+__getattr__, __dir__ = lazily(__name__, {}, _ROOMS)
+__all__ = __dir__()

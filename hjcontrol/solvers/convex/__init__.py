@@ -6,30 +6,30 @@ problem.solve() -> Solution: an ordinary network, and a proof that no weights do
 from hjcontrol._ground.lazy import lazily
 
 _HOMES = {
-    "AbstractConvexProblem": "problem",
-    "PrimalDual": "problem",
-    "PricedAtoms": "column_generation",
-    "SoftmaxReadout": "logistic",
-    "HopfCole": "hopf_cole",
-    "fit_lse": "column_generation",
-    "polish": "polishing",
-    "Ball": "pricing",
-    "ConvexRegression": "convex_regression",
-    "GatedReLU": "gated_relu",
-    "sample_gates": "gated_relu",
-    "DifferenceOfConvex": "difference",
-    "DifferenceOfMaxAffine": "max_affine_difference",
-    "Difference": "difference",
+    "AbstractConvexProblem": ".problem",
+    "PrimalDual": ".problem",
+    "PricedAtoms": ".column_generation",
+    "SoftmaxReadout": ".logistic",
+    "HopfCole": ".hopf_cole",
+    "fit_lse": ".column_generation",
+    "polish": ".polishing",
+    "Ball": ".pricing",
+    "ConvexRegression": ".convex_regression",
+    "GatedReLU": ".gated_relu",
+    "sample_gates": ".gated_relu",
+    "DifferenceOfConvex": ".difference",
+    "DifferenceOfMaxAffine": ".max_affine_difference",
+    "Difference": ".difference",
 }
 
-__all__ = sorted(_HOMES)
-__getattr__, __dir__ = lazily(  # each problem brings its own third party
-    __name__,
-    {name: f"{__name__}.{home}" for name, home in _HOMES.items()},
-    renamed={
-        "ConvexSolution": "hjcontrol.control:Solution",
-        "LSEFit": "hjcontrol.control:Solution",
-        "Polished": "hjcontrol.control:Solution",
-        "Theorem": "hjcontrol.control:Theorem",
-    },
-)
+_RENAMED = {
+    "ConvexSolution": "hjcontrol.control:Solution",
+    "LSEFit": "hjcontrol.control:Solution",
+    "Polished": "hjcontrol.control:Solution",
+    "Theorem": "hjcontrol.control:Theorem",
+}
+
+__getattr__, __dir__ = lazily(
+    __name__, _HOMES, renamed=_RENAMED
+)  # each problem brings its own third party
+__all__ = __dir__()

@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
-from threadpoolctl import threadpool_limits
 
+from hjcontrol._ground.third_party import needs
+from hjcontrol._ground.threads import one_blas_thread
 from hjcontrol.solvers.convex.least_distance import least_distance
 
 NEIGHBOURS = 12  # first pairs a sample
@@ -129,6 +130,7 @@ def _master(
     x: np.ndarray, y: np.ndarray, i: np.ndarray, j: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Values, slopes and multipliers of the program on the pairs `(i, j)`."""
+    needs("A convex problem", "cvxpy")
     import cvxpy as cp
     import scipy.sparse
 
@@ -148,7 +150,7 @@ def _master(
     below = A @ z <= 0
     program = cp.Problem(cp.Minimize(cp.sum_squares(z[:n] - y)), [below])
     tight = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-10) | {"max_threads": 1}
-    with warnings.catch_warnings(), threadpool_limits(1, user_api="blas"):
+    with warnings.catch_warnings(), one_blas_thread():
         warnings.simplefilter(
             "ignore"
         )  # an inaccurate round is judged by its gap, not by its words

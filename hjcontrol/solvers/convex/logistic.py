@@ -23,6 +23,7 @@ from scipy.special import logsumexp, xlogy
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.third_party import needs
 from hjcontrol.control import ControlProblem, Ridge, Solution, Theorem, softmax_cross_entropy
 from hjcontrol.deformation import entropy, gibbs, lse
 from hjcontrol.layers.program import Residuals
@@ -133,6 +134,7 @@ class SoftmaxReadout(AbstractConvexProblem):
 
 
 def _as_cvxpy(readout_problem: SoftmaxReadout) -> Any:
+    needs("A convex problem", "cvxpy")
     import cvxpy as cp
 
     X, n = host(readout_problem.inputs), len(readout_problem.inputs)

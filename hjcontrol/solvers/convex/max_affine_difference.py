@@ -34,6 +34,7 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.third_party import needs
 from hjcontrol.control import Solution, Theorem
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.layers.program import Residuals
@@ -287,6 +288,7 @@ class _Majorant:
     """`minimise C - slope . theta` as a cone program, compiled once: the slope is a parameter."""
 
     def __init__(self, problem: DifferenceOfMaxAffine):
+        needs("A convex problem", "cvxpy")
         import cvxpy as cp
 
         x, y = host(problem.inputs), host(problem.targets)

@@ -22,10 +22,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
-from threadpoolctl import ThreadpoolController
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.third_party import needs
 from hjcontrol.control import ControlProblem, History, Solution, Theorem
 from hjcontrol.layers.program import AbstractProgram
 from hjcontrol.networks import Chain, Weights
@@ -202,9 +202,12 @@ def one_blas_thread() -> AbstractContextManager:
 
 
 @functools.cache
-def _blas() -> ThreadpoolController:
+def _blas() -> Any:
+    needs("A convex problem", "threadpoolctl")
+    import threadpoolctl
+
     importlib.import_module("scipy.linalg")  # its BLAS is to be found, too
-    return ThreadpoolController()  # looks through every loaded library: 3 ms, once
+    return threadpoolctl.ThreadpoolController()  # looks through every loaded library: 3 ms, once
 
 
 def host(x: Any) -> np.ndarray:

@@ -33,10 +33,10 @@ from hjcontrol.control import (
     ControlProblem,
     Minibatch,
     Ternary,
-    check_batch_size,
     minibatch,
     value_and_gradient,
 )
+from hjcontrol.control.batches import check_batch_size
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 

@@ -25,9 +25,9 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
     Minibatch,
-    check_batch_size,
     minibatch,
 )
+from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import AbstractControlSet, ControlProblem, Trajectory, backpropagate, inner
+from hjcontrol.control import AbstractControlSet, ControlProblem, Trajectory, backpropagate
+from hjcontrol.control.hamiltonians import inner
 from hjcontrol.networks import Weights
 
 

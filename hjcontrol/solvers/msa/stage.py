@@ -20,6 +20,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.third_party import needs
 from hjcontrol.control import (
     AbstractControlSet,
     ControlProblem,
@@ -168,6 +169,7 @@ def _lbfgsb(value: Flat, start: Array, bounds: Any, steps: int) -> Array:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="JAXopt is no longer maintained")
         warnings.filterwarnings("ignore", category=DeprecationWarning, module="jaxopt")
+        needs("MSA's inner L-BFGS-B", "jaxopt")
         import jaxopt
 
     solver = jaxopt.LBFGSB(fun=value, maxiter=steps, tol=0.0, implicit_diff=False)

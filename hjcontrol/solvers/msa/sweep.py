@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import ControlProblem, Trajectory, inner, sample_hamiltonian
+from hjcontrol.control import ControlProblem, Trajectory, sample_hamiltonian
+from hjcontrol.control.hamiltonians import inner
 from hjcontrol.networks import AbstractStage, Weights, advance
 
 StageObjective = Callable[[PyTree[Array]], Float[Array, ""]]

@@ -18,7 +18,8 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
-from hjcontrol.control import ControlProblem, costate, given_at
+from hjcontrol.control import ControlProblem, costate
+from hjcontrol.control.hamiltonians import given_at
 from hjcontrol.networks import Weights, advance
 from hjcontrol.solvers.riccati.lqr import Stage, varying
 from hjcontrol.solvers.riccati.stages import pack, unpack

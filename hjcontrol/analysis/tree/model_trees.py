@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.record import Record, Told
 from hjcontrol.analysis.tree.growth import Grown, grow, start
-from hjcontrol.analysis.tree.piecewise import Block, piecewise_affine
+from hjcontrol.analysis.tree.piecewise import AffineBlock, piecewise_affine
 from hjcontrol.analysis.tree.regions import everywhere, minimal
 from hjcontrol.analysis.tree.writing import dot, from_json, rules, to_json
 
@@ -226,7 +226,7 @@ def model_tree(
         if net.outputs < 2:
             raise ValueError("model_tree: `decide` needs two outputs or more; found one.")
         count = net.outputs
-        blocks = (*blocks, Block(np.eye(count), np.zeros(count), np.zeros(count, int)))
+        blocks = (*blocks, AffineBlock(np.eye(count), np.zeros(count), np.zeros(count, int)))
     grown = grow(blocks, start(blocks, everywhere(d, edge)), max_leaves, sample, decide)
     return _arrays(grown, d, net.outputs, edge, decide)
 

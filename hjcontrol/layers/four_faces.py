@@ -27,8 +27,8 @@ from hjcontrol.hamilton_jacobi import (
     layer_of_data,
 )
 from hjcontrol.hamilton_jacobi.normalisation import Normalisation
-from hjcontrol.layers.certify import Optimality
-from hjcontrol.layers.engines import solve
+from hjcontrol.layers.certifying import Optimality
+from hjcontrol.layers.engines import argmax
 from hjcontrol.layers.legendre_dual import LegendreProgram, legendre_program
 from hjcontrol.layers.separable import SeparableProgram
 from hjcontrol.layers.softmax import Softmax
@@ -99,7 +99,7 @@ class Faces(Told, Shown):
     def values(self, x: Float[Array, " d"], engine: str = "newton") -> Values:
         """`f(x)` by each face: formula, atoms of the equation, program by `engine`; and the max-plus.
 
-        `engine` is one of `hjcontrol.layers.solve`; with `"cvxpy"` on the host, one sample.
+        `engine` is one of `hjcontrol.layers.argmax`; with `"cvxpy"` on the host, one sample.
         """
         return _values(self, x, engine)
 
@@ -125,7 +125,7 @@ class Faces(Told, Shown):
 def _values(four: Faces, x: Float[Array, " d"], engine: str = "newton") -> Values:
     square = jnp.sum(x**2) / (4 * four.t)
     layer, z = Softmax(four.eps), four.network.scores(x)
-    pi = solve(layer, z, engine)
+    pi = argmax(layer, z, engine)
     pi = pi / jnp.sum(pi)  # a host solver's answer lies on the simplex to its tolerance only
     return Values(
         network=four.network(x),

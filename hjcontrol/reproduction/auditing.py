@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hjcontrol.reproduction.claim import Claim, Evidence, Verdict, counterexample, verdict
-from hjcontrol.reproduction.finding import Finding
+from hjcontrol.reproduction.finding import Measurement
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,12 +94,12 @@ def audit(claims: Iterable[Claim], *, fast: bool = False) -> Iterator[Entry]:
         yield Entry(claim, found, broken, time.perf_counter() - began)
 
 
-def _numbers(f: Finding) -> str:
+def _numbers(f: Measurement) -> str:
     k = f.worst
     return f"{f.ours[k]:.6g}, not {f.relation} {f.expected[k]:.6g} to {f.tolerance:.1e}"
 
 
-def _row(f: Finding) -> dict[str, Any]:
+def _row(f: Measurement) -> dict[str, Any]:
     return {
         "name": f.name,
         "role": f.role,

@@ -9,8 +9,9 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, ArrayLike, Key, PyTree
+from jaxtyping import Array, Key
 
+from hjcontrol._ground.trees import TreeLike
 from hjcontrol.control import ControlProblem, Solution, Trajectory
 from hjcontrol.networks import AbstractStage
 from hjcontrol.networks.chain import Tied
@@ -50,15 +51,15 @@ def verify(
     costate: str = "both",
     order: int = 1,
     every: bool = False,
-    finer: Sequence[Callable] = (),
+    finer: Sequence[Callable[..., Any]] = (),
     deliberate: Sequence[Any] = (),
     weights: Any = None,
-    inputs: PyTree[ArrayLike] = None,
-    targets: PyTree[ArrayLike] = None,
+    inputs: TreeLike = None,
+    targets: TreeLike = None,
     cost: Any = None,
     running: Any = (),
-    forcing: PyTree[ArrayLike] = None,
-    context: PyTree[ArrayLike] = None,
+    forcing: TreeLike = None,
+    context: TreeLike = None,
     routes: Sequence[str] = ("backprop", "pairing"),
     key: Key[Array, ""] | None = None,
     multipliers: Trajectory | None = None,

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Key
 from hjcontrol._ground.arguments import admits
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, require_convex
-from hjcontrol.hamilton_jacobi.hopf_lax import Searched, search
+from hjcontrol.hamilton_jacobi.hopf_lax_formula import Searched, search
 from hjcontrol.hamilton_jacobi.user_hamiltonian import Conjugate, UserConvex
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.record import Record
+from hjcontrol._ground.third_party import MissingPackageError, installed
 from hjcontrol.control import ControlProblem
 from hjcontrol.control.capability import require
 from hjcontrol.networks import Flow
@@ -95,7 +96,7 @@ def select(problem: ControlProblem) -> Selection:
         ...     terminal=hj.control.least_squares,
         ...     running=hj.control.Ridge(0.1),
         ... )
-        >>> from hjcontrol.solvers.capabilities import select
+        >>> from hjcontrol.solvers.selection import select
         >>> select(problem).name
         'newton'
     """
@@ -104,10 +105,14 @@ def select(problem: ControlProblem) -> Selection:
         method = by_name(name)
         try:
             admit(problem, method)
-        except ValueError as error:
+            if chosen is None and name in PREFERENCE:
+                method.ready()
+        except (ValueError, MissingPackageError) as error:
             others[name] = str(error).split(": ", 1)[-1]
             continue
-        if method.ensemble is not None and problem.num_samples > method.ensemble:
+        if method.package is not None and not installed(method.package):
+            others[name] = f"{method.package} is not installed."
+        elif method.ensemble is not None and problem.num_samples > method.ensemble:
             others[name] = (
                 f"meant for at most {method.ensemble} samples; found {problem.num_samples}."
             )

@@ -1,0 +1,43 @@
+# Written by .ci/stubs.py from the tables in __init__.py. Do not edit by hand.
+
+from hjcontrol.solvers import convex as convex
+from hjcontrol.solvers.checkpoint import Checkpoint as Checkpoint
+from hjcontrol.solvers.direct import Direct as Direct
+from hjcontrol.solvers.direct import as_nlp as as_nlp
+from hjcontrol.solvers.direct import loadable_plugins as loadable_plugins
+from hjcontrol.solvers.driver import solve as solve
+from hjcontrol.solvers.gradient import Gradient as Gradient
+from hjcontrol.solvers.method import AbstractMethod as AbstractMethod
+from hjcontrol.solvers.msa import DiscreteMSA as DiscreteMSA
+from hjcontrol.solvers.msa import ExtendedMSA as ExtendedMSA
+from hjcontrol.solvers.msa import MSA as MSA
+from hjcontrol.solvers.names import NAMES as NAMES
+from hjcontrol.solvers.names import by_name as by_name
+from hjcontrol.solvers.newton import Newton as Newton
+from hjcontrol.solvers.riccati import Riccati as Riccati
+from hjcontrol.solvers.selection import capabilities as capabilities
+from hjcontrol.solvers.selection import capability_table as capability_table
+from hjcontrol.solvers.selection import select as select
+from hjcontrol.solvers.shooting import Shooting as Shooting
+
+__all__ = [
+    "AbstractMethod",
+    "Checkpoint",
+    "Direct",
+    "DiscreteMSA",
+    "ExtendedMSA",
+    "Gradient",
+    "MSA",
+    "NAMES",
+    "Newton",
+    "Riccati",
+    "Shooting",
+    "as_nlp",
+    "by_name",
+    "capabilities",
+    "capability_table",
+    "convex",
+    "loadable_plugins",
+    "select",
+    "solve",
+]
