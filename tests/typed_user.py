@@ -35,7 +35,7 @@ layer = hj.layers.Softmax(0.5)
 proof: hj.Optimality = hj.certify(layer, x[0])
 distribution: jax.Array = layer(x[0])
 parts = hj.split(hj.load("iris"), 0.8, key=jax.random.key(2))
-classes: tuple[str, ...] = parts.train.classes
+classes: tuple[str, ...] | None = parts.train.classes
 question = hj.analysis.temperature
 picture = hj.plots.convergence
 convex = hj.convex.HopfCole
