@@ -30,6 +30,7 @@ __getattr__, __dir__ = lazily(  # each problem brings its own third party
         "ConvexSolution": "hjcontrol.control:Solution",
         "LSEFit": "hjcontrol.control:Solution",
         "Polished": "hjcontrol.control:Solution",
+        "SoftMaximum": "hjcontrol.networks:soft_maximum",
         "Theorem": "hjcontrol.control:Theorem",
     },
 )
