@@ -11,7 +11,14 @@ import numpy as np
 
 
 class RESULTS(eqx.Enumeration):
-    """How a solve ended. The message of each member says what to do about it."""
+    """How a solve ended. The message of each member says what to do about it.
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> print(hj.RESULTS[hj.RESULTS.nonfinite].split(".")[0])
+        The objective or its gradient became NaN or infinite
+    """
 
     successful = "The tolerance was met: successful."
     max_steps_reached = (

@@ -101,7 +101,8 @@ def without(
     """`f(x)` without the `removed` atoms, from the weights: `f + eps log(1 - sum of theirs)`.
 
     The mass that stays is summed from the others' weights, so nothing cancels while any is left that
-    does not underflow; below that the answer is `-inf` times nothing: use [`pruned`][] and evaluate.
+    does not underflow; below that the answer is `-inf` times nothing: use
+    [`pruned`][hjcontrol.analysis.attribution.pruned] and evaluate.
 
     **Raises:** `ValueError` if `removed` has another shape, or is everything.
     """

@@ -5,8 +5,8 @@ r"""What does a new task move? Gibbs weights, overlap of gradients, forgetting m
     pull        dL_old = -lr g_old.g_new + O(lr^2)             what one step of the new task does
     forgetting  F_i = max over i <= k < T of R[k, i] - R[T, i],    R[k, i]: accuracy on i after task k
 
-The overlap lies in [0, 1]: 0 where no atom serves both tasks, 1 where all serve both alike. It is a
-statement about one state of the weights; forgetting is what was measured after training. Nothing here
+The overlap lies in [0, 1]: 0 where no atom serves both tasks, 1 where all serve both alike. The overlap
+is of one state of the weights; forgetting is what was measured after training. Nothing here
 is a bound.
 """
 

@@ -7,7 +7,7 @@ r"""Intrinsic dimension of data, with error bars, and how many samples a bound a
 
 Estimators are scikit-dimension's (extra `dimension`), by name, or any object with `fit(X)` and then
 `dimension_`. Error bars: delete-half jackknife, since resampling with replacement would plant zero
-distances, which every nearest-neighbour estimator reads as dimension zero. They hold sampling error
+distances, which every nearest-neighbour estimator reads as dimension zero. The bars hold sampling error
 only: bias from curvature, noise and finite n is not in them, and the spread between estimators is a
 fairer witness of it.
 """

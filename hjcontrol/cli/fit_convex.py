@@ -131,7 +131,7 @@ class Trial:
                 "objective": Quantity(told["objective"], 10),
                 "gap": Quantity(told["gap"], 2),
                 "seconds": Quantity(told["seconds"], 3),
-                self.metric: told["test_metric"],
+                self.metric: Quantity(told["test_metric"], 4),
             }
             for way, told in self.found.items()
         ]
@@ -145,8 +145,10 @@ class Trial:
             command=command_line.get(),
             verdict=self.verdict,
         )
+        theorem = self.convex.native.problem.theorem
+        proof = f"Theorem: {theorem.name}. Not covered: {theorem.limits}"
         return found._replace(
-            rows={"Convex against gradients": rows}, notes=(*found.notes, *self.notes)
+            rows={"Convex against gradients": rows}, notes=(*found.notes, proof, *self.notes)
         )
 
     def more(self) -> list[Record]:

@@ -279,7 +279,7 @@ def fitted_layer(eps: float | None, screen: Screen) -> Layer:
     slopes = jnp.asarray(0.3 * rng.normal(size=(ATOMS, X.shape[1])))
     start = hj.networks.AffineWeights(slopes, jnp.zeros(ATOMS))
     problem = hj.ControlProblem(
-        [(lambda x, w: hj.deformation.lse(w.W @ x + w.b, eps)[None], start)],
+        [(lambda x, w: hj.deformation.LSE(w.W, w.b, eps)(x)[None], start)],
         jnp.asarray(X),
         jnp.asarray(y)[:, None],
         terminal=hj.control.least_squares,

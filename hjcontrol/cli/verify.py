@@ -162,14 +162,25 @@ def _verify(trial: Trial, name: str, when: str, problem: Any, weights: Any, scre
 
 def _answer(trial: Trial) -> Answer:
     found = trial.certificates
-    shown = [f"{n}\n{c}\n" for n, c in found.items() if not c.pairs or not c]
     return Answer(
         {"verdict": verdict(found), "networks": _facts(trial)},
-        lambda: _record(trial),
-        told=[*shown, *told(found)],
+        lambda: _record(trial)._replace(detail=()),
+        more=lambda: _record(trial).detail,
+        told=[*_in_full(found), *told(found)],
         code=exit_code(found),
         kept=f"finished and kept: {', '.join(found)}",
     )
+
+
+def _in_full(certificates: dict[str, Any]) -> list[str]:
+    """What a table of routes does not say: places of functions, what is not shown, and optimality."""
+    said = []
+    for name, certificate in certificates.items():
+        if not certificate.pairs or not certificate:
+            said.append(f"{name}\n{certificate}\n")
+        elif certificate.optimality is not None:
+            said.append(f"{name}\n{certificate.optimality}\n")
+    return said
 
 
 def _record(trial: Trial) -> Record:

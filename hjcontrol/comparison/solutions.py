@@ -35,6 +35,17 @@ class Comparison(Told):
     - `costate_distance`: the same for the costates at the polished points.
     - `same`: pairs of names that are one solution.
     - `certificates`: the witness on each solution as it came.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> problem = hj.control.linear_quadratic(
+        ...     jnp.eye(2)[None], jnp.eye(2)[None], jnp.ones((1, 2)), jnp.zeros((1, 2)), ridge=0.1
+        ... )
+        >>> solution = hj.solve(problem, "newton", key=jax.random.key(0))
+        >>> comparison = hj.crosscheck(problem, solution, solution)
+        >>> comparison.names, float(comparison.objective_gap.max())
+        (['newton', 'newton 2'], 0.0)
     """
 
     def __init__(
@@ -128,6 +139,23 @@ def crosscheck(
     - `progress`: as for `solve`, for the polishing.
 
     **Raises:** `ValueError` for fewer than two solutions, or weights of another problem.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> x = jnp.array([[1.0], [-0.5]])
+        >>> problem = hj.ControlProblem(
+        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
+        ...     x,
+        ...     jnp.sin(x),
+        ...     terminal=hj.control.least_squares,
+        ...     running=hj.control.Ridge(0.1),
+        ... )
+        >>> start = problem.init(jax.random.key(0))
+        >>> pair = [hj.solve(problem, name, init=start) for name in ("newton", "gradient")]
+        >>> comparison = hj.crosscheck(problem, *pair)
+        >>> [c.verdict for c in comparison.certificates]
+        ['exact', 'exact']
     """
     if len(solutions) < 2:
         raise ValueError(f"crosscheck: two solutions or more are needed; found {len(solutions)}.")

@@ -190,7 +190,14 @@ class Free(_Bounds):
 @admits()
 class Box(_Bounds):
     """Every weight between `lower` and `upper`: numbers, or arrays that broadcast against the leaf of
-    one stage, `ByLeaf(W=Box(low, high))`."""
+    one stage, `ByLeaf(W=Box(low, high))`.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> hj.control.Box(-1.0, 1.0).nearest(jnp.array([-3.0, 0.5])).tolist()
+        [-1.0, 0.5]
+    """
 
     lower: Float[Array, "..."] = eqx.field(converter=jnp.asarray)
     upper: Float[Array, "..."] = eqx.field(converter=jnp.asarray)

@@ -29,6 +29,12 @@ def softmax_cross_entropy(
     r"""$\mathrm{lse}(z, 1) - z_y$: a free-energy gap, zero when all mass is on the label.
 
     `label` is an integer in `0 .. classes-1`. Nats.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> print(f"{hj.control.softmax_cross_entropy(jnp.zeros(2), jnp.asarray(1)):.4f}")
+        0.6931
     """
     check_labels(label, logits)
     hit = jnp.arange(logits.shape[-1]) == label
@@ -52,7 +58,14 @@ def check_labels(labels: Any, logits: Any) -> None:
 
 @admits()
 def least_squares(x: Float[Array, " d"], target: Float[Array, " d"]) -> Float[Array, ""]:
-    r"""$\tfrac12\|x - y\|^2$."""
+    r"""$\tfrac12\|x - y\|^2$.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> float(hj.control.least_squares(jnp.array([3.0]), jnp.array([1.0])))
+        2.0
+    """
     return 0.5 * jnp.sum((x - target) ** 2)
 
 
@@ -77,7 +90,14 @@ class AbstractRunningCost(Shown):
 
 @admits(strength="finite")
 class Ridge(AbstractRunningCost):
-    r"""$r(\theta) = \tfrac{\rho}{2}\|\theta\|^2$ over all weights of a stage, biases included."""
+    r"""$r(\theta) = \tfrac{\rho}{2}\|\theta\|^2$ over all weights of a stage, biases included.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> float(hj.control.Ridge(0.5).weights({"W": jnp.array([1.0, 2.0])}))
+        1.25
+    """
 
     strength: Float[Array, ""] = eqx.field(converter=jnp.asarray)
 
@@ -99,6 +119,12 @@ class Smoothing(AbstractRunningCost):
     of equal stages; tied weights pay nothing.
 
     The step length stays out of it: for a flow cut into K steps of length h, `strength = rho / h`.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> float(hj.control.Smoothing(2.0).across(jnp.array([[1.0], [3.0]])))
+        4.0
     """
 
     strength: Float[Array, ""] = eqx.field(converter=jnp.asarray)

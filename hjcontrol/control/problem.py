@@ -34,7 +34,23 @@ from hjcontrol.networks import Chain, Weights, advance, check_given
 
 @admits()
 class ControlProblem(Shown):
-    """An ensemble, its dynamics and its costs. Immutable; holds no algorithm and no weights."""
+    """An ensemble, its dynamics and its costs. Immutable; holds no algorithm and no weights.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> x = jnp.array([[1.0], [-0.5]])
+        >>> problem = hj.ControlProblem(
+        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
+        ...     x,
+        ...     jnp.sin(x),
+        ...     terminal=hj.control.least_squares,
+        ...     running=hj.control.Ridge(0.1),
+        ... )
+        >>> weights = problem.init(jax.random.key(0))
+        >>> problem.num_samples, problem.rollout(weights).final.shape
+        (2, (2, 1))
+    """
 
     chain: Chain
     inputs: PyTree[Array]

@@ -58,7 +58,23 @@ class Solution(Told, Shown):
 
     Of a convex training problem also a `bound` below the objective, the `theorem` behind it, and
     `native`, the answer in the problem's own variables (`native.candidate`, `native.dual`). All three are
-    `None` where nothing is proven."""
+    `None` where nothing is proven.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> x = jnp.array([[1.0], [-0.5]])
+        >>> problem = hj.ControlProblem(
+        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
+        ...     x,
+        ...     jnp.sin(x),
+        ...     terminal=hj.control.least_squares,
+        ...     running=hj.control.Ridge(0.1),
+        ... )
+        >>> solution = hj.solve(problem, "newton", key=jax.random.key(0))
+        >>> solution.trajectory.final.shape, sorted(solution.stats)[:2]
+        ((2, 1), ['compile_seconds', 'num_evals'])
+    """
 
     weights: Weights
     _trajectory: Trajectory | None  # None: from the weights, when asked for

@@ -23,6 +23,13 @@ def load(source: str | Path, target: str | None = None) -> DataSet:
       the name of the array of labels (default: `y`, `labels`, `targets` or `target`).
 
     **Raises:** `DataError` whose message names the file, the place and the remedy.
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> iris = hj.data.load("iris")
+        >>> len(iris), iris.features.shape
+        (150, (150, 4))
     """
     name = str(source)
     if name in PACKAGED:

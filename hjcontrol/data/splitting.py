@@ -35,6 +35,13 @@ def split(data: DataSet, train_size: float | int, *, key: Key[Array, ""]) -> Spl
     - `key`: a JAX key, `jax.random.key(seed)`.
 
     **Raises:** `DataError` if a part would lack a class, or the features' range overflows.
+
+    **Example:**
+
+        >>> import jax, hjcontrol as hj
+        >>> parts = hj.data.split(hj.data.load("iris"), 100, key=jax.random.key(0))
+        >>> len(parts.train.labels), len(parts.test.labels)
+        (100, 50)
     """
     n, k = len(data), len(data.classes)
     count = asked_count(data.name, n, train_size)

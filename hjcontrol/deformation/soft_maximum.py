@@ -4,8 +4,8 @@ r"""The soft maximum of affine functions.
     pi(x) = gibbs(W x + b, eps)       Gibbs weights of the atoms
     grad f(x) = W^T pi(x)
 
-It is a layer of a network, a Hopf-Cole solution at one time, and a convex training problem's unknown. Its
-Legendre dual is in `layers.legendre`.
+The soft maximum is a layer of a network, a Hopf-Cole solution at one time, and the unknown of a
+convex training problem. Its Legendre dual is in `layers.legendre`.
 """
 
 from collections.abc import Iterator
@@ -82,6 +82,13 @@ class LSE(Shown):
     """`f(x) = lse(W x + b, eps)`, one scalar a sample; max-affine at `eps = 0`. Batch with `jax.vmap`.
 
     As a stage of a network its weights are `W` and `b`; its temperature is held.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> layer = hj.deformation.LSE(jnp.eye(2), jnp.zeros(2), 0.0)
+        >>> float(layer(jnp.array([1.0, 3.0]))), layer.weights(jnp.array([1.0, 3.0])).tolist()
+        (3.0, [0.0, 1.0])
     """
 
     held: ClassVar[tuple[str, ...]] = ("eps",)

@@ -4,7 +4,7 @@ r"""How many steps: the stability condition, computed from the data before anyth
 
 The maximum is over the box of all slopes of the data. Slopes do not grow: a monotone scheme that commutes
 with shifts keeps each one-sided slope between the least and the greatest of the data, so the number of
-steps found for the data is good until the end. It is measured again in every step all the same.
+steps found for the data is good until the end. The slopes are measured again in every step all the same.
 
 The viscous part sets no limit: it is advanced by the exponential of the discrete Laplacian, exactly in
 time (`grid_solver.py`).

@@ -6,7 +6,7 @@ y_j   atoms, shape (N, d)     g_j   values, +inf masks an atom     m_j   masses 
 
 Only g_j - eps log m_j enters at eps > 0; at eps = 0 masses count only by being zero or not. Atoms at
 one place are one atom with g = -eps log sum m e^{-g/eps}, so their number is not determined. At eps = 0
-an atom whose power cell is empty is not seen either: what is left is the c-transform envelope
+an atom whose power cell is empty is not seen either: the data seen are the c-transform envelope
 
     g_cc(y) = sup_x u_0(x, t) - |x - y|^2/(4t)  <=  g(y),  equal where the cell is not empty.
 """

@@ -5,7 +5,7 @@ r"""Hopf-Lax and Hopf for max-affine initial data: one convex program and its du
     minimise over y            max_k (a_k.y + c_k) + t L((x - y)/t)          (Hopf-Lax)
     maximise over pi in simplex   pi.(A x + c) - t H(A'pi)                    (Hopf)
 
-Weak duality holds for *any* y and pi when H is convex, so the pair brackets u(x, t) whoever found it.
+Weak duality holds for *any* y and pi when H is convex, so any such pair brackets u(x, t).
 cvxpy states the second; its solution gives pi, the multiplier of `q == A'pi` gives y. The prox is y for
 `HalfQuadratic`. With H not convex, Hopf's formula has no program: see `hopf`.
 """

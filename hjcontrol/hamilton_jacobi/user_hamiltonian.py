@@ -75,7 +75,7 @@ class UserConvex(AbstractHamiltonian):
 
 @admits()
 class Nonconvex(AbstractHamiltonian):
-    """`H = fn`, any finite function of one momentum. It has no Lagrangian that would be of use."""
+    """`H = fn`, any finite function of one momentum, without a useful Lagrangian."""
 
     fn: Callable[[Array], Array]
 

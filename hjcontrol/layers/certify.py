@@ -33,7 +33,15 @@ class Optimality(Told, Shown):
     `primal`, `dual`, `complementarity`, `stationarity` are max norms; `gap = objective -
     dual_objective` is `inf` where the candidate has no finite objective. `relative_gap` divides by
     the larger of the two objectives. `worst` is the place of the largest residual, decoded by
-    [`offender`][hjcontrol.layers.Optimality.offender].
+    `offender`.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> layer, z = hj.layers.Softmax(0.1), jnp.array([0.6, 0.5, -0.4])
+        >>> found = hj.certify(layer.program(z), layer(z))
+        >>> bool(found.gap < 1e-12)
+        True
     """
 
     primal: Float[Array, "*batch"]
@@ -178,6 +186,15 @@ def certify(
 
     **Raises:** `ValueError` for a candidate or multipliers of the wrong shape, for a negative
     tolerance, or for a program that is neither of the two kinds.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> layer, z = hj.layers.Softmax(0.1), jnp.array([0.6, 0.5, -0.4])
+        >>> hj.certify(layer.program(z), layer(z)).verdict
+        'optimal'
+        >>> hj.certify(layer.program(z), jnp.full(3, 1 / 3)).verdict
+        'suboptimal'
     """
     if tolerance is not None and known_to_fail(jnp.asarray(tolerance) >= 0):
         raise ValueError(f"certify: `tolerance` must be >= 0; found {tolerance}.")

@@ -100,6 +100,13 @@ def compare_gradients(
     **Returns:** [`GradientTable`][hjcontrol.layers.GradientTable]; print it.
 
     **Raises:** `ValueError` if `z` and `cotangent` differ in shape.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> table = hj.compare_gradients(hj.layers.Softmax(0.5), jnp.array([[0.3, -0.2]]))
+        >>> type(table).__name__
+        'GradientTable'
     """
     z = floating(z)
     batch = z if z.ndim > 1 else z[None]

@@ -22,7 +22,14 @@ from hjcontrol.layers.simplex import AbstractSimplexLayer
 
 @admits(eps=">= 0")
 class Sparsemax(AbstractSimplexLayer):
-    """Euclidean projection on the simplex: `max of p.z - eps (|p|^2 - 1)/2`."""
+    """Euclidean projection on the simplex: `max of p.z - eps (|p|^2 - 1)/2`.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> hj.layers.Sparsemax(1.0)(jnp.array([2.0, 0.5, 0.0])).tolist()
+        [1.0, 0.0, 0.0]
+    """
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     phi: AbstractRegulariser = eqx.field(init=False, default_factory=lambda: Tsallis(2.0))

@@ -155,6 +155,13 @@ def faces(
 
     **Raises:** `ValueError` for something that is none of these, a missing or negative `eps`, `t <= 0`,
     shapes that disagree, weights that are not finite.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> values = hj.faces((jnp.eye(2), jnp.zeros(2)), 1.0, 0.1).values(jnp.array([0.3, 0.1]))
+        >>> bool(abs(values.network - values.equation) < 1e-12)
+        True
     """
     own = getattr(layer, "eps", None)
     if eps is None and own is None:

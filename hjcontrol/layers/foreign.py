@@ -10,7 +10,7 @@ of cvxpy: multipliers of a maximisation are those of the minimisation of its neg
 
 Stationarity is the gradient of L. Where L has a kink, that gradient is one of many and need not vanish:
 then the step is reported that the proximal map of L takes from x, zero exactly when 0 is a subgradient.
-Bounds stated as attributes of a variable (`nonneg=True`) have no multiplier; the gradient is theirs.
+Bounds stated as attributes of a variable (`nonneg=True`) have no multiplier: the gradient stands for it.
 """
 
 from typing import Any

@@ -50,7 +50,15 @@ class LogitHead(Shown):
 
 @admits()
 class ClassHead(Shown):
-    """A classifier: atoms of `head` with a class each, numbered `0 .. count - 1`."""
+    """A classifier: atoms of `head` with a class each, numbered `0 .. count - 1`.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> atoms = hj.layers.LSE(jnp.eye(3), jnp.zeros(3), 0.1)
+        >>> hj.layers.ClassHead(atoms, [0, 0, 1]).count
+        2
+    """
 
     head: LSE | LogitHead
     classes: Int[Array, " atoms"]

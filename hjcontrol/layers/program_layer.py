@@ -36,7 +36,15 @@ class ProgramLayer(Shown):
     """`ProgramLayer(problem)`: call it with the values of `problem.parameters()`, in that order.
 
     Differentiable wherever the optimum is unique and strictly complementary; at a vertex of a linear
-    program the derivative in the costs is 0, as it must be.
+    program the derivative in the costs is 0: the optimum stays at its vertex.
+
+    **Example:**
+
+        >>> import cvxpy as cp, jax.numpy as jnp, hjcontrol as hj
+        >>> x, c = cp.Variable(2, name="x"), cp.Parameter(2, name="c")
+        >>> layer = hj.layers.ProgramLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [x >= 0]))
+        >>> print(layer(jnp.array([1.0, -1.0]))["x"].round(6))
+        [1. 0.]
     """
 
     held: ClassVar[tuple[str, ...]] = ("tables",)  # the program's own numbers

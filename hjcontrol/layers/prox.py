@@ -297,7 +297,14 @@ class L2Ball(AbstractGaugeLayer):
 
 @admits(eps=">= 0", lam=">= 0")
 class SoftThreshold(AbstractGaugeLayer):
-    """`sign(z) (|z| - lam)_+ / eps`, entry by entry: the prox of the l1 norm."""
+    """`sign(z) (|z| - lam)_+ / eps`, entry by entry: the prox of the l1 norm.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> hj.layers.SoftThreshold(1.0, 0.5)(jnp.array([2.0, -0.25])).tolist()
+        [1.5, -0.0]
+    """
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     lam: Float[Array, ""] = eqx.field(converter=positive, default=1.0)

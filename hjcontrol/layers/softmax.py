@@ -24,7 +24,15 @@ from hjcontrol.layers.separable import BoxFace, SeparableProgram
 
 @admits(eps=">= 0")
 class Softmax(AbstractConvexLayer):
-    """`max over the simplex of p.z + eps H(p)`: `value` is log-sum-exp, the argmax softmax."""
+    """`max over the simplex of p.z + eps H(p)`: `value` is log-sum-exp, the argmax softmax.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> layer = hj.layers.Softmax(0.5)
+        >>> print(layer(jnp.array([1.0, 0.0])).round(4), f"{layer.value(jnp.array([1.0, 0.0])):.4f}")
+        [0.8808 0.1192] 1.0635
+    """
 
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     phi: Shannon = eqx.field(init=False, default_factory=Shannon)

@@ -31,6 +31,13 @@ class Tied(Shown):
     """One stage applied `times` times with the same weights: what a recurrence is made of.
 
     `dJ/dtheta = sum over its steps of dH_k/dtheta`, and a cost of the weights is paid once.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> chain = hj.networks.Chain([hj.networks.Tied(hj.networks.Dense(2, 2), 5)], jnp.zeros(2))
+        >>> chain.runs[0].length, chain.init(jax.random.key(0))[0].W.shape
+        (5, (1, 2, 2))
     """
 
     stage: AbstractStage
@@ -50,7 +57,7 @@ class Run(Shown):
 
     @property
     def sets(self) -> int:
-        """How many sets of weights: one a stage, or one for all."""
+        """How many sets of weights: one per stage, or one for all."""
         return 1 if self.tied else self.length
 
     def scan(
@@ -89,7 +96,7 @@ class Run(Shown):
         return jax.tree.map(lambda a: jnp.sum(a, axis=0, keepdims=True), by_stage)
 
     def place(self, by_set: Float[Array, " sets"]) -> Float[Array, " stages"]:
-        """From one number a set of weights to one a stage: that of a tied run stands at its first."""
+        """From one number per set of weights to one per stage: that of a tied run stands at its first."""
         return jnp.concatenate([by_set, jnp.zeros(self.length - self.sets, by_set.dtype)])
 
     def __getitem__(self, k: int) -> AbstractStage:

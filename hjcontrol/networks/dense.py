@@ -45,6 +45,14 @@ class Dense(AbstractStage):
 
     `units`: an activation of each affine part (`jnp.tanh`), or units with a temperature: `Softplus(eps)`,
     `LSEUnits(atoms, eps)`, whose `W` has `atoms` rows a unit, next to each other.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> stage = hj.networks.Dense(2, 3)
+        >>> theta = stage.init(jax.random.key(0))
+        >>> stage.step(jnp.ones(2), theta).shape, theta.W.shape
+        ((3,), (3, 2))
     """
 
     in_size: int = eqx.field(static=True)
@@ -87,13 +95,27 @@ class Dense(AbstractStage):
 
 @admits(in_size=">= 1", width=">= 1")
 def lift(in_size: int, width: int) -> Dense:
-    """Affine map from the inputs to the state."""
+    """Affine map from the inputs to the state.
+
+    **Example:**
+
+        >>> import jax, hjcontrol as hj
+        >>> hj.networks.lift(64, 6).init(jax.random.key(0)).W.shape
+        (6, 64)
+    """
     return Dense(in_size, width, identity)
 
 
 @admits(width=">= 1", out_size=">= 1")
 def readout(width: int, out_size: int) -> Dense:
-    """Affine map from the state to the outputs."""
+    """Affine map from the state to the outputs.
+
+    **Example:**
+
+        >>> import jax, hjcontrol as hj
+        >>> hj.networks.readout(6, 10).init(jax.random.key(0)).W.shape
+        (10, 6)
+    """
     return Dense(width, out_size, identity)
 
 

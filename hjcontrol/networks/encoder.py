@@ -1,7 +1,7 @@
 r"""A sentence encoder of BERT's kind, from our own stages and somebody's tensors.
 
     x_0 = N(words[id] + places[t] + kind)              the front: not a stage, its tokens are given
-    x_{k+1} = N(y + F(y)),  y = N(x_k + A(x_k))        post-norm blocks, every one a step of depth
+    x_{k+1} = N(y + F(y)),  y = N(x_k + A(x_k))        post-norm blocks, each is one step of depth
     e = m / |m|,            m = mean of x_K over the tokens that are there
 
 A   Gibbs means by heads, eps = sqrt(d_head)       F   W_2 gelu(W_1 . + b_1) + b_2, the exact GELU

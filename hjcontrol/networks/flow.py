@@ -32,7 +32,16 @@ CONTROLS = ("constant", "linear", "cubic")
 
 @admits(t1="finite", t0="finite", knots=">= 2", max_steps=">= 1")
 class Flow(AbstractStage):
-    """The flow of `x' = f(x, theta(t))` from `t0` to `t1`."""
+    """The flow of `x' = f(x, theta(t))` from `t0` to `t1`.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> flow = hj.networks.Flow(lambda x: -x, 1.0)
+        >>> end = flow.step(jnp.array([1.0]), flow.init(jax.random.key(0)))
+        >>> bool(abs(end[0] - jnp.exp(-1.0)) < 1e-3)
+        True
+    """
 
     drift: AbstractStage
     t0: Float[Array, ""]

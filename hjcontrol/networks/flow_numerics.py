@@ -5,7 +5,7 @@ r"""How a flow is integrated: diffrax's solver, step size controller and adjoint
 diffrax is imported when a flow is made, here and nowhere else. The accuracy has one knob: the tolerances,
 or under constant steps `dt0`; both are array leaves.
 
-Which derivatives of a flow an adjoint offers, so that what is lacking is refused before a solve:
+Which derivatives of a flow an adjoint supports, checked before a solve starts:
 
 | adjoint | reverse | forward | forward-over-reverse | agrees with the discrete costate |
 |---|---|---|---|---|

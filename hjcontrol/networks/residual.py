@@ -17,7 +17,16 @@ from hjcontrol.networks.stage import AbstractStage, Symmetry
 
 @admits(h="finite")
 class Residual(AbstractStage):
-    """One Euler step of length `h` along the velocity `drift`."""
+    """One Euler step of length `h` along the velocity `drift`.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> stage = hj.networks.Residual(hj.networks.Dense(2, 2), 0.5)
+        >>> theta = jax.tree.map(jnp.zeros_like, stage.init(jax.random.key(0)))
+        >>> stage.step(jnp.ones(2), theta).tolist()  # a drift of zero: the state stays
+        [1.0, 1.0]
+    """
 
     drift: AbstractStage
     h: Float[Array, ""] = eqx.field(converter=jnp.asarray)

@@ -74,6 +74,23 @@ def report(
     **Returns:** `path`.
 
     **Raises:** `OSError` if the file cannot be written.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> x = jnp.array([[1.0], [-0.5]])
+        >>> problem = hj.ControlProblem(
+        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
+        ...     x,
+        ...     jnp.sin(x),
+        ...     terminal=hj.control.least_squares,
+        ...     running=hj.control.Ridge(0.1),
+        ... )
+        >>> import pathlib, tempfile
+        >>> solution = hj.solve(problem, "newton", key=jax.random.key(0))
+        >>> page = hj.report(pathlib.Path(tempfile.mkdtemp(), "report.html"), solution)
+        >>> page.name, page.stat().st_size > 10_000
+        ('report.html', True)
     """
     record = report_record(
         solutions,

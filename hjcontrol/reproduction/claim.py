@@ -6,7 +6,7 @@ r"""A claim of the theory, its check, its negative control, and the verdict that
                                     a rule of thumb, right somewhere: heuristic
                                     otherwise: fails as stated, and the finding is the counterexample
 
-Nobody types a verdict in. `recorded` is the one that the check gave when the claim entered the
+A verdict is never typed in. `recorded` is the one that the check gave when the claim entered the
 register; an audit in which it comes out otherwise is unsound, and so is one in which the control
 does not fail.
 """

@@ -83,6 +83,21 @@ def select(problem: ControlProblem) -> Selection:
     **Returns:** a `Selection`; `by_name(selection.name)` is the method.
 
     **Raises:** `ValueError` if none can.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> x = jnp.array([[1.0], [-0.5]])
+        >>> problem = hj.ControlProblem(
+        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
+        ...     x,
+        ...     jnp.sin(x),
+        ...     terminal=hj.control.least_squares,
+        ...     running=hj.control.Ridge(0.1),
+        ... )
+        >>> from hjcontrol.solvers.capabilities import select
+        >>> select(problem).name
+        'newton'
     """
     chosen, others = None, {}
     for name in sorted(NAMES, key=lambda n: [*PREFERENCE, n].index(n)):

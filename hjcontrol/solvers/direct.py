@@ -57,6 +57,13 @@ class Direct(AbstractHostMethod):
       `{"ipopt": {"print_level": 5}}`.
 
     A start that is a `Solution` is taken with its costates and terminal multipliers, as first ones.
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> direct = hj.solvers.Direct()
+        >>> direct.duals, direct.terminal  # it returns multipliers, and takes terminal constraints
+        (True, True)
     """
 
     transcription: Literal["multiple", "single", "legendre", "radau"] = eqx.field(

@@ -77,6 +77,21 @@ def solve(
 
     **Raises:** `ValueError` for wrong types and shapes, a problem the method cannot treat, a
     `checkpoint` of a method that runs outside JAX, or one that is another run's.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> x = jnp.array([[1.0], [-0.5]])
+        >>> problem = hj.ControlProblem(
+        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
+        ...     x,
+        ...     jnp.sin(x),
+        ...     terminal=hj.control.least_squares,
+        ...     running=hj.control.Ridge(0.1),
+        ... )
+        >>> solution = hj.solve(problem, hj.solvers.Newton(tol=1e-10), key=jax.random.key(0))
+        >>> bool(solution.result == hj.RESULTS.successful), bool(solution.stats["stationarity"] < 1e-9)
+        (True, True)
     """
     concrete("solve", problem=problem, init=init, key=key)
     if isinstance(solver, str):

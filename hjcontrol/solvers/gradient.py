@@ -54,6 +54,12 @@ class Gradient(AbstractMethod):
     - `unit`: of `dJ/dtheta`; `hj.solve` measures it (see `control.units`). Steps are the transformation's
       own: `optax.sgd` is not the same for J and 1e-8 J, but it is not called done early either.
     - `batch_size`: samples a step; all of them without it. Needs `key=` in `solve`.
+
+    **Example:**
+
+        >>> import optax, hjcontrol as hj
+        >>> hj.solvers.Gradient(optax.adam(1e-3), batch_size=64).batch_size
+        64
     """
 
     optimiser: optax.GradientTransformation = eqx.field(static=True)

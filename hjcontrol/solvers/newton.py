@@ -80,6 +80,13 @@ class Newton(AbstractMethod):
       Larger costs more and can end in a lower minimum of a nonconvex problem, where directions of
       negative curvature are followed earlier.
     - `max_krylov`: most Hessian-vector products a step.
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> solver = hj.solvers.Newton(tol=1e-10)
+        >>> solver.name, solver.sets
+        ('newton', 'bounds')
     """
 
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-10)

@@ -84,6 +84,12 @@ class Shooting(AbstractMethod):
       the problem. The levels that were met are in `solution.stats["path"]`.
     - `tol`: largest coordinate of the residual, states and costates in their units.
     - `units`: of gradient, costates and states; `hj.solve` measures them (see `control.units`).
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> hj.solvers.Shooting(segments=4).segments
+        4
     """
 
     segments: int = eqx.field(static=True, default=1)

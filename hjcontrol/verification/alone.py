@@ -5,8 +5,8 @@ r"""A rule tried alone, in NumPy: the judge of backward passes that JAX cannot t
     consistent   the body is opaque: directional differences of its values agree with the rule
 
 `G` is the rule, `T` the transposed derivative of the body, noise what the roundoff of the body's own
-operations changes in `T r`, at least `eps max |T r|`. Whoever runs the program states a place as an
-`Alone`; the judge calls it with arrays only. Inner products are `Re <r, y> = Re sum conj(r) y`.
+operations changes in `T r`, at least `eps max |T r|`. The caller that runs the program states a place as
+an `Alone`; the judge calls it with arrays only. Inner products are `Re <r, y> = Re sum conj(r) y`.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ UNITS = 64.0  # of noise
 WORST = 16  # elements whose slopes are taken, kinks that are set aside
 DIRECTIONS = 3
 LENIENT, SINGLE = 1e-9, 1e-4  # of differences, in float64 and below
-RESOLVED = 1e-2  # a relative error of differences above this says nothing
+RESOLVED = 1e-2  # a relative error of differences above this decides nothing
 QUIET = "the rule gives nothing to this argument, and this cost loses nothing by it"
 SILENT = "derivative zero here in every probe: other inputs, please"
 STAIRS = "; the values are piecewise constant: a straight-through estimator? Declare it deliberate"

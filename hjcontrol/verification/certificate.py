@@ -157,7 +157,7 @@ class Finding:
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pair:
     """Two routes compared. `states`: `(K + 1,)`, `weights`: `(K,)`, `None` where not compared;
-    NaN where a route says nothing."""
+    NaN where the route does not estimate this stage."""
 
     name: str
     kind: str
@@ -173,7 +173,15 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Certificate(Told):
-    """What `hj.verify` returns. `print` it for the table; `bool` is true if all was shown."""
+    """What `hj.verify` returns. `print` it for the table; `bool` is true if all was shown.
+
+    **Example:**
+
+        >>> import jax.numpy as jnp, hjcontrol as hj
+        >>> certificate = hj.verify(lambda x: jnp.sum(jnp.sin(x)), jnp.array([1.0, 2.0]))
+        >>> bool(certificate), len(certificate.rows)  # no rule of the user's: nothing can be wrong
+        (True, 0)
+    """
 
     rows: tuple[Row, ...]
     cost: float

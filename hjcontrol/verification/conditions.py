@@ -268,7 +268,7 @@ def _worst(values: Any, title: Title) -> tuple[float, str]:
 
 
 def _order(values: Any) -> np.ndarray:
-    """NaN above everything: what is not a number is no small violation."""
+    """Sort NaN last, as the largest violation."""
     return np.nan_to_num(np.asarray(values), nan=np.inf, posinf=np.inf)
 
 

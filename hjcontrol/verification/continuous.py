@@ -3,11 +3,11 @@ r"""The costate equation, integrated on its own: the continuous witness for flow
     x' = f(x, theta(t)),    p' = -dH/dx = -(df/dx)^T p,    dJ/dtheta = int (df/dtheta)^T p dt
 
 Classical Runge-Kutta of order 4 with equal panels, the state forward on half panels and the costate
-back along it: it knows nothing of diffrax, of the flow's solver or of its adjoint, and its states start
+back along it: neither diffrax nor the flow's solver and adjoint are used, and its states start
 at x_0, not at the flow's. f is differentiated as the inlined primal. Once with `PANELS` panels a piece
 and once with twice as many: Richardson's extrapolation is returned, and the difference over 15 beside it
 as the error. Other stages are discrete, and so is their adjoint. Limit: panels that are too long for a
-stiff drift give an error estimate that is large or NaN, and then this route says nothing.
+stiff drift give an error estimate that is large or NaN, and then this route is left out.
 """
 
 from typing import Any, NamedTuple

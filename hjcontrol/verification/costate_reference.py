@@ -4,7 +4,7 @@ r"""The costate of a flow by SciPy: the reference that shares nothing with diffr
 
 DOP853 on NumPy float64, forward for the state with dense output, then back for the costate along it,
 between knots where the control has corners. f and its transposed Jacobians are JAX's, of the inlined
-primal. It is as good as `RTOL` and the dense output (order 7), on a flow that is not stiff.
+primal. The costate is as good as `RTOL` and the dense output (order 7), on a flow that is not stiff.
 """
 
 import itertools

@@ -1,7 +1,7 @@
 """When a network cannot be verified at all: which stage, and what to do.
 
     batched          vmap(F_k)            every route works on the ensemble
-    differentiable   vjp(F_k)             `backprop` is what is on trial, so it must exist
+    differentiable   vjp(F_k)             `backprop` is what is judged, so it must exist
 
 Forward mode is not needed: where a stage has none (a host callback, a primitive without a tangent), its
 derivative is taken by Richardson differences of its values. No complex step is tried: it would be

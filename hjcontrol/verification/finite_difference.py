@@ -1,10 +1,10 @@
-r"""Differences of J: the witness that trusts nothing but values.
+r"""Differences of J: uses function values only, no derivative rules.
 
     dJ/dtheta_k . w  =  lim_h [ J(theta + h w e_k) - J(theta - h w e_k) ] / 2h
 
-One direction a stage, the other stages' weights held, Richardson extrapolation, float64 only.
+One direction per stage, the other stages' weights held, Richardson extrapolation, float64 only.
 
-It is `consistent` with a gradient, never `exact`: the error is estimated, and is at best
+Differences are `consistent` with a gradient, never `exact`: their error is estimated, and is at best
 `eps |J| / h`. The disagreement is relative to the size of the summands of `dJ/dtheta_k . w`
 (`ensemble.summands`), which does not vanish at a stationary point. A difference that its own error
 estimate explains does not refute; below that resolution this route is blind.

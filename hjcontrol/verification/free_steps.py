@@ -5,9 +5,9 @@ r"""Transversality of free step lengths: depth as a control.
     h_k > 0:  dJ/dh_k = 0         h_k = 0:  dJ/dh_k >= 0         (complementarity; h_k >= 0 by its set)
 
 dJ/dh_k is the Hamiltonian of the flow x' = f, with what is paid for its time: where every step is free, H
-is zero all along, and not at the end only. It is put together from states, costates and velocities here,
-and so tests the costates that a solver claims; no gradient of ours enters. Tied stages share one h: their
-slopes add up.
+is zero all along, and not at the end only. The slope is made of states, costates and velocities
+here, and so tests the costates that a solver claims; no gradient of ours enters. Tied stages share one h:
+their slopes add up.
 """
 
 from typing import Any, NamedTuple

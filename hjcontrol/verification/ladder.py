@@ -124,6 +124,17 @@ def adjoint_ladder(
 
     **Raises:** `ValueError` for anything but a flow, no tolerances or adjoints, or tolerances that are
     not positive.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> flow = hj.networks.Flow(hj.networks.Dense(1, 1), 1.0)
+        >>> weights = flow.init(jax.random.key(0))
+        >>> ladder = hj.adjoint_ladder(
+        ...     flow, [1e-4], ["direct"], inputs=jnp.ones((2, 1)), weights=weights, repeats=1
+        ... )
+        >>> len(ladder.rungs)
+        1
     """
     if not isinstance(flow, Flow):
         raise ValueError(

@@ -55,10 +55,10 @@ class Source:
 
 
 def located(eqn: JaxprEqn, outer: Source) -> Source:
-    """Where an equation was written; where nobody of the user's wrote it, the enclosing one's line."""
+    """Where an equation was written; where no file of the user holds it, the enclosing one's line."""
     scope = "/".join(s for s in (outer.scope, _scope(str(eqn.source_info.name_stack))) if s)
     frames = list(getattr(eqn.source_info.traceback, "frames", ()))
-    # Beyond the witness's own frames stands whoever asked for the verification.
+    # Beyond the witness's own frames stands the caller of the verification.
     ends = (i for i, f in enumerate(frames) if _asks(f.file_name))
     frames = [f for f in frames[: next(ends, None)] if not _inside(f.file_name, _own())]
     about: dict[str, Any] = {

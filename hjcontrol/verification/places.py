@@ -34,7 +34,7 @@ LOOPS = frozenset({"scan", "while", "cond"})
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Place:
-    """One equation on trial. `lengths`: of the scans around it; `loops`: with `while`s, as `None`."""
+    """One equation to judge. `lengths`: of the scans around it; `loops`: with `while`s, as `None`."""
 
     index: int
     eqn: JaxprEqn

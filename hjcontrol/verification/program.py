@@ -124,7 +124,7 @@ class Program:
         return full
 
     def cost(self, leaves: Sequence[Any], slots: Any, visit: Any, weights: Any) -> Array:
-        """The scalar whose backward pass is on trial. `weights`: of the outputs, or `None`."""
+        """The scalar whose backward pass is judged. `weights`: of the outputs, or `None`."""
         outs = run(self.closed, self.plan, leaves, slots, visit)
         return contracted(outs, weights)
 

@@ -366,7 +366,7 @@ def compared(a: Any, b: Any, result: Any, at: Any) -> tuple[Any, Any, Any, Any, 
     """Gap of `a`, the rule's, and `b` relative to the larger side; share of elements with a derivative;
     whether the rule gives nothing at all; and whether its `result` for the costate that arrives, and
     the input `at`, hold something that is not finite. Elements of `a` and `b` that are not finite on
-    both sides say nothing."""
+    both sides are left out."""
     if not a.size:
         false = jnp.asarray(False)
         return jnp.zeros(()), jnp.zeros(()), jnp.asarray(True), false, false

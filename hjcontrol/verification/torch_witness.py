@@ -34,7 +34,7 @@ def verify_torch(
 
     A place is one call of a `torch.autograd.Function`, or of a `torch.library.custom_op` with a
     registered backward pass, at the point where the program makes it: `G` is its rule, `T` reverse mode
-    of its own `forward`. They are compared element by element in every argument that requires a
+    of its own `forward`. Both are compared element by element in every argument that requires a
     gradient, within 64 units of measured roundoff. A body that PyTorch cannot differentiate (NumPy, a
     kernel, a custom operator) is judged by differences of its values, and is `consistent` at best. So
     are modules of the user's own without submodules that apply no such function, and the whole program

@@ -126,6 +126,16 @@ def verify(
     returns nothing differentiable; for arguments that are missing, unknown, or of no use to what is
     verified; for a stage that cannot be batched or differentiated, with its name; under `jit`, `grad` or
     `vmap`. `RuntimeError` if a flow does not reach its end.
+
+    **Example:**
+
+        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> @jax.custom_vjp
+        ... def square(x):
+        ...     return x**2
+        >>> square.defvjp(lambda x: (x**2, x), lambda x, p: (3 * x * p,))  # should be 2 x p
+        >>> hj.verify(lambda x: jnp.sum(square(x)), jnp.array([1.0, 2.0])).verdict
+        'refuted'
     """
     given = {k: v for k, v in locals().items() if k in _OF_FUNCTIONS or k in _OF_CHAINS}
     if any(map(_traced, jax.tree.leaves((problem, args, weights, inputs, targets)))):

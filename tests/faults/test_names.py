@@ -87,6 +87,6 @@ def test_results_are_written_before_verification_and_before_the_report(here, mon
         assert main(["solve", "p.toml", "--out", "c"]) == 130
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
-    assert "hold what was solved" in err
+    assert "the solution is kept (in c/result.json)" in err
     assert sorted(p.name for p in (here / "c").iterdir()) == ["result.json", "solution.npz"]
     assert json.loads((here / "c" / "result.json").read_text())["verdict"] is None

@@ -4,7 +4,7 @@ r"""Branches of critical points in (x, lam), lam = log eps, through their folds.
     fold:  g = 0,  g_x v = 0,  |v|^2 = 1        (Moore and Spence: regular there, so Newton is quadratic)
 
 A fold shows as a change of sign of lam' between two steps; Newton on the augmented system, started from
-there, then locates it: no scan over eps. It is a simple fold if neither l.g_lam nor l.g_xx v v
+there, then locates it: no scan over eps. The fold is simple if neither l.g_lam nor l.g_xx v v
 vanishes (l the left null vector); by symmetry the first can, and branches then cross instead.
 """
 

@@ -3,7 +3,7 @@ r"""All critical points of the entropy in a window, with a certificate.
     #max - #min = 1  (d = 1)        #max + #min - #saddle = 1  (d = 2)      on all of space, any eps > 0
 
 The window's list is proved complete by subdivision (`enclosure`). The index identity is a second,
-independent check: it holds once the window contains every critical point. It is Hopf's: grad H
+independent check: it holds once the window contains every critical point. The identity is Hopf's: grad H
 points inwards far out, where two neighbouring atoms of the hull are left and H falls along every
 ray in the end.
 """

@@ -181,7 +181,7 @@ def _prune(state: State, g: int, Z: np.ndarray, z: np.ndarray) -> State:
         if depth > THIN:
             kept.append(k)
             witness[k] = x
-    if not kept:  # the region is thin: whoever wins at its point
+    if not kept:  # the region is thin: the piece that wins at its point
         kept = [int(alive[np.argmax(Z[alive] @ state.region.inside + z[alive])])]
     groups = (*state.alive[:g], np.array(kept), *state.alive[g + 1 :])
     return state._replace(alive=groups, witness=witness)

@@ -72,7 +72,7 @@ def halves(region: Region, a: np.ndarray, c: float) -> tuple[Region | None, Regi
         parts.append(Region(A, offsets, x) if depth > THIN else None)
     if parts[0] is not None and parts[1] is not None:
         return parts[0], parts[1]
-    # One side is empty: the row says nothing new. Both are: the thin region lies where its point does.
+    # One side is empty: the row cuts nothing off. Both are: the thin region lies where its point does.
     lower = parts[1] is None and (parts[0] is not None or height < 0)
     return (region, None) if lower else (None, region)
 

@@ -1,6 +1,6 @@
 r"""What an architecture declares: its stages, its Hamiltonian, its viscosity, and what of that is exact.
 
-    V_t + H(x, grad V) = nu Lap V        discretised by its stages, one a step of depth
+    V_t + H(x, grad V) = nu Lap V        discretised by its stages, one per step of depth
 
 `hamiltonian(x, p, theta, u)` and `viscosity` are numbers to compute with; `exact` and `structural` say
 in words which statements hold to roundoff and which are a reading. The table of `hjcontrol

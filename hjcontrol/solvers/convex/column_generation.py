@@ -33,7 +33,7 @@ from hjcontrol.solvers.convex.problem import (
 
 ROOM = 1.5  # default radius over the data's own steepest slope: a soft maximum undershoots
 PAIRS = 200  # samples among which the steepest slope is looked for
-NEAR = 0.1  # share of pairs, the nearest, that say nothing of slopes
+NEAR = 0.1  # share of pairs, the nearest, that are left out: their slopes are noise
 ROWS = 1000  # samples, about, on which slopes are looked for
 
 

@@ -66,7 +66,7 @@ STATEMENT = (
 
 
 class Shares(NamedTuple):
-    """Rows of a simplex, one a sample: pieces of `plus` `(n, k1)` and of `minus` `(n, k2)`."""
+    """Rows of a simplex, one per sample: pieces of `plus` `(n, k1)` and of `minus` `(n, k2)`."""
 
     plus: Float[Array, "n k1"]
     minus: Float[Array, "n k2"]

@@ -32,7 +32,7 @@ from hjcontrol.networks import Chain, Weights
 
 
 class AbstractConvexProblem(AbstractProgram):
-    """A convex training problem. It is its own program: `certify(problem, candidate, dual)` judges."""
+    """A convex training problem, and its own program for `certify(problem, candidate, dual)`."""
 
     @property
     @abc.abstractmethod
@@ -57,7 +57,7 @@ class AbstractConvexProblem(AbstractProgram):
 
     @abc.abstractmethod
     def from_weights(self, weights: Weights) -> Any:
-        """Weights of the control problem as a candidate: whoever trained them, `certify` judges."""
+        """Weights of the control problem as a candidate. Accepts weights from any training method."""
 
 
 class AbstractPrimalDual(Shown):
@@ -197,7 +197,7 @@ def solution(
 
 
 def one_blas_thread() -> AbstractContextManager:
-    """Hold NumPy's and SciPy's BLAS to one thread: more of them spin in vain at these sizes."""
+    """Hold NumPy's and SciPy's BLAS to one thread: more threads only slow solves of these sizes."""
     return _blas().limit(limits=1, user_api="blas")
 
 

@@ -66,6 +66,12 @@ class MSA(AbstractMethod):
     - `unit`: of `dJ/dtheta`; `hj.solve` measures it (see `control.units`).
     - `batch_size`: samples a sweep; all of them without it. Needs `key=` in `solve`.
     - `closed`: use closed forms where they exist.
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> hj.solvers.MSA().name
+        'msa'
     """
 
     inner: Inner = eqx.field(static=True, default="auto")

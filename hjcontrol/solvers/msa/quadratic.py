@@ -7,7 +7,8 @@ r"""Stage objectives that are quadratic in the weights: minimised in closed form
                          biases that are the controls, and for the plain Hamiltonian of any affine stage
 
 A stage that is affine in its weights, with quadratic weight cost, has such a G: H is linear and the
-penalties are quadratic. It is recognised by reading the program of `v -> A v`: it must not use theta.
+penalties are quadratic. The program of `v -> A v` is read to recognise such a stage: theta
+must not occur in it.
 """
 
 from collections.abc import Callable

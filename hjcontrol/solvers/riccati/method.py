@@ -73,6 +73,12 @@ class Riccati(AbstractMethod):
       first one; 1 begins with exact curvature, which is indefinite far from a minimum.
     - `feedback`: roll out in closed loop; `False` takes the open-loop step, which is one damped
       Gauss-Newton or Newton step in weight space.
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> [hj.solvers.Riccati(curvature=c).name for c in ("gauss_newton", "ddp")]
+        ['riccati', 'ddp']
     """
 
     curvature: Literal["gauss_newton", "ddp"] = eqx.field(static=True, default="gauss_newton")
