@@ -26,6 +26,7 @@ _RENAMED = {
     "ConvexSolution": "hjcontrol.control:Solution",
     "LSEFit": "hjcontrol.control:Solution",
     "Polished": "hjcontrol.control:Solution",
+    "SoftMaximum": "hjcontrol.networks:soft_maximum",
     "Theorem": "hjcontrol.control:Theorem",
 }
 
