@@ -7,6 +7,7 @@
 Numbers stay numbers until a renderer writes them. A picture is drawn when a renderer asks for it.
 """
 
+import importlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -36,7 +37,9 @@ class Mark(NamedTuple):
         return self.word
 
 
-Value = Mark | str | bool | int | float | None | Quantity | Sequence[Any] | Mapping[str, Any]
+Value = (
+    Any  # words, numbers (also NumPy's and JAX's scalars), Quantity, Mark, lists and tables of them
+)
 
 
 class Picture(NamedTuple):
@@ -65,14 +68,10 @@ class Record(NamedTuple):
     trace: Sequence[float] = ()
 
     def __str__(self) -> str:
-        from hjcontrol._ground.record_text import text
-
-        return text(self)
+        return _renderer("record_text").text(self)
 
     def _repr_html_(self) -> str:
-        from hjcontrol._ground.record_html import notebook
-
-        return notebook(self)
+        return _renderer("record_html").notebook(self)
 
 
 class Told:
@@ -89,12 +88,15 @@ class Told:
         try:
             return str(self.as_record()._replace(rows={}, detail=(), notes=()))
         except Exception:  # inside a trace nothing has a value, and a repr may not raise
-            from hjcontrol._ground.shown import block
-
-            return block(self)
+            return _renderer("shown").block(self)
 
     def _repr_html_(self) -> str:
         return self.as_record()._repr_html_()
+
+
+def _renderer(name: str) -> Any:
+    """A module that reads records; it imports this one, so it is looked up when it is needed."""
+    return importlib.import_module(f"hjcontrol._ground.{name}")
 
 
 def figure(value: Any, digits: int = 4) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol._ground.results import RESULTS, name_of
@@ -77,7 +78,7 @@ def _array(value: Any) -> str:
         return shape
     if any(kind.__name__ == "Tracer" for kind in type(value).__mro__):  # its class is not public
         return f"traced {shape}"
-    if value.shape or jax.dtypes.issubdtype(value.dtype, jax.dtypes.extended):
+    if value.shape or jnp.issubdtype(value.dtype, jax.dtypes.extended):
         return shape
     text = str(np.asarray(value)[()])
     return repr(float(text)) if value.dtype.kind == "f" else text

@@ -17,6 +17,7 @@ at a point need not fall with it, and M does not depend on eps at all.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp

@@ -75,8 +75,8 @@ def page(record: Record, notice: str | None = None) -> str:
 
 
 def shown_below(picture: Picture) -> Record:
-    """A picture that opens at a click, under the first sentence of its caption."""
-    return Record(picture.caption.split(". ")[0].rstrip("."), "", pictures=(picture,))
+    """A picture that opens at a click, under the first clause of its caption."""
+    return Record(re.split(r"[.:](?: |$)", picture.caption)[0], "", pictures=(picture,))
 
 
 def _numbers(record: Record) -> str:

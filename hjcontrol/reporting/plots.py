@@ -96,7 +96,7 @@ def convergence(
             linestyle=STYLES[i % len(STYLES)],
             linewidth=1.8 if len(values) <= 200 else 1.1,
             marker="o" if len(values) <= 60 else None,
-            markersize=3,
+            markersize=3 if len(values) > 1 else 7,  # a solution without a history is a point
             label=drawn(name),
         )
     if bound is not None and bound > 0:
@@ -180,6 +180,7 @@ def fitted(
     axes = np.atleast_1d(new_axes(4.2 * len(flat), 3.6, len(flat)))
     low = min(targets.min(), *(v.min() for v in flat.values()))
     high = max(targets.max(), *(v.max() for v in flat.values()))
+    image: Any = None
     for ax, (name, v) in zip(axes.flat, flat.items(), strict=True):
         image = ax.contourf(*sides, v.T, levels=np.linspace(low, high, 18), cmap="cividis")
         marks = {"c": targets, "cmap": "cividis", "vmin": low, "vmax": high, "edgecolors": "white"}

@@ -103,8 +103,9 @@ def certificate_record(certificate: Any) -> Record:
 
 
 def _largest(values: Any) -> Quantity:
-    known = values is not None and not np.all(np.isnan(values))
-    return Quantity(float(np.nanmax(values)) if known else None, 2)
+    found = np.asarray([] if values is None else values, float)
+    known = found[~np.isnan(found)]
+    return Quantity(float(known.max()) if known.size else None, 2)
 
 
 def _sentence(found: Any, gap: float | None) -> str:

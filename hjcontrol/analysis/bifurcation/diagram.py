@@ -100,7 +100,7 @@ class Bifurcation(Told, Shown):
             "eps": f"{f.eps:.9f}",
             "what": f"{f.kinds[0]} and {f.kinds[1]} {'appear' if f.birth else 'annihilate'}",
             "at": np.array2string(f.point, precision=6),
-            "": "" if f.simple else "not simple: branches cross",
+            "": "" if f.simple else "branches cross: not simple",
         }
         proved = ", ".join(f"{e:.4g}" for e, _, ok in self.levels if ok)
         wrong = ", ".join(f"{e:.4g}" for e, _, ok in self.levels if not ok)
