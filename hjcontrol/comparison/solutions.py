@@ -86,38 +86,46 @@ class Comparison(Told):
 
     def as_record(self) -> Record:
         """What this result says of itself."""
-        solvers = [
-            {
-                "solver": name,
-                "objective": Quantity(float(j), 14),
-                "polished to": Quantity(s.stats["stationarity"], 2),
-                "costates": c.verdict,
-            }
-            for name, j, s, c in zip(
-                self.names, self.objective, self.polished, self.certificates, strict=True
-            )
-        ]
-        pairs = [
-            {
-                "pair": f"{a} | {self.names[k]}",
-                "kind": "the same solution"
-                if (a, self.names[k]) in self.same
-                else "different stationary points",
-                "objective": Quantity(float(self.polished_gap[i, k]), 2),
-                "weights": Quantity(float(self.weight_distance[i, k]), 2),
-                "costates": Quantity(float(self.costate_distance[i, k]), 2),
-            }
-            for i, a in enumerate(self.names)
-            for k in range(i + 1, len(self.names))
-        ]
-        tone = {"exact": "good", "refuted": "bad"}.get(self.verdict, "partial")
-        return Record(
-            f"Crosscheck of {len(self.names)} solutions",
-            f"{self._said()}; costates {self.verdict}",
-            verdict=self.verdict,
-            tone=tone,
-            rows={"solvers": solvers, "gaps after polishing": pairs},
+        return _record(self)
+
+
+def _record(comparison: Comparison) -> Record:
+    solvers = [
+        {
+            "solver": name,
+            "objective": Quantity(float(j), 14),
+            "polished to": Quantity(s.stats["stationarity"], 2),
+            "costates": c.verdict,
+        }
+        for name, j, s, c in zip(
+            comparison.names,
+            comparison.objective,
+            comparison.polished,
+            comparison.certificates,
+            strict=True,
         )
+    ]
+    pairs = [
+        {
+            "pair": f"{a} | {comparison.names[k]}",
+            "kind": "the same solution"
+            if (a, comparison.names[k]) in comparison.same
+            else "different stationary points",
+            "objective": Quantity(float(comparison.polished_gap[i, k]), 2),
+            "weights": Quantity(float(comparison.weight_distance[i, k]), 2),
+            "costates": Quantity(float(comparison.costate_distance[i, k]), 2),
+        }
+        for i, a in enumerate(comparison.names)
+        for k in range(i + 1, len(comparison.names))
+    ]
+    tone = {"exact": "good", "refuted": "bad"}.get(comparison.verdict, "partial")
+    return Record(
+        f"Crosscheck of {len(comparison.names)} solutions",
+        f"{comparison._said()}; costates {comparison.verdict}",
+        verdict=comparison.verdict,
+        tone=tone,
+        rows={"solvers": solvers, "gaps after polishing": pairs},
+    )
 
 
 @admits()

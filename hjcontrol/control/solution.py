@@ -126,32 +126,36 @@ class Solution(Told, Shown):
 
     def as_record(self) -> Record:
         """What this result says of itself."""
-        s = self.stats
-        size = sum(a.size for a in jax.tree.leaves(self.weights))
-        name = name_of(self.result)
-        proof = {} if self.bound is None else _proof(self)
-        known = not np.isnan(s["stationarity"])
-        left = figure(s["stationarity"], 3)
-        best = f"no weights are lower by more than {figure(self.gap, 3)}"
-        said = best if proof else f"stationary to {left}"
-        return Record(
-            f"Solution by {self.solver}",
-            f"objective {figure(Quantity(s['objective'], 12))}, {said}",
-            verdict=name.replace("_", " "),
-            tone="good" if name in GOOD else "partial",
-            facts={
-                "problem": f"{self.problem.num_samples} samples, {len(self.problem.chain)} stages, "
-                f"{size} weights, {np.dtype(self.problem.dtype).name}",
-                "objective": Quantity(s["objective"], 12),
-                **({"stationarity": f"{left}   (max |dH/dtheta|)"} if known else {}),
-                "steps": f"{s['num_steps']}   ({s['num_evals']} evaluations)",
-                "seconds": f"{s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
-                "result": RESULTS[self.result],
-            }
-            | proof,
-            lead=("objective", "bound below", "gap") if proof else ("objective", "stationarity"),
-            trace=tuple(self.history.objective),
-        )
+        return _record(self)
+
+
+def _record(solution: Solution) -> Record:
+    s = solution.stats
+    size = sum(a.size for a in jax.tree.leaves(solution.weights))
+    name = name_of(solution.result)
+    proof = {} if solution.bound is None else _proof(solution)
+    known = not np.isnan(s["stationarity"])
+    left = figure(s["stationarity"], 3)
+    best = f"no weights are lower by more than {figure(solution.gap, 3)}"
+    said = best if proof else f"stationary to {left}"
+    return Record(
+        f"Solution by {solution.solver}",
+        f"objective {figure(Quantity(s['objective'], 12))}, {said}",
+        verdict=name.replace("_", " "),
+        tone="good" if name in GOOD else "partial",
+        facts={
+            "problem": f"{solution.problem.num_samples} samples, {len(solution.problem.chain)} stages, "
+            f"{size} weights, {np.dtype(solution.problem.dtype).name}",
+            "objective": Quantity(s["objective"], 12),
+            **({"stationarity": f"{left}   (max |dH/dtheta|)"} if known else {}),
+            "steps": f"{s['num_steps']}   ({s['num_evals']} evaluations)",
+            "seconds": f"{s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
+            "result": RESULTS[solution.result],
+        }
+        | proof,
+        lead=("objective", "bound below", "gap") if proof else ("objective", "stationarity"),
+        trace=tuple(solution.history.objective),
+    )
 
 
 def _proof(solution: Solution) -> dict[str, Any]:

@@ -115,23 +115,25 @@ class ModelTree(Told):
 
     def as_record(self) -> Record:
         """What this result says of itself."""
-        n, undecided = len(self.leaves), int(self.open.sum())
-        what = "one class wins" if self.decides else "the network is affine and equal to it"
-        partial = (
-            f"PARTIAL: {undecided} of {n} leaves are open (predict gives NaN); raise `max_leaves`"
-        )
-        seen = sorted(set(self.label[self.leaves].tolist()) - {-1})
-        shown = ", ".join(map(str, seen[:12])) + (" ..." if len(seen) > 12 else "")
-        kind = "classes" if self.decides else "winning pieces"
-        return Record(
-            f"Model tree of {self.a.shape[1]} inputs and {self.coef.shape[1]} outputs",
-            f"exact: on each leaf {what}" if self.complete else partial,
-            verdict="complete" if self.complete else "partial",
-            tone="good" if self.complete else "partial",
-            facts={"leaves": n, "depth": self.depth}
-            | ({kind: f"{len(seen)} different, {shown}"} if seen else {}),
-            lead=("leaves", "depth"),
-        )
+        return _record(self)
+
+
+def _record(tree: ModelTree) -> Record:
+    n, undecided = len(tree.leaves), int(tree.open.sum())
+    what = "one class wins" if tree.decides else "the network is affine and equal to it"
+    partial = f"PARTIAL: {undecided} of {n} leaves are open (predict gives NaN); raise `max_leaves`"
+    seen = sorted(set(tree.label[tree.leaves].tolist()) - {-1})
+    shown = ", ".join(map(str, seen[:12])) + (" ..." if len(seen) > 12 else "")
+    kind = "classes" if tree.decides else "winning pieces"
+    return Record(
+        f"Model tree of {tree.a.shape[1]} inputs and {tree.coef.shape[1]} outputs",
+        f"exact: on each leaf {what}" if tree.complete else partial,
+        verdict="complete" if tree.complete else "partial",
+        tone="good" if tree.complete else "partial",
+        facts={"leaves": n, "depth": tree.depth}
+        | ({kind: f"{len(seen)} different, {shown}"} if seen else {}),
+        lead=("leaves", "depth"),
+    )
 
 
 def _applied(tree: ModelTree, X: ArrayLike) -> np.ndarray:
