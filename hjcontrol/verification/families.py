@@ -28,7 +28,7 @@ def families(maps: dict[int, Maps], groups: dict[int, Any]) -> list[tuple[int, .
     for i, m in maps.items():
         place = m.place
         floats = all(is_float(v.aval) for v in (*place.eqn.invars, *place.eqn.outvars))
-        if not place.certain or m.mode != "reverse" or not floats:
+        if not place.certain or m.mode not in ("reverse", "none") or not floats:
             continue
         avals = tuple((v.aval.shape, v.aval.dtype) for v in place.eqn.invars)
         key = (place.kind, avals, place.active, place.live, m.inputs, groups[i], place.library)
@@ -39,7 +39,7 @@ def families(maps: dict[int, Maps], groups: dict[int, Any]) -> list[tuple[int, .
             continue
         same: dict[Any, list[int]] = {}
         for i in members:
-            same.setdefault(_program(maps[i]), []).append(i)
+            same.setdefault(_program(maps[i]) if maps[i].mode == "reverse" else None, []).append(i)
         for family in same.values():
             place = maps[family[0]].place
             size = sum(
@@ -75,18 +75,30 @@ def _pull(maps: Maps, ins: Sequence[Any]) -> Any:
 
 def measured_family(
     maps: Maps, groups: Any, records: list[Any], seed: Any, settings: Settings
-) -> list[Array]:
-    """The tables of a family's members, from what their slots recorded."""
+) -> Array:
+    """The tables of a family's members, one above the other, from what their slots recorded."""
+    leaves, structure = jax.tree.flatten(records[0])
 
-    def one(record: Any) -> Array:
-        ins, p = record
-        outs, pull = _pull(maps, ins)
-        by_rule = pull(list(p))
-        return measured(
-            maps, groups, ins, outs, list(p), by_rule, lambda q: pull(list(q)), seed, settings
-        )
+    def one(flat: list[Array]) -> Array:
+        shaped = [a.reshape(b.shape) for a, b in zip(flat, leaves, strict=True)]
+        ins, p, by_rule = jax.tree.unflatten(structure, shaped)
+        outs, pull = _pull(maps, ins) if by_rule else ((), None)
+        own = lambda q: pull(list(q))
+        return measured(maps, groups, ins, outs, list(p), list(by_rule), own, seed, settings)
 
-    stacked = jax.tree.map(lambda *a: jnp.concatenate(a), *(record[1:] for record in records))
-    tables = jax.lax.map(one, stacked)
-    room = jnp.zeros((max(len(maps.inputs), 1) - tables.shape[1], tables.shape[2]), tables.dtype)
-    return [jnp.concatenate([t, room]) for t in tables]
+    # Flat, since stacking vectors is copied and not compiled.
+    columns = zip(*(jax.tree.leaves(record) for record in records), strict=True)
+    return jax.lax.map(one, [jnp.stack([a.reshape(-1) for a in column]) for column in columns])
+
+
+def split(tables: dict[tuple[int, ...], Any], maps: dict[int, Maps]) -> dict[int, Any]:
+    """A table for each place: a family's are cut apart outside the program, where it costs nothing."""
+    found: dict[int, Any] = {}
+    for family, table in tables.items():
+        if len(family) == 1:
+            found[family[0]] = table
+            continue
+        rows = max(len(maps[family[0]].inputs), 1)
+        for i, t in zip(family, np.asarray(table), strict=True):
+            found[i] = np.pad(t, ((0, rows - len(t)), (0, 0)))
+    return {i: found[i] for i in maps}

@@ -19,12 +19,13 @@ from jaxtyping import Array
 
 from hjcontrol.verification.arithmetic import drawn, is_float
 from hjcontrol.verification.dissolved import Count, counting
-from hjcontrol.verification.families import MEMBERS, families, measured_family
+from hjcontrol.verification.families import MEMBERS, families, measured_family, split
 from hjcontrol.verification.places import Place, Plan, planned
 from hjcontrol.verification.rule import Maps, Settings, maps_of
 from hjcontrol.verification.slots import (
     empty,
     empty_record,
+    empty_whole,
     looking,
     measuring,
     recording,
@@ -36,11 +37,11 @@ KEPT = 64  # programs remembered
 
 
 class Measured(NamedTuple):
-    """One run: the cost, its gradient by leaf (flat, active leaves only), a table a place."""
+    """One run: the cost, its gradient by leaf (flat, active leaves only), a table for each place."""
 
     cost: Array
     gradient: list[Array]
-    tables: dict[int, Array]
+    tables: dict[Any, Any]
 
 
 class Program:
@@ -84,8 +85,7 @@ class Program:
             families = self._families(leaves, weights)
             taken = {i for family in families for i in family}
             slots = {
-                i: empty_record(m, jnp.ones(1)) if i in taken else empty(m, seed)
-                for i, m in self.maps.items()
+                i: empty_whole(m) if i in taken else empty(m, seed) for i, m in self.maps.items()
             }
             at = [k for k, a in enumerate(self.active) if a]
             visit = measuring(self.maps, self.groups, settings, taken)
@@ -95,17 +95,12 @@ class Program:
 
             moved = [leaves[k] for k in at]
             value, (gradient, tables) = jax.value_and_grad(cost, argnums=(0, 1))(moved, slots)
+            found = {(i,): t for i, t in tables.items() if i not in taken}
             for family in families:
-                first = family[0]
-                found = measured_family(
-                    self.maps[first],
-                    self.groups[first],
-                    [tables[i] for i in family],
-                    seed,
-                    settings,
-                )
-                tables |= dict(zip(family, found, strict=True))
-            return Measured(value, gradient, tables)
+                maps, groups = self.maps[family[0]], self.groups[family[0]]
+                records = [tables[i] for i in family]
+                found[family] = measured_family(maps, groups, records, seed, settings)
+            return Measured(value, gradient, found)
 
         return measure
 
@@ -134,7 +129,8 @@ class Program:
         """One gradient and every place's table."""
         settings = Settings(random, self.order)
         program = self.compiled(("measure", settings), lambda: self._run(settings))
-        return program(leaves, jnp.asarray(seed, jnp.int32), weights)
+        found = program(leaves, jnp.asarray(seed, jnp.int32), weights)
+        return found._replace(tables=split(found.tables, self.maps))
 
     def lowered(self, leaves: list[Any]) -> Any:
         """The measuring program for these arguments, to compile or to read."""

@@ -125,6 +125,15 @@ def empty_record(maps: Maps, chosen: Any) -> Any:
     return chosen, tuple(map(room, ins)), tuple(map(room, outs))
 
 
+def empty_whole(maps: Maps) -> Any:
+    """A slot that records a place which runs once: what its measurement reads."""
+    zeros = lambda atoms: tuple(jnp.zeros(v.aval.shape, v.aval.dtype) for v in atoms)
+    ins, outs = maps.place.eqn.invars, maps.place.eqn.outvars
+    if maps.mode == "none":
+        return (), zeros(outs), ()
+    return zeros(ins), zeros(outs), zeros(ins[i] for i in maps.inputs)
+
+
 def measuring(
     maps: dict[int, Maps], groups: dict[int, Any], settings: Settings, taken: Collection[int] = ()
 ) -> Visit:
@@ -136,7 +145,7 @@ def measuring(
         found = groups_of(ins, own.inputs)
         groups[place.index] = found
         if place.index in taken:
-            return wrapped(own, slot, ins, _record)
+            return wrapped(own, slot, ins, functools.partial(_whole, own))
 
         def told(ins: Any, outs: Any, p: Any, by_rule: Any, pull: Any, slot: Any) -> Any:
             seed = slot[0, 0].astype(jnp.int32)
@@ -178,6 +187,14 @@ def _record(ins: Any, outs: Any, p: Any, by_rule: Any, pull: Any, slot: Any) -> 
     pick = lambda a: _picked(chosen, a)
     kept = tuple(pick(number(a)) for a in ins), tuple(pick(a) for a in p if is_float(a))
     return (jnp.zeros_like(chosen), *kept)
+
+
+def _whole(maps: Maps, ins: Any, outs: Any, p: Any, by_rule: Any, pull: Any, slot: Any) -> Any:
+    """What `empty_whole` has room for: inputs, costate and `G p`."""
+    del outs, pull, slot
+    if maps.mode == "none":
+        return (), tuple(p), ()
+    return tuple(ins), tuple(p), tuple(by_rule)
 
 
 def _picked(chosen: Any, a: Any) -> Any:
