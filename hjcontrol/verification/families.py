@@ -82,7 +82,7 @@ def measured_family(
     def one(flat: list[Array]) -> Array:
         shaped = [a.reshape(b.shape) for a, b in zip(flat, leaves, strict=True)]
         ins, p, by_rule = jax.tree.unflatten(structure, shaped)
-        outs, pull = _pull(maps, ins) if by_rule else ((), lambda q: ())
+        outs, pull = ((), lambda q: ()) if maps.mode == "none" else _pull(maps, ins)
         own = lambda q: pull(list(q))
         return measured(maps, groups, ins, outs, list(p), list(by_rule), own, seed, settings)
 
