@@ -68,9 +68,8 @@ def constants(package: str) -> dict[str, str]:
 
 
 def public(room: str, name: str) -> object:
-    """The object of that name; where a module has taken a function's name, the function."""
-    thing = getattr(importlib.import_module(room), name)
-    return getattr(thing, name, thing) if isinstance(thing, types.ModuleType) else thing
+    """The object of that name."""
+    return getattr(importlib.import_module(room), name)
 
 
 def home(room: str, name: str) -> str:

@@ -18,7 +18,7 @@ X = points(16)
 
 @pytest.fixture(scope="module")
 def curvatures():
-    return eqx.filter_jit(jax.vmap(rb.curvature, in_axes=(None, 0)))
+    return eqx.filter_jit(jax.vmap(rb.layer_curvature, in_axes=(None, 0)))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_curvature_at_a_point_does_not_fall_with_eps():
     x = draw.standard_normal(8)
     x /= np.linalg.norm(x)
     eps = jnp.array([0.05, 0.1, 0.2, 0.5, 1.0, 10.0])
-    at = jax.jit(jax.vmap(lambda e: rb.curvature(LSE(W, jnp.zeros(40), e), x)))(eps)
+    at = jax.jit(jax.vmap(lambda e: rb.layer_curvature(LSE(W, jnp.zeros(40), e), x)))(eps)
     published = [1.8400, 2.0265, 1.1083, 0.49427, 0.23738, 0.022089]
     np.testing.assert_allclose(at.norm, published, rtol=1e-4)
     assert float(at.norm[1]) > float(at.norm[0])
@@ -126,7 +126,7 @@ def test_the_upper_bound_is_nearly_attained_by_a_pair():
 
 @pytest.fixture(scope="module")
 def certified():
-    return eqx.filter_jit(jax.vmap(rb.certify, in_axes=(None, 0)))
+    return eqx.filter_jit(jax.vmap(rb.certified_radius, in_axes=(None, 0)))
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def plane():
     """Three classes in the plane: certificates, and predictions, of points at a temperature."""
     a = layer(4, d=2)
     model = lambda e: ClassHead(LSE(a.W, a.b, e), [0, 0, 0, 1, 1, 2, 2])
-    certify = jax.jit(lambda e, x: jax.vmap(lambda p: rb.certify(model(e), p))(x))
+    certify = jax.jit(lambda e, x: jax.vmap(lambda p: rb.certified_radius(model(e), p))(x))
     predict = jax.jit(lambda e, x: jax.vmap(model(e).predict)(x))
     return certify, predict, np.random.default_rng(4).normal(size=(10, 2))
 
@@ -179,7 +179,7 @@ def test_a_deep_network_is_certified_through_its_last_layer():
     @jax.jit
     @jax.vmap
     def run(x, key):
-        found = rb.certify(last, jnp.tanh(V @ x))
+        found = rb.certified_radius(last, jnp.tanh(V @ x))
         mine = jnp.arange(3) == found.label
 
         def against(x):
@@ -196,7 +196,7 @@ def test_a_deep_network_is_certified_through_its_last_layer():
 
 def test_a_label_that_is_not_predicted_has_no_radius():
     model = classifier()
-    found = jax.jit(lambda x: rb.certify(model, x, jnp.argmin(model.scores(x))))(X[0])
+    found = jax.jit(lambda x: rb.certified_radius(model, x, jnp.argmin(model.scores(x))))(X[0])
     assert float(found.radius) == 0.0
     assert float(found.margin) < 0
     assert "as published" in str(found)
@@ -206,12 +206,12 @@ def test_a_label_that_is_not_predicted_has_no_radius():
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: rb.curvature(layer(eps=0.0), X[0]), "found eps = 0"),
+        (lambda: rb.layer_curvature(layer(eps=0.0), X[0]), "found eps = 0"),
         (lambda: rb.change(layer(), X[0], -1.0), "radius. must be >= 0"),
         (lambda: rb.attack(layer(), X[0], -1.0, key=jax.random.key(0)), "radius. must be >= 0"),
         (lambda: rb.attack(layer(), X[0], 1.0, key=jax.random.key(0), steps=0), "steps >= 1"),
-        (lambda: rb.certify(ClassHead(deep(), range(7)), X[0]), "LogitHead.*features"),
-        (lambda: rb.certify(ClassHead(layer(), [0] * 7), X[0]), "two classes"),
+        (lambda: rb.certified_radius(ClassHead(deep(), range(7)), X[0]), "LogitHead.*features"),
+        (lambda: rb.certified_radius(ClassHead(layer(), [0] * 7), X[0]), "two classes"),
         (lambda: ClassHead(layer(), [0, 0, 0, 2, 2, 2, 2]), "none of class 1"),
         (lambda: ClassHead(layer(), [0, 1]), "7 atoms"),
         (lambda: ClassHead(deep(), [0, 1]).scores(X[0]), "gives 7 logits"),

@@ -6,7 +6,7 @@ import numpy as np
 
 from hjcontrol import hamilton_jacobi as hjb
 from hjcontrol import layers, networks, solvers
-from hjcontrol.solvers import convex
+from hjcontrol.solvers import convex, selection
 from tests.faults.good_calls import (
     KEY,
     POINT,
@@ -251,8 +251,8 @@ _SOLVERS = {
     "Shooting": _made(solvers.Shooting, segments=2, homotopy=False, tol=1e-9),
     "by_name": _made(solvers.by_name, name="newton"),
     "select": _made(solvers.select, problem=lambda: problem()),
-    "capabilities.admit": _made(
-        lambda: solvers.capabilities.admit, problem=lambda: problem(), method=solvers.Newton()
+    "selection.admit": _made(
+        lambda: selection.admit, problem=lambda: problem(), method=solvers.Newton()
     ),
     "solve": _made(
         solvers.solve,

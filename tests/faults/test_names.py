@@ -88,5 +88,6 @@ def test_results_are_written_before_verification_and_before_the_report(here, mon
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1
     assert "the solution is kept (in c/result.json)" in err
-    assert sorted(p.name for p in (here / "c").iterdir()) == ["result.json", "solution.npz"]
+    kept = ["report.html", "result.json", "solution.npz"]
+    assert sorted(p.name for p in (here / "c").iterdir()) == kept
     assert json.loads((here / "c" / "result.json").read_text())["verdict"] is None

@@ -22,6 +22,7 @@ from hjcontrol.layers import (
     Softplus,
     Sparsemax,
     Tanh,
+    argmax,
     build,
     compare_gradients,
     isotonic,

@@ -73,7 +73,7 @@ def test_failure_is_a_value():
     empty = between.solve(jnp.array(2.0))
     assert empty.result == RESULTS.infeasible
     assert certify(between.program(jnp.array(2.0)), jnp.ones(2)).verdict == "infeasible"
-    with pytest.raises(Exception, match="No point meets the constraints"):
+    with pytest.raises(Exception, match="No point that meets the constraints was found"):
         between(jnp.array(2.0))
     below = ProgramLayer(cp.Problem(cp.Minimize(c @ x), [x <= 1]))
     assert below.solve(-jnp.ones(2)).result == RESULTS.successful

@@ -10,6 +10,7 @@ import pytest
 import hjcontrol as hj
 from hjcontrol.control import Binary, Box, Ternary, rounded
 from hjcontrol.solvers.msa import DiscreteMSA
+from hjcontrol.solvers.msa.discrete import _least
 
 SETS = [Binary(), Ternary()]
 VALUES = {Binary: (-1.0, 1.0), Ternary: (-1.0, 0.0, 1.0)}
@@ -57,7 +58,7 @@ def test_the_rule_is_the_minimiser_by_every_combination(control_set):
     draw = np.random.default_rng(3).normal
     slopes = draw(size=(12, 5))  # a stage each: the gate is the largest slope of a stage's array
     thetas = np.asarray(control_set.project((jnp.asarray(draw(size=(12, 5))),))[0])
-    new = solver._least(control_set, jnp.asarray(thetas), jnp.asarray(slopes), solver.rho)
+    new = _least(solver, control_set, jnp.asarray(thetas), jnp.asarray(slopes), solver.rho)
     every = np.array(list(itertools.product(VALUES[type(control_set)], repeat=5)))
     moved = 0
     for slope, theta, found in zip(slopes, thetas, np.asarray(new), strict=True):
