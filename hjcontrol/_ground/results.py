@@ -34,6 +34,15 @@ class RESULTS(eqx.Enumeration):
         "No further decrease is possible in this precision, and the stationarity tolerance is "
         "not met. Loosen `tol`, or use float64."
     )
+    no_descent = (
+        "The model of the objective predicts a decrease that no step along it shows. Ask `hj.verify` "
+        "whether a derivative is wrong; where a cost or a stage has a kink, smooth it or use `gradient`."
+    )
+    open_loop_unstable = (
+        "The dynamics amplify roundoff until the objective cannot be evaluated from the weights in this "
+        "precision. States and objective are those of the closed loop, `solution.feedback`; act by it, "
+        "or state the problem about a stabilising feedback."
+    )
     diverged = (
         "The sweeps drove the objective up without bound. The weights of the smallest objective met are "
         "returned. Use `ExtendedMSA`, which descends by construction, or raise the weight cost."

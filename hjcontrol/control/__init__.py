@@ -31,6 +31,7 @@ from hjcontrol.control.derivatives import (
     gauss_newton_curvature,
     value_and_gradient,
 )
+from hjcontrol.control.feedback import Feedback
 from hjcontrol.control.hamiltonians import (
     costate,
     hamiltonian,
@@ -53,6 +54,7 @@ __all__ = [
     "ByLeaf",
     "ByRun",
     "ControlProblem",
+    "Feedback",
     "Free",
     "GroupBall",
     "History",

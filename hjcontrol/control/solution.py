@@ -19,6 +19,7 @@ from hjcontrol._ground.record import Quantity, Record, Told, figure
 from hjcontrol._ground.results import GOOD, RESULTS, name_of
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control.derivatives import backpropagate
+from hjcontrol.control.feedback import Feedback
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.control.trajectory import Trajectory
@@ -91,6 +92,7 @@ class Solution(Told, Shown):
     bound: Float[Array, ""] | None = None
     theorem: Theorem | None = None
     native: Any = None
+    feedback: Feedback | None = None
 
     @property
     def trajectory(self) -> Trajectory:

@@ -29,6 +29,7 @@ from hjcontrol.control import (
     History,
     Solution,
     backpropagate,
+    costate,
 )
 from hjcontrol.control.capability import complaint
 from hjcontrol.control.terminal_constraint import augmented
@@ -133,6 +134,13 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) 
     if nu is not None:  # the price of the constraint is no part of J
         value = eqx.filter_jit(ControlProblem.objective)(problem, outcome.weights)
     stationarity = problem.control_set.stationarity(outcome.weights, gradient)
+    loop = outcome.feedback
+    doubt = None if loop is None else loop.doubt(problem, value)
+    if loop is not None and doubt is not None:
+        result, message = RESULTS.open_loop_unstable, doubt
+        value, states = loop.objective, loop.states
+        costates, gradient = eqx.filter_jit(costate)(problem, outcome.weights, states)
+        stationarity = problem.control_set.stationarity(outcome.weights, gradient)
     return Solution(
         weights=outcome.weights,
         _trajectory=states,
@@ -155,6 +163,7 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) 
         multipliers=outcome.multipliers,
         terminal_multiplier=nu,
         weight_multipliers=outcome.weight_multipliers,
+        feedback=loop,
     )
 
 

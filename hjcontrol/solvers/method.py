@@ -22,6 +22,7 @@ from hjcontrol.control import (
     Solution,
     Trajectory,
 )
+from hjcontrol.control.feedback import Feedback
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
 
@@ -36,7 +37,7 @@ class Info(Shown):
 
 class Outcome(Shown):
     """What a method hands back: weights, and for transcriptions the multipliers and a message; `path`:
-    the levels of a homotopy."""
+    the levels of a homotopy; `feedback`: gains about the states, and `J` of their closed loop."""
 
     weights: Weights
     multipliers: Trajectory | None = None
@@ -44,6 +45,7 @@ class Outcome(Shown):
     weight_multipliers: Weights | None = None
     message: str | None = eqx.field(static=True, default=None)
     path: list[dict[str, float]] | None = None
+    feedback: Feedback | None = None
 
 
 Report = Callable[[int, float, float], None]  # step, objective, stationarity

@@ -67,6 +67,9 @@ class Selection(NamedTuple):
         return str(self.as_record())
 
 
+ALONE = (
+    "one sample of few states: Riccati sweeps with exact curvature, one if it is linear-quadratic"
+)
 PREFERENCE = {
     "newton": "smooth, its weights free or bounded: the one that reaches roundoff",
     "gradient": "weights free, and no second derivative needed",
@@ -79,7 +82,7 @@ PREFERENCE = {
 @admits()
 def select(problem: ControlProblem) -> Selection:
     """The method for `problem` by its declarations: the first of `newton`, `gradient`, `direct`, `adam`,
-    `discrete-msa` that can treat it.
+    `discrete-msa` that can treat it; before them `ddp` for one sample of few states.
 
     **Returns:** a `Selection`; `by_name(selection.name)` is the method.
 
@@ -100,12 +103,12 @@ def select(problem: ControlProblem) -> Selection:
         >>> select(problem).name
         'newton'
     """
-    chosen, others = None, {}
-    for name in sorted(NAMES, key=lambda n: [*PREFERENCE, n].index(n)):
+    chosen, others, reasons = None, {}, _reasons(problem)
+    for name in sorted(NAMES, key=lambda n: [*reasons, n].index(n)):
         method = by_name(name)
         try:
             admit(problem, method)
-            if chosen is None and name in PREFERENCE:
+            if chosen is None and name in reasons:
                 method.ready()
         except (ValueError, MissingPackageError) as error:
             others[name] = str(error).split(": ", 1)[-1]
@@ -116,14 +119,23 @@ def select(problem: ControlProblem) -> Selection:
             others[name] = (
                 f"meant for at most {method.ensemble} samples; found {problem.num_samples}."
             )
-        elif chosen is None and name in PREFERENCE:
+        elif chosen is None and name in reasons:
             chosen = name
         else:
             others[name] = "able"
     if chosen is None:
-        reasons = "\n".join(f"  {n}: {why}" for n, why in others.items())
-        raise ValueError(f"select: no method can treat this problem.\n{reasons}")
-    return Selection(chosen, PREFERENCE[chosen], others)
+        refused = "\n".join(f"  {n}: {why}" for n, why in others.items())
+        raise ValueError(f"select: no method can treat this problem.\n{refused}")
+    return Selection(chosen, reasons[chosen], others)
+
+
+def _reasons(problem: ControlProblem) -> dict[str, str]:
+    """The methods that may be chosen, best first, each with its reason."""
+    if problem.num_samples > 1:
+        return PREFERENCE
+    from hjcontrol.solvers.riccati.ensemble import small
+
+    return ({"ddp": ALONE} if small(problem) else {}) | PREFERENCE
 
 
 COLUMNS = (

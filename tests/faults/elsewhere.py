@@ -29,7 +29,7 @@ _NAMES = {
     """,
     "control": """
         AbstractControlSet AbstractRunningCost Binary Free History Minibatch Nonnegative
-        Rounding Solution Ternary Theorem Trajectory
+        Feedback Rounding Solution Ternary Theorem Trajectory
     """,
     "comparison": """
         Comparison

@@ -1,5 +1,7 @@
 """Riccati sweeps on ensembles: Gauss-Newton and Newton in another order, and the methods made of them."""
 
+import itertools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import hjcontrol as hj
-from hjcontrol.control import backpropagate, curvature, gauss_newton_curvature
+from hjcontrol.control import backpropagate, costate, curvature, gauss_newton_curvature
 from hjcontrol.networks import Tied
 from hjcontrol.solvers import Riccati
 from hjcontrol.solvers.riccati import ensemble, lqr
@@ -103,18 +105,25 @@ def test_textbook_ddp_is_not_newton(case):
 
     @eqx.filter_jit
     def textbook(problem, weights):
-        states = problem.rollout(weights)
-        exact = EXACT[True]
-        stages, Q, q = ensemble.stacked(problem, weights, exact)
-        P, p = Q, q
+        states, exact = problem.rollout(weights), EXACT[True]
+        costates, _ = costate(problem, weights, states)
+        end = ensemble.stacked(problem, weights, states, costates, exact)
+        P, p, found = end.Q, end.q, []
         thetas = problem.chain.unstack(weights)
-        for k in reversed(range(len(stages))):
-            shape = jax.tree.leaves(states[k + 1])[0].shape
-            bent = ensemble._stage(problem, k, thetas[k], states[k], p.reshape(shape), exact)
-            stages[k] = bent
-            P, p, _, _ = lqr.before(bent, P, p)
-        controls, _, _ = lqr.varying(stages, Q, q, jnp.zeros(stages[0].A.shape[1]))
-        return jnp.concatenate(controls)
+        for k in reversed(range(len(problem.chain))):
+            slope = p.reshape(jax.tree.leaves(states[k + 1])[0].shape)
+            given = (problem.chain[k], thetas[k], None, states[k], slope, exact)
+            bent = ensemble.model(problem, *given)
+            P, p, K, offset = lqr.before(bent, P, p)
+            found.insert(0, (bent, K, offset))
+        x, moves = jnp.zeros(found[0][0].A.shape[1]), []
+        for bent, K, offset in found:
+            moves.append(K @ x + offset)
+            x = bent.A @ x + bent.B @ moves[-1]
+        run = lambda a, b: jnp.stack(moves[a:b])
+        ends = np.cumsum([0, *[r.length for r in problem.chain.runs]])
+        by_run = [run(a, b) for a, b in itertools.pairwise(ends)]
+        return ensemble.ordered(problem, weights, by_run)
 
     step, _ = in_weight_space(problem, weights, EXACT[True])
     assert np.abs(textbook(problem, weights) - step).max() > 1e-4

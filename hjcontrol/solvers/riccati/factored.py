@@ -29,7 +29,7 @@ from jaxtyping import Array, Float, Int
 
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem
-from hjcontrol.control.trajectory import swapped
+from hjcontrol.control.trajectory import Trajectory, swapped
 from hjcontrol.networks import AbstractStage, Weights, advance
 from hjcontrol.solvers.riccati.stages import Run, unpack
 
@@ -92,6 +92,30 @@ def _within(run: Run, source: Run, k: Array) -> tuple[Array, Float[Array, "rows 
     return T, blocks.reshape(-1, m)
 
 
+class Factored(Shown):
+    """A rollout to second order, ready to be factored: `M` and the gradient."""
+
+    runs: tuple[Run, ...]
+    M: Float[Array, "M M"]
+    gradient: Float[Array, " M"]
+
+    @property
+    def curvature(self) -> Float[Array, ""]:
+        """Mean `|diag M|`."""
+        return jnp.mean(jnp.abs(jnp.diag(self.M)))
+
+    @property
+    def growth(self) -> Float[Array, ""]:
+        """Not measured here: one."""
+        return jnp.ones((), self.M.dtype)
+
+    def policy(self, mu: Float[Array, ""]) -> "Sweep":
+        """The factor of `M + mu`."""
+        damped = self.M + mu * jnp.eye(self.M.shape[0], dtype=self.M.dtype)
+        L = jnp.linalg.cholesky(damped, symmetrize_input=False)
+        return Sweep(self.runs, L, self.gradient)
+
+
 class Sweep(Shown):
     """A factored sweep: `L L' = M + damping`, the last stage first; the gradient, in order of depth."""
 
@@ -103,6 +127,27 @@ class Sweep(Shown):
         """The step `-M^{-1} g`: Gauss-Newton's, or Newton's."""
         y = solve_triangular(self.L, self.gradient[::-1], lower=True)
         return -solve_triangular(self.L, y, lower=True, trans=1)[::-1]
+
+    def foresight(self, mu: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
+        """`-g.s` and `s'M s`, the damping taken off again."""
+        s = self.open_loop()
+        slope = -self.gradient @ s
+        return slope, slope - mu * (s @ s)
+
+    def roll(
+        self,
+        problem: ControlProblem,
+        weights: Weights,
+        states: Trajectory,
+        alpha: Any,
+        closed: bool,
+    ) -> tuple[tuple[Weights, None], Float[Array, ""]]:
+        """Weights of the loop, and `J` at them."""
+        if closed:
+            new = closed_loop(problem, weights, states.runs, self, alpha)
+        else:
+            new = steps_along(problem, weights, alpha * self.open_loop())
+        return (new, None), problem.objective(new)
 
     def bent(self, r: int, k: Int[Array, ""], dx: Float[Array, "n d"]) -> Float[Array, " M"]:
         """`U_k'dx`: how the states' move before stage `k` of run `r` bends the gradient from there on,

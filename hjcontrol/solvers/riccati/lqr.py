@@ -12,8 +12,6 @@ Only `R + B'P B` has to be positive definite; `Q` and `R` alone need not. Where 
 exists: what comes back is NaN, for the caller to see (`finite`).
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -111,24 +109,3 @@ def simulate(problem: LQR, policy: Policy, start: Array) -> tuple[Array, Array]:
 
     final, (x, u) = jax.lax.scan(body, start, (problem.stages, policy.K, policy.k))
     return jnp.concatenate([x, final[None]]), u
-
-
-def varying(
-    stages: Sequence[Stage], Q: Array, q: Array, start: Array
-) -> tuple[list[Array], list[Array], list[Array]]:
-    """The sweep over stages of different sizes, and the closed loop from `start`.
-
-    **Returns:** controls `u_k`, costates `P_k x_k + p_k` and matrices `P_k`, lists by depth.
-    """
-    values, gains = [(Q, q)], []
-    for stage in reversed(stages):
-        P, p, K, k = before(stage, *values[0])
-        values.insert(0, (P, p))
-        gains.insert(0, (K, k))
-    x, states, controls = start, [start], []
-    for stage, (K, k) in zip(stages, gains, strict=True):
-        controls.append(K @ x + k)
-        x = stage.A @ x + stage.B @ controls[-1] + stage.c
-        states.append(x)
-    costates = [P @ x + p for (P, p), x in zip(values, states, strict=True)]
-    return controls, costates, [P for P, _ in values]

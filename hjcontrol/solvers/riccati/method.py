@@ -11,8 +11,12 @@ mu            `Quu_k + mu I` at every stage: Levenberg-Marquardt, raised until a
 alpha         shortens the open-loop term alone; the feedback keeps its whole gain
 
 DDP begins with Gauss-Newton sweeps, which need little damping far from a minimum, and ends exact.
-At roundoff J no longer tells steps apart: a step then counts if it lowers the gradient. Cost of a sweep
-and what is stored: see `factored`.
+At roundoff J no longer tells steps apart: a step then counts if it lowers the gradient. Small ensembles
+of untied stages, one sample above all, are swept stage after stage (`ensemble`), their `J` and gradient
+taken along the states of the closed loop; larger ones by a matrix of all weights (`factored`).
+
+Mayer form   costs linear in the states have no Gauss-Newton curvature, mean |diag M| <= 1e-8 |g|: the
+             scale of mu is then |g|, and DDP is exact at once
 """
 
 import dataclasses
@@ -30,12 +34,15 @@ from hjcontrol.control import (
     ControlProblem,
     Trajectory,
     backpropagate,
+    costate,
 )
 from hjcontrol.control.control_sets import largest
+from hjcontrol.control.feedback import Feedback, Gains
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
-from hjcontrol.solvers.riccati.factored import Sweep, closed_loop, matrix, steps_along
+from hjcontrol.solvers.riccati.ensemble import Policy, Stacked, small, stacked
+from hjcontrol.solvers.riccati.factored import Factored, Sweep, matrix
 from hjcontrol.solvers.riccati.stages import flat_weights, linearise
 
 LARGEST = (
@@ -45,6 +52,8 @@ PATIENCE = 6  # sweeps without progress
 TRIES = 14  # values of mu a sweep
 SHORTEST = 0.2  # least alpha; below it a larger mu turns the step as well
 GROW, SHRINK = 8.0, 0.2
+FLAT = 1e-8  # of the gradient: least curvature that counts as one
+LOUD = 1e4  # growth from which on a gradient's unit is that of an exploding rollout
 
 
 class RiccatiState(Shown):
@@ -60,6 +69,13 @@ class RiccatiState(Shown):
     best: Float[Array, ""]  # smallest gradient since J went blind
     failures: Int[Array, ""]
     num_evals: Int[Array, ""]
+    gains: (
+        Gains | None
+    )  # of the last sweep that counted; None: a sweep of many samples, which has none
+    growth: Float[Array, ""]  # how much the dynamics amplify
+    foreseen: Float[Array, ""]  # largest fall of J that the last sweep's models saw
+    scale: Float[Array, ""]  # of the curvature, that mu is measured by
+    flat: Bool[Array, ""]  # no Gauss-Newton curvature
 
 
 @admits(tol=">= 0", switch=">= 0")
@@ -113,29 +129,41 @@ class Riccati(AbstractMethod):
     def step(self, problem: ControlProblem, state: RiccatiState) -> RiccatiState:
         # Once crossed the threshold stays crossed: `_arrived` lifts it then.
         exact = self.curvature == "ddp" and largest(state.gradient) <= state.threshold
-        runs = linearise(problem, state.weights, state.states, state.costates, exact)
-        M, g = matrix(runs), flat_weights(problem, state.gradient)
-        scale = jnp.mean(jnp.abs(jnp.diag(M)))
+        model = _model(problem, state, exact)
+        size = largest(state.gradient)
+        flat = model.curvature <= FLAT * size
 
         def attempt(carry: Any) -> Any:
-            mu, tries, evals, *_ = carry
-            sweep = Sweep(runs, _factor(M, mu), g)
-            weights, alpha, ratio, asked = _search(self, problem, state, sweep, mu)
+            mu, tries, evals, _, _, _, foreseen, _ = carry
+            policy = model.policy(mu)
+            landing, alpha, ratio, asked, seen = _search(self, problem, state, policy, mu)
             good = ratio > 1e-4
+            scale = policy.scale if isinstance(policy, Policy) else model.curvature
+            scale = jnp.where(flat, size, scale)
             raised = jnp.maximum(GROW * mu, 1e-6 * scale)
             eased = jnp.where(ratio > 0.75, SHRINK * mu, mu)
             eased = jnp.where((ratio < 0.25) | (alpha < 1.0), 2.0 * mu, eased)
             eased = jnp.where(eased < 1e-12 * scale, 0.0, eased)
             mu = jnp.where(good, eased, raised).astype(mu.dtype)
-            return mu, tries + 1, evals + asked, good, weights
+            gains = policy.K if isinstance(policy, Policy) else None
+            foreseen = jnp.where(jnp.isfinite(seen), jnp.maximum(seen, foreseen), foreseen)
+            return mu, tries + 1, evals + asked, good, landing, gains, foreseen, scale
 
         def again(carry: Any) -> Array:
             return ~carry[3] & (carry[1] < TRIES)
 
-        zero = jnp.asarray(0)
-        start = (state.mu, zero, zero, jnp.asarray(False), state.weights)
-        mu, _, evals, good, weights = jax.lax.while_loop(again, attempt, start)
-        return _arrived(self, problem, state, weights, mu, good, state.num_evals + evals + 1)
+        zero, none = jnp.asarray(0), jnp.zeros_like(state.mu)
+        met = state.states if isinstance(model, Stacked) else None
+        here = (state.weights, met, state.objective)
+        start = (state.mu, zero, zero, jnp.asarray(False), here, state.gains, none, none)
+        mu, _, evals, good, landing, gains, foreseen, scale = jax.lax.while_loop(
+            again, attempt, start
+        )
+        new = _arrived(problem, state, landing, mu, good, state.num_evals + evals + 1, flat)
+        kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), gains, state.gains)
+        fields = lambda s: (s.gains, s.growth, s.foreseen, s.scale, s.flat)
+        found = (kept, model.growth, foreseen, scale, flat)
+        return eqx.tree_at(fields, new, found, is_leaf=lambda leaf: leaf is None)
 
     def info(self, state: RiccatiState) -> Info:
         return Info(state.objective, largest(state.gradient), state.num_evals)
@@ -143,12 +171,46 @@ class Riccati(AbstractMethod):
     def terminate(
         self, problem: ControlProblem, state: RiccatiState
     ) -> tuple[Bool[Array, ""], RESULTS]:
-        reached = largest(state.gradient) <= self.tol * self.unit
+        reached = _reached(self, state)
         stuck = state.failures >= PATIENCE
-        return reached | stuck, RESULTS.where(reached, RESULTS.successful, RESULTS.stagnated)
+        floor = 1e3 * jnp.finfo(state.objective.dtype).eps * jnp.abs(state.objective)
+        free = (state.mu <= 1e-3 * state.scale) | state.flat  # no damping holds the step short
+        true = (state.foreseen <= floor) & free
+        ended = RESULTS.where(true, RESULTS.stagnated, RESULTS.no_descent)
+        return reached | stuck, RESULTS.where(reached, RESULTS.successful, ended)
 
     def postprocess(self, problem: ControlProblem, state: RiccatiState) -> Outcome:
-        return Outcome(state.weights)
+        return _outcome(self, problem, state)
+
+
+def _reached(riccati: Riccati, state: RiccatiState) -> Bool[Array, ""]:
+    """Whether the gradient is small: in its unit, and where that is an exploding rollout's, only if
+    no fall of `J` is in sight either."""
+    size, tol = largest(state.gradient), riccati.tol
+    quiet = (state.growth <= LOUD) | (state.foreseen <= tol * jnp.abs(state.objective))
+    return (size <= tol * min(riccati.unit, 1.0)) | ((size <= tol * riccati.unit) & quiet)
+
+
+def _outcome(riccati: Riccati, problem: ControlProblem, state: RiccatiState) -> Outcome:
+    del problem
+    message = feedback = None
+    mayer = riccati.curvature == "gauss_newton" and bool(state.flat)
+    if mayer and not bool(_reached(riccati, state)):
+        message = (
+            "The costs have no curvature along linearised states: state the running cost as one "
+            "(`running=`), not as a state that a linear terminal cost reads, or use 'ddp'."
+        )
+    if state.gains is not None and bool(jnp.isfinite(state.growth)):
+        found = (state.gains, state.weights, state.states, state.objective, state.growth)
+        feedback = Feedback(*found)
+    return Outcome(state.weights, message=message, feedback=feedback)
+
+
+def _model(problem: ControlProblem, state: RiccatiState, exact: Any) -> Stacked | Factored:
+    if state.gains is not None:
+        return stacked(problem, state.weights, state.states, state.costates, exact)
+    runs = linearise(problem, state.weights, state.states, state.costates, exact)
+    return Factored(runs, matrix(runs), flat_weights(problem, state.gradient))
 
 
 def _initial(riccati: Riccati, problem: ControlProblem, weights: Weights, key: Any) -> RiccatiState:
@@ -168,6 +230,20 @@ def _initial(riccati: Riccati, problem: ControlProblem, weights: Weights, key: A
         jnp.full_like(value, jnp.inf),
         jnp.asarray(0),
         jnp.asarray(1),
+        _no_gains(problem, weights, states) if small(problem) else None,
+        jnp.full_like(value, jnp.inf if small(problem) else 1.0),
+        jnp.full_like(value, jnp.inf),
+        jnp.ones_like(value),
+        jnp.asarray(False),
+    )
+
+
+def _no_gains(problem: ControlProblem, weights: Weights, states: Trajectory) -> Gains:
+    size = lambda tree, count: sum(a.size for a in jax.tree.leaves(tree)) // count
+    every = zip(problem.chain.runs, weights, states.runs, strict=True)
+    return tuple(
+        jnp.zeros((run.length, size(th, run.length), size(x, run.length)), problem.dtype)
+        for run, th, x in every
     )
 
 
@@ -183,6 +259,8 @@ def _check(riccati: Riccati, problem: ControlProblem) -> None:
             )
         first += run.length
     shapes = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    if small(problem) and jax.tree.leaves(shapes):
+        return
     size = sum(a.size for a in jax.tree.leaves(shapes))
     if not 0 < size <= LARGEST:
         raise ValueError(
@@ -191,8 +269,12 @@ def _check(riccati: Riccati, problem: ControlProblem) -> None:
         )
 
 
-def _arrived(riccati: Riccati, problem, state, weights, mu, good, evals) -> RiccatiState:
-    value, states, costates, gradient = backpropagate(problem, weights)
+def _arrived(problem, state, landing, mu, good, evals, flat) -> RiccatiState:
+    weights, states, value = landing
+    if states is None:
+        value, states, costates, gradient = backpropagate(problem, weights)
+    else:  # along the closed loop's own states, which no other rollout need reproduce
+        costates, gradient = costate(problem, weights, states)
     floor = 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
     size, blind = largest(gradient), state.objective - value <= floor
     # Where J is blind the gradient judges alone, so the last steps never lose what was reached.
@@ -204,45 +286,49 @@ def _arrived(riccati: Riccati, problem, state, weights, mu, good, evals) -> Ricc
         lambda a, b: jnp.where(good, a, b), new, old
     )
     best = jnp.where(blind & good, jnp.minimum(size, state.best), state.best)
-    crossed = jnp.minimum(size, largest(state.gradient)) <= state.threshold
+    crossed = (jnp.minimum(size, largest(state.gradient)) <= state.threshold) | flat
     threshold = jnp.where(crossed, jnp.inf, state.threshold)
     failures = jnp.where(progress, 0, state.failures + 1)
-    return RiccatiState(
-        weights, value, gradient, states, costates, threshold, mu, best, failures, evals
+    return dataclasses.replace(
+        state,
+        weights=weights,
+        objective=value,
+        gradient=gradient,
+        states=states,
+        costates=costates,
+        threshold=threshold,
+        mu=mu,
+        best=best,
+        failures=failures,
+        num_evals=evals,
     )
 
 
 def _search(
-    riccati: Riccati, problem: ControlProblem, state: RiccatiState, sweep: Sweep, mu: Array
-) -> tuple[Weights, Array, Array, Array]:
-    """Halve alpha until J falls as the model says: weights, alpha, fall over prediction, tries."""
-    s = sweep.open_loop()
-    slope = -sweep.gradient @ s
-    bend = slope - mu * (s @ s)  # s'M s, the damping taken off again
+    riccati: Riccati, problem: ControlProblem, state: RiccatiState, sweep: Sweep | Policy, mu: Array
+) -> tuple[Any, Array, Array, Array, Array]:
+    """Halve alpha until J falls as the model says: where it lands, alpha, fall over prediction, tries,
+    and the fall that the model sees."""
+    slope, bend = sweep.foresight(mu)
     floor = 10 * jnp.finfo(state.objective.dtype).eps * jnp.abs(state.objective)
 
     def halve(carry: Any) -> Any:
         alpha, tries, *_ = carry
         alpha = jnp.where(tries == 0, 1.0, 0.5 * alpha).astype(slope.dtype)
-        if riccati.feedback:
-            new = closed_loop(problem, state.weights, state.states.runs, sweep, alpha)
-        else:
-            new = steps_along(problem, state.weights, alpha * s)
-        fall = state.objective - problem.objective(new)
+        new, value = sweep.roll(problem, state.weights, state.states, alpha, riccati.feedback)
+        fall = state.objective - value
         predicted = alpha * slope - 0.5 * alpha**2 * bend
         ratio = (fall + floor) / (predicted + floor)
         # NaN compares as no descent: of a factor that does not exist, of values that overflow
-        return alpha, tries + 1, jnp.where(predicted >= 0, ratio, jnp.nan), new
+        return alpha, tries + 1, jnp.where(predicted >= 0, ratio, jnp.nan), new, value
 
     def short(carry: Any) -> Array:
-        alpha, tries, ratio, _ = carry
+        alpha, tries, ratio, *_ = carry
         factored = jnp.isfinite(slope) | (tries == 0)
         return ~(ratio > 1e-4) & (alpha > SHORTEST) & factored
 
-    start = (jnp.ones_like(slope), jnp.asarray(0), jnp.full_like(slope, jnp.nan), state.weights)
-    alpha, tries, ratio, new = jax.lax.while_loop(short, halve, start)
-    return new, alpha, ratio, tries
-
-
-def _factor(M: Float[Array, "M M"], mu: Float[Array, ""]) -> Float[Array, "M M"]:
-    return jnp.linalg.cholesky(M + mu * jnp.eye(M.shape[0], dtype=M.dtype), symmetrize_input=False)
+    here = (state.weights, state.states if isinstance(sweep, Policy) else None)
+    start = (jnp.ones_like(slope), jnp.asarray(0), jnp.full_like(slope, jnp.nan), here)
+    start = (*start, state.objective)
+    alpha, tries, ratio, new, value = jax.lax.while_loop(short, halve, start)
+    return (*new, value), alpha, ratio, tries, slope - 0.5 * bend
