@@ -59,15 +59,15 @@ class Feedback(Shown):
         """Why `J` cannot be evaluated from the weights in this precision; `None` if it can.
 
         `value`: `J` of a rollout of the weights. Where growth^2 times the precision exceeds one, the
-        weights are rounded another way too.
+        weights are rounded another way too; else there is no doubt.
         """
         right, eps = float(self.objective), float(jnp.finfo(self.objective.dtype).eps)
-        found = float(value)
-        if not float(self.growth) ** 2 * eps <= 1:
-            moved = jax.tree.map(lambda a: a * (1 + jnp.finfo(a.dtype).eps), self.weights)
-            other = float(eqx.filter_jit(ControlProblem.objective)(problem, moved))
-            found = found if abs(found - right) > abs(other - right) else other
-        if abs(found - right) <= eps**0.5 * abs(right):
+        if float(self.growth) ** 2 * eps <= 1:
+            return None
+        moved = jax.tree.map(lambda a: a * (1 + jnp.finfo(a.dtype).eps), self.weights)
+        other = float(eqx.filter_jit(ControlProblem.objective)(problem, moved))
+        found = max(float(value), other, key=lambda J: abs(J - right))
+        if abs(found - right) <= eps**0.5 * abs(right) + eps:
             return None
         return (
             f"J = {right:.10g} along the closed loop, {found:.4g} from the weights rounded once; the "

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import JaxprEqn
 
-from hjcontrol.solvers.casadi_scalars import is_symbolic, lifted, mapped
+from hjcontrol.solvers.casadi_scalars import box, is_symbolic, lifted, mapped
 
 # Which inputs carry data; the others say where it goes.
 _DATA = {
@@ -40,7 +40,14 @@ def _by_position(eqn: JaxprEqn, *inputs: Any) -> Any:
     if "fill_value" in params:
         params["fill_value"] = -1
     positions = np.asarray(eqn.primitive.bind(*map(jnp.asarray, probes), **params))
-    return np.concatenate([*pool, lifted(np.full(1, np.nan))])[positions]  # -1: out of range
+    return _arrayed(
+        np.concatenate([*pool, lifted(np.full(1, np.nan))])[positions]
+    )  # -1: out of range
+
+
+def _arrayed(entry: Any) -> np.ndarray:
+    """An entry that NumPy handed out bare, as an array without axes again."""
+    return entry if isinstance(entry, np.ndarray) else box([entry], ())
 
 
 def _window(operand: np.ndarray, starts: Sequence[Any], sizes: Sequence[int]) -> np.ndarray:
@@ -108,6 +115,11 @@ def _split(eqn: JaxprEqn, x: Any) -> Any:
     return np.split(x, np.cumsum(eqn.params["sizes"])[:-1], eqn.params["axis"])
 
 
+def _unstack(eqn: JaxprEqn, x: Any) -> Any:
+    axis = eqn.params["axis"]
+    return [_arrayed(part) for part in np.moveaxis(x, axis, 0)]
+
+
 INDEXING: dict[str, Callable[..., Any]] = {
     "broadcast_in_dim": _broadcast,
     "concatenate": lambda eqn, *xs: np.concatenate(
@@ -122,6 +134,9 @@ INDEXING: dict[str, Callable[..., Any]] = {
     "scatter": _by_position,
     "slice": _slice,
     "split": _split,
+    "stack": lambda eqn, *xs: np.stack([lifted(x) for x in xs], eqn.params["axis"]),
     "squeeze": lambda eqn, x: x.reshape(eqn.outvars[0].aval.shape),
+    "tile": lambda eqn, x: np.tile(x, eqn.params["reps"]),
     "transpose": lambda eqn, x: x.transpose(eqn.params["permutation"]),
+    "unstack": _unstack,
 }

@@ -19,7 +19,9 @@ import numpy as np
 from jax.extend.core import JaxprEqn
 
 from hjcontrol.solvers.casadi_indexing import INDEXING
+from hjcontrol.solvers.casadi_linear import LINEAR
 from hjcontrol.solvers.casadi_scalars import box, is_symbolic, lifted, mapped
+from hjcontrol.solvers.casadi_windows import WINDOWS
 
 Rule = Callable[..., Any]
 
@@ -35,6 +37,37 @@ def _clamp(low: ca.SX, x: ca.SX, high: ca.SX) -> ca.SX:
 
 def _is_finite(x: ca.SX) -> ca.SX:
     return ca.fabs(x) < math.inf
+
+
+_SHIFT = 10  # Stirling's series has all digits from there on
+_STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
+
+
+def _lgamma(x: ca.SX) -> ca.SX:
+    """log |Gamma(x)|: Stirling at x + 10, and below 1/2 by reflection."""
+    low = x < 0.5
+    y = ca.if_else(low, 1.0 - x, x)
+    z = y + _SHIFT
+    series = sum(c / z ** (2 * k + 1) for k, c in enumerate(_STIRLING))
+    right = (z - 0.5) * ca.log(z) - z + 0.5 * math.log(2 * math.pi) + series
+    right = right - ca.log(math.prod((y + k for k in range(1, _SHIFT)), start=y))
+    s = ca.if_else(low, ca.fabs(ca.sin(math.pi * x)), 1.0)  # its slope is taken on that side alone
+    return ca.if_else(low, math.log(math.pi) - ca.log(s) - right, right)
+
+
+def _digamma(x: ca.SX) -> ca.SX:
+    low = x < 0.5
+    y = ca.if_else(low, 1.0 - x, x)
+    z = y + _SHIFT
+    series = sum((2 * k + 1) * c / z ** (2 * k + 2) for k, c in enumerate(_STIRLING))
+    right = ca.log(z) - 0.5 / z - series - sum(1.0 / (y + k) for k in range(_SHIFT))
+    t = ca.tan(math.pi * ca.if_else(low, x, 0.25))
+    return ca.if_else(low, right - math.pi / t, right)
+
+
+def _log_sum(x: ca.SX, y: ca.SX) -> ca.SX:
+    first = x >= y
+    return ca.if_else(first, x, y) + ca.log1p(ca.exp(ca.if_else(first, y - x, x - y)))
 
 
 def _constant_call() -> ca.Function:
@@ -63,6 +96,7 @@ ELEMENTWISE: dict[str, Callable[..., ca.SX]] = {
     "copy": lambda x: x,
     "cos": ca.cos,
     "cosh": ca.cosh,
+    "digamma": _digamma,
     "eq": lambda x, y: x == y,
     "erf": ca.erf,
     "erfc": lambda x: 1.0 - ca.erf(x),
@@ -74,13 +108,17 @@ ELEMENTWISE: dict[str, Callable[..., ca.SX]] = {
     "gt": lambda x, y: x > y,
     "is_finite": _is_finite,
     "le": lambda x, y: x <= y,
+    "le_to": lambda x, y: x <= y,
+    "lgamma": _lgamma,
     "log": ca.log,
     "log1p": ca.log1p,
     "logistic": _logistic,
     "lt": lambda x, y: x < y,
+    "lt_to": lambda x, y: x < y,
     "max": ca.fmax,  # CasADi's slope at a tie is 1/2 on each side, as JAX's
     "min": ca.fmin,
     "mul": lambda x, y: x * y,
+    "name": lambda x: x,
     "ne": lambda x, y: x != y,
     "neg": lambda x: -x,
     "not": ca.logic_not,
@@ -250,7 +288,10 @@ RULES: dict[str, Rule] = {
     **{name: _elementwise(f) for name, f in ELEMENTWISE.items()},
     **{name: _logical(ELEMENTWISE[name]) for name in ("and", "or", "not", "xor")},
     **INDEXING,
+    **LINEAR,
+    **WINDOWS,
     "convert_element_type": _convert,
+    "cumlogsumexp": _cumulative(_log_sum),
     "cummax": _cumulative(ca.fmax),
     "cummin": _cumulative(ca.fmin),
     "cumprod": _cumulative(lambda x, y: x * y),

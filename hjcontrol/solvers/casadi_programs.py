@@ -35,7 +35,7 @@ class Programs:
     terminal: ca.Function
     ending: ca.Function | None
     costs: list[ca.Function]
-    shapes: list[tuple[int, ...]]  # one sample's states x_0 .. x_K
+    states: list[Any]  # one sample's x_0 .. x_K, trees of shapes
     inputs: np.ndarray  # (d_0, n)
     targets: np.ndarray  # (entries, n)
     given: list[np.ndarray]  # (entries, n) each
@@ -70,12 +70,13 @@ def programs_of(problem: ControlProblem) -> Programs:
     weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
     thetas = jax.eval_shape(chain.unstack, weights)
     rollout = jax.eval_shape(problem.rollout, weights)
+    inner = lambda a: jax.ShapeDtypeStruct(a.shape[2:], a.dtype)
     states = [
-        _one(s)
+        jax.tree.map(inner, xs)
         for xs, run in zip(rollout.runs, chain.runs, strict=True)
-        for s in [jax.ShapeDtypeStruct((xs.shape[0], *xs.shape[2:]), xs.dtype)] * run.length
+        for _ in range(run.length)
     ]
-    states.append(_one(rollout.final))
+    states.append(jax.tree.map(_one, rollout.final))
     runs = [run for run in chain.runs for _ in range(run.length)]
     starts = np.cumsum([0, *[run.length for run in chain.runs]])
     read = [given_at(problem, k) for k in range(len(chain))]
@@ -116,10 +117,10 @@ def programs_of(problem: ControlProblem) -> Programs:
             stage="the terminal constraint",
         ),
         costs=costs,
-        shapes=[s.shape for s in states],
-        inputs=np.asarray(problem.inputs, float).reshape(n, -1).T,
-        targets=_columns(n, problem.targets),
-        given=[_columns(n, u) for u in read],
+        states=states,
+        inputs=columns(n, problem.inputs),
+        targets=columns(n, problem.targets),
+        given=[columns(n, u) for u in read],
         owner=owner,
         couplings=_couplings(problem, thetas),
         spans=spans,
@@ -131,7 +132,7 @@ def _one(a: Any) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
 
 
-def _columns(n: int, tree: Any) -> np.ndarray:
+def columns(n: int, tree: Any) -> np.ndarray:
     """Leaves of `n` samples, flat, one column per sample."""
     leaves = [np.asarray(a).reshape(n, -1) for a in jax.tree.leaves(tree)]
     return np.concatenate([np.zeros((n, 0)), *leaves], axis=1).T.astype(float)

@@ -7,6 +7,7 @@ custom derivative rules are replaced by the primal program inside them, loops ar
 Jacobians agree with JAX's to 1e-13. CasADi computes in double precision, whatever the dtype traced.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,10 +17,13 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from hjcontrol._ground.jaxprs import bind, called_jaxpr, replay, scan_counts
+from hjcontrol.solvers.casadi_linear import EIGENVECTOR, linear_solve
 from hjcontrol.solvers.casadi_primitives import RULES
+from hjcontrol.solvers.casadi_refusals import IN_PART, REFUSED
 from hjcontrol.solvers.casadi_scalars import box, column, is_symbolic, mapped
 
 UNROLL_LIMIT = 10_000
+SYMBOLIC_STEPS = 16
 
 
 class UnsupportedPrimitiveError(NotImplementedError, ValueError):
@@ -55,11 +59,24 @@ def casadi_function(
     counts = np.cumsum([len(jax.tree.leaves(out)) for out in outputs])
     groups = [results[a:b] for a, b in zip([0, *counts[:-1]], counts, strict=True)]
     columns = [ca.vertcat(*[column(r) for r in group]) for group in groups]
+    if any(s.name() == EIGENVECTOR for s in ca.symvar(ca.vertcat(*columns))):
+        raise UnsupportedPrimitiveError(
+            f"{stage} reads the eigenvectors of the JAX primitive `eigh`: {IN_PART['eigh']}. Write it "
+            "with eigenvalues alone, or solve with a method that stays in JAX, such as `Newton`."
+        )
     return ca.Function(name, arguments, columns, {"cse": True})
 
 
 def symbolic(closed: ClosedJaxpr, inputs: Sequence[Any], stage: str) -> list[Any]:
     """`closed` on arrays of numbers and of CasADi scalars; results of either kind."""
+
+    return replay(closed, inputs, _rule(stage))
+
+
+def _rule(stage: str, seen: bool = False) -> Callable[[JaxprEqn, list[Any]], Sequence[Any]]:
+    """One equation at a time. `seen`: inside a function with a derivative rule of its own, which JAX
+    does not differentiate; what `stop_gradient` hides there is seen, for the rule says its slope."""
+    inside = None if seen else _rule(stage, seen=True)
 
     def rule(eqn: JaxprEqn, args: list[Any]) -> Sequence[Any]:
         if not any(is_symbolic(a) for a in args):
@@ -67,7 +84,10 @@ def symbolic(closed: ClosedJaxpr, inputs: Sequence[Any], stage: str) -> list[Any
         name = eqn.primitive.name
         inner = called_jaxpr(eqn)
         if inner is not None:
-            return _known_twin(inner, args) or replay(inner, args, rule)
+            own = inside if name in _RULED and inside is not None else rule
+            return _known_twin(inner, args) or replay(inner, args, own)
+        if seen and name == "stop_gradient":
+            return args
         if name in _CONTROL_FLOW:
             out = _CONTROL_FLOW[name](eqn, args, rule)
         elif name in RULES:
@@ -75,15 +95,19 @@ def symbolic(closed: ClosedJaxpr, inputs: Sequence[Any], stage: str) -> list[Any
         else:
             out = NotImplemented
         if out is NotImplemented:
+            why = IN_PART.get(name) or REFUSED.get(name)
             raise UnsupportedPrimitiveError(
                 f"{stage} uses the JAX primitive `{name}` ({_signature(eqn)}) in a way that has no "
-                "CasADi counterpart here. Write it with other operations "
+                f"CasADi counterpart here{f': {why}' if why else ''}. Write it with other operations "
                 "(`hjcontrol.solvers.casadi_replay.SUPPORTED` lists them), or solve with a method "
                 "that stays in JAX, such as `Newton`."
             )
         return out if eqn.primitive.multiple_results else [out]
 
-    return replay(closed, inputs, rule)
+    return rule
+
+
+_RULED = ("custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr")
 
 
 def _arrays(examples: Any) -> bool:
@@ -137,7 +161,7 @@ def _program(function: Callable, avals: tuple) -> str | None:
         structs = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in avals]
         try:
             closed = jax.make_jaxpr(function)(*structs)
-        except TypeError:  # a dtype that the function refuses
+        except (TypeError, ValueError):  # a dtype or shapes that the function refuses
             closed = None
         while closed is not None and len(closed.jaxpr.eqns) == 1:
             eqn = closed.jaxpr.eqns[0]
@@ -183,18 +207,26 @@ def _stacked(eqn: JaxprEqn, rows: list[Any], carry: int) -> list[Any]:
 
 
 def _while(eqn: JaxprEqn, args: list[Any], rule: Callable) -> Any:
-    """A loop whose test depends on no symbol."""
+    """A loop, unrolled. Where its test depends on a symbol, `SYMBOLIC_STEPS` guarded steps are taken, and
+    what is not finished then is NaN."""
     p = eqn.params
     first = args[: p["cond_nconsts"]]
     second = args[p["cond_nconsts"] : p["cond_nconsts"] + p["body_nconsts"]]
-    state = args[p["cond_nconsts"] + p["body_nconsts"] :]
+    state, guarded, go = args[p["cond_nconsts"] + p["body_nconsts"] :], 0, True
     for _ in range(UNROLL_LIMIT):
         (go,) = replay(p["cond_jaxpr"], [*first, *state], rule)
-        if is_symbolic(go):
-            return NotImplemented
-        if not bool(go):
+        known = not is_symbolic(go) or go.item().is_constant()
+        if known and not bool(go.item() if is_symbolic(go) else go):
             return state
-        state = replay(p["body_jaxpr"], [*second, *state], rule)
+        if not known and guarded == SYMBOLIC_STEPS:
+            lost = lambda go, a: ca.if_else(go, math.nan, a)
+            return [mapped(lost, go, a) for a in state]
+        new = replay(p["body_jaxpr"], [*second, *state], rule)
+        if not known:
+            guarded += 1
+            kept = lambda go, a, b: ca.if_else(go, a, b)
+            new = [mapped(kept, go, a, b) for a, b in zip(new, state, strict=True)]
+        state = new
     return NotImplemented
 
 
@@ -214,5 +246,10 @@ def _cond(eqn: JaxprEqn, args: list[Any], rule: Callable) -> Any:
     return chosen
 
 
-_CONTROL_FLOW: dict[str, Callable[..., Any]] = {"cond": _cond, "scan": _scan, "while": _while}
+_CONTROL_FLOW: dict[str, Callable[..., Any]] = {
+    "cond": _cond,
+    "custom_linear_solve": linear_solve,
+    "scan": _scan,
+    "while": _while,
+}
 SUPPORTED = frozenset(RULES) | frozenset(_CONTROL_FLOW)

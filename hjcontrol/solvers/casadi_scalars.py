@@ -12,7 +12,7 @@ import numpy as np
 
 def is_symbolic(value: Any) -> bool:
     """Whether `value` holds symbols rather than numbers."""
-    return isinstance(value, np.ndarray) and value.dtype == object
+    return isinstance(value, ca.SX) or (isinstance(value, np.ndarray) and value.dtype == object)
 
 
 def box(entries: Sequence[ca.SX], shape: Sequence[int]) -> np.ndarray:

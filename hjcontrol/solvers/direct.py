@@ -120,6 +120,11 @@ class Direct(AbstractHostMethod):
     def ready(self) -> None:
         return _ready(self)
 
+    def tried(self, problem: ControlProblem) -> None:
+        from hjcontrol.solvers.casadi_programs import programs_of
+
+        programs_of(problem)
+
     def init(
         self, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None
     ) -> DirectState:

@@ -106,6 +106,11 @@ class AbstractMethod(Shown):
     def ready(self) -> None:
         """Raise `ValueError` or `MissingPackageError` unless what the method runs on is installed."""
 
+    def tried(self, problem: ControlProblem) -> None:
+        """Raise `ValueError` if what the method makes of the problem cannot be built: asked where the
+        method would be chosen, for the answer may take time."""
+        del problem
+
     def continued(self, start: Solution) -> "AbstractMethod":
         """The same method, beginning at another's solution: what it can use besides the weights."""
         del start

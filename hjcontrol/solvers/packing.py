@@ -32,3 +32,13 @@ def unflat(values: np.ndarray, like: Any) -> Any:
             for p, leaf in zip(pieces, leaves, strict=True)
         ],
     )
+
+
+def rows_as(rows: np.ndarray, like: Any) -> Any:
+    """Rows of raveled samples, `(n, entries)`, as one tree with the samples in front of every leaf."""
+    leaves, structure = jax.tree.flatten(like)
+    ends = np.cumsum([leaf.size for leaf in leaves])
+    parts = zip(np.split(rows, ends[:-1], axis=1), leaves, strict=True)
+    return jax.tree.unflatten(
+        structure, [jnp.asarray(p.reshape(len(rows), *a.shape), a.dtype) for p, a in parts]
+    )

@@ -120,7 +120,12 @@ def select(problem: ControlProblem) -> Selection:
                 f"meant for at most {method.ensemble} samples; found {problem.num_samples}."
             )
         elif chosen is None and name in reasons:
-            chosen = name
+            try:
+                method.tried(problem)
+            except ValueError as error:
+                others[name] = str(error)
+            else:
+                chosen = name
         else:
             others[name] = "able"
     if chosen is None:

@@ -10,17 +10,13 @@ SCHEMES = ("legendre", "radau")
 
 
 def check_arrays(problem: ControlProblem) -> None:
-    """Raise `ValueError` unless every state is one array and every weight floating."""
+    """Raise `ValueError` unless every leaf of the states and of the weights is floating."""
     weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
-    for k, state in enumerate(jax.eval_shape(problem.rollout, weights).runs):
-        if not isinstance(state, jax.ShapeDtypeStruct):
-            raise ValueError(
-                "Direct: states must be single arrays; the state entering run "
-                f"{k} of stages is a {type(state).__name__}. Concatenate its leaves into one array."
-            )
-    for leaf in jax.tree.leaves(weights):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(f"Direct: weights must be floating; found a leaf of {leaf.dtype}.")
+    states = jax.eval_shape(problem.rollout, weights)
+    for what, tree in (("states", states), ("weights", weights)):
+        for leaf in jax.tree.leaves(tree):
+            if not jnp.issubdtype(leaf.dtype, jnp.floating):
+                raise ValueError(f"Direct: {what} must be floating; found a leaf of {leaf.dtype}.")
 
 
 def check_flows(problem: ControlProblem, transcription: str) -> None:

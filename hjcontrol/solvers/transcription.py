@@ -24,9 +24,9 @@ import numpy as np
 from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import Weights
 from hjcontrol.solvers import collocation
-from hjcontrol.solvers.casadi_programs import Programs, programs_of
+from hjcontrol.solvers.casadi_programs import Programs, columns, programs_of
 from hjcontrol.solvers.direct_sets import SetRows, set_rows
-from hjcontrol.solvers.packing import flat, slices, unflat
+from hjcontrol.solvers.packing import flat, rows_as, slices, unflat
 from hjcontrol.solvers.transcribable import check_arrays, check_flows
 
 Kind = Literal["multiple", "single", "legendre", "radau"]
@@ -132,21 +132,23 @@ def _warmed(transcription: Transcription, costates: Trajectory, nu: Any = None) 
     for k in range(1, len(costates)):
         place = transcription.constraints.get(f"F[{k - 1}] - x[{k}]")
         if place is not None:
-            first[place] = np.asarray(costates[k], float).ravel()
+            n = transcription.programs.num_samples
+            first[place] = columns(n, costates[k]).T.ravel()
     if nu is not None and "terminal" in transcription.constraints:
         first[transcription.constraints["terminal"]] = np.asarray(nu, float).ravel() / len(nu)
     return dataclasses.replace(transcription, lam_g0=first)
 
 
-def _trajectory(transcription: Transcription, columns: list[np.ndarray]) -> Trajectory:
-    n, dtype = transcription.programs.num_samples, transcription.problem.dtype
+def _trajectory(transcription: Transcription, rows: list[np.ndarray]) -> Trajectory:
+    n = transcription.programs.num_samples
     each = [
-        jnp.asarray(np.reshape(c, (n, *shape)), dtype)
-        for c, shape in zip(columns, transcription.programs.shapes, strict=True)
+        rows_as(np.reshape(c, (n, -1)), like)
+        for c, like in zip(rows, transcription.programs.states, strict=True)
     ]
     runs, k = [], 0
     for run in transcription.problem.chain.runs:
-        runs.append(jnp.stack(each[k : k + run.length], axis=1))
+        stacked = lambda *parts: jnp.stack(parts, axis=1)
+        runs.append(jax.tree.map(stacked, *each[k : k + run.length]))
         k += run.length
     return Trajectory(tuple(runs), each[-1])
 
@@ -162,14 +164,12 @@ def _end(transcription: Transcription, x: np.ndarray) -> ca.DM:
 def _along(transcription: Transcription, weights: Weights) -> list[np.ndarray]:
     """States of a rollout, those within a piece of a flow on the straight line."""
     n, parts = transcription.programs.num_samples, []
-    columns = [
-        np.asarray(x, float).reshape(n, -1).T for x in transcription.problem.rollout(weights)
-    ]
+    states = [columns(n, x) for x in transcription.problem.rollout(weights)]
     for k, span in enumerate(transcription.programs.spans[: transcription.programs.joints]):
         if span is not None:
             scheme = (transcription.kind, transcription.degree, transcription.elements)
-            parts.append(collocation.between(columns[k], columns[k + 1], scheme))
-        parts.append(columns[k + 1].T.ravel())
+            parts.append(collocation.between(states[k], states[k + 1], scheme))
+        parts.append(states[k + 1].T.ravel())
     return parts
 
 
@@ -240,8 +240,8 @@ def as_nlp(
 
     **Arguments:** `init`: weights to start from; the states start at their rollout.
 
-    **Raises:** `ValueError` for states that are not single arrays, weights that are not floating, or an
-    unknown transcription; `UnsupportedPrimitiveError` for a program that CasADi cannot express.
+    **Raises:** `ValueError` for states or weights that are not floating, or an unknown transcription;
+    `UnsupportedPrimitiveError` for a program that CasADi cannot express.
     """
     if transcription not in KINDS:
         raise ValueError(

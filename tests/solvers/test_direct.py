@@ -243,18 +243,38 @@ def test_errors(key, unchecked):
         Direct(transcription="triple")
     with pytest.raises(ValueError, match="positive"):
         Direct(tol=0.0)
-    sorting = ControlProblem(
-        [lift(3, 2), jnp.sort], X, X[:, :2], terminal=least_squares, running=Ridge(1e-2)
+    spectrum = lambda x: jnp.abs(jnp.fft.fft(x))
+    sounding = ControlProblem(
+        [lift(3, 2), spectrum], X, X[:, :2], terminal=least_squares, running=Ridge(1e-2)
     )
-    with pytest.raises(ValueError, match=r"stage 1 \(FunctionStage\).*`sort`"):
-        solve(sorting, Direct(), key=key)
-    pairs = ControlProblem(
-        [lambda s: {"a": s["a"] * 2.0, "b": s["b"]}],
-        {"a": X, "b": X},
-        terminal=lambda s: jnp.sum(s["a"] ** 2),
+    words = r"stage 1 \(FunctionStage\).*`fft`.*CasADi has no complex numbers"
+    with pytest.raises(ValueError, match=words):
+        solve(sounding, Direct(), key=key)
+
+
+def test_states_in_a_dict_are_those_in_an_array(key):
+    """Joined into one array by hand: the same minimum, states and multipliers."""
+
+    def pair(s, u):
+        return {"q": s["q"] + 0.1 * s["v"], "v": s["v"] + 0.1 * (u - jnp.sin(s["q"]))}
+
+    def joined(s, u):
+        return s + 0.1 * jnp.concatenate([s[2:], u - jnp.sin(s[:2])])
+
+    q, v = X[:3, :2], X[:3, 1:]
+    stated = lambda f, x, terminal: ControlProblem(
+        [(f, jnp.zeros(2))] * 4, x, terminal=terminal, running=Ridge(0.1)
     )
-    with pytest.raises(ValueError, match="states must be single arrays"):
-        solve(pairs, Direct(), init=((),))
+    both = lambda s: jnp.sum(s["q"] ** 2) + jnp.sum(s["v"] ** 2)
+    a = solve(stated(pair, {"q": q, "v": v}, both), Direct(), key=key)
+    ends = lambda s: jnp.sum(s**2)
+    b = solve(stated(joined, jnp.concatenate([q, v], 1), ends), Direct(), key=key)
+    np.testing.assert_allclose(a.objective, b.objective, atol=1e-12)
+    for kind in ("multipliers", "trajectory"):
+        one, other = getattr(a, kind), getattr(b, kind)
+        for k in range(len(other)):
+            together = jnp.concatenate([one[k]["q"], one[k]["v"]], 1)
+            np.testing.assert_allclose(together, other[k], atol=1e-9)
 
 
 def test_plugins_are_listed():
