@@ -40,8 +40,8 @@ class RESULTS(eqx.Enumeration):
     )
     open_loop_unstable = (
         "The dynamics amplify roundoff until the objective cannot be evaluated from the weights in this "
-        "precision. States and objective are those of the closed loop, `solution.feedback`; act by it, "
-        "or state the problem about a stabilising feedback."
+        "precision. States and objective are those that the solver found apart from them; act by "
+        "`solution.feedback` of 'riccati' or 'ddp', or state the problem about a stabilising feedback."
     )
     diverged = (
         "The sweeps drove the objective up without bound. The weights of the smallest objective met are "
@@ -59,6 +59,11 @@ class RESULTS(eqx.Enumeration):
     solver_failed = (
         "The third-party solver reported a failure; its own words are in "
         "`solution.stats['message']`."
+    )
+    unconfirmed = (
+        "The third-party solver reports success, but the optimality conditions measured afterwards miss "
+        "the tolerance; `solution.stats['message']` says by how much. Give it a finer tolerance of its "
+        "own in `options`, loosen `tol`, or use ipopt."
     )
     boundary_unmet = (
         "Shooting found no costate that meets the condition at the end. Cut the depth into more "

@@ -86,10 +86,12 @@ def options_for(
     user: Mapping[str, Any],
     warm: bool = False,
     unit: float = 1.0,
+    bounded: bool = False,
 ) -> dict[str, Any]:
     """Options with which `plugin` is silent, stops at `tol` and makes at most `max_steps` steps; `warm`:
     it begins near a solution, with multipliers; `unit`: of the objective's gradient, in which
-    stationarity is judged (FATROP has one tolerance for everything, which stays as it is).
+    stationarity is judged (FATROP is given an objective in this unit); `bounded`: there are inequalities,
+    at which FATROP stops at a product of distance and multiplier, so that it needs a finer tolerance.
 
     What `user` gives is merged in last; a nested dictionary is merged entry by entry.
     """
@@ -104,7 +106,8 @@ def options_for(
         quiet |= {"qpsol": "qrqp", "qpsol_options": inner, "print_iteration": False}
         quiet |= {"print_status": False} if plugin != "qrsqp" else {}
     elif plugin == "fatrop":
-        quiet["fatrop"] = {"tol": tol, "max_iter": max_steps, "print_level": 0}
+        finer = max(1e-4 * tol, 1e-14) if bounded else tol
+        quiet["fatrop"] = {"tol": finer, "max_iter": max_steps, "print_level": 0}
     for key, value in user.items():
         both = isinstance(value, Mapping) and isinstance(quiet.get(key), dict)
         quiet[key] = {**quiet[key], **value} if both else value
@@ -168,6 +171,33 @@ def verdict(stats: Mapping[str, Any]) -> tuple[RESULTS, str]:
     return RESULTS.solver_failed, words
 
 
+def residual(watch: "Watch", t: Transcription, end: Mapping[str, Any], unit: float) -> float:
+    """By how much an end point misses the optimality conditions, whatever a plugin says of it: of
+    `x - P(x - u/unit)` and `g - P(g + lam/unit)` the largest entry, times `unit`; P clips to the bounds,
+    u is the Lagrangian's slope. What is missed of a constraint counts as it is."""
+    slope, g = (np.array(a).ravel() for a in watch.parts(end["x"], end["lam_g"]))
+    x, lam = end["x"], end["lam_g"]
+    off = unit * (x - np.clip(x - slope / unit, t.lbx, t.ubx))
+    row = g - np.clip(g, t.lbg, t.ubg)
+    loose = unit * (g - np.clip(g + lam / unit, t.lbg, t.ubg)) * (t.lbg < t.ubg)
+    found = np.concatenate([np.zeros(1), np.abs(off), np.abs(row) * unit, np.abs(loose)])
+    return float(found.max()) if np.isfinite(found).all() else math.inf
+
+
+MARGIN = 10.0  # of the tolerance: plugins measure in scales of their own
+
+
+def judged(result: RESULTS, words: str, missed: float, allowed: float) -> tuple[RESULTS, str]:
+    """The result by the optimality conditions themselves, and the plugin's words where they differ."""
+    met = missed <= MARGIN * allowed
+    if met:
+        return RESULTS.successful, words
+    if bool(result == RESULTS.successful):
+        words = f"{words}; the optimality conditions are missed by {missed:.2g}, for {allowed:.2g}"
+        return RESULTS.unconfirmed, words
+    return result, words
+
+
 @contextlib.contextmanager
 def _late_interrupt(watch: "Watch") -> Iterator[None]:
     """Ctrl-C ends the solve at the next iterate and is delivered then.
@@ -204,8 +234,9 @@ class Watch(ca.Callback):
         self.shapes = {"x": x.numel(), "f": 1, "g": g.numel(), "lam_x": x.numel()}
         self.shapes |= {"lam_g": g.numel(), "lam_p": 0}
         lam_x, lam_g = ca.MX.sym("lam_x", x.numel()), ca.MX.sym("lam_g", g.numel())
-        slope = ca.gradient(t.nlp["f"] + ca.dot(lam_g, g), x) + lam_x
-        self.slope = ca.Function("slope", [x, lam_x, lam_g], [ca.norm_inf(slope)])
+        slope = ca.gradient(t.nlp["f"] + ca.dot(lam_g, g), x)
+        self.slope = ca.Function("slope", [x, lam_x, lam_g], [ca.norm_inf(slope + lam_x)])
+        self.parts = ca.Function("parts", [x, lam_g], [slope, g])
         self.report, self.count = report, -1
         self.attached, self.interrupted, self.error = False, False, None
         self.construct("watch", {})
@@ -236,16 +267,22 @@ class Watch(ca.Callback):
 
 
 def run(
-    solver: ca.Function, watch: Watch, t: Transcription
+    solver: ca.Function, watch: Watch, t: Transcription, order: Any = None
 ) -> tuple[dict[str, np.ndarray], RESULTS, str, int]:
     """One call of the plugin: its end point, the result, its own words, gradient evaluations.
+
+    `order`: a `StageOrder`, of the program that the solver was built for.
 
     **Raises:** `KeyboardInterrupt` if it came during the solve, wherever it was caught.
     """
     end, words = None, ""
     try:
         with _late_interrupt(watch):
-            end = solver(x0=t.x0, lam_g0=t.lam_g0, lbx=t.lbx, ubx=t.ubx, lbg=t.lbg, ubg=t.ubg)
+            if order is None:
+                own = {"lbx": t.lbx, "ubx": t.ubx, "lbg": t.lbg, "ubg": t.ubg}
+                end = solver(x0=t.x0, lam_g0=t.lam_g0, **own)
+            else:
+                end = order.back(solver(**order.call(t)))
     except RuntimeError as error:  # the plugin's own, or a signal seen by CasADi
         if watch.interrupted or "KeyboardInterrupt" in str(error):
             raise KeyboardInterrupt from error

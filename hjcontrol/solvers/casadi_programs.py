@@ -42,6 +42,7 @@ class Programs:
     owner: list[int]
     couplings: dict[int, ca.Function]
     spans: list[float | None]
+    whole: bool = False  # every state is a variable
 
     @property
     def num_samples(self) -> int:
@@ -53,7 +54,12 @@ class Programs:
         would then meet its weights in a dense block larger than what is saved."""
         last = self.steps[-1]
         plain = self.spans[-1] is None and self.ending is None
-        return len(self.steps) > 1 and plain and last.size1_out(0) <= last.size1_in(0)
+        return (
+            not self.whole
+            and len(self.steps) > 1
+            and plain
+            and last.size1_out(0) <= last.size1_in(0)
+        )
 
     @property
     def joints(self) -> int:

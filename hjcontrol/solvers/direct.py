@@ -51,9 +51,11 @@ class Direct(AbstractHostMethod):
     - `transcription`: `"multiple"` shooting (states are variables, multipliers are costates),
       `"single"` (weights only; no multipliers), or for flows collocation on `"legendre"` or `"radau"`
       points, `degree` of them in each of a piece's `elements`; diffrax's solution to its order.
-    - `plugin`: CasADi nlpsol plugin; `ipopt`, `fatrop`, `sqpmethod` and `qrsqp` are known to work.
+    - `plugin`: CasADi nlpsol plugin; `ipopt`, `fatrop` and `qrsqp` are known to work;
+      `fatrop` takes one block of variables a stage, so no tied weights, and suits few samples.
+      Whatever a plugin says, the optimality conditions decide about success.
     - `tol`: feasibility asked of the plugin, and stationarity in the `unit` of `dJ/dtheta`.
-    - `unit`: `hj.solve` measures it (see `control.units`). FATROP knows no unit.
+    - `unit`: `hj.solve` measures it (see `control.units`).
     - `options`: merged into the plugin's options, in CasADi's own form:
       `{"ipopt": {"print_level": 5}}`.
 
@@ -151,7 +153,10 @@ def _outcome(direct: Direct, problem: ControlProblem, state: DirectState) -> Out
     t = state.transcription
     if state.lam_g is None:
         return Outcome(t.weights(state.x), message=state.message)
+    own = {} if t.kind != "multiple" else {"objective": state.info.objective}
+    own |= {"states": t.states(state.x)} if own else {}
     return Outcome(
+        **own,
         weights=t.weights(state.x),
         multipliers=t.costates(state.x, state.lam_g),
         terminal_multiplier=t.terminal_multiplier(state.lam_g),
@@ -162,10 +167,13 @@ def _outcome(direct: Direct, problem: ControlProblem, state: DirectState) -> Out
 
 def _step(direct: Direct, problem: ControlProblem, state: DirectState) -> DirectState:
     del problem
-    from hjcontrol.solvers.casadi_plugins import run
+    from hjcontrol.solvers.casadi_plugins import judged, residual, run
 
-    t, (solver, watch) = state.transcription, state.call
-    end, result, message, evaluations = run(solver, watch, t)
+    t, (solver, watch, order) = state.transcription, state.call
+    end, result, message, evaluations = run(solver, watch, t, order)
+    direct = direct if t.tame() else dataclasses.replace(direct, unit=1.0)
+    allowed = direct.tol * direct.unit
+    result, message = judged(result, message, residual(watch, t, end, direct.unit), allowed)
     if not bool(result == RESULTS.successful):
         message = "; ".join([message, *t.violations(end["x"])])
     slope = watch.slope(end["x"], end["lam_x"], end["lam_g"])
@@ -179,6 +187,10 @@ def _check(direct: Direct, problem: ControlProblem) -> None:
 
     check_arrays(problem)
     check_flows(problem, direct.transcription)
+    if direct.plugin == "fatrop" and direct.transcription == "multiple":
+        from hjcontrol.solvers.stage_order import check_stages
+
+        check_stages(problem)
 
 
 def _ready(direct: Direct) -> None:
@@ -205,30 +217,43 @@ def _initial(
     del key
     import casadi as ca
 
+    from hjcontrol.solvers import transcription as transcriptions
     from hjcontrol.solvers.casadi_plugins import Watch, options_for
     from hjcontrol.solvers.lagrangian import derivatives
+    from hjcontrol.solvers.stage_order import stage_order
 
-    t = as_nlp(
+    staged = direct.plugin == "fatrop" and direct.transcription == "multiple"
+    t = transcriptions.as_nlp(
         problem,
         init=weights,
         transcription=direct.transcription,
         degree=direct.degree,
         elements=direct.elements,
+        whole=staged,
     )
+    if not t.tame():  # neither a start nor a measure of anything
+        t, direct = t.held(), dataclasses.replace(direct, unit=1.0)
     warm = direct.warm is not None
     t = t.warmed(*direct.warm) if direct.warm is not None else t
     watch = Watch(t, direct.report or (lambda step, objective, stationarity: None))
     limits = (direct.tol, direct.max_steps)
-    options = options_for(direct.plugin, *limits, direct.options or {}, warm, direct.unit)
+    bounded = bool(np.isfinite(t.lbx).any() or np.isfinite(t.ubx).any() or (t.lbg < t.ubg).any())
+    user = direct.options or {}
+    options = options_for(direct.plugin, *limits, user, warm, direct.unit, bounded)
     if direct.plugin in _WATCHED and "iteration_callback" not in options:
         options["iteration_callback"], watch.attached = watch, True
     plain = t.programs.ending is None and not any(t.programs.spans)
     if direct.plugin == "ipopt" and t.kind != "single" and plain:
         options = {**derivatives(t), **options}
-    solver = ca.nlpsol("direct", direct.plugin, t.nlp, options)
+    order = stage_order(t, direct.unit) if staged else None
+    options = options if order is None else order.options | options
+    nlp = t.nlp if order is None else order.nlp
+    solver = ca.nlpsol("direct", direct.plugin, nlp, options)
     value, _, _, gradient = eqx.filter_jit(backpropagate)(problem, weights)
     info = Info(value, problem.control_set.stationarity(weights, gradient), jnp.asarray(1))
-    return DirectState(t, (solver, watch), t.x0, None, None, info, RESULTS.max_steps_reached, None)
+    return DirectState(
+        t, (solver, watch, order), t.x0, None, None, info, RESULTS.max_steps_reached, None
+    )
 
 
 _WATCHED = ("ipopt", "sqpmethod", "feasiblesqpmethod", "qrsqp")

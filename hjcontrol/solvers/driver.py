@@ -134,12 +134,11 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) 
     if nu is not None:  # the price of the constraint is no part of J
         value = eqx.filter_jit(ControlProblem.objective)(problem, outcome.weights)
     stationarity = problem.control_set.stationarity(outcome.weights, gradient)
-    loop = outcome.feedback
-    doubt = None if loop is None else loop.doubt(problem, value)
-    if loop is not None and doubt is not None:
+    doubt = outcome.doubt(problem, value) if bool(result == RESULTS.successful) else None
+    if doubt is not None:
         result, message = RESULTS.open_loop_unstable, doubt
-        value, states = loop.objective, loop.states
-        costates, gradient = eqx.filter_jit(costate)(problem, outcome.weights, states)
+        value, states = outcome.objective, outcome.states
+        costates, gradient = eqx.filter_jit(costate)(stated, outcome.weights, states)
         stationarity = problem.control_set.stationarity(outcome.weights, gradient)
     return Solution(
         weights=outcome.weights,
@@ -163,7 +162,7 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) 
         multipliers=outcome.multipliers,
         terminal_multiplier=nu,
         weight_multipliers=outcome.weight_multipliers,
-        feedback=loop,
+        feedback=outcome.feedback,
     )
 
 

@@ -37,7 +37,8 @@ class Info(Shown):
 
 class Outcome(Shown):
     """What a method hands back: weights, and for transcriptions the multipliers and a message; `path`:
-    the levels of a homotopy; `feedback`: gains about the states, and `J` of their closed loop."""
+    the levels of a homotopy; `feedback`: gains about the states; `states`, `objective`: where states are
+    found apart from the weights (a closed loop, a program's variables), these and `J` along them."""
 
     weights: Weights
     multipliers: Trajectory | None = None
@@ -46,8 +47,22 @@ class Outcome(Shown):
     message: str | None = eqx.field(static=True, default=None)
     path: list[dict[str, float]] | None = None
     feedback: Feedback | None = None
+    states: Trajectory | None = None
+    objective: Float[Array, ""] | None = None
+
+    def doubt(self, problem: ControlProblem, value: Float[Array, ""]) -> str | None:
+        """Why `J` of a rollout of the weights, `value`, is not that of the states; `None` if it is."""
+        if self.feedback is not None:
+            return self.feedback.doubt(problem, value)
+        if self.objective is None:
+            return None
+        right, found = float(self.objective), float(value)
+        if abs(found - right) <= GROSS * abs(right) + GROSS**2:
+            return None
+        return f"J = {right:.10g} along the program's states, {found:.4g} along a rollout of the weights."
 
 
+GROSS = 1e-2  # beyond what a program's tolerance on its constraints explains
 Report = Callable[[int, float, float], None]  # step, objective, stationarity
 
 

@@ -56,6 +56,9 @@ class Transcription:
     elements: int
     sets: SetRows
     lam_g0: np.ndarray | float = 0.0
+    rolled: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros(0)
+    )  # the states of a rollout
 
     def pack(self, weights: Weights) -> np.ndarray:
         """The NLP's variables at `weights`, states by rollout."""
@@ -89,6 +92,19 @@ class Transcription:
         if self.programs.folded:
             later.append(np.array(_end(self, x)).T)
         return _trajectory(self, [self.programs.inputs.T, *later])
+
+    def tame(self) -> bool:
+        """Whether the rollout that a solve starts at stays within a million times its inputs."""
+        scale = 1e6 * max(1.0, float(np.abs(self.programs.inputs).max(initial=0.0)))
+        return bool(np.abs(self.rolled).max(initial=0.0) <= scale)
+
+    def held(self) -> "Transcription":
+        """The same program, its states started at the inputs, where these fit, else at zero."""
+        x0, first = self.x0.copy(), self.programs.inputs.T.ravel()
+        for name, place in self.variables.items():
+            if name.startswith("x["):
+                x0[place] = first if place.stop - place.start == first.size else 0.0
+        return dataclasses.replace(self, x0=x0)
 
     def costates(self, x: Any, lam_g: Any) -> Trajectory | None:
         """Multipliers as costates `p_0 .. p_K`, shaped like the states; `None` for single shooting."""
@@ -235,10 +251,12 @@ def as_nlp(
     transcription: Kind = "multiple",
     degree: int = 4,
     elements: int = 2,
+    whole: bool = False,
 ) -> Transcription:
     """The CasADi nlp of a control problem.
 
-    **Arguments:** `init`: weights to start from; the states start at their rollout.
+    **Arguments:** `init`: weights to start from; the states start at their rollout. `whole`: whether the
+    last states are variables even where they could be written into the terminal cost.
 
     **Raises:** `ValueError` for states or weights that are not floating, or an unknown transcription;
     `UnsupportedPrimitiveError` for a program that CasADi cannot express.
@@ -249,7 +267,7 @@ def as_nlp(
         )
     check_arrays(problem)
     check_flows(problem, transcription)
-    programs = programs_of(problem)
+    programs = dataclasses.replace(programs_of(problem), whole=whole)
     n, steps = programs.num_samples, programs.steps
     owner = programs.owner
     sizes = {f"theta[{k}]": steps[k].size1_in(1) for k in dict.fromkeys(owner)}
@@ -288,7 +306,9 @@ def as_nlp(
         elements=elements,
         sets=sets,
     )
-    return dataclasses.replace(built, x0=built.pack(init))
+    x0 = built.pack(init)
+    rolled = [x0[s] for name, s in built.variables.items() if name.startswith("x[")]
+    return dataclasses.replace(built, x0=x0, rolled=np.concatenate([np.zeros(0), *rolled]))
 
 
 def _cost_and_gaps(

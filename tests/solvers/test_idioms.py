@@ -1,4 +1,4 @@
-"""A hundred idioms of user dynamics, replayed: values and Jacobians; and the status of every primitive."""
+"""A hundred idioms of user dynamics, replayed: values and Jacobians; the status of every primitive."""
 
 import casadi as ca
 import jax

@@ -203,7 +203,8 @@ def _outcome(riccati: Riccati, problem: ControlProblem, state: RiccatiState) -> 
     if state.gains is not None and bool(jnp.isfinite(state.growth)):
         found = (state.gains, state.weights, state.states, state.objective, state.growth)
         feedback = Feedback(*found)
-    return Outcome(state.weights, message=message, feedback=feedback)
+    along = {"states": state.states, "objective": state.objective} if feedback is not None else {}
+    return Outcome(state.weights, message=message, feedback=feedback, **along)
 
 
 def _model(problem: ControlProblem, state: RiccatiState, exact: Any) -> Stacked | Factored:
