@@ -20,7 +20,7 @@ import hjcontrol as hj
 def lq(d: int, m: int, depth: int) -> tuple[hj.ControlProblem, dict[str, jax.Array]]:
     """A stable chain of d states and m controls."""
     keys = jax.random.split(jax.random.key(0), 3)
-    A = jnp.eye(d) + 0.1 * jax.random.normal(keys[0], (d, d)) / np.sqrt(d)
+    A = 0.98 * jnp.linalg.qr(jax.random.normal(keys[0], (d, d)))[0]
     B = jax.random.normal(keys[1], (d, m)) / np.sqrt(d)
     x0 = jax.random.normal(keys[2], (d,))
     problem = hj.ControlProblem(

@@ -39,7 +39,7 @@ from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, Snapshot, identity
 from hjcontrol.solvers.method import AbstractHostMethod, AbstractMethod
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.progress import Progress, followed
-from hjcontrol.solvers.selection import admit, select
+from hjcontrol.solvers.selection import admit, first
 
 ROWS = 256  # steps recorded in one entry of the jitted loop
 CHUNK_SECONDS = 0.25
@@ -96,7 +96,7 @@ def solve(
     """
     concrete("solve", problem=problem, init=init, key=key)
     if isinstance(solver, str):
-        solver = by_name(select(problem).name if solver == "auto" else solver)
+        solver = by_name(first(problem) if solver == "auto" else solver)
     weights = _start(problem, init, key)
     if max_steps is None:
         max_steps = solver.default_max_steps

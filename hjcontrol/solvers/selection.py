@@ -79,6 +79,41 @@ PREFERENCE = {
 }
 
 
+def first(problem: ControlProblem) -> str:
+    """The method that `select` names, found without asking the others."""
+    reasons = _reasons(problem)
+    for name in reasons:
+        if _refusal(problem, by_name(name)) is None:
+            return name
+    return select(problem).name  # it says why there is none
+
+
+def _unable(problem: ControlProblem, method: AbstractMethod) -> str | None:
+    """Why a method cannot treat a problem, by its declarations; `None` if it can."""
+    try:
+        admit(problem, method)
+    except (ValueError, MissingPackageError) as error:
+        return str(error).split(": ", 1)[-1]
+    if method.package is not None and not installed(method.package):
+        return f"{method.package} is not installed."
+    if method.ensemble is not None and problem.num_samples > method.ensemble:
+        return f"meant for at most {method.ensemble} samples; found {problem.num_samples}."
+    return None
+
+
+def _refusal(problem: ControlProblem, method: AbstractMethod) -> str | None:
+    """Why a method would not be chosen: what it runs on and what it builds is asked too."""
+    why = _unable(problem, method)
+    if why is not None:
+        return why
+    try:
+        method.ready()
+        method.tried(problem)
+    except (ValueError, MissingPackageError) as error:
+        return str(error).split(": ", 1)[-1]
+    return None
+
+
 @admits()
 def select(problem: ControlProblem) -> Selection:
     """The method for `problem` by its declarations: the first of `newton`, `gradient`, `direct`, `adam`,
@@ -105,29 +140,12 @@ def select(problem: ControlProblem) -> Selection:
     """
     chosen, others, reasons = None, {}, _reasons(problem)
     for name in sorted(NAMES, key=lambda n: [*reasons, n].index(n)):
-        method = by_name(name)
-        try:
-            admit(problem, method)
-            if chosen is None and name in reasons:
-                method.ready()
-        except (ValueError, MissingPackageError) as error:
-            others[name] = str(error).split(": ", 1)[-1]
-            continue
-        if method.package is not None and not installed(method.package):
-            others[name] = f"{method.package} is not installed."
-        elif method.ensemble is not None and problem.num_samples > method.ensemble:
-            others[name] = (
-                f"meant for at most {method.ensemble} samples; found {problem.num_samples}."
-            )
-        elif chosen is None and name in reasons:
-            try:
-                method.tried(problem)
-            except ValueError as error:
-                others[name] = str(error)
-            else:
-                chosen = name
+        method, wanted = by_name(name), chosen is None and name in reasons
+        why = (_refusal if wanted else _unable)(problem, method)
+        if why is None and wanted:
+            chosen = name
         else:
-            others[name] = "able"
+            others[name] = why or "able"
     if chosen is None:
         refused = "\n".join(f"  {n}: {why}" for n, why in others.items())
         raise ValueError(f"select: no method can treat this problem.\n{refused}")

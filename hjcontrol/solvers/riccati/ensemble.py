@@ -12,6 +12,7 @@ Bertsekas 1989), which makes the open-loop step Newton's. Textbook DDP puts the 
 function in its place; then it is not. Weights are in the order of `ravel_pytree`, a stage at a time.
 """
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -32,8 +33,31 @@ STATES, WEIGHTS = 64, 256  # all samples' states together, and a stage's weights
 
 def small(problem: ControlProblem) -> bool:
     """Whether the stacked recursion suits the problem."""
+    leaves, tree = jax.tree.flatten(problem)
+    shapes = tuple((a.shape, str(a.dtype)) if eqx.is_array(a) else a for a in leaves)
+    return _small(_Stated(problem, (tree, shapes)))
+
+
+class _Stated:
+    """A problem, equal to another of the same functions and shapes."""
+
+    def __init__(self, problem: ControlProblem, key: Any):
+        self.problem, self.key = problem, key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Stated) and self.key == other.key
+
+
+@functools.lru_cache(maxsize=32)
+def _small(stated: _Stated) -> bool:
+    problem = stated.problem
     weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
     states = jax.eval_shape(problem.rollout, weights)
+    if not jax.tree.leaves(weights):
+        return False
     widths = [_size(states.final)]
     for run, theta, xs in zip(problem.chain.runs, weights, states.runs, strict=True):
         if (run.tied and run.length > 1) or _size(theta) // run.sets > WEIGHTS:

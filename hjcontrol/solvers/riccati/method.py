@@ -259,9 +259,9 @@ def _check(riccati: Riccati, problem: ControlProblem) -> None:
                 "or state them as untied stages."
             )
         first += run.length
-    shapes = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
-    if small(problem) and jax.tree.leaves(shapes):
+    if small(problem):
         return
+    shapes = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
     size = sum(a.size for a in jax.tree.leaves(shapes))
     if not 0 < size <= LARGEST:
         raise ValueError(
