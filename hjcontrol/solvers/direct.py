@@ -28,7 +28,7 @@ from hjcontrol.control import (
 )
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.method import AbstractHostMethod, Info, Outcome, Report
+from hjcontrol.solvers.solver import AbstractHostSolver, Info, Outcome, Report
 
 
 class DirectState(Shown):
@@ -45,13 +45,13 @@ class DirectState(Shown):
 
 
 @admits(tol=">= 0", degree=">= 1, <= 9", elements=">= 1", max_steps=">= 0")
-class Direct(AbstractHostMethod):
+class Direct(AbstractHostSolver):
     """Direct transcription solved by a CasADi plugin.
 
     - `transcription`: `"multiple"` shooting (states are variables, multipliers are costates),
       `"single"` (weights only; no multipliers), or for flows collocation on `"legendre"` or `"radau"`
       points, `degree` of them in each of a piece's `elements`; diffrax's solution to its order.
-    - `plugin`: CasADi nlpsol plugin; `ipopt`, `fatrop` and `qrsqp` are known to work;
+    - `backend`: CasADi nlpsol plugin; `ipopt`, `fatrop` and `qrsqp` are known to work;
       `fatrop` takes one block of variables a stage, so no tied weights, and suits few samples.
       Whatever a plugin says, the optimality conditions decide about success.
     - `tol`: feasibility asked of the plugin, and stationarity in the `unit` of `dJ/dtheta`.
@@ -72,7 +72,7 @@ class Direct(AbstractHostMethod):
     transcription: Literal["multiple", "single", "legendre", "radau"] = eqx.field(
         static=True, default="multiple"
     )
-    plugin: str = eqx.field(static=True, default="ipopt")
+    backend: str = eqx.field(static=True, default="ipopt")
     tol: float = eqx.field(static=True, default=1e-10)
     options: Mapping[str, Any] | None = eqx.field(static=True, default=None)
     degree: int = eqx.field(static=True, default=4)
@@ -167,7 +167,7 @@ def _outcome(direct: Direct, problem: ControlProblem, state: DirectState) -> Out
 
 def _step(direct: Direct, problem: ControlProblem, state: DirectState) -> DirectState:
     del problem
-    from hjcontrol.solvers.casadi_plugins import judged, residual, run
+    from hjcontrol.solvers.casadi_backends import judged, residual, run
 
     t, (solver, watch, order) = state.transcription, state.call
     end, result, message, evaluations = run(solver, watch, t, order)
@@ -187,7 +187,7 @@ def _check(direct: Direct, problem: ControlProblem) -> None:
 
     check_arrays(problem)
     check_flows(problem, direct.transcription)
-    if direct.plugin == "fatrop" and direct.transcription == "multiple":
+    if direct.backend == "fatrop" and direct.transcription == "multiple":
         from hjcontrol.solvers.stage_order import check_stages
 
         check_stages(problem)
@@ -195,19 +195,19 @@ def _check(direct: Direct, problem: ControlProblem) -> None:
 
 def _ready(direct: Direct) -> None:
     needs("Direct", "casadi")
-    from hjcontrol.solvers.casadi_plugins import REFUSED, loadable_plugins, refusal
+    from hjcontrol.solvers.casadi_backends import REFUSED, loadable_backends, refusal
 
-    plugins = loadable_plugins()
+    plugins = loadable_backends()
     offered = [name for name, loads in plugins.items() if loads is True and name not in REFUSED]
     loading = ", ".join(offered)
-    reason = refusal(direct.plugin, direct.options or {})
+    reason = refusal(direct.backend, direct.options or {})
     if reason is not None:
         raise ValueError(
             f"Direct: {reason}. These are: {loading}; QP solvers: qrqp, qpoases, osqp."
         )
-    if plugins.get(direct.plugin) is not True:
+    if plugins.get(direct.backend) is not True:
         raise ValueError(
-            f"Direct: the CasADi plugin {direct.plugin!r} does not load here; these do: {loading}."
+            f"Direct: the CasADi plugin {direct.backend!r} does not load here; these do: {loading}."
         )
 
 
@@ -218,11 +218,11 @@ def _initial(
     import casadi as ca
 
     from hjcontrol.solvers import transcription as transcriptions
-    from hjcontrol.solvers.casadi_plugins import Watch, options_for
+    from hjcontrol.solvers.casadi_backends import Watch, options_for
     from hjcontrol.solvers.lagrangian import derivatives
     from hjcontrol.solvers.stage_order import stage_order
 
-    staged = direct.plugin == "fatrop" and direct.transcription == "multiple"
+    staged = direct.backend == "fatrop" and direct.transcription == "multiple"
     t = transcriptions.as_nlp(
         problem,
         init=weights,
@@ -239,16 +239,16 @@ def _initial(
     limits = (direct.tol, direct.max_steps)
     bounded = bool(np.isfinite(t.lbx).any() or np.isfinite(t.ubx).any() or (t.lbg < t.ubg).any())
     user = direct.options or {}
-    options = options_for(direct.plugin, *limits, user, warm, direct.unit, bounded)
-    if direct.plugin in _WATCHED and "iteration_callback" not in options:
+    options = options_for(direct.backend, *limits, user, warm, direct.unit, bounded)
+    if direct.backend in _WATCHED and "iteration_callback" not in options:
         options["iteration_callback"], watch.attached = watch, True
     plain = t.programs.ending is None and not any(t.programs.spans)
-    if direct.plugin == "ipopt" and t.kind != "single" and plain:
+    if direct.backend == "ipopt" and t.kind != "single" and plain:
         options = {**derivatives(t), **options}
     order = stage_order(t, direct.unit) if staged else None
     options = options if order is None else order.options | options
     nlp = t.nlp if order is None else order.nlp
-    solver = ca.nlpsol("direct", direct.plugin, nlp, options)
+    solver = ca.nlpsol("direct", direct.backend, nlp, options)
     value, _, _, gradient = eqx.filter_jit(backpropagate)(problem, weights)
     info = Info(value, problem.control_set.stationarity(weights, gradient), jnp.asarray(1))
     return DirectState(
@@ -277,17 +277,17 @@ def as_nlp(
     )
 
 
-def loadable_plugins() -> dict[str, bool | str]:
+def loadable_backends() -> dict[str, bool | str]:
     """CasADi's NLP plugins, each with `True` if it loads here, else the reason. Never raises."""
     try:
-        from hjcontrol.solvers import casadi_plugins
+        from hjcontrol.solvers import casadi_backends
     except ImportError as error:
         return {"casadi": str(error).splitlines()[0]}
-    return casadi_plugins.loadable_plugins()
+    return casadi_backends.loadable_backends()
 
 
 def refused_plugins() -> dict[str, str]:
     """CasADi's NLP plugins that load and yet are not offered, each with the reason."""
-    from hjcontrol.solvers.casadi_plugins import REFUSED
+    from hjcontrol.solvers.casadi_backends import REFUSED
 
-    return {n: why for n, why in REFUSED.items() if loadable_plugins().get(n) is True}
+    return {n: why for n, why in REFUSED.items() if loadable_backends().get(n) is True}

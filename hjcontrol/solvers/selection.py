@@ -11,12 +11,12 @@ from hjcontrol._ground.third_party import MissingPackageError, installed
 from hjcontrol.control import ControlProblem
 from hjcontrol.control.capability import require
 from hjcontrol.networks import Flow
-from hjcontrol.solvers.method import MEANING, SETS, AbstractMethod
+from hjcontrol.solvers.solver import MEANING, SETS, AbstractSolver
 from hjcontrol.solvers.names import NAMES, by_name
 
 
 @admits()
-def admit(problem: ControlProblem, method: AbstractMethod) -> None:
+def admit(problem: ControlProblem, method: AbstractSolver) -> None:
     """Raise `ValueError`, with the reason and what to do, unless `method` can treat `problem`."""
     require(problem, "reverse", method.name)
     require(problem, method.asks, method.name)
@@ -88,7 +88,7 @@ def first(problem: ControlProblem) -> str:
     return select(problem).name  # it says why there is none
 
 
-def _unable(problem: ControlProblem, method: AbstractMethod) -> str | None:
+def _unable(problem: ControlProblem, method: AbstractSolver) -> str | None:
     """Why a method cannot treat a problem, by its declarations; `None` if it can."""
     try:
         admit(problem, method)
@@ -101,7 +101,7 @@ def _unable(problem: ControlProblem, method: AbstractMethod) -> str | None:
     return None
 
 
-def _refusal(problem: ControlProblem, method: AbstractMethod) -> str | None:
+def _refusal(problem: ControlProblem, method: AbstractSolver) -> str | None:
     """Why a method would not be chosen: what it runs on and what it builds is asked too."""
     why = _unable(problem, method)
     if why is not None:

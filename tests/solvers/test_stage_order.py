@@ -8,7 +8,7 @@ import pytest
 import hjcontrol as hj
 from hjcontrol.networks import Tied
 from hjcontrol.solvers import Direct
-from hjcontrol.solvers.casadi_plugins import judged
+from hjcontrol.solvers.casadi_backends import judged
 from hjcontrol.solvers.stage_order import stage_order
 from hjcontrol.solvers.transcription import as_nlp
 

@@ -82,7 +82,7 @@ MEANING = {
 }
 
 
-class AbstractMethod(Shown):
+class AbstractSolver(Shown):
     """A solving method, with what it declares:
 
     - `traceable`: the driver runs its steps inside one jitted program.
@@ -126,12 +126,12 @@ class AbstractMethod(Shown):
         method would be chosen, for the answer may take time."""
         del problem
 
-    def continued(self, start: Solution) -> "AbstractMethod":
+    def continued(self, start: Solution) -> "AbstractSolver":
         """The same method, beginning at another's solution: what it can use besides the weights."""
         del start
         return self
 
-    def measuring(self, units: Units) -> "AbstractMethod":
+    def measuring(self, units: Units) -> "AbstractSolver":
         """The same method with its tolerances in the problem's own units (see `control.units`), which
         the driver measures at the start. Without tolerances there is nothing to do."""
         del units
@@ -158,7 +158,7 @@ class AbstractMethod(Shown):
         """The weights of a state."""
 
 
-class AbstractHostMethod(AbstractMethod):
+class AbstractHostSolver(AbstractSolver):
     """A method whose steps run outside JAX. One `step` is one call of the third-party solver, whose
     inner iterations count as the solve's steps.
     """
@@ -166,5 +166,5 @@ class AbstractHostMethod(AbstractMethod):
     traceable: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def hosted(self, report: Report, max_steps: int) -> "AbstractHostMethod":
+    def hosted(self, report: Report, max_steps: int) -> "AbstractHostSolver":
         """The same method, reporting each inner iteration and making at most `max_steps` of them."""
