@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
@@ -107,15 +108,16 @@ class ProgramLayer(Shown):
         found = self.solve(*parameters)
         return found.result.error_if(found.variables, found.result != RESULTS.successful)
 
+    @renamed(tolerance="tol")
     def certify(
         self,
         *parameters: Real[ArrayLike, "..."],
-        tolerance: Real[ArrayLike, ""] | float | None = None,
+        tol: Real[ArrayLike, ""] | float | None = None,
     ) -> Optimality:
         """Certificate of the layer's own answer, from its own multipliers."""
         point = solve(self.program(*parameters))
         dual = {"equality": point.nu, "inequality": point.lam}
-        return certify(self.program(*parameters), point.x, dual, tolerance=tolerance)
+        return certify(self.program(*parameters), point.x, dual, tol=tol)
 
     def as_cvxpy(self, *parameters: Real[ArrayLike, "..."]) -> Any:
         """The user's own problem, with its parameters set."""

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
@@ -30,10 +31,10 @@ from hjcontrol.control import (
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
 from hjcontrol.solvers.msa.point import Point, at, choose
 from hjcontrol.solvers.msa.stage import Inner, StageMinimiser
 from hjcontrol.solvers.msa.sweep import sweep
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 
 SUFFICIENT = 1e-4
 RAISE, LOWER = 4.0, 0.5
@@ -52,20 +53,21 @@ class ExtendedState(Shown):
     batches: Minibatch | None
 
 
-@admits(rho="> 0", inner_steps=">= 1", tol=">= 0", batch_size=">= 1")
-class ExtendedMSA(AbstractMethod):
+@renamed(inner_steps="steps")
+@admits(rho="> 0", steps=">= 1", tol=">= 0", batch_size=">= 1")
+class ExtendedMSA(AbstractSolver):
     """Successive approximations that descend.
 
     - `rho`: price of infeasibility to begin with, > 0; it adapts unless `adaptive=False`, which is the
       published method: every sweep is taken, and J may rise.
-    - `inner`, `inner_steps`, `tol`, `batch_size`, `closed`, `unit`: as for `MSA`. The price has no
+    - `inner`, `steps`, `tol`, `batch_size`, `closed`, `unit`: as for `MSA`. The price has no
       unit: J and 1e-8 J take different steps unless `rho` is changed too.
     """
 
     rho: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
     adaptive: bool = eqx.field(static=True, default=True)
     inner: Inner = eqx.field(static=True, default="auto")
-    inner_steps: int = eqx.field(static=True, default=10)
+    steps: int = eqx.field(static=True, default=10)
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
     batch_size: int | None = eqx.field(static=True, default=None)
     closed: bool = eqx.field(static=True, default=True)
@@ -86,7 +88,7 @@ class ExtendedMSA(AbstractMethod):
     @property
     def stages(self) -> StageMinimiser:
         """How stages are minimised."""
-        return StageMinimiser(self.inner, self.inner_steps, self.closed, self.unit)
+        return StageMinimiser(self.inner, self.steps, self.closed, self.unit)
 
     def check(self, problem: ControlProblem) -> None:
         self.stages.check(problem, "ExtendedMSA")
