@@ -45,7 +45,7 @@ class History(Shown):
 
 
 class Theorem(NamedTuple):
-    """Why an optimum is what it is claimed to be: `name`, `statement`, `limits` (what is not covered)."""
+    """Why a candidate is an optimum: `name`, `statement`, `limits` (cases that are not covered)."""
 
     name: str
     statement: str

@@ -40,10 +40,10 @@ from hjcontrol.control.control_sets import largest
 from hjcontrol.control.feedback import Feedback, Gains
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.riccati.ensemble import Policy, Stacked, small, stacked
 from hjcontrol.solvers.riccati.factored import Factored, Sweep, matrix
 from hjcontrol.solvers.riccati.stages import flat_weights, linearise
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 
 LARGEST = (
     12_000  # weights: M takes 8 * LARGEST^2 bytes, 1.2 GB, and twice that while it is factored
