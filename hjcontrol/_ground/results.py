@@ -60,6 +60,11 @@ class RESULTS(eqx.Enumeration):
         "The third-party solver reported a failure; its own words are in "
         "`solution.stats['message']`."
     )
+    too_coarse = (
+        "The discrete problem is solved, but its mesh is too coarse for the equation; "
+        "`solution.stats['message']` says where and by how much. Take more stages, `elements` or a "
+        "higher `degree`; for free steps `FreeStep(scheme='rk4')`, or bounds on their lengths."
+    )
     unconfirmed = (
         "The third-party solver reports success, but the optimality conditions measured afterwards miss "
         "the tolerance; `solution.stats['message']` says by how much. Give it a finer tolerance of its "

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
@@ -85,6 +85,14 @@ class AbstractStage(Shown):
         """Why the stage has no derivative of the kind "reverse", "forward" or
         "forward-over-reverse", and what to do; `None` if it has."""
         del derivative
+        return None
+
+    def discretisation_error(
+        self, x: PyTree[Array], theta: PyTree[Array]
+    ) -> Float[Array, ""] | None:
+        """By how much one sample's step misses the equation that it discretises, estimated; `None` if
+        the stage discretises none, or makes no estimate."""
+        del x, theta
         return None
 
     def complaint(self, x: PyTree[Array], theta: PyTree[Array]) -> str | None:

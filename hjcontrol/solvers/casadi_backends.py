@@ -171,15 +171,20 @@ def verdict(stats: Mapping[str, Any]) -> tuple[RESULTS, str]:
     return RESULTS.solver_failed, words
 
 
-def residual(watch: "Watch", t: Transcription, end: Mapping[str, Any], unit: float) -> float:
+def residual(
+    watch: "Watch", t: Transcription, end: Mapping[str, Any], unit: float, tol: float
+) -> float:
     """By how much an end point misses the optimality conditions, whatever a plugin says of it: of
     `x - P(x - u/unit)` and `g - P(g + lam/unit)` the largest entry, times `unit`; P clips to the bounds,
-    u is the Lagrangian's slope. What is missed of a constraint counts as it is."""
+    u is the Lagrangian's slope. Where there is a bound these are the smaller of distance and multiplier,
+    whose product has no digits below 1e-16: there 1e-8 counts as `tol`, if that is finer."""
     slope, g = (np.array(a).ravel() for a in watch.parts(end["x"], end["lam_g"]))
     x, lam = end["x"], end["lam_g"]
+    near = min(1.0, tol / 1e-8)
     off = unit * (x - np.clip(x - slope / unit, t.lbx, t.ubx))
+    off *= np.where(np.isfinite(t.lbx) | np.isfinite(t.ubx), near, 1.0)
     row = g - np.clip(g, t.lbg, t.ubg)
-    loose = unit * (g - np.clip(g + lam / unit, t.lbg, t.ubg)) * (t.lbg < t.ubg)
+    loose = unit * (g - np.clip(g + lam / unit, t.lbg, t.ubg)) * (t.lbg < t.ubg) * near
     found = np.concatenate([np.zeros(1), np.abs(off), np.abs(row) * unit, np.abs(loose)])
     return float(found.max()) if np.isfinite(found).all() else math.inf
 

@@ -155,8 +155,12 @@ def _outcome(direct: Direct, problem: ControlProblem, state: DirectState) -> Out
     t = state.transcription
     if state.lam_g is None:
         return Outcome(t.weights(state.x), message=state.message)
-    own = {} if t.kind != "multiple" else {"objective": state.info.objective}
-    own |= {"states": t.states(state.x)} if own else {}
+    own = (
+        {"objective": state.info.objective}
+        if t.kind == "multiple"
+        else {"mesh": t.kind != "single"}
+    )
+    own |= {"states": t.states(state.x)}
     return Outcome(
         **own,
         weights=t.weights(state.x),
@@ -175,7 +179,9 @@ def _step(direct: Direct, problem: ControlProblem, state: DirectState) -> Direct
     end, result, message, evaluations = run(solver, watch, t, order)
     direct = direct if t.tame() else dataclasses.replace(direct, unit=1.0)
     allowed = direct.tol * direct.unit
-    result, message = judged(result, message, residual(watch, t, end, direct.unit), allowed)
+    result, message = judged(
+        result, message, residual(watch, t, end, direct.unit, direct.tol), allowed
+    )
     if not bool(result == RESULTS.successful):
         message = "; ".join([message, *t.violations(end["x"])])
     slope = watch.slope(end["x"], end["lam_x"], end["lam_g"])

@@ -31,7 +31,7 @@ from hjcontrol.control import (
     backpropagate,
     costate,
 )
-from hjcontrol.control.capability import complaint
+from hjcontrol.control.capability import coarse, complaint
 from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
@@ -140,6 +140,11 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) 
         value, states = outcome.objective, outcome.states
         costates, gradient = eqx.filter_jit(costate)(stated, outcome.weights, states)
         stationarity = problem.control_set.stationarity(outcome.weights, gradient)
+    rough = None
+    if bool(result == RESULTS.successful):
+        rough = outcome.coarse(states) or coarse(problem, outcome.weights)
+    if rough is not None:
+        result, message = RESULTS.too_coarse, rough
     return Solution(
         weights=outcome.weights,
         _trajectory=states,

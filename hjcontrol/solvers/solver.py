@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from hjcontrol._ground.results import RESULTS
@@ -38,7 +40,8 @@ class Info(Shown):
 class Outcome(Shown):
     """What a method hands back: weights, and for transcriptions the multipliers and a message; `path`:
     the levels of a homotopy; `feedback`: gains about the states; `states`, `objective`: where states are
-    found apart from the weights (a closed loop, a program's variables), these and `J` along them."""
+    found apart from the weights (a closed loop, a program's variables), these and `J` along them; `mesh`:
+    whether they approximate a flow."""
 
     weights: Weights
     multipliers: Trajectory | None = None
@@ -49,6 +52,21 @@ class Outcome(Shown):
     feedback: Feedback | None = None
     states: Trajectory | None = None
     objective: Float[Array, ""] | None = None
+    mesh: bool = eqx.field(static=True, default=False)
+
+    def coarse(self, rolled: Trajectory) -> str | None:
+        """By how much the states of a mesh differ from a rollout of the flow; `None` if by little."""
+        if not self.mesh or self.states is None:
+            return None
+        gaps = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), rolled, self.states)
+        gap = max(jax.tree.leaves(gaps))
+        size = max(float(jnp.abs(a).max()) for a in jax.tree.leaves(rolled))
+        if gap <= MESH * size:
+            return None
+        return (
+            f"the states at the mesh and those of the flow's own solver differ by {gap:.2g}, the states "
+            f"being at most {size:.2g}."
+        )
 
     def doubt(self, problem: ControlProblem, value: Float[Array, ""]) -> str | None:
         """Why `J` of a rollout of the weights, `value`, is not that of the states; `None` if it is."""
@@ -62,6 +80,7 @@ class Outcome(Shown):
         return f"J = {right:.10g} along the program's states, {found:.4g} along a rollout of the weights."
 
 
+MESH = 1e-3  # of the largest state
 GROSS = 1e-2  # beyond what a program's tolerance on its constraints explains
 Report = Callable[[int, float, float], None]  # step, objective, stationarity
 

@@ -78,7 +78,7 @@ def _slopes(
 
     def body(carry: None, stage: Any, th: StepWeights, u: Any, at: Any) -> tuple[None, Array]:
         x, q = at
-        along = inner(q, jax.vmap(stage.drift.step, (0, None))(x, th.theta))
+        along = inner(q, jax.vmap(stage.rate, (0, None))(x, th))
         paid = lambda h: jnp.mean(
             jax.vmap(lambda a: jnp.asarray(problem.state_cost(a, th._replace(h=h)), h.dtype))(x)
         )
