@@ -104,7 +104,7 @@ def structured() -> None:
         problem = fishing(depth)
         start, found = problem.init(jax.random.key(0)), {}
         for name in ("ipopt", "fatrop"):
-            method = hj.solvers.Direct(plugin=name)
+            method = hj.solvers.Direct(backend=name)
             runs = [hj.solve(problem, method, init=start) for _ in range(3)]
             found[name] = min(runs, key=lambda s: s.stats["solve_seconds"])
         ipopt, fatrop = found["ipopt"], found["fatrop"]

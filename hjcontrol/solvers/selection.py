@@ -108,9 +108,12 @@ def _refusal(problem: ControlProblem, method: AbstractSolver) -> str | None:
         return why
     try:
         method.ready()
-        method.tried(problem)
     except (ValueError, MissingPackageError) as error:
         return str(error).split(": ", 1)[-1]
+    try:
+        method.tried(problem)
+    except ValueError as error:
+        return str(error)
     return None
 
 

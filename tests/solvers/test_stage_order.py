@@ -55,7 +55,7 @@ def braked() -> hj.ControlProblem:
 
 def both(problem):
     start = problem.init(jax.random.key(0))
-    return [hj.solve(problem, Direct(plugin=name), init=start) for name in ("ipopt", "fatrop")]
+    return [hj.solve(problem, Direct(backend=name), init=start) for name in ("ipopt", "fatrop")]
 
 
 @pytest.mark.parametrize("problem", [fishing(20), fishing(10, 3), braked()], ids=["1", "3", "end"])
@@ -93,13 +93,13 @@ def test_what_has_no_blocks_is_refused():
     cell = Tied((lambda x, u: x + u, jnp.zeros(2)), 3)
     tied = hj.ControlProblem([cell], x, terminal=lambda x: jnp.sum(x**2))
     with pytest.raises(ValueError, match=r"tied weights\. Use ipopt"):
-        hj.solve(tied, Direct(plugin="fatrop"), init=tied.init(jax.random.key(0)))
+        hj.solve(tied, Direct(backend="fatrop"), init=tied.init(jax.random.key(0)))
     chain = [(lambda x, u: x + u, jnp.zeros(2))] * 3
     ball = hj.ControlProblem(
         chain, x, terminal=lambda x: jnp.sum(x**2), control_set=hj.control.L2Ball(1.0)
     )
     with pytest.raises(ValueError, match=r"found a L2Ball\. Use ipopt"):
-        hj.solve(ball, Direct(plugin="fatrop"), init=ball.init(jax.random.key(0)))
+        hj.solve(ball, Direct(backend="fatrop"), init=ball.init(jax.random.key(0)))
 
 
 def test_success_is_judged_by_the_conditions_not_by_the_plugin():
@@ -111,7 +111,7 @@ def test_success_is_judged_by_the_conditions_not_by_the_plugin():
     result, _ = judged(hj.RESULTS.infeasible, "no point", 1.0, 1e-8)
     assert result == hj.RESULTS.infeasible
     problem = fishing(10)
-    loose = Direct(plugin="fatrop", options={"fatrop": {"tol": 1e-3}})
+    loose = Direct(backend="fatrop", options={"fatrop": {"tol": 1e-3}})
     found = hj.solve(problem, loose, init=problem.init(jax.random.key(0)))
     assert found.result == hj.RESULTS.unconfirmed
 
