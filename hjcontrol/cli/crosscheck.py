@@ -18,10 +18,12 @@ from hjcontrol.cli.command import Answer, Command, command_line, exit_code, told
 from hjcontrol.cli.errors import CommandError, check_memory
 from hjcontrol.cli.schema import (
     DATA,
+    ENCODE,
     TARGET,
     TRAIN_SIZE,
     folder,
     not_negative,
+    one_of,
     option,
     positive,
     some_of,
@@ -52,6 +54,7 @@ class Asked:
 
     data: str = option("digits", string, DATA, "DATA")
     target: str | None = option(None, string, TARGET, "COLUMN")
+    encode: str | None = option(None, one_of(("one-hot",), "encoding"), ENCODE, "HOW")
     width: int = option(16, whole(1), "width of the state", "N")
     depth: int = option(8, whole(1, 10**5), "residual stages", "N")
     step: float = option(0.25, positive, "Euler step h of a residual stage", "H")
@@ -114,7 +117,7 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     import jax
 
     keys = jax.random.split(jax.random.key(asked.seed), 5)
-    data = hj.data.load(asked.data, asked.target)
+    data = hj.data.load(asked.data, asked.target, encode=asked.encode)
     parts = hj.data.split(data, asked.train_size, key=keys[0])
     trial = Trial(asked, data, parts.train, parts.test, keys)
     screen.line(

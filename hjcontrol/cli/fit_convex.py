@@ -15,6 +15,7 @@ from hjcontrol.cli.command import REFUTED, SHOWN, Answer, Command, command_line
 from hjcontrol.cli.errors import CommandError
 from hjcontrol.cli.schema import (
     DATA,
+    ENCODE,
     TARGET,
     TRAIN_SIZE,
     folder,
@@ -50,6 +51,7 @@ class Asked:
         shown="digits for logistic, diabetes for the others",
     )
     target: str | None = option(None, string, TARGET, "COLUMN")
+    encode: str | None = option(None, one_of(("one-hot",), "encoding"), ENCODE, "HOW")
     ridge: float | None = option(
         None, not_negative, "ridge, or the group penalty of gated-relu", "RHO", shown="1e-2"
     )
@@ -179,11 +181,13 @@ def perform(asked: Asked, screen: Screen) -> Trial:
     keys = jax.random.split(jax.random.key(asked.seed), 2)
     notes: list[str] = []
     if asked.model == "logistic":
-        data = hj.data.load(asked.data or "digits", asked.target)
+        data = hj.data.load(asked.data or "digits", asked.target, encode=asked.encode)
         parts = hj.data.split(data, asked.train_size, key=keys[0])
         train, test = parts.train, parts.test
     else:
-        samples = hj.data.load(asked.data or "diabetes", asked.target, regression=True)
+        samples = hj.data.load(
+            asked.data or "diabetes", asked.target, encode=asked.encode, regression=True
+        )
         parts = hj.data.split(samples, asked.train_size, key=keys[0])
         train, test = parts.train, parts.test
         if asked.model == "convex-regression":

@@ -25,6 +25,7 @@ DATA = (
     "digits, wine, breast_cancer, iris, FILE.csv or FILE.npz"  # help of options that commands share
 )
 TARGET = "target column of FILE.csv, default the last"
+ENCODE = "columns of text and empty cells of FILE.csv: one-hot, and medians"
 TRAIN_SIZE = "training part: a fraction or a number of samples"
 Check = Callable[[str, Any], Any]
 T = TypeVar("T")

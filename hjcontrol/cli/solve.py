@@ -25,6 +25,7 @@ from hjcontrol.cli.command import INTERRUPTED, Answer, Command, command_line, ex
 from hjcontrol.cli.errors import CommandError, check_memory
 from hjcontrol.cli.schema import (
     DATA,
+    ENCODE,
     TARGET,
     TRAIN_SIZE,
     Check,
@@ -82,6 +83,7 @@ class Asked:
     )
     data: str = option("digits", string, DATA, line=False)
     target: str | None = option(None, string, TARGET, line=False)
+    encode: str | None = option(None, one_of(("one-hot",), "encoding"), ENCODE, line=False)
     samples: int | None = option(None, whole(2), "training samples, default all", line=False)
     train_size: float | int = option(0.8, train_size, TRAIN_SIZE, line=False)
     seed: int = option(0, whole(0), "seed of split and start", "N", shown="the file's, or 0")
@@ -133,7 +135,7 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     from hjcontrol.cli.stated_problem import method, stated
 
     split_key, subset_key, start_key, probe_key = jax.random.split(jax.random.key(asked.seed), 4)
-    data = hj.data.load(asked.data, asked.target)
+    data = hj.data.load(asked.data, asked.target, encode=asked.encode)
     parts = hj.data.split(data, asked.train_size, key=split_key)
     train = parts.train
     if asked.samples is not None and asked.samples < len(train):

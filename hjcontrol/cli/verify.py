@@ -13,7 +13,18 @@ import hjcontrol as hj
 from hjcontrol._ground.record import Mark, Quantity, Record
 from hjcontrol.cli.command import Answer, Command, command_line, exit_code, told, verdict
 from hjcontrol.cli.errors import CommandError, refusals
-from hjcontrol.cli.schema import DATA, TARGET, flag, folder, option, string, strings, whole
+from hjcontrol.cli.schema import (
+    DATA,
+    ENCODE,
+    TARGET,
+    flag,
+    folder,
+    one_of,
+    option,
+    string,
+    strings,
+    whole,
+)
 from hjcontrol.cli.sources import Target, checked_names, read_target
 from hjcontrol.cli.terminal import Screen
 
@@ -45,6 +56,7 @@ class Asked:
     )
     data: str | None = option(None, string, DATA, "DATA", shown="digits")
     target: str | None = option(None, string, TARGET, "COLUMN")
+    encode: str | None = option(None, one_of(("one-hot",), "encoding"), ENCODE, "HOW")
     samples: int | None = option(None, whole(2), "samples to verify on", "N", shown=str(SAMPLES))
     steps: int | None = option(
         None, whole(0), "steps of Adam; 0: as it stands", "N", shown=str(STEPS)
@@ -80,7 +92,7 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     a, b, key = jax.random.split(jax.random.key(asked.seed), 3)
     trial = Trial(asked, key)
     if any(t.program is None for t in targets):
-        data = hj.data.load(asked.data or "digits", asked.target)
+        data = hj.data.load(asked.data or "digits", asked.target, encode=asked.encode)
         parts = hj.data.split(data, 0.8, key=a)
         count = SAMPLES if asked.samples is None else asked.samples
         trial.train, trial.test = parts.train, parts.test

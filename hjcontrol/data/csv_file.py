@@ -15,37 +15,56 @@ import numpy as np
 
 from hjcontrol._ground.files import read_regular
 from hjcontrol.data.dataset import DataError, DataSet, classified, measured, unreadable
+from hjcontrol.data.encoding import encoded
 from hjcontrol.data.labels import labels_of_texts
 
 
-def read(name: str, path: Path, target: str | None, regression: bool = False) -> DataSet:
-    """Read a CSV file; the target is the last column unless it is named.
+def read(
+    name: str,
+    path: Path,
+    target: str | None,
+    regression: bool = False,
+    encode: str | None = None,
+) -> DataSet:
+    """Read a CSV file; the target is the last column unless it is named. `encode`: see `encoding`.
 
     **Raises:** `DataError` naming file, line, column and value.
     """
     header, rows, lines = _records(name, path)
     at = _target_column(name, header, target)
     names = header[:at] + header[at + 1 :]
+    labels = [row.pop(at).strip() for row in rows]
     if regression:
-        table = np.array(
-            [
-                [_number(name, line, c, text) for c, text in zip(header, row, strict=True)]
-                for row, line in zip(rows, lines, strict=True)
-            ]
-        )
-        return measured(name, np.delete(table, at, axis=1), table[:, at], names)
-    features = np.empty((len(rows), len(names)))
-    labels = []
-    for i, (row, line) in enumerate(zip(rows, lines, strict=True)):
-        labels.append(row.pop(at).strip())
-        if not labels[-1]:
+        pairs = zip(labels, lines, strict=True)
+        targets = np.array([_number(name, line, header[at], text) for text, line in pairs])
+        features, names = _features(name, names, rows, lines, encode)
+        return measured(name, features, targets, names)
+    for label, line in zip(labels, lines, strict=True):
+        if not label:
             raise DataError(
                 f"{name}: line {line} has no label in the target column {header[at]!r}. "
                 "Fill it in, or drop the line."
             )
-        features[i] = [_number(name, line, c, text) for c, text in zip(names, row, strict=True)]
+    features, names = _features(name, names, rows, lines, encode)
     place = lambda i: f"line {lines[i]}"
     return classified(name, features, labels_of_texts(name, labels, place), names, place=place)
+
+
+def _features(
+    name: str, names: list[str], rows: list[list[str]], lines: list[int], encode: str | None
+) -> tuple[np.ndarray, list[str]]:
+    if encode is not None:
+        return encoded(name, names, rows, _as_number)
+    text = [
+        c
+        for c, cells in zip(names, zip(*rows, strict=True), strict=True)
+        if any(cell.strip() and _as_number(cell) is None for cell in cells)
+    ]
+    table = [
+        [_number(name, line, c, cell, text) for c, cell in zip(names, row, strict=True)]
+        for row, line in zip(rows, lines, strict=True)
+    ]
+    return np.array(table).reshape(len(rows), len(names)), names
 
 
 def _records(name: str, path: Path) -> tuple[list[str], list[list[str]], list[int]]:
@@ -141,18 +160,19 @@ def _target_column(name: str, header: list[str], target: str | None) -> int:
     raise DataError(f"{name}: no column {target!r}; the columns are {shown}{more}.{hint}")
 
 
-def _number(name: str, line: int, column: str, text: str) -> float:
-    """The number that a cell holds; NaN for an empty one."""
+def _number(name: str, line: int, column: str, text: str, columns: Sequence[str] = ()) -> float:
+    """The number that a cell holds; NaN for an empty one. `columns`: all that hold text."""
     value = _as_number(text)
     if value is not None:
         return value
     text = text.strip()
     if not text:
         return np.nan  # counted and reported with the other missing values
+    also = f"Text is in columns {', '.join(map(repr, columns[:8]))}. " if len(columns) > 1 else ""
     shown = text if len(text) <= 40 else text[:37] + "..."
     raise DataError(
-        f"{name}: line {line}, column {column!r} holds {shown!r}; a number is needed. Encode or "
-        "drop the column, or name it as the target."
+        f"{name}: line {line}, column {column!r} holds {shown!r}; a number is needed. {also}"
+        "Encode text by `encode='one-hot'` (`--encode one-hot`), drop the column, or name it as the target."
     )
 
 

@@ -129,10 +129,12 @@ def _check_features(
     bad = np.argwhere(~np.isfinite(features))
     if len(bad):
         row, column = bad[0]
+        missing = np.isnan(features[row, column])
         raise DataError(
             f"{name}: every feature must be a finite number; {len(bad)} of {n * d} values are "
             f"missing, NaN or infinite, the first in {place(int(row))}, column "
-            f"{feature_names[column]!r} ({features[row, column]}). Fill in or drop them."
+            f"{feature_names[column]!r} ({features[row, column]}). Fill in or drop them"
+            + (", or fill a CSV file's empty cells by `encode='one-hot'`." if missing else ".")
         )
 
 

@@ -145,3 +145,52 @@ def test_any_bytes_give_data_or_a_data_error(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("csv") / "t.csv"
     with contextlib.suppress(DataError):
         read(path, content)
+
+
+MIXED = "age,colour,size,target\n1,red,0.5,a\n,blue,0.1,b\n3,red,,a\n4,,0.2,b\n"
+
+
+def test_text_and_missing_cells_are_named_with_the_remedy(tmp_path):
+    path = tmp_path / "mixed.csv"
+    path.write_text(
+        MIXED.replace(",colour", ",colour,kind")
+        .replace("red", "red,x")
+        .replace("blue", "blue,y")
+        .replace("4,,", "4,,z,")
+    )
+    with pytest.raises(DataError, match=r"holds 'red'.*columns 'colour', 'kind'.*--encode one-hot"):
+        load(path)
+    path.write_text("age,target\n1,a\n,b\n3,a\n4,b\n")
+    with pytest.raises(DataError, match=r"1 of 4 values are missing.*encode='one-hot'"):
+        load(path)
+
+
+def test_text_and_missing_cells_are_encoded_when_asked(tmp_path):
+    path = tmp_path / "mixed.csv"
+    path.write_text(MIXED)
+    found = load(path, encode="one-hot")
+    names = [
+        "age",
+        "age missing",
+        "colour=blue",
+        "colour=missing",
+        "colour=red",
+        "size",
+        "size missing",
+    ]
+    assert list(found.feature_names) == names
+    by_hand = [
+        [1, 0, 0, 0, 1, 0.5, 0],
+        [3, 1, 1, 0, 0, 0.1, 0],
+        [3, 0, 0, 0, 1, 0.2, 1],
+        [4, 0, 0, 1, 0, 0.2, 0],
+    ]
+    np.testing.assert_array_equal(found.features, by_hand)
+    path.write_text(MIXED.replace(",a", ",1.5").replace(",b", ",2.5"))
+    real = load(path, encode="one-hot", regression=True)
+    np.testing.assert_array_equal(real.targets, [1.5, 2.5, 1.5, 2.5])
+    path.write_text("name,target\n" + "".join(f"n{i},{'ab'[i % 2]}\n" for i in range(201)))
+    with pytest.raises(DataError, match="201 different texts"):
+        load(path, encode="one-hot")
+    with pytest.raises(DataError, match=r"is for the columns of a FILE\.csv"):
+        load("iris", encode="one-hot")
