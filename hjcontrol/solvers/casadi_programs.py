@@ -144,7 +144,7 @@ def _stage_functions(
     x, theta, u = shapes
     name = f"stage {k} ({type(stage).__name__})"
     real = lambda v: jnp.asarray(v, problem.dtype)
-    step = lambda x, th, u: (advance(stage, x, th, u), real(problem.state_cost(x, th)))
+    step = lambda x, th, u: (advance(stage, x, th, u), real(problem.state_cost(x, th, u)))
     cost = lambda th: real(problem.weight_cost(th))
     return (
         casadi_function(step, x, theta, u, name=f"F{k}", stage=name),

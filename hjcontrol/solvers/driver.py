@@ -31,7 +31,7 @@ from hjcontrol.control import (
     backpropagate,
 )
 from hjcontrol.control.capability import complaint
-from hjcontrol.control.terminal_constraint import augmented
+from hjcontrol.control.solution import priced_by
 from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, Snapshot, identity
@@ -127,10 +127,10 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) 
     steps, result, compile_seconds = ended
     outcome = solver.postprocess(problem, state)
     message = outcome.message or _words(problem, solver, state, outcome.weights, result)
-    nu = outcome.terminal_multiplier
-    stated = problem if nu is None else augmented(problem, nu, 1.0)
+    nu, path = outcome.terminal_multiplier, outcome.path_multipliers
+    stated = priced_by(problem, nu, path)
     value, states, costates, gradient = eqx.filter_jit(backpropagate)(stated, outcome.weights)
-    if nu is not None:  # the price of the constraint is no part of J
+    if stated is not problem:  # the price of the constraint is no part of J
         value = eqx.filter_jit(ControlProblem.objective)(problem, outcome.weights)
     stationarity = problem.control_set.stationarity(outcome.weights, gradient)
     return Solution(
@@ -154,6 +154,7 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) 
         solver=solver.name,
         multipliers=outcome.multipliers,
         terminal_multiplier=nu,
+        path_multipliers=path,
         weight_multipliers=outcome.weight_multipliers,
     )
 

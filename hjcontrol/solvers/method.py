@@ -8,7 +8,7 @@ nothing of each other, and never loop over steps themselves.
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -41,6 +41,7 @@ class Outcome(Shown):
     weights: Weights
     multipliers: Trajectory | None = None
     terminal_multiplier: Float[Array, "n m"] | None = None
+    path_multipliers: Mapping[str, Array] | None = None
     weight_multipliers: Weights | None = None
     message: str | None = eqx.field(static=True, default=None)
     path: list[dict[str, float]] | None = None
@@ -76,6 +77,7 @@ class AbstractMethod(Shown):
     - `flows`: whether a stage may be a `Flow`, of continuous depth.
     - `couples`: whether a cost may couple the weights of different stages (`Smoothing`).
     - `terminal`: whether it takes a constraint on the final states.
+    - `path`: whether it takes constraints along depth.
     - `ensemble`: most samples it is meant for; `None` for any number.
     - `package`: the third-party package that it runs on; `None` for JAX and optax.
     """
@@ -88,6 +90,7 @@ class AbstractMethod(Shown):
     flows: ClassVar[bool] = True
     couples: ClassVar[bool] = False
     terminal: ClassVar[bool] = False
+    path: ClassVar[bool] = False
     ensemble: ClassVar[int | None] = None
     package: ClassVar[str | None] = None
     default_max_steps: ClassVar[int] = 1000

@@ -53,14 +53,14 @@ def _stage(problem: ControlProblem, k: int, theta: Any, x: Any, p: Any, exact: A
     def step(x: Array, t: Array, u: Any) -> Array:
         return ravel_pytree(advance(stage, unravel(x), unpack(stage, theta, t), u))[0]
 
-    def cost(x: Array, t: Array) -> Array:
-        return jnp.asarray(problem.state_cost(unravel(x), unpack(stage, theta, t)), x.dtype) / n
+    def cost(x: Array, t: Array, u: Any) -> Array:
+        return jnp.asarray(problem.state_cost(unravel(x), unpack(stage, theta, t), u), x.dtype) / n
 
     def local(x: Array, t: Array, u: Any, p: Array) -> Array:
-        return cost(x, t) + exact * (p @ step(x, t, u))
+        return cost(x, t, u) + exact * (p @ step(x, t, u))
 
     A, B = jax.vmap(jax.jacrev(step, argnums=(0, 1)), (0, None, 0))(flat, packed, u)
-    q, r = jax.vmap(jax.grad(cost, argnums=(0, 1)), (0, None))(flat, packed)
+    q, r = jax.vmap(jax.grad(cost, argnums=(0, 1)), (0, None, 0))(flat, packed, u)
     second = jax.vmap(jax.hessian(local, argnums=(0, 1)), (0, None, 0, 0))
     (Q, S), (_, R) = second(flat, packed, u, p)
     paid = lambda t: jnp.asarray(problem.weight_cost(unpack(stage, theta, t)), t.dtype)
