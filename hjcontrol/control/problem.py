@@ -82,7 +82,7 @@ class ControlProblem(Shown):
         context: TreeLike | None = None,
         terminal_constraint: TerminalConstraint | None = None,
         references: TreeLike | None = None,
-        path: Any = (),
+        path: AbstractPathConstraint | Budget | Sequence[Any] = (),
     ):
         """**Arguments:**
 

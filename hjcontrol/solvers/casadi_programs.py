@@ -17,6 +17,7 @@ from hjcontrol.control import ControlProblem
 from hjcontrol.control.hamiltonians import given_at
 from hjcontrol.networks import Flow, advance
 from hjcontrol.solvers.casadi_replay import casadi_function
+from hjcontrol.solvers.direct_paths import PathRows, path_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Programs:
     `given[k]`: what stage `k` reads, with no rows if nothing. `couplings[k]`: a cost of the weights of
     the whole run that begins at stage `k`, one after the other.
     `spans[k]`: the length of a flow's piece, whose step gives its velocity in place of `x_next`; `None`
-    for a discrete stage. `ending(x, y) -> g`: the terminal constraint.
+    for a discrete stage. `ending(x, y) -> g`: the terminal constraint. `paths`: those along depth.
     """
 
     steps: list[ca.Function]
@@ -42,6 +43,7 @@ class Programs:
     owner: list[int]
     couplings: dict[int, ca.Function]
     spans: list[float | None]
+    paths: PathRows
 
     @property
     def num_samples(self) -> int:
@@ -52,7 +54,7 @@ class Programs:
         """Whether the last stage is written into the terminal cost. Not if it widens: a sample's states
         would then meet its weights in a dense block larger than what is saved."""
         last = self.steps[-1]
-        plain = self.spans[-1] is None and self.ending is None
+        plain = self.spans[-1] is None and self.ending is None and not self.paths.at_end
         return len(self.steps) > 1 and plain and last.size1_out(0) <= last.size1_in(0)
 
     @property
@@ -61,8 +63,8 @@ class Programs:
         return len(self.steps) - self.folded
 
 
-def programs_of(problem: ControlProblem) -> Programs:
-    """The pieces of `problem`.
+def programs_of(problem: ControlProblem, bounded: bool = True) -> Programs:
+    """The pieces of `problem`. `bounded`: states are variables, which may have bounds.
 
     **Raises:** `UnsupportedPrimitiveError` for one that CasADi cannot express.
     """
@@ -123,6 +125,7 @@ def programs_of(problem: ControlProblem) -> Programs:
         owner=owner,
         couplings=_couplings(problem, thetas),
         spans=spans,
+        paths=path_rows(problem, states, read, thetas, bounded),
     )
 
 

@@ -97,6 +97,7 @@ class Direct(AbstractHostMethod):
     sets = "smooth"
     couples = True
     terminal = True
+    path = True
     duals = True
     ensemble = 500
     package = "casadi"
@@ -150,6 +151,7 @@ def _outcome(direct: Direct, problem: ControlProblem, state: DirectState) -> Out
         weights=t.weights(state.x),
         multipliers=t.costates(state.x, state.lam_g),
         terminal_multiplier=t.terminal_multiplier(state.lam_g),
+        path_multipliers=t.path_multipliers(state.lam_x, state.lam_g),
         weight_multipliers=t.weight_multipliers(state.x, state.lam_x, state.lam_g),
         message=state.message,
     )
@@ -218,6 +220,7 @@ def _initial(
     if direct.plugin in _WATCHED and "iteration_callback" not in options:
         options["iteration_callback"], watch.attached = watch, True
     plain = t.programs.ending is None and not any(t.programs.spans)
+    plain = plain and not any(t.programs.paths.rows) and not t.programs.paths.budgets
     if direct.plugin == "ipopt" and t.kind != "single" and plain:
         options = {**derivatives(t), **options}
     solver = ca.nlpsol("direct", direct.plugin, t.nlp, options)

@@ -10,6 +10,7 @@ from hjcontrol._ground.record import Record
 from hjcontrol._ground.third_party import MissingPackageError, installed
 from hjcontrol.control import ControlProblem
 from hjcontrol.control.capability import require
+from hjcontrol.control.path_checks import names_of
 from hjcontrol.networks import Flow
 from hjcontrol.solvers.method import MEANING, SETS, AbstractMethod
 from hjcontrol.solvers.names import NAMES, by_name
@@ -42,9 +43,15 @@ def admit(problem: ControlProblem, method: AbstractMethod) -> None:
     if problem.terminal_constraint is not None and not method.terminal:
         able = [n for n in NAMES if by_name(n).terminal]
         raise ValueError(
-            f"{method.name}: it takes no constraint on the final states. Solve "
-            "`hj.control.augmented(problem, nu, strength)`, and update `nu` until the constraint holds"
-            + (f"; or use {', '.join(able)}." if able else ".")
+            f"{method.name}: it takes no constraint on the final states. Use "
+            f"{', '.join(able)}, or hj.solvers.AugmentedLagrangian({method.name}) around it."
+        )
+    if problem.path and not method.path:
+        able = [n for n in NAMES if by_name(n).path]
+        raise ValueError(
+            f"{method.name}: it takes no constraint along depth; found "
+            f"{', '.join(map(repr, names_of(problem.path)))}. Use {', '.join(able)}, or "
+            f"hj.solvers.AugmentedLagrangian({method.name}) around it."
         )
     method.check(problem)
 
@@ -135,6 +142,7 @@ COLUMNS = (
     "flows",
     "couples",
     "terminal",
+    "path",
     "ensemble",
 )
 

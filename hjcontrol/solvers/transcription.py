@@ -106,6 +106,14 @@ class Transcription:
         found = np.asarray(lam_g, float).ravel()[self.constraints["terminal"]]
         return jnp.asarray(n * found.reshape(n, -1), self.problem.dtype)
 
+    def path_multipliers(self, lam_x: Any, lam_g: Any) -> dict[str, jnp.ndarray] | None:
+        """`nu` of the constraints along depth, by name; `None` without."""
+        if not self.problem.path:
+            return None
+        duals = (np.asarray(a, float).ravel() for a in (lam_x, lam_g))
+        found = self.programs.paths.multipliers((self.variables, self.constraints), *duals)
+        return {name: jnp.asarray(nu, self.problem.dtype) for name, nu in found.items()}
+
     def warmed(self, costates: Trajectory, nu: Any = None) -> "Transcription":
         """The same program with these costates, a terminal constraint's `nu`, as first multipliers."""
         return _warmed(self, costates, nu)
@@ -189,7 +197,10 @@ def _violations(transcription: Transcription, x: Any, most: int = 5) -> list[str
         if name in transcription.sets.heights:
             lines.append(f"{name}, row {int(i) - place.start}: {size[i]:.3g}")
             continue
-        if name == "terminal":
+        if name.startswith("budget: "):
+            lines.append(f"{name[8:]!r}: {size[i]:.3g}")
+            continue
+        if name == "terminal" or name.startswith("path: "):
             d = (place.stop - place.start) // n
         else:
             d = transcription.programs.steps[int(name.split("[")[1].split("]")[0])].size1_out(0)
@@ -217,13 +228,20 @@ def _costates(transcription: Transcription, x: Any, lam_g: Any) -> Trajectory | 
     if flow:  # x_0 stands in every equation of the first element, with factor one
         rows = np.concatenate([lam[transcription.constraints["collocation[0]"]], p[0]])
         first = rows.reshape(-1, p[0].size)[: transcription.degree + 1].sum(axis=0)
-    paid = cost / n + ca.dot(q, a if flow else after)
-    slope = ca.Function("p0", [a, theta, u, q], [ca.gradient(paid, a)])
+    paid, duals = cost / n + ca.dot(q, a if flow else after), []
+    for name, c in transcription.programs.paths.rows[0]:  # p_0 = dH_0/dx + mu_0 dc/dx
+        mu = ca.SX.sym("mu", c.size1_out(0))
+        paid += ca.dot(mu, c(a, theta, u))
+        own = lam[transcription.constraints[f"path: {name}[0]"]].reshape(n, -1).T
+        duals.append((mu, own))
+    symbols = [a, theta, u, q, *(mu for mu, _ in duals)]
+    slope = ca.Function("p0", symbols, [ca.gradient(paid, a)])
     start = slope.map(n)(
         transcription.programs.inputs,
         ca.repmat(ca.DM(x[transcription.variables["theta[0]"]]), 1, n),
         transcription.programs.given[0],
         first.reshape(n, -1).T,
+        *(own for _, own in duals),
     )
     return _trajectory(transcription, [np.array(start).T, *p])
 
@@ -249,7 +267,7 @@ def as_nlp(
         )
     check_arrays(problem)
     check_flows(problem, transcription)
-    programs = programs_of(problem)
+    programs = programs_of(problem, bounded=transcription != "single")
     n, steps = programs.num_samples, programs.steps
     owner = programs.owner
     sizes = {f"theta[{k}]": steps[k].size1_in(1) for k in dict.fromkeys(owner)}
@@ -272,12 +290,16 @@ def as_nlp(
     heights = {name: gap.numel() for name, gap in gaps.items()}
     lower, upper = (np.full(int(ends[-1]), b) for b in (-np.inf, np.inf))
     lower[:m], upper[:m] = sets.lower, sets.upper
+    for k in range(1, joints + 1) if programs.paths.boxes else ():
+        place = slices(sizes)[f"x[{k}]"]
+        ends_of = programs.paths.bounds(k, (place.stop - place.start) // n)
+        lower[place], upper[place] = (np.tile(b, n) for b in ends_of)
     built = Transcription(
         nlp={"x": x, "f": cost, "g": g},
         x0=np.empty(0),
         lbx=lower,
         ubx=upper,
-        lbg=np.concatenate([_floor(problem, heights), sets.low]),
+        lbg=np.concatenate([_floor(problem, heights, programs), sets.low]),
         ubg=np.concatenate([np.zeros(sum(heights.values())), sets.high]),
         variables=slices(sizes),
         constraints=slices(heights | sets.heights),
@@ -309,6 +331,7 @@ def _cost_and_gaps(
         if owner[k] == k:  # tied stages pay for their weights once
             cost += programs.costs[k](theta)
         if k >= joints:
+            gaps |= dict(programs.paths.at(k, state, theta, u))
             state = after
             continue
         before, state = state, ca.reshape(parts[f"x[{k + 1}]"], step.size1_out(0), n)
@@ -318,6 +341,10 @@ def _cost_and_gaps(
             inside, gap = collocation.gaps(step, both, z, theta, span, scheme)
             gaps[f"collocation[{k}]"] = inside
         gaps[f"F[{k}] - x[{k + 1}]"] = gap
+        gaps |= dict(programs.paths.at(k, before, theta, u))
+    if programs.paths.rows[-1]:
+        gaps |= dict(programs.paths.at(len(steps), state, ca.DM(0, 1), programs.paths.end))
+    gaps |= dict(programs.paths.spending({k: parts[f"theta[{k}]"] for k in set(owner)}))
     for k, coupling in programs.couplings.items():
         start = sum(sizes[f"theta[{j}]"] for j in dict.fromkeys(owner) if j < k)
         cost += coupling(x[start : start + coupling.size1_in(0)])
@@ -327,9 +354,13 @@ def _cost_and_gaps(
     return cost, gaps
 
 
-def _floor(problem: ControlProblem, heights: dict[str, int]) -> np.ndarray:
+def _floor(problem: ControlProblem, heights: dict[str, int], programs: Programs) -> np.ndarray:
     """Lower bounds of the constraints: 0, or none for what must not be positive."""
     rule = problem.terminal_constraint
     free = ["terminal"] if rule is not None and rule.kind == "<=" else []
-    bound = {name: -np.inf if name in free else 0.0 for name in heights}
+    along = lambda name: name.startswith(("path: ", "budget: "))
+    bound = {
+        name: programs.paths.floor(name) if along(name) else -np.inf if name in free else 0.0
+        for name in heights
+    }
     return np.concatenate([np.zeros(0), *[np.full(h, bound[n]) for n, h in heights.items()]])
