@@ -107,6 +107,10 @@ class AbstractMethod(Shown):
     def ready(self) -> None:
         """Raise `ValueError` or `MissingPackageError` unless what the method runs on is installed."""
 
+    def posed(self, problem: ControlProblem) -> ControlProblem:
+        """The problem in whose units the method's tolerances are: with constraints priced, if it does."""
+        return problem
+
     def continued(self, start: Solution) -> "AbstractMethod":
         """The same method, beginning at another's solution: what it can use besides the weights."""
         del start
