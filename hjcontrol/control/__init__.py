@@ -31,6 +31,7 @@ from hjcontrol.control.derivatives import (
     gauss_newton_curvature,
     value_and_gradient,
 )
+from hjcontrol.control.guess import Guess
 from hjcontrol.control.hamiltonians import (
     costate,
     hamiltonian,
@@ -58,6 +59,7 @@ __all__ = [
     "ControlProblem",
     "Free",
     "GroupBall",
+    "Guess",
     "History",
     "L1Ball",
     "L2Ball",

@@ -57,7 +57,8 @@ class Direct(AbstractHostMethod):
     - `options`: merged into the plugin's options, in CasADi's own form:
       `{"ipopt": {"print_level": 5}}`.
 
-    A start that is a `Solution` is taken with its costates and terminal multipliers, as first ones.
+    A start that is a `Solution` is taken with its costates and the constraints' multipliers, as first
+    ones; a `Guess` with its states.
 
     **Example:**
 
@@ -75,7 +76,8 @@ class Direct(AbstractHostMethod):
     options: Mapping[str, Any] | None = eqx.field(static=True, default=None)
     degree: int = eqx.field(static=True, default=4)
     elements: int = eqx.field(static=True, default=2)
-    warm: tuple[Trajectory, Array | None] | None = None
+    warm: tuple[Trajectory, Array | None, Any] | None = None
+    states: tuple[Array, ...] | None = None
     report: Report | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=1000)
     unit: float = eqx.field(static=True, default=1.0)
@@ -113,7 +115,16 @@ class Direct(AbstractHostMethod):
         return dataclasses.replace(self, unit=float(units.gradient))
 
     def continued(self, start: Solution) -> "Direct":
-        return dataclasses.replace(self, warm=(start.costate, start.terminal_multiplier))
+        duals = (start.terminal_multiplier, start.path_multipliers)
+        return dataclasses.replace(self, warm=(start.costate, *duals))
+
+    def guessed(self, states: tuple[Array, ...]) -> "Direct":
+        if self.transcription == "single":
+            raise ValueError(
+                "Direct: `transcription='single'` has no states to begin at. Use 'multiple', or pass the "
+                "weights alone."
+            )
+        return dataclasses.replace(self, states=states)
 
     def check(self, problem: ControlProblem) -> None:
         return _check(self, problem)
@@ -211,6 +222,7 @@ def _initial(
         transcription=direct.transcription,
         degree=direct.degree,
         elements=direct.elements,
+        states=direct.states,
     )
     warm = direct.warm is not None
     t = t.warmed(*direct.warm) if direct.warm is not None else t
@@ -240,13 +252,19 @@ def as_nlp(
     transcription: Literal["multiple", "single", "legendre", "radau"] = "multiple",
     degree: int = 4,
     elements: int = 2,
+    states: tuple[Array, ...] | None = None,
 ) -> Any:
     """The CasADi nlp itself; see `hjcontrol.solvers.transcription.as_nlp`."""
     needs("as_nlp", "casadi")
     from hjcontrol.solvers import transcription as transcriptions
 
     return transcriptions.as_nlp(
-        problem, init=init, transcription=transcription, degree=degree, elements=elements
+        problem,
+        init=init,
+        transcription=transcription,
+        degree=degree,
+        elements=elements,
+        states=states,
     )
 
 

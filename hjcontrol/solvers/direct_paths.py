@@ -89,6 +89,16 @@ class PathRows:
         return found
 
 
+    def rows_of(self, path: Any) -> dict[str, np.ndarray]:
+        """`mu` of every row, from `nu` by name; bounds of variables have none."""
+        found = {f"budget: {name}": np.asarray(path[name], float).ravel() for name in self.budgets}
+        for k, here in enumerate(self.rows):
+            for name, _ in here:
+                nu = np.asarray(path[name], float)
+                found[f"path: {name}[{k}]"] = nu[:, k].ravel() / len(nu)
+        return found
+
+
 def path_rows(
     problem: ControlProblem, shapes: list[Any], reads: list[Any], thetas: list[Any], bounded: bool
 ) -> PathRows:

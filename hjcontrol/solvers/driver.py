@@ -26,6 +26,7 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.threads import one_blas_thread
 from hjcontrol.control import (
     ControlProblem,
+    Guess,
     History,
     Solution,
     backpropagate,
@@ -49,7 +50,7 @@ def solve(
     problem: ControlProblem,
     solver: AbstractMethod | str,
     *,
-    init: Weights | Solution | None = None,
+    init: Weights | Solution | Guess | None = None,
     key: Key[Array, ""] | None = None,
     max_steps: int | None = None,
     progress: Progress | bool | None = None,
@@ -62,7 +63,8 @@ def solve(
     **Arguments:**
 
     - `solver`: a method of `hjcontrol.solvers`, its name, or `"auto"`: what `select` chooses.
-    - `init`: weights to start from, or a `Solution` to continue. Without it, `key` draws them.
+    - `init`: weights to start from, or a `Solution` to continue, or a `Guess` of weights and states.
+      Without it, `key` draws them.
     - `key`: for drawing the start and for minibatches.
     - `max_steps`: step limit; the method's own default without it.
     - `progress`: called as `progress(step, objective, stationarity, seconds)` a few times a second;
@@ -93,6 +95,8 @@ def solve(
         >>> bool(solution.result == hj.RESULTS.successful), bool(solution.stats["stationarity"] < 1e-9)
         (True, True)
     """
+    guess = init if isinstance(init, Guess) else None
+    init = guess.weights if guess is not None else init
     concrete("solve", problem=problem, init=init, key=key)
     if isinstance(solver, str):
         solver = by_name(select(problem).name if solver == "auto" else solver)
@@ -105,6 +109,8 @@ def solve(
     solver.ready()
     if isinstance(init, Solution):
         solver = solver.continued(init)
+    if guess is not None:
+        solver = solver.guessed(guess.along(problem))
     keeper = _keeper(problem, solver, weights, key, checkpoint, resume)
     follow = followed(solver.name) if progress is True else nullcontext(progress or None)
     run = partial(_run_traced, keeper=keeper) if solver.traceable else _run_host
@@ -277,7 +283,8 @@ def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
                 _advance(solver, problem, state, jnp.asarray(limit))
             )
             seconds, count = time.perf_counter() - clock, int(count)
-            meter.add(seconds, rows[0][:count], rows[1][:count])
+            objectives, sizes = map(np.asarray, rows)  # a sliced jax array compiles for each length
+            meter.add(seconds, objectives[:count], sizes[:count])
             # A step that failed is not kept: a resumed run meets it again, and says so again.
             failed = bool(done) and bool(result == RESULTS.nonfinite)
             over = bool(done) or meter.steps >= max_steps

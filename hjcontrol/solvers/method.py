@@ -116,6 +116,16 @@ class AbstractMethod(Shown):
         del start
         return self
 
+    def guessed(self, states: tuple[Array, ...]) -> "AbstractMethod":
+        """The same method, beginning at these states, `(n, ...)` at each depth.
+
+        **Raises:** `ValueError` if it has no states of its own.
+        """
+        raise ValueError(
+            f"{self.name}: it rolls out its weights, so it cannot begin at states (`Guess`). Use "
+            "'direct', or Shooting with `segments` above 1; or pass the weights alone."
+        )
+
     def measuring(self, units: Units) -> "AbstractMethod":
         """The same method with its tolerances in the problem's own units (see `control.units`), which
         the driver measures at the start. Without tolerances there is nothing to do."""

@@ -114,18 +114,20 @@ class Transcription:
         found = self.programs.paths.multipliers((self.variables, self.constraints), *duals)
         return {name: jnp.asarray(nu, self.problem.dtype) for name, nu in found.items()}
 
-    def warmed(self, costates: Trajectory, nu: Any = None) -> "Transcription":
-        """The same program with these costates, a terminal constraint's `nu`, as first multipliers."""
-        return _warmed(self, costates, nu)
+    def warmed(self, costates: Trajectory, nu: Any = None, path: Any = None) -> "Transcription":
+        """The same program with these costates, a terminal constraint's `nu` and those of the constraints
+        along depth by name, as first multipliers."""
+        return _warmed(self, costates, nu, path)
 
 
-def _pack(transcription: Transcription, weights: Weights) -> np.ndarray:
+def _pack(transcription: Transcription, weights: Weights, states: Any = None) -> np.ndarray:
     thetas = [flat(theta) for theta in transcription.problem.chain.unstack(weights)]
     n, state, later = transcription.programs.num_samples, ca.DM(transcription.programs.inputs), []
     own = [thetas[k] for k in dict.fromkeys(transcription.programs.owner)]
     sizes = np.abs(np.concatenate(own))[transcription.sets.of]
-    if any(transcription.programs.spans):
-        return np.concatenate([*own, *_along(transcription, weights), sizes])
+    if states is not None or any(transcription.programs.spans):
+        at = transcription.problem.rollout(weights) if states is None else states
+        return np.concatenate([*own, *_along(transcription, at), sizes])
     for step, theta, u in zip(
         transcription.programs.steps, thetas, transcription.programs.given, strict=True
     ):
@@ -135,7 +137,9 @@ def _pack(transcription: Transcription, weights: Weights) -> np.ndarray:
     return np.concatenate([*own, *later[:kept], sizes])
 
 
-def _warmed(transcription: Transcription, costates: Trajectory, nu: Any = None) -> "Transcription":
+def _warmed(
+    transcription: Transcription, costates: Trajectory, nu: Any = None, path: Any = None
+) -> "Transcription":
     first = np.zeros(transcription.lbg.size)
     for k in range(1, len(costates)):
         place = transcription.constraints.get(f"F[{k - 1}] - x[{k}]")
@@ -143,6 +147,9 @@ def _warmed(transcription: Transcription, costates: Trajectory, nu: Any = None) 
             first[place] = np.asarray(costates[k], float).ravel()
     if nu is not None and "terminal" in transcription.constraints:
         first[transcription.constraints["terminal"]] = np.asarray(nu, float).ravel() / len(nu)
+    if path is not None and transcription.problem.path:
+        for row, mu in transcription.programs.paths.rows_of(path).items():
+            first[transcription.constraints[row]] = mu
     return dataclasses.replace(transcription, lam_g0=first)
 
 
@@ -167,12 +174,10 @@ def _end(transcription: Transcription, x: np.ndarray) -> ca.DM:
     return step.map(n)(before, ca.repmat(ca.DM(theta), 1, n), transcription.programs.given[-1])[0]
 
 
-def _along(transcription: Transcription, weights: Weights) -> list[np.ndarray]:
-    """States of a rollout, those within a piece of a flow on the straight line."""
+def _along(transcription: Transcription, states: Any) -> list[np.ndarray]:
+    """States at each depth as columns, those within a piece of a flow on the straight line."""
     n, parts = transcription.programs.num_samples, []
-    columns = [
-        np.asarray(x, float).reshape(n, -1).T for x in transcription.problem.rollout(weights)
-    ]
+    columns = [np.asarray(x, float).reshape(n, -1).T for x in states]
     for k, span in enumerate(transcription.programs.spans[: transcription.programs.joints]):
         if span is not None:
             scheme = (transcription.kind, transcription.degree, transcription.elements)
@@ -253,10 +258,12 @@ def as_nlp(
     transcription: Kind = "multiple",
     degree: int = 4,
     elements: int = 2,
+    states: Any = None,
 ) -> Transcription:
     """The CasADi nlp of a control problem.
 
-    **Arguments:** `init`: weights to start from; the states start at their rollout.
+    **Arguments:** `init`: weights to start from; the states start at their rollout, or at `states`,
+    `(n, ...)` at each depth.
 
     **Raises:** `ValueError` for states that are not single arrays, weights that are not floating, or an
     unknown transcription; `UnsupportedPrimitiveError` for a program that CasADi cannot express.
@@ -310,7 +317,7 @@ def as_nlp(
         elements=elements,
         sets=sets,
     )
-    return dataclasses.replace(built, x0=built.pack(init))
+    return dataclasses.replace(built, x0=_pack(built, init, states))
 
 
 def _cost_and_gaps(

@@ -38,6 +38,7 @@ from hjcontrol.verification.measuring import check_weights, measure
 from hjcontrol.verification.minimum import minimum_gap
 from hjcontrol.verification.multipliers import excused, not_converged
 from hjcontrol.verification.optimality import examine as examine_optimality
+from hjcontrol.verification.path_conditions import Claimed, critical, path_found
 from hjcontrol.verification.order import graded, judge_order, refinement
 from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNDEFINED
 from hjcontrol.verification.witness import examine
@@ -65,6 +66,7 @@ def verify_chain(
     """See `hjcontrol.verify`. `given`: its arguments for a chain."""
     weights, multipliers, optimality = (given[k] for k in ("weights", "multipliers", "optimality"))
     claims = _claims(problem, weights)
+    along = _along(problem, weights)
     unsettled = not_converged(problem) if weights is None and multipliers is None else None
     extra = {k: given[k] for k in ("targets", "running", "forcing", "context")}
     problem, weights, trajectory, multipliers = _statement(
@@ -134,11 +136,12 @@ def verify_chain(
         optimality=None
         if optimal is None
         else judged_optimality(
-            jax.device_get(examine_optimality(problem, weights, *claims, key, optimal)),
+            jax.device_get(_examined(problem, weights, claims, key, optimal, along, multipliers)),
             problem,
             title,
             float(measured[0].feasibility),
             optimal,
+            along,
         ),
         problem={
             "samples": problem.num_samples,
@@ -198,6 +201,30 @@ def _claims(
     if not isinstance(problem, Solution) or weights is not None:
         return None, None
     return (problem.trajectory, problem.costate), problem.weight_multipliers
+
+
+def _along(problem: Any, weights: Any) -> Claimed | None:
+    """The problem with its constraints along depth, and the multipliers that a solution claims."""
+    if not isinstance(problem, Solution) or weights is not None or problem.path_multipliers is None:
+        return None
+    return Claimed(problem.problem, problem.terminal_multiplier, dict(problem.path_multipliers))
+
+
+def _examined(
+    problem: ControlProblem,
+    weights: Weights,
+    claims: Any,
+    key: Any,
+    tolerance: float,
+    along: Any,
+    multipliers: Trajectory | None,
+) -> Any:
+    if along is None:
+        return examine_optimality(problem, weights, *claims, key, tolerance)
+    costates = claims[0][1] if multipliers is None else multipliers  # those of a solver's own, if any
+    found = path_found(along, weights, costates)
+    held = critical(along, weights, tolerance)
+    return examine_optimality(problem, weights, *claims, key, tolerance, found, held)
 
 
 def _own_weights(problem: ControlProblem, pair: Pair) -> Pair:
