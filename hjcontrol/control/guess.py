@@ -45,7 +45,7 @@ class Guess(Shown):
         **Raises:** `ValueError` for another number of states, or ones of another shape.
         """
         key = jax.eval_shape(lambda: jax.random.key(0))
-        want = list(jax.eval_shape(lambda k: problem.rollout(problem.init(k)), key))
+        want = jax.eval_shape(lambda k: list(problem.rollout(problem.init(k))), key)
         if any(not hasattr(s, "shape") for s in want):
             raise ValueError("Guess: states must be single arrays; found states that are trees.")
         found, depth = _listed(self.states, len(want) - 1), len(want) - 1

@@ -29,7 +29,7 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.control import Budget, ControlProblem, Solution
 from hjcontrol.control.path_checks import names_of
 from hjcontrol.control.pricing import path_shapes, path_values, priced, updated
-from hjcontrol.control.units import Units
+from hjcontrol.control.units import Units, measured
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.active_constraints import polished, violations
 from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
@@ -136,10 +136,7 @@ class AugmentedLagrangian(AbstractMethod):
                 f"AugmentedLagrangian: a Budget couples the weights of all stages, and {self.inner.name} "
                 "minimises stage by stage. Use Newton or Gradient as the inner method, or Direct."
             )
-        self.inner.check(self.posed(problem))
-
-    def posed(self, problem: ControlProblem) -> ControlProblem:
-        return _priced(problem, nothing(problem), self.rho)
+        self.inner.check(_priced(problem, nothing(problem), self.rho))
 
     def measuring(self, units: Units) -> "AugmentedLagrangian":
         return dataclasses.replace(self, inner=self.inner.measuring(units))
@@ -148,13 +145,15 @@ class AugmentedLagrangian(AbstractMethod):
         return dataclasses.replace(self, inner=self.inner.continued(start))
 
     def at(self, tol: Float[Array, ""]) -> AbstractMethod:
-        """The inner method with this tolerance."""
-        return eqx.tree_at(lambda s: s.tol, self.inner, tol)
+        """The inner method with this tolerance, in the unit of `dJ/dtheta` where the weights stand."""
+        own = getattr(self.inner, "unit", 1.0)
+        return eqx.tree_at(lambda s: s.tol, self.inner, tol / own)
+
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> AugmentedState:
         nu, dtype = nothing(problem), problem.dtype
         rho = jnp.asarray(self.rho, dtype)
-        tol = jnp.maximum(jnp.asarray(self.inner.tol, dtype), LOOSE)  # pyright: ignore
+        tol = (_unit(problem, weights) * jnp.maximum(self.inner.tol, LOOSE)).astype(dtype)  # pyright: ignore
         inner = _strong(self.at(tol).init(_priced(problem, nu, rho), weights, key))
         unknown, zero = jnp.asarray(jnp.inf, dtype), jnp.asarray(0)
         return AugmentedState(
@@ -210,6 +209,11 @@ def nothing(problem: ControlProblem) -> Multipliers:
     return Multipliers(jnp.zeros(shape, problem.dtype), path)
 
 
+def _unit(problem: ControlProblem, weights: Weights) -> Float[Array, ""]:
+    """Of `dJ/dtheta`, that of the costs alone: at a solution the multipliers balance their slope."""
+    return jnp.asarray(measured(problem, weights).gradient, problem.dtype)
+
+
 def _path(nu: Multipliers) -> dict[str, Array] | None:
     return nu.path or None
 
@@ -249,17 +253,15 @@ def _updated(
         terminal = one(ending.kind, terminal, ending.values(problem, states.final))
     residual, violation = (jnp.max(jnp.stack(v)) for v in (moved, wrong))
     info = method.inner.info(state.inner)
-    last = jnp.asarray(method.inner.tol, dtype)  # pyright: ignore
-    # The inner method judges its own stationarity, in its own unit: it ended at the final tolerance.
-    reached = method.at(last).terminate(_priced(problem, state.nu, rho), state.inner)
-    good = reached[0] & (reached[1] == RESULTS.successful)
-    done = (residual <= method.tol) & good
+    last = _unit(problem, weights) * jnp.asarray(method.inner.tol, dtype)  # pyright: ignore
+    done = (residual <= method.tol) & (info.stationarity <= last)
     strength = jnp.where(residual <= FALL * state.residual, rho, GROW * rho)
     # The first residual has nothing to be compared with.
     strength = jnp.where(done | jnp.isinf(state.residual), rho, strength)
     tol = jnp.maximum(last, jnp.minimum(0.1 * state.tol, 0.1 * residual))
     nu = Multipliers(terminal, new)
-    inner = _strong(method.at(tol).init(_priced(problem, nu, strength), weights, None))
+    near = dataclasses.replace(method, inner=method.inner.nearby()).at(tol)
+    inner = _strong(near.init(_priced(problem, nu, strength), weights, None))
     keep = lambda a, b: jax.tree.map(lambda x, y: jnp.where(done, x, y), a, b)
     return AugmentedState(
         keep(state.inner, inner),

@@ -118,7 +118,7 @@ def solve(
     # Cholesky factor of order 1000 takes 0.9 s on two cores with them, 0.02 s without.
     with one_blas_thread(), follow as show:
         meter = _Meter(show)
-        solver = solver.measuring(measured(solver.posed(problem), weights, eqx.filter_jit(backpropagate)))
+        solver = solver.measuring(measured(problem, weights, eqx.filter_jit(backpropagate)))
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)
     solution = _finished(problem, solver, state, (steps, result, compile_seconds), meter)
     if throw and not bool(result == RESULTS.successful):

@@ -107,9 +107,9 @@ class AbstractMethod(Shown):
     def ready(self) -> None:
         """Raise `ValueError` or `MissingPackageError` unless what the method runs on is installed."""
 
-    def posed(self, problem: ControlProblem) -> ControlProblem:
-        """The problem in whose units the method's tolerances are: with constraints priced, if it does."""
-        return problem
+    def nearby(self) -> "AbstractMethod":
+        """The same method, for a start that is nearly solved: without what only pays far away."""
+        return self
 
     def continued(self, start: Solution) -> "AbstractMethod":
         """The same method, beginning at another's solution: what it can use besides the weights."""
