@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from hjcontrol._ground.concrete import known
-from hjcontrol.control.path_constraints import AbstractPathConstraint, Budget
+from hjcontrol.control.path_constraints import AbstractPathConstraint, Budget, StateBox
 from hjcontrol.control.references import References
 
 SLACK = 1e-9  # of an input that meets a constraint
@@ -82,6 +83,7 @@ def check_path(problem: Any) -> None:
     **Raises:** `ValueError` naming the constraint; for an input, sample and violation.
     """
     widths(problem)
+    _check_contradictions(problem)
     for name, c in zip(names_of(problem.path), problem.path, strict=True):
         if isinstance(c, Budget):
             _check_budget(problem, name, c)
@@ -99,7 +101,6 @@ def _depths(problem: Any, weights: Any, states: Any) -> Any:
         given = jax.eval_shape(lambda r, p=place: r.at(p, n), read)
         yield place, *(jax.tree.map(one(d), t) for d, t in ((2, xs), (1, theta), (2, given)))
         start += run.length
-    end = jax.eval_shape(lambda r: r.final(depth + 1, n), read)
     own = jax.tree.leaves(read.own)
     short = any(a.shape[1] not in (1, depth + 1) for a in own)
     for c in problem.path if short else ():
@@ -110,6 +111,7 @@ def _depths(problem: Any, weights: Any, states: Any) -> Any:
                 f"needs {depth + 1} entries along depth; found {own[0].shape[1]}. Append one, or leave "
                 f"the last state out by `last={depth - 1}`."
             )
+    end = jax.eval_shape(lambda r: r.final(depth + 1, n), read)
     yield slice(depth, depth + 1), jax.tree.map(one(1), states.final), (), jax.tree.map(one(1), end)
 
 
@@ -128,6 +130,69 @@ def _width(name: str, c: AbstractPathConstraint, k: int, at: tuple[Any, Any, Any
             f"{shape.dtype}[{shape.size}]. (A comparison such as x <= 1 is stated as x - 1.)"
         )
     return shape.size
+
+
+def _check_contradictions(problem: Any) -> None:
+    """Refuse an equality that fixes one coordinate of a state or of weights outside its bounds."""
+    fixed = [c for c in on_samples(problem.path) if c.kind == "=="]
+    boxes = [c for c in problem.path if isinstance(c, StateBox)]
+    if not fixed or not (boxes or problem.control_set.elementwise):
+        return
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    weights = jax.eval_shape(problem.init, key)
+    states, depth = jax.eval_shape(problem.rollout, weights), len(problem.chain)
+    named = dict(zip(names_of(problem.path), problem.path, strict=True))
+    zeros = lambda tree: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), tree)
+    for r, (at, *shapes) in enumerate(_depths(problem, weights, states)):
+        x, theta = map(zeros, shapes[:2])
+        read = (problem.references or References()).at(at, problem.num_samples)
+        first = jax.tree.map(lambda a: a[0, 0], read)
+        low, high = _limits(problem, boxes, at, (x, theta), r)
+        for name, c in named.items():
+            here = c.imposed(depth)[at] if any(c is f for f in fixed) else ()
+            if any(here):
+                k = at.start + here.index(True)
+                _refuse_outside(name, c, (x, theta, first), (low, high), k)
+
+
+def _limits(problem: Any, boxes: list[Any], at: slice, z: tuple[Any, Any], r: int) -> Any:
+    """Bounds of one sample's state and one stage's weights, flat, at the depths of a run."""
+    size = ravel_pytree(z[0])[0].size
+    low, high = np.full(size, -np.inf), np.full(size, np.inf)
+    for box in boxes:
+        if any(box.imposed(len(problem.chain))[at]):
+            a, b = box.bounds(size)
+            low, high = np.maximum(low, a), np.minimum(high, b)
+    ends = [low, high]
+    if problem.control_set.elementwise and jax.tree.leaves(z[1]):
+        own = problem.control_set.bounds_stage(z[1], r)
+        ends = [np.append(e, np.asarray(ravel_pytree(b)[0])) for e, b in zip(ends, own, strict=True)]
+    else:
+        m = ravel_pytree(z[1])[0].size
+        ends = [np.append(e, np.full(m, s)) for e, s in zip(ends, (-np.inf, np.inf), strict=True)]
+    return ends
+
+
+def _refuse_outside(name: str, c: Any, at: Any, ends: Any, k: int) -> None:
+    x, theta, read = at
+    flat, unravel = ravel_pytree((x, theta))
+    values = lambda z: c.values(*unravel(z), read)
+    here, there = flat, flat + 0.5 + jnp.arange(flat.size, dtype=flat.dtype)
+    slopes = [np.asarray(jax.jacobian(values)(z)) for z in (here, there)]
+    constant = np.asarray(values(here))
+    for j, (a, b) in enumerate(zip(*slopes, strict=True)):
+        places = np.flatnonzero(a)
+        if len(places) != 1 or not np.array_equal(a, b):
+            continue  # not a condition on one coordinate alone
+        i = int(places[0])
+        value = -constant[j] / a[i]
+        if not ends[0][i] - SLACK <= value <= ends[1][i] + SLACK:
+            m = ravel_pytree(x)[0].size
+            what = f"coordinate {i} of the state" if i < m else f"weight {i - m} of the stage"
+            raise ValueError(
+                f"ControlProblem: the equality {name!r} asks {what} to be {value:.6g} at depth {k}, and "
+                f"its bounds are {ends[0][i]:.6g} to {ends[1][i]:.6g}. Change one of the two."
+            )
 
 
 def _check_budget(problem: Any, name: str, budget: Budget) -> None:

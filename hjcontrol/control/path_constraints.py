@@ -280,7 +280,7 @@ class Budget(Shown):
         if self.kind not in KINDS:
             raise ValueError(f"Budget: `kind` must be '<=' or '=='; found {self.kind!r}.")
 
-    def of(self, theta: PyTree[Array]) -> Float[Array, ""]:
+    def of(self, theta: PyTree[Array]) -> Array:
         """What one stage's weights spend."""
         if self.function is not None:
             return jnp.asarray(self.function(theta))

@@ -259,7 +259,7 @@ def _checked(who: str, problem: Any, nu: Any, path: Any) -> tuple[Array | None, 
     along = path_shapes(problem) if getattr(problem, "path", ()) else {}
     if constraint is None and not along:
         raise ValueError(
-            f"{who}: a problem with a `terminal_constraint` or a `path` is needed; found neither."
+            f"{who}: a problem with a `terminal_constraint` or a `path` is needed; found none."
         )
     path = {} if path is None else dict(path)
     for name in dict.fromkeys([*along, *path]):

@@ -66,9 +66,15 @@ class References(Shown):
         return References(*plain, None if self.prices is None else self.prices.at(depth))
 
     def final(self, depths: int, samples: int) -> "References":
-        """What is read at x_K, every leaf `(n, ...)`. Costs read nothing there."""
-        last = self.at(slice(depths - 1, depths), samples)
-        return jax.tree.map(lambda a: a[:, 0], last)
+        """What is read at x_K, every leaf `(n, ...)`; of K entries the last one, which nothing reads."""
+
+        def one(a: Array) -> Array:
+            return jnp.broadcast_to(a[:, min(depths, a.shape[1]) - 1], (samples, *a.shape[2:]))
+
+        plain = jax.tree.map(one, (self.own, self.stage, self.target))
+        prices = () if self.prices is None else self.prices.at(slice(depths - 1, depths))
+        prices = jax.tree.map(lambda a: a[:, 0], prices)
+        return References(*plain, None if self.prices is None else prices)
 
     def beside(self, chain: Chain, read: tuple[Any, ...], samples: int) -> tuple[Given, ...]:
         """Each run's, beside what its stages read."""

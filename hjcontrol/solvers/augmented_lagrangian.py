@@ -81,7 +81,7 @@ class AugmentedLagrangian(AbstractMethod):
         >>> import hjcontrol as hj
         >>> solver = hj.solvers.AugmentedLagrangian(hj.solvers.Newton())
         >>> solver.name, solver.path, solver.sets
-        ('augmented newton', True, 'bounds')
+        ('augmented-newton', True, 'bounds')
     """
 
     inner: AbstractMethod
@@ -108,7 +108,7 @@ class AugmentedLagrangian(AbstractMethod):
 
     @property
     def name(self) -> str:
-        return f"augmented {self.inner.name}"
+        return f"augmented-{self.inner.name}"
 
     @property
     def asks(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]

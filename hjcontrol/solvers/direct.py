@@ -96,6 +96,10 @@ class Direct(AbstractHostMethod):
         if not self.tol > 0:
             raise ValueError(f"Direct: `tol` must be positive; found {self.tol}.")
 
+    @property
+    def flows(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.transcription in ("legendre", "radau")
+
     sets = "smooth"
     couples = True
     terminal = True

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.record import Record
 from hjcontrol._ground.third_party import MissingPackageError, installed
-from hjcontrol.control import ControlProblem
+from hjcontrol.control import ControlProblem, Free
 from hjcontrol.control.capability import require
 from hjcontrol.control.path_checks import names_of
 from hjcontrol.networks import Flow
@@ -32,7 +32,7 @@ def admit(problem: ControlProblem, method: AbstractMethod) -> None:
     if not method.flows and any(isinstance(run.stage, Flow) for run in problem.chain.runs):
         raise ValueError(
             f"{method.name}: it treats stages of discrete depth; found a Flow. State it as Residual "
-            "stages, or use 'gradient'."
+            "stages, or use 'gradient', or hj.solvers.Direct(transcription='legendre')."
         )
     if problem.couples and not method.couples:
         able = [n for n in NAMES if by_name(n).couples]
@@ -76,17 +76,17 @@ class Selection(NamedTuple):
 
 PREFERENCE = {
     "newton": "smooth, its weights free or bounded: the one that reaches roundoff",
-    "gradient": "weights free, and no second derivative needed",
+    "gradient": "projected steps suit any convex set, and no second derivative is needed",
     "direct": "a constraint that a nonlinear program takes, with its multipliers",
-    "adam": "projected steps suit any convex set",
+    "augmented-newton": "constraints for any number of samples, with their multipliers",
     "discrete-msa": "the only one that keeps weights in a finite set",
 }
 
 
 @admits()
 def select(problem: ControlProblem) -> Selection:
-    """The method for `problem` by its declarations: the first of `newton`, `gradient`, `direct`, `adam`,
-    `discrete-msa` that can treat it.
+    """The method for `problem` by its declarations: the first of `newton`, `gradient`, `direct`,
+    `augmented-newton`, `discrete-msa` that can treat it; with a control set `direct` before `gradient`.
 
     **Returns:** a `Selection`; `by_name(selection.name)` is the method.
 
@@ -108,7 +108,11 @@ def select(problem: ControlProblem) -> Selection:
         'newton'
     """
     chosen, others = None, {}
-    for name in sorted(NAMES, key=lambda n: [*PREFERENCE, n].index(n)):
+    order = list(PREFERENCE)
+    if not isinstance(problem.control_set, Free):  # the one that has multipliers comes first
+        order.sort(key=lambda n: (n != "newton", n == "gradient"))
+        order.sort(key=lambda n: n == "discrete-msa")
+    for name in sorted(NAMES, key=lambda n: [*order, n].index(n)):
         method = by_name(name)
         try:
             admit(problem, method)

@@ -205,7 +205,13 @@ def _violations(transcription: Transcription, x: Any, most: int = 5) -> list[str
         if name.startswith("budget: "):
             lines.append(f"{name[8:]!r}: {size[i]:.3g}")
             continue
-        if name == "terminal" or name.startswith("path: "):
+        if name.startswith("path: "):
+            (at, k), m = name[6:-1].rsplit("[", 1), (place.stop - place.start) // n
+            sample, coordinate = divmod(int(i) - place.start, m)
+            where = f"{at!r} at depth {k}, sample {sample}, coordinate {coordinate}"
+            lines.append(f"{where}: {size[i]:.3g}")
+            continue
+        if name == "terminal":
             d = (place.stop - place.start) // n
         else:
             d = transcription.programs.steps[int(name.split("[")[1].split("]")[0])].size1_out(0)

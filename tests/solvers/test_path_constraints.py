@@ -273,9 +273,9 @@ def test_who_takes_a_constraint_along_depth():
 )
 def test_constraints_that_cannot_be_met_are_named(solver):
     problem = held(6, below(-0.5, first=2, last=4))  # the end is fixed; x_1 is free to be anything
-    never = shared(PathConstraint(lambda x: jnp.stack([x[0] - 1.0, 2.0 - x[0]]), name="both"))
+    never = shared(PathConstraint(lambda x: jnp.concatenate([x - 1.0, 2.0 - x]), name="both"))
     found = hj.solve(never, solver, init=never.init(jax.random.key(0)), max_steps=4000)
     assert not bool(found.result == hj.RESULTS.successful)
-    assert found.stats["message"].count("both") == 3, found.stats["message"]
+    assert found.stats["message"].count("'both' at depth") >= 3, found.stats["message"]
     fine = hj.solve(problem, solver, init=problem.init(jax.random.key(0)))
     assert bool(fine.result == hj.RESULTS.successful)
