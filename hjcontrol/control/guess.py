@@ -1,12 +1,11 @@
 r"""A start that guesses states: where a nonlinear program or a shooting begins along depth.
 
-    x_k^i  guessed for k = 1 .. K          x_0^i  given          gaps F_k(x_k) - x_{k+1} are the solver's to close
+    x_k^i  guessed for k = 1 .. K      x_0^i  given      F_k(x_k) - x_{k+1}  need not vanish
 
 A problem with an obstacle has a minimum on either side of it, and the states of a start decide which one
 is found. A method that has no states of its own rolls out its weights, and refuses a guess.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -69,7 +68,7 @@ class Guess(Shown):
 
 
 def _listed(states: Any, depth: int) -> list[Any]:
-    if isinstance(states, Callable) and not hasattr(states, "shape"):
+    if callable(states):
         return [states(jnp.asarray(k / depth)) for k in range(depth + 1)]
     if hasattr(states, "shape"):
         return [states[:, k] for k in range(states.shape[1])] if states.ndim > 1 else []

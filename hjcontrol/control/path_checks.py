@@ -92,7 +92,7 @@ def check_path(problem: Any) -> None:
 
 
 def _depths(problem: Any, weights: Any, states: Any) -> Any:
-    """For each run, and for x_K: which depths, and the shapes of one sample's state, weights, reference."""
+    """For each run, and for x_K: its depths, and the shapes of a sample's state, weights, reference."""
     n, depth, start = problem.num_samples, len(problem.chain), 0
     read = problem.references or References()
     one = lambda drop: lambda a: jax.ShapeDtypeStruct(a.shape[drop:], a.dtype)
@@ -166,7 +166,9 @@ def _limits(problem: Any, boxes: list[Any], at: slice, z: tuple[Any, Any], r: in
     ends = [low, high]
     if problem.control_set.elementwise and jax.tree.leaves(z[1]):
         own = problem.control_set.bounds_stage(z[1], r)
-        ends = [np.append(e, np.asarray(ravel_pytree(b)[0])) for e, b in zip(ends, own, strict=True)]
+        ends = [
+            np.append(e, np.asarray(ravel_pytree(b)[0])) for e, b in zip(ends, own, strict=True)
+        ]
     else:
         m = ravel_pytree(z[1])[0].size
         ends = [np.append(e, np.full(m, s)) for e, s in zip(ends, (-np.inf, np.inf), strict=True)]

@@ -5,8 +5,8 @@ r"""Constraints along depth: on states, on weights, on both, at every stage of e
     "<=":  nu >= 0,  c <= 0,  nu c = 0                |  sum over i and k of mu = - dJ/d(bound)
 
 A constraint on states holds at x_1 .. x_K, and reads `c(x)`, `c(x, r)` or `c(x, k, y)`; one on stages
-holds at k = 0 .. K-1, and reads `c(x, theta)`, `c(x, theta, r)` or `c(x, theta, k, y)`. `first` and `last`
-narrow the depths. A `Budget` binds the weights of all stages together, once, whatever the samples are.
+holds at k = 0 .. K-1, and reads `c(x, theta)`, `c(x, theta, r)` or `c(x, theta, k, y)`. `first` and
+`last` narrow the depths. A `Budget` binds the weights of all stages together, once for all samples.
 """
 
 import abc
@@ -206,7 +206,7 @@ class StateBox(AbstractPathConstraint):
         return low, high
 
     def of_bounds(self, both: np.ndarray) -> np.ndarray:
-        """From multipliers of variable bounds `(..., d)`, positive at the upper one: those of the rows."""
+        """From multipliers of bounds `(..., d)`, positive at the upper one: those of the rows."""
         pick = lambda a, places: a if places is None else a[..., list(places)]
         high, low = np.maximum(both, 0), np.maximum(-both, 0)
         return np.concatenate([pick(high, self.above), pick(low, self.below)], axis=-1)

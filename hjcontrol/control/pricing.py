@@ -135,10 +135,10 @@ def path_values(
     is a number."""
     states = problem.rollout(weights) if states is None else states
     n, depths, owned = problem.num_samples, len(problem.chain) + 1, on_samples(problem.path)
-    if problem.references is None:
-        problem = eqx.tree_at(
-            lambda p: p.references, problem, References(), is_leaf=lambda leaf: leaf is None
-        )
+    references = References() if problem.references is None else problem.references
+    problem = eqx.tree_at(
+        lambda p: p.references, problem, references, is_leaf=lambda leaf: leaf is None
+    )
     places = [c.imposed(depths - 1) for c in owned]
     starts, start = [], 0
     for run in problem.chain.runs:
@@ -160,7 +160,7 @@ def path_values(
         return carry, found
 
     _, outs = problem.fold(body, 0, weights, states.runs)
-    last = problem.references.final(depths, n)
+    last = references.final(depths, n)
     ends = [
         one(c, m, where[-1], states.final, (), last)
         for c, m, where in zip(owned, sizes, places, strict=True)

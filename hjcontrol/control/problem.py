@@ -100,7 +100,8 @@ class ControlProblem(Shown):
         - `terminal_constraint`: `TerminalConstraint(g)` on every final state.
         - `references`: what costs and constraints read at stage k, every leaf `(n, K, ...)`, or
           `(1, K, ...)` for all samples alike; with K + 1 entries the last one is read at x_K.
-        - `path`: constraints along depth: `PathConstraint`, `StateBox`, `StateBall`, `Budget`, or several.
+        - `path`: constraints along depth: `PathConstraint`, `StateBox`, `StateBall`, `Budget`; one or
+          several.
 
         **Raises:** `ValueError` for empty, ragged or non-floating inputs, targets of another length,
         sequences that differ in length or do not fit the stages, a stage that does not accept its state,

@@ -33,7 +33,7 @@ class Prices(Shown):
     imposed: tuple[tuple[bool, ...], ...] = eqx.field(static=True)
 
     def at(self, depth: slice) -> tuple[tuple[Array, Array] | None, ...]:
-        """At some depths: multipliers, and 1 where the constraint is imposed; `None` if at none of them."""
+        """At some depths: multipliers, and 1 where one is imposed; `None` if at none of them."""
 
         def one(nu: Array, where: tuple[bool, ...]) -> tuple[Array, Array] | None:
             if not any(where):
@@ -62,8 +62,9 @@ class References(Shown):
             a = a if a.shape[1] == 1 else a[:, depth]
             return jnp.broadcast_to(a, (samples, length, *a.shape[2:]))
 
-        plain = jax.tree.map(cut, (self.own, self.stage, self.target))
-        return References(*plain, None if self.prices is None else self.prices.at(depth))
+        own, stage, target = jax.tree.map(cut, (self.own, self.stage, self.target))
+        prices = None if self.prices is None else self.prices.at(depth)
+        return References(own, stage, target, prices)
 
     def final(self, depths: int, samples: int) -> "References":
         """What is read at x_K, every leaf `(n, ...)`; of K entries the last one, which nothing reads."""
@@ -71,10 +72,9 @@ class References(Shown):
         def one(a: Array) -> Array:
             return jnp.broadcast_to(a[:, min(depths, a.shape[1]) - 1], (samples, *a.shape[2:]))
 
-        plain = jax.tree.map(one, (self.own, self.stage, self.target))
-        prices = () if self.prices is None else self.prices.at(slice(depths - 1, depths))
-        prices = jax.tree.map(lambda a: a[:, 0], prices)
-        return References(*plain, None if self.prices is None else prices)
+        own, stage, target = jax.tree.map(one, (self.own, self.stage, self.target))
+        last = None if self.prices is None else self.prices.at(slice(depths - 1, depths))
+        return References(own, stage, target, jax.tree.map(lambda a: a[:, 0], last))
 
     def beside(self, chain: Chain, read: tuple[Any, ...], samples: int) -> tuple[Given, ...]:
         """Each run's, beside what its stages read."""

@@ -20,8 +20,8 @@ from hjcontrol._ground.record import Quantity, Record, Told, figure
 from hjcontrol._ground.results import GOOD, RESULTS, name_of
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control.derivatives import backpropagate
-from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.pricing import augmented, lagrangian
+from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.trajectory import Trajectory
 from hjcontrol.networks import Weights
 

@@ -99,7 +99,8 @@ def polished(
         zero = np.zeros((active.size, active.size))
         system = np.block([[H, A.T], [A, zero]])
         right = -np.concatenate([gradient[free], c[active]])
-        move = scipy.linalg.lstsq(system, right, lapack_driver="gelsy", cond=1e-15)[0]
+        move: Any = scipy.linalg.lstsq(system, right, lapack_driver="gelsy", cond=1e-15)
+        move = np.asarray(move[0])
         new, mu = at.copy(), nu.copy()
         new[free] += move[: free.size]
         mu[active] += move[free.size :] / share[active]
@@ -115,7 +116,8 @@ def polished(
             break
         at, nu, gradient, c, best = new, mu, gradient_, c_, worst
     inside = the_set.project(unravel(jnp.asarray(at, flat.dtype)))
-    return inside, *held.split(jnp.asarray(nu, flat.dtype), like)
+    ends, along = held.split(jnp.asarray(nu, flat.dtype), like)
+    return inside, ends, along
 
 
 def _worst(gradient: np.ndarray, c: np.ndarray, free: np.ndarray, active: np.ndarray) -> float:

@@ -96,8 +96,8 @@ class AugmentedLagrangian(AbstractMethod):
     def __check_init__(self):
         if not self.inner.traceable or not hasattr(self.inner, "tol"):
             raise ValueError(
-                "AugmentedLagrangian: `inner` must be a method that runs inside JAX and has a `tol`, such "
-                f"as Newton, Riccati or Gradient; found {self.inner.name}."
+                "AugmentedLagrangian: `inner` must be a method that runs inside JAX and has a `tol`, "
+                f"such as Newton, Riccati or Gradient; found {self.inner.name}."
                 + (" It takes the constraints itself." if self.inner.path else "")
             )
         if getattr(self.inner, "batch_size", None) is not None:
@@ -149,7 +149,6 @@ class AugmentedLagrangian(AbstractMethod):
         own = getattr(self.inner, "unit", 1.0)
         return eqx.tree_at(lambda s: s.tol, self.inner, tol / own)
 
-
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> AugmentedState:
         nu, dtype = nothing(problem), problem.dtype
         rho = jnp.asarray(self.rho, dtype)
@@ -157,7 +156,7 @@ class AugmentedLagrangian(AbstractMethod):
         inner = _strong(self.at(tol).init(_priced(problem, nu, rho), weights, key))
         unknown, zero = jnp.asarray(jnp.inf, dtype), jnp.asarray(0)
         return AugmentedState(
-            inner, nu, rho, tol, *(unknown,) * 3, zero, zero, zero, jnp.asarray(False)
+            inner, nu, rho, tol, unknown, unknown, unknown, zero, zero, zero, jnp.asarray(False)
         )
 
     def step(self, problem: ControlProblem, state: AugmentedState) -> AugmentedState:

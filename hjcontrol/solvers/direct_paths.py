@@ -1,6 +1,6 @@
 r"""Constraints along depth as rows of a nonlinear program, beside the rows of their stage.
 
-    low <= c(x_k^i, theta_k, r_k^i) <= 0            lower <= x_k^i <= upper            sum_k f(theta_k) - limit <= 0
+    c(x_k^i, theta_k, r_k^i) <= 0 or = 0        lower <= x_k^i <= upper        sum_k f(theta_k) <= limit
 
 A `StateBox` is bounds of the state's variables where states are variables, rows elsewhere. The row's
 multiplier is mu = nu / n, and that of a bound is lambda_x: positive at the upper one.
@@ -85,9 +85,10 @@ class PathRows:
             n = self.shapes[name][0]
             for k, imposed in enumerate(self.places[name]):
                 if imposed:
-                    found[name][:, k] = box.of_bounds(n * lam_x[variables[f"x[{k}]"]].reshape(n, -1))
+                    found[name][:, k] = box.of_bounds(
+                        n * lam_x[variables[f"x[{k}]"]].reshape(n, -1)
+                    )
         return found
-
 
     def rows_of(self, path: Any) -> dict[str, np.ndarray]:
         """`mu` of every row, from `nu` by name; bounds of variables have none."""
@@ -129,9 +130,7 @@ def path_rows(
                 continue  # checked when the problem was stated: x_0 is data
             u = reads[k] if k < depth else last
             read = jax.tree.map(one, u)
-            value = lambda x, th, u, c=c, k=k: c.values(
-                x, th, reference_of(u) if k < depth else u
-            )
+            value = lambda x, th, u, c=c, k=k: c.values(x, th, reference_of(u) if k < depth else u)
             theta = thetas[k] if k < depth and c.on == "stages" else ()
             like = (k == depth, str(jax.tree.map(lambda a: a.shape, (shapes[k], theta, read))), j)
             if like not in made:  # equal stages share their functions

@@ -38,8 +38,8 @@ from hjcontrol.verification.measuring import check_weights, measure
 from hjcontrol.verification.minimum import minimum_gap
 from hjcontrol.verification.multipliers import excused, not_converged
 from hjcontrol.verification.optimality import examine as examine_optimality
-from hjcontrol.verification.path_conditions import Claimed, critical, path_found
 from hjcontrol.verification.order import graded, judge_order, refinement
+from hjcontrol.verification.path_conditions import Claimed, critical, path_found
 from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNDEFINED
 from hjcontrol.verification.witness import examine
 
@@ -220,11 +220,11 @@ def _examined(
     multipliers: Trajectory | None,
 ) -> Any:
     if along is None:
-        return examine_optimality(problem, weights, *claims, key, tolerance)
-    costates = claims[0][1] if multipliers is None else multipliers  # those of a solver's own, if any
-    found = path_found(along, weights, costates)
+        return examine_optimality(problem, weights, claims[0], claims[1], key, tolerance)
+    own = claims[0][1] if multipliers is None else multipliers
+    found = path_found(along, weights, own)
     held = critical(along, weights, tolerance)
-    return examine_optimality(problem, weights, *claims, key, tolerance, found, held)
+    return examine_optimality(problem, weights, claims[0], claims[1], key, tolerance, found, held)
 
 
 def _own_weights(problem: ControlProblem, pair: Pair) -> Pair:

@@ -44,9 +44,7 @@ def free_steps(
     if not any(isinstance(run.stage, FreeStep) for run in runs):
         return None
     p_end, slopes = costates.final, []
-    along = zip(
-        runs, weights, states.runs, costates.runs, problem.given_by_depth, strict=True
-    )
+    along = zip(runs, weights, states.runs, costates.runs, problem.given_by_depth, strict=True)
     for run, theta, xs, ps, given in reversed(list(along)):
         slopes.append(_slopes(problem, run, theta, (xs, given), ps, p_end))
         p_end = jax.tree.map(lambda a: a[:, 0], ps)
@@ -87,7 +85,9 @@ def _slopes(
         x, q = at
         along = inner(q, jax.vmap(stage.drift.step, (0, None))(x, th.theta))
         paid = lambda h: jnp.mean(
-            jax.vmap(lambda a, v: jnp.asarray(problem.state_cost(a, th._replace(h=h), v), h.dtype))(x, u)
+            jax.vmap(lambda a, v: jnp.asarray(problem.state_cost(a, th._replace(h=h), v), h.dtype))(
+                x, u
+            )
         )
         return None, along + jax.grad(paid)(th.h)
 

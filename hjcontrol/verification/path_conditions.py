@@ -40,8 +40,8 @@ class Claimed(NamedTuple):
 
 
 class PathFound(NamedTuple):
-    """Of each constraint its values and `mu`, by name; by depth what is left of the costate's jump, relative
-    to the largest costate."""
+    """Of each constraint its values and `mu`, by name; by depth what is left of the costate's jump,
+    relative to the largest costate."""
 
     values: Path
     mu: Path
@@ -92,9 +92,7 @@ def _left(
         return p, largest(jax.tree.map(jnp.subtract, p, slope))
 
     parts = (states.runs, costates.runs, along)
-    return jnp.concatenate(
-        problem.fold(body, costates.final, weights, *parts, reverse=True)[1]
-    )
+    return jnp.concatenate(problem.fold(body, costates.final, weights, *parts, reverse=True)[1])
 
 
 def _end(claimed: Claimed, x: PyTree, p: PyTree, mu: Path) -> Float[Array, ""]:

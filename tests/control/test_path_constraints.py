@@ -95,7 +95,10 @@ REFUSED = {
     "cost": (lambda: steering(running=lambda a, b, c, d, e: a), "found one of 5"),
     "names": (lambda: steering((StateBall(1.0), StateBall(2.0))), "name of its own"),
     "depths": (lambda: steering(StateBall(9.0, first=2, last=7)), "holds at depths 1 to 3"),
-    "shape": (lambda: steering(PathConstraint(lambda x: x @ jnp.ones(3))), "does not accept its state"),
+    "shape": (
+        lambda: steering(PathConstraint(lambda x: x @ jnp.ones(3))),
+        "does not accept its state",
+    ),
     "broadcast": (lambda: steering(StateBox(upper=jnp.ones(3))), r"of shape \(2,\) at depth 1"),
     "comparison": (lambda: steering(PathConstraint(lambda x: x <= 1.0)), "stated as x - 1"),
     "crossed": (lambda: StateBox(1.0, 0.0), "must not exceed"),
@@ -116,9 +119,9 @@ REFUSED = {
         "needs 4 entries along depth",
     ),
     "reshaped": (
-        lambda: steering(
-            running=lambda x, u, r: r, references=jnp.ones((2, 3))
-        ).with_references(jnp.ones((1, 3))),
+        lambda: steering(running=lambda x, u, r: r, references=jnp.ones((2, 3))).with_references(
+            jnp.ones((1, 3))
+        ),
         "must be shaped as before",
     ),
     "contradiction": (
@@ -126,9 +129,7 @@ REFUSED = {
         "asks coordinate 1 of the state to be 1.5 at depth 1, and its bounds are -inf to 1",
     ),
     "weights": (
-        lambda: steering(
-            PathConstraint(lambda x, u: u[0] + 3.0, "=="), control_set=Box(-1.0, 1.0)
-        ),
+        lambda: steering(PathConstraint(lambda x, u: u[0] + 3.0, "=="), control_set=Box(-1.0, 1.0)),
         "asks weight 0 of the stage to be -3",
     ),
     "multipliers": (

@@ -80,7 +80,9 @@ def test_each_row_is_true_of_the_method_as_it_is_by_default(row):
     name, solver = row["method"], by_name(row["method"])
     walls = {"path": hj.control.StateBall(3.0)}
     ends = {"terminal_constraint": hj.control.TerminalConstraint(lambda x: x[0])}
-    needs = walls if name.startswith("augmented") else {}  # it refuses a problem without constraints
+    needs = (
+        walls if name.startswith("augmented") else {}
+    )  # it refuses a problem without constraints
     kinds = list(KINDS)
     for kind, the_set in KINDS.items():
         narrow = name == "discrete-msa" and kind != "any"  # it moves along a finite set
@@ -102,4 +104,6 @@ def test_each_row_is_true_of_the_method_as_it_is_by_default(row):
             begins(solver, problem)
     if row["minibatch"]:
         some = by_name(name, batch_size=2)
-        begins(some, tiny(control_set=widest if name == "discrete-msa" else None), jax.random.key(1))
+        begins(
+            some, tiny(control_set=widest if name == "discrete-msa" else None), jax.random.key(1)
+        )

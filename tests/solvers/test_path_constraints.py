@@ -254,9 +254,9 @@ def test_who_takes_a_constraint_along_depth():
     problem = held(4, below(0.3))
     start = problem.init(jax.random.key(0))
     for name in hj.solvers.NAMES:
-        if name == "direct":
+        if hj.solvers.by_name(name).path:
             continue
-        with pytest.raises(ValueError, match="direct, or hj.solvers.AugmentedLagrangian"):
+        with pytest.raises(ValueError, match=r"direct, augmented-newton, or hj\.solvers"):
             hj.solve(problem, name, init=start)
     with pytest.raises(ValueError, match="no constraint; solve it by newton"):
         hj.solve(shared(), AugmentedLagrangian(Newton()), init=shared().init(jax.random.key(0)))
