@@ -53,19 +53,19 @@ class Optimality(Told, Shown):
     gap: Float[Array, "*batch"]
     relative_gap: Float[Array, "*batch"]
     worst: Int[Array, "*batch"]
-    tolerance: Float[Array, "*batch"]
+    tol: Float[Array, "*batch"]
     layout: tuple[tuple[str, str, tuple[int, ...]], ...] = eqx.field(static=True)
 
     @property
     def certified(self) -> Bool[Array, "*batch"]:
-        """Both sides feasible and the gap closed, at `tolerance`: the proof of global optimality."""
-        return _feasible(self) & (jnp.abs(self.gap) <= self.tolerance * _scale(self))
+        """Both sides feasible and the gap closed, at `tol`: the proof of global optimality."""
+        return _feasible(self) & (jnp.abs(self.gap) <= self.tol * _scale(self))
 
     @property
     def optimal(self) -> Bool[Array, "*batch"]:
-        """`certified`, and every KKT coordinate within `tolerance`."""
+        """`certified`, and every KKT coordinate within `tol`."""
         slack = jnp.maximum(self.complementarity, self.stationarity)
-        return self.certified & (slack <= self.tolerance)
+        return self.certified & (slack <= self.tol)
 
     @property
     def verdict(self) -> Any:
@@ -102,7 +102,7 @@ class Optimality(Told, Shown):
         part, place, value = self.offender(sample)
         return Record(
             title,
-            f"{head}   (tolerance {flat(self.tolerance)[k]:.0e})",
+            f"{head}   (tolerance {flat(self.tol)[k]:.0e})",
             verdict=str(verdicts[k]),
             tone="good" if rank[verdicts[k]] < 2 else "bad",
             facts={name: Quantity(at(name), 3) for name in PARTS}
@@ -156,16 +156,16 @@ def _scale(optimality: Optimality) -> Float[Array, "*batch"]:
 
 
 def _feasible(optimality: Optimality) -> Bool[Array, "*batch"]:
-    return (optimality.primal <= optimality.tolerance) & (optimality.dual <= optimality.tolerance)
+    return (optimality.primal <= optimality.tol) & (optimality.dual <= optimality.tol)
 
 
-@admits(tolerance=">= 0")
+@admits(tol=">= 0")
 def certify(
     program: Any,
     candidate: Any = None,
     dual: Any = None,
     *,
-    tolerance: Real[ArrayLike, ""] | float | None = None,
+    tol: Real[ArrayLike, ""] | float | None = None,
 ) -> Optimality:
     """Measure how far `candidate` is from solving `program`.
 
@@ -178,7 +178,7 @@ def certify(
     - `dual`: multipliers, in the program's own form; `None` takes those that make the certificate
       tightest. For a `cvxpy.Problem`: a list in the order of its constraints, or `None` for the
       `dual_value`s that the constraints hold.
-    - `tolerance`: of every residual, and of the gap relative to `max(1, |objective|)`. Defaults to
+    - `tol`: of every residual, and of the gap relative to `max(1, |objective|)`. Defaults to
       the dtype's, 1e-9 in float64.
 
     **Returns:** [`Optimality`][hjcontrol.layers.Optimality]. Pure JAX for an `AbstractProgram`:
@@ -196,17 +196,17 @@ def certify(
         >>> hj.certify(layer.program(z), jnp.full(3, 1 / 3)).verdict
         'suboptimal'
     """
-    if tolerance is not None and known_to_fail(jnp.asarray(tolerance) >= 0):
-        raise ValueError(f"certify: `tolerance` must be >= 0; found {tolerance}.")
+    if tol is not None and known_to_fail(jnp.asarray(tol) >= 0):
+        raise ValueError(f"certify: `tol` must be >= 0; found {tol}.")
     if isinstance(program, AbstractProgram):
         if candidate is None:
             raise ValueError("certify: a candidate is needed; found None. Pass the point to judge.")
         candidate = fits("certify", "candidate", candidate, PyTree[Array])
-        return summarise(program.residuals(candidate, dual), tolerance)
+        return summarise(program.residuals(candidate, dual), tol)
     if type(program).__module__.split(".")[0] == "cvxpy":
         from hjcontrol.layers.foreign import cvxpy_residuals
 
-        return summarise(cvxpy_residuals(program, candidate, dual), tolerance)
+        return summarise(cvxpy_residuals(program, candidate, dual), tol)
     raise ValueError(
         "certify: `program` must be an AbstractProgram or a cvxpy.Problem; found "
         f"{type(program).__name__}. The program of a layer is `layer.program(z)`."
@@ -214,13 +214,13 @@ def certify(
 
 
 def summarise(
-    residuals: Residuals, tolerance: Real[ArrayLike, ""] | float | None = None
+    residuals: Residuals, tol: Real[ArrayLike, ""] | float | None = None
 ) -> Optimality:
     """The max norms, the gap and the worst coordinate of one pair's residuals."""
     objective = jnp.asarray(residuals.objective)
     best = jnp.asarray(residuals.dual_objective, objective.dtype)
-    if tolerance is None:
-        tolerance = exact_tolerance(objective.dtype)
+    if tol is None:
+        tol = exact_tolerance(objective.dtype)
     norms, layout, worst = {}, [], _Worst(objective.dtype)
     for part in PARTS:
         norms[part] = jnp.zeros((), objective.dtype)
@@ -238,7 +238,7 @@ def summarise(
         gap=gap,
         relative_gap=gap / divisor,
         worst=worst.place(),
-        tolerance=jnp.asarray(tolerance, objective.dtype),
+        tol=jnp.asarray(tol, objective.dtype),
         layout=tuple(layout),
     )
 

@@ -32,7 +32,7 @@ from hjcontrol.control.pricing import path_shapes, path_values, priced, updated
 from hjcontrol.control.units import Units, measured
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.active_constraints import polished, violations
-from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 
 UPDATES = 60  # most updates of the multipliers
 STRONGEST = 1e14  # of rho: what still violates a constraint there cannot meet it
@@ -63,15 +63,15 @@ class AugmentedState(Shown):
     done: Bool[Array, ""]
 
 
-@admits(tol="> 0", rho="> 0", inner_steps=">= 1")
-class AugmentedLagrangian(AbstractMethod):
+@admits(tol="> 0", rho="> 0", steps=">= 1")
+class AugmentedLagrangian(AbstractSolver):
     """Path and terminal constraints for a method that takes none, as one program.
 
     - `inner`: `Newton`, `Riccati` (also as DDP) or `Gradient`, with its own options; its `tol` is the
       stationarity asked at the end.
     - `tol`: largest violation, and largest multiplier of a constraint that is not met, over `rho`.
     - `rho`: the first strength.
-    - `inner_steps`: most steps of the inner method between two updates.
+    - `steps`: most steps of the inner method between two updates.
 
     The control sets that it takes are the inner method's. `solution.path_multipliers` holds the
     multipliers by name.
@@ -84,10 +84,10 @@ class AugmentedLagrangian(AbstractMethod):
         ('augmented-newton', True, 'bounds')
     """
 
-    inner: AbstractMethod
+    inner: AbstractSolver
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-9)
     rho: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=10.0)
-    inner_steps: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=400)
+    steps: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=400)
 
     terminal = True
     path = True
@@ -144,7 +144,7 @@ class AugmentedLagrangian(AbstractMethod):
     def continued(self, start: Solution) -> "AugmentedLagrangian":
         return dataclasses.replace(self, inner=self.inner.continued(start))
 
-    def at(self, tol: Float[Array, ""]) -> AbstractMethod:
+    def at(self, tol: Float[Array, ""]) -> AbstractSolver:
         """The inner method with this tolerance, in the unit of `dJ/dtheta` where the weights stand."""
         own = getattr(self.inner, "unit", 1.0)
         return eqx.tree_at(lambda s: s.tol, self.inner, tol / own)
@@ -161,7 +161,7 @@ class AugmentedLagrangian(AbstractMethod):
 
     def step(self, problem: ControlProblem, state: AugmentedState) -> AugmentedState:
         method, here = self.at(state.tol), _priced(problem, state.nu, state.rho)
-        ended = method.terminate(here, state.inner)[0] | (state.steps >= self.inner_steps)
+        ended = method.terminate(here, state.inner)[0] | (state.steps >= self.steps)
 
         def advance(state: AugmentedState) -> AugmentedState:
             inner = _strong(method.step(here, state.inner))

@@ -32,7 +32,7 @@ from hjcontrol.control import (
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.spectral import Spectral, first, stepped
 
 
@@ -50,7 +50,7 @@ class GradientState(Shown):
 
 
 @admits(tol=">= 0", batch_size=">= 1")
-class Gradient(AbstractMethod):
+class Gradient(AbstractSolver):
     """Gradient descent with an optax transformation, line searches included (`optax.lbfgs()`).
 
     - `optimiser`: any `optax.GradientTransformation`. One with a line search is replaced by spectral

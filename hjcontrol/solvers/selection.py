@@ -12,12 +12,12 @@ from hjcontrol.control import ControlProblem, Free
 from hjcontrol.control.capability import require
 from hjcontrol.control.path_checks import names_of
 from hjcontrol.networks import Flow
-from hjcontrol.solvers.method import MEANING, SETS, AbstractMethod
+from hjcontrol.solvers.solver import MEANING, SETS, AbstractSolver
 from hjcontrol.solvers.names import NAMES, by_name
 
 
 @admits()
-def admit(problem: ControlProblem, method: AbstractMethod) -> None:
+def admit(problem: ControlProblem, method: AbstractSolver) -> None:
     """Raise `ValueError`, with the reason and what to do, unless `method` can treat `problem`."""
     require(problem, "reverse", method.name)
     require(problem, method.asks, method.name)

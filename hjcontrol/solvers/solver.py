@@ -66,7 +66,7 @@ MEANING = {
 }
 
 
-class AbstractMethod(Shown):
+class AbstractSolver(Shown):
     """A solving method, with what it declares:
 
     - `traceable`: the driver runs its steps inside one jitted program.
@@ -107,16 +107,16 @@ class AbstractMethod(Shown):
     def ready(self) -> None:
         """Raise `ValueError` or `MissingPackageError` unless what the method runs on is installed."""
 
-    def nearby(self) -> "AbstractMethod":
+    def nearby(self) -> "AbstractSolver":
         """The same method, for a start that is nearly solved: without what only pays far away."""
         return self
 
-    def continued(self, start: Solution) -> "AbstractMethod":
+    def continued(self, start: Solution) -> "AbstractSolver":
         """The same method, beginning at another's solution: what it can use besides the weights."""
         del start
         return self
 
-    def guessed(self, states: tuple[Array, ...]) -> "AbstractMethod":
+    def guessed(self, states: tuple[Array, ...]) -> "AbstractSolver":
         """The same method, beginning at these states, `(n, ...)` at each depth.
 
         **Raises:** `ValueError` if it has no states of its own.
@@ -126,7 +126,7 @@ class AbstractMethod(Shown):
             "'direct', or Shooting with `segments` above 1; or pass the weights alone."
         )
 
-    def measuring(self, units: Units) -> "AbstractMethod":
+    def measuring(self, units: Units) -> "AbstractSolver":
         """The same method with its tolerances in the problem's own units (see `control.units`), which
         the driver measures at the start. Without tolerances there is nothing to do."""
         del units
@@ -153,7 +153,7 @@ class AbstractMethod(Shown):
         """The weights of a state."""
 
 
-class AbstractHostMethod(AbstractMethod):
+class AbstractHostSolver(AbstractSolver):
     """A method whose steps run outside JAX. One `step` is one call of the third-party solver, whose
     inner iterations count as the solve's steps.
     """
@@ -161,5 +161,5 @@ class AbstractHostMethod(AbstractMethod):
     traceable: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def hosted(self, report: Report, max_steps: int) -> "AbstractHostMethod":
+    def hosted(self, report: Report, max_steps: int) -> "AbstractHostSolver":
         """The same method, reporting each inner iteration and making at most `max_steps` of them."""
