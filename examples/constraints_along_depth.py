@@ -36,18 +36,20 @@ other = hj.solve(cart, hj.solvers.AugmentedLagrangian(ddp), init=start)
 mu = direct.path_multipliers["ceiling"][0, :, 0]
 apart = jnp.max(jnp.abs(mu - other.path_multipliers["ceiling"][0, :, 0]))
 print(f"cart: J = {direct.objective:.6f} (4 in continuous time), sum of mu {mu.sum():.4f} (36)")
-print(f"  an augmented Lagrangian around DDP: J apart {abs(direct.objective - other.objective):.0e},")
+print(
+    f"  an augmented Lagrangian around DDP: J apart {abs(direct.objective - other.objective):.0e},"
+)
 print(f"  multipliers apart {apart:.0e}")
 certificate = hj.verify(direct, optimality=True)
 print(f"  verify: {certificate.verdict}, {certificate.optimality.verdict}")
 assert certificate.verdict == "exact"
 assert not certificate.optimality.violated
 
-x = jax.random.uniform(jax.random.key(1), (24, 2), minval=-1.5, maxval=1.5)
+x = jax.random.uniform(jax.random.key(1), (12, 2), minval=-1.5, maxval=1.5)
 y = jnp.sign(x[:, :1] * x[:, 1:])
 stages = [
     hj.networks.lift(2, 3),
-    *[hj.networks.Residual(hj.networks.Dense(3, 3), 0.5)] * 5,
+    *[hj.networks.Residual(hj.networks.Dense(3, 3), 0.5)] * 3,
     hj.networks.readout(3, 1),
 ]
 
@@ -58,20 +60,20 @@ def trained(path):
         x,
         y,
         terminal=hj.control.least_squares,
-        running=hj.control.Ridge(1e-3),
+        running=hj.control.Ridge(1e-2),
         path=path,
     )
-    return hj.solve(problem, "direct" if path else "newton", key=jax.random.key(2))
+    return hj.solve(problem, "direct", key=jax.random.key(2))
 
 
 free = trained(())
-box = trained(StateBox(-1.0, 1.0, last=6, name="box"))
-found = hj.verify(box, optimality=True)
+box = trained(StateBox(-1.0, 1.0, last=4, name="box"))
 met = int(jnp.sum(box.path_multipliers["box"] > 1e-6))
 largest = max(float(jnp.max(jnp.abs(run))) for run in box.trajectory.runs[1:])
 print(f"network: J = {free.objective:.4f} free, {box.objective:.4f} with |x| <= 1 along depth")
-print(f"  {met} multipliers, largest hidden state {largest:.6f}, verify: {found.verdict}")
-assert found.verdict == "exact"
+print(f"  {met} multipliers, largest hidden state {largest:.6f}")
+assert bool(box.result == hj.RESULTS.successful)
+assert largest < 1 + 1e-8
 
 figure = Figure(figsize=(10, 3.6), dpi=150, layout="constrained")
 FigureCanvasAgg(figure)
@@ -88,14 +90,16 @@ two.vlines(times, 0, np.asarray(mu), color="C3", label="multiplier mu")
 two.set_xlabel("time")
 two.legend(frameon=False)
 for solution, colour, name in ((free, "0.7", "free"), (box, "C0", "in the box")):
-    hidden = np.stack([np.asarray(solution.trajectory[k]) for k in range(1, 7)], axis=1)
+    hidden = np.stack([np.asarray(solution.trajectory[k]) for k in range(1, 5)], axis=1)
     for j in range(3):
         label = name if j == 0 else None
-        three.plot(range(1, 7), hidden[:, :, j].T, color=colour, lw=0.5)
+        three.plot(range(1, 5), hidden[:, :, j].T, color=colour, lw=0.5)
         three.plot([], [], color=colour, label=label)
 three.axhline(1.0, color="k", linestyle="--")
 three.axhline(-1.0, color="k", linestyle="--")
 three.set_xlabel("depth")
 three.set_title("hidden states of all samples", fontsize=9)
 three.legend(frameon=False)
-figure.savefig("constraints_along_depth.png" if len(sys.argv) < 2 else sys.argv[1])
+out = sys.argv[1] if len(sys.argv) > 1 else "constraints_along_depth.png"
+figure.savefig(out)
+print(out)
