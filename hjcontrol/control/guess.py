@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree
@@ -37,6 +38,19 @@ class Guess(Shown):
 
     weights: Tree | None
     states: Any
+
+    def __check_init__(self):
+        if self.weights is not None and not isinstance(self.weights, tuple):
+            raise ValueError(
+                "Guess: `weights` must be a problem's weights (a tuple, one entry per run) or None; found "
+                f"{shown(self.weights)}."
+            )
+        deep = getattr(self.states, "ndim", 0) >= 2 or isinstance(self.states, (list, tuple))
+        if not (deep or callable(self.states)):
+            raise ValueError(
+                "Guess: `states` must be an array (n, K + 1, d), one array per depth, or a function of "
+                f"k / K; found {shown(self.states)}."
+            )
 
     def along(self, problem: ControlProblem) -> tuple[Array, ...]:
         """The guess at every depth 0 .. K, `(n, ...)` each, the inputs at depth 0.

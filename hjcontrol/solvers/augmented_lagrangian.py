@@ -35,7 +35,7 @@ from hjcontrol.solvers.active_constraints import polished, violations
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 
 UPDATES = 60  # most updates of the multipliers
-STRONGEST = 1e14  # of rho: what still violates a constraint there cannot meet it
+STRONGEST = 1e12  # of rho: what still violates a constraint there cannot meet it
 GROW, FALL = 4.0, 0.25
 LOOSE = 1e-2  # the first inner tolerance
 
