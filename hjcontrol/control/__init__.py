@@ -32,18 +32,21 @@ from hjcontrol.control.derivatives import (
     value_and_gradient,
 )
 from hjcontrol.control.feedback import Feedback
+from hjcontrol.control.guess import Guess
 from hjcontrol.control.hamiltonians import (
     costate,
     hamiltonian,
     sample_hamiltonian,
     terminal_costate,
 )
+from hjcontrol.control.path_constraints import Budget, PathConstraint, StateBall, StateBox
+from hjcontrol.control.pricing import augmented, lagrangian
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.product_sets import ByLeaf, ByRun
 from hjcontrol.control.quadratic_problem import linear_quadratic
 from hjcontrol.control.rounding import Rounding, rounded
 from hjcontrol.control.solution import History, Solution, Theorem
-from hjcontrol.control.terminal_constraint import TerminalConstraint, augmented
+from hjcontrol.control.terminal_constraint import TerminalConstraint
 from hjcontrol.control.trajectory import Trajectory
 
 __all__ = [
@@ -51,22 +54,27 @@ __all__ = [
     "AbstractRunningCost",
     "Binary",
     "Box",
+    "Budget",
     "ByLeaf",
     "ByRun",
     "ControlProblem",
     "Feedback",
     "Free",
     "GroupBall",
+    "Guess",
     "History",
     "L1Ball",
     "L2Ball",
     "Minibatch",
     "Nonnegative",
+    "PathConstraint",
     "Ridge",
     "Rounding",
     "Simplex",
     "Smoothing",
     "Solution",
+    "StateBall",
+    "StateBox",
     "StateCost",
     "TerminalConstraint",
     "Ternary",
@@ -79,6 +87,7 @@ __all__ = [
     "curvature",
     "gauss_newton_curvature",
     "hamiltonian",
+    "lagrangian",
     "least_squares",
     "linear_quadratic",
     "minibatch",

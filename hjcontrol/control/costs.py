@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol._ground.shown import Shown
+from hjcontrol.control.references import Wants, extras, wanted
 from hjcontrol.deformation import lse
 
 
@@ -72,9 +73,14 @@ def least_squares(x: Float[Array, " d"], target: Float[Array, " d"]) -> Float[Ar
 class AbstractRunningCost(Shown):
     """A cost paid at every stage: `state` once a sample (averaged), `weights` once a stage."""
 
+    @property
+    def reads(self) -> Wants:
+        """Whether `state` takes a third argument, what is read there: see `References`."""
+        return "nothing"
+
     @abc.abstractmethod
-    def state(self, x: PyTree[Array], theta: PyTree[Array]) -> Float[Array, ""] | float:
-        """`l(x_k, theta_k)` of one sample."""
+    def state(self, x: PyTree[Array], theta: PyTree[Array], *reference: Any) -> Any:
+        """`l(x_k, theta_k)` of one sample; `reference`: what the cost reads, if it reads something."""
 
     @abc.abstractmethod
     def weights(self, theta: PyTree[Array]) -> Float[Array, ""] | float:
@@ -85,6 +91,11 @@ class AbstractRunningCost(Shown):
     def across(self, theta: PyTree[Array]) -> Float[Array, ""] | float:
         """`c(theta)` of one run's weights together, its stages in front; only if it `couples`."""
         del theta
+        return 0.0
+
+    def whole(self, weights: Any) -> Float[Array, ""] | float:
+        """A cost of all runs' weights together; only if it `couples`."""
+        del weights
         return 0.0
 
 
@@ -147,12 +158,27 @@ class Smoothing(AbstractRunningCost):
 
 @admits()
 class StateCost(AbstractRunningCost):
-    """A user's running cost `l(x, theta)` of one sample."""
+    """A user's running cost of one sample: `l(x, theta)`; or `l(x, theta, r)`, with the problem's
+    reference there; or `l(x, theta, k, y)`, with the stage's number and the sample's target.
 
-    function: Callable[[PyTree[Array], PyTree[Array]], Float[Array, ""]]
+    **Raises:** `ValueError` for a function that needs another number of arguments.
+    """
 
-    def state(self, x, theta):
-        return self.function(x, theta)
+    function: Callable[..., Any]
+
+    def __check_init__(self):
+        try:
+            wanted(self.function, 2)
+        except ValueError as error:
+            raise ValueError(f"StateCost: {error}") from None
+
+    @property
+    def reads(self) -> Wants:
+        return wanted(self.function, 2)
+
+    def state(self, x, theta, *reference):
+        read = extras(self.reads, reference[0]) if reference else ()
+        return self.function(x, theta, *read)
 
     def weights(self, theta):
         return 0.0

@@ -67,10 +67,13 @@ def gauss_newton_curvature(
     `G = L^T C_xx L + L^T C_xt + C_tx L + C_tt`, where `L v` moves the states and `C` is the cost as a
     function of states and weights. Positive semidefinite when the costs are convex.
     """
-    costs = jax.vmap(lambda states, y, w: problem.cost_along(w, states, y), in_axes=(0, 0, None))
+    costs = jax.vmap(
+        lambda states, y, u, w: problem.cost_along(w, states, y, u), in_axes=(0, 0, 0, None)
+    )
 
     def cost(states, w):
-        return jnp.mean(costs(states, problem.targets, w)) + problem.total_weight_cost(w)
+        each = costs(states, problem.targets, problem.given, w)
+        return jnp.mean(each) + problem.total_weight_cost(w)
 
     def states_of(w):
         trajectory = problem.rollout(w)

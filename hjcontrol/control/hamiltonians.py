@@ -20,6 +20,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.trajectory import Trajectory, swapped
 from hjcontrol.networks import AbstractStage, Run, Weights, advance
+from hjcontrol.networks.given import mapped
 
 
 @admits()
@@ -46,7 +47,7 @@ def sample_hamiltonian(
     u: PyTree = None,
 ) -> Float[Array, ""]:
     """One sample's share of `H_k`: `l(x, theta)/n + p_next . F_k(x, theta, u)`."""
-    cost = problem.state_cost(x, theta) / problem.num_samples
+    cost = problem.state_cost(x, theta, u) / problem.num_samples
     return cost + inner(p_next, advance(stage, x, theta, u))
 
 
@@ -65,8 +66,8 @@ def given_at(problem: ControlProblem, k: int) -> PyTree[Array]:
     """What stage `k` reads, samples in front; `None` if nothing."""
     for run, u in zip(problem.chain.runs, problem.given, strict=True):
         if k < run.length:
-            forced = run.stage.reads == "forcing"
-            return jax.tree.map(lambda a, k=k: a[:, k], u) if forced else u
+            here = lambda tree, k=k: jax.tree.map(lambda a: a[:, k], tree)
+            return mapped(u, here if run.stage.reads == "forcing" else lambda v: v, here)
         k -= run.length
     raise ValueError(
         f"given_at: stages are numbered 0 to {len(problem.chain) - 1}; found `k` beyond."

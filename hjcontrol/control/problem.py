@@ -27,10 +27,14 @@ from hjcontrol.control.costs import (
     check_labels,
     softmax_cross_entropy,
 )
+from hjcontrol.control.path_checks import check_path, listed, on_samples
+from hjcontrol.control.path_constraints import AbstractPathConstraint, Budget
+from hjcontrol.control.references import References, gathered, shaped
 from hjcontrol.control.terminal_constraint import TerminalConstraint
 from hjcontrol.control.trajectory import Trajectory, swapped
 from hjcontrol.networks import Chain, Weights, advance
 from hjcontrol.networks.chain import check_given
+from hjcontrol.networks.given import Given, mapped, reference_of
 
 
 @admits()
@@ -62,6 +66,8 @@ class ControlProblem(Shown):
     forcing: Tree
     context: Tree
     terminal_constraint: TerminalConstraint | None
+    references: References | None
+    path: tuple[AbstractPathConstraint | Budget, ...]
 
     def __init__(
         self,
@@ -75,6 +81,8 @@ class ControlProblem(Shown):
         forcing: TreeLike | None = None,
         context: TreeLike | None = None,
         terminal_constraint: TerminalConstraint | None = None,
+        references: TreeLike | None = None,
+        path: AbstractPathConstraint | Budget | Sequence[Any] = (),
     ):
         """**Arguments:**
 
@@ -82,13 +90,18 @@ class ControlProblem(Shown):
         - `inputs`: initial states `x_0`, every leaf `(n, ...)`, floating.
         - `targets`: what the terminal cost compares with, every leaf `(n, ...)`, or `None`.
         - `terminal`: `Phi(x_K, y)` of one sample; `Phi(x_K)` when there are no targets.
-        - `running`: `Ridge`, `StateCost`, `WeightCost`, `Smoothing`, a function `l(x, theta)`, or
-          several.
+        - `running`: `Ridge`, `StateCost`, `WeightCost`, `Smoothing`, a function `l(x, theta)`,
+          `l(x, theta, r)` with the stage's reference, or `l(x, theta, k, y)` with the stage's number and
+          the sample's target; or several.
         - `control_set`: `Free()` (default), or another of `hjcontrol.control`.
         - `forcing`: input sequences, every leaf `(n, steps, ...)`, one step for each stage that reads
           it; or a list of `n` sequences of one length.
         - `context`: what stages read at every depth alike (a mask), every leaf `(n, ...)`.
         - `terminal_constraint`: `TerminalConstraint(g)` on every final state.
+        - `references`: what costs and constraints read at stage k, every leaf `(n, K, ...)`, or
+          `(1, K, ...)` for all samples alike; with K + 1 entries the last one is read at x_K.
+        - `path`: constraints along depth: `PathConstraint`, `StateBox`, `StateBall`, `Budget`; one or
+          several.
 
         **Raises:** `ValueError` for empty, ragged or non-floating inputs, targets of another length,
         sequences that differ in length or do not fit the stages, a stage that does not accept its state,
@@ -110,12 +123,17 @@ class ControlProblem(Shown):
         self.inputs, self.targets, self.terminal = inputs, targets, terminal
         self.forcing, self.context = forcing, context
         self.terminal_constraint = terminal_constraint
-        for run, u in zip(self.chain.runs, self.given, strict=True):
+        read = self.chain.given(forcing, context, samples=True)
+        for run, u in zip(self.chain.runs, read, strict=True):
             run.stage.check(u)
         costs = running if isinstance(running, Sequence) else (running,)
         self.running = tuple(
             c if isinstance(c, AbstractRunningCost) else StateCost(c) for c in costs
         )
+        self.path = listed(path)
+        wants = {c.reads for c in (*self.running, *on_samples(self.path))}
+        shape = (n, len(self.chain), self.dtype)
+        self.references = gathered("ControlProblem", references, wants, targets, shape)
         self.control_set = Free() if control_set is None else control_set
         self.control_set.check(
             jax.eval_shape(self.chain.init, jax.eval_shape(lambda: jax.random.key(0)))
@@ -131,6 +149,8 @@ class ControlProblem(Shown):
                 "ControlProblem: `terminal` must give a scalar for one sample; found shape "
                 f"{getattr(value, 'shape', type(value).__name__)} ({n} samples)."
             )
+        if self.path:
+            check_path(self)
 
     @property
     def num_samples(self) -> int:
@@ -145,14 +165,17 @@ class ControlProblem(Shown):
     @property
     def given(self) -> tuple[PyTree[Array], ...]:
         """What each run's stages read, samples in front: a forcing `(n, length, ...)`, the context, or
-        `None`."""
-        return self.chain.given(self.forcing, self.context, samples=True)
+        `None`; with references a `Given`, what the costs read beside it, `(n, length, ...)`."""
+        read = self.chain.given(self.forcing, self.context, samples=True)
+        if self.references is None:
+            return read
+        return self.references.beside(self.chain, read, self.num_samples)
 
     @property
     def given_by_depth(self) -> tuple[PyTree[Array], ...]:
         """The same for a scan over the stages of the whole ensemble: a forcing is `(length, n, ...)`."""
         return tuple(
-            swapped(u) if run.stage.reads == "forcing" else u
+            mapped(u, swapped if run.stage.reads == "forcing" else lambda v: v, swapped)
             for run, u in zip(self.chain.runs, self.given, strict=True)
         )
 
@@ -185,9 +208,15 @@ class ControlProblem(Shown):
         """`Phi` of one sample."""
         return self.terminal(x) if y is None else self.terminal(x, y)
 
-    def state_cost(self, x: PyTree[Array], theta: PyTree[Array]) -> Float[Array, ""] | float:
-        """`l(x_k, theta_k)` of one sample, all running costs together."""
-        return sum((c.state(x, theta) for c in self.running), 0.0)
+    def state_cost(
+        self, x: PyTree[Array], theta: PyTree[Array], u: Any = None
+    ) -> Float[Array, ""] | float:
+        """`l(x_k, theta_k)` of one sample, all running costs together. `u`: what is given there."""
+        read = reference_of(u)
+        return sum(
+            (c.state(x, theta, *(() if c.reads == "nothing" else (read,))) for c in self.running),
+            0.0,
+        )
 
     def weight_cost(self, theta: PyTree[Array]) -> Float[Array, ""] | float:
         """`r(theta_k)` of one stage, all running costs together."""
@@ -210,7 +239,7 @@ class ControlProblem(Shown):
             costs = jax.vmap(lambda th: jnp.asarray(self.weight_cost(th), self.dtype))
             total = total + jnp.sum(costs(theta)) if jax.tree.leaves(theta) else total
             total = total + self.coupling(theta) if self.couples else total
-        return total
+        return total + sum(c.whole(weights) for c in self.running if c.couples)
 
     def sample_cost(
         self,
@@ -231,7 +260,7 @@ class ControlProblem(Shown):
         ) -> tuple[Any, Any]:
             x, cost = carry
             x = jax.tree.map(jnp.add, x, *shift) if shift else x
-            return (advance(stage, x, theta, u), cost + self.state_cost(x, theta)), x
+            return (advance(stage, x, theta, u), cost + self.state_cost(x, theta, u)), x
 
         start = (x, jnp.zeros((), self.dtype))
         along = () if shifts is None else (shifts[0],)
@@ -240,15 +269,22 @@ class ControlProblem(Shown):
         return cost + self.terminal_cost(x, y), (runs, x)
 
     def cost_along(
-        self, weights: Weights, states: tuple[tuple[PyTree, ...], PyTree], y: PyTree[Array]
+        self,
+        weights: Weights,
+        states: tuple[tuple[PyTree, ...], PyTree],
+        y: PyTree[Array],
+        given: tuple[PyTree, ...] | None = None,
     ) -> Float[Array, ""]:
-        """Cost of one sample along given states, which need not satisfy the dynamics."""
+        """Cost of one sample along given states, which need not satisfy the dynamics. `given`: its own
+        entry of the problem's."""
         cost = self.terminal_cost(states[1], y)
-        for run, theta, xs in zip(self.chain.runs, weights, states[0], strict=True):
-            paid = lambda x, th: jnp.asarray(self.state_cost(x, th), self.dtype)
+        given = (None,) * len(weights) if given is None else given
+        for run, theta, xs, u in zip(self.chain.runs, weights, states[0], given, strict=True):
+            read = reference_of(u)
+            paid = lambda x, th, r: jnp.asarray(self.state_cost(x, th, Given(None, r)), self.dtype)
             theta = jax.tree.map(lambda a: a[0], theta) if run.tied else theta
-            stages = jax.vmap(paid, in_axes=(0, None if run.tied else 0))
-            cost = cost + jnp.sum(stages(xs, theta))
+            stages = jax.vmap(paid, in_axes=(0, None if run.tied else 0, 0))
+            cost = cost + jnp.sum(stages(xs, theta, read))
         return cost
 
     @admits()
@@ -275,10 +311,32 @@ class ControlProblem(Shown):
 
     def take(self, index: Any) -> "ControlProblem":
         """The same problem on the samples `index` (an integer array or a slice)."""
-        parts = lambda p: (p.inputs, p.targets, p.forcing, p.context)
-        index = places("take", index, self.num_samples)
-        chosen = jax.tree.map(lambda a: a[index], parts(self))
+        parts = lambda p: (p.inputs, p.targets, p.forcing, p.context, p.references)
+        n = self.num_samples
+        index = places("take", index, n)
+        own = lambda a: a[index] if a.shape[0] == n else a  # a reference may be one for all samples
+        chosen = jax.tree.map(own, parts(self))
         return eqx.tree_at(parts, self, chosen, is_leaf=lambda leaf: leaf is None)
+
+    @admits()
+    def with_references(self, references: TreeLike) -> "ControlProblem":
+        """The same problem with other references. If they have the shapes of the old ones, a solver that
+        has solved the old problem compiles nothing.
+
+        **Raises:** `ValueError` for a problem without references, or references shaped differently.
+        """
+        if self.references is None or not jax.tree.leaves(self.references.own):
+            raise ValueError(
+                "with_references: the problem was stated without `references`; state it anew with them."
+            )
+        shape = (self.num_samples, len(self.chain), self.dtype)
+        new, old = shaped("with_references", references, shape), self.references.own
+        shapes = [jax.tree.map(jnp.shape, tree) for tree in (old, new)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"with_references: `references` must be shaped as before, {shapes[0]}; found {shapes[1]}."
+            )
+        return eqx.tree_at(lambda p: p.references.own, self, new)
 
 
 def sequences(forcing: PyTree) -> PyTree[Array]:

@@ -7,6 +7,7 @@ there is something to say; `path`, the levels of a homotopy). The three times ad
     gap = objective - bound        no weights within the theorem's reach are better by more
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -20,8 +21,8 @@ from hjcontrol._ground.results import GOOD, RESULTS, name_of
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control.derivatives import backpropagate
 from hjcontrol.control.feedback import Feedback
+from hjcontrol.control.pricing import augmented, lagrangian
 from hjcontrol.control.problem import ControlProblem
-from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.control.trajectory import Trajectory
 from hjcontrol.networks import Weights
 
@@ -58,6 +59,9 @@ class Solution(Told, Shown):
     that has them, multipliers of the dynamics, of a terminal constraint and of the control set (an
     element of its normal cone: `-dJ/dtheta`).
 
+    `path_multipliers`: those of the constraints along depth, by name, beside the mean over samples:
+    `(n, K + 1, m)`, zero where a constraint is not imposed; a number of a `Budget`.
+
     Of a convex training problem also a `bound` below the objective, the `theorem` behind it, and
     `native`, the answer in the problem's own variables (`native.candidate`, `native.dual`). All three are
     `None` where nothing is proven.
@@ -89,6 +93,7 @@ class Solution(Told, Shown):
     solver: str = eqx.field(static=True)
     multipliers: Trajectory | None = None
     terminal_multiplier: Float[Array, "n m"] | None = None
+    path_multipliers: Mapping[str, Array] | None = None
     weight_multipliers: Weights | None = None
     bound: Float[Array, ""] | None = None
     theorem: Theorem | None = None
@@ -122,14 +127,20 @@ class Solution(Told, Shown):
 
     @property
     def stated(self) -> ControlProblem:
-        """The problem whose gradient vanishes here: with a terminal constraint, the one that its
-        multipliers augment."""
-        nu = self.terminal_multiplier
-        return self.problem if nu is None else augmented(self.problem, nu, 1.0)
+        """The problem whose gradient vanishes here: with constraints, the one that their multipliers
+        price."""
+        return priced_by(self.problem, self.terminal_multiplier, self.path_multipliers)
 
     def as_record(self) -> Record:
         """What this result says of itself."""
         return _record(self)
+
+
+def priced_by(problem: ControlProblem, nu: Any, path: Any) -> ControlProblem:
+    """The problem that these multipliers price; the problem itself without any."""
+    if path is not None:
+        return lagrangian(problem, nu, path)
+    return problem if nu is None else augmented(problem, nu, 1.0)
 
 
 def _record(solution: Solution) -> Record:

@@ -22,6 +22,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree
+from hjcontrol.networks.given import Given, read_of, reference_of
 from hjcontrol.networks.stage import AbstractStage, advance, as_stage
 
 Weights = tuple[Tree, ...]
@@ -73,17 +74,22 @@ class Run(Shown):
         """Fold `body(carry, stage_k, theta_k, u_k, xs_k) -> (carry, out_k)` over the run's stages.
 
         `theta`: weights, or whatever there is one of a set, `sets` in front; `xs`: one entry a stage;
-        `given`: what the stage reads, a forcing with one entry a stage.
+        `given`: what the stage reads, a forcing with one entry a stage; in a `Given`, also what costs
+        read, one entry a stage.
         """
         arrays, static = eqx.partition(self.stage, eqx.is_array)
         forced = self.stage.reads == "forcing"
-        scanned = (None if self.tied else (arrays, theta), given if forced else None, xs)
+        paired, read = isinstance(given, Given), read_of(given)
+        beside = (read if forced else None, reference_of(given))
+        scanned = (None if self.tied else (arrays, theta), beside, xs)
         held = jax.tree.map(lambda a: a[0], (arrays, theta)) if self.tied else None
 
         def step(c: Any, slices: Any) -> tuple[Any, Any]:
-            own, u, x = slices
+            own, (u, reference), x = slices
             stage_arrays, th = own if held is None else held
-            return body(c, eqx.combine(stage_arrays, static), th, u if forced else given, x)
+            u = u if forced else read
+            u = Given(u, reference) if paired else u
+            return body(c, eqx.combine(stage_arrays, static), th, u, x)
 
         if self.length == 1:  # no loop for a lone stage
             carry, out = step(carry, jax.tree.map(lambda a: a[0], scanned))

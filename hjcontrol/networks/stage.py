@@ -14,7 +14,7 @@ weights, but for the temperature of a convex layer), a plain function `x -> x_ne
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import equinox as eqx
 import jax
@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.shown import Shown
+from hjcontrol.networks.given import read_of
 from hjcontrol.networks.held import weights_of
 
 Reads = Literal["nothing", "forcing", "context"]
@@ -105,7 +106,7 @@ class AbstractStage(Shown):
 @admits()
 def advance(stage: AbstractStage, x: PyTree, theta: PyTree, u: PyTree = None) -> PyTree[Array]:
     """`step`, with what the stage reads."""
-    return stage.step(x, theta) if stage.reads == "nothing" else stage.step(x, theta, u)
+    return stage.step(x, theta) if stage.reads == "nothing" else stage.step(x, theta, read_of(u))
 
 
 @admits()
@@ -202,7 +203,9 @@ def as_stage(piece: Any) -> AbstractStage:
 
     **Arguments:** `piece`: a stage; an `eqx.Module` with `__call__(x)`, which becomes a `ModuleStage`:
     its floating arrays are weights, but for the temperature of a convex layer or an `LSE`; a function
-    `x -> x_next`; or a pair `(f, theta0)` with `f(x, theta) -> x_next` and its starting weights.
+    `x -> x_next`; a pair `(f, theta0)` with `f(x, theta) -> x_next` and its starting weights; or a
+    triple `(f, theta0, "forcing")` with `f(x, theta, u)`, where u is the next entry of the problem's
+    forcing, such as the time (or `"context"`).
 
     **Raises:** `ValueError` for anything else.
     """
@@ -212,11 +215,18 @@ def as_stage(piece: Any) -> AbstractStage:
         return piece
     if isinstance(piece, tuple) and len(piece) == 2 and callable(piece[0]):
         return FunctionStage(piece[0], piece[1])
+    if isinstance(piece, tuple) and len(piece) == 3 and _names_reading(piece[2]):
+        return FunctionStage(*piece)
     if isinstance(piece, eqx.Module):
         return ModuleStage(piece)
     if callable(piece):
         return FunctionStage(piece)
     raise ValueError(
-        "as_stage: a stage, an eqx.Module, a function or a pair (function, weights) was expected; "
+        "as_stage: a stage, an eqx.Module, a function, a pair (function, weights) or a triple "
+        "(function, weights, 'forcing') was expected; "
         f"found {type(piece).__name__}."
     )
+
+
+def _names_reading(word: Any) -> bool:
+    return isinstance(word, str) and word in get_args(Reads)

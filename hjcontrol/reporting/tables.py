@@ -40,9 +40,8 @@ def testable(solution: Solution, test: Test | None) -> bool:
         return False
     final = solution.trajectory.final
     same = solution.problem.inputs.shape[1:] == np.shape(test[0])[1:]
-    driven = any(
-        jax.tree.leaves(u) for u in solution.problem.given
-    )  # the test pair gives no sequences
+    given = (solution.problem.forcing, solution.problem.context)
+    driven = any(jax.tree.leaves(u) for u in given)  # the test pair gives no sequences
     return same and not driven and getattr(final, "ndim", 0) == 2
 
 

@@ -13,6 +13,7 @@ _HOMES = {
     "select": ".selection",
     "Gradient": ".gradient",
     "Newton": ".newton",
+    "AugmentedLagrangian": ".augmented_lagrangian",
     "Riccati": ".riccati",
     "Direct": ".direct",
     "MSA": ".msa",

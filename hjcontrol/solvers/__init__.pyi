@@ -1,6 +1,7 @@
 # Written by .ci/stubs.py from the tables in __init__.py. Do not edit by hand.
 
 from hjcontrol.solvers import convex as convex
+from hjcontrol.solvers.augmented_lagrangian import AugmentedLagrangian as AugmentedLagrangian
 from hjcontrol.solvers.checkpoint import Checkpoint as Checkpoint
 from hjcontrol.solvers.direct import Direct as Direct
 from hjcontrol.solvers.direct import as_nlp as as_nlp
@@ -22,6 +23,7 @@ from hjcontrol.solvers.solver import AbstractSolver as AbstractSolver
 
 __all__ = [
     "AbstractSolver",
+    "AugmentedLagrangian",
     "Checkpoint",
     "Direct",
     "DiscreteMSA",

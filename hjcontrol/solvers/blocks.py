@@ -98,7 +98,7 @@ def _quadratic(step: Callable[[Any], Any], at: Any, p_next: Any, P: Any) -> Call
 def _pulled_back(problem, stage, theta, x, u, p_next, P) -> Float[Array, "d d"]:
     f = _quadratic(lambda a: advance(stage, a, theta, u), x, p_next, P)
     n = problem.num_samples
-    return _state_hessian(lambda a: f(a) + problem.state_cost(a, theta) / n, x)
+    return _state_hessian(lambda a: f(a) + problem.state_cost(a, theta, u) / n, x)
 
 
 class _Dense(eqx.Module):

@@ -17,6 +17,7 @@ from hjcontrol.control import ControlProblem
 from hjcontrol.control.hamiltonians import given_at
 from hjcontrol.networks import Flow, advance
 from hjcontrol.solvers.casadi_replay import casadi_function
+from hjcontrol.solvers.direct_paths import PathRows, path_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Programs:
     `given[k]`: what stage `k` reads, with no rows if nothing. `couplings[k]`: a cost of the weights of
     the whole run that begins at stage `k`, one after the other.
     `spans[k]`: the length of a flow's piece, whose step gives its velocity in place of `x_next`; `None`
-    for a discrete stage. `ending(x, y) -> g`: the terminal constraint.
+    for a discrete stage. `ending(x, y) -> g`: the terminal constraint. `paths`: those along depth.
     """
 
     steps: list[ca.Function]
@@ -42,6 +43,7 @@ class Programs:
     owner: list[int]
     couplings: dict[int, ca.Function]
     spans: list[float | None]
+    paths: PathRows
     whole: bool = False  # every state is a variable
 
     @property
@@ -53,7 +55,7 @@ class Programs:
         """Whether the last stage is written into the terminal cost. Not if it widens: a sample's states
         would then meet its weights in a dense block larger than what is saved."""
         last = self.steps[-1]
-        plain = self.spans[-1] is None and self.ending is None
+        plain = self.spans[-1] is None and self.ending is None and not self.paths.at_end
         return (
             not self.whole
             and len(self.steps) > 1
@@ -67,8 +69,8 @@ class Programs:
         return len(self.steps) - self.folded
 
 
-def programs_of(problem: ControlProblem) -> Programs:
-    """The pieces of `problem`.
+def programs_of(problem: ControlProblem, bounded: bool = True) -> Programs:
+    """The pieces of `problem`. `bounded`: states are variables, which may have bounds.
 
     **Raises:** `UnsupportedPrimitiveError` for one that CasADi cannot express.
     """
@@ -130,6 +132,7 @@ def programs_of(problem: ControlProblem) -> Programs:
         owner=owner,
         couplings=_couplings(problem, thetas),
         spans=spans,
+        paths=path_rows(problem, states, read, thetas, bounded),
     )
 
 
@@ -151,7 +154,7 @@ def _stage_functions(
     x, theta, u = shapes
     name = f"stage {k} ({type(stage).__name__})"
     real = lambda v: jnp.asarray(v, problem.dtype)
-    step = lambda x, th, u: (advance(stage, x, th, u), real(problem.state_cost(x, th)))
+    step = lambda x, th, u: (advance(stage, x, th, u), real(problem.state_cost(x, th, u)))
     cost = lambda th: real(problem.weight_cost(th))
     return (
         casadi_function(step, x, theta, u, name=f"F{k}", stage=name),

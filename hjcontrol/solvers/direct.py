@@ -61,7 +61,8 @@ class Direct(AbstractHostSolver):
     - `options`: merged into the plugin's options, in CasADi's own form:
       `{"ipopt": {"print_level": 5}}`.
 
-    A start that is a `Solution` is taken with its costates and terminal multipliers, as first ones.
+    A start that is a `Solution` is taken with its costates and the constraints' multipliers, as first
+    ones; a `Guess` with its states.
 
     **Example:**
 
@@ -79,7 +80,8 @@ class Direct(AbstractHostSolver):
     options: Mapping[str, Any] | None = eqx.field(static=True, default=None)
     degree: int = eqx.field(static=True, default=4)
     elements: int = eqx.field(static=True, default=2)
-    warm: tuple[Trajectory, Array | None] | None = None
+    warm: tuple[Trajectory, Array | None, Any] | None = None
+    states: tuple[Array, ...] | None = None
     report: Report | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=1000)
     unit: float = eqx.field(static=True, default=1.0)
@@ -98,9 +100,14 @@ class Direct(AbstractHostSolver):
         if not self.tol > 0:
             raise ValueError(f"Direct: `tol` must be positive; found {self.tol}.")
 
+    @property
+    def flows(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.transcription in ("legendre", "radau")
+
     sets = "smooth"
     couples = True
     terminal = True
+    path = True
     duals = True
     ensemble = 500
     package = "casadi"
@@ -116,7 +123,16 @@ class Direct(AbstractHostSolver):
         return dataclasses.replace(self, unit=float(units.gradient))
 
     def continued(self, start: Solution) -> "Direct":
-        return dataclasses.replace(self, warm=(start.costate, start.terminal_multiplier))
+        duals = (start.terminal_multiplier, start.path_multipliers)
+        return dataclasses.replace(self, warm=(start.costate, *duals))
+
+    def guessed(self, states: tuple[Array, ...]) -> "Direct":
+        if self.transcription == "single":
+            raise ValueError(
+                "Direct: `transcription='single'` has no states to begin at. Use 'multiple', or pass the "
+                "weights alone."
+            )
+        return dataclasses.replace(self, states=states)
 
     def check(self, problem: ControlProblem) -> None:
         return _check(self, problem)
@@ -166,6 +182,7 @@ def _outcome(direct: Direct, problem: ControlProblem, state: DirectState) -> Out
         weights=t.weights(state.x),
         multipliers=t.costates(state.x, state.lam_g),
         terminal_multiplier=t.terminal_multiplier(state.lam_g),
+        path_multipliers=t.path_multipliers(state.lam_x, state.lam_g),
         weight_multipliers=t.weight_multipliers(state.x, state.lam_x, state.lam_g),
         message=state.message,
     )
@@ -238,6 +255,7 @@ def _initial(
         degree=direct.degree,
         elements=direct.elements,
         whole=staged,
+        states=direct.states,
     )
     if not t.tame():  # neither a start nor a measure of anything
         t, direct = t.held(), dataclasses.replace(direct, unit=1.0)
@@ -251,6 +269,7 @@ def _initial(
     if direct.backend in _WATCHED and "iteration_callback" not in options:
         options["iteration_callback"], watch.attached = watch, True
     plain = t.programs.ending is None and not any(t.programs.spans)
+    plain = plain and not any(t.programs.paths.rows) and not t.programs.paths.budgets
     if direct.backend == "ipopt" and t.kind != "single" and plain:
         options = {**derivatives(t), **options}
     order = stage_order(t, direct.unit) if staged else None
@@ -275,13 +294,19 @@ def as_nlp(
     transcription: Literal["multiple", "single", "legendre", "radau"] = "multiple",
     degree: int = 4,
     elements: int = 2,
+    states: tuple[Array, ...] | None = None,
 ) -> Any:
     """The CasADi nlp itself; see `hjcontrol.solvers.transcription.as_nlp`."""
     needs("as_nlp", "casadi")
     from hjcontrol.solvers import transcription as transcriptions
 
     return transcriptions.as_nlp(
-        problem, init=init, transcription=transcription, degree=degree, elements=elements
+        problem,
+        init=init,
+        transcription=transcription,
+        degree=degree,
+        elements=elements,
+        states=states,
     )
 
 

@@ -26,13 +26,14 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.threads import one_blas_thread
 from hjcontrol.control import (
     ControlProblem,
+    Guess,
     History,
     Solution,
     backpropagate,
     costate,
 )
 from hjcontrol.control.capability import coarse, complaint
-from hjcontrol.control.terminal_constraint import augmented
+from hjcontrol.control.solution import priced_by
 from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, Snapshot, identity
@@ -50,7 +51,7 @@ def solve(
     problem: ControlProblem,
     solver: AbstractSolver | str,
     *,
-    init: Weights | Solution | None = None,
+    init: Weights | Solution | Guess | None = None,
     key: Key[Array, ""] | None = None,
     max_steps: int | None = None,
     progress: Progress | bool | None = None,
@@ -63,7 +64,8 @@ def solve(
     **Arguments:**
 
     - `solver`: a method of `hjcontrol.solvers`, its name, or `"auto"`: what `select` chooses.
-    - `init`: weights to start from, or a `Solution` to continue. Without it, `key` draws them.
+    - `init`: weights to start from, or a `Solution` to continue, or a `Guess` of weights and states.
+      Without it, `key` draws them.
     - `key`: for drawing the start and for minibatches.
     - `max_steps`: step limit; the method's own default without it.
     - `progress`: called as `progress(step, objective, stationarity, seconds)` a few times a second;
@@ -95,6 +97,8 @@ def solve(
         (True, True)
     """
     clock = time.perf_counter()
+    guess = init if isinstance(init, Guess) else None
+    init = guess.weights if guess is not None else init
     concrete("solve", problem=problem, init=init, key=key)
     if isinstance(solver, str):
         solver = by_name(first(problem) if solver == "auto" else solver)
@@ -107,6 +111,8 @@ def solve(
     solver.ready()
     if isinstance(init, Solution):
         solver = solver.continued(init)
+    if guess is not None:
+        solver = solver.guessed(guess.along(problem))
     keeper = _keeper(problem, solver, weights, key, checkpoint, resume)
     follow = followed(solver.name) if progress is True else nullcontext(progress or None)
     run = partial(_run_traced, keeper=keeper) if solver.traceable else _run_host
@@ -131,10 +137,10 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) 
     steps, result, compile_seconds = ended
     outcome = solver.postprocess(problem, state)
     message = outcome.message or _words(problem, solver, state, outcome.weights, result)
-    nu = outcome.terminal_multiplier
-    stated = problem if nu is None else augmented(problem, nu, 1.0)
+    nu, path = outcome.terminal_multiplier, outcome.path_multipliers
+    stated = priced_by(problem, nu, path)
     value, states, costates, gradient = eqx.filter_jit(backpropagate)(stated, outcome.weights)
-    if nu is not None:  # the price of the constraint is no part of J
+    if stated is not problem:  # the price of the constraint is no part of J
         value = eqx.filter_jit(ControlProblem.objective)(problem, outcome.weights)
     stationarity = problem.control_set.stationarity(outcome.weights, gradient)
     doubt = outcome.doubt(problem, value) if bool(result == RESULTS.successful) else None
@@ -170,6 +176,7 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) 
         solver=solver.name,
         multipliers=outcome.multipliers,
         terminal_multiplier=nu,
+        path_multipliers=path,
         weight_multipliers=outcome.weight_multipliers,
         feedback=outcome.feedback,
     )

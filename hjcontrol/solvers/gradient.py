@@ -2,6 +2,9 @@ r"""Gradient descent in weight space, by any optax transformation.
 
     theta <- project(theta + update(dJ/dtheta))          dJ/dtheta_k = dH_k/dtheta
 
+A transformation with a line search (`optax.lbfgs`) measures descent along unprojected steps. On a control
+set its place is taken by spectral projected gradient steps (`spectral`), whose search stays in the set.
+
 Full batch, or minibatches drawn without replacement, a fresh permutation each epoch. With
 minibatches the step's own gradient is an estimate, so the method never claims convergence by it:
 it runs to its step limit, and the returned `stationarity` is the full problem's.
@@ -30,6 +33,7 @@ from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
+from hjcontrol.solvers.spectral import Spectral, first, stepped
 
 
 class GradientState(Shown):
@@ -49,7 +53,8 @@ class GradientState(Shown):
 class Gradient(AbstractSolver):
     """Gradient descent with an optax transformation, line searches included (`optax.lbfgs()`).
 
-    - `optimiser`: any `optax.GradientTransformation`.
+    - `optimiser`: any `optax.GradientTransformation`. One with a line search is replaced by spectral
+      projected gradient steps where the problem has a control set.
     - `tol`: stop once `max |dH/dtheta| <= tol * unit` (full batch only).
     - `unit`: of `dJ/dtheta`; `hj.solve` measures it (see `control.units`). Steps are the transformation's
       own: `optax.sgd` is not the same for J and 1e-8 J, but it is not called done early either.
@@ -78,11 +83,11 @@ class Gradient(AbstractSolver):
 
     def check(self, problem: ControlProblem) -> None:
         check_batch_size(problem, self.batch_size, "Gradient")
-        if not isinstance(problem.control_set, Free) and _searches(self, problem):
+        if _spectral(self, problem) and self.batch_size is not None:
             raise ValueError(
-                "Gradient: a line search measures descent along unprojected steps, so it cannot be "
-                f"combined with a control set; found {type(problem.control_set).__name__}. Use a "
-                "transformation without line search, such as `optax.adam(1e-3)`."
+                "Gradient: a line search on a control set compares values of J, so it needs all samples; "
+                f"found `batch_size` = {self.batch_size}. Use a transformation without line search, such "
+                "as `optax.adam(1e-3)`."
             )
 
     def measuring(self, units: Units) -> "Gradient":
@@ -92,7 +97,7 @@ class Gradient(AbstractSolver):
         value, gradient = value_and_gradient(problem, weights)
         return GradientState(
             weights,
-            self.optimiser.init(weights),
+            first(value, gradient) if _spectral(self, problem) else self.optimiser.init(weights),
             value,
             gradient,
             stationarity(problem, weights, gradient, self.unit),
@@ -121,6 +126,12 @@ class Gradient(AbstractSolver):
 def _step(
     gradient_method: Gradient, problem: ControlProblem, state: GradientState
 ) -> GradientState:
+    if isinstance(state.optimiser, Spectral):
+        at = (state.weights, state.objective, state.gradient)
+        memory, end, tries = stepped(problem, state.optimiser, at)
+        size = stationarity(problem, end[0], end[2], gradient_method.unit)
+        counts = (state.num_steps + 1, state.num_evals + tries)
+        return GradientState(end[0], memory, end[1], end[2], size, *counts, state.batches)
     batch, batches = problem, state.batches
     value, gradient = state.objective, state.gradient
     if batches is not None and gradient_method.batch_size is not None:
@@ -149,6 +160,11 @@ def _step(
         state.num_evals + jnp.maximum(tries, 1),
         batches,
     )
+
+
+def _spectral(gradient_method: Gradient, problem: ControlProblem) -> bool:
+    """Whether projected steps with a search of their own take the transformation's place."""
+    return not isinstance(problem.control_set, Free) and _searches(gradient_method, problem)
 
 
 def _searches(gradient_method: Gradient, problem: ControlProblem) -> bool:

@@ -14,13 +14,15 @@ NAMES = (
     "discrete-msa",
     "shooting",
     "direct",
+    "augmented-newton",
 )
 
 
 def by_name(name: str, **options: Any) -> Any:
     """The `AbstractSolver` called `name`, with its own keyword options.
 
-    `gradient` is `optax.lbfgs()`, `adam` is `optax.adam(1e-2)`; `ilqr` is another name of `riccati`.
+    `gradient` is `optax.lbfgs()`, `adam` is `optax.adam(1e-2)`; `ilqr` is another name of `riccati`;
+    `augmented-newton` is `AugmentedLagrangian(Newton())`.
 
     **Raises:** `ValueError` for an unknown name.
     """
@@ -37,6 +39,11 @@ def by_name(name: str, **options: Any) -> Any:
         from hjcontrol.solvers.newton import Newton
 
         return Newton(curvature="exact" if name == "newton" else "gauss_newton", **options)
+    if name == "augmented-newton":
+        from hjcontrol.solvers.augmented_lagrangian import AugmentedLagrangian
+        from hjcontrol.solvers.newton import Newton
+
+        return AugmentedLagrangian(Newton(), **options)
     if name == "direct":
         from hjcontrol.solvers.direct import Direct
 

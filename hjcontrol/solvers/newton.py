@@ -111,6 +111,9 @@ class Newton(AbstractSolver):
     def name(self) -> str:
         return "newton" if self.curvature == "exact" else "gauss-newton"
 
+    def nearby(self) -> "Newton":
+        return dataclasses.replace(self, switch=jnp.ones_like(self.switch))
+
     def measuring(self, units: Units) -> "Newton":
         return dataclasses.replace(self, unit=float(units.gradient))
 

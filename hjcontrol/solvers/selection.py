@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.record import Record
 from hjcontrol._ground.third_party import MissingPackageError, installed
-from hjcontrol.control import ControlProblem
+from hjcontrol.control import ControlProblem, Free
 from hjcontrol.control.capability import require
+from hjcontrol.control.path_checks import names_of
 from hjcontrol.networks import Flow
 from hjcontrol.solvers.names import NAMES, by_name
 from hjcontrol.solvers.solver import MEANING, SETS, AbstractSolver
@@ -31,7 +32,7 @@ def admit(problem: ControlProblem, solver: AbstractSolver) -> None:
     if not solver.flows and any(isinstance(run.stage, Flow) for run in problem.chain.runs):
         raise ValueError(
             f"{solver.name}: it treats stages of discrete depth; found a Flow. State it as Residual "
-            "stages, or use 'gradient'."
+            "stages, or use 'gradient', or hj.solvers.Direct(transcription='legendre')."
         )
     if problem.couples and not solver.couples:
         able = [n for n in NAMES if by_name(n).couples]
@@ -42,9 +43,15 @@ def admit(problem: ControlProblem, solver: AbstractSolver) -> None:
     if problem.terminal_constraint is not None and not solver.terminal:
         able = [n for n in NAMES if by_name(n).terminal]
         raise ValueError(
-            f"{solver.name}: it takes no constraint on the final states. Solve "
-            "`hj.control.augmented(problem, nu, strength)`, and update `nu` until the constraint holds"
-            + (f"; or use {', '.join(able)}." if able else ".")
+            f"{solver.name}: it takes no constraint on the final states. Use "
+            f"{', '.join(able)}, or hj.solvers.AugmentedLagrangian({solver.name}) around it."
+        )
+    if problem.path and not solver.path:
+        able = [n for n in NAMES if by_name(n).path]
+        raise ValueError(
+            f"{solver.name}: it takes no constraint along depth; found "
+            f"{', '.join(map(repr, names_of(problem.path)))}. Use {', '.join(able)}, or "
+            f"hj.solvers.AugmentedLagrangian({solver.name}) around it."
         )
     solver.check(problem)
 
@@ -72,9 +79,9 @@ ALONE = (
 )
 PREFERENCE = {
     "newton": "smooth, its weights free or bounded: the one that reaches roundoff",
-    "gradient": "weights free, and no second derivative needed",
+    "gradient": "projected steps suit any convex set, and no second derivative is needed",
     "direct": "a constraint that a nonlinear program takes, with its multipliers",
-    "adam": "projected steps suit any convex set",
+    "augmented-newton": "constraints for any number of samples, with their multipliers",
     "discrete-msa": "the only one that keeps weights in a finite set",
 }
 
@@ -119,8 +126,9 @@ def _refusal(problem: ControlProblem, method: AbstractSolver) -> str | None:
 
 @admits()
 def select(problem: ControlProblem) -> Selection:
-    """The solver for `problem` by its declarations: the first of `newton`, `gradient`, `direct`, `adam`,
-    `discrete-msa` that can treat it; before them `ddp` for one sample of few states.
+    """The solver for `problem` by its declarations: the first of `newton`, `gradient`, `direct`,
+    `augmented-newton`, `discrete-msa` that can treat it; with a control set `direct` before `gradient`;
+    before them `ddp` for one sample of few states.
 
     **Returns:** a `Selection`; `by_name(selection.name)` is the solver.
 
@@ -143,8 +151,8 @@ def select(problem: ControlProblem) -> Selection:
     """
     chosen, others, reasons = None, {}, _reasons(problem)
     for name in sorted(NAMES, key=lambda n: [*reasons, n].index(n)):
-        method, wanted = by_name(name), chosen is None and name in reasons
-        why = (_refusal if wanted else _unable)(problem, method)
+        solver, wanted = by_name(name), chosen is None and name in reasons
+        why = (_refusal if wanted else _unable)(problem, solver)
         if why is None and wanted:
             chosen = name
         else:
@@ -156,12 +164,17 @@ def select(problem: ControlProblem) -> Selection:
 
 
 def _reasons(problem: ControlProblem) -> dict[str, str]:
-    """The methods that may be chosen, best first, each with its reason."""
+    """The solvers that may be chosen, best first, each with its reason."""
+    order = list(PREFERENCE)
+    if not isinstance(problem.control_set, Free):  # the one that has multipliers comes first
+        order.sort(key=lambda n: (n != "newton", n == "gradient"))
+        order.sort(key=lambda n: n == "discrete-msa")
+    reasons = {name: PREFERENCE[name] for name in order}
     if problem.num_samples > 1:
-        return PREFERENCE
+        return reasons
     from hjcontrol.solvers.riccati.ensemble import small
 
-    return ({"ddp": ALONE} if small(problem) else {}) | PREFERENCE
+    return ({"ddp": ALONE} if small(problem) else {}) | reasons
 
 
 COLUMNS = (
@@ -173,6 +186,7 @@ COLUMNS = (
     "flows",
     "couples",
     "terminal",
+    "path",
     "ensemble",
 )
 

@@ -96,6 +96,7 @@ class Shooting(AbstractSolver):
     homotopy: bool | Deformation = False
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-11)
     units: Units = eqx.field(static=True, default=Units(1.0, 1.0, 1.0))
+    states: tuple[Array, ...] | None = None
 
     asks = "forward-over-reverse"
     sets = "free"
@@ -122,6 +123,14 @@ class Shooting(AbstractSolver):
 
     def check(self, problem: ControlProblem) -> None:
         return _check(self, problem)
+
+    def guessed(self, states: tuple[Array, ...]) -> "Shooting":
+        if self.segments == 1:
+            raise ValueError(
+                "shooting: with one segment there is no state to guess. Raise `segments`: a state is "
+                "unknown at the start of each but the first."
+            )
+        return dataclasses.replace(self, states=states)
 
     def measuring(self, units: Units) -> "Shooting":
         return dataclasses.replace(self, units=Units(*map(float, units)))
@@ -164,6 +173,7 @@ def _initial(
     level = first_level(1.0 if shooting.homotopy is False else 0.0, problem.dtype)
     first = shooting.at(problem, level.eps)
     _, states, costates, _ = backpropagate(first, weights)
+    states = states if shooting.states is None else shooting.states
     path = Path(weights, _by_runs(problem, list(costates)[1:]))
     starts = _starts(len(problem.chain), shooting.segments)[1:]
     x0 = problem.inputs

@@ -8,7 +8,7 @@ nothing of each other, and never loop over steps themselves.
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -46,6 +46,7 @@ class Outcome(Shown):
     weights: Weights
     multipliers: Trajectory | None = None
     terminal_multiplier: Float[Array, "n m"] | None = None
+    path_multipliers: Mapping[str, Array] | None = None
     weight_multipliers: Weights | None = None
     message: str | None = eqx.field(static=True, default=None)
     path: list[dict[str, float]] | None = None
@@ -112,6 +113,7 @@ class AbstractSolver(Shown):
     - `flows`: whether a stage may be a `Flow`, of continuous depth.
     - `couples`: whether a cost may couple the weights of different stages (`Smoothing`).
     - `terminal`: whether it takes a constraint on the final states.
+    - `path`: whether it takes constraints along depth.
     - `ensemble`: most samples it is meant for; `None` for any number.
     - `package`: the third-party package that it runs on; `None` for JAX and optax.
     """
@@ -124,6 +126,7 @@ class AbstractSolver(Shown):
     flows: ClassVar[bool] = True
     couples: ClassVar[bool] = False
     terminal: ClassVar[bool] = False
+    path: ClassVar[bool] = False
     ensemble: ClassVar[int | None] = None
     package: ClassVar[str | None] = None
     default_max_steps: ClassVar[int] = 1000
@@ -145,10 +148,24 @@ class AbstractSolver(Shown):
         method would be chosen, for the answer may take time."""
         del problem
 
+    def nearby(self) -> "AbstractSolver":
+        """The same method, for a start that is nearly solved: without what only pays far away."""
+        return self
+
     def continued(self, start: Solution) -> "AbstractSolver":
         """The same method, beginning at another's solution: what it can use besides the weights."""
         del start
         return self
+
+    def guessed(self, states: tuple[Array, ...]) -> "AbstractSolver":
+        """The same method, beginning at these states, `(n, ...)` at each depth.
+
+        **Raises:** `ValueError` if it has no states of its own.
+        """
+        raise ValueError(
+            f"{self.name}: it rolls out its weights, so it cannot begin at states (`Guess`). Use "
+            "'direct', or Shooting with `segments` above 1; or pass the weights alone."
+        )
 
     def measuring(self, units: Units) -> "AbstractSolver":
         """The same method with its tolerances in the problem's own units (see `control.units`), which

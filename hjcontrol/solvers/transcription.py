@@ -56,9 +56,7 @@ class Transcription:
     elements: int
     sets: SetRows
     lam_g0: np.ndarray | float = 0.0
-    rolled: np.ndarray = dataclasses.field(
-        default_factory=lambda: np.zeros(0)
-    )  # the states of a rollout
+    rolled: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))  # states at x0
 
     def pack(self, weights: Weights) -> np.ndarray:
         """The NLP's variables at `weights`, states by rollout."""
@@ -122,18 +120,28 @@ class Transcription:
         found = np.asarray(lam_g, float).ravel()[self.constraints["terminal"]]
         return jnp.asarray(n * found.reshape(n, -1), self.problem.dtype)
 
-    def warmed(self, costates: Trajectory, nu: Any = None) -> "Transcription":
-        """The same program with these costates, a terminal constraint's `nu`, as first multipliers."""
-        return _warmed(self, costates, nu)
+    def path_multipliers(self, lam_x: Any, lam_g: Any) -> dict[str, jnp.ndarray] | None:
+        """`nu` of the constraints along depth, by name; `None` without."""
+        if not self.problem.path:
+            return None
+        duals = (np.asarray(a, float).ravel() for a in (lam_x, lam_g))
+        found = self.programs.paths.multipliers((self.variables, self.constraints), *duals)
+        return {name: jnp.asarray(nu, self.problem.dtype) for name, nu in found.items()}
+
+    def warmed(self, costates: Trajectory, nu: Any = None, path: Any = None) -> "Transcription":
+        """The same program with these costates, a terminal constraint's `nu` and those of the constraints
+        along depth by name, as first multipliers."""
+        return _warmed(self, costates, nu, path)
 
 
-def _pack(transcription: Transcription, weights: Weights) -> np.ndarray:
+def _pack(transcription: Transcription, weights: Weights, states: Any = None) -> np.ndarray:
     thetas = [flat(theta) for theta in transcription.problem.chain.unstack(weights)]
     n, state, later = transcription.programs.num_samples, ca.DM(transcription.programs.inputs), []
     own = [thetas[k] for k in dict.fromkeys(transcription.programs.owner)]
     sizes = np.abs(np.concatenate(own))[transcription.sets.of]
-    if any(transcription.programs.spans):
-        return np.concatenate([*own, *_along(transcription, weights), sizes])
+    if states is not None or any(transcription.programs.spans):
+        at = transcription.problem.rollout(weights) if states is None else states
+        return np.concatenate([*own, *_along(transcription, at), sizes])
     for step, theta, u in zip(
         transcription.programs.steps, thetas, transcription.programs.given, strict=True
     ):
@@ -143,7 +151,9 @@ def _pack(transcription: Transcription, weights: Weights) -> np.ndarray:
     return np.concatenate([*own, *later[:kept], sizes])
 
 
-def _warmed(transcription: Transcription, costates: Trajectory, nu: Any = None) -> "Transcription":
+def _warmed(
+    transcription: Transcription, costates: Trajectory, nu: Any = None, path: Any = None
+) -> "Transcription":
     first = np.zeros(transcription.lbg.size)
     for k in range(1, len(costates)):
         place = transcription.constraints.get(f"F[{k - 1}] - x[{k}]")
@@ -152,6 +162,9 @@ def _warmed(transcription: Transcription, costates: Trajectory, nu: Any = None) 
             first[place] = columns(n, costates[k]).T.ravel()
     if nu is not None and "terminal" in transcription.constraints:
         first[transcription.constraints["terminal"]] = np.asarray(nu, float).ravel() / len(nu)
+    if path is not None and transcription.problem.path:
+        for row, mu in transcription.programs.paths.rows_of(path).items():
+            first[transcription.constraints[row]] = mu
     return dataclasses.replace(transcription, lam_g0=first)
 
 
@@ -177,10 +190,10 @@ def _end(transcription: Transcription, x: np.ndarray) -> ca.DM:
     return step.map(n)(before, ca.repmat(ca.DM(theta), 1, n), transcription.programs.given[-1])[0]
 
 
-def _along(transcription: Transcription, weights: Weights) -> list[np.ndarray]:
-    """States of a rollout, those within a piece of a flow on the straight line."""
+def _along(transcription: Transcription, states: Any) -> list[np.ndarray]:
+    """States at each depth as columns, those within a piece of a flow on the straight line."""
     n, parts = transcription.programs.num_samples, []
-    states = [columns(n, x) for x in transcription.problem.rollout(weights)]
+    states = [columns(n, x) for x in states]
     for k, span in enumerate(transcription.programs.spans[: transcription.programs.joints]):
         if span is not None:
             scheme = (transcription.kind, transcription.degree, transcription.elements)
@@ -204,6 +217,15 @@ def _violations(transcription: Transcription, x: Any, most: int = 5) -> list[str
         n = transcription.programs.num_samples
         if name in transcription.sets.heights:
             lines.append(f"{name}, row {int(i) - place.start}: {size[i]:.3g}")
+            continue
+        if name.startswith("budget: "):
+            lines.append(f"{name[8:]!r}: {size[i]:.3g}")
+            continue
+        if name.startswith("path: "):
+            (at, k), m = name[6:-1].rsplit("[", 1), (place.stop - place.start) // n
+            sample, coordinate = divmod(int(i) - place.start, m)
+            where = f"{at!r} at depth {k}, sample {sample}, coordinate {coordinate}"
+            lines.append(f"{where}: {size[i]:.3g}")
             continue
         if name == "terminal":
             d = (place.stop - place.start) // n
@@ -233,13 +255,20 @@ def _costates(transcription: Transcription, x: Any, lam_g: Any) -> Trajectory | 
     if flow:  # x_0 stands in every equation of the first element, with factor one
         rows = np.concatenate([lam[transcription.constraints["collocation[0]"]], p[0]])
         first = rows.reshape(-1, p[0].size)[: transcription.degree + 1].sum(axis=0)
-    paid = cost / n + ca.dot(q, a if flow else after)
-    slope = ca.Function("p0", [a, theta, u, q], [ca.gradient(paid, a)])
+    paid, duals = cost / n + ca.dot(q, a if flow else after), []
+    for name, c in transcription.programs.paths.rows[0]:  # p_0 = dH_0/dx + mu_0 dc/dx
+        mu = ca.SX.sym("mu", c.size1_out(0))
+        paid += ca.dot(mu, c(a, theta, u))
+        own = lam[transcription.constraints[f"path: {name}[0]"]].reshape(n, -1).T
+        duals.append((mu, own))
+    symbols = [a, theta, u, q, *(mu for mu, _ in duals)]
+    slope = ca.Function("p0", symbols, [ca.gradient(paid, a)])
     start = slope.map(n)(
         transcription.programs.inputs,
         ca.repmat(ca.DM(x[transcription.variables["theta[0]"]]), 1, n),
         transcription.programs.given[0],
         first.reshape(n, -1).T,
+        *(own for _, own in duals),
     )
     return _trajectory(transcription, [np.array(start).T, *p])
 
@@ -252,11 +281,13 @@ def as_nlp(
     degree: int = 4,
     elements: int = 2,
     whole: bool = False,
+    states: Any = None,
 ) -> Transcription:
     """The CasADi nlp of a control problem.
 
-    **Arguments:** `init`: weights to start from; the states start at their rollout. `whole`: whether the
-    last states are variables even where they could be written into the terminal cost.
+    **Arguments:** `init`: weights to start from; the states start at their rollout, or at `states`,
+    `(n, ...)` at each depth. `whole`: whether the last states are variables even where they could be
+    written into the terminal cost.
 
     **Raises:** `ValueError` for states or weights that are not floating, or an unknown transcription;
     `UnsupportedPrimitiveError` for a program that CasADi cannot express.
@@ -267,7 +298,8 @@ def as_nlp(
         )
     check_arrays(problem)
     check_flows(problem, transcription)
-    programs = dataclasses.replace(programs_of(problem), whole=whole)
+    programs = programs_of(problem, bounded=transcription != "single")
+    programs = dataclasses.replace(programs, whole=whole)
     n, steps = programs.num_samples, programs.steps
     owner = programs.owner
     sizes = {f"theta[{k}]": steps[k].size1_in(1) for k in dict.fromkeys(owner)}
@@ -290,12 +322,16 @@ def as_nlp(
     heights = {name: gap.numel() for name, gap in gaps.items()}
     lower, upper = (np.full(int(ends[-1]), b) for b in (-np.inf, np.inf))
     lower[:m], upper[:m] = sets.lower, sets.upper
+    for k in range(1, joints + 1) if programs.paths.boxes else ():
+        place = slices(sizes)[f"x[{k}]"]
+        ends_of = programs.paths.bounds(k, (place.stop - place.start) // n)
+        lower[place], upper[place] = (np.tile(b, n) for b in ends_of)
     built = Transcription(
         nlp={"x": x, "f": cost, "g": g},
         x0=np.empty(0),
         lbx=lower,
         ubx=upper,
-        lbg=np.concatenate([_floor(problem, heights), sets.low]),
+        lbg=np.concatenate([_floor(problem, heights, programs), sets.low]),
         ubg=np.concatenate([np.zeros(sum(heights.values())), sets.high]),
         variables=slices(sizes),
         constraints=slices(heights | sets.heights),
@@ -306,7 +342,7 @@ def as_nlp(
         elements=elements,
         sets=sets,
     )
-    x0 = built.pack(init)
+    x0 = _pack(built, init, states)
     rolled = [x0[s] for name, s in built.variables.items() if name.startswith("x[")]
     return dataclasses.replace(built, x0=x0, rolled=np.concatenate([np.zeros(0), *rolled]))
 
@@ -329,6 +365,7 @@ def _cost_and_gaps(
         if owner[k] == k:  # tied stages pay for their weights once
             cost += programs.costs[k](theta)
         if k >= joints:
+            gaps |= dict(programs.paths.at(k, state, theta, u))
             state = after
             continue
         before, state = state, ca.reshape(parts[f"x[{k + 1}]"], step.size1_out(0), n)
@@ -338,6 +375,10 @@ def _cost_and_gaps(
             inside, gap = collocation.gaps(step, both, z, theta, span, scheme)
             gaps[f"collocation[{k}]"] = inside
         gaps[f"F[{k}] - x[{k + 1}]"] = gap
+        gaps |= dict(programs.paths.at(k, before, theta, u))
+    if programs.paths.rows[-1]:
+        gaps |= dict(programs.paths.at(len(steps), state, ca.DM(0, 1), programs.paths.end))
+    gaps |= dict(programs.paths.spending({k: parts[f"theta[{k}]"] for k in set(owner)}))
     for k, coupling in programs.couplings.items():
         start = sum(sizes[f"theta[{j}]"] for j in dict.fromkeys(owner) if j < k)
         cost += coupling(x[start : start + coupling.size1_in(0)])
@@ -347,9 +388,13 @@ def _cost_and_gaps(
     return cost, gaps
 
 
-def _floor(problem: ControlProblem, heights: dict[str, int]) -> np.ndarray:
+def _floor(problem: ControlProblem, heights: dict[str, int], programs: Programs) -> np.ndarray:
     """Lower bounds of the constraints: 0, or none for what must not be positive."""
     rule = problem.terminal_constraint
     free = ["terminal"] if rule is not None and rule.kind == "<=" else []
-    bound = {name: -np.inf if name in free else 0.0 for name in heights}
+    along = lambda name: name.startswith(("path: ", "budget: "))
+    bound = {
+        name: programs.paths.floor(name) if along(name) else -np.inf if name in free else 0.0
+        for name in heights
+    }
     return np.concatenate([np.zeros(0), *[np.full(h, bound[n]) for n, h in heights.items()]])

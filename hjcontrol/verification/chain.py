@@ -84,7 +84,7 @@ def staged_cost(problem: ControlProblem, weights: Weights) -> Float[Array, ""]:
         own = eqx.tree_at(lambda p: p.running, problem, running)
 
         def one(x: Any, u: Any) -> Any:
-            cost = jnp.asarray(own.state_cost(x, theta), problem.dtype)
+            cost = jnp.asarray(own.state_cost(x, theta, u), problem.dtype)
             return cost / n, advance(stage, x, theta, u)
 
         costs, x = jax.vmap(one)(x, u)

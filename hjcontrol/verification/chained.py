@@ -40,6 +40,7 @@ from hjcontrol.verification.minimum import minimum_gap
 from hjcontrol.verification.multipliers import excused, not_converged
 from hjcontrol.verification.optimality import examine as examine_optimality
 from hjcontrol.verification.order import graded, judge_order, refinement
+from hjcontrol.verification.path_conditions import Claimed, critical, path_found
 from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNDEFINED
 from hjcontrol.verification.witness import examine
 
@@ -66,6 +67,7 @@ def verify_chain(
     """See `hjcontrol.verify`. `given`: its arguments for a chain."""
     weights, multipliers, optimality = (given[k] for k in ("weights", "multipliers", "optimality"))
     claims = _claims(problem, weights)
+    along = _along(problem, weights)
     unsettled = not_converged(problem) if weights is None and multipliers is None else None
     extra = {k: given[k] for k in ("targets", "running", "forcing", "context")}
     problem, weights, trajectory, multipliers = _statement(
@@ -121,7 +123,18 @@ def verify_chain(
         feasibility=float(measured[0].feasibility),
         curvature=_second_order(problem, weights, key) if given["second_order"] else None,
         minimum=np.asarray(_minimum(problem, weights, key)) if given["minimum"] else None,
-        optimality=_optimality(problem, weights, claims, key, optimal, measured[0].feasibility),
+        optimality=None
+        if optimal is None
+        else _optimality(
+            problem,
+            weights,
+            claims,
+            key,
+            optimal,
+            along,
+            multipliers,
+            float(measured[0].feasibility),
+        ),
         problem=_facts(problem, weights, finite),
     )
 
@@ -139,17 +152,22 @@ def _facts(problem: ControlProblem, weights: Weights, finite: bool) -> dict[str,
 def _optimality(
     problem: ControlProblem,
     weights: Weights,
-    claims: tuple[Any, Any],
+    claims: Any,
     key: Any,
-    tol: float | None,
-    feasibility: Any,
+    tol: float,
+    along: Any,
+    multipliers: Trajectory | None,
+    feasibility: float,
 ) -> Any:
-    if tol is None:
-        return None
     tell("judging the conditions of optimality")
     title = lambda k: stage_name(problem, k)
-    found = jax.device_get(examine_optimality(problem, weights, *claims, key, tol))
-    return judged_optimality(found, problem, title, float(feasibility), tol)
+    if along is None:
+        extra = ()
+    else:
+        own = claims[0][1] if multipliers is None else multipliers
+        extra = (path_found(along, weights, own), critical(along, weights, tol))
+    found = jax.device_get(examine_optimality(problem, weights, *claims, key, tol, *extra))
+    return judged_optimality(found, problem, title, feasibility, tol, along)
 
 
 def _judged(
@@ -228,6 +246,13 @@ def _claims(
     if not isinstance(problem, Solution) or weights is not None:
         return None, None
     return (problem.trajectory, problem.costate), problem.weight_multipliers
+
+
+def _along(problem: Any, weights: Any) -> Claimed | None:
+    """The problem with its constraints along depth, and the multipliers that a solution claims."""
+    if not isinstance(problem, Solution) or weights is not None or problem.path_multipliers is None:
+        return None
+    return Claimed(problem.problem, problem.terminal_multiplier, dict(problem.path_multipliers))
 
 
 def _own_weights(problem: ControlProblem, pair: Pair) -> Pair:

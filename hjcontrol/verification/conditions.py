@@ -22,11 +22,13 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
 )
+from hjcontrol.control.path_checks import names_of
 from hjcontrol.control.units import unit
 from hjcontrol.networks import Flow, Run
 from hjcontrol.verification.curvature import settled
 from hjcontrol.verification.faces import faces_known
 from hjcontrol.verification.optimality import Found
+from hjcontrol.verification.path_conditions import Claimed, PathFound
 
 Title = Callable[[int], str]
 
@@ -114,13 +116,20 @@ class Conditions(Told, Shown):
 
 
 def judged(
-    found: Found, problem: ControlProblem, title: Title, feasibility: float, tol: float
+    found: Found,
+    problem: ControlProblem,
+    title: Title,
+    feasibility: float,
+    tol: float,
+    along: Claimed | None = None,
 ) -> Conditions:
     """The table. `title(k)`: name of stage k; `feasibility`: of the states that a solver claims."""
     value, bound, largest = map(float, found.curvature)
     of = float(found.units.gradient)
     small = tol * of
     rows = _first_order(found, title, feasibility, tol)
+    if found.path is not None and along is not None:
+        rows += _path(found.path, along, tol, small)
     rows.append(_curvature(found, faces_known(problem), tol))
     rows.append(_legendre(found, title, tol))
     rows += _minima(found, title, small)
@@ -204,6 +213,41 @@ def _first_order(found: Found, title: Title, feasibility: float, tol: float) -> 
         value = float(found.costates[k])
         rows.append(_necessary("claimed costates", value, f"state {k}", max(tol, CLAIMED)))
     return rows
+
+
+def _path(found: PathFound, along: Claimed, tol: float, small: float) -> list[Condition]:
+    """Feasibility, sign and complementarity of every constraint along depth; where the costate jumps."""
+    rows, problem = [], along.problem
+    for name, c in zip(names_of(problem.path), problem.path, strict=True):
+        value, mu = np.asarray(found.values[name]), np.asarray(found.mu[name])
+        met = np.abs(value) if c.kind == "==" else value
+        where = lambda a: _depth(int(np.argmax(_order(a))), a.shape)
+        worst = float(np.max(_order(met)))
+        rows.append(_necessary(f"{name}: feasible", max(0.0, worst), where(met), tol))
+        if c.kind == "<=":
+            both = np.minimum(mu, -value)
+            low = float(np.max(_order(-mu)))
+            rows.append(_necessary(f"{name}: sign", max(0.0, low), where(-mu), small))
+            left = max(0.0, float(np.max(_order(both))))
+            rows.append(_necessary(f"{name}: complementary", left, where(both), small))
+        active = np.argwhere(np.abs(mu) > small)
+        total = float(np.sum(mu))
+        depths = sorted({int(at[1]) for at in active}) if mu.ndim else []
+        at = f"depths {', '.join(map(str, depths[:6]))}{', ...' if len(depths) > 6 else ''}"
+        remark = f"{len(active)} of {mu.size} active" + (f": {at}" if depths else "")
+        rows.append(_plain(f"{name}: sum of mu", total, "", remark))
+    k = int(np.argmax(_order(found.jump)))
+    value = float(np.asarray(found.jump)[k])
+    rows.append(_necessary("jump of p", value, f"depth {k}", max(tol, CLAIMED)))
+    return rows
+
+
+def _depth(at: int, shape: tuple[int, ...]) -> str:
+    """A place in `(n, K + 1, m)`."""
+    if not shape:
+        return ""
+    i, k, _ = np.unravel_index(at, shape)
+    return f"depth {k}, sample {i}"
 
 
 def _legendre(found: Found, title: Title, tol: float) -> Condition:

@@ -44,12 +44,13 @@ class Levels(NamedTuple):
 def levels(
     problem: ControlProblem, weights: Weights, states: Trajectory, costates: Trajectory
 ) -> tuple[Levels | None, ...]:
-    """H along every run; `None` for a run that has no time: stages that are no step of a flow."""
+    """H along every run; `None` where H depends on depth: stages that are no step of a flow, or costs
+    that read references."""
     found, p_end, x_end = [], costates.final, states.final
     parts = zip(problem.chain.runs, weights, states.runs, costates.runs, strict=True)
     for run, theta, xs, ps in reversed(list(parts)):
         first = lambda tree: jax.tree.map(lambda a: a[:, 0], tree)
-        if timed(run):
+        if timed(run) and problem.references is None:
             both = ((xs, _shifted(xs, x_end)), (ps, _shifted(ps, p_end)))
             found.append(_of(problem, run, theta, *both))
         else:

@@ -20,6 +20,7 @@ from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.control.hamiltonians import inner
 from hjcontrol.control.trajectory import swapped
 from hjcontrol.networks import Flow, Weights
+from hjcontrol.networks.given import Given
 from hjcontrol.verification.ensemble import primal, with_coupling
 from hjcontrol.verification.inlining import inlined
 
@@ -97,9 +98,10 @@ def _backward(
     def discrete(a: PyTree, c: PyTree) -> Float[Array, ""]:
         if isinstance(stage, Flow):
             paid = jax.vmap(
-                inlined(lambda b, c: problem.state_cost(b, c) + jnp.zeros(())), (0, None)
+                inlined(lambda b, c, u: problem.state_cost(b, c, u) + jnp.zeros(())),
+                (0, None, 0 if isinstance(u, Given) else None),
             )
-            return jnp.sum(paid(a, c)) / problem.num_samples
+            return jnp.sum(paid(a, c, u)) / problem.num_samples
         running, x_next = primal(problem, stage)(a, c, u)
         return jnp.sum(running) + inner(p, x_next)
 

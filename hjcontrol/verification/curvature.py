@@ -58,14 +58,20 @@ def smallest_curvature(
 
 
 def face_curvature(
-    problem: ControlProblem, weights: Weights, key: Key[Array, ""], faces: Faces
+    problem: ControlProblem,
+    weights: Weights,
+    key: Key[Array, ""],
+    faces: Faces,
+    held: Float[Array, "active m"] | None = None,
 ) -> tuple[Curvature, Curvature]:
-    """The same of the Lagrangian on the faces `wide` and `tight`."""
+    """The same of the Lagrangian on the faces `wide` and `tight`. `held`: slopes of constraints that are
+    active; only directions that they leave alone are asked."""
     flat, unravel = ravel_pytree(weights)
     product = curvature(problem, weights)
 
     def on(face: Any) -> Curvature:
-        project = lambda v: ravel_pytree(within(face, unravel(v)))[0]
+        onto = lambda v: ravel_pytree(within(face, unravel(v)))[0]
+        project = onto if held is None else _beside(jax.vmap(onto)(held), onto)
 
         def compressed(v: Array) -> Array:
             d = unravel(v)
@@ -83,6 +89,21 @@ def face_curvature(
     found = jax.lax.map(once, (pair, jnp.stack([jnp.asarray(True), ~faces.same])))
     wide, tight = (jax.tree.map(lambda a, i=i: a[i], found) for i in range(2))
     return wide, jax.tree.map(lambda a, b: jnp.where(faces.same, a, b), wide, tight)
+
+
+def _beside(rows: Float[Array, "active m"], onto: Callable[[Array], Array]) -> Any:
+    """The projection onto the directions of a face that these rows of it leave alone."""
+    left, size, _ = jnp.linalg.svd(rows.T, full_matrices=False)
+    size = size / jnp.maximum(jnp.max(size, initial=0.0), jnp.finfo(rows.dtype).tiny)
+    kept = (
+        left * (size > 1e3 * jnp.finfo(rows.dtype).eps)[None]
+    )  # rows that depend on others say nothing
+
+    def project(v: Array) -> Array:
+        v = onto(v)
+        return v - kept @ (kept.T @ v)
+
+    return project
 
 
 def lanczos(

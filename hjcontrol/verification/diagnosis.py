@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from hjcontrol.control import ControlProblem
+from hjcontrol.control.hamiltonians import given_at
 from hjcontrol.networks import advance
 
 REMEDIES = {
@@ -34,9 +35,8 @@ def diagnosed(
     one = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
     x = jax.tree.map(one, problem.inputs)
     k = 0
-    for run, given in zip(problem.chain.runs, problem.given, strict=True):
-        forced = run.stage.reads == "forcing"
-        u = jax.tree.map(lambda a: one(a[:, 0] if forced else a), given)
+    for run in problem.chain.runs:
+        u = jax.tree.map(one, given_at(problem, k))
         found = _tried(lambda *a, run=run: advance(run[0], *a), (x, weights[k], u))
         if found is not None:
             what, why = found

@@ -15,7 +15,7 @@ def primal(problem: ControlProblem, stage: AbstractStage) -> Any:
     """`(x, theta, u) -> (l/n, F)` of the ensemble, custom rules inlined: leaves `(n, ...)`."""
 
     def one(x: PyTree, theta: PyTree, u: PyTree) -> tuple[Array, PyTree]:
-        cost = jnp.asarray(problem.state_cost(x, theta), problem.dtype)
+        cost = jnp.asarray(problem.state_cost(x, theta, u), problem.dtype)
         return cost / problem.num_samples, advance(stage, x, theta, u)
 
     return jax.vmap(inlined(one), in_axes=(0, None, 0))

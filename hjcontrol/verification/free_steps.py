@@ -44,10 +44,9 @@ def free_steps(
     if not any(isinstance(run.stage, FreeStep) for run in runs):
         return None
     p_end, slopes = costates.final, []
-    for run, theta, xs, ps in reversed(
-        list(zip(runs, weights, states.runs, costates.runs, strict=True))
-    ):
-        slopes.append(_slopes(problem, run, theta, xs, ps, p_end))
+    along = zip(runs, weights, states.runs, costates.runs, problem.given_by_depth, strict=True)
+    for run, theta, xs, ps, given in reversed(list(along)):
+        slopes.append(_slopes(problem, run, theta, (xs, given), ps, p_end))
         p_end = jax.tree.map(lambda a: a[:, 0], ps)
     slopes = list(reversed(slopes))
     # Against the set of h by its own projection, u |h - P(h - slope / u)|, all other weights at rest.
@@ -68,11 +67,17 @@ def free_steps(
 
 
 def _slopes(
-    problem: ControlProblem, run: Run, theta: StepWeights, xs: PyTree, ps: PyTree, p_end: PyTree
+    problem: ControlProblem,
+    run: Run,
+    theta: StepWeights,
+    here: tuple[PyTree, PyTree],
+    ps: PyTree,
+    p_end: PyTree,
 ) -> Float[Array, " sets"] | None:
     """`dJ/dh` of a run's sets of weights."""
     if not isinstance(run.stage, FreeStep):
         return None
+    xs, given = here
     depth = lambda tree: jax.tree.map(lambda a: jnp.moveaxis(a, 1, 0), tree)
     after = jax.tree.map(lambda a, e: jnp.concatenate([a[:, 1:], e[:, None]], axis=1), ps, p_end)
 
@@ -80,10 +85,12 @@ def _slopes(
         x, q = at
         along = inner(q, jax.vmap(stage.rate, (0, None))(x, th))
         paid = lambda h: jnp.mean(
-            jax.vmap(lambda a: jnp.asarray(problem.state_cost(a, th._replace(h=h)), h.dtype))(x)
+            jax.vmap(lambda a, v: jnp.asarray(problem.state_cost(a, th._replace(h=h), v), h.dtype))(
+                x, u
+            )
         )
         return None, along + jax.grad(paid)(th.h)
 
-    by_stage = run.scan(body, None, theta, (depth(xs), depth(after)))[1]
+    by_stage = run.scan(body, None, theta, (depth(xs), depth(after)), given)[1]
     cost = lambda h: problem.total_weight_cost((theta._replace(h=h),))
     return run.gather(by_stage) + jax.grad(cost)(theta.h)

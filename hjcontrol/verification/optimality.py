@@ -31,6 +31,7 @@ from hjcontrol.verification.kkt import Residuals, residuals
 from hjcontrol.verification.legendre import legendre
 from hjcontrol.verification.measuring import apart
 from hjcontrol.verification.minimum import lowering
+from hjcontrol.verification.path_conditions import PathFound
 from hjcontrol.verification.stagewise import placed, stagewise
 from hjcontrol.verification.transversality import transversality
 
@@ -52,6 +53,7 @@ class Found(NamedTuple):
     autonomous: tuple[Array | None, ...]
     horizon: Float[Array, ""] | None
     units: Units
+    path: PathFound | None
 
 
 @eqx.filter_jit
@@ -62,9 +64,12 @@ def examine(
     multipliers: Weights | None,
     key: Key[Array, ""],
     tol: float,
+    path: PathFound | None = None,
+    held: Float[Array, "active m"] | None = None,
 ) -> Found:
     """All conditions, in one program. `claimed`: states and costates that a solver gives;
-    `multipliers`: those it gives for the control set."""
+    `multipliers`: those it gives for the control set; `path`, `held`: what was found of constraints along
+    depth, and the slopes of the active ones."""
     _, states, costates, gradient = backpropagate(problem, weights)
     units = measured(problem, weights, here=(states, costates, gradient))
     small = tol * units.gradient
@@ -91,7 +96,7 @@ def examine(
         transversality(problem, at.final, p.final),
         None if claimed is None else apart(claimed[1], costates),
         free_steps(problem, weights, at, p, units.gradient),
-        *face_curvature(problem, weights, two, on),
+        *face_curvature(problem, weights, two, on, held),
         Curvature(
             placed(problem, tuple(c.smallest for c in curved), blank=jnp.inf),
             placed(problem, tuple(c.bound for c in curved)),
@@ -106,4 +111,5 @@ def examine(
         ),
         sum(jnp.sum(s.length * s.slope) for s in steps) / total if steps else None,
         units,
+        path,
     )

@@ -325,6 +325,12 @@ def _control() -> dict:
         "Simplex": _made(c.Simplex, radius=1.0),
         "Smoothing": _made(c.Smoothing, strength=0.1),
         "StateCost": _made(c.StateCost, function=wave),
+        "Budget": _made(c.Budget, limit=1.0),
+        "Guess": _made(c.Guess, weights=lambda: weights(), states=wave),
+        "PathConstraint": _made(c.PathConstraint, function=bowl, kind="<="),
+        "StateBall": _made(c.StateBall, radius=1.0),
+        "StateBox": _made(c.StateBox, lower=-1.0, upper=1.0),
+        "lagrangian": _made(c.lagrangian, problem=lambda: constrained(), nu=jnp.zeros((6, 2))),
         "TerminalConstraint": _made(c.TerminalConstraint, function=bowl, kind="="),
         "WeightCost": _made(c.WeightCost, function=bowl),
         "augmented": _made(

@@ -229,6 +229,9 @@ _NETWORKS = {
 }
 
 _SOLVERS = {
+    "AugmentedLagrangian": _made(
+        lambda: solvers.AugmentedLagrangian, inner=lambda: solvers.Newton(), tol=1e-8, rho=10.0
+    ),
     "Checkpoint": _made(solvers.Checkpoint, folder="never", every=1.0, keep=2),
     "Direct": _made(
         lambda: solvers.Direct,

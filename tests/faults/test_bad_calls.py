@@ -25,6 +25,8 @@ WELCOME = {
     ("analysis.temperature.window", "dimension", "fraction"): "a set may have such a dimension",
     ("control.Box", "lower", "matrix"): "a bound for each weight",
     ("control.Box", "upper", "matrix"): "a bound for each weight",
+    ("control.Guess", "weights", "none"): "`key=` draws them",
+    ("control.Budget", "limit", "negative"): "a function may spend less than nothing",
     ("control.check_batch_size", "size", "none"): "full batches",
     ("control.minibatch", "size", "none"): "full batches",
     ("networks.Chain", "state", "nan"): "only its shape is read",

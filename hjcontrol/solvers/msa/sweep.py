@@ -25,6 +25,7 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, Trajectory, sample_hamiltonian
 from hjcontrol.control.hamiltonians import inner
 from hjcontrol.networks import AbstractStage, Weights, advance
+from hjcontrol.networks.given import Given
 
 StageObjective = Callable[[PyTree[Array]], Float[Array, ""]]
 # From an objective, a stage's weights and its run's place: new weights, by how much the objective fell.
@@ -65,7 +66,8 @@ def sweep(
         def share(arrays: Any, th: Any, here: Along, u: Any, static: Any = static) -> Array:
             return _augmented(problem, eqx.combine(arrays, static), th, here, u, rho)
 
-        axes = (None, None, 0, 0 if forced else None)
+        own = 0 if forced else None
+        axes = (None, None, 0, Given(own, 0) if isinstance(given[r], Given) else own)
         if run.tied:
             alone = jax.tree.map(lambda a: a[0], arrays)
 

@@ -120,6 +120,9 @@ class Riccati(AbstractSolver):
     def check(self, problem: ControlProblem) -> None:
         return _check(self, problem)
 
+    def nearby(self) -> "Riccati":
+        return dataclasses.replace(self, switch=jnp.ones_like(self.switch))
+
     def measuring(self, units: Units) -> "Riccati":
         return dataclasses.replace(self, unit=float(units.gradient))
 

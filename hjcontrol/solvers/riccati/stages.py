@@ -23,6 +23,7 @@ from jaxtyping import Array, Bool, Float
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import AbstractStage, AffineWeights, Weights, advance
+from hjcontrol.networks.given import Given
 from hjcontrol.solvers.contraction import contraction
 
 WIDE = 32  # features from which on a product with them alone is worth a matrix product
@@ -126,14 +127,14 @@ def _flat(x: Any) -> tuple[Float[Array, "n d"], Any]:
 
 
 def enters_by_affine_part(
-    problem: ControlProblem, stage: AbstractStage, theta: Any, x: Any
+    problem: ControlProblem, stage: AbstractStage, theta: Any, x: Any, u: Any = None
 ) -> bool:
     """Whether `theta` moves one sample's cost and next state only through `a = W x + b`."""
     if not stage.affine:
         return False
     # What the cost of states makes of the weights: nothing, if its trace never reads them.
-    cost = lambda th, x: jnp.asarray(problem.state_cost(x, th))
-    traced = jax.make_jaxpr(cost)(theta, x).jaxpr
+    cost = lambda th, x, u: jnp.asarray(problem.state_cost(x, th, u))
+    traced = jax.make_jaxpr(cost)(theta, x, u).jaxpr
     own = traced.invars[: len(jax.tree.leaves(theta))]
     read = [v for eqn in traced.eqns for v in eqn.invars] + list(traced.outvars)
     return not any(v is w for v in own for w in read)
@@ -142,7 +143,9 @@ def enters_by_affine_part(
 def _stage(problem, stage, theta, u, x, p_next, D, exact, given: bool) -> Run:
     n = problem.num_samples
     one = jax.tree.map(lambda a: a[0], x)
-    affine = enters_by_affine_part(problem, stage, theta, one)
+    paired = isinstance(u, Given)
+    read = jax.tree.map(lambda a: a[0], u) if paired else None
+    affine = enters_by_affine_part(problem, stage, theta, one, read)
     flat, unravel = _flat(x)
     packed = pack(stage, theta)
     size = theta.b.shape[0] if affine else packed.size
@@ -158,7 +161,7 @@ def _stage(problem, stage, theta, u, x, p_next, D, exact, given: bool) -> Run:
         F = step(x, e, u)
         move = F - jax.lax.stop_gradient(F)
         th = theta if affine else unpack(stage, theta, packed + e)
-        cost = problem.state_cost(unravel(x), th) / n + 0.5 * move @ (D @ move)
+        cost = problem.state_cost(unravel(x), th, u) / n + 0.5 * move @ (D @ move)
         return cost if exact is False else cost + exact * (p @ F)
 
     def per_sample(x: Array, u: Any, p: Array, D: Array) -> tuple[Array, ...]:
@@ -172,7 +175,7 @@ def _stage(problem, stage, theta, u, x, p_next, D, exact, given: bool) -> Run:
         D, C = jax.jacfwd(slopes)(x)
         return A, G, C, D
 
-    shared = u if stage.reads != "nothing" else None
+    shared = u if stage.reads != "nothing" or paired else None
     A, G, C, D_before = jax.vmap(per_sample)(flat, shared, p_next, D)
     lam = exact * jnp.einsum("nie,ni->ne", G, p_next)
     if affine:

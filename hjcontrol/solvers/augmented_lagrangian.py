@@ -1,0 +1,277 @@
+r"""An augmented Lagrangian around a method: constraints for a method that takes none.
+
+    solve   min over theta of  J + sum of prices(nu, rho)          by the inner method, to a tolerance
+    then    nu <- nu + rho c  ("<=": its positive part),   rho <- 4 rho unless |nu's move| / rho fell by 4
+
+The whole loop is one method: a step is one step of the inner method, or the update once that one has
+ended. Multipliers, strength and the inner tolerance are leaves, so that a solve is one program and a
+round compiles nothing. The gradient of the priced problem at nu is that of the Lagrangian at the new nu.
+
+The residual is max |nu_new - nu| / rho: c where it is "==", else max(c, -nu / rho), which is zero only
+where the constraint holds and is complementary. The strength has no cap: a constraint on a state that
+the weights reach only after several stages needs it to grow. A large strength leaves nu inexact, so that
+the last act is Newton on the conditions of Karush, Kuhn and Tucker with the active constraints held.
+
+Sources: Hestenes 1969, Powell 1969; Conn, Gould and Toint 1991 (the rules for rho and the tolerance).
+"""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shown import Shown
+from hjcontrol.control import Budget, ControlProblem, Solution
+from hjcontrol.control.path_checks import names_of
+from hjcontrol.control.pricing import path_shapes, path_values, priced, updated
+from hjcontrol.control.units import Units, measured
+from hjcontrol.networks import Weights
+from hjcontrol.solvers.active_constraints import polished, violations
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
+
+UPDATES = 60  # most updates of the multipliers
+STRONGEST = 1e12  # of rho: what still violates a constraint there cannot meet it
+GROW, FALL = 4.0, 0.25
+LOOSE = 1e-2  # the first inner tolerance
+
+
+class Multipliers(Shown):
+    """`nu` of the terminal constraint, or `None`, and of the path constraints by name."""
+
+    terminal: Float[Array, "n m"] | None
+    path: dict[str, Array]
+
+
+class AugmentedState(Shown):
+    """The inner method's state, and what the next update needs."""
+
+    inner: Any
+    nu: Multipliers
+    rho: Float[Array, ""]
+    tol: Float[Array, ""]  # of the inner method
+    residual: Float[Array, ""]
+    violation: Float[Array, ""]
+    stationarity: Float[Array, ""]  # of the Lagrangian, at the last update
+    updates: Int[Array, ""]
+    steps: Int[Array, ""]  # of the inner method since then
+    num_evals: Int[Array, ""]
+    done: Bool[Array, ""]
+
+
+@admits(tol="> 0", rho="> 0", steps=">= 1")
+class AugmentedLagrangian(AbstractSolver):
+    """Path and terminal constraints for a method that takes none, as one program.
+
+    - `inner`: `Newton`, `Riccati` (also as DDP) or `Gradient`, with its own options; its `tol` is the
+      stationarity asked at the end.
+    - `tol`: largest violation, and largest multiplier of a constraint that is not met, over `rho`.
+    - `rho`: the first strength.
+    - `steps`: most steps of the inner method between two updates.
+
+    The control sets that it takes are the inner method's. `solution.path_multipliers` holds the
+    multipliers by name.
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> solver = hj.solvers.AugmentedLagrangian(hj.solvers.Newton())
+        >>> solver.name, solver.path, solver.sets
+        ('augmented-newton', True, 'bounds')
+    """
+
+    inner: AbstractSolver
+    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-9)
+    rho: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=10.0)
+    steps: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=400)
+
+    terminal = True
+    path = True
+    default_max_steps = 20_000
+
+    def __check_init__(self):
+        if not self.inner.traceable or not hasattr(self.inner, "tol"):
+            raise ValueError(
+                "AugmentedLagrangian: `inner` must be a method that runs inside JAX and has a `tol`, "
+                f"such as Newton, Riccati or Gradient; found {self.inner.name}."
+                + (" It takes the constraints itself." if self.inner.path else "")
+            )
+        if getattr(self.inner, "batch_size", None) is not None:
+            raise ValueError(
+                "AugmentedLagrangian: the inner method must use all samples, for every sample has its "
+                "multipliers; found a `batch_size`."
+            )
+
+    @property
+    def name(self) -> str:
+        return f"augmented-{self.inner.name}"
+
+    @property
+    def asks(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.asks
+
+    @property
+    def sets(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.sets
+
+    @property
+    def flows(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.flows
+
+    @property
+    def couples(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.inner.couples
+
+    def check(self, problem: ControlProblem) -> None:
+        if not problem.path and problem.terminal_constraint is None:
+            raise ValueError(
+                f"AugmentedLagrangian: the problem has no constraint; solve it by {self.inner.name}."
+            )
+        if any(isinstance(c, Budget) for c in problem.path) and not self.inner.couples:
+            raise ValueError(
+                f"AugmentedLagrangian: a Budget couples the weights of all stages, and {self.inner.name} "
+                "minimises stage by stage. Use Newton or Gradient as the inner method, or Direct."
+            )
+        self.inner.check(_priced(problem, nothing(problem), self.rho))
+
+    def measuring(self, units: Units) -> "AugmentedLagrangian":
+        return dataclasses.replace(self, inner=self.inner.measuring(units))
+
+    def continued(self, start: Solution) -> "AugmentedLagrangian":
+        return dataclasses.replace(self, inner=self.inner.continued(start))
+
+    def at(self, tol: Float[Array, ""]) -> AbstractSolver:
+        """The inner method with this tolerance, in the unit of `dJ/dtheta` where the weights stand."""
+        own = getattr(self.inner, "unit", 1.0)
+        return eqx.tree_at(lambda s: s.tol, self.inner, tol / own)
+
+    def init(self, problem: ControlProblem, weights: Weights, key: Any) -> AugmentedState:
+        nu, dtype = nothing(problem), problem.dtype
+        rho = jnp.asarray(self.rho, dtype)
+        tol = (_unit(problem, weights) * jnp.maximum(self.inner.tol, LOOSE)).astype(dtype)  # pyright: ignore
+        inner = _strong(self.at(tol).init(_priced(problem, nu, rho), weights, key))
+        unknown, zero = jnp.asarray(jnp.inf, dtype), jnp.asarray(0)
+        return AugmentedState(
+            inner, nu, rho, tol, unknown, unknown, unknown, zero, zero, zero, jnp.asarray(False)
+        )
+
+    def step(self, problem: ControlProblem, state: AugmentedState) -> AugmentedState:
+        method, here = self.at(state.tol), _priced(problem, state.nu, state.rho)
+        ended = method.terminate(here, state.inner)[0] | (state.steps >= self.steps)
+
+        def advance(state: AugmentedState) -> AugmentedState:
+            inner = _strong(method.step(here, state.inner))
+            return dataclasses.replace(state, inner=inner, steps=state.steps + 1)
+
+        return jax.lax.cond(ended, lambda s: _updated(self, problem, s), advance, state)
+
+    def info(self, state: AugmentedState) -> Info:
+        found = self.inner.info(state.inner)
+        stationarity = jnp.where(state.done, state.stationarity, found.stationarity)
+        return Info(found.objective, stationarity, state.num_evals + found.num_evals)
+
+    def terminate(
+        self, problem: ControlProblem, state: AugmentedState
+    ) -> tuple[Bool[Array, ""], RESULTS]:
+        del problem
+        feasible = state.violation <= self.tol
+        hopeless = (state.rho >= STRONGEST) & ~feasible
+        over = (state.updates >= UPDATES) | hopeless
+        stuck = RESULTS.where(feasible, RESULTS.stagnated, RESULTS.infeasible)
+        return state.done | over, RESULTS.where(state.done, RESULTS.successful, stuck)
+
+    def postprocess(self, problem: ControlProblem, state: AugmentedState) -> Outcome:
+        weights, nu = state.inner.weights, state.nu
+        if not bool(state.done):
+            worst = violations(problem, weights, most=3)
+            words = "; ".join(worst) if worst else "no constraint is violated"
+            message = f"Largest violations at rho = {float(state.rho):.1e}: {words}."
+            return Outcome(weights, None, nu.terminal, path_multipliers=_path(nu), message=message)
+        weights, terminal, path = polished(problem, weights, nu.terminal, nu.path)
+        return Outcome(weights, None, terminal, path_multipliers=path or None)
+
+
+def nothing(problem: ControlProblem) -> Multipliers:
+    """Multipliers that are zero."""
+    ending, path = problem.terminal_constraint, {}
+    if problem.path:
+        path = {k: jnp.zeros(s, problem.dtype) for k, s in path_shapes(problem).items()}
+    if ending is None:
+        return Multipliers(None, path)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    final = jax.eval_shape(lambda k: problem.rollout(problem.init(k)).final, key)
+    shape = jax.eval_shape(lambda x: ending.values(problem, x), final).shape
+    return Multipliers(jnp.zeros(shape, problem.dtype), path)
+
+
+def _unit(problem: ControlProblem, weights: Weights) -> Float[Array, ""]:
+    """Of `dJ/dtheta`, that of the costs alone: at a solution the multipliers balance their slope."""
+    return jnp.asarray(measured(problem, weights).gradient, problem.dtype)
+
+
+def _path(nu: Multipliers) -> dict[str, Array] | None:
+    return nu.path or None
+
+
+def _priced(problem: ControlProblem, nu: Multipliers, rho: Any) -> ControlProblem:
+    return priced(problem, nu.terminal, nu.path, jnp.asarray(rho, problem.dtype))
+
+
+def _strong(tree: Any) -> Any:
+    """A weakly typed leaf of one branch would not match the other's."""
+
+    def one(leaf: Any) -> Any:
+        numeric = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.lax.convert_element_type(leaf, leaf.dtype) if numeric else leaf
+
+    return jax.tree.map(one, tree)
+
+
+def _updated(
+    method: AugmentedLagrangian, problem: ControlProblem, state: AugmentedState
+) -> AugmentedState:
+    weights, rho, dtype = state.inner.weights, state.rho, problem.dtype
+    states = problem.rollout(weights)
+    found = path_values(problem, weights, states) if problem.path else {}
+    moved, wrong, new = [jnp.zeros((), dtype)], [jnp.zeros((), dtype)], {}
+
+    def one(kind: str, nu: Array, c: Array) -> Array:
+        after = updated(kind, nu, c, rho)
+        moved.append(jnp.max(jnp.abs(after - nu), initial=0.0) / rho)
+        wrong.append(jnp.max(c if kind == "<=" else jnp.abs(c), initial=0.0))
+        return after
+
+    for name, c in zip(names_of(problem.path), problem.path, strict=True):
+        new[name] = one(c.kind, state.nu.path[name], found[name])
+    ending, terminal = problem.terminal_constraint, state.nu.terminal
+    if ending is not None:
+        terminal = one(ending.kind, terminal, ending.values(problem, states.final))
+    residual, violation = (jnp.max(jnp.stack(v)) for v in (moved, wrong))
+    info = method.inner.info(state.inner)
+    last = _unit(problem, weights) * jnp.asarray(method.inner.tol, dtype)  # pyright: ignore
+    done = (residual <= method.tol) & (info.stationarity <= last)
+    strength = jnp.where(residual <= FALL * state.residual, rho, GROW * rho)
+    # The first residual has nothing to be compared with.
+    strength = jnp.where(done | jnp.isinf(state.residual), rho, strength)
+    tol = jnp.maximum(last, jnp.minimum(0.1 * state.tol, 0.1 * residual))
+    nu = Multipliers(terminal, new)
+    near = dataclasses.replace(method, inner=method.inner.nearby()).at(tol)
+    inner = _strong(near.init(_priced(problem, nu, strength), weights, None))
+    keep = lambda a, b: jax.tree.map(lambda x, y: jnp.where(done, x, y), a, b)
+    return AugmentedState(
+        keep(state.inner, inner),
+        nu,
+        strength,
+        tol.astype(dtype),
+        residual,
+        violation,
+        info.stationarity.astype(dtype),
+        state.updates + 1,
+        jnp.zeros_like(state.steps),
+        state.num_evals + jnp.where(done, 0, info.num_evals),
+        done,
+    )
