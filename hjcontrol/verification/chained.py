@@ -161,12 +161,14 @@ def _optimality(
 ) -> Any:
     tell("judging the conditions of optimality")
     title = lambda k: stage_name(problem, k)
-    if along is None:
-        extra = ()
-    else:
+    path = held = None
+    if along is not None:
         own = claims[0][1] if multipliers is None else multipliers
-        extra = (path_found(along, weights, own), critical(along, weights, tol))
-    found = jax.device_get(examine_optimality(problem, weights, *claims, key, tol, *extra))
+        path, held = path_found(along, weights, own), critical(along, weights, tol)
+    states, duals = claims
+    found = jax.device_get(
+        examine_optimality(problem, weights, states, duals, key, tol, path, held)
+    )
     return judged_optimality(found, problem, title, feasibility, tol, along)
 
 
