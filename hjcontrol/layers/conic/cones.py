@@ -1,0 +1,144 @@
+r"""Which rows of `A x + s = b, s in K` belong to which cone.
+
+    K = {0}^zero x R+^nonneg x SOC(d_1) x .. x PSD(p_1) x .. x EXP^exp
+
+Second order: s_0 >= |s_1..|. PSD(p): the upper triangle, column by column, off-diagonals times sqrt 2.
+Exponential: closure of {(x, y, z): y exp(x/y) <= z, y > 0}; its dual holds (u, v, w) with u < 0 and
+w >= -u exp(v/u - 1).
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from hjcontrol._ground.shown import Shown
+
+
+class Cones(Shown):
+    """Sizes of the cones, in the order of the rows."""
+
+    zero: int = 0
+    nonneg: int = 0
+    soc: tuple[int, ...] = ()
+    psd: tuple[int, ...] = ()
+    exp: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows in all."""
+        return (
+            self.zero
+            + self.nonneg
+            + sum(self.soc)
+            + sum(p * (p + 1) // 2 for p in self.psd)
+            + 3 * self.exp
+        )
+
+    def groups(self) -> tuple[tuple[str, int, np.ndarray], ...]:
+        """`(kind, size, rows)` with `rows` of shape (cones, rows of each); equal cones stand together."""
+        found, at = [], 0
+        for kind, count in (("zero", self.zero), ("nonneg", self.nonneg)):
+            if count:
+                found.append((kind, 1, np.arange(at, at + count)[:, None]))
+            at += count
+        for kind, sizes in (("soc", self.soc), ("psd", self.psd)):
+            starts: dict[int, list[int]] = {}
+            for p in sizes:
+                starts.setdefault(p, []).append(at)
+                at += p if kind == "soc" else p * (p + 1) // 2
+            for p, firsts in starts.items():
+                d = p if kind == "soc" else p * (p + 1) // 2
+                if d:
+                    found.append((kind, p, np.asarray(firsts)[:, None] + np.arange(d)))
+        if self.exp:
+            found.append(("exp", 3, at + np.arange(3 * self.exp).reshape(self.exp, 3)))
+        return tuple(found)
+
+    def cut(self, v: Float[Array, "m *rest"]) -> list[Float[Array, "k d *rest"]]:
+        """The blocks of a vector of rows, group by group."""
+        found, order = [], self._order()
+        v = v if order is None else v[order]
+        at = 0
+        for _, _, rows in self.groups():
+            found.append(v[at : at + rows.size].reshape(*rows.shape, *v.shape[1:]))
+            at += rows.size
+        return found
+
+    def join(self, blocks: list[Float[Array, "k d *rest"]]) -> Float[Array, "m *rest"]:
+        """The vector of rows of these blocks: the inverse of `cut`."""
+        if not blocks:
+            return jnp.zeros(0)
+        v = jnp.concatenate([u.reshape(-1, *u.shape[2:]) for u in blocks])
+        order = self._order()
+        return v if order is None else v[np.argsort(order)]
+
+    def _order(self) -> np.ndarray | None:
+        order = np.concatenate([rows.ravel() for _, _, rows in self.groups()] or [np.zeros(0, int)])
+        return None if np.array_equal(order, np.arange(order.size)) else order
+
+
+WORDS = {
+    "zero": "equality",
+    "nonneg": "inequality",
+    "soc": "second-order cone",
+    "psd": "positive semidefinite cone",
+    "exp": "exponential cone",
+}
+
+
+def triangle(p: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and factor of each entry of the triangle of a symmetric p x p matrix."""
+    i, j = [], []
+    for column in range(p):
+        for row in range(column + 1):
+            i.append(row)
+            j.append(column)
+    i, j = np.asarray(i, int), np.asarray(j, int)
+    return i, j, np.where(i == j, 1.0, np.sqrt(2.0))
+
+
+def matrix(v: Float[Array, "*k d"], p: int) -> Float[Array, "*k p p"]:
+    """The symmetric matrix of a triangle."""
+    i, j, factor = triangle(p)
+    out = jnp.zeros((*v.shape[:-1], p, p), v.dtype)
+    out = out.at[..., i, j].set(v / factor)
+    return out.at[..., j, i].set(v / factor)
+
+
+def vector(M: Float[Array, "*k p p"]) -> Float[Array, "*k d"]:
+    """The triangle of a symmetric matrix."""
+    i, j, factor = triangle(M.shape[-1])
+    return M[..., i, j] * factor
+
+
+def violation(kind: str, p: int, v: Float[Array, "k d"], dual: bool) -> Float[Array, " k"]:
+    """How far each block lies outside its cone (its dual cone): 0 inside, in the units of the block."""
+    if kind == "zero":
+        return jnp.zeros(v.shape[0], v.dtype) if dual else jnp.abs(v[:, 0])
+    if kind == "nonneg":
+        return jnp.maximum(-v[:, 0], 0.0)
+    if kind == "soc":
+        return jnp.maximum(jnp.linalg.norm(v[:, 1:], axis=1) - v[:, 0], 0.0)
+    if kind == "psd":
+        return jnp.maximum(-jnp.linalg.eigvalsh(matrix(v, p))[:, 0], 0.0)
+    x, y, z = v[:, 0], v[:, 1], v[:, 2]
+    if dual:  # u <= 0 and -u exp(v/u - 1) <= w; at u = 0: v, w >= 0
+        inside = x < 0
+        u = jnp.where(inside, x, -1.0)
+        curved = jnp.maximum(-u * jnp.exp(jnp.minimum(y / u - 1.0, 700.0)) - z, 0.0)
+        # where the exponential is steep, v is what is off: v >= u (1 + log(w / -u))
+        w = jnp.where(z > 0, z, 1.0)
+        along = jnp.where(
+            z > 0, jnp.maximum(u * (1.0 + jnp.log(w) - jnp.log(-u)) - y, 0.0), jnp.inf
+        )
+        flat = jnp.maximum(jnp.maximum(x, 0.0), jnp.maximum(jnp.maximum(-y, 0.0), -z))
+        return jnp.where(inside, jnp.minimum(curved, along), flat)
+    inside = y > 0
+    safe = jnp.where(inside, y, 1.0)
+    curved = jnp.maximum(safe * jnp.exp(jnp.minimum(x / safe, 700.0)) - z, 0.0)
+    w = jnp.where(z > 0, z, 1.0)
+    along = jnp.where(
+        z > 0, jnp.maximum(x - safe * (jnp.log(w) - jnp.log(safe)), 0.0), jnp.inf
+    )
+    flat = jnp.maximum(jnp.maximum(x, 0.0), jnp.maximum(-y, -z))
+    return jnp.where(inside, jnp.minimum(curved, along), jnp.maximum(flat, 0.0))
