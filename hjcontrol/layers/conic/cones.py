@@ -7,6 +7,7 @@ Exponential: closure of {(x, y, z): y exp(x/y) <= z, y > 0}; its dual holds (u, 
 w >= -u exp(v/u - 1).
 """
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -15,13 +16,21 @@ from hjcontrol._ground.shown import Shown
 
 
 class Cones(Shown):
-    """Sizes of the cones, in the order of the rows."""
+    """Sizes of the cones, in the order of the rows: equalities, inequalities, second-order cones by
+    dimension, semidefinite matrices by side, and the number of exponential cones (three rows each).
 
-    zero: int = 0
-    nonneg: int = 0
-    soc: tuple[int, ...] = ()
-    psd: tuple[int, ...] = ()
-    exp: int = 0
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> hj.layers.Cones(zero=1, soc=(3,), psd=(2,)).rows
+        7
+    """
+
+    zero: int = eqx.field(static=True, default=0)
+    nonneg: int = eqx.field(static=True, default=0)
+    soc: tuple[int, ...] = eqx.field(static=True, default=())
+    psd: tuple[int, ...] = eqx.field(static=True, default=())
+    exp: int = eqx.field(static=True, default=0)
 
     @property
     def rows(self) -> int:

@@ -64,30 +64,45 @@ def accuracy(dtype: Any) -> float:
 
 def optimum(data: Data, cones: Cones, engine: str = "auto", start: Any = None) -> Point:
     """Solve. `start` is an earlier `Point` of a program of the same shape: the interior point starts there."""
+    engine = _engine(engine, cones)
+    scaled, units = _scaled(data, cones)
+    if start is not None:
+        start = _in_units(start, units)
+    return _put_back(_optimum(scaled, cones, engine, start), units)
+
+
+@eqx.filter_jit
+def _scaled(data: Data, cones: Cones) -> tuple[Data, tuple[Array, Array, Array]]:
+    """The data of unit size, and the units of x and z, and the multipliers that centre q. The units are
+    constants: the optimum does not depend on them."""
     hold = jax.lax.stop_gradient
     P, q, A, b = (hold(v) for v in (data.P, data.q, data.A, data.b))
     _, nu0 = centre(P, q, A, b, cones)
-    inner = q + A.T @ nu0
-    helps = jnp.max(jnp.abs(inner), initial=0.0) < 0.25 * jnp.max(jnp.abs(q), initial=0.0)
-    nu0 = hold(jnp.where(helps, nu0, 0.0))
-    inner = q + A.T @ nu0
     largest = lambda v: jnp.max(jnp.abs(v), initial=0.0)
-    right, force, bend = largest(b), largest(inner), largest(P)
+    inner = q + A.T @ nu0
+    helps = largest(inner) < 0.25 * largest(q)
+    nu0 = jnp.where(helps, nu0, 0.0)
+    right, force, bend = largest(b), largest(jnp.where(helps, inner, q)), largest(P)
     safe = lambda v: jnp.where((v > 0) & jnp.isfinite(v), v, 1.0)
     beta = jnp.where(right > 0, right, jnp.where(bend > 0, force / safe(bend), 1.0))
     beta = _power(beta)
     gamma = _power(jnp.maximum(force, bend * beta))
-    scaled = Data(
-        data.P * (beta / gamma), (data.q + data.A.T @ nu0) / gamma, data.A, data.b / beta
-    )
-    if start is not None:
-        start = jax.tree.map(hold, (start.x / beta, start.s / beta, (start.z) / gamma))
-    at = _optimum(scaled, cones, _engine(engine, cones), start)
-    proof = at.proof
+    q = (data.q + data.A.T @ nu0) / gamma
+    return Data(data.P * (beta / gamma), q, data.A, data.b / beta), (beta, gamma, nu0)
+
+
+@eqx.filter_jit
+def _in_units(start: Point, units: tuple[Array, Array, Array]) -> tuple:
+    beta, gamma, nu0 = units
+    z = start.z + (start.centre - nu0)
+    return jax.lax.stop_gradient((start.x / beta, start.s / beta, z / gamma))
+
+
+@eqx.filter_jit
+def _put_back(at: Point, units: tuple[Array, Array, Array]) -> Point:
+    beta, gamma, nu0 = units
     return eqx.tree_at(
-        lambda t: (t.x, t.s, t.z, t.centre, t.proof),
-        at,
-        (at.x * beta, at.s * beta, at.z * gamma, nu0, proof),
+        lambda t: (t.x, t.s, t.z, t.centre), at, (at.x * beta, at.s * beta, at.z * gamma, nu0)
     )
 
 
@@ -115,6 +130,11 @@ def _power(v: Array) -> Array:
 
 @eqx.filter_custom_jvp
 def _optimum(data: Data, cones: Cones, engine: str, start: Any) -> Point:
+    return _found(data, cones, engine, start)
+
+
+@eqx.filter_jit
+def _found(data: Data, cones: Cones, engine: str, start: Any) -> Point:
     P, q, A, b = data.P, data.q, data.A, data.b
     x0, _ = centre(P, q, A, b, cones)
     if engine == "clarabel":
@@ -159,6 +179,11 @@ def _rule(primals: tuple, tangents: tuple) -> tuple[Point, Point]:
     absent = lambda v: v is None
     filled = lambda v, dv: jnp.zeros_like(v) if dv is None else dv
     d = jax.tree.map(filled, data, change, is_leaf=absent)
+    return at, _derivative(at, data, d, cones)
+
+
+@eqx.filter_jit
+def _derivative(at: Point, data: Data, d: Data, cones: Cones) -> Point:
     n = at.x.size
     local = directions(cones, at.state, at.s, at.z)
     K = system(data.P, data.A, cones, local, at.out)
@@ -167,7 +192,7 @@ def _rule(primals: tuple, tangents: tuple) -> tuple[Point, Point]:
     w = solved(K, jnp.concatenate([top, along(cones, local, low)]))
     dx, g = w[:n], w[n:]
     zero = jnp.zeros_like
-    return at, Point(
+    return Point(
         dx,
         low - data.A @ dx,
         across(cones, local, g),

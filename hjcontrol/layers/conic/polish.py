@@ -49,6 +49,7 @@ def polished(
 
     def step(carry: tuple) -> tuple:
         (x, s, z), best, idle, count = carry
+        best, idle = _kept(best, (x, s, z), judge(x, s, z).worst, idle)
         local = directions(cones, state, s, z)
         K = system(P, A, cones, local, out)
         rd, rp = P @ x + q + A.T @ z, A @ x + s - b
@@ -57,19 +58,15 @@ def polished(
         gamma = jnp.sqrt(local.sigma) * g
         ds = -rp - A @ dx
         new = moved(cones, state, s, z, ds, across(cones, local, g), gamma)
-        new = (_from_single_rows(A, b, cones, x + dx, new[0]), *new)
-        return (new, *_kept(best, new, judge(*new).worst, idle), count + 1)
+        return (_from_single_rows(A, b, cones, x + dx, new[0]), *new), best, idle, count + 1
 
     def more(carry: tuple) -> Array:
         _, best, idle, count = carry
         return (count < STEPS) & (best[0] > unit) & (idle < 5)
 
-    worst = _number(first.worst)
-    best = (worst, x, s, z, jnp.zeros((), bool))
-    snapped = (x, s1, z1)
-    best, idle = _kept(best, snapped, judge(*snapped).worst, jnp.zeros((), jnp.int32))
-    carry = (snapped, best, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
-    _, best, _, _ = jax.lax.while_loop(more, step, carry)
+    best = (_number(first.worst), x, s, z, jnp.zeros((), bool))
+    count = jnp.zeros((), jnp.int32)
+    _, best, _, _ = jax.lax.while_loop(more, step, ((x, s1, z1), best, count, count))
     return Polished(best[1], best[2], best[3], state, out, best[0], best[4])
 
 

@@ -10,6 +10,7 @@ sent back through cvxpy's own inversion. A second vector, drawn at random, check
 
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
@@ -18,6 +19,7 @@ from jaxtyping import Array, Float, Int
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 from hjcontrol.layers.conic.cones import Cones
+from hjcontrol.layers.conic.optimum import Data
 
 
 class Table(Shown):
@@ -42,16 +44,38 @@ class Place(NamedTuple):
     factors: tuple[float, ...]
 
 
-class Reading(NamedTuple):
+class Reading(Shown):
     """What is read from a problem, `theta` being all parameters in row-major order, then 1."""
 
     P: Table
     q: Table
     A: Table
     b: Table
-    n: int
+    n: int = eqx.field(static=True)
     cones: Cones
-    places: tuple[Place, ...]
+    places: tuple[Place, ...] = eqx.field(static=True)
+
+    def data(self, theta: Float[Array, " N"]) -> Data:
+        """The four arrays at these parameters."""
+        n, m = self.n, self.cones.rows
+        return Data(
+            self.P(theta, n * n).reshape(n, n),
+            self.q(theta, n),
+            self.A(theta, m * n).reshape(m, n),
+            self.b(theta, m),
+        )
+
+    def variables(self, x: Float[Array, " n"]) -> dict[str, Float[Array, "..."]]:
+        """The user's variables in a point."""
+        take = lambda p: jnp.asarray(p.factors, x.dtype) * x[np.asarray(p.columns, int)]
+        return {p.name: take(p).reshape(p.shape) for p in self.places}
+
+    def named(self) -> np.ndarray:
+        """Which columns belong to a variable of the user's."""
+        used = np.zeros(self.n, bool)
+        for p in self.places:
+            used[[c for c, f in zip(p.columns, p.factors, strict=True) if f]] = True
+        return used
 
 
 def read(problem: Any) -> Reading:
