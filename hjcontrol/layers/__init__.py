@@ -10,9 +10,9 @@ from hjcontrol.layers.box import Clip, Huber, LeakyReLU, ReLU, Softplus, Tanh
 from hjcontrol.layers.capped import CappedSimplex
 from hjcontrol.layers.certifying import Optimality, certify
 from hjcontrol.layers.compare import GradientTable, compare_gradients
-from hjcontrol.layers.engines import argmax
 from hjcontrol.layers.conic.cones import Cones
 from hjcontrol.layers.conic.program import ConicProgram, QuadraticProgram
+from hjcontrol.layers.engines import argmax
 from hjcontrol.layers.entmax import Entmax, Sparsemax
 from hjcontrol.layers.four_faces import Faces, faces
 from hjcontrol.layers.heads import ClassHead, LogitHead

@@ -7,6 +7,8 @@ Exponential: closure of {(x, y, z): y exp(x/y) <= z, y > 0}; its dual holds (u, 
 w >= -u exp(v/u - 1).
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
@@ -77,7 +79,8 @@ class Cones(Shown):
         """The vector of rows of these blocks: the inverse of `cut`."""
         if not blocks:
             return jnp.zeros(0)
-        v = jnp.concatenate([u.reshape(-1, *u.shape[2:]) for u in blocks])
+        xp = namespace(blocks[0])
+        v = xp.concatenate([u.reshape(-1, *u.shape[2:]) for u in blocks])
         order = self._order()
         return v if order is None else v[np.argsort(order)]
 
@@ -95,6 +98,11 @@ WORDS = {
 }
 
 
+def namespace(v: Any) -> Any:
+    """NumPy for its arrays, JAX for all others: the polish runs on either side of the callback."""
+    return np if isinstance(v, (np.ndarray, np.generic)) else jnp
+
+
 def triangle(p: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Row, column and factor of each entry of the triangle of a symmetric p x p matrix."""
     i, j = [], []
@@ -109,45 +117,43 @@ def triangle(p: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def matrix(v: Float[Array, "*k d"], p: int) -> Float[Array, "*k p p"]:
     """The symmetric matrix of a triangle."""
     i, j, factor = triangle(p)
-    out = jnp.zeros((*v.shape[:-1], p, p), v.dtype)
-    out = out.at[..., i, j].set(v / factor)
-    return out.at[..., j, i].set(v / factor)
+    at, by = np.zeros((p, p), int), np.ones((p, p))
+    at[i, j] = at[j, i] = np.arange(i.size)
+    by[i, j] = by[j, i] = 1 / factor
+    return v[..., at] * by.astype(v.dtype)
 
 
 def vector(M: Float[Array, "*k p p"]) -> Float[Array, "*k d"]:
     """The triangle of a symmetric matrix."""
     i, j, factor = triangle(M.shape[-1])
-    return M[..., i, j] * factor
+    return M[..., i, j] * factor.astype(M.dtype)
 
 
 def violation(kind: str, p: int, v: Float[Array, "k d"], dual: bool) -> Float[Array, " k"]:
     """How far each block lies outside its cone (its dual cone): 0 inside, in the units of the block."""
+    xp = namespace(v)
     if kind == "zero":
-        return jnp.zeros(v.shape[0], v.dtype) if dual else jnp.abs(v[:, 0])
+        return xp.zeros(v.shape[0], v.dtype) if dual else xp.abs(v[:, 0])
     if kind == "nonneg":
-        return jnp.maximum(-v[:, 0], 0.0)
+        return xp.maximum(-v[:, 0], 0.0)
     if kind == "soc":
-        return jnp.maximum(jnp.linalg.norm(v[:, 1:], axis=1) - v[:, 0], 0.0)
+        return xp.maximum(xp.linalg.norm(v[:, 1:], axis=1) - v[:, 0], 0.0)
     if kind == "psd":
-        return jnp.maximum(-jnp.linalg.eigvalsh(matrix(v, p))[:, 0], 0.0)
+        return xp.maximum(-xp.linalg.eigvalsh(matrix(v, p))[:, 0], 0.0)
     x, y, z = v[:, 0], v[:, 1], v[:, 2]
     if dual:  # u <= 0 and -u exp(v/u - 1) <= w; at u = 0: v, w >= 0
         inside = x < 0
-        u = jnp.where(inside, x, -1.0)
-        curved = jnp.maximum(-u * jnp.exp(jnp.minimum(y / u - 1.0, 700.0)) - z, 0.0)
+        u = xp.where(inside, x, -1.0)
+        curved = xp.maximum(-u * xp.exp(xp.minimum(y / u - 1.0, 700.0)) - z, 0.0)
         # where the exponential is steep, v is what is off: v >= u (1 + log(w / -u))
-        w = jnp.where(z > 0, z, 1.0)
-        along = jnp.where(
-            z > 0, jnp.maximum(u * (1.0 + jnp.log(w) - jnp.log(-u)) - y, 0.0), jnp.inf
-        )
-        flat = jnp.maximum(jnp.maximum(x, 0.0), jnp.maximum(jnp.maximum(-y, 0.0), -z))
-        return jnp.where(inside, jnp.minimum(curved, along), flat)
+        w = xp.where(z > 0, z, 1.0)
+        along = xp.where(z > 0, xp.maximum(u * (1.0 + xp.log(w) - xp.log(-u)) - y, 0.0), xp.inf)
+        flat = xp.maximum(xp.maximum(x, 0.0), xp.maximum(xp.maximum(-y, 0.0), -z))
+        return xp.where(inside, xp.minimum(curved, along), flat)
     inside = y > 0
-    safe = jnp.where(inside, y, 1.0)
-    curved = jnp.maximum(safe * jnp.exp(jnp.minimum(x / safe, 700.0)) - z, 0.0)
-    w = jnp.where(z > 0, z, 1.0)
-    along = jnp.where(
-        z > 0, jnp.maximum(x - safe * (jnp.log(w) - jnp.log(safe)), 0.0), jnp.inf
-    )
-    flat = jnp.maximum(jnp.maximum(x, 0.0), jnp.maximum(-y, -z))
-    return jnp.where(inside, jnp.minimum(curved, along), jnp.maximum(flat, 0.0))
+    safe = xp.where(inside, y, 1.0)
+    curved = xp.maximum(safe * xp.exp(xp.minimum(x / safe, 700.0)) - z, 0.0)
+    w = xp.where(z > 0, z, 1.0)
+    along = xp.where(z > 0, xp.maximum(x - safe * (xp.log(w) - xp.log(safe)), 0.0), xp.inf)
+    flat = xp.maximum(xp.maximum(x, 0.0), xp.maximum(-y, -z))
+    return xp.where(inside, xp.minimum(curved, along), xp.maximum(flat, 0.0))

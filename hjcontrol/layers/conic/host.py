@@ -1,4 +1,7 @@
-"""Clarabel on the host, one sample after the other, through a callback: every cone, any transform."""
+"""Clarabel on the host, one sample after the other, through a callback: every cone, any transform.
+
+The polish follows in the same callback, in NumPy: there is nothing to compile but the derivative.
+"""
 
 from typing import Any
 
@@ -9,22 +12,26 @@ import scipy.sparse as sp
 
 from hjcontrol._ground.third_party import needs
 from hjcontrol.layers.conic.cones import Cones
+from hjcontrol.layers.conic.graded import Dropped
+from hjcontrol.layers.conic.polish import Polished, polished
 
 SOLVED, INFEASIBLE, UNBOUNDED, UNKNOWN = range(4)
 TOL = 1e-10
 
 
-def clarabel(P: Any, q: Any, A: Any, b: Any, cones: Cones) -> tuple[Any, Any, Any, Any, Any]:
-    """`x, s, z`, how it ended, and the steps taken. An end that proves infeasibility leaves the proof in
-    `z` (in `x`, of unboundedness)."""
+def clarabel(P: Any, q: Any, A: Any, b: Any, cones: Cones) -> tuple[Polished, Any, Any]:
+    """The polished pair, how the solver ended, and the steps taken. An end that proves infeasibility
+    leaves the proof in `z` (in `x`, of unboundedness)."""
     n, m = q.shape[0], b.shape[0]
     dtype = q.dtype
+    shape = jax.ShapeDtypeStruct
+    truth = Dropped(shape((n,), bool), shape((m,), bool), shape((n,), bool))
+    pair = (shape((n,), dtype), shape((m,), dtype), shape((m,), dtype))
+    whole = shape((), jnp.int32)
     shapes = (
-        jax.ShapeDtypeStruct((n,), dtype),
-        jax.ShapeDtypeStruct((m,), dtype),
-        jax.ShapeDtypeStruct((m,), dtype),
-        jax.ShapeDtypeStruct((), jnp.int32),
-        jax.ShapeDtypeStruct((), jnp.int32),
+        Polished(*pair, shape((m,), jnp.int32), truth, shape((), dtype)),
+        whole,
+        whole,
     )
     ask = lambda *data: _batch(cones, *data)
     return jax.pure_callback(ask, shapes, P, q, A, b, vmap_method="broadcast_all")
@@ -37,21 +44,35 @@ def _batch(cones: Cones, P: Any, q: Any, A: Any, b: Any) -> tuple:
     n, m = q.shape[-1], b.shape[-1]
     P, A = P.reshape(-1, n, n), A.reshape(-1, m, n)
     q, b = q.reshape(-1, n), b.reshape(-1, m)
-    count = q.shape[0]
-    out = [np.full((count, k), np.nan, dtype) for k in (n, m, m)]
-    code, steps = np.full(count, UNKNOWN, np.int32), np.zeros(count, np.int32)
-    pattern = np.any(A != 0, axis=0), np.any(np.triu(P) != 0, axis=0)
-    for k in range(count):
-        if not all(np.all(np.isfinite(v[k])) for v in (P, q, A, b)):
-            continue
-        found = _one(P[k], q[k], A[k], b[k], cones, pattern)
-        for array, value in zip(out, found[:3], strict=True):
-            array[k] = value
-        code[k], steps[k] = found[3:]
-    return (*(v.reshape(*batch, v.shape[-1]) for v in out), code.reshape(batch), steps.reshape(batch))
+    with np.errstate(all="ignore"):
+        found = [_one(P[k], q[k], A[k], b[k], cones) for k in range(q.shape[0])]
+
+    def stacked(*leaves: Any) -> np.ndarray:
+        out = np.stack([np.asarray(leaf) for leaf in leaves])
+        out = out.astype(dtype if out.dtype.kind == "f" else out.dtype)
+        return out.reshape((*batch, *out.shape[1:]))
+
+    return jax.tree.map(stacked, *found)
 
 
-def _one(P: Any, q: Any, A: Any, b: Any, cones: Cones, pattern: tuple) -> tuple:
+def _one(P: Any, q: Any, A: Any, b: Any, cones: Cones) -> tuple:
+    n, m = q.size, b.size
+    none = Dropped(np.zeros(n, bool), np.zeros(m, bool), np.zeros(n, bool))
+    state = np.zeros(m, np.int32)
+    lost = Polished(np.full(n, np.nan), np.full(m, np.nan), np.full(m, np.nan), state, none, np.inf)
+    if not all(np.all(np.isfinite(v)) for v in (P, q, A, b)):
+        return lost, np.int32(UNKNOWN), np.int32(0)
+    x, s, z, code, steps = _solve(P, q, A, b, cones)
+    if code in (INFEASIBLE, UNBOUNDED):
+        found = Polished(x, s, z, state, none, np.inf)
+    elif all(np.all(np.isfinite(v)) for v in (x, s, z)):
+        found = polished(P, q, A, b, cones, (x, s, z))
+    else:
+        found = lost
+    return found, np.int32(code), np.int32(steps)
+
+
+def _solve(P: Any, q: Any, A: Any, b: Any, cones: Cones) -> tuple:
     needs("ProgramLayer", "clarabel")
     import clarabel
 
@@ -65,8 +86,7 @@ def _one(P: Any, q: Any, A: Any, b: Any, cones: Cones, pattern: tuple) -> tuple:
     settings.max_threads = 1
     settings.presolve_enable = False
     settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = TOL
-    rows = sp.csc_matrix(np.where(pattern[0], A, 0.0))
-    upper = sp.csc_matrix(np.where(pattern[1], np.triu(P), 0.0))
+    rows, upper = sp.csc_matrix(A), sp.csc_matrix(np.triu(P))
     try:
         found = clarabel.DefaultSolver(upper, q, rows, b, kinds, settings).solve()
     except BaseException as error:  # a panic of the foreign solver is no Exception

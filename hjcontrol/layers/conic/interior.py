@@ -149,9 +149,7 @@ def _reach(v: Array, dv: Array) -> Array:
     return jnp.minimum(1.0, jnp.min(ratio_, initial=jnp.inf))
 
 
-def _proof(
-    P: Array, q: Array, E: Array, e: Array, F: Array, h: Array, v: tuple
-) -> Array:
+def _proof(P: Array, q: Array, E: Array, e: Array, F: Array, h: Array, v: tuple) -> Array:
     """Whether the multipliers prove that no point is feasible, or the point that none is best."""
     x, nu, lam, _ = v
     near = 1e-8 if q.dtype == jnp.float64 else 1e-4

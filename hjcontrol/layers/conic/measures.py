@@ -12,10 +12,10 @@ the variable that bounds it is 0 and every measure without X is noise. 0/0 is 0,
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from hjcontrol.layers.conic.cones import Cones, violation
+from hjcontrol.layers.conic.cones import Cones, namespace, violation
 
 
 class Measures(NamedTuple):
@@ -31,36 +31,46 @@ class Measures(NamedTuple):
     @property
     def worst(self) -> Float[Array, ""]:
         """The largest of all; NaN if one is."""
-        return jnp.max(
-            jnp.concatenate([self.primal, self.dual, self.complementarity, jnp.zeros(1)])
+        xp = namespace(self.dual)
+        return xp.max(
+            xp.concatenate([self.primal, self.dual, self.complementarity, 0 * self.D[:1]])
         )
 
 
 def ratio(a: Array, b: Array) -> Array:
     """`a/b`, 0 where both are 0, infinite where only `b` is."""
-    return jnp.where(a == 0, 0.0, jnp.abs(a) / jnp.where(a == 0, 1.0, b))
+    xp = namespace(a)
+    return xp.where(a == 0, 0.0, xp.abs(a) / xp.where(a == 0, 1.0, b))
 
 
 def scales(
-    P: Array, q: Array, A: Array, b: Array, cones: Cones, x: Array, z: Array
+    P: Array,
+    q: Array,
+    A: Array,
+    b: Array,
+    cones: Cones,
+    x: Array,
+    z: Array,
+    rough: tuple[Array, Array],
 ) -> tuple[Array, Array, Array, Array]:
-    """`S` by row, and `S`, `Z` by block, and `D`."""
-    size, push = jnp.abs(A), jnp.abs(z)
-    unit = jnp.finfo(q.dtype).eps
-    reach = size * jnp.abs(x)
-    rows = jnp.abs(b) + jnp.sum(reach, axis=1)
+    """`S` by row, and `S`, `Z` by block, and `D`. `rough`: what roundoff may be in each row and force,
+    which sets no scale."""
+    xp = namespace(q)
+    size, push = xp.abs(A), xp.abs(z)
+    reach = size * xp.abs(x)
+    rows = xp.abs(b) + xp.sum(reach, axis=1)
     others = rows[:, None] - reach
-    live = (size > 0) & (others > 8 * unit * rows[:, None])
-    free = jnp.where(live, others / jnp.where(size > 0, size, 1.0), jnp.inf)
-    free = jnp.min(free, axis=0, initial=jnp.inf)
-    X = jnp.maximum(jnp.abs(x), jnp.where(jnp.isfinite(free), free, 0.0))
-    S = jnp.abs(b) + size @ X
-    D = jnp.abs(q) + jnp.abs(P) @ X + size.T @ push
-    forces = jnp.where((size > 0) & (D > 0), D / jnp.where(size > 0, size, 1.0), jnp.inf)
-    forces = jnp.min(forces, axis=1, initial=jnp.inf)
-    Z = jnp.maximum(push, jnp.where(jnp.isfinite(forces), forces, 0.0))
+    live = (size > 0) & (others > rough[0][:, None])
+    free = xp.where(live, others / xp.where(size > 0, size, 1.0), xp.inf)
+    free = xp.min(free, axis=0, initial=xp.inf)
+    X = xp.maximum(xp.abs(x), xp.where(xp.isfinite(free), free, 0.0))
+    S = xp.abs(b) + size @ X
+    D = xp.abs(q) + xp.abs(P) @ X + size.T @ push
+    forces = xp.where((size > 0) & (rough[1] < D), D / xp.where(size > 0, size, 1.0), xp.inf)
+    forces = xp.min(forces, axis=1, initial=xp.inf)
+    Z = xp.maximum(push, xp.where(xp.isfinite(forces), forces, 0.0))
     wide = lambda blocks: cones.join(
-        [jnp.broadcast_to(jnp.max(v, axis=1, keepdims=True), v.shape) for v in blocks]
+        [xp.broadcast_to(xp.max(v, axis=1, keepdims=True), v.shape) for v in blocks]
     )
     Sb, Zb = wide(cones.cut(S)), wide(cones.cut(Z))
     return S, Sb, Zb, D
@@ -75,9 +85,11 @@ def measures(
     x: Float[Array, " n"],
     s: Float[Array, " m"],
     z: Float[Array, " m"],
+    rough: tuple[Array, Array],
 ) -> Measures:
     """The measures of one pair; the data centred (`centre`) by the caller."""
-    S, Sb, Zb, D = scales(P, q, A, b, cones, x, z)
+    xp = namespace(s)
+    S, Sb, Zb, D = scales(P, q, A, b, cones, x, z, rough)
     primal = ratio(A @ x + s - b, S)
     dual = ratio(P @ x + q + A.T @ z, D)
     slack = []
@@ -85,17 +97,17 @@ def measures(
         cones.groups(), *map(cones.cut, (s, z, Sb, Zb)), strict=True
     ):
         Su, Zv = Su[:, 0], Zv[:, 0]
-        out = jnp.maximum(
+        out = xp.maximum(
             ratio(violation(kind, p, u, False), Su), ratio(violation(kind, p, v, True), Zv)
         )
         if kind == "nonneg":
-            both = jnp.minimum(ratio(u[:, 0], Su), ratio(v[:, 0], Zv))
+            both = xp.minimum(ratio(u[:, 0], Su), ratio(v[:, 0], Zv))
         elif kind == "zero":
-            both = jnp.zeros_like(Su)
+            both = xp.zeros_like(Su)
         else:
-            both = ratio(ratio(jnp.sum(u * v, axis=1), Su), Zv)
-        worst = jnp.maximum(out, both)[:, None]
-        slack.append(jnp.concatenate([worst, jnp.zeros((worst.size, rows.shape[1] - 1))], axis=1))
+            both = ratio(ratio(xp.sum(u * v, axis=1), Su), Zv)
+        worst = xp.maximum(out, both)[:, None]
+        slack.append(xp.concatenate([worst] + [0 * worst] * (rows.shape[1] - 1), axis=1))
     slack = cones.join(slack)
     return Measures(primal, dual, slack, Sb, Zb, D)
 
@@ -105,18 +117,30 @@ def centre(P: Array, q: Array, A: Array, b: Array, cones: Cones) -> tuple[Array,
 
     From the data alone. Any point serves: it moves the origin, and no answer depends on it.
     """
+    xp = namespace(q)
     k, n = cones.zero, q.size
-    none = jnp.zeros_like(b)
     if k == 0:
-        return jnp.zeros(n, q.dtype), none
+        return xp.zeros(n, q.dtype), xp.zeros_like(b)
     E, e = A[:k], b[:k]
-    length = jnp.linalg.norm(E, axis=1)
-    length = jnp.where(length > 0, length, 1.0)
+    length = xp.linalg.norm(E, axis=1)
+    length = xp.where(length > 0, length, 1.0)
     E, e = E / length[:, None], e / length
-    gram = E @ E.T + jnp.asarray(1e-8, q.dtype) * jnp.eye(k, dtype=q.dtype)
-    back = lambda right: jnp.linalg.solve(gram, right)
+    gram = E @ E.T + np.asarray(1e-8, q.dtype) * xp.eye(k, dtype=q.dtype)
+    back = lambda right: xp.linalg.solve(gram, right)
     x0 = E.T @ back(e)
     x0 = x0 + E.T @ back(e - E @ x0)
     nu0 = back(-E @ q)
     nu0 = nu0 + back(-E @ (q + E.T @ nu0))
-    return x0, none.at[:k].set(nu0 / length)
+    return x0, xp.concatenate([nu0 / length, xp.zeros_like(b[k:])])
+
+
+def roughness(
+    P: Array, q: Array, A: Array, b: Array, x: Array, z: Array, x0: Array, nu0: Array
+) -> tuple[Array, Array]:
+    """A thousand times the roundoff of each row and each force, before they were centred."""
+    xp = namespace(q)
+    unit = 1e3 * float(np.finfo(q.dtype).eps)
+    far, push = abs(x) + abs(x0), abs(z) + abs(nu0)
+    size = abs(A)
+    rows = xp.abs(b) + size @ far
+    return unit * rows, unit * (abs(q) + abs(P) @ far + size.T @ push)

@@ -136,14 +136,13 @@ def _optimum(data: Data, cones: Cones, engine: str, start: Any) -> Point:
 @eqx.filter_jit
 def _found(data: Data, cones: Cones, engine: str, start: Any) -> Point:
     P, q, A, b = data.P, data.q, data.A, data.b
-    x0, _ = centre(P, q, A, b, cones)
     if engine == "clarabel":
-        x, s, z, code, steps = clarabel(P, q, A, b, cones)
+        at, code, steps = clarabel(P, q, A, b, cones)
+        x, s, z = at.x, at.s, at.z
     else:
         x, s, z, code, steps = interior(P, q, A, b, cones.zero, start)
+        at = polished(P, q, A, b, cones, tuple(jnp.nan_to_num(v) for v in (x, s, z)))
     known = jnp.all(jnp.isfinite(jnp.concatenate([x, s, z])))
-    fill = lambda v: jnp.where(known, v, 0.0)
-    at = polished(P, q, A, b, cones, x0, (fill(x), fill(s), fill(z)))
     infeasible = known & (code == INFEASIBLE)
     unbounded = known & (code == UNBOUNDED)
     converged = known & ~infeasible & ~unbounded & (at.worst <= accuracy(q.dtype))
@@ -204,4 +203,3 @@ def _derivative(at: Point, data: Data, d: Data, cones: Cones) -> Point:
         Dropped(None, None, None),
         zero(at.proof),
     )
-

@@ -6,18 +6,20 @@ The faces, and what is left out of the system, are read once from the solver's a
 curved cone goes along its curve. The best pair by all three measures is kept, the answer itself included.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+from jaxtyping import Array, Float, Int
 
-from hjcontrol.layers.conic.cones import Cones
+from hjcontrol.layers.conic.cones import Cones, namespace
 from hjcontrol.layers.conic.graded import Dropped, dropped, solved, system
-from hjcontrol.layers.conic.measures import measures
+from hjcontrol.layers.conic.measures import Measures, centre, measures, roughness
 from hjcontrol.layers.conic.splitting import across, along, classify, directions, moved, snap
 
-STEPS = 25
+STEPS, PATIENCE = 25, 5
+WEAK = 1e-8  # a multiplier below this share of the forces holds nothing
 
 
 class Polished(NamedTuple):
@@ -29,69 +31,103 @@ class Polished(NamedTuple):
     state: Int[Array, " m"]
     out: Dropped
     worst: Float[Array, ""]
-    on_faces: Bool[Array, ""]
 
 
-def polished(
-    P: Array, q: Array, A: Array, b: Array, cones: Cones, x0: Array, raw: tuple
-) -> Polished:
-    """`raw` is a solver's `x, s, z`; `x0` the centre of the data, for the measures."""
-    x, s, z = raw
-    n = q.size
-    unit = jnp.finfo(q.dtype).eps
-    moved_q, moved_b = q + P @ x0, b - A @ x0
-    judge = lambda x, s, z: measures(P, moved_q, A, moved_b, cones, x - x0, s, z)
-    first = judge(x, s, z)
-    S, Z = first.S, first.Z
-    state = classify(cones, s, z, S, Z)
-    s1, z1 = snap(cones, state, s, z, S, Z)
-    out = dropped(P, A, cones, directions(cones, state, s1, z1))
+def polished(P: Array, q: Array, A: Array, b: Array, cones: Cones, raw: tuple) -> Polished:
+    """`raw` is a solver's `x, s, z`; arrays of NumPy, or of JAX under any transformation."""
+    xp = namespace(q)
+    unit = float(np.finfo(q.dtype).eps)
+    x0, nu0 = centre(P, q, A, b, cones)
+    near_q, near_b = q + A.T @ nu0 + P @ x0, b - A @ x0
+
+    def judge(x: Array, s: Array, z: Array) -> Measures:
+        rough = roughness(P, q, A, b, x, z, x0, nu0)
+        return measures(P, near_q, A, near_b, cones, x - x0, s, z - nu0, rough)
+
+    first = judge(*raw)
+    strength = xp.max(abs(A), axis=1, initial=0.0)
+    forced = (xp.max(abs(q), initial=0.0) > 0) | (xp.max(abs(P), initial=0.0) > 0)
+    weak = WEAK * xp.max(first.D, initial=0.0) / xp.where(strength > 0, strength, 1.0)
+    Z = xp.where(forced, xp.maximum(first.Z, weak), 1.0)
+    state = classify(cones, *raw[1:], first.S, Z)
+    snapped = (raw[0], *snap(cones, state, *raw[1:], first.S, Z))
+    out = dropped(P, A, cones, directions(cones, state, *snapped[1:]))
+    refine = lambda v: newton(P, q, A, b, cones, state, out, v)
+    worst = _number(first.worst)
+    if xp is np:
+        best = _loop(judge, refine, raw, snapped, worst, unit)
+        return Polished(*best[1:], state, out, best[0])
 
     def step(carry: tuple) -> tuple:
-        (x, s, z), best, idle, count = carry
-        best, idle = _kept(best, (x, s, z), judge(x, s, z).worst, idle)
-        local = directions(cones, state, s, z)
-        K = system(P, A, cones, local, out)
-        rd, rp = P @ x + q + A.T @ z, A @ x + s - b
-        w = solved(K, -jnp.concatenate([rd, along(cones, local, rp)]))
-        dx, g = w[:n], w[n:]
-        gamma = jnp.sqrt(local.sigma) * g
-        ds = -rp - A @ dx
-        new = moved(cones, state, s, z, ds, across(cones, local, g), gamma)
-        return (_from_single_rows(A, b, cones, x + dx, new[0]), *new), best, idle, count + 1
+        v, best, idle, count = carry
+        best, idle = _kept(best, v, judge(*v).worst, idle)
+        return refine(v), best, idle, count + 1
 
     def more(carry: tuple) -> Array:
         _, best, idle, count = carry
-        return (count < STEPS) & (best[0] > unit) & (idle < 5)
+        return (count < STEPS) & (best[0] > unit) & (idle < PATIENCE)
 
-    best = (_number(first.worst), x, s, z, jnp.zeros((), bool))
-    count = jnp.zeros((), jnp.int32)
-    _, best, _, _ = jax.lax.while_loop(more, step, ((x, s1, z1), best, count, count))
-    return Polished(best[1], best[2], best[3], state, out, best[0], best[4])
+    count = xp.zeros((), np.int32)
+    _, best, _, _ = jax.lax.while_loop(more, step, (snapped, (worst, *raw), count, count))
+    return Polished(*best[1:], state, out, best[0])
+
+
+def newton(
+    P: Array, q: Array, A: Array, b: Array, cones: Cones, state: Array, out: Dropped, v: tuple
+) -> tuple:
+    """One step, back on the faces."""
+    x, s, z = v
+    xp, n = namespace(q), q.size
+    local = directions(cones, state, s, z)
+    K = system(P, A, cones, local, out)
+    rd, rp = P @ x + q + A.T @ z, A @ x + s - b
+    w = solved(K, -xp.concatenate([rd, along(cones, local, rp)]))
+    dx, g = w[:n], w[n:]
+    gamma = xp.sqrt(local.sigma) * g
+    ds = -rp - A @ dx
+    new = moved(cones, state, s, z, ds, across(cones, local, g), gamma)
+    return (_from_single_rows(A, b, cones, x + dx, new[0]), *new)
+
+
+def _loop(
+    judge: Callable, refine: Callable, raw: tuple, v: tuple, worst: Array, unit: float
+) -> tuple:
+    """The same loop in NumPy."""
+    best, idle = (worst, *raw), 0
+    for _ in range(STEPS):
+        best, idle = _kept(best, v, judge(*v).worst, idle)
+        if not (best[0] > unit and idle < PATIENCE and np.all(np.isfinite(v[0]))):
+            break
+        v = refine(v)
+    return best
 
 
 def _number(v: Array) -> Array:
-    return jnp.where(jnp.isnan(v), jnp.inf, v)
+    xp = namespace(v)
+    return xp.where(xp.isnan(v), np.inf, v)
 
 
 def _kept(best: tuple, new: tuple, worst: Array, idle: Array) -> tuple[tuple, Array]:
+    xp = namespace(worst)
     worst = _number(worst)
     better = worst < best[0]
-    idle = jnp.where(worst < 0.5 * best[0], 0, idle + 1)
-    pairs = zip((worst, *new, jnp.ones((), bool)), best, strict=True)
-    return tuple(jnp.where(better, u, v) for u, v in pairs), idle
+    idle = xp.where(worst < 0.5 * best[0], 0, idle + 1)
+    return tuple(xp.where(better, u, v) for u, v in zip((worst, *new), best, strict=True)), idle
 
 
 def _from_single_rows(A: Array, b: Array, cones: Cones, x: Array, s: Array) -> Array:
     """`x_j = -s_i / A_ij` from rows `A_ij x_j + s_i = 0` of an exponential cone or of an active bound:
     there s has every digit, where x was found as a difference."""
-    n, m = x.size, b.size
-    full = {"exp": lambda u: jnp.ones(u.shape, bool), "nonneg": lambda u: u == 0}
-    none = lambda u: jnp.zeros(u.shape, bool)
+    xp = namespace(x)
+    full = {"exp": lambda u: xp.ones(u.shape, bool), "nonneg": lambda u: u == 0}
+    none = lambda u: xp.zeros(u.shape, bool)
     blocks = zip(cones.groups(), cones.cut(s), strict=True)
     exact = cones.join([full.get(kind, none)(u) for (kind, _, _), u in blocks])
-    single = exact & (jnp.sum(A != 0, axis=1) == 1) & (b == 0)
-    column = jnp.argmax(A != 0, axis=1)
-    pivot = A[jnp.arange(m), column]
-    value = -s / jnp.where(single, pivot, 1.0)
-    return x.at[jnp.where(single, column, n)].set(value, mode="drop")
+    if exact.size == 0:
+        return x
+    single = exact & (xp.sum(A != 0, axis=1) == 1) & (b == 0)
+    picks = single[:, None] & (A != 0)
+    value = xp.where(picks, -s[:, None] / xp.where(picks, A, 1.0), 0.0)
+    row = xp.argmax(picks, axis=0)  # one row a column is enough
+    found = xp.take_along_axis(value, row[None], axis=0)[0]
+    return xp.where(xp.any(picks, axis=0), found, x)

@@ -1,7 +1,7 @@
 r"""Cone programs as programs: solved, and certified in no unit.
 
-    minimise  x.P x/2 + q.x    s.t.   A x + s = b : z,   s in K,  z in K*
-    KKT:  P x + q + A' z = 0,   s.z = 0            gap = x.(P x + q + A' z) + s.z
+minimise  x.P x/2 + q.x    s.t.   A x + s = b : z,   s in K,  z in K*
+KKT:  P x + q + A' z = 0,   s.z = 0            gap = x.(P x + q + A' z) + s.z
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Real
 from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.conic.cones import WORDS, Cones, violation
-from hjcontrol.layers.conic.measures import centre, ratio, scales
+from hjcontrol.layers.conic.measures import centre, ratio, roughness, scales
 from hjcontrol.layers.conic.optimum import Data, Point, optimum
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
@@ -87,7 +87,8 @@ def _residuals(program: ConicProgram, x: Array, z: Array, base: Array) -> Residu
     x0, nu0 = centre(P, q, A, b, cones)
     near, force = x - x0, z + (base - nu0)
     moved_q, moved_b = q + A.T @ nu0 + P @ x0, b - A @ x0
-    S, Sb, Zb, D = scales(P, moved_q, A, moved_b, cones, near, force)
+    rough_ = roughness(P, q, A, b, x, z + base, x0, nu0)
+    S, Sb, Zb, D = scales(P, moved_q, A, moved_b, cones, near, force, rough_)
     slack = moved_b - A @ near
     push = P @ near + moved_q + A.T @ force
     primal, sign, both = {}, {}, {}
@@ -97,7 +98,8 @@ def _residuals(program: ConicProgram, x: Array, z: Array, base: Array) -> Residu
         name = WORDS[kind]
         Su, Zv = Su[:, 0], Zv[:, 0]
         join = lambda d, new, name=name: {
-            **d, name: jnp.concatenate([d[name], new]) if name in d else new
+            **d,
+            name: jnp.concatenate([d[name], new]) if name in d else new,
         }
         unit = Sr[:, 0] if kind in ("zero", "nonneg") else Su
         primal = join(primal, ratio(violation(kind, p, s, False), unit))
@@ -204,4 +206,3 @@ class QuadraticProgram(AbstractProgram):
                 [jnp.ravel(floating(dual[k])) for k in ("equality", "inequality")]
             )
         return self.conic.residuals(candidate, dual)
-

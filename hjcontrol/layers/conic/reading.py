@@ -30,8 +30,10 @@ class Table(Shown):
     by: Float[Array, " k"]
 
     def __call__(self, theta: Float[Array, " N"], size: int) -> Float[Array, " size"]:
-        return jnp.zeros(size, theta.dtype).at[self.at].add(
-            self.by.astype(theta.dtype) * theta[self.of]
+        return (
+            jnp.zeros(size, theta.dtype)
+            .at[self.at]
+            .add(self.by.astype(theta.dtype) * theta[self.of])
         )
 
 
