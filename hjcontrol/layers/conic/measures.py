@@ -90,7 +90,10 @@ def measures(
     """The measures of one pair; the data centred (`centre`) by the caller."""
     xp = namespace(s)
     S, Sb, Zb, D = scales(P, q, A, b, cones, x, z, rough)
-    primal = ratio(A @ x + s - b, S)
+    # The entries of a vector or matrix in a cone share their scale; those of an exponential cone do not.
+    rows = zip(cones.groups(), cones.cut(S), cones.cut(Sb), strict=True)
+    unit = cones.join([v if kind in ("soc", "psd") else u for (kind, _, _), u, v in rows])
+    primal = ratio(A @ x + s - b, unit)
     dual = ratio(P @ x + q + A.T @ z, D)
     slack = []
     for (kind, p, rows), u, v, Su, Zv in zip(

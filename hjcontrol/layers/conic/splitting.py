@@ -35,7 +35,7 @@ def classify(cones: Cones, s: Array, z: Array, S: Array, Z: Array) -> Int[Array,
         if kind == "zero":
             found = xp.full(rows.shape[0], PINNED)
         elif kind == "nonneg":
-            found = xp.where(v[:, 0] > u[:, 0], PINNED, FREE)
+            found = xp.where(v[:, 0] > xp.maximum(u[:, 0], 1e-12), PINNED, FREE)
         elif kind == "soc":
             r, w = xp.linalg.norm(u[:, 1:], axis=1), xp.linalg.norm(v[:, 1:], axis=1)
             pinned = v[:, 0] - w > u[:, 0] + r
