@@ -28,7 +28,7 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     """Check everything."""
     del asked, screen
     checks: list[Check] = []
-    for part in (_versions, _devices, _casadi_plugins, _cvxpy_solvers):
+    for part in (_versions, _devices, _casadi_backends, _cvxpy_solvers):
         try:
             checks.extend(part())
         except Exception as error:  # a broken installation is what this command is for
@@ -85,7 +85,7 @@ def _devices() -> Iterator[Check]:
     )
 
 
-def _casadi_plugins() -> Iterator[Check]:
+def _casadi_backends() -> Iterator[Check]:
     from hjcontrol.solvers.direct import loadable_plugins, refused_plugins
 
     loads = [name for name, loads in loadable_plugins().items() if loads is True]

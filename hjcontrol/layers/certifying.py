@@ -60,21 +60,21 @@ class Optimality(Told, Shown):
     gap: Float[Array, "*batch"]
     relative_gap: Float[Array, "*batch"]
     worst: Int[Array, "*batch"]
-    tolerance: Float[Array, "*batch"]
+    tol: Float[Array, "*batch"]
     layout: tuple[tuple[str, str, tuple[int, ...]], ...] = eqx.field(static=True)
     size: Float[Array, "*batch"] | None = None
     floor: Float[Array, "*batch"] | None = None
 
     @property
     def certified(self) -> Bool[Array, "*batch"]:
-        """Both sides feasible and the gap closed, at `tolerance`: the proof of global optimality."""
-        return _feasible(self) & (jnp.abs(self.gap) <= self.tolerance * _scale(self))
+        """Both sides feasible and the gap closed, at `tol`: the proof of global optimality."""
+        return _feasible(self) & (jnp.abs(self.gap) <= self.tol * _scale(self))
 
     @property
     def optimal(self) -> Bool[Array, "*batch"]:
-        """`certified`, and every KKT coordinate within `tolerance`."""
+        """`certified`, and every KKT coordinate within `tol`."""
         slack = jnp.maximum(self.complementarity, self.stationarity)
-        return self.certified & (slack <= self.tolerance)
+        return self.certified & (slack <= self.tol)
 
     @property
     def verdict(self) -> Any:
@@ -83,7 +83,7 @@ class Optimality(Told, Shown):
         `near-optimal`: certified, but some coordinate of complementarity or stationarity is off.
         `suboptimal`: feasible, and the gap is open. `infeasible`: either side is violated.
         `undecidable`: the residuals are no larger than roundoff in the data can make them, and that
-        is more than `tolerance`: this precision cannot tell.
+        is more than `tol`: this precision cannot tell.
         """
         return _verdict(self)
 
@@ -115,7 +115,7 @@ class Optimality(Told, Shown):
             head = head.replace("undecidable", f"undecidable in {self.gap.dtype}")
         return Record(
             title,
-            f"{head}   (tolerance {flat(self.tolerance)[k]:.0e})",
+            f"{head}   (tolerance {flat(self.tol)[k]:.0e})",
             verdict=str(verdicts[k]),
             tone="good" if rank[verdicts[k]] < 2 else "bad",
             facts={name: Quantity(at(name), 3) for name in PARTS}
@@ -169,7 +169,7 @@ def _undecidable(optimality: Optimality) -> Any:
     that even no residual at all would say nothing."""
     if optimality.floor is None:
         return np.zeros(np.shape(optimality.gap), bool)
-    floor, tol = 8 * np.asarray(optimality.floor), np.asarray(optimality.tolerance)
+    floor, tol = 8 * np.asarray(optimality.floor), np.asarray(optimality.tol)
     norms = [np.asarray(getattr(optimality, part)) for part in PARTS]
     explained = (np.max(norms, axis=0) <= floor) & (floor > tol) & ~np.asarray(optimality.optimal)
     return explained | ((floor > 0.05) & (norms[0] <= np.maximum(tol, floor)))
@@ -183,16 +183,16 @@ def _scale(optimality: Optimality) -> Float[Array, "*batch"]:
 
 
 def _feasible(optimality: Optimality) -> Bool[Array, "*batch"]:
-    return (optimality.primal <= optimality.tolerance) & (optimality.dual <= optimality.tolerance)
+    return (optimality.primal <= optimality.tol) & (optimality.dual <= optimality.tol)
 
 
-@admits(tolerance=">= 0")
+@admits(tol=">= 0")
 def certify(
     program: Any,
     candidate: Any = None,
     dual: Any = None,
     *,
-    tolerance: Real[ArrayLike, ""] | float | None = None,
+    tol: Real[ArrayLike, ""] | float | None = None,
 ) -> Optimality:
     """Measure how far `candidate` is from solving `program`.
 
@@ -205,7 +205,7 @@ def certify(
     - `dual`: multipliers, in the program's own form; `None` takes those that make the certificate
       tightest. For a `cvxpy.Problem`: a list in the order of its constraints, or `None` for the
       `dual_value`s that the constraints hold.
-    - `tolerance`: of every residual, and of the gap relative to `max(1, |objective|)`. Defaults to
+    - `tol`: of every residual, and of the gap relative to `max(1, |objective|)`. Defaults to
       the dtype's, 1e-9 in float64.
 
     **Returns:** [`Optimality`][hjcontrol.layers.Optimality]. Pure JAX for an `AbstractProgram`:
@@ -223,17 +223,17 @@ def certify(
         >>> hj.certify(layer.program(z), jnp.full(3, 1 / 3)).verdict
         'suboptimal'
     """
-    if tolerance is not None and known_to_fail(jnp.asarray(tolerance) >= 0):
-        raise ValueError(f"certify: `tolerance` must be >= 0; found {tolerance}.")
+    if tol is not None and known_to_fail(jnp.asarray(tol) >= 0):
+        raise ValueError(f"certify: `tol` must be >= 0; found {tol}.")
     if isinstance(program, AbstractProgram):
         if candidate is None:
             raise ValueError("certify: a candidate is needed; found None. Pass the point to judge.")
         candidate = fits("certify", "candidate", candidate, PyTree[Array])
-        return summarise(program.residuals(candidate, dual), tolerance)
+        return summarise(program.residuals(candidate, dual), tol)
     if type(program).__module__.split(".")[0] == "cvxpy":
         from hjcontrol.layers.foreign import cvxpy_residuals
 
-        return summarise(cvxpy_residuals(program, candidate, dual), tolerance)
+        return summarise(cvxpy_residuals(program, candidate, dual), tol)
     raise ValueError(
         "certify: `program` must be an AbstractProgram or a cvxpy.Problem; found "
         f"{type(program).__name__}. The program of a layer is `layer.program(z)`."
@@ -241,13 +241,13 @@ def certify(
 
 
 def summarise(
-    residuals: Residuals, tolerance: Real[ArrayLike, ""] | float | None = None
+    residuals: Residuals, tol: Real[ArrayLike, ""] | float | None = None
 ) -> Optimality:
     """The max norms, the gap and the worst coordinate of one pair's residuals."""
     objective = jnp.asarray(residuals.objective)
     best = jnp.asarray(residuals.dual_objective, objective.dtype)
-    if tolerance is None:
-        tolerance = exact_tolerance(objective.dtype)
+    if tol is None:
+        tol = exact_tolerance(objective.dtype)
     norms, layout, worst = {}, [], _Worst(objective.dtype)
     for part in PARTS:
         norms[part] = jnp.zeros((), objective.dtype)
@@ -265,7 +265,7 @@ def summarise(
         gap=gap,
         relative_gap=gap / divisor,
         worst=worst.place(),
-        tolerance=jnp.asarray(tolerance, objective.dtype),
+        tol=jnp.asarray(tol, objective.dtype),
         layout=tuple(layout),
         size=residuals.size,
         floor=residuals.floor,

@@ -118,11 +118,11 @@ class ProgramLayer(Shown):
     def certify(
         self,
         *parameters: Real[ArrayLike, "..."],
-        tolerance: Real[ArrayLike, ""] | float | None = None,
+        tol: Real[ArrayLike, ""] | float | None = None,
     ) -> Optimality:
         """Certificate of the layer's own answer, from its own multipliers."""
         point = self.solve(*parameters).point
-        return certify(self.program(*parameters), point.x, point, tolerance=tolerance)
+        return certify(self.program(*parameters), point.x, point, tol=tol)
 
     def as_cvxpy(self, *parameters: Real[ArrayLike, "..."]) -> Any:
         """The user's own problem, with its parameters set."""

@@ -7,7 +7,7 @@ _HOMES = {
     "Checkpoint": ".checkpoint",
     "by_name": ".names",
     "NAMES": ".names",
-    "AbstractMethod": ".method",
+    "AbstractSolver": ".solver",
     "capabilities": ".selection",
     "capability_table": ".selection",
     "select": ".selection",

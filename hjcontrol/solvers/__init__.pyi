@@ -7,7 +7,7 @@ from hjcontrol.solvers.direct import as_nlp as as_nlp
 from hjcontrol.solvers.direct import loadable_plugins as loadable_plugins
 from hjcontrol.solvers.driver import solve as solve
 from hjcontrol.solvers.gradient import Gradient as Gradient
-from hjcontrol.solvers.method import AbstractMethod as AbstractMethod
+from hjcontrol.solvers.solver import AbstractSolver as AbstractSolver
 from hjcontrol.solvers.msa import DiscreteMSA as DiscreteMSA
 from hjcontrol.solvers.msa import ExtendedMSA as ExtendedMSA
 from hjcontrol.solvers.msa import MSA as MSA
@@ -21,7 +21,7 @@ from hjcontrol.solvers.selection import select as select
 from hjcontrol.solvers.shooting import Shooting as Shooting
 
 __all__ = [
-    "AbstractMethod",
+    "AbstractSolver",
     "Checkpoint",
     "Direct",
     "DiscreteMSA",
