@@ -86,9 +86,9 @@ def _devices() -> Iterator[Check]:
 
 
 def _casadi_backends() -> Iterator[Check]:
-    from hjcontrol.solvers.direct import loadable_plugins, refused_plugins
+    from hjcontrol.solvers.direct import loadable_backends, refused_plugins
 
-    loads = [name for name, loads in loadable_plugins().items() if loads is True]
+    loads = [name for name, loads in loadable_backends().items() if loads is True]
     refused = refused_plugins() if "ipopt" in loads else {}
     found = [name for name in loads if name not in refused]
     yield (

@@ -20,6 +20,7 @@ from hjcontrol._ground.arguments import admits, fits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.precision import exact_tolerance
 from hjcontrol._ground.record import Quantity, Record, Told, figure
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.shown import Shown
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
@@ -34,6 +35,7 @@ VERDICTS = (
 )
 
 
+@renamed(tolerance="tol")
 class Optimality(Told, Shown):
     """What `hj.certify` returns: arrays, one entry a sample under `vmap`. `print` it.
 
@@ -186,6 +188,7 @@ def _feasible(optimality: Optimality) -> Bool[Array, "*batch"]:
     return (optimality.primal <= optimality.tol) & (optimality.dual <= optimality.tol)
 
 
+@renamed(tolerance="tol")
 @admits(tol=">= 0")
 def certify(
     program: Any,
@@ -240,9 +243,7 @@ def certify(
     )
 
 
-def summarise(
-    residuals: Residuals, tol: Real[ArrayLike, ""] | float | None = None
-) -> Optimality:
+def summarise(residuals: Residuals, tol: Real[ArrayLike, ""] | float | None = None) -> Optimality:
     """The max norms, the gap and the worst coordinate of one pair's residuals."""
     objective = jnp.asarray(residuals.objective)
     best = jnp.asarray(residuals.dual_objective, objective.dtype)

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Real
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS, name_of
 from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.soft_maximum import floating
@@ -115,6 +116,7 @@ class ProgramLayer(Shown):
             raise ValueError(_words(found))
         return found.result.error_if(found.variables, bad)
 
+    @renamed(tolerance="tol")
     def certify(
         self,
         *parameters: Real[ArrayLike, "..."],

@@ -20,10 +20,13 @@ _HOMES = {
     "DiscreteMSA": ".msa",
     "Shooting": ".shooting",
     "as_nlp": ".direct",
-    "loadable_plugins": ".direct",
+    "loadable_backends": ".direct",
 }
 
 _ROOMS = ("convex",)
+_RENAMED = {"AbstractMethod": ":AbstractSolver", "loadable_plugins": ":loadable_backends"}
 
-__getattr__, __dir__ = lazily(__name__, _HOMES, _ROOMS)  # each solver brings its own third party
+__getattr__, __dir__ = lazily(
+    __name__, _HOMES, _ROOMS, _RENAMED
+)  # each solver brings its own third party
 __all__ = __dir__()

@@ -66,7 +66,7 @@ def refusal(backend: str, options: Mapping[str, Any]) -> str | None:
 
 
 @functools.cache
-def loadable_plugins() -> dict[str, bool | str]:
+def loadable_backends() -> dict[str, bool | str]:
     """Each known plugin's name with `True` if it loads here, else the first line of the reason."""
     found: dict[str, bool | str] = {}
     for name in PLUGINS:

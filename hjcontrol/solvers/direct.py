@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Key
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
@@ -44,6 +45,7 @@ class DirectState(Shown):
     message: str | None
 
 
+@renamed(plugin="backend")
 @admits(tol=">= 0", degree=">= 1, <= 9", elements=">= 1", max_steps=">= 0")
 class Direct(AbstractHostSolver):
     """Direct transcription solved by a CasADi plugin.
@@ -178,9 +180,9 @@ def _check(direct: Direct, problem: ControlProblem) -> None:
 
 def _ready(direct: Direct) -> None:
     needs("Direct", "casadi")
-    from hjcontrol.solvers.casadi_backends import REFUSED, loadable_plugins, refusal
+    from hjcontrol.solvers.casadi_backends import REFUSED, loadable_backends, refusal
 
-    plugins = loadable_plugins()
+    plugins = loadable_backends()
     offered = [name for name, loads in plugins.items() if loads is True and name not in REFUSED]
     loading = ", ".join(offered)
     reason = refusal(direct.backend, direct.options or {})
@@ -247,17 +249,17 @@ def as_nlp(
     )
 
 
-def loadable_plugins() -> dict[str, bool | str]:
+def loadable_backends() -> dict[str, bool | str]:
     """CasADi's NLP plugins, each with `True` if it loads here, else the reason. Never raises."""
     try:
         from hjcontrol.solvers import casadi_backends
     except ImportError as error:
         return {"casadi": str(error).splitlines()[0]}
-    return casadi_backends.loadable_plugins()
+    return casadi_backends.loadable_backends()
 
 
 def refused_plugins() -> dict[str, str]:
     """CasADi's NLP plugins that load and yet are not offered, each with the reason."""
     from hjcontrol.solvers.casadi_backends import REFUSED
 
-    return {n: why for n, why in REFUSED.items() if loadable_plugins().get(n) is True}
+    return {n: why for n, why in REFUSED.items() if loadable_backends().get(n) is True}

@@ -24,7 +24,7 @@ from hjcontrol.control import (
     softmax_cross_entropy,
 )
 from hjcontrol.networks import Dense, Residual, lift, readout
-from hjcontrol.solvers.direct import Direct, as_nlp, loadable_plugins
+from hjcontrol.solvers.direct import Direct, as_nlp, loadable_backends
 from hjcontrol.solvers.driver import solve
 from hjcontrol.solvers.lagrangian import derivatives
 from tests.agreement import assert_agree, disagreement
@@ -258,7 +258,7 @@ def test_errors(key, unchecked):
 
 
 def test_plugins_are_listed():
-    found = loadable_plugins()
+    found = loadable_backends()
     assert found["ipopt"] is True
     assert isinstance(found["knitro"], str)
 
