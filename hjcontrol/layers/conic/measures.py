@@ -65,15 +65,24 @@ def scales(
     free = xp.min(free, axis=0, initial=xp.inf)
     X = xp.maximum(xp.abs(x), xp.where(xp.isfinite(free), free, 0.0))
     S = xp.abs(b) + size @ X
-    D = xp.abs(q) + xp.abs(P) @ X + size.T @ push
+    D = xp.abs(q) + xp.abs(P) @ X + size.T @ _shared(cones, push)
     forces = xp.where((size > 0) & (rough[1] < D), D / xp.where(size > 0, size, 1.0), xp.inf)
     forces = xp.min(forces, axis=1, initial=xp.inf)
     Z = xp.maximum(push, xp.where(xp.isfinite(forces), forces, 0.0))
-    wide = lambda blocks: cones.join(
-        [xp.broadcast_to(xp.max(v, axis=1, keepdims=True), v.shape) for v in blocks]
-    )
-    Sb, Zb = wide(cones.cut(S)), wide(cones.cut(Z))
-    return S, Sb, Zb, D
+    return S, _wide(cones, S), _wide(cones, Z), D
+
+
+def _wide(cones: Cones, v: Array) -> Array:
+    """Each entry replaced by the largest of its block."""
+    xp = namespace(v)
+    largest = lambda u: xp.broadcast_to(xp.max(u, axis=1, keepdims=True), u.shape)
+    return cones.join([largest(u) for u in cones.cut(v)])
+
+
+def _shared(cones: Cones, v: Array) -> Array:
+    """The same where a rotation mixes the entries; those of an exponential cone have units of their own."""
+    blocks = zip(cones.groups(), cones.cut(v), cones.cut(_wide(cones, v)), strict=True)
+    return cones.join([w if kind in ("soc", "psd") else u for (kind, _, _), u, w in blocks])
 
 
 def measures(
@@ -90,10 +99,7 @@ def measures(
     """The measures of one pair; the data centred (`centre`) by the caller."""
     xp = namespace(s)
     S, Sb, Zb, D = scales(P, q, A, b, cones, x, z, rough)
-    # The entries of a vector or matrix in a cone share their scale; those of an exponential cone do not.
-    rows = zip(cones.groups(), cones.cut(S), cones.cut(Sb), strict=True)
-    unit = cones.join([v if kind in ("soc", "psd") else u for (kind, _, _), u, v in rows])
-    primal = ratio(A @ x + s - b, unit)
+    primal = ratio(A @ x + s - b, _shared(cones, S))
     dual = ratio(P @ x + q + A.T @ z, D)
     slack = []
     for (kind, p, rows), u, v, Su, Zv in zip(

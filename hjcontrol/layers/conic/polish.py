@@ -48,7 +48,7 @@ def polished(P: Array, q: Array, A: Array, b: Array, cones: Cones, raw: tuple) -
     strength = xp.max(abs(A), axis=1, initial=0.0)
     forced = (xp.max(abs(q), initial=0.0) > 0) | (xp.max(abs(P), initial=0.0) > 0)
     weak = WEAK * xp.max(first.D, initial=0.0) / xp.where(strength > 0, strength, 1.0)
-    Z = xp.where(forced, xp.maximum(first.Z, weak), 1.0)
+    Z = xp.where(forced, xp.maximum(first.Z, weak), 1e8)  # without force, nothing is held
     state = classify(cones, *raw[1:], first.S, Z)
     snapped = (raw[0], *snap(cones, state, *raw[1:], first.S, Z))
     out = dropped(P, A, cones, directions(cones, state, *snapped[1:]))
