@@ -24,7 +24,7 @@ class Residuals(Shown):
     suboptimality of the candidate wherever both are feasible.
 
     A program that measures in no unit says in `size` what its gap is measured in (without it, the
-    larger of 1 and the objectives), and in `floor` what roundoff in its data alone can make of a residual.
+    larger of 1 and the objectives), and in `floor` what roundoff in its data can make of a residual.
     """
 
     primal: PyTree[Float[Array, "..."]]

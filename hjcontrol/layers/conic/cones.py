@@ -7,6 +7,7 @@ Exponential: closure of {(x, y, z): y exp(x/y) <= z, y > 0}; its dual holds (u, 
 w >= -u exp(v/u - 1).
 """
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -45,48 +46,73 @@ class Cones(Shown):
             + 3 * self.exp
         )
 
+    @property
+    def layout(self) -> "Layout":
+        """Where the rows of each cone are."""
+        return _layout(self.zero, self.nonneg, self.soc, self.psd, self.exp)
+
     def groups(self) -> tuple[tuple[str, int, np.ndarray], ...]:
         """`(kind, size, rows)` with `rows` of shape (cones, rows of each); equal cones stand together."""
-        found, at = [], 0
-        for kind, count in (("zero", self.zero), ("nonneg", self.nonneg)):
-            if count:
-                found.append((kind, 1, np.arange(at, at + count)[:, None]))
-            at += count
-        for kind, sizes in (("soc", self.soc), ("psd", self.psd)):
-            starts: dict[int, list[int]] = {}
-            for p in sizes:
-                starts.setdefault(p, []).append(at)
-                at += p if kind == "soc" else p * (p + 1) // 2
-            for p, firsts in starts.items():
-                d = p if kind == "soc" else p * (p + 1) // 2
-                if d:
-                    found.append((kind, p, np.asarray(firsts)[:, None] + np.arange(d)))
-        if self.exp:
-            found.append(("exp", 3, at + np.arange(3 * self.exp).reshape(self.exp, 3)))
-        return tuple(found)
+        return self.layout.groups()
 
     def cut(self, v: Float[Array, "m *rest"]) -> list[Float[Array, "k d *rest"]]:
         """The blocks of a vector of rows, group by group."""
-        found, order = [], self._order()
-        v = v if order is None else v[order]
-        at = 0
-        for _, _, rows in self.groups():
+        return self.layout.cut(v)
+
+    def join(self, blocks: list[Float[Array, "k d *rest"]]) -> Float[Array, "m *rest"]:
+        """The vector of rows of these blocks: the inverse of `cut`."""
+        return self.layout.join(blocks)
+
+
+class Layout:
+    """The same for loops in NumPy, where looking up a module's fields would take most of the time."""
+
+    def __init__(self, zero: int, found: list[tuple[str, int, np.ndarray]]):
+        self.zero = zero
+        self._groups = tuple(found)
+        order = np.concatenate([rows.ravel() for _, _, rows in found] or [np.zeros(0, int)])
+        self.rows = order.size
+        straight = np.array_equal(order, np.arange(order.size))
+        self._order = None if straight else order
+        self._back = None if straight else np.argsort(order)
+
+    def groups(self) -> tuple[tuple[str, int, np.ndarray], ...]:
+        return self._groups
+
+    def cut(self, v: Any) -> list[Any]:
+        found, at = [], 0
+        v = v if self._order is None else v[self._order]
+        for _, _, rows in self._groups:
             found.append(v[at : at + rows.size].reshape(*rows.shape, *v.shape[1:]))
             at += rows.size
         return found
 
-    def join(self, blocks: list[Float[Array, "k d *rest"]]) -> Float[Array, "m *rest"]:
-        """The vector of rows of these blocks: the inverse of `cut`."""
+    def join(self, blocks: list[Any]) -> Any:
         if not blocks:
             return jnp.zeros(0)
-        xp = namespace(blocks[0])
-        v = xp.concatenate([u.reshape(-1, *u.shape[2:]) for u in blocks])
-        order = self._order()
-        return v if order is None else v[np.argsort(order)]
+        v = namespace(blocks[0]).concatenate([u.reshape(-1, *u.shape[2:]) for u in blocks])
+        return v if self._back is None else v[self._back]
 
-    def _order(self) -> np.ndarray | None:
-        order = np.concatenate([rows.ravel() for _, _, rows in self.groups()] or [np.zeros(0, int)])
-        return None if np.array_equal(order, np.arange(order.size)) else order
+
+@functools.lru_cache(maxsize=256)
+def _layout(zero: int, nonneg: int, soc: tuple[int, ...], psd: tuple[int, ...], exp: int) -> Layout:
+    found, at = [], 0
+    for kind, count in (("zero", zero), ("nonneg", nonneg)):
+        if count:
+            found.append((kind, 1, np.arange(at, at + count)[:, None]))
+        at += count
+    for kind, sizes in (("soc", soc), ("psd", psd)):
+        starts: dict[int, list[int]] = {}
+        for p in sizes:
+            starts.setdefault(p, []).append(at)
+            at += p if kind == "soc" else p * (p + 1) // 2
+        for p, firsts in starts.items():
+            d = p if kind == "soc" else p * (p + 1) // 2
+            if d:
+                found.append((kind, p, np.asarray(firsts)[:, None] + np.arange(d)))
+    if exp:
+        found.append(("exp", 3, at + np.arange(3 * exp).reshape(exp, 3)))
+    return Layout(zero, found)
 
 
 WORDS = {

@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 from jaxtyping import Array, Bool, Float
 
-from hjcontrol.layers.conic.cones import Cones, namespace
+from hjcontrol.layers.conic.cones import Cones, Layout, namespace
 from hjcontrol.layers.conic.splitting import Local, along
 
 RANK = 1e-10  # of the largest pivot, in float64
@@ -29,7 +29,7 @@ class Dropped(NamedTuple):
     loose: Bool[Array, " n"]
 
 
-def dropped(P: Array, A: Array, cones: Cones, local: Local) -> Dropped:
+def dropped(P: Array, A: Array, cones: Cones | Layout, local: Local) -> Dropped:
     """Find both by pivoted QR of rows and columns of unit length."""
     xp = namespace(P)
     m = A.shape[0]
@@ -82,7 +82,7 @@ class System(NamedTuple):
     alive: Bool[Array, " N"]
 
 
-def system(P: Array, A: Array, cones: Cones, local: Local, out: Dropped) -> System:
+def system(P: Array, A: Array, cones: Cones | Layout, local: Local, out: Dropped) -> System:
     """The matrix."""
     xp = namespace(P)
     n = P.shape[0]

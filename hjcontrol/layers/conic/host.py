@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from hjcontrol._ground.third_party import needs
+from hjcontrol._ground.threads import one_blas_thread
 from hjcontrol.layers.conic.cones import Cones
 from hjcontrol.layers.conic.graded import Dropped
 from hjcontrol.layers.conic.polish import Polished, polished
@@ -44,7 +45,7 @@ def _batch(cones: Cones, P: Any, q: Any, A: Any, b: Any) -> tuple:
     n, m = q.shape[-1], b.shape[-1]
     P, A = P.reshape(-1, n, n), A.reshape(-1, m, n)
     q, b = q.reshape(-1, n), b.reshape(-1, m)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), one_blas_thread():  # small systems: more threads only wait
         found = [_one(P[k], q[k], A[k], b[k], cones) for k in range(q.shape[0])]
 
     def stacked(*leaves: Any) -> np.ndarray:
@@ -66,7 +67,7 @@ def _one(P: Any, q: Any, A: Any, b: Any, cones: Cones) -> tuple:
     if code in (INFEASIBLE, UNBOUNDED):
         found = Polished(x, s, z, state, none, np.inf)
     elif all(np.all(np.isfinite(v)) for v in (x, s, z)):
-        found = polished(P, q, A, b, cones, (x, s, z))
+        found = polished(P, q, A, b, cones.layout, (x, s, z))
     else:
         found = lost
     return found, np.int32(code), np.int32(steps)

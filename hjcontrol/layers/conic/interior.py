@@ -27,7 +27,7 @@ def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = Non
     dtype = q.dtype
     unit = float(jnp.finfo(dtype).eps)
     ridge = unit**0.8 * jnp.maximum(1.0, jnp.max(jnp.abs(P), initial=0.0))
-    goal = unit**0.7
+    goal = unit**0.6  # the polish does the rest
 
     def residuals(v: tuple) -> tuple[Array, Array, Array]:
         x, nu, lam, s = v
@@ -99,7 +99,7 @@ def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = Non
             new,
             (jnp.minimum(now, best[0]), *record),
             count + 1,
-            jnp.where(stop, PATIENCE, idle),
+            jnp.where(stop, 10 * PATIENCE, idle),
             proof,
         )
 

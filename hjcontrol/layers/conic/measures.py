@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from hjcontrol.layers.conic.cones import Cones, namespace, violation
+from hjcontrol.layers.conic.cones import Cones, Layout, namespace, violation
 
 
 class Measures(NamedTuple):
@@ -48,7 +48,7 @@ def scales(
     q: Array,
     A: Array,
     b: Array,
-    cones: Cones,
+    cones: Cones | Layout,
     x: Array,
     z: Array,
     rough: tuple[Array, Array],
@@ -72,15 +72,15 @@ def scales(
     return S, _wide(cones, S), _wide(cones, Z), D
 
 
-def _wide(cones: Cones, v: Array) -> Array:
+def _wide(cones: Cones | Layout, v: Array) -> Array:
     """Each entry replaced by the largest of its block."""
     xp = namespace(v)
     largest = lambda u: xp.broadcast_to(xp.max(u, axis=1, keepdims=True), u.shape)
     return cones.join([largest(u) for u in cones.cut(v)])
 
 
-def _shared(cones: Cones, v: Array) -> Array:
-    """The same where a rotation mixes the entries; those of an exponential cone have units of their own."""
+def _shared(cones: Cones | Layout, v: Array) -> Array:
+    """The same where a rotation mixes the entries; an exponential cone's have units of their own."""
     blocks = zip(cones.groups(), cones.cut(v), cones.cut(_wide(cones, v)), strict=True)
     return cones.join([w if kind in ("soc", "psd") else u for (kind, _, _), u, w in blocks])
 
@@ -90,7 +90,7 @@ def measures(
     q: Array,
     A: Array,
     b: Array,
-    cones: Cones,
+    cones: Cones | Layout,
     x: Float[Array, " n"],
     s: Float[Array, " m"],
     z: Float[Array, " m"],
@@ -121,7 +121,7 @@ def measures(
     return Measures(primal, dual, slack, Sb, Zb, D)
 
 
-def centre(P: Array, q: Array, A: Array, b: Array, cones: Cones) -> tuple[Array, Array]:
+def centre(P: Array, q: Array, A: Array, b: Array, cones: Cones | Layout) -> tuple[Array, Array]:
     """`x0` near `A_zero x0 = b_zero`, and multipliers `nu0` that make `q + A_zero' nu0` small.
 
     From the data alone. Any point serves: it moves the origin, and no answer depends on it.

@@ -63,7 +63,7 @@ def accuracy(dtype: Any) -> float:
 
 
 def optimum(data: Data, cones: Cones, engine: str = "auto", start: Any = None) -> Point:
-    """Solve. `start` is an earlier `Point` of a program of the same shape: the interior point starts there."""
+    """Solve. `start` is a `Point` of a program of the same shape: the interior point starts there."""
     engine = _engine(engine, cones)
     scaled, units = _scaled(data, cones)
     if start is not None:

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from hjcontrol.layers.conic.cones import Cones, namespace
+from hjcontrol.layers.conic.cones import Cones, Layout, namespace
 from hjcontrol.layers.conic.graded import Dropped, dropped, solved, system
 from hjcontrol.layers.conic.measures import Measures, centre, measures, roughness
 from hjcontrol.layers.conic.splitting import across, along, classify, directions, moved, snap
@@ -33,7 +33,7 @@ class Polished(NamedTuple):
     worst: Float[Array, ""]
 
 
-def polished(P: Array, q: Array, A: Array, b: Array, cones: Cones, raw: tuple) -> Polished:
+def polished(P: Array, q: Array, A: Array, b: Array, cones: Cones | Layout, raw: tuple) -> Polished:
     """`raw` is a solver's `x, s, z`; arrays of NumPy, or of JAX under any transformation."""
     xp = namespace(q)
     unit = float(np.finfo(q.dtype).eps)
@@ -73,7 +73,14 @@ def polished(P: Array, q: Array, A: Array, b: Array, cones: Cones, raw: tuple) -
 
 
 def newton(
-    P: Array, q: Array, A: Array, b: Array, cones: Cones, state: Array, out: Dropped, v: tuple
+    P: Array,
+    q: Array,
+    A: Array,
+    b: Array,
+    cones: Cones | Layout,
+    state: Array,
+    out: Dropped,
+    v: tuple,
 ) -> tuple:
     """One step, back on the faces."""
     x, s, z = v
@@ -115,7 +122,7 @@ def _kept(best: tuple, new: tuple, worst: Array, idle: Array) -> tuple[tuple, Ar
     return tuple(xp.where(better, u, v) for u, v in zip((worst, *new), best, strict=True)), idle
 
 
-def _from_single_rows(A: Array, b: Array, cones: Cones, x: Array, s: Array) -> Array:
+def _from_single_rows(A: Array, b: Array, cones: Cones | Layout, x: Array, s: Array) -> Array:
     """`x_j = -s_i / A_ij` from rows `A_ij x_j + s_i = 0` of an exponential cone or of an active bound:
     there s has every digit, where x was found as a difference."""
     xp = namespace(x)

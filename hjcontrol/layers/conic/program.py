@@ -169,7 +169,7 @@ class QuadraticProgram(AbstractProgram):
         G: Real[ArrayLike, "m n"] | None = None,
         h: Real[ArrayLike, " m"] | None = None,
     ):
-        """**Raises:** `ValueError` for shapes that disagree, or one of `A, b` (`G, h`) without the other."""
+        """**Raises:** `ValueError` for shapes that disagree, or `A` without `b`, or `G` without `h`."""
         if (A is None) != (b is None) or (G is None) != (h is None):
             raise ValueError(
                 "QuadraticProgram: `A` comes with `b`, and `G` with `h`; found one without the other."

@@ -23,7 +23,7 @@ from hjcontrol.layers.conic.optimum import Data
 
 
 class Table(Shown):
-    """A sparse map from `(parameters, 1)` to one array: entry `at[k]` is the sum of `by[k] * theta[of[k]]`."""
+    """A sparse map from `(parameters, 1)`: entry `at[k]` is the sum of `by[k] * theta[of[k]]`."""
 
     at: Int[Array, " k"]
     of: Int[Array, " k"]
@@ -144,8 +144,8 @@ def _refuse(problem: Any) -> None:
             on = v.attributes.get(kind)
             if on is not None and on is not False and np.size(on):
                 raise ValueError(
-                    f"ProgramLayer: variable {v.name()} is {kind}; a layer needs a convex program in real "
-                    "numbers. Relax it to an interval, or split it into real and imaginary parts."
+                    f"ProgramLayer: variable {v.name()} is {kind}; a layer needs a convex program in "
+                    "real numbers. Relax it to an interval, or split it into real and imaginary parts."
                 )
     for p in problem.parameters():
         for kind in ("complex", "imag", "hermitian"):
@@ -158,8 +158,8 @@ def _refuse(problem: Any) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise ValueError(
-            f"ProgramLayer: two variables have the name {twice[0]!r}, and answers go by name. Give each a "
-            "name of its own: `cp.Variable(.., name=..)`."
+            f"ProgramLayer: two variables have the name {twice[0]!r}, and answers go by name. Give each "
+            "a name of its own: `cp.Variable(.., name=..)`."
         )
 
 
@@ -185,8 +185,8 @@ def _selection(compiled: Any, size: int) -> sp.csc_array:
         tags = np.abs(value)
         if np.any(tags != np.round(tags)) or np.any(tags > size):
             raise ValueError(
-                f"ProgramLayer: cvxpy transforms parameter {p.name()} in a way that is not a choice of its "
-                "entries. Use a parameter without attributes."
+                f"ProgramLayer: cvxpy transforms parameter {p.name()} in a way that is not a choice of "
+                "its entries. Use a parameter without attributes."
             )
         there = np.flatnonzero(tags)
         at.extend(first + there)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from hjcontrol.layers.conic.cones import Cones, matrix, namespace, triangle, vector
+from hjcontrol.layers.conic.cones import Cones, Layout, matrix, namespace, triangle, vector
 
 PINNED, CURVED, FREE = range(3)  # s = 0; both on the boundary; z = 0
 
@@ -26,7 +26,7 @@ class Local(NamedTuple):
     tau: Float[Array, " m"]
 
 
-def classify(cones: Cones, s: Array, z: Array, S: Array, Z: Array) -> Int[Array, " m"]:
+def classify(cones: Cones | Layout, s: Array, z: Array, S: Array, Z: Array) -> Int[Array, " m"]:
     """The state of every block, repeated along its rows; of a PSD block the rank of `s`."""
     xp = namespace(s)
     state = []
@@ -57,7 +57,9 @@ def classify(cones: Cones, s: Array, z: Array, S: Array, Z: Array) -> Int[Array,
     return cones.join(state).astype(np.int32)
 
 
-def snap(cones: Cones, state: Array, s: Array, z: Array, S: Array, Z: Array) -> tuple[Array, Array]:
+def snap(
+    cones: Cones | Layout, state: Array, s: Array, z: Array, S: Array, Z: Array
+) -> tuple[Array, Array]:
     """The pair put on the faces that its state names: exact zeros, exact complementarity."""
     xp = namespace(s)
     found = []
@@ -83,7 +85,7 @@ def snap(cones: Cones, state: Array, s: Array, z: Array, S: Array, Z: Array) -> 
     return cones.join([new[0] for new in found]), cones.join([new[1] for new in found])
 
 
-def directions(cones: Cones, state: Array, s: Array, z: Array) -> Local:
+def directions(cones: Cones | Layout, state: Array, s: Array, z: Array) -> Local:
     """The directions at a pair that lies on its faces."""
     xp = namespace(s)
     bases, sigmas, taus = [], [], []
@@ -114,7 +116,7 @@ def directions(cones: Cones, state: Array, s: Array, z: Array) -> Local:
     return Local(tuple(bases), cones.join(sigmas), cones.join(taus))
 
 
-def along(cones: Cones, local: Local, v: Array) -> Array:
+def along(cones: Cones | Layout, local: Local, v: Array) -> Array:
     """`sqrt(sigma) c v`: coordinates of a vector of rows, or of each column of a matrix of rows."""
     xp = namespace(v)
     out = cones.join(
@@ -124,7 +126,7 @@ def along(cones: Cones, local: Local, v: Array) -> Array:
     return out * (root[:, None] if v.ndim == 2 else root)
 
 
-def across(cones: Cones, local: Local, g: Array) -> Array:
+def across(cones: Cones | Layout, local: Local, g: Array) -> Array:
     """`sum c sqrt(sigma) g`: the step of z whose coordinates are `g`."""
     xp = namespace(g)
     g = xp.sqrt(local.sigma) * g
@@ -133,7 +135,7 @@ def across(cones: Cones, local: Local, g: Array) -> Array:
 
 
 def moved(
-    cones: Cones,
+    cones: Cones | Layout,
     state: Array,
     s: Array,
     z: Array,
@@ -154,8 +156,11 @@ def moved(
             db = g[:, 0] * _normal_factor(r) / _nonzero(b)
             entry = xp.argmax(xp.abs(u), axis=1)
             options = xp.stack(
-                [(du[:, 0] / _nonzero(a) - dr) / _nonzero(r), du[:, 1] / _nonzero(a)]
-                + [du[:, 2] / _nonzero(u[:, 2]) - dr],
+                [
+                    (du[:, 0] / _nonzero(a) - dr) / _nonzero(r),
+                    du[:, 1] / _nonzero(a),
+                    du[:, 2] / _nonzero(u[:, 2]) - dr,
+                ],
                 axis=1,
             )
             da = xp.take_along_axis(options, entry[:, None], axis=1)[:, 0]
