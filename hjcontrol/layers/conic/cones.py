@@ -13,9 +13,11 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from hjcontrol._ground.shown import Shown
+
+Either = Any  # an array of NumPy or of JAX
 
 
 class Cones(Shown):
@@ -55,11 +57,11 @@ class Cones(Shown):
         """`(kind, size, rows)` with `rows` of shape (cones, rows of each); equal cones stand together."""
         return self.layout.groups()
 
-    def cut(self, v: Float[Array, "m *rest"]) -> list[Float[Array, "k d *rest"]]:
+    def cut(self, v: Either) -> list[Either]:
         """The blocks of a vector of rows, group by group."""
         return self.layout.cut(v)
 
-    def join(self, blocks: list[Float[Array, "k d *rest"]]) -> Float[Array, "m *rest"]:
+    def join(self, blocks: list[Either]) -> Either:
         """The vector of rows of these blocks: the inverse of `cut`."""
         return self.layout.join(blocks)
 
@@ -140,22 +142,29 @@ def triangle(p: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return i, j, np.where(i == j, 1.0, np.sqrt(2.0))
 
 
-def matrix(v: Float[Array, "*k d"], p: int) -> Float[Array, "*k p p"]:
+def matrix(v: Float[Either, "*k d"], p: int) -> Float[Either, "*k p p"]:
     """The symmetric matrix of a triangle."""
     i, j, factor = triangle(p)
     at, by = np.zeros((p, p), int), np.ones((p, p))
     at[i, j] = at[j, i] = np.arange(i.size)
     by[i, j] = by[j, i] = 1 / factor
-    return v[..., at] * by.astype(v.dtype)
+    u = v[..., at]
+    return u * _fit(by, u)
 
 
-def vector(M: Float[Array, "*k p p"]) -> Float[Array, "*k d"]:
+def vector(M: Float[Either, "*k p p"]) -> Float[Either, "*k d"]:
     """The triangle of a symmetric matrix."""
     i, j, factor = triangle(M.shape[-1])
-    return M[..., i, j] * factor.astype(M.dtype)
+    u = M[..., i, j]
+    return u * _fit(factor, u)
 
 
-def violation(kind: str, p: int, v: Float[Array, "k d"], dual: bool) -> Float[Array, " k"]:
+def _fit(factor: np.ndarray, v: Either) -> np.ndarray:
+    """Constants with the dtype and the number of axes of `v`."""
+    return factor.astype(v.dtype).reshape((1,) * (v.ndim - factor.ndim) + factor.shape)
+
+
+def violation(kind: str, p: int, v: Float[Either, "k d"], dual: bool) -> Float[Either, " k"]:
     """How far each block lies outside its cone (its dual cone): 0 inside, in the units of the block."""
     xp = namespace(v)
     if kind == "zero":

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import scipy.linalg
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Bool, Float
 
-from hjcontrol.layers.conic.cones import Cones, Layout, namespace
+from hjcontrol.layers.conic.cones import Cones, Either, Layout, namespace
 from hjcontrol.layers.conic.splitting import Local, along
 
 RANK = 1e-10  # of the largest pivot, in float64
@@ -24,12 +24,12 @@ RANK = 1e-10  # of the largest pivot, in float64
 class Dropped(NamedTuple):
     """Rows and columns that are left out, and the columns that are not determined by the program."""
 
-    columns: Bool[Array, " n"]
-    rows: Bool[Array, " m"]
-    loose: Bool[Array, " n"]
+    columns: Bool[Either, " n"]
+    rows: Bool[Either, " m"]
+    loose: Bool[Either, " n"]
 
 
-def dropped(P: Array, A: Array, cones: Cones | Layout, local: Local) -> Dropped:
+def dropped(P: Either, A: Either, cones: Cones | Layout, local: Local) -> Dropped:
     """Find both by pivoted QR of rows and columns of unit length."""
     xp = namespace(P)
     m = A.shape[0]
@@ -38,23 +38,23 @@ def dropped(P: Array, A: Array, cones: Cones | Layout, local: Local) -> Dropped:
     C = _unit_rows(along(cones, bare, A))
     stack = xp.concatenate([_unit_rows(P), C])
     length = xp.linalg.norm(stack, axis=0)
-    stack = stack / xp.where(length > 0, length, 1.0)
+    stack = stack / xp.where(length > 0, length, 1.0)[None]
     columns, loose = _dependent(stack, limit)
     held = (local.tau == 0) & (local.sigma > 0)
     rows = xp.zeros(m, bool)
     if m:
-        kept = xp.where(held[:, None] & ~columns, C, 0.0)
+        kept = xp.where(held[:, None] & ~columns[None], C, 0.0)
         rows = _dependent(_unit_rows(kept).T, limit)[0] & held
     return Dropped(columns, rows, loose)
 
 
-def _unit_rows(M: Array) -> Array:
+def _unit_rows(M: Either) -> Either:
     xp = namespace(M)
     length = xp.linalg.norm(M, axis=1, keepdims=True)
     return M / xp.where(length > 0, length, 1.0)
 
 
-def _dependent(M: Array, limit: float) -> tuple[Array, Array]:
+def _dependent(M: Either, limit: float) -> tuple[Either, Either]:
     """Columns that the columns before them (in pivot order) span, and all columns in a null vector."""
     xp = namespace(M)
     linalg = scipy.linalg if xp is np else jax.scipy.linalg
@@ -77,12 +77,12 @@ def _dependent(M: Array, limit: float) -> tuple[Array, Array]:
 class System(NamedTuple):
     """K with what is left out replaced by the unit matrix, its rows and columns in order."""
 
-    K: Float[Array, "N N"]
-    order: Array
-    alive: Bool[Array, " N"]
+    K: Float[Either, "N N"]
+    order: Either
+    alive: Bool[Either, " N"]
 
 
-def system(P: Array, A: Array, cones: Cones | Layout, local: Local, out: Dropped) -> System:
+def system(P: Either, A: Either, cones: Cones | Layout, local: Local, out: Dropped) -> System:
     """The matrix."""
     xp = namespace(P)
     n = P.shape[0]
@@ -100,7 +100,7 @@ def system(P: Array, A: Array, cones: Cones | Layout, local: Local, out: Dropped
     return System(K[order][:, order], order, alive)
 
 
-def solved(K: System, right: Float[Array, " N"]) -> Float[Array, " N"]:
+def solved(K: System, right: Float[Either, " N"]) -> Float[Either, " N"]:
     """K^-1 right, 0 where left out. Linear in `right`: forward and reverse mode pass through."""
     xp = namespace(K.K)
     right = xp.where(K.alive, right, 0.0)

@@ -13,23 +13,23 @@ the variable that bounds it is 0 and every measure without X is noise. 0/0 is 0,
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
-from hjcontrol.layers.conic.cones import Cones, Layout, namespace, violation
+from hjcontrol.layers.conic.cones import Cones, Either, Layout, namespace, violation
 
 
 class Measures(NamedTuple):
     """Three numbers without unit, the place of the worst of each, and the scales they are taken in."""
 
-    primal: Float[Array, " m"]
-    dual: Float[Array, " n"]
-    complementarity: Float[Array, " m"]
-    S: Float[Array, " m"]  # of each row, the largest of its block
-    Z: Float[Array, " m"]
-    D: Float[Array, " n"]
+    primal: Float[Either, " m"]
+    dual: Float[Either, " n"]
+    complementarity: Float[Either, " m"]
+    S: Float[Either, " m"]  # of each row, the largest of its block
+    Z: Float[Either, " m"]
+    D: Float[Either, " n"]
 
     @property
-    def worst(self) -> Float[Array, ""]:
+    def worst(self) -> Float[Either, ""]:
         """The largest of all; NaN if one is."""
         xp = namespace(self.dual)
         return xp.max(
@@ -37,27 +37,27 @@ class Measures(NamedTuple):
         )
 
 
-def ratio(a: Array, b: Array) -> Array:
+def ratio(a: Either, b: Either) -> Either:
     """`a/b`, 0 where both are 0, infinite where only `b` is."""
     xp = namespace(a)
     return xp.where(a == 0, 0.0, xp.abs(a) / xp.where(a == 0, 1.0, b))
 
 
 def scales(
-    P: Array,
-    q: Array,
-    A: Array,
-    b: Array,
+    P: Either,
+    q: Either,
+    A: Either,
+    b: Either,
     cones: Cones | Layout,
-    x: Array,
-    z: Array,
-    rough: tuple[Array, Array],
-) -> tuple[Array, Array, Array, Array]:
+    x: Either,
+    z: Either,
+    rough: tuple[Either, Either],
+) -> tuple[Either, Either, Either, Either]:
     """`S` by row, and `S`, `Z` by block, and `D`. `rough`: what roundoff may be in each row and force,
     which sets no scale."""
     xp = namespace(q)
     size, push = xp.abs(A), xp.abs(z)
-    reach = size * xp.abs(x)
+    reach = size * xp.abs(x)[None]
     rows = xp.abs(b) + xp.sum(reach, axis=1)
     others = rows[:, None] - reach
     live = (size > 0) & (others > rough[0][:, None])
@@ -66,35 +66,37 @@ def scales(
     X = xp.maximum(xp.abs(x), xp.where(xp.isfinite(free), free, 0.0))
     S = xp.abs(b) + size @ X
     D = xp.abs(q) + xp.abs(P) @ X + size.T @ _shared(cones, push)
-    forces = xp.where((size > 0) & (rough[1] < D), D / xp.where(size > 0, size, 1.0), xp.inf)
+    forces = xp.where(
+        (size > 0) & (rough[1] < D)[None], D[None] / xp.where(size > 0, size, 1.0), xp.inf
+    )
     forces = xp.min(forces, axis=1, initial=xp.inf)
     Z = xp.maximum(push, xp.where(xp.isfinite(forces), forces, 0.0))
     return S, _wide(cones, S), _wide(cones, Z), D
 
 
-def _wide(cones: Cones | Layout, v: Array) -> Array:
+def _wide(cones: Cones | Layout, v: Either) -> Either:
     """Each entry replaced by the largest of its block."""
     xp = namespace(v)
     largest = lambda u: xp.broadcast_to(xp.max(u, axis=1, keepdims=True), u.shape)
     return cones.join([largest(u) for u in cones.cut(v)])
 
 
-def _shared(cones: Cones | Layout, v: Array) -> Array:
+def _shared(cones: Cones | Layout, v: Either) -> Either:
     """The same where a rotation mixes the entries; an exponential cone's have units of their own."""
     blocks = zip(cones.groups(), cones.cut(v), cones.cut(_wide(cones, v)), strict=True)
     return cones.join([w if kind in ("soc", "psd") else u for (kind, _, _), u, w in blocks])
 
 
 def measures(
-    P: Array,
-    q: Array,
-    A: Array,
-    b: Array,
+    P: Either,
+    q: Either,
+    A: Either,
+    b: Either,
     cones: Cones | Layout,
-    x: Float[Array, " n"],
-    s: Float[Array, " m"],
-    z: Float[Array, " m"],
-    rough: tuple[Array, Array],
+    x: Float[Either, " n"],
+    s: Float[Either, " m"],
+    z: Float[Either, " m"],
+    rough: tuple[Either, Either],
 ) -> Measures:
     """The measures of one pair; the data centred (`centre`) by the caller."""
     xp = namespace(s)
@@ -121,7 +123,9 @@ def measures(
     return Measures(primal, dual, slack, Sb, Zb, D)
 
 
-def centre(P: Array, q: Array, A: Array, b: Array, cones: Cones | Layout) -> tuple[Array, Array]:
+def centre(
+    P: Either, q: Either, A: Either, b: Either, cones: Cones | Layout
+) -> tuple[Either, Either]:
     """`x0` near `A_zero x0 = b_zero`, and multipliers `nu0` that make `q + A_zero' nu0` small.
 
     From the data alone. Any point serves: it moves the origin, and no answer depends on it.
@@ -144,8 +148,8 @@ def centre(P: Array, q: Array, A: Array, b: Array, cones: Cones | Layout) -> tup
 
 
 def roughness(
-    P: Array, q: Array, A: Array, b: Array, x: Array, z: Array, x0: Array, nu0: Array
-) -> tuple[Array, Array]:
+    P: Either, q: Either, A: Either, b: Either, x: Either, z: Either, x0: Either, nu0: Either
+) -> tuple[Either, Either]:
     """A thousand times the roundoff of each row and each force, before they were centred."""
     xp = namespace(q)
     unit = 1e3 * float(np.finfo(q.dtype).eps)

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from hjcontrol.layers.conic.cones import Cones, Layout, namespace
+from hjcontrol.layers.conic.cones import Cones, Either, Layout, namespace
 from hjcontrol.layers.conic.graded import Dropped, dropped, solved, system
 from hjcontrol.layers.conic.measures import Measures, centre, measures, roughness
 from hjcontrol.layers.conic.splitting import across, along, classify, directions, moved, snap
@@ -25,22 +25,24 @@ WEAK = 1e-8  # a multiplier below this share of the forces holds nothing
 class Polished(NamedTuple):
     """The pair, the faces it lies on, what the system leaves out, and its worst measure."""
 
-    x: Float[Array, " n"]
-    s: Float[Array, " m"]
-    z: Float[Array, " m"]
-    state: Int[Array, " m"]
+    x: Float[Either, " n"]
+    s: Float[Either, " m"]
+    z: Float[Either, " m"]
+    state: Int[Either, " m"]
     out: Dropped
-    worst: Float[Array, ""]
+    worst: Float[Either, ""]
 
 
-def polished(P: Array, q: Array, A: Array, b: Array, cones: Cones | Layout, raw: tuple) -> Polished:
+def polished(
+    P: Either, q: Either, A: Either, b: Either, cones: Cones | Layout, raw: tuple
+) -> Polished:
     """`raw` is a solver's `x, s, z`; arrays of NumPy, or of JAX under any transformation."""
     xp = namespace(q)
     unit = float(np.finfo(q.dtype).eps)
     x0, nu0 = centre(P, q, A, b, cones)
     near_q, near_b = q + A.T @ nu0 + P @ x0, b - A @ x0
 
-    def judge(x: Array, s: Array, z: Array) -> Measures:
+    def judge(x: Either, s: Either, z: Either) -> Measures:
         rough = roughness(P, q, A, b, x, z, x0, nu0)
         return measures(P, near_q, A, near_b, cones, x - x0, s, z - nu0, rough)
 
@@ -63,7 +65,7 @@ def polished(P: Array, q: Array, A: Array, b: Array, cones: Cones | Layout, raw:
         best, idle = _kept(best, v, judge(*v).worst, idle)
         return refine(v), best, idle, count + 1
 
-    def more(carry: tuple) -> Array:
+    def more(carry: tuple) -> Either:
         _, best, idle, count = carry
         return (count < STEPS) & (best[0] > unit) & (idle < PATIENCE)
 
@@ -73,12 +75,12 @@ def polished(P: Array, q: Array, A: Array, b: Array, cones: Cones | Layout, raw:
 
 
 def newton(
-    P: Array,
-    q: Array,
-    A: Array,
-    b: Array,
+    P: Either,
+    q: Either,
+    A: Either,
+    b: Either,
     cones: Cones | Layout,
-    state: Array,
+    state: Either,
     out: Dropped,
     v: tuple,
 ) -> tuple:
@@ -97,7 +99,7 @@ def newton(
 
 
 def _loop(
-    judge: Callable, refine: Callable, raw: tuple, v: tuple, worst: Array, unit: float
+    judge: Callable, refine: Callable, raw: tuple, v: tuple, worst: Either, unit: float
 ) -> tuple:
     """The same loop in NumPy."""
     best, idle = (worst, *raw), 0
@@ -109,12 +111,12 @@ def _loop(
     return best
 
 
-def _number(v: Array) -> Array:
+def _number(v: Either) -> Either:
     xp = namespace(v)
     return xp.where(xp.isnan(v), np.inf, v)
 
 
-def _kept(best: tuple, new: tuple, worst: Array, idle: Array) -> tuple[tuple, Array]:
+def _kept(best: tuple, new: tuple, worst: Either, idle: Either) -> tuple[tuple, Either]:
     xp = namespace(worst)
     worst = _number(worst)
     better = worst < best[0]
@@ -122,7 +124,7 @@ def _kept(best: tuple, new: tuple, worst: Array, idle: Array) -> tuple[tuple, Ar
     return tuple(xp.where(better, u, v) for u, v in zip((worst, *new), best, strict=True)), idle
 
 
-def _from_single_rows(A: Array, b: Array, cones: Cones | Layout, x: Array, s: Array) -> Array:
+def _from_single_rows(A: Either, b: Either, cones: Cones | Layout, x: Either, s: Either) -> Either:
     """`x_j = -s_i / A_ij` from rows `A_ij x_j + s_i = 0` of an exponential cone or of an active bound:
     there s has every digit, where x was found as a difference."""
     xp = namespace(x)

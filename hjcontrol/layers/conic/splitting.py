@@ -11,9 +11,9 @@ Of the exponential cone r, log a and log b are what is kept: a probability of 1e
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-from hjcontrol.layers.conic.cones import Cones, Layout, matrix, namespace, triangle, vector
+from hjcontrol.layers.conic.cones import Cones, Either, Layout, matrix, namespace, triangle, vector
 
 PINNED, CURVED, FREE = range(3)  # s = 0; both on the boundary; z = 0
 
@@ -21,12 +21,14 @@ PINNED, CURVED, FREE = range(3)  # s = 0; both on the boundary; z = 0
 class Local(NamedTuple):
     """Directions of all rows: `C = sqrt(sigma) c A`, and what turns steps into their coordinates."""
 
-    c: tuple[Float[Array, "k d d"], ...]  # by group: direction, coordinate
-    sigma: Float[Array, " m"]
-    tau: Float[Array, " m"]
+    c: tuple[Float[Either, "k d d"], ...]  # by group: direction, coordinate
+    sigma: Float[Either, " m"]
+    tau: Float[Either, " m"]
 
 
-def classify(cones: Cones | Layout, s: Array, z: Array, S: Array, Z: Array) -> Int[Array, " m"]:
+def classify(
+    cones: Cones | Layout, s: Either, z: Either, S: Either, Z: Either
+) -> Int[Either, " m"]:
     """The state of every block, repeated along its rows; of a PSD block the rank of `s`."""
     xp = namespace(s)
     state = []
@@ -58,8 +60,8 @@ def classify(cones: Cones | Layout, s: Array, z: Array, S: Array, Z: Array) -> I
 
 
 def snap(
-    cones: Cones | Layout, state: Array, s: Array, z: Array, S: Array, Z: Array
-) -> tuple[Array, Array]:
+    cones: Cones | Layout, state: Either, s: Either, z: Either, S: Either, Z: Either
+) -> tuple[Either, Either]:
     """The pair put on the faces that its state names: exact zeros, exact complementarity."""
     xp = namespace(s)
     found = []
@@ -85,7 +87,7 @@ def snap(
     return cones.join([new[0] for new in found]), cones.join([new[1] for new in found])
 
 
-def directions(cones: Cones | Layout, state: Array, s: Array, z: Array) -> Local:
+def directions(cones: Cones | Layout, state: Either, s: Either, z: Either) -> Local:
     """The directions at a pair that lies on its faces."""
     xp = namespace(s)
     bases, sigmas, taus = [], [], []
@@ -116,7 +118,7 @@ def directions(cones: Cones | Layout, state: Array, s: Array, z: Array) -> Local
     return Local(tuple(bases), cones.join(sigmas), cones.join(taus))
 
 
-def along(cones: Cones | Layout, local: Local, v: Array) -> Array:
+def along(cones: Cones | Layout, local: Local, v: Either) -> Either:
     """`sqrt(sigma) c v`: coordinates of a vector of rows, or of each column of a matrix of rows."""
     xp = namespace(v)
     out = cones.join(
@@ -126,7 +128,7 @@ def along(cones: Cones | Layout, local: Local, v: Array) -> Array:
     return out * (root[:, None] if v.ndim == 2 else root)
 
 
-def across(cones: Cones | Layout, local: Local, g: Array) -> Array:
+def across(cones: Cones | Layout, local: Local, g: Either) -> Either:
     """`sum c sqrt(sigma) g`: the step of z whose coordinates are `g`."""
     xp = namespace(g)
     g = xp.sqrt(local.sigma) * g
@@ -136,13 +138,13 @@ def across(cones: Cones | Layout, local: Local, g: Array) -> Array:
 
 def moved(
     cones: Cones | Layout,
-    state: Array,
-    s: Array,
-    z: Array,
-    ds: Array,
-    dz: Array,
-    gamma: Array,
-) -> tuple[Array, Array]:
+    state: Either,
+    s: Either,
+    z: Either,
+    ds: Either,
+    dz: Either,
+    gamma: Either,
+) -> tuple[Either, Either]:
     """The pair after a step, back on its faces. `gamma` holds the coordinates of `dz`."""
     xp = namespace(s)
     found = []
@@ -183,12 +185,12 @@ def moved(
     return cones.join([new[0] for new in found]), cones.join([new[1] for new in found])
 
 
-def _positive(v: Array) -> Array:
+def _positive(v: Either) -> Either:
     xp = namespace(v)
     return xp.where(v > 0, v, 1.0)
 
 
-def _nonzero(v: Array) -> Array:
+def _nonzero(v: Either) -> Either:
     xp = namespace(v)
     return xp.where(v == 0, 1.0, v)
 
@@ -196,7 +198,7 @@ def _nonzero(v: Array) -> Array:
 # ------------------------------------------------------------------- second order
 
 
-def _split_soc(w: Array) -> tuple[Array, Array]:
+def _split_soc(w: Either) -> tuple[Either, Either]:
     """Moreau: `w = plus - minus`, both in the cone and orthogonal; `w` lies between the two."""
     xp = namespace(w)
     length = xp.linalg.norm(w[:, 1:], axis=1, keepdims=True)
@@ -206,7 +208,7 @@ def _split_soc(w: Array) -> tuple[Array, Array]:
     return up * xp.concatenate([one, unit], 1), low * xp.concatenate([one, -unit], 1)
 
 
-def _curved(k: Array, u: Array, v: Array) -> tuple[Array, Array]:
+def _curved(k: Either, u: Either, v: Either) -> tuple[Either, Either]:
     xp = namespace(v)
     length = lambda w: xp.linalg.norm(w, axis=1, keepdims=True)
     rho = length(u) / _positive(length(v))
@@ -215,7 +217,7 @@ def _curved(k: Array, u: Array, v: Array) -> tuple[Array, Array]:
     return xp.where(k == CURVED, plus, u), xp.where(k == CURVED, minus / rho, v)
 
 
-def _soc(u: Array, v: Array) -> tuple[Array, Array, Array]:
+def _soc(u: Either, v: Either) -> tuple[Either, Either, Either]:
     xp = namespace(v)
     k, d = u.shape
     zero = xp.zeros((k, 1), u.dtype)
@@ -227,7 +229,7 @@ def _soc(u: Array, v: Array) -> tuple[Array, Array, Array]:
     sign = xp.where(unit[:, :1] >= 0, 1.0, -1.0)
     w = unit + sign * first
     w = w / xp.linalg.norm(w, axis=1, keepdims=True)
-    mirror = xp.eye(d - 1, dtype=u.dtype) - 2 * w[:, :, None] * w[:, None, :]
+    mirror = xp.eye(d - 1, dtype=u.dtype)[None] - 2 * w[:, :, None] * w[:, None, :]
     half = float(np.sqrt(0.5))
     normal = half * xp.concatenate([1.0 + zero, -unit], axis=1)
     ray = half * xp.concatenate([1.0 + zero, unit], axis=1)
@@ -242,14 +244,14 @@ def _soc(u: Array, v: Array) -> tuple[Array, Array, Array]:
 # ------------------------------------------------------------------- semidefinite
 
 
-def _split_pair(u: Array, v: Array, rank: Array, p: int) -> tuple[Array, Array]:
+def _split_pair(u: Either, v: Either, rank: Either, p: int) -> tuple[Either, Either]:
     xp = namespace(v)
     length = lambda w: xp.linalg.norm(w, axis=1, keepdims=True)
     full, none = (rank == p)[:, None], (rank == 0)[:, None]
     rho = length(u) / _positive(length(v))
     rho = xp.where(rho > 0, rho, 1.0)
     values, vectors = xp.linalg.eigh(matrix(u - rho * v, p))
-    kept = xp.arange(p) >= p - rank[:, None]
+    kept = xp.arange(p)[None] >= p - rank[:, None]
     join = lambda e: vector(xp.einsum("kij,kj,klj->kil", vectors, e, vectors))
     plus = join(xp.where(kept, xp.maximum(values, 0.0), 0.0))
     minus = join(xp.where(kept, 0.0, xp.maximum(-values, 0.0)))
@@ -257,7 +259,7 @@ def _split_pair(u: Array, v: Array, rank: Array, p: int) -> tuple[Array, Array]:
     return xp.where(none, 0.0, plus), xp.where(full, 0.0, minus)
 
 
-def _psd(u: Array, v: Array, rank: Array, p: int) -> tuple[Array, Array, Array]:
+def _psd(u: Either, v: Either, rank: Either, p: int) -> tuple[Either, Either, Either]:
     xp = namespace(v)
     length = lambda w: xp.linalg.norm(w, axis=1, keepdims=True)
     rho = length(u) / _positive(length(v))
@@ -266,8 +268,8 @@ def _psd(u: Array, v: Array, rank: Array, p: int) -> tuple[Array, Array, Array]:
     i, j, factor = triangle(p)
     left, right = xp.swapaxes(Q[:, :, i], 1, 2), xp.swapaxes(Q[:, :, j], 1, 2)
     outer = left[:, :, :, None] * right[:, :, None, :]
-    c = vector((outer + xp.swapaxes(outer, 2, 3)) / 2) * factor.astype(u.dtype)[:, None]
-    ranged = xp.arange(p) >= p - rank[:, None]
+    c = vector((outer + xp.swapaxes(outer, 2, 3)) / 2) * factor.astype(u.dtype)[None, :, None]
+    ranged = xp.arange(p)[None] >= p - rank[:, None]
     a, b = ranged[:, i], ranged[:, j]
     size = xp.abs(values)
     lam = xp.where(a, size[:, i], size[:, j])
@@ -281,7 +283,7 @@ def _psd(u: Array, v: Array, rank: Array, p: int) -> tuple[Array, Array, Array]:
 # ------------------------------------------------------------------- exponential
 
 
-def _read_exp(us: Array, vs: Array, u: Array, v: Array) -> tuple[Array, Array, Array]:
+def _read_exp(us: Either, vs: Either, u: Either, v: Either) -> tuple[Either, Either, Either]:
     """`r, a, b` of a pair near the curve; `us`, `vs` in units of their scales."""
     xp = namespace(v)
     tiny = float(np.finfo(u.dtype).tiny)
@@ -296,7 +298,7 @@ def _read_exp(us: Array, vs: Array, u: Array, v: Array) -> tuple[Array, Array, A
     return r, xp.maximum(a, tiny), xp.maximum(b, tiny)
 
 
-def _write_exp(r: Array, a: Array, b: Array) -> tuple[Array, Array]:
+def _write_exp(r: Either, a: Either, b: Either) -> tuple[Either, Either]:
     xp = namespace(r)
     e = xp.exp(r)
     return (
@@ -305,13 +307,13 @@ def _write_exp(r: Array, a: Array, b: Array) -> tuple[Array, Array]:
     )
 
 
-def _normal_factor(r: Array) -> Array:
+def _normal_factor(r: Either) -> Either:
     """The normal is the dual ray divided by its largest entry."""
     xp = namespace(r)
     return 1.0 / xp.maximum(1.0, xp.exp(r) * xp.maximum(1.0, xp.abs(1 - r)))
 
 
-def _exp(u: Array, v: Array) -> tuple[Array, Array, Array]:
+def _exp(u: Either, v: Either) -> tuple[Either, Either, Either]:
     xp = namespace(v)
     a, b = _positive(u[:, 1]), _positive(v[:, 2])
     r = u[:, 0] / a
