@@ -97,7 +97,7 @@ def test_what_is_not_a_layer_is_refused_with_the_place(lasso):
         ProgramLayer(cp.Problem(cp.Maximize(cp.sum_squares(x))))
     with pytest.raises(ValueError, match=r"parameter c has shape \(3,\); found \(2,\)"):
         lasso.solve(np.ones(2), 1.0)
-    with pytest.raises(ValueError, match="2 parameters are needed; found 1"):
+    with pytest.raises(ValueError, match=r"2 parameters are needed \(c, r\); found 1"):
         lasso.solve(np.ones(3))
 
 
@@ -182,7 +182,7 @@ def test_the_maps_are_cvxpys_own_and_small():
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-15)
     np.testing.assert_allclose(program.b, data["b"], rtol=0, atol=1e-15)
     np.testing.assert_allclose(program.q, data["q" if "q" in data else "c"], rtol=0, atol=1e-15)
-    assert layer.reading.variables(jnp.arange(layer.reading.n))["Y"][0, 1] == 0
+    assert layer.reading.variables(jnp.arange(1.0, layer.reading.n + 1))["Y"][0, 1] == 0
     x, A, b = cp.Variable(20, name="x"), cp.Parameter((100, 20)), cp.Parameter(100)
     squares = ProgramLayer(cp.Problem(cp.Minimize(cp.sum_squares(A @ x - b))))
     tables = (getattr(squares.reading, k) for k in "PqAb")
