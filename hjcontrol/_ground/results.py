@@ -79,8 +79,12 @@ class RESULTS(eqx.Enumeration):
         "constraint, or a small quadratic term."
     )
     not_converged = (
-        "The interior-point method ended away from optimality. Scale the data to order one, or solve "
-        "`layer.as_cvxpy(...)` with a third-party solver."
+        "No pair of point and multipliers was found whose measures are within the tolerance. Look at "
+        "`point.measure`, try the other `engine=`, or a named layer of the same program."
+    )
+    not_unique = (
+        "The program leaves entries of a variable undecided: the values are one optimum of many, and "
+        "derivatives are those of the entries decided. Add a small strongly convex term."
     )
     courant_exceeded = (
         "In some step the Courant number, measured from the slopes at hand, was above the limit of "

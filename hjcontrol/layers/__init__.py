@@ -10,6 +10,8 @@ from hjcontrol.layers.box import Clip, Huber, LeakyReLU, ReLU, Softplus, Tanh
 from hjcontrol.layers.capped import CappedSimplex
 from hjcontrol.layers.certifying import Optimality, certify
 from hjcontrol.layers.compare import GradientTable, compare_gradients
+from hjcontrol.layers.conic.cones import Cones
+from hjcontrol.layers.conic.program import ConicProgram, QuadraticProgram
 from hjcontrol.layers.engines import argmax
 from hjcontrol.layers.entmax import Entmax, Sparsemax
 from hjcontrol.layers.four_faces import Faces, faces
@@ -47,6 +49,8 @@ __all__ = [
     "ClassHead",
     "Clip",
     "CommutingSquare",
+    "Cones",
+    "ConicProgram",
     "Entmax",
     "Faces",
     "GradientTable",
@@ -58,6 +62,7 @@ __all__ = [
     "Permutahedron",
     "Pool",
     "ProgramLayer",
+    "QuadraticProgram",
     "ReLU",
     "Residuals",
     "RowSoftmax",

@@ -25,7 +25,14 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
 PARTS = ("primal", "dual", "complementarity", "stationarity")
-VERDICTS = ("optimal", "near-optimal", "suboptimal", "infeasible", "not a number")
+VERDICTS = (
+    "optimal",
+    "near-optimal",
+    "undecidable",
+    "suboptimal",
+    "infeasible",
+    "not a number",
+)
 
 
 @renamed(tolerance="tol")
@@ -57,6 +64,8 @@ class Optimality(Told, Shown):
     worst: Int[Array, "*batch"]
     tol: Float[Array, "*batch"]
     layout: tuple[tuple[str, str, tuple[int, ...]], ...] = eqx.field(static=True)
+    size: Float[Array, "*batch"] | None = None
+    floor: Float[Array, "*batch"] | None = None
 
     @property
     def certified(self) -> Bool[Array, "*batch"]:
@@ -75,6 +84,8 @@ class Optimality(Told, Shown):
 
         `near-optimal`: certified, but some coordinate of complementarity or stationarity is off.
         `suboptimal`: feasible, and the gap is open. `infeasible`: either side is violated.
+        `undecidable`: the residuals are no larger than roundoff in the data can make them, and that
+        is more than `tol`: this precision cannot tell.
         """
         return _verdict(self)
 
@@ -102,6 +113,8 @@ class Optimality(Told, Shown):
             )
         at = lambda name: float(flat(getattr(self, name))[k])
         part, place, value = self.offender(sample)
+        if verdicts[k] == "undecidable":
+            head = head.replace("undecidable", f"undecidable in {self.gap.dtype}")
         return Record(
             title,
             f"{head}   (tolerance {flat(self.tol)[k]:.0e})",
@@ -141,18 +154,32 @@ def _verdict(optimality: Optimality) -> Any:
     code = np.select(
         [
             absurd,
+            _undecidable(optimality),
             np.asarray(optimality.optimal),
             np.asarray(optimality.certified),
             _feasible(optimality),
         ],
-        [4, 0, 1, 2],
-        3,
+        [5, 2, 0, 1, 3],
+        4,
     )
     names = np.asarray(VERDICTS)[code]
     return str(names) if np.ndim(names) == 0 else names
 
 
+def _undecidable(optimality: Optimality) -> Any:
+    """Whether roundoff in the data explains all residuals, and more than the tolerance; or is so large
+    that even no residual at all would say nothing."""
+    if optimality.floor is None:
+        return np.zeros(np.shape(optimality.gap), bool)
+    floor, tol = 8 * np.asarray(optimality.floor), np.asarray(optimality.tol)
+    norms = [np.asarray(getattr(optimality, part)) for part in PARTS]
+    explained = (np.max(norms, axis=0) <= floor) & (floor > tol) & ~np.asarray(optimality.optimal)
+    return explained | ((floor > 0.05) & (norms[0] <= np.maximum(tol, floor)))
+
+
 def _scale(optimality: Optimality) -> Float[Array, "*batch"]:
+    if optimality.size is not None:
+        return optimality.size
     larger = jnp.maximum(jnp.abs(optimality.objective), jnp.abs(optimality.dual_objective))
     return jnp.maximum(1.0, jnp.where(jnp.isfinite(larger), larger, 1.0))
 
@@ -241,6 +268,8 @@ def summarise(residuals: Residuals, tol: Real[ArrayLike, ""] | float | None = No
         worst=worst.place(),
         tol=jnp.asarray(tol, objective.dtype),
         layout=tuple(layout),
+        size=residuals.size,
+        floor=residuals.floor,
     )
 
 

@@ -22,6 +22,9 @@ class Residuals(Shown):
     `primal`, `dual`, `complementarity` and `stationarity` are pytrees of arrays, one entry a
     constraint or coordinate. `objective - dual_objective` is the gap, an upper bound on the
     suboptimality of the candidate wherever both are feasible.
+
+    A program that measures in no unit says in `size` what its gap is measured in (without it, the
+    larger of 1 and the objectives), and in `floor` what roundoff in its data can make of a residual.
     """
 
     primal: PyTree[Float[Array, "..."]]
@@ -30,6 +33,8 @@ class Residuals(Shown):
     stationarity: PyTree[Float[Array, "..."]]
     objective: Float[Array, ""]
     dual_objective: Float[Array, ""]
+    size: Float[Array, ""] | None = None
+    floor: Float[Array, ""] | None = None
 
 
 class AbstractProgram(Shown):

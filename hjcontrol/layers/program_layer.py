@@ -1,14 +1,16 @@
-r"""Any parametrised linear or quadratic program of the user's as a layer.
+r"""Any parametrised convex program of the user's as a layer: linear, quadratic, second-order,
+exponential and semidefinite cones.
 
-    x(theta) = argmin  x.P x/2 + q(theta).x    s.t.  A(theta) x = b(theta),  F(theta) x <= G(theta)
+    x(theta) = argmin  x.P x/2 + q(theta).x    s.t.   b(theta) - A(theta) x  in  K
 
-The cvxpy problem must be DPP: then every matrix above is affine in theta, and is read off once. After
-that the layer is pure JAX: jit, vmap, forward and reverse mode, no call back into Python.
+The cvxpy problem must be DPP: then every array above is affine in theta, and the maps are read once. The
+answer of whichever engine is polished and differentiated through one linear system: see `conic`.
 """
 
 from typing import Any, ClassVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -16,21 +18,30 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.concrete import known
 from hjcontrol._ground.renamed import renamed
-from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.results import RESULTS, name_of
 from hjcontrol._ground.shown import Shown
-from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.certifying import Optimality, certify
-from hjcontrol.layers.quadratic import Point, QuadraticProgram, solve
+from hjcontrol.layers.conic.cones import WORDS
+from hjcontrol.layers.conic.optimum import ENGINES, Data, Point, optimum
+from hjcontrol.layers.conic.program import ConicProgram
+from hjcontrol.layers.conic.reading import Reading, read
+from hjcontrol.layers.conic.refusals import check_dpp, checked_parameter
 
 
 class ProgramSolution(Shown):
-    """Values of the user's variables by name, multipliers, and the outcome."""
+    """Values of the user's variables by name, the point with its multipliers, and the outcome.
+
+    `proof` says why there is no optimum: of infeasibility, multipliers by kind of cone (Farkas), of
+    unboundedness a direction by variable. All zero where there is an optimum.
+    """
 
     variables: dict[str, Float[Array, "..."]]
     point: Point
     result: RESULTS
+    proof: dict[str, Float[Array, "..."]]
 
 
 @admits()
@@ -38,7 +49,11 @@ class ProgramLayer(Shown):
     """`ProgramLayer(problem)`: call it with the values of `problem.parameters()`, in that order.
 
     Differentiable wherever the optimum is unique and strictly complementary; at a vertex of a linear
-    program the derivative in the costs is 0: the optimum stays at its vertex.
+    program the derivative in the costs is 0: the optimum stays at its vertex. Where the program leaves
+    a variable undecided, `solve` says `not_unique`, and the derivative is that of the entries decided.
+
+    `engine` is `interior` (JAX: equalities and inequalities), `clarabel` (every cone, on the host) or
+    `auto`, the first that can. All answers are polished to roundoff by the same steps.
 
     **Example:**
 
@@ -49,64 +64,57 @@ class ProgramLayer(Shown):
         [1. 0.]
     """
 
-    held: ClassVar[tuple[str, ...]] = ("tables",)  # the program's own numbers
+    held: ClassVar[tuple[str, ...]] = ("reading",)  # the program's own numbers
     problem: Any = eqx.field(static=True)
-    tables: tuple[tuple[Float[Array, "..."], Float[Array, "..."]], ...]
-    shapes: tuple[tuple[int, ...], ...] = eqx.field(static=True)
-    places: tuple[tuple[str, int, tuple[int, ...]], ...] = eqx.field(static=True)
+    reading: Reading
+    engine: str = eqx.field(static=True)
 
-    def __init__(self, problem: Any):
-        """**Raises:** `ValueError` if the problem is not DPP, naming the sub-expression; if it has no
-        linear or quadratic form; or if a variable or parameter has an attribute that cannot be kept."""
+    def __init__(self, problem: Any, engine: str = "auto"):
+        """**Raises:** `ValueError` if the problem is not convex or not DPP, naming the sub-expression; if
+        it has integer variables, a cone that is not known, or two variables of one name."""
         if not hasattr(problem, "parameters") or isinstance(problem, type):
             raise ValueError(
                 f"ProgramLayer: `problem` must be a cvxpy.Problem; found {shown(problem)}."
             )
+        if engine not in ENGINES:
+            raise ValueError(
+                f"ProgramLayer: `engine` must be one of {', '.join(ENGINES)}; found {engine!r}."
+            )
         check_dpp(problem)
         self.problem = problem
-        self.shapes = tuple(p.shape for p in problem.parameters())
-        self.tables, self.places = _affine_maps(problem)
+        self.engine = engine
+        self.reading = read(problem)
 
-    def program(self, *parameters: Real[ArrayLike, "..."]) -> QuadraticProgram:
-        """The program at these parameters, for `certify`; objectives are up to a constant."""
-        if len(parameters) != len(self.shapes):
-            raise ValueError(
-                f"ProgramLayer: {len(self.shapes)} parameters are needed; found {len(parameters)}."
-            )
-        flat = []
-        for parameter, shape, value in zip(
-            self.problem.parameters(), self.shapes, parameters, strict=True
-        ):
-            if jnp.shape(value) != shape:
-                raise ValueError(
-                    f"ProgramLayer: parameter {parameter.name()} has shape {shape}; found "
-                    f"{jnp.shape(value)}. Batch with `jax.vmap`."
-                )
-            flat.append(floating(value).ravel())
-        theta = jnp.concatenate([*flat, jnp.zeros(0)])
-        made = [base + jnp.tensordot(theta, slope, 1) for base, slope in self.tables]
-        return QuadraticProgram(*made)
+    def program(self, *parameters: Real[ArrayLike, "..."]) -> ConicProgram:
+        """The cone program at these parameters, for `certify`; objectives are up to a constant."""
+        data = _data(self.reading, self._checked(parameters))
+        return ConicProgram(data.P, data.q, data.A, data.b, self.reading.cones)
 
-    def solve(self, *parameters: Real[ArrayLike, "..."]) -> ProgramSolution:
-        """The optimum, and how it was reached. Never raises on values: read `result`."""
-        point = solve(self.program(*parameters))
-        values = {
-            name: point.x[start : start + int(np.prod(shape))].reshape(shape[::-1]).T
-            for name, start, shape in self.places
-        }
-        codes = [RESULTS.infeasible, RESULTS.unbounded, RESULTS.not_converged]
-        result = RESULTS.where(point.unbounded, codes[1], codes[2])
-        result = RESULTS.where(point.infeasible, codes[0], result)
-        result = RESULTS.where(point.converged, RESULTS.successful, result)
-        return ProgramSolution(values, point, result)
+    def solve(
+        self, *parameters: Real[ArrayLike, "..."], start: Point | None = None
+    ) -> ProgramSolution:
+        """The optimum, and how it was reached. Never raises on the optimum: read `result`. `start` is
+        the `point` of a solution nearby: the interior point starts there.
+
+        **Raises:** `ValueError` for parameters that are missing, of the wrong shape or sign, or NaN.
+        """
+        given = self._checked(parameters)
+        dtypes = [floating(v).dtype for v in given]
+        dtype = jnp.result_type(*dtypes) if dtypes else jnp.result_type(float)
+        point = optimum(_data(self.reading, given), self.reading.cones, self.engine, start)
+        return _named(self.reading, point, dtype)
 
     def __call__(self, *parameters: Real[ArrayLike, "..."]) -> dict[str, Float[Array, "..."]]:
         """The optimal values of the user's variables, by name.
 
-        **Raises:** a runtime error with the outcome's message if there is no optimum.
+        **Raises:** `ValueError` with the outcome's message and the cones of its proof if there is no
+        optimum; under `jit` a runtime error with the message.
         """
         found = self.solve(*parameters)
-        return found.result.error_if(found.variables, found.result != RESULTS.successful)
+        bad = (found.result != RESULTS.successful) & (found.result != RESULTS.not_unique)
+        if known(bad) is not None and np.any(np.asarray(bad)):
+            raise ValueError(_words(found))
+        return found.result.error_if(found.variables, bad)
 
     @renamed(tolerance="tol")
     def certify(
@@ -115,114 +123,68 @@ class ProgramLayer(Shown):
         tol: Real[ArrayLike, ""] | float | None = None,
     ) -> Optimality:
         """Certificate of the layer's own answer, from its own multipliers."""
-        point = solve(self.program(*parameters))
-        dual = {"equality": point.nu, "inequality": point.lam}
-        return certify(self.program(*parameters), point.x, dual, tol=tol)
+        point = self.solve(*parameters).point
+        return certify(self.program(*parameters), point.x, point, tol=tol)
 
     def as_cvxpy(self, *parameters: Real[ArrayLike, "..."]) -> Any:
         """The user's own problem, with its parameters set."""
+        self._checked(parameters)
         for parameter, value in zip(self.problem.parameters(), parameters, strict=True):
             parameter.value = np.asarray(value, float)
         return self.problem
 
-
-def check_dpp(problem: Any) -> None:
-    """Refuse a problem that is not DPP, pointing at the smallest sub-expression that is not.
-
-    **Raises:** `ValueError` with that sub-expression and what to write instead.
-    """
-    if not problem.is_dcp():
-        raise ValueError("ProgramLayer: the problem is not convex by cvxpy's rules (not DCP).")
-    if problem.is_dpp():
-        return
-    parts = [problem.objective.args[0], *(a for c in problem.constraints for a in c.args)]
-    guilty = next((e for e in map(_smallest, parts) if e is not None), problem.objective)
-    raise ValueError(
-        f"ProgramLayer: the problem is not DPP; the sub-expression at fault is `{guilty}`. A parameter "
-        "may enter only affinely, and never multiply another parameter: give the product a parameter of "
-        "its own, write `quad_form(x, P)` as `sum_squares(L.T @ x)`, and `x / p` as `q * x`."
-    )
+    def _checked(self, parameters: tuple) -> tuple:
+        own = self.problem.parameters()
+        if len(parameters) != len(own):
+            names = ", ".join(p.name() for p in own)
+            raise ValueError(
+                f"ProgramLayer: {len(own)} parameters are needed ({names}); found {len(parameters)}."
+            )
+        return tuple(checked_parameter(p, v) for p, v in zip(own, parameters, strict=True))
 
 
-def _smallest(expression: Any) -> Any:
-    """The first sub-expression that is not DPP while all of its own arguments are."""
-    for child in getattr(expression, "args", ()):
-        found = _smallest(child)
-        if found is not None:
-            return found
-    return None if expression.is_dcp(dpp=True) else expression
+@eqx.filter_jit
+def _data(reading: Reading, parameters: tuple) -> Data:
+    """The arrays, in the widest float there is: answers are cast back."""
+    wide = jnp.result_type(float)
+    flat = [floating(v).astype(wide).ravel() for v in parameters]
+    return reading.data(jnp.concatenate([*flat, jnp.ones(1, wide)]))
 
 
-def _affine_maps(problem: Any) -> tuple[tuple, tuple]:
-    """Base and slopes of (P, q, A, b, F, G) in the parameters, and where each variable lies."""
-    needs("ProgramLayer", "cvxpy")
-    import cvxpy as cp
-
-    parameters = problem.parameters()
-    before = [p.value for p in parameters]
-    signs = [_direction(p) for p in parameters]
-    try:
-        sizes = [p.size for p in parameters]
-        ones = [s * np.ones(p.shape) for p, s in zip(parameters, signs, strict=True)]
-        base = _matrices(problem, parameters, ones, cp)
-        slopes = [[] for _ in base]
-        for i, size in enumerate(sizes):
-            for j in range(size):
-                moved = [np.array(v, float) for v in ones]
-                moved[i].ravel()[j : j + 1] += signs[i]
-                if moved[i].ndim == 0:
-                    moved[i] = np.asarray(2.0 * signs[i])
-                for k, matrix in enumerate(_matrices(problem, parameters, moved, cp)):
-                    slopes[k].append((matrix - base[k]) * signs[i])
-    finally:
-        for p, value in zip(parameters, before, strict=True):
-            if value is not None:
-                p.value = value
-    center = np.concatenate([*(np.ravel(v) for v in ones), np.zeros(0)])
-    tables = []
-    for matrix, rows in zip(base, slopes, strict=True):
-        slope = np.stack(rows) if rows else np.zeros((0, *matrix.shape))
-        tables.append((jnp.asarray(matrix - np.tensordot(center, slope, 1)), jnp.asarray(slope)))
-    return tuple(tables), _places(problem, cp)
+@eqx.filter_jit
+def _named(reading: Reading, point: Point, dtype: Any) -> ProgramSolution:
+    loose = jnp.any(point.loose & reading.named())
+    result = RESULTS.where(point.unbounded, RESULTS.unbounded, RESULTS.not_converged)
+    result = RESULTS.where(point.infeasible, RESULTS.infeasible, result)
+    result = RESULTS.where(point.converged & loose, RESULTS.not_unique, result)
+    result = RESULTS.where(point.converged & ~loose, RESULTS.successful, result)
+    cast = lambda v: v.astype(dtype) if jnp.issubdtype(v.dtype, jnp.floating) else v
+    point = jax.tree.map(cast, point)
+    n = reading.n
+    proof: dict[str, Array] = {}
+    for (kind, _, _), block in zip(
+        reading.cones.groups(), reading.cones.cut(point.proof[n:]), strict=True
+    ):
+        name = WORDS[kind]
+        flat = block.ravel()
+        proof[name] = jnp.concatenate([proof[name], flat]) if name in proof else flat
+    way = {f"direction of {k}": v for k, v in reading.variables(point.proof[:n]).items()}
+    return ProgramSolution(reading.variables(point.x), point, result, proof | way)
 
 
-def _direction(parameter: Any) -> float:
-    bad = [
-        k
-        for k, on in parameter.attributes.items()
-        if on is not None
-        and on is not False
-        and np.size(on)
-        and k not in ("nonneg", "nonpos", "pos", "neg")
-    ]
-    if bad:
-        raise ValueError(
-            f"ProgramLayer: parameter {parameter.name()} has the attribute {bad[0]!r}; only signs can be "
-            "kept. Use a plain parameter."
-        )
-    return -1.0 if parameter.attributes.get("nonpos") or parameter.attributes.get("neg") else 1.0
-
-
-def _matrices(problem: Any, parameters: list, values: list, cp: Any) -> list[np.ndarray]:
-    for parameter, value in zip(parameters, values, strict=True):
-        parameter.value = value
-    try:
-        data = problem.get_problem_data(cp.OSQP)[0]
-    except cp.error.SolverError as error:
-        raise ValueError(
-            "ProgramLayer: the problem has no linear or quadratic form (cvxpy: "
-            f"{str(error).splitlines()[0]}). Entropies have layers of their own: see `hj.layers.table()`."
-        ) from error
-    dense = lambda m: np.asarray(m.todense() if hasattr(m, "todense") else m, float)
-    return [dense(data[k]) for k in ("P", "q", "A", "b", "F", "G")]
-
-
-def _places(problem: Any, cp: Any) -> tuple[tuple[str, int, tuple[int, ...]], ...]:
-    columns = problem.get_problem_data(cp.OSQP)[0][cp.settings.PARAM_PROB].var_id_to_col
-    missing = [v.name() for v in problem.variables() if v.id not in columns]
-    if missing:
-        raise ValueError(
-            f"ProgramLayer: variable {missing[0]} has an attribute (a sign, symmetry) that cvxpy "
-            "replaces it for. State it as a constraint."
-        )
-    return tuple((v.name(), int(columns[v.id]), v.shape) for v in problem.variables())
+def _words(found: ProgramSolution) -> str:
+    """What is to be said of a program without optimum."""
+    name = name_of(found.result)
+    text = "ProgramLayer: " + " ".join(str(RESULTS[found.result]).split())
+    if found.result.is_traced() or np.ndim(found.point.measure):
+        return text
+    part = {k: float(np.max(np.abs(v))) for k, v in found.proof.items() if np.size(v)}
+    if name == "infeasible":
+        cones = [k for k, v in part.items() if v > 1e-6 and not k.startswith("direction")]
+        text += f" The proof (Farkas) uses the constraints of these kinds: {', '.join(cones)}."
+    if name == "unbounded":
+        ways = [k for k, v in part.items() if v > 1e-6 and k.startswith("direction")]
+        text += f" It falls along the {', '.join(ways)}: see `solve(..).proof`."
+    if name == "not_converged":
+        text += f" The worst measure is {float(found.point.measure):.1e}."
+    return text

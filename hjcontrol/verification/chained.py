@@ -165,9 +165,9 @@ def _optimality(
     if along is not None:
         own = claims[0][1] if multipliers is None else multipliers
         path, held = path_found(along, weights, own), critical(along, weights, tol)
-    states, duals = claims
+    claimed, duals = claims
     found = jax.device_get(
-        examine_optimality(problem, weights, states, duals, key, tol, path, held)
+        examine_optimality(problem, weights, claimed, duals, key, tol, path, held)
     )
     return judged_optimality(found, problem, title, feasibility, tol, along)
 

@@ -1,0 +1,1 @@
+"""Cone programs: read from cvxpy once, solved, polished, differentiated, measured without units."""

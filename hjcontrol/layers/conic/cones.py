@@ -1,0 +1,194 @@
+r"""Which rows of `A x + s = b, s in K` belong to which cone.
+
+    K = {0}^zero x R+^nonneg x SOC(d_1) x .. x PSD(p_1) x .. x EXP^exp
+
+Second order: s_0 >= |s_1..|. PSD(p): the upper triangle, column by column, off-diagonals times sqrt 2.
+Exponential: closure of {(x, y, z): y exp(x/y) <= z, y > 0}; its dual holds (u, v, w) with u < 0 and
+w >= -u exp(v/u - 1).
+"""
+
+import functools
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from hjcontrol._ground.shown import Shown
+
+Either = Any  # an array of NumPy or of JAX
+
+
+class Cones(Shown):
+    """Sizes of the cones, in the order of the rows: equalities, inequalities, second-order cones by
+    dimension, semidefinite matrices by side, and the number of exponential cones (three rows each).
+
+    **Example:**
+
+        >>> import hjcontrol as hj
+        >>> hj.layers.Cones(zero=1, soc=(3,), psd=(2,)).rows
+        7
+    """
+
+    zero: int = eqx.field(static=True, default=0)
+    nonneg: int = eqx.field(static=True, default=0)
+    soc: tuple[int, ...] = eqx.field(static=True, default=())
+    psd: tuple[int, ...] = eqx.field(static=True, default=())
+    exp: int = eqx.field(static=True, default=0)
+
+    @property
+    def rows(self) -> int:
+        """Rows in all."""
+        return (
+            self.zero
+            + self.nonneg
+            + sum(self.soc)
+            + sum(p * (p + 1) // 2 for p in self.psd)
+            + 3 * self.exp
+        )
+
+    @property
+    def layout(self) -> "Layout":
+        """Where the rows of each cone are."""
+        return _layout(self.zero, self.nonneg, self.soc, self.psd, self.exp)
+
+    def groups(self) -> tuple[tuple[str, int, np.ndarray], ...]:
+        """`(kind, size, rows)` with `rows` of shape (cones, rows of each); equal cones stand together."""
+        return self.layout.groups()
+
+    def cut(self, v: Either) -> list[Either]:
+        """The blocks of a vector of rows, group by group."""
+        return self.layout.cut(v)
+
+    def join(self, blocks: list[Either]) -> Either:
+        """The vector of rows of these blocks: the inverse of `cut`."""
+        return self.layout.join(blocks)
+
+
+class Layout:
+    """The same for loops in NumPy, where looking up a module's fields would take most of the time."""
+
+    def __init__(self, zero: int, found: list[tuple[str, int, np.ndarray]]):
+        self.zero = zero
+        self._groups = tuple(found)
+        order = np.concatenate([rows.ravel() for _, _, rows in found] or [np.zeros(0, int)])
+        self.rows = order.size
+        straight = np.array_equal(order, np.arange(order.size))
+        self._order = None if straight else order
+        self._back = None if straight else np.argsort(order)
+
+    def groups(self) -> tuple[tuple[str, int, np.ndarray], ...]:
+        return self._groups
+
+    def cut(self, v: Any) -> list[Any]:
+        found, at = [], 0
+        v = v if self._order is None else v[self._order]
+        for _, _, rows in self._groups:
+            found.append(v[at : at + rows.size].reshape(*rows.shape, *v.shape[1:]))
+            at += rows.size
+        return found
+
+    def join(self, blocks: list[Any]) -> Any:
+        if not blocks:
+            return jnp.zeros(0)
+        v = namespace(blocks[0]).concatenate([u.reshape(-1, *u.shape[2:]) for u in blocks])
+        return v if self._back is None else v[self._back]
+
+
+@functools.lru_cache(maxsize=256)
+def _layout(zero: int, nonneg: int, soc: tuple[int, ...], psd: tuple[int, ...], exp: int) -> Layout:
+    found, at = [], 0
+    for kind, count in (("zero", zero), ("nonneg", nonneg)):
+        if count:
+            found.append((kind, 1, np.arange(at, at + count)[:, None]))
+        at += count
+    for kind, sizes in (("soc", soc), ("psd", psd)):
+        starts: dict[int, list[int]] = {}
+        for p in sizes:
+            starts.setdefault(p, []).append(at)
+            at += p if kind == "soc" else p * (p + 1) // 2
+        for p, firsts in starts.items():
+            d = p if kind == "soc" else p * (p + 1) // 2
+            if d:
+                found.append((kind, p, np.asarray(firsts)[:, None] + np.arange(d)))
+    if exp:
+        found.append(("exp", 3, at + np.arange(3 * exp).reshape(exp, 3)))
+    return Layout(zero, found)
+
+
+WORDS = {
+    "zero": "equality",
+    "nonneg": "inequality",
+    "soc": "second-order cone",
+    "psd": "positive semidefinite cone",
+    "exp": "exponential cone",
+}
+
+
+def namespace(v: Any) -> Any:
+    """NumPy for its arrays, JAX for all others: the polish runs on either side of the callback."""
+    return np if isinstance(v, (np.ndarray, np.generic)) else jnp
+
+
+def triangle(p: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row, column and factor of each entry of the triangle of a symmetric p x p matrix."""
+    i, j = [], []
+    for column in range(p):
+        for row in range(column + 1):
+            i.append(row)
+            j.append(column)
+    i, j = np.asarray(i, int), np.asarray(j, int)
+    return i, j, np.where(i == j, 1.0, np.sqrt(2.0))
+
+
+def matrix(v: Float[Either, "*k d"], p: int) -> Float[Either, "*k p p"]:
+    """The symmetric matrix of a triangle."""
+    i, j, factor = triangle(p)
+    at, by = np.zeros((p, p), int), np.ones((p, p))
+    at[i, j] = at[j, i] = np.arange(i.size)
+    by[i, j] = by[j, i] = 1 / factor
+    u = v[..., at]
+    return u * _fit(by, u)
+
+
+def vector(M: Float[Either, "*k p p"]) -> Float[Either, "*k d"]:
+    """The triangle of a symmetric matrix."""
+    i, j, factor = triangle(M.shape[-1])
+    u = M[..., i, j]
+    return u * _fit(factor, u)
+
+
+def _fit(factor: np.ndarray, v: Either) -> np.ndarray:
+    """Constants with the dtype and the number of axes of `v`."""
+    return factor.astype(v.dtype).reshape((1,) * (v.ndim - factor.ndim) + factor.shape)
+
+
+def violation(kind: str, p: int, v: Float[Either, "k d"], dual: bool) -> Float[Either, " k"]:
+    """How far each block lies outside its cone (its dual cone): 0 inside, in the units of the block."""
+    xp = namespace(v)
+    if kind == "zero":
+        return xp.zeros(v.shape[0], v.dtype) if dual else xp.abs(v[:, 0])
+    if kind == "nonneg":
+        return xp.maximum(-v[:, 0], 0.0)
+    if kind == "soc":
+        return xp.maximum(xp.linalg.norm(v[:, 1:], axis=1) - v[:, 0], 0.0)
+    if kind == "psd":
+        return xp.maximum(-xp.linalg.eigvalsh(matrix(v, p))[:, 0], 0.0)
+    x, y, z = v[:, 0], v[:, 1], v[:, 2]
+    if dual:  # u <= 0 and -u exp(v/u - 1) <= w; at u = 0: v, w >= 0
+        inside = x < 0
+        u = xp.where(inside, x, -1.0)
+        curved = xp.maximum(-u * xp.exp(xp.minimum(y / u - 1.0, 700.0)) - z, 0.0)
+        # where the exponential is steep, v is what is off: v >= u (1 + log(w / -u))
+        w = xp.where(z > 0, z, 1.0)
+        along = xp.where(z > 0, xp.maximum(u * (1.0 + xp.log(w) - xp.log(-u)) - y, 0.0), xp.inf)
+        flat = xp.maximum(xp.maximum(x, 0.0), xp.maximum(xp.maximum(-y, 0.0), -z))
+        return xp.where(inside, xp.minimum(curved, along), flat)
+    inside = y > 0
+    safe = xp.where(inside, y, 1.0)
+    curved = xp.maximum(safe * xp.exp(xp.minimum(x / safe, 700.0)) - z, 0.0)
+    w = xp.where(z > 0, z, 1.0)
+    along = xp.where(z > 0, xp.maximum(x - safe * (xp.log(w) - xp.log(safe)), 0.0), xp.inf)
+    flat = xp.maximum(xp.maximum(x, 0.0), xp.maximum(-y, -z))
+    return xp.where(inside, xp.minimum(curved, along), xp.maximum(flat, 0.0))

@@ -1,0 +1,172 @@
+r"""Mehrotra's predictor and corrector for linear and quadratic programs, in JAX.
+
+    minimise  x.P x/2 + q.x    s.t.   E x = e : nu,    F x + s = h : lam,    s, lam >= 0
+
+One factorisation an iteration. It stops when the worst relative residual is at roundoff, when a proof
+that there is no optimum is found, or when nothing was gained for some iterations; the best iterate is
+returned, and the polish goes on from there.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from hjcontrol.layers.conic.host import INFEASIBLE, SOLVED, UNBOUNDED, UNKNOWN
+from hjcontrol.layers.conic.measures import ratio
+
+MAX_STEPS = 80
+PATIENCE = 6
+
+
+def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = None) -> tuple:
+    """`x, s, z`, how it ended, and the steps taken; the data of unit size."""
+    E, e, F, h = A[:zero], b[:zero], A[zero:], b[zero:]
+    n, k, m = q.size, zero, h.size
+    dtype = q.dtype
+    unit = float(jnp.finfo(dtype).eps)
+    ridge = unit**0.8 * jnp.maximum(1.0, jnp.max(jnp.abs(P), initial=0.0))
+    goal = unit**0.6  # the polish does the rest
+
+    def residuals(v: tuple) -> tuple[Array, Array, Array]:
+        x, nu, lam, s = v
+        return P @ x + q + E.T @ nu + F.T @ lam, E @ x - e, F @ x + s - h
+
+    def error(v: tuple) -> Array:
+        x, nu, lam, s = v
+        rd, rp, rs = residuals(v)
+        push = jnp.abs(q) + jnp.abs(P) @ jnp.abs(x) + jnp.abs(E).T @ jnp.abs(nu)
+        push = jnp.max(push + jnp.abs(F).T @ lam, initial=0.0)
+        reach = jnp.max(jnp.abs(e) + jnp.abs(E) @ jnp.abs(x), initial=0.0)
+        reach = jnp.maximum(reach, jnp.max(jnp.abs(h) + jnp.abs(F) @ jnp.abs(x), initial=0.0))
+        top = lambda v: jnp.max(jnp.abs(v), initial=0.0)
+        gap = top(jnp.minimum(ratio(lam, jnp.maximum(top(lam), push)), ratio(s, top(s))))
+        return jnp.maximum(
+            jnp.maximum(ratio(top(rd), push), ratio(jnp.maximum(top(rp), top(rs)), reach)), gap
+        )
+
+    def body(carry: tuple) -> tuple:
+        v, best, count, idle, _ = carry
+        x, nu, lam, s = v
+        rd, rp, rs = residuals(v)
+        mu = jnp.sum(lam * s) / max(m, 1)
+        w = lam / s
+        H = P + F.T @ (w[:, None] * F) + ridge * jnp.eye(n, dtype=dtype)
+        if k:
+            K = jnp.concatenate(
+                [
+                    jnp.concatenate([H, E.T], axis=1),
+                    jnp.concatenate([E, -ridge * jnp.eye(k, dtype=dtype)], axis=1),
+                ]
+            )
+            factor = jax.scipy.linalg.lu_factor(K)
+            back = lambda r: jax.scipy.linalg.lu_solve(factor, r)
+        else:
+            factor = jax.scipy.linalg.cho_factor(H)
+            back = lambda r: jax.scipy.linalg.cho_solve(factor, r)
+
+        def direction(target: Array) -> tuple:
+            middle = (target - lam * s) / s + w * rs
+            d = back(-jnp.concatenate([rd + F.T @ middle, rp]))
+            dx, dnu = d[:n], d[n:]
+            ds = -rs - F @ dx
+            return dx, dnu, (target - lam * s - lam * ds) / s, ds
+
+        _, _, dlam, ds = direction(jnp.zeros_like(s))
+        a = jnp.minimum(_reach(lam, dlam), _reach(s, ds))
+        after = jnp.sum((lam + a * dlam) * (s + a * ds)) / max(m, 1)
+        sigma = jnp.clip(after / jnp.where(mu > 0, mu, 1.0), 0.0, 1.0) ** 3
+        dx, dnu, dlam, ds = direction(sigma * mu - dlam * ds)
+        a = jnp.minimum(_reach(lam, dlam), _reach(s, ds))
+        a = jnp.minimum(1.0, jnp.maximum(0.99, 1.0 - 10 * mu) * a)
+        tiny = jnp.finfo(dtype).tiny ** 0.5
+        new = (
+            x + a * dx,
+            nu + a * dnu,
+            jnp.maximum(lam + a * dlam, tiny),
+            jnp.maximum(s + a * ds, tiny),
+        )
+        good = jnp.all(jnp.isfinite(jnp.concatenate(new)))
+        new = tuple(jnp.where(good, u, w) for u, w in zip(new, v, strict=True))
+        now = error(new)
+        better = now < best[0]
+        idle = jnp.where(now < 0.5 * best[0], 0, idle + 1)
+        record = tuple(jnp.where(better, u, w) for u, w in zip(new, best[1:], strict=True))
+        proof = _proof(P, q, E, e, F, h, new)
+        stop = ~good | (a < 1e-8)
+        return (
+            new,
+            (jnp.minimum(now, best[0]), *record),
+            count + 1,
+            jnp.where(stop, 10 * PATIENCE, idle),
+            proof,
+        )
+
+    def more(carry: tuple) -> Array:
+        v, best, count, idle, proof = carry
+        growing = _growing(v, start_size)
+        return (
+            (count < MAX_STEPS)
+            & (best[0] > goal)
+            & ((idle < PATIENCE) | growing & (idle < 4 * PATIENCE))
+            & (proof == UNKNOWN)
+        )
+
+    if start is None:
+        ones = jnp.ones(m, dtype)
+        v = (jnp.zeros(n, dtype), jnp.zeros(k, dtype), ones, jnp.maximum(h, 1.0))
+    else:
+        x, s, z = start
+        far = 1e-3
+        lift = lambda u: jnp.maximum(u, far)
+        v = (x, z[:k], lift(z[k:]), lift(s[k:]))
+    start_size = jnp.maximum(1.0, jnp.max(jnp.concatenate([v[2], v[3], jnp.ones(1)])))
+    zero_ = jnp.zeros((), jnp.int32)
+    carry = (v, (error(v), *v), zero_, zero_, jnp.full((), UNKNOWN, jnp.int32))
+    v, best, count, _, proof = jax.lax.while_loop(more, body, carry)
+    none = (proof == INFEASIBLE) | (proof == UNBOUNDED)
+    x, nu, lam, s = (jnp.where(none, u, w) for u, w in zip(v, best[1:], strict=True))
+    code = jnp.where(none, proof, SOLVED)
+    return (
+        x,
+        jnp.concatenate([jnp.zeros(k, dtype), s]),
+        jnp.concatenate([nu, lam]),
+        code,
+        count,
+    )
+
+
+def _growing(v: tuple, size: Array) -> Array:
+    """Multipliers or the point run away: give a proof the time to come out."""
+    top = jnp.max(jnp.abs(jnp.concatenate([*v, jnp.zeros(1)])))
+    return top > 1e3 * size
+
+
+def _reach(v: Array, dv: Array) -> Array:
+    """The largest step, at most 1, that keeps `v` positive."""
+    ratio_ = jnp.where(dv < 0, -v / jnp.where(dv < 0, dv, -1.0), jnp.inf)
+    return jnp.minimum(1.0, jnp.min(ratio_, initial=jnp.inf))
+
+
+def _proof(P: Array, q: Array, E: Array, e: Array, F: Array, h: Array, v: tuple) -> Array:
+    """Whether the multipliers prove that no point is feasible, or the point that none is best."""
+    x, nu, lam, _ = v
+    near = 1e-8 if q.dtype == jnp.float64 else 1e-4
+    top = lambda u: jnp.max(jnp.abs(u), initial=0.0)
+    pull = E.T @ nu + F.T @ lam
+    size = jnp.abs(E).T @ jnp.abs(nu) + jnp.abs(F).T @ lam
+    value = e @ nu + h @ lam
+    weight = jnp.abs(e) @ jnp.abs(nu) + jnp.abs(h) @ lam
+    infeasible = (top(pull) <= near * top(size)) & (value < -1e-3 * weight) & (value < 0)
+    # The push of what is not a proof is small against the value it would have to move.
+    infeasible &= top(pull) * 1e3 * jnp.maximum(1.0, top(x)) < -value
+    reach = jnp.abs(x)
+    scale = jnp.maximum(top(jnp.abs(F) @ reach), top(jnp.abs(E) @ reach))
+    level = (top(P @ x) <= near * top(jnp.abs(P) @ reach)) & (top(E @ x) <= near * scale)
+    level &= jnp.max(F @ x, initial=0.0) <= near * scale
+    gain = q @ x
+    unbounded = level & (gain < -1e-3 * (jnp.abs(q) @ reach)) & (gain < 0) & (top(x) > 1e6)
+    return jnp.where(infeasible, INFEASIBLE, jnp.where(unbounded, UNBOUNDED, UNKNOWN)).astype(
+        jnp.int32
+    )

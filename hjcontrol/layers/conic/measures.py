@@ -1,0 +1,159 @@
+r"""How far a pair is from optimal, in no unit: unchanged when objective, constraints or variables are
+scaled, and when the objective moves by a combination of the equalities.
+
+    S_i = |b_i| + sum_j |A_ij| X_j        D_j = |q_j| + (|P| X)_j + (|A|' |z|)_j
+    primal  |A x + s - b|_i / S_i         dual  |P x + q + A' z|_j / D_j
+    complementarity  min(s_i/S_i, z_i/Z_i) for inequalities, |s.z| / (S Z) for the other cones, and how
+    far s and z lie outside their cones
+
+X_j and Z_i say how large a variable or a multiplier would have to be to matter: at a residual of zero
+the variable that bounds it is 0 and every measure without X is noise. 0/0 is 0, and no 1 is added.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from hjcontrol.layers.conic.cones import Cones, Either, Layout, namespace, violation
+
+
+class Measures(NamedTuple):
+    """Three numbers without unit, the place of the worst of each, and the scales they are taken in."""
+
+    primal: Float[Either, " m"]
+    dual: Float[Either, " n"]
+    complementarity: Float[Either, " m"]
+    S: Float[Either, " m"]  # of each row, the largest of its block
+    Z: Float[Either, " m"]
+    D: Float[Either, " n"]
+
+    @property
+    def worst(self) -> Float[Either, ""]:
+        """The largest of all; NaN if one is."""
+        xp = namespace(self.dual)
+        return xp.max(
+            xp.concatenate([self.primal, self.dual, self.complementarity, 0 * self.D[:1]])
+        )
+
+
+def ratio(a: Either, b: Either) -> Either:
+    """`a/b`, 0 where both are 0, infinite where only `b` is."""
+    xp = namespace(a)
+    return xp.where(a == 0, 0.0, xp.abs(a) / xp.where(a == 0, 1.0, b))
+
+
+def scales(
+    P: Either,
+    q: Either,
+    A: Either,
+    b: Either,
+    cones: Cones | Layout,
+    x: Either,
+    z: Either,
+    rough: tuple[Either, Either],
+) -> tuple[Either, Either, Either, Either]:
+    """`S` by row, and `S`, `Z` by block, and `D`. `rough`: what roundoff may be in each row and force,
+    which sets no scale."""
+    xp = namespace(q)
+    size, push = xp.abs(A), xp.abs(z)
+    reach = size * xp.abs(x)[None]
+    rows = xp.abs(b) + xp.sum(reach, axis=1)
+    others = rows[:, None] - reach
+    live = (size > 0) & (others > rough[0][:, None])
+    free = xp.where(live, others / xp.where(size > 0, size, 1.0), xp.inf)
+    free = xp.min(free, axis=0, initial=xp.inf)
+    X = xp.maximum(xp.abs(x), xp.where(xp.isfinite(free), free, 0.0))
+    S = xp.abs(b) + size @ X
+    D = xp.abs(q) + xp.abs(P) @ X + size.T @ _shared(cones, push)
+    forces = xp.where(
+        (size > 0) & (rough[1] < D)[None], D[None] / xp.where(size > 0, size, 1.0), xp.inf
+    )
+    forces = xp.min(forces, axis=1, initial=xp.inf)
+    Z = xp.maximum(push, xp.where(xp.isfinite(forces), forces, 0.0))
+    return S, _wide(cones, S), _wide(cones, Z), D
+
+
+def _wide(cones: Cones | Layout, v: Either) -> Either:
+    """Each entry replaced by the largest of its block."""
+    xp = namespace(v)
+    largest = lambda u: xp.broadcast_to(xp.max(u, axis=1, keepdims=True), u.shape)
+    return cones.join([largest(u) for u in cones.cut(v)])
+
+
+def _shared(cones: Cones | Layout, v: Either) -> Either:
+    """The same where a rotation mixes the entries; an exponential cone's have units of their own."""
+    blocks = zip(cones.groups(), cones.cut(v), cones.cut(_wide(cones, v)), strict=True)
+    return cones.join([w if kind in ("soc", "psd") else u for (kind, _, _), u, w in blocks])
+
+
+def measures(
+    P: Either,
+    q: Either,
+    A: Either,
+    b: Either,
+    cones: Cones | Layout,
+    x: Float[Either, " n"],
+    s: Float[Either, " m"],
+    z: Float[Either, " m"],
+    rough: tuple[Either, Either],
+) -> Measures:
+    """The measures of one pair; the data centred (`centre`) by the caller."""
+    xp = namespace(s)
+    S, Sb, Zb, D = scales(P, q, A, b, cones, x, z, rough)
+    primal = ratio(A @ x + s - b, _shared(cones, S))
+    dual = ratio(P @ x + q + A.T @ z, D)
+    slack = []
+    for (kind, p, rows), u, v, Su, Zv in zip(
+        cones.groups(), *map(cones.cut, (s, z, Sb, Zb)), strict=True
+    ):
+        Su, Zv = Su[:, 0], Zv[:, 0]
+        out = xp.maximum(
+            ratio(violation(kind, p, u, False), Su), ratio(violation(kind, p, v, True), Zv)
+        )
+        if kind == "nonneg":
+            both = xp.minimum(ratio(u[:, 0], Su), ratio(v[:, 0], Zv))
+        elif kind == "zero":
+            both = xp.zeros_like(Su)
+        else:
+            both = ratio(ratio(xp.sum(u * v, axis=1), Su), Zv)
+        worst = xp.maximum(out, both)[:, None]
+        slack.append(xp.concatenate([worst] + [0 * worst] * (rows.shape[1] - 1), axis=1))
+    slack = cones.join(slack)
+    return Measures(primal, dual, slack, Sb, Zb, D)
+
+
+def centre(
+    P: Either, q: Either, A: Either, b: Either, cones: Cones | Layout
+) -> tuple[Either, Either]:
+    """`x0` near `A_zero x0 = b_zero`, and multipliers `nu0` that make `q + A_zero' nu0` small.
+
+    From the data alone. Any point serves: it moves the origin, and no answer depends on it.
+    """
+    xp = namespace(q)
+    k, n = cones.zero, q.size
+    if k == 0:
+        return xp.zeros(n, q.dtype), xp.zeros_like(b)
+    E, e = A[:k], b[:k]
+    length = xp.linalg.norm(E, axis=1)
+    length = xp.where(length > 0, length, 1.0)
+    E, e = E / length[:, None], e / length
+    gram = E @ E.T + np.asarray(1e-8, q.dtype) * xp.eye(k, dtype=q.dtype)
+    back = lambda right: xp.linalg.solve(gram, right)
+    x0 = E.T @ back(e)
+    x0 = x0 + E.T @ back(e - E @ x0)
+    nu0 = back(-E @ q)
+    nu0 = nu0 + back(-E @ (q + E.T @ nu0))
+    return x0, xp.concatenate([nu0 / length, xp.zeros_like(b[k:])])
+
+
+def roughness(
+    P: Either, q: Either, A: Either, b: Either, x: Either, z: Either, x0: Either, nu0: Either
+) -> tuple[Either, Either]:
+    """A thousand times the roundoff of each row and each force, before they were centred."""
+    xp = namespace(q)
+    unit = 1e3 * float(np.finfo(q.dtype).eps)
+    far, push = abs(x) + abs(x0), abs(z) + abs(nu0)
+    size = abs(A)
+    rows = xp.abs(b) + size @ far
+    return unit * rows, unit * (abs(q) + abs(P) @ far + size.T @ push)

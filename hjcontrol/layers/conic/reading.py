@@ -1,0 +1,257 @@
+r"""A cvxpy problem read once: sparse maps from the parameters to the data of the cone program.
+
+    minimise  x.P x/2 + q.x    s.t.   A x + s = b,  s in K          each of P, q, A, b affine in theta
+
+cvxpy builds these maps itself; every version names and orders them a little differently, and replaces
+parameters and variables that have attributes by shorter ones. No name or number of cvxpy's is followed:
+the parameters are *tagged* with 1, 2, 3, .. and the compiled ones are read; the columns are tagged and
+sent back through cvxpy's own inversion. A second vector, drawn at random, checks the reading.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Array, Float, Int
+
+from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.third_party import needs
+from hjcontrol.layers.conic.cones import Cones
+from hjcontrol.layers.conic.optimum import Data
+
+
+class Table(Shown):
+    """A sparse map from `(parameters, 1)`: entry `at[k]` is the sum of `by[k] * theta[of[k]]`."""
+
+    at: Int[Array, " k"]
+    of: Int[Array, " k"]
+    by: Float[Array, " k"]
+
+    def __call__(self, theta: Float[Array, " N"], size: int) -> Float[Array, " size"]:
+        return (
+            jnp.zeros(size, theta.dtype)
+            .at[self.at]
+            .add(self.by.astype(theta.dtype) * theta[self.of])
+        )
+
+
+class Place(NamedTuple):
+    """Where a variable of the user's lies: its entries are `factor * x[column]`, in row-major order."""
+
+    name: str
+    shape: tuple[int, ...]
+    columns: tuple[int, ...]
+    factors: tuple[float, ...]
+
+
+class Reading(Shown):
+    """What is read from a problem, `theta` being all parameters in row-major order, then 1."""
+
+    P: Table
+    q: Table
+    A: Table
+    b: Table
+    n: int = eqx.field(static=True)
+    cones: Cones
+    places: tuple[Place, ...] = eqx.field(static=True)
+
+    def data(self, theta: Float[Array, " N"]) -> Data:
+        """The four arrays at these parameters."""
+        n, m = self.n, self.cones.rows
+        return Data(
+            self.P(theta, n * n).reshape(n, n),
+            self.q(theta, n),
+            self.A(theta, m * n).reshape(m, n),
+            self.b(theta, m),
+        )
+
+    def variables(self, x: Float[Array, " n"]) -> dict[str, Float[Array, "..."]]:
+        """The user's variables in a point."""
+        take = lambda p: jnp.asarray(p.factors, x.dtype) * x[np.asarray(p.columns, int)]
+        return {p.name: take(p).reshape(p.shape) for p in self.places}
+
+    def named(self) -> np.ndarray:
+        """Which columns belong to a variable of the user's."""
+        used = np.zeros(self.n, bool)
+        for p in self.places:
+            used[[c for c, f in zip(p.columns, p.factors, strict=True) if f]] = True
+        return used
+
+
+def read(problem: Any) -> Reading:
+    """The maps of one problem, compiled once.
+
+    **Raises:** `ValueError` for a cone that is not known, an integer or complex variable, or a problem
+    that cvxpy cannot bring to cone form.
+    """
+    needs("ProgramLayer", "cvxpy")
+    import cvxpy as cp
+
+    _refuse(problem)
+    parameters = problem.parameters()
+    before = [p.value for p in parameters]
+    try:
+        start = 1
+        for p in parameters:
+            tags = np.arange(start, start + p.size, dtype=float).reshape(p.shape)
+            p.save_value(tags)
+            start += p.size
+        try:
+            data, chain, inverse = problem.get_problem_data(cp.CLARABEL)
+        except (cp.error.SolverError, cp.error.DCPError, cp.error.ParameterError) as error:
+            raise ValueError(
+                "ProgramLayer: cvxpy finds no cone form of the problem. Its words: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
+        compiled = data["param_prob"]
+        select = _selection(compiled, start - 1)
+    finally:
+        for p, value in zip(parameters, before, strict=True):
+            p.save_value(value)
+    cones = _cones(data["dims"])
+    n = compiled.x.size
+    linear = getattr(compiled, "q", None)
+    linear = sp.csc_array(compiled.c if linear is None else linear) @ select
+    stacked = sp.coo_array(sp.csc_array(compiled.A) @ select)
+    rows = stacked.shape[0] // (n + 1)
+    if rows != cones.rows:
+        raise ValueError(
+            f"ProgramLayer: cvxpy's cone form has {rows} rows, and its cones {cones.rows}: this version "
+            "of cvxpy is not understood. Use one that the documentation lists."
+        )
+    i, j = stacked.row % rows, stacked.row // rows
+    last = j == n
+    table = lambda at, of, by: Table(
+        jnp.asarray(at, jnp.int32), jnp.asarray(of, jnp.int32), jnp.asarray(by)
+    )
+    A = table((i * n + j)[~last], stacked.col[~last], -stacked.data[~last])
+    b = table(i[last], stacked.col[last], stacked.data[last])
+    linear = sp.coo_array(linear)
+    keep = linear.row < n
+    q = table(linear.row[keep], linear.col[keep], linear.data[keep])
+    P = table(np.zeros(0), np.zeros(0), np.zeros(0))
+    if compiled.P is not None:
+        quadratic = sp.coo_array(sp.csc_array(compiled.P) @ select)
+        P = table(quadratic.row, quadratic.col, quadratic.data)
+    return Reading(P, q, A, b, n, cones, _places(problem, compiled, chain, inverse))
+
+
+def _refuse(problem: Any) -> None:
+    for v in problem.variables():
+        for kind in ("boolean", "integer", "complex", "imag", "hermitian"):
+            on = v.attributes.get(kind)
+            if on is not None and on is not False and np.size(on):
+                raise ValueError(
+                    f"ProgramLayer: variable {v.name()} is {kind}; a layer needs a convex program in "
+                    "real numbers. Relax it to an interval, or split it into real and imaginary parts."
+                )
+    for p in problem.parameters():
+        for kind in ("complex", "imag", "hermitian"):
+            if p.attributes.get(kind):
+                raise ValueError(
+                    f"ProgramLayer: parameter {p.name()} is {kind}; only real parameters are understood. "
+                    "Split it into two."
+                )
+    names = [v.name() for v in problem.variables()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(
+            f"ProgramLayer: two variables have the name {twice[0]!r}, and answers go by name. Give each "
+            "a name of its own: `cp.Variable(.., name=..)`."
+        )
+
+
+def _cones(dims: Any) -> Cones:
+    power = list(getattr(dims, "p3d", ())) + list(getattr(dims, "pnd", ()) or ())
+    if power:
+        raise ValueError(
+            f"ProgramLayer: the problem needs {len(power)} power cones (PowCone3D, PowConeND), which are "
+            "not understood. State powers by `cp.power` with a rational exponent and `approx=True`, or "
+            "`cp.geo_mean`: cvxpy writes those with second-order cones."
+        )
+    whole = lambda sizes: tuple(int(d) for d in sizes)
+    return Cones(int(dims.zero), int(dims.nonneg), whole(dims.soc), whole(dims.psd), int(dims.exp))
+
+
+def _selection(compiled: Any, size: int) -> sp.csc_array:
+    """From the user's parameters, then 1, to the compiled ones, then 1, by their tags."""
+    total = compiled.total_param_size
+    of, at, by = [size], [total], [1.0]
+    for p in compiled.parameters:
+        value = np.ravel(np.asarray(_dense(p.value), float), order="F")
+        first = compiled.param_id_to_col[p.id]
+        tags = np.abs(value)
+        if np.any(tags != np.round(tags)) or np.any(tags > size):
+            raise ValueError(
+                f"ProgramLayer: cvxpy transforms parameter {p.name()} in a way that is not a choice of "
+                "its entries. Use a parameter without attributes."
+            )
+        there = np.flatnonzero(tags)
+        at.extend(first + there)
+        of.extend((tags[there] - 1).astype(int))
+        by.extend(np.sign(value[there]))
+    return sp.csc_array((by, (at, of)), shape=(total + 1, size + 1))
+
+
+def _dense(value: Any) -> Any:
+    return value.toarray() if hasattr(value, "toarray") else value
+
+
+class _AnyDual(dict):
+    """Versions of cvxpy up to 1.8 look up duals of every constraint on the way back."""
+
+    def __missing__(self, key: Any) -> np.ndarray:
+        return np.zeros(1)
+
+    def __contains__(self, key: Any) -> bool:
+        return True
+
+
+def _places(problem: Any, compiled: Any, chain: Any, inverse: Any) -> tuple[Place, ...]:
+    n = compiled.x.size
+    noise = np.random.default_rng(0).uniform(1.0, 2.0, n)
+    back = lambda x: _back(compiled, chain, inverse, x)
+    # A sign attribute clips what is sent back, so both signs are sent.
+    tagged, negated = back(np.arange(1.0, n + 1)), back(-np.arange(1.0, n + 1))
+    checked = {1: back(noise), -1: back(-noise)}
+    found = []
+    for v in problem.variables():
+        if v.id not in tagged:
+            raise ValueError(
+                f"ProgramLayer: variable {v.name()} is not found in cvxpy's cone form. State its "
+                "attributes as constraints."
+            )
+        read = lambda values, v=v: np.ravel(np.asarray(_dense(values[v.id]), float))
+        up, down = read(tagged), read(negated)
+        sign = 1 if np.any(up) or not np.any(down) else -1
+        tags = up if sign > 0 else -down
+        columns = np.round(np.abs(tags)).astype(int) - 1
+        factors = np.where(columns < 0, 0.0, np.sign(tags))
+        columns = np.maximum(columns, 0)
+        if not np.allclose(factors * sign * noise[columns], read(checked[sign]), 1e-12, 0.0):
+            raise ValueError(
+                f"ProgramLayer: cvxpy transforms variable {v.name()} in a way that is not a choice of "
+                "entries. Use a variable without attributes, and constraints in their stead."
+            )
+        found.append(Place(v.name(), v.shape, tuple(map(int, columns)), tuple(map(float, factors))))
+    return tuple(found)
+
+
+def _back(compiled: Any, chain: Any, inverse: Any, x: np.ndarray) -> dict[int, Any]:
+    from cvxpy.reductions.solution import Solution
+
+    try:
+        solution = Solution("optimal", 0.0, {compiled.x.id: x}, {}, {})
+        return _inverted(chain, inverse, solution)
+    except (KeyError, TypeError, AttributeError):
+        solution = Solution("optimal", 0.0, {compiled.x.id: x}, _AnyDual(), {})
+        return _inverted(chain, inverse, solution)
+
+
+def _inverted(chain: Any, inverse: Any, solution: Any) -> dict[int, Any]:
+    steps = list(zip(chain.reductions, inverse, strict=True))
+    for reduction, data in reversed(steps[:-1]):
+        solution = reduction.invert(solution, data)
+    return solution.primal_vars

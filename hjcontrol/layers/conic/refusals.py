@@ -1,0 +1,111 @@
+"""What a program layer refuses, in words: problems that are not DPP, parameters that do not fit."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from hjcontrol._ground.concrete import known
+from hjcontrol.deformation.soft_maximum import floating
+
+_SIGNS = {
+    "nonneg": (">= 0", lambda v: v >= 0),
+    "pos": ("> 0", lambda v: v > 0),
+    "nonpos": ("<= 0", lambda v: v <= 0),
+    "neg": ("< 0", lambda v: v < 0),
+}
+
+
+def check_dpp(problem: Any) -> None:
+    """Refuse a problem that is not DPP, pointing at the smallest sub-expression that is not.
+
+    **Raises:** `ValueError` with that sub-expression and what to write instead.
+    """
+    if not problem.is_dcp():
+        parts = [problem.objective, *problem.constraints]
+        inside = [a for p in parts for a in p.args]
+        guilty = next((e for e in (_smallest(e, False) for e in inside) if e is not None), None)
+        at = f"; the sub-expression at fault is `{guilty}`" if guilty is not None else ""
+        raise ValueError(
+            f"ProgramLayer: the problem is not convex by cvxpy's rules (not DCP){at}. Minimise what is "
+            "convex, maximise what is concave, and bound convex expressions from above."
+        )
+    if problem.is_dpp():
+        return
+    parts = [problem.objective.args[0], *(a for c in problem.constraints for a in c.args)]
+    found = (_smallest(e, True) for e in parts)
+    guilty = next((e for e in found if e is not None), problem.objective)
+    raise ValueError(
+        f"ProgramLayer: the problem is not DPP; the sub-expression at fault is `{guilty}`. A parameter "
+        "may enter only affinely, and never multiply another parameter: give the product a parameter of "
+        "its own, write `quad_form(x, P)` as `sum_squares(L.T @ x)`, and `x / p` as `q * x`."
+    )
+
+
+def _smallest(expression: Any, dpp: bool) -> Any:
+    """The first sub-expression that breaks the rules while all of its own arguments keep them."""
+    for child in getattr(expression, "args", ()):
+        found = _smallest(child, dpp)
+        if found is not None:
+            return found
+    return None if expression.is_dcp(dpp=dpp) else expression
+
+
+def checked_parameter(parameter: Any, value: Any) -> Any:
+    """`value` if it fits the parameter: shape, sign, symmetry, finite. A symmetric one is symmetrised,
+    so that its gradient is symmetric.
+
+    **Raises:** `ValueError`.
+    """
+    name, shape = parameter.name(), parameter.shape
+    if value is None:
+        raise ValueError(
+            f"ProgramLayer: parameter {name} has no value; found None. Pass an array of shape {shape}."
+        )
+    value = floating(value)
+    if value.shape != shape:
+        hint = "Batch with `jax.vmap`" if value.ndim > len(shape) else "Reshape it"
+        raise ValueError(
+            f"ProgramLayer: parameter {name} has shape {shape}; found {value.shape}. {hint}: one call "
+            "takes one sample."
+        )
+    on = {k for k, v in parameter.attributes.items() if v is not None and v is not False}
+    matrix = on & {"symmetric", "PSD", "NSD"}
+    seen = known(value)
+    if seen is not None:
+        _refuse(name, np.asarray(seen, float), on, bool(matrix))
+    if matrix:
+        value = (value + jnp.swapaxes(value, -1, -2)) / 2
+    return value
+
+
+def _refuse(name: str, seen: np.ndarray, on: set, matrix: bool) -> None:
+    if not np.all(np.isfinite(seen)):
+        offender = seen[~np.isfinite(seen)][0]
+        raise ValueError(f"ProgramLayer: parameter {name} must be finite; found {offender}.")
+    for kind, (words, holds) in _SIGNS.items():
+        if kind in on and not np.all(holds(seen)):
+            offender = seen[~holds(seen)][0]
+            raise ValueError(
+                f"ProgramLayer: parameter {name} is declared `{kind}=True` and must be {words}; found "
+                f"{offender}."
+            )
+    size = np.max(np.abs(seen), initial=0.0)
+    near = 1e-6 * size
+    if matrix and np.max(np.abs(seen - seen.T), initial=0.0) > near:
+        raise ValueError(
+            f"ProgramLayer: parameter {name} must be symmetric; found entries that differ from their "
+            f"mirror by {np.max(np.abs(seen - seen.T)):.1e}. Pass (M + M.T) / 2."
+        )
+    if {"PSD", "NSD"} & on and seen.size:
+        lowest = np.min(np.linalg.eigvalsh(seen if "PSD" in on else -seen))
+        if lowest < -near:
+            word = "PSD" if "PSD" in on else "NSD"
+            raise ValueError(
+                f"ProgramLayer: parameter {name} is declared `{word}=True`; found an eigenvalue of the "
+                f"wrong sign, {lowest:.1e}."
+            )
+    if "diag" in on and seen.ndim == 2 and np.any(seen - np.diag(np.diag(seen))):
+        raise ValueError(
+            f"ProgramLayer: parameter {name} is declared `diag=True`; found entries off its diagonal."
+        )

@@ -1,0 +1,342 @@
+r"""Programs with a known answer and a known derivative, in every unit.
+
+Expected values: closed forms (softmax, projections, Moreau), perturbation theory of eigenvectors, or 60
+digits of the scalar equation that the program reduces to. Each is solved as stated, with the objective
+times 1e-12 and 1e12, and in units of 1e-12: same answer, same verdict.
+"""
+
+from typing import NamedTuple
+
+import cvxpy as cp
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from hjcontrol.layers import ConicProgram, ProgramLayer, certify
+from hjcontrol.layers.conic.optimum import Data, optimum
+
+
+class Case(NamedTuple):
+    problem: cp.Problem
+    theta: list
+    answer: np.ndarray
+    along: (
+        tuple | list
+    ) = ()  # (direction of the first parameter, entries of the answer's derivative)
+    J: np.ndarray | None = None
+    relative: bool = False  # each entry by itself
+
+
+def variable(n, **attributes):
+    return cp.Variable(n, name="p", **attributes)
+
+
+def parameter(n=(), **attributes):
+    return cp.Parameter(n, name="z", **attributes)
+
+
+def entropic(n, eps):
+    p, z = variable(n), parameter(n)
+    return cp.Problem(cp.Minimize(-z @ p - eps * cp.sum(cp.entr(p))), [cp.sum(p) == 1])
+
+
+def transport():
+    T, M = variable((2, 2)), parameter((2, 2))
+    cost = cp.sum(cp.multiply(M, T)) - 0.1 * cp.sum(cp.entr(T))
+    return cp.Problem(cp.Minimize(cost), [cp.sum(T, 0) == 0.5, cp.sum(T, 1) == 0.5])
+
+
+def subset():
+    p, z = variable(4), parameter(4)
+    cost = -z @ p - cp.sum(cp.entr(p)) - cp.sum(cp.entr(1 - p))
+    return cp.Problem(cp.Minimize(cost), [cp.sum(p) == 2])
+
+
+def capped():
+    z, p, u = parameter(4), variable(4), cp.Parameter(4, name="u")
+    cost = -z @ p - cp.sum(cp.entr(p))
+    return cp.Problem(cp.Minimize(cost), [cp.sum(p) == 1, p <= u])
+
+
+def ball():
+    y, x = variable(2), parameter(2)
+    return cp.Problem(cp.Minimize(cp.sum_squares(y - x)), [cp.norm(y) <= 1])
+
+
+def prox():
+    y, x = variable(2), parameter(2)
+    return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(y - x) + cp.norm(y)))
+
+
+def semidefinite():
+    X, N = variable((2, 2), symmetric=True), parameter((2, 2), symmetric=True)
+    return cp.Problem(cp.Minimize(cp.sum_squares(X - N)), [X >> 0])
+
+
+def spectral():
+    X, N = variable((3, 3), PSD=True), parameter((3, 3), symmetric=True)
+    return cp.Problem(cp.Minimize(cp.trace(N @ X)), [cp.trace(X) == 1])
+
+
+def covariance():
+    X, N = variable((2, 2), PSD=True), parameter((2, 2), symmetric=True)
+    return cp.Problem(cp.Minimize(-cp.log_det(X) + cp.trace(N @ X)))
+
+
+def twice(inequality):
+    w, q = variable(3), parameter(3)
+    rows = [cp.sum(w), 2 * cp.sum(w)]
+    sides = [r <= c if inequality else r == c for r, c in zip(rows, (1, 2), strict=True)]
+    return cp.Problem(cp.Minimize(cp.sum_squares(w - q)), sides)
+
+
+def signed():
+    w, q = variable(3, nonneg=True), parameter(3)
+    return cp.Problem(cp.Minimize(cp.sum_squares(w - q)))
+
+
+def divergence():
+    w, q = variable(3), parameter(3)
+    cost = cp.sum(cp.kl_div(w, np.array([0.2, 0.5, 0.3]))) + q @ w
+    return cp.Problem(cp.Minimize(cost), [cp.sum(w) == 1])
+
+
+def barrier():
+    p, z = variable(4), parameter(4)
+    return cp.Problem(cp.Maximize(cp.sum(cp.log(p)) + z @ p), [cp.sum(p) == 1])
+
+
+def vertex():
+    w, q = variable(2), parameter(2)
+    return cp.Problem(cp.Minimize(q @ w), [cp.sum(w) == 1, w >= 0])
+
+
+STAR = np.array([1.0, -1, -1, -1])
+MIX = np.zeros((3, 3))
+MIX[0, 1] = MIX[1, 0] = 1.0
+EYE = np.eye(3) - 1 / 3
+THIRDS = np.array([-2 / 3, 1 / 3, 4 / 3])
+SOFT = np.array(
+    [4.139936280977881e-8, 9.357619718922084e-14, 0.9999996526983294, 3.059022142614388e-7]
+)
+PULLED = [
+    -4.139934209962481e-7,
+    -2.807285447558924e-12,
+    5.002527911918381e-6,
+    -4.588531683636686e-6,
+]
+GROUPS: dict[str, tuple] = {
+    "softmax": (
+        entropic(4, 0.1),
+        [
+            Case(
+                None,
+                [np.array([0.3, -1, 2, 0.5])],
+                SOFT,
+                [(STAR * 0 + [1.0, -1, 2, 0.5], np.array(PULLED))],
+                relative=True,
+            )
+        ],
+    ),
+    "a probability of 1e-25": (
+        entropic(2, 0.1),
+        [
+            Case(
+                None,
+                [np.array([0, -5.7564627324851142])],
+                np.array([1.0, 1e-25]),
+                J=1e-24 * np.array([[1.0, -1], [-1, 1]]),
+                relative=True,
+            )
+        ],
+    ),
+    "transport": (
+        transport(),
+        [
+            Case(
+                None,
+                [np.array([[0.0, 1], [1, 0]])],
+                np.array(
+                    [
+                        [0.4999773010656488, 2.26989343512172e-5],
+                        [2.26989343512172e-5, 0.4999773010656488],
+                    ]
+                ),
+                [(np.diag([1.0, 0]), -1.134895193398792e-4 * np.array([[1.0, -1], [-1, 1]]))],
+            )
+        ],
+    ),
+    "two of four": (
+        subset(),
+        [
+            Case(
+                None,
+                [STAR],
+                np.array([0.8260896634074602, *[0.3913034455308466] * 3]),
+                [(np.eye(4)[0], np.array([0.1196160244423133, *[-0.03987200814743777] * 3]))],
+            )
+        ],
+    ),
+    "capped": (
+        capped(),
+        [
+            Case(
+                None,
+                [STAR, np.array([0.3, 0.3, 0.4, 0.5])],
+                np.array([0.3, *[0.7 / 3] * 3]),
+                [(np.eye(4)[0], np.zeros(4))],
+            )
+        ],
+    ),
+    "ball": (
+        ball(),
+        [
+            Case(
+                None,
+                [np.array([3.0, 4])],
+                np.array([0.6, 0.8]),
+                J=np.array([[0.128, -0.096], [-0.096, 0.072]]),
+            ),
+            Case(None, [np.array([0.1, 0.2])], np.array([0.1, 0.2]), J=np.eye(2)),
+        ],
+    ),
+    "prox of the norm": (
+        prox(),
+        [
+            Case(
+                None,
+                [np.array([3.0, 4])],
+                np.array([2.4, 3.2]),
+                J=np.array([[0.872, 0.096], [0.096, 0.928]]),
+            ),
+            Case(None, [np.array([0.3, 0.4])], np.zeros(2), J=np.zeros((2, 2))),
+        ],
+    ),
+    "projection on matrices": (
+        semidefinite(),
+        [
+            Case(
+                None,
+                [np.array([[0.0, 1], [1, 0]])],
+                np.full((2, 2), 0.5),
+                [(np.diag([1.0, -1]), np.diag([0.5, -0.5]))],
+            )
+        ],
+    ),
+    "lowest eigenvector": (
+        spectral(),
+        [Case(None, [np.diag([1.0, 2, 3])], np.diag([1.0, 0, 0]), [(MIX, -MIX)])],
+    ),
+    "covariance": (
+        covariance(),
+        [
+            Case(
+                None,
+                [np.diag([2.0, 4])],
+                np.diag([0.5, 0.25]),
+                [(MIX[:2, :2], -0.125 * MIX[:2, :2])],
+            )
+        ],
+    ),
+    "an equality twice": (twice(False), [Case(None, [np.array([1.0, 2, 3])], THIRDS, J=EYE)]),
+    "an inequality twice": (twice(True), [Case(None, [np.array([1.0, 2, 3])], THIRDS, J=EYE)]),
+    "nonneg": (
+        signed(),
+        [Case(None, [np.array([1, -1, 0.5])], np.array([1.0, 0, 0.5]), J=np.diag([1.0, 0, 1]))],
+    ),
+    "divergence": (
+        divergence(),
+        [
+            Case(
+                None,
+                [np.array([1.0, -1, 0])],
+                np.array([0.04246273143405103, 0.7843987617000725, 0.1731385068658764]),
+            )
+        ],
+    ),
+    "barrier": (
+        barrier(),
+        [Case(None, [STAR], np.array([0.3660254037844386, *[0.2113248654051871] * 3]))],
+    ),
+    "vertex": (
+        vertex(),
+        [Case(None, [np.array([1.0, 2])], np.array([1.0, 0]), J=np.zeros((2, 2)))],
+    ),
+}
+UNITS = ((1.0, 1.0), (1e-12, 1.0), (1e12, 1.0), (1.0, 1e-12))
+
+
+def close(found, wanted, relative, tol=1e-10):
+    size = np.abs(wanted) if relative else np.max(np.abs(wanted)) or 1e-3
+    assert np.all(np.abs(np.asarray(found) - wanted) <= tol * size), (found, wanted)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_answer_and_derivative_in_every_unit(name):
+    problem, cases = GROUPS[name]
+    layer = ProgramLayer(problem)
+
+    def answer(first, others, cost, unit):
+        d = layer.reading.data(jnp.concatenate([first.ravel(), *others, jnp.ones(1)]))
+        scaled = Data(d.P * cost / unit**2, d.q * cost / unit, d.A, d.b * unit)
+        point = optimum(scaled, layer.reading.cones)
+        return layer.reading.variables(point.x)["p"] / unit, (point.converged, point.loose)
+
+    @jax.jit
+    def both(first, others, directions, probe, cost, unit):
+        f = lambda first: answer(first, others, cost, unit)
+        push = lambda d: jax.jvp(lambda v: f(v)[0], (first,), (d,))[1]
+        p, pull, ended = jax.vjp(f, first, has_aux=True)
+        forward = jax.vmap(push)(directions)
+        return p, ended, forward, pull(probe)[0]
+
+    for case in cases:
+        first, *others = (jnp.asarray(v) for v in case.theta)
+        if case.J is not None:
+            directions, wanted = np.eye(first.size).reshape(-1, *first.shape), case.J.T
+        else:
+            directions = np.asarray([d for d, _ in case.along] or np.zeros((1, *first.shape)))
+            wanted = [w for _, w in case.along]
+        shape = case.answer.shape
+        probe = directions[0] if name == "softmax" else np.cos(np.arange(case.answer.size))
+        probe = jnp.asarray(probe).reshape(shape)
+        for cost, unit in UNITS:
+            p, (converged, loose), forward, pulled = both(
+                first, others, jnp.asarray(directions), probe, cost, unit
+            )
+            assert converged
+            assert not np.any(np.asarray(loose) & layer.reading.named())
+            close(p, case.answer, case.relative)
+            if name == "softmax" and (cost, unit) == UNITS[0]:  # J is symmetric
+                close(pulled, wanted[0], True)
+            for got, want in zip(forward, wanted, strict=False):
+                close(jnp.ravel(got), np.ravel(want), False, 1e-9 if "1e-25" in name else 1e-10)
+            for d, got in zip(directions, forward, strict=True):  # the two modes are one map
+                size = (
+                    np.max(np.abs(got)) if np.max(np.abs(got)) > 1e-14 or "1e-25" in name else 1.0
+                )
+                gap = jnp.sum(jnp.ravel(d) * jnp.ravel(pulled)) - jnp.sum(got * probe)
+                assert abs(gap) <= 1e-10 * size
+
+
+def test_a_moved_entry_is_refused_and_the_own_answer_is_not():
+    for name in ("softmax", "ball", "vertex"):
+        problem, cases = GROUPS[name]
+        layer = ProgramLayer(problem)
+        theta = cases[0].theta
+        program, point = layer.program(*theta), layer.solve(*theta).point
+        for cost, unit in UNITS:
+            scaled = ConicProgram(
+                program.P * cost / unit**2,
+                program.q * cost / unit,
+                program.A,
+                program.b * unit,
+                program.cones,
+            )
+            x, z = point.x * unit, (point.z + point.centre) * cost / unit
+            own = certify(scaled, x, z, tol=1e-9)
+            assert own.verdict == "optimal", (name, cost, unit, str(own))
+            j = int(jnp.argmax(jnp.abs(x)))
+            moved = certify(scaled, x.at[j].multiply(1 + 1e-6), z, tol=1e-9)
+            assert moved.verdict not in ("optimal", "near-optimal", "undecidable"), name
