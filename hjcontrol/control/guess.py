@@ -42,8 +42,8 @@ class Guess(Shown):
     def __check_init__(self):
         if self.weights is not None and not isinstance(self.weights, tuple):
             raise ValueError(
-                "Guess: `weights` must be a problem's weights (a tuple, one entry per run) or None; found "
-                f"{shown(self.weights)}."
+                "Guess: `weights` must be a problem's weights (a tuple, one entry per run) or None; "
+                f"found {shown(self.weights)}."
             )
         deep = getattr(self.states, "ndim", 0) >= 2 or isinstance(self.states, (list, tuple))
         if not (deep or callable(self.states)):

@@ -123,17 +123,8 @@ def verify_chain(
         feasibility=float(measured[0].feasibility),
         curvature=_second_order(problem, weights, key) if given["second_order"] else None,
         minimum=np.asarray(_minimum(problem, weights, key)) if given["minimum"] else None,
-        optimality=None
-        if optimal is None
-        else _optimality(
-            problem,
-            weights,
-            claims,
-            key,
-            optimal,
-            along,
-            multipliers,
-            float(measured[0].feasibility),
+        optimality=_optimality(
+            problem, weights, claims, key, optimal, measured[0].feasibility, along, multipliers
         ),
         problem=_facts(problem, weights, finite),
     )
@@ -152,24 +143,19 @@ def _facts(problem: ControlProblem, weights: Weights, finite: bool) -> dict[str,
 def _optimality(
     problem: ControlProblem,
     weights: Weights,
-    claims: Any,
+    claims: tuple[Any, Any],
     key: Any,
-    tol: float,
-    along: Any,
+    tol: float | None,
+    feasibility: Any,
+    along: Claimed | None,
     multipliers: Trajectory | None,
-    feasibility: float,
 ) -> Any:
+    if tol is None:
+        return None
     tell("judging the conditions of optimality")
     title = lambda k: stage_name(problem, k)
-    path = held = None
-    if along is not None:
-        own = claims[0][1] if multipliers is None else multipliers
-        path, held = path_found(along, weights, own), critical(along, weights, tol)
-    claimed, duals = claims
-    found = jax.device_get(
-        examine_optimality(problem, weights, claimed, duals, key, tol, path, held)
-    )
-    return judged_optimality(found, problem, title, feasibility, tol, along)
+    found = jax.device_get(_examined(problem, weights, claims, key, tol, along, multipliers))
+    return judged_optimality(found, problem, title, float(feasibility), tol, along)
 
 
 def _judged(
@@ -255,6 +241,23 @@ def _along(problem: Any, weights: Any) -> Claimed | None:
     if not isinstance(problem, Solution) or weights is not None or problem.path_multipliers is None:
         return None
     return Claimed(problem.problem, problem.terminal_multiplier, dict(problem.path_multipliers))
+
+
+def _examined(
+    problem: ControlProblem,
+    weights: Weights,
+    claims: Any,
+    key: Any,
+    tol: float,
+    along: Any,
+    multipliers: Trajectory | None,
+) -> Any:
+    if along is None:
+        return examine_optimality(problem, weights, claims[0], claims[1], key, tol)
+    own = claims[0][1] if multipliers is None else multipliers
+    found = path_found(along, weights, own)
+    held = critical(along, weights, tol)
+    return examine_optimality(problem, weights, claims[0], claims[1], key, tol, found, held)
 
 
 def _own_weights(problem: ControlProblem, pair: Pair) -> Pair:
