@@ -58,6 +58,8 @@ class Solution(Told, Shown):
     that has them, multipliers of the dynamics, of a terminal constraint and of the control set (an
     element of its normal cone: `-dJ/dtheta`).
 
+    Of `riccati` and `ddp` on few states also the `feedback`: gains, and what their closed loop does.
+
     Of a convex training problem also a `bound` below the objective, the `theorem` behind it, and
     `native`, the answer in the problem's own variables (`native.candidate`, `native.dual`). All three are
     `None` where nothing is proven.
