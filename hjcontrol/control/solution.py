@@ -61,6 +61,7 @@ class Solution(Told, Shown):
 
     `path_multipliers`: those of the constraints along depth, by name, beside the mean over samples:
     `(n, K + 1, m)`, zero where a constraint is not imposed; a number of a `Budget`.
+    Of `riccati` and `ddp` on few states also the `feedback`: gains, and what their closed loop does.
 
     Of a convex training problem also a `bound` below the objective, the `theorem` behind it, and
     `native`, the answer in the problem's own variables (`native.candidate`, `native.dual`). All three are

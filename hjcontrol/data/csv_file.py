@@ -172,7 +172,8 @@ def _number(name: str, line: int, column: str, text: str, columns: Sequence[str]
     shown = text if len(text) <= 40 else text[:37] + "..."
     raise DataError(
         f"{name}: line {line}, column {column!r} holds {shown!r}; a number is needed. {also}"
-        "Encode text by `encode='one-hot'` (`--encode one-hot`), drop the column, or name it as the target."
+        "Encode text by `encode='one-hot'` (`--encode one-hot`), drop the column, or name it as the "
+        "target."
     )
 
 

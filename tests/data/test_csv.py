@@ -152,12 +152,7 @@ MIXED = "age,colour,size,target\n1,red,0.5,a\n,blue,0.1,b\n3,red,,a\n4,,0.2,b\n"
 
 def test_text_and_missing_cells_are_named_with_the_remedy(tmp_path):
     path = tmp_path / "mixed.csv"
-    path.write_text(
-        MIXED.replace(",colour", ",colour,kind")
-        .replace("red", "red,x")
-        .replace("blue", "blue,y")
-        .replace("4,,", "4,,z,")
-    )
+    path.write_text("colour,kind,target\nred,x,a\nblue,y,b\nred,x,a\nred,y,b\n")
     with pytest.raises(DataError, match=r"holds 'red'.*columns 'colour', 'kind'.*--encode one-hot"):
         load(path)
     path.write_text("age,target\n1,a\n,b\n3,a\n4,b\n")
