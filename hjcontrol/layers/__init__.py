@@ -25,24 +25,30 @@ from hjcontrol.layers.legendre_dual import (
 )
 from hjcontrol.layers.permutahedron import Permutahedron, soft_rank, soft_sort
 from hjcontrol.layers.pool import Pool
+from hjcontrol.layers.potential import LOG, SQUARE, Potential
 from hjcontrol.layers.program import AbstractProgram, Residuals
 from hjcontrol.layers.program_layer import ProgramLayer
 from hjcontrol.layers.prox import BallProjection, GroupSoftThreshold, SoftThreshold
 from hjcontrol.layers.registry import REGISTRY, build, table
+from hjcontrol.layers.regulariser import BinaryEntropy, Quadratic, Shannon, Tsallis
 from hjcontrol.layers.rows import RowSoftmax
+from hjcontrol.layers.section import Separable
 from hjcontrol.layers.softmax import Softmax, maximum
 from hjcontrol.layers.squares import CommutingSquare, commuting_square
 
 __all__ = [
     "GELU",
+    "LOG",
     "LSE",
     "REGISTRY",
+    "SQUARE",
     "AbstractConvexLayer",
     "AbstractFace",
     "AbstractProgram",
     "Attended",
     "Attention",
     "BallProjection",
+    "BinaryEntropy",
     "CappedSimplex",
     "ClassHead",
     "Clip",
@@ -57,16 +63,21 @@ __all__ = [
     "Optimality",
     "Permutahedron",
     "Pool",
+    "Potential",
     "ProgramLayer",
+    "Quadratic",
     "ReLU",
     "Residuals",
     "RowSoftmax",
+    "Separable",
+    "Shannon",
     "SiLU",
     "SoftThreshold",
     "Softmax",
     "Softplus",
     "Sparsemax",
     "Tanh",
+    "Tsallis",
     "argmax",
     "build",
     "certify",

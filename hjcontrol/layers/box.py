@@ -80,7 +80,7 @@ class AbstractBoxLayer(AbstractConvexLayer):
 
     def program(self, z: Real[ArrayLike, "*shape"]) -> SeparableProgram:
         z = checked(type(self).__name__, z, mask=False)
-        return SeparableProgram(z, self.eps.astype(z.dtype), self.phi, None, None)
+        return SeparableProgram(z, self.eps.astype(z.dtype), self.phi, None, None, None)
 
     def as_cvxpy(self, z: Real[ArrayLike, "*shape"]) -> Any:
         needs("AbstractBoxLayer.as_cvxpy", "cvxpy")

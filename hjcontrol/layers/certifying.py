@@ -4,6 +4,10 @@ r"""The certificate of a convex program: how far any candidate is from optimal, 
 
 The five together are the KKT conditions; feasibility of both sides and the gap are already a proof:
 no feasible point lies more than `gap` below the candidate. Nothing here asks who found the candidate.
+
+A verdict is reached without units: every residual is divided by what the data call large (`Scales`), so
+that it is the same for the objective times 1e-12 and for logits with 1e10 added to all. Numbers printed
+keep their units. Where the data are rounded more coarsely than what decides, it is `undecidable`.
 """
 
 import math
@@ -24,7 +28,15 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
 PARTS = ("primal", "dual", "complementarity", "stationarity")
-VERDICTS = ("optimal", "near-optimal", "suboptimal", "infeasible", "not a number")
+VERDICTS = (
+    "optimal",
+    "near-optimal",
+    "not certified",
+    "undecidable",
+    "suboptimal",
+    "infeasible",
+    "not a number",
+)
 
 
 class Optimality(Told, Shown):
@@ -32,8 +44,8 @@ class Optimality(Told, Shown):
 
     `primal`, `dual`, `complementarity`, `stationarity` are max norms; `gap = objective -
     dual_objective` is `inf` where the candidate has no finite objective. `relative_gap` divides by
-    the larger of the two objectives. `worst` is the place of the largest residual, decoded by
-    `offender`.
+    the larger of the two objectives. `measures` are the same five without units, which the verdict
+    compares with `tolerance`. `worst` is the place of the largest of them, decoded by `offender`.
 
     **Example:**
 
@@ -54,17 +66,21 @@ class Optimality(Told, Shown):
     relative_gap: Float[Array, "*batch"]
     worst: Int[Array, "*batch"]
     tolerance: Float[Array, "*batch"]
+    measures: dict[str, Float[Array, "*batch"]]
+    undecidable: Bool[Array, "*batch"]
     layout: tuple[tuple[str, str, tuple[int, ...]], ...] = eqx.field(static=True)
+    given: bool = eqx.field(static=True, default=False)
 
     @property
     def certified(self) -> Bool[Array, "*batch"]:
         """Both sides feasible and the gap closed, at `tolerance`: the proof of global optimality."""
-        return _feasible(self) & (jnp.abs(self.gap) <= self.tolerance * _scale(self))
+        closed = self.measures["gap"] <= self.tolerance
+        return _feasible(self) & closed & ~self.undecidable
 
     @property
     def optimal(self) -> Bool[Array, "*batch"]:
         """`certified`, and every KKT coordinate within `tolerance`."""
-        slack = jnp.maximum(self.complementarity, self.stationarity)
+        slack = jnp.maximum(self.measures["complementarity"], self.measures["stationarity"])
         return self.certified & (slack <= self.tolerance)
 
     @property
@@ -72,7 +88,9 @@ class Optimality(Told, Shown):
         """One of `VERDICTS`; for a batch, an array of them.
 
         `near-optimal`: certified, but some coordinate of complementarity or stationarity is off.
-        `suboptimal`: feasible, and the gap is open. `infeasible`: either side is violated.
+        `suboptimal`: feasible, and the gap is open with the best multipliers; `not certified`: with the
+        multipliers given, which may be at fault. `infeasible`: either side is violated.
+        `undecidable in float64`: the logits are rounded more coarsely than what would decide.
         """
         return _verdict(self)
 
@@ -83,7 +101,8 @@ class Optimality(Told, Shown):
     def as_record(self) -> Record:
         """What this result says of itself."""
         verdicts = np.atleast_1d(np.asarray(self.verdict)).ravel()
-        rank = {v: k for k, v in enumerate(VERDICTS)}
+        names = _names(self)
+        rank = {v: k for k, v in enumerate(names)}
         flat = lambda x: np.atleast_1d(np.asarray(x)).ravel()
         if verdicts.size == 0:
             return Record("Optimality", "of no sample")
@@ -93,12 +112,14 @@ class Optimality(Told, Shown):
         sample = np.unravel_index(k, np.shape(self.gap)) if np.ndim(self.gap) else ()
         title, head = "Optimality", str(verdicts[k])
         if np.ndim(self.gap):
-            counts = ", ".join(f"{np.sum(verdicts == v)} {v}" for v in VERDICTS if v in verdicts)
+            counts = ", ".join(f"{np.sum(verdicts == v)} {v}" for v in names if v in verdicts)
             title, head = (
                 f"Optimality of {verdicts.size} samples",
                 f"{counts}; worst is {list(sample)}",
             )
         at = lambda name: float(flat(getattr(self, name))[k])
+        if head == "not certified":
+            head = f"gap at most {figure(abs(at('gap')), 3)}, not certified by these multipliers"
         part, place, value = self.offender(sample)
         return Record(
             title,
@@ -122,41 +143,41 @@ def _offender(optimality: Optimality, sample: Any = ()) -> tuple[str, str, float
         if flat < start + size:
             index = np.unravel_index(flat - start, shape) if shape else ()
             place = name + ("[" + ", ".join(str(int(i)) for i in index) + "]" if shape else "")
-            return part, place, float(np.asarray(getattr(optimality, part))[sample])
+            return part, place, float(np.asarray(optimality.measures[part])[sample])
         start += size
     return "primal", "no constraint", 0.0
 
 
+def _names(optimality: Optimality) -> tuple[str, ...]:
+    dtype = np.asarray(optimality.gap).dtype
+    return tuple(f"{v} in {dtype}" if v == "undecidable" else v for v in VERDICTS)
+
+
 def _verdict(optimality: Optimality) -> Any:
-    numbers = [
-        optimality.primal,
-        optimality.dual,
-        optimality.complementarity,
-        optimality.stationarity,
-        optimality.gap,
-    ]
+    numbers = [*optimality.measures.values(), optimality.gap]
     absurd = np.any([np.isnan(np.asarray(x)) for x in numbers], axis=0)
+    met = np.asarray(optimality.measures["primal"] <= optimality.tolerance)
+    feasible = np.asarray(_feasible(optimality))
+    open_gap = 2 if optimality.given else 4
     code = np.select(
         [
             absurd,
+            ~met,
+            np.asarray(optimality.undecidable),
             np.asarray(optimality.optimal),
             np.asarray(optimality.certified),
-            _feasible(optimality),
+            feasible,
         ],
-        [4, 0, 1, 2],
-        3,
+        [6, 5, 3, 0, 1, open_gap],
+        5,
     )
-    names = np.asarray(VERDICTS)[code]
+    names = np.asarray(_names(optimality))[code]
     return str(names) if np.ndim(names) == 0 else names
 
 
-def _scale(optimality: Optimality) -> Float[Array, "*batch"]:
-    larger = jnp.maximum(jnp.abs(optimality.objective), jnp.abs(optimality.dual_objective))
-    return jnp.maximum(1.0, jnp.where(jnp.isfinite(larger), larger, 1.0))
-
-
 def _feasible(optimality: Optimality) -> Bool[Array, "*batch"]:
-    return (optimality.primal <= optimality.tolerance) & (optimality.dual <= optimality.tolerance)
+    off = jnp.maximum(optimality.measures["primal"], optimality.measures["dual"])
+    return off <= optimality.tolerance
 
 
 @admits(tolerance=">= 0")
@@ -178,8 +199,9 @@ def certify(
     - `dual`: multipliers, in the program's own form; `None` takes those that make the certificate
       tightest. For a `cvxpy.Problem`: a list in the order of its constraints, or `None` for the
       `dual_value`s that the constraints hold.
-    - `tolerance`: of every residual, and of the gap relative to `max(1, |objective|)`. Defaults to
-      the dtype's, 1e-9 in float64.
+    - `tolerance`: of every residual and of the gap, in the units of the data; of a program that states
+      none, of the residuals as they are and of the gap relative to `max(1, |objective|)`. Defaults to the
+      dtype's, 1e-9 in float64.
 
     **Returns:** [`Optimality`][hjcontrol.layers.Optimality]. Pure JAX for an `AbstractProgram`:
     batch with `jax.vmap`.
@@ -202,11 +224,12 @@ def certify(
         if candidate is None:
             raise ValueError("certify: a candidate is needed; found None. Pass the point to judge.")
         candidate = fits("certify", "candidate", candidate, PyTree[Array])
-        return summarise(program.residuals(candidate, dual), tolerance)
+        return summarise(program.residuals(candidate, dual), tolerance, given=dual is not None)
     if type(program).__module__.split(".")[0] == "cvxpy":
         from hjcontrol.layers.foreign import cvxpy_residuals
 
-        return summarise(cvxpy_residuals(program, candidate, dual), tolerance)
+        given = bool(program.constraints)
+        return summarise(cvxpy_residuals(program, candidate, dual), tolerance, given=given)
     raise ValueError(
         "certify: `program` must be an AbstractProgram or a cvxpy.Problem; found "
         f"{type(program).__name__}. The program of a layer is `layer.program(z)`."
@@ -214,33 +237,63 @@ def certify(
 
 
 def summarise(
-    residuals: Residuals, tolerance: Real[ArrayLike, ""] | float | None = None
+    residuals: Residuals,
+    tolerance: Real[ArrayLike, ""] | float | None = None,
+    *,
+    given: bool = False,
 ) -> Optimality:
-    """The max norms, the gap and the worst coordinate of one pair's residuals."""
+    """The max norms, the gap and the worst coordinate of one pair's residuals; `given`: its multipliers
+    are not known to be the best."""
     objective = jnp.asarray(residuals.objective)
-    best = jnp.asarray(residuals.dual_objective, objective.dtype)
+    dtype = objective.dtype
+    best = jnp.asarray(residuals.dual_objective, dtype)
     if tolerance is None:
-        tolerance = exact_tolerance(objective.dtype)
-    norms, layout, worst = {}, [], _Worst(objective.dtype)
+        tolerance = exact_tolerance(dtype)
+    scales = residuals.scales
+    norms, measures, layout, worst = {}, {}, [], _Worst(dtype)
     for part in PARTS:
-        norms[part] = jnp.zeros((), objective.dtype)
-        for path, x in jax.tree_util.tree_leaves_with_path(getattr(residuals, part)):
+        norms[part] = measures[part] = jnp.zeros((), dtype)
+        leaves = jax.tree_util.tree_leaves_with_path(getattr(residuals, part))
+        units = [None] * len(leaves) if scales is None else jax.tree.leaves(getattr(scales, part))
+        for (path, x), unit in zip(leaves, units, strict=True):
             layout.append((part, _name(path), jnp.shape(x)))
-            norms[part] = worst.look(jnp.asarray(x, objective.dtype), norms[part])
+            size = jnp.abs(jnp.asarray(x, dtype))
+            norms[part] = jnp.maximum(norms[part], jnp.max(size, initial=0.0))
+            measures[part] = worst.look(_over(size, unit), measures[part])
     outside = jnp.isposinf(objective) | jnp.isneginf(best)
     gap = jnp.where(outside, jnp.inf, objective - jnp.where(outside, 0.0, best))
     larger = jnp.maximum(jnp.abs(objective), jnp.abs(best))
-    divisor = jnp.where(jnp.isfinite(larger) & (larger > 0), larger, 1.0)
+    larger = jnp.where(jnp.isfinite(larger), larger, 1.0)
+    measures["gap"] = jnp.abs(gap) / jnp.maximum(1.0, larger)
+    if residuals.excess is not None:
+        terms = jax.tree.leaves(residuals.excess)
+        gap = jnp.where(outside, jnp.inf, sum(jnp.sum(x) for x in terms))
+        if scales is not None:
+            parts = zip(terms, jax.tree.leaves(scales.excess), strict=True)
+            relative = [jnp.max(_over(jnp.abs(x), unit)) for x, unit in parts]
+            measures["gap"] = jnp.max(jnp.stack([jnp.where(outside, jnp.inf, 0.0), *relative]))
+    nothing = jnp.zeros((), bool)
     return Optimality(
         **norms,
         objective=objective,
         dual_objective=best,
         gap=gap,
-        relative_gap=gap / divisor,
+        relative_gap=gap / jnp.where(larger > 0, larger, 1.0),
         worst=worst.place(),
-        tolerance=jnp.asarray(tolerance, objective.dtype),
+        tolerance=jnp.asarray(tolerance, dtype),
+        measures=measures,
+        undecidable=nothing if scales is None else jnp.any(scales.undecidable),
         layout=tuple(layout),
+        given=given,
     )
+
+
+def _over(size: Float[Array, "..."], unit: Any) -> Float[Array, "..."]:
+    """A size in its unit, 0/0 = 0. A unit may have fewer axes: those in front."""
+    if unit is None:
+        return size
+    unit = jnp.reshape(unit, (*jnp.shape(unit), *(1,) * (size.ndim - jnp.ndim(unit))))
+    return jnp.where(size == 0, 0.0, size / unit)
 
 
 class _Worst:

@@ -26,7 +26,17 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
-from hjcontrol.layers.program import AbstractProgram, Residuals
+from hjcontrol.layers.program import AbstractProgram, Residuals, Scales
+
+
+class Units(Shown):
+    """What a gauge and the logits call large: `point` a coordinate of `p`, `force` of `z`, `terms` the
+    terms of its `complementarity`; `least`, the smallest difference of logits that decides."""
+
+    point: Float[Array, "..."]
+    force: Float[Array, "..."]
+    terms: dict[str, Float[Array, "..."]]
+    least: Float[Array, ""] | float = float("inf")
 
 
 class AbstractGauge(Shown):
@@ -55,6 +65,14 @@ class AbstractGauge(Shown):
         """The terms of `psi(p) + psi*(r) - p.r`, each zero when met."""
 
     @abc.abstractmethod
+    def extent(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Units:
+        """What is large: see `Units`."""
+
+    def centre(self, z: Float[Array, "*shape"]) -> Float[Array, ""]:
+        """What may be taken from every logit without moving the maximiser."""
+        return jnp.zeros((), z.dtype)
+
+    @abc.abstractmethod
     def prox(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Float[Array, "*shape"]:
         """The maximiser, for `eps >= 0`."""
 
@@ -64,7 +82,8 @@ class AbstractGauge(Shown):
 
 
 class GaugeProgram(AbstractProgram):
-    """The program at one `z`; its multiplier is `r`, by default the best one, `z - eps p*`."""
+    """The program at one `z`; its multiplier is `r`, by default the best one, `z - eps p*`, stored (as
+    `best`) without the part that all logits share."""
 
     z: Float[Array, "*shape"]
     eps: Float[Array, ""]
@@ -73,30 +92,52 @@ class GaugeProgram(AbstractProgram):
 
     def residuals(self, candidate: Any, dual: Any = None) -> Residuals:
         """Residuals of a point and of `r`, both of the shape of `z`."""
-        z, eps = self.z, self.eps
+        z, eps, shift = self.z, self.eps, self.gauge.centre(self.z)
         p = floating(candidate).astype(z.dtype)
-        r = self.best if dual is None else floating(dual).astype(z.dtype)
+        r = self.best if dual is None else floating(dual).astype(z.dtype) - shift
         for name, x in (("candidate", p), ("multiplier", r)):
             if x.shape != z.shape:
                 raise ValueError(
                     f"certify: the {name} must have the shape of the logits, {z.shape}; found "
                     f"{x.shape}. Batch with `jax.vmap`."
                 )
+        z = z - shift
         primal, off = self.gauge.violation(p), self.gauge.dual_violation(r)
         warm = jnp.where(eps > 0, eps, 1.0)
-        apart = jnp.sum((z - r) ** 2)
-        quadratic = jnp.where(eps > 0, apart / (2 * warm), jnp.where(apart > 0, jnp.inf, 0.0))
-        inner = jnp.sum(p * z)
-        cost = self.gauge.cost(p) + 0.5 * eps * jnp.sum(p**2) - inner
+        apart = z - eps * p - r
+        given_up = jnp.where(eps > 0, apart**2 / (2 * warm), jnp.where(apart != 0, jnp.inf, 0.0))
+        scales = self._scales(z, shift, primal, off)
+        over = lambda found, units: _worst(jax.tree.map(_ratio, found, units), z)
+        outside = over(primal, scales.primal) > _slack(z)
+        beyond = over(off, scales.dual) > _slack(z)
+        cost = self.gauge.cost(p) + 0.5 * eps * jnp.sum(p**2) - jnp.sum(p * self.z)
+        distance = jnp.sum((z - r) ** 2)
+        quadratic = jnp.where(eps > 0, distance / (2 * warm), jnp.where(distance > 0, jnp.inf, 0.0))
+        terms = self.gauge.complementarity(p, r)
         return Residuals(
             primal=primal,
             dual=off,
-            complementarity=self.gauge.complementarity(p, r),
-            stationarity={"p": jnp.abs(z - eps * p - r)},
-            objective=jnp.where(_worst(primal, z) > _slack(z), jnp.inf, cost),
-            dual_objective=jnp.where(
-                _worst(off, z) > _slack(z), -jnp.inf, -self.gauge.support(r) - quadratic
-            ),
+            complementarity=terms,
+            stationarity={"p": jnp.abs(apart)},
+            objective=jnp.where(outside, jnp.inf, cost),
+            dual_objective=jnp.where(beyond, -jnp.inf, -self.gauge.support(r + shift) - quadratic),
+            excess=terms | {"quadratic": given_up},
+            scales=scales,
+        )
+
+    def _scales(self, z: Array, shift: Array, primal: dict, off: dict) -> Scales:
+        """Multipliers and stationarity in units of the logits, the gap in those of a logit times a
+        point."""
+        units = self.gauge.extent(z, self.eps)
+        blur = jnp.finfo(z.dtype).eps * jnp.abs(shift)
+        force = units.force + 4.0 * blur
+        return Scales(
+            primal=jax.tree.map(lambda x: jnp.max(units.point), primal),
+            dual=jax.tree.map(lambda x: _like(force, x), off),
+            complementarity=units.terms,
+            stationarity={"p": force},
+            excess=units.terms | {"quadratic": force * units.point},
+            undecidable=blur >= units.least,
         )
 
 
@@ -173,7 +214,7 @@ class AbstractGaugeLayer(AbstractConvexLayer):
         z = checked(type(self).__name__, z, mask=False)
         eps = self.eps.astype(z.dtype)
         p = self(z)
-        best = z - eps * jnp.where(jnp.isfinite(p), p, 0.0)
+        best = (z - self.gauge.centre(z)) - eps * jnp.where(jnp.isfinite(p), p, 0.0)
         return GaugeProgram(z, eps, self.gauge, best)
 
     def as_cvxpy(self, z: Real[ArrayLike, "*shape"]) -> Any:
@@ -210,6 +251,10 @@ class Ball(AbstractGauge):
         self, p: Float[Array, "*shape"], r: Float[Array, "*shape"]
     ) -> dict[str, Float[Array, ""]]:
         return {"norm": jnp.abs(self.support(r) - jnp.sum(p * r))}
+
+    def extent(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Units:
+        size = norm(z.ravel())
+        return Units(self.radius, size, {"norm": size * self.radius})
 
     def prox(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Float[Array, "*shape"]:
         size, warm = norm(z.ravel()), jnp.where(eps > 0, eps, 1.0)
@@ -251,6 +296,11 @@ class RowNorms(AbstractGauge):
     ) -> dict[str, Float[Array, "..."]]:
         inner = jnp.sum(p * r, axis=-1, keepdims=True) if self.rows else p * r
         return {"norm": jnp.abs(self.lam * self.sizes(p) - inner)}
+
+    def extent(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Units:
+        force = self.sizes(z) + self.lam
+        point = jnp.where(eps > 0, force / jnp.where(eps > 0, eps, 1.0), 0.0)
+        return Units(point, force, {"norm": force * point})
 
     def prox(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Float[Array, "*shape"]:
         size = self.sizes(z)
@@ -360,6 +410,15 @@ def norm(x: Float[Array, "*shape"], axis: int | None = None) -> Float[Array, "..
     safe = jnp.where((top > 0) & jnp.isfinite(top), top, 1.0)
     squares = jnp.sum((x / safe) ** 2, axis=axis, keepdims=axis is not None)
     return jnp.where(top > 0, safe * jnp.sqrt(jnp.where(top > 0, squares, 1.0)), 0.0 * squares)
+
+
+def _ratio(x: Array, unit: Array) -> Array:
+    return jnp.where(x == 0, 0.0, x / unit)
+
+
+def _like(force: Array, x: Array) -> Array:
+    """One unit each, or the largest for what belongs to all."""
+    return force if jnp.shape(x) == jnp.shape(force) else jnp.max(force)
 
 
 def _worst(residuals: PyTree, like: Array) -> Array:

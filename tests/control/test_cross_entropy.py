@@ -1,6 +1,6 @@
 """Cross-entropy without cancellation, against 60 digits.
 
-    loss_y(z) = log sum_j exp(z_j - z_y)      d loss/dz_y = -sum_{j != y} p_j, never p_y - 1
+loss_y(z) = log sum_j exp(z_j - z_y)      d loss/dz_y = -sum_{j != y} p_j, never p_y - 1
 """
 
 import jax

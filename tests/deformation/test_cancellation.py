@@ -1,6 +1,6 @@
 """No digit of a soft maximum is lost beside its maximum; what is not a list of real numbers is refused.
 
-    lse(z, 1) = log1p( sum_{j != m} exp z_j )   where the maximum is z_m = 0
+lse(z, 1) = log1p( sum_{j != m} exp z_j )   where the maximum is z_m = 0
 """
 
 import jax
@@ -35,7 +35,9 @@ def draws(dtype, count=60):
 
 def test_the_small_entry_beside_a_zero_is_the_value():
     assert float(lse(np.array([0.0, -40.0]), 1.0)) == pytest.approx(4.248354255291589e-18, 1e-15)
-    assert float(softmin(np.array([0.0, 40.0]), 1.0)) == pytest.approx(-4.248354255291589e-18, 1e-15)
+    assert float(softmin(np.array([0.0, 40.0]), 1.0)) == pytest.approx(
+        -4.248354255291589e-18, 1e-15
+    )
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [("float64", 1e-15), ("float32", 3e-7)])

@@ -96,7 +96,9 @@ def test_the_loss_is_between_square_and_absolute_value():
 
 
 @pytest.mark.parametrize("r", [1e-9, 1e-6, 1e-3, 0.5, 1.999, 2.0, 50.0])
-def test_the_loss_near_zero_keeps_its_digits(r):  #: r = 1e-9: 2.5e-19, found 0 as a difference of logs
+def test_the_loss_near_zero_keeps_its_digits(
+    r,
+):  #: r = 1e-9: 2.5e-19, found 0 as a difference of logs
     loss = SoftAbsolute(jnp.asarray(1.0))
     at = lambda r: loss(jnp.asarray([r]), jnp.asarray(0.0))
     with mpmath.workdps(60):
