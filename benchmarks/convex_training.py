@@ -76,7 +76,7 @@ def adam(x, y, count: int, eps: float):
 def convex(x, y, count: int, eps: float):
     """The fit, then its polish; seconds of the polish, and processor seconds of each."""
     busy = time.process_time()
-    fit = fit_lse(x, y, eps, max_atoms=count, max_rounds=1)
+    fit = fit_lse(x, y, eps, max_atoms=count, max_steps=1)
     fitted = time.process_time()
     theta = fit.native.problem.layer(fit.native.candidate)
     clock, again = time.perf_counter(), time.process_time()
@@ -141,7 +141,7 @@ def _kullback_row(x, y, test, truth, count: int, eps: float, rounds: int) -> Non
     fits = {}
     for loss in ("kullback", "squared"):
         busy = time.process_time()
-        fit = fit_lse(x, y, eps, max_atoms=count, max_rounds=rounds, loss=loss)
+        fit = fit_lse(x, y, eps, max_atoms=count, max_steps=rounds, loss=loss)
         fits[loss] = fit, time.process_time() - busy
     fit, cpu = fits["kullback"]
     theta = fit.native.problem.layer(fit.native.candidate)

@@ -40,7 +40,7 @@ for ax, (T, decay) in zip(axes.flat, [(5.0, 0.0), (5.0, 2.0), (2.0, 30.0)], stri
     )
     ladder = hj.adjoint_ladder(
         flow,
-        tolerances=[1e-4, 1e-6, 1e-8],
+        tols=[1e-4, 1e-6, 1e-8],
         adjoints=["checkpoint", "direct", "backsolve"],
         inputs=inputs,
         weights=weights,

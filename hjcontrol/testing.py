@@ -21,7 +21,7 @@ def assert_verified(
     fn: Any,
     *args: Any,
     allow: Collection[str] = ("detached",),
-    tolerance: float = 1e-6,
+    tol: float = 1e-6,
     **kwargs: Any,
 ) -> Certificate:
     """Verify a backward pass and raise unless all of it was shown.
@@ -33,7 +33,7 @@ def assert_verified(
       are tried, the one that arrives and a random one, unless `costate=` says otherwise.
     - `allow`: verdicts that are accepted besides `exact` and `deliberate`. `stop_gradient` is one that
       people mean, so `detached` is accepted unless `allow=()`.
-    - `tolerance`: the largest gap of a `consistent` place, or of a `consistent` pair of routes, that is
+    - `tol`: the largest gap of a `consistent` place, or of a `consistent` pair of routes, that is
       accepted.
 
     **Returns:** the certificate.
@@ -43,12 +43,12 @@ def assert_verified(
     """
     __tracebackhide__ = True  # pytest shows the caller's line
     check_allowed(allow)
-    real = isinstance(tolerance, (int, float)) and not isinstance(tolerance, bool)
-    if not (real and math.isfinite(tolerance) and tolerance > 0):
+    real = isinstance(tol, (int, float)) and not isinstance(tol, bool)
+    if not (real and math.isfinite(tol) and tol > 0):
         raise ValueError(
-            f"assert_verified: `tolerance` must be positive and finite; found {tolerance!r}."
+            f"assert_verified: `tol` must be positive and finite; found {tol!r}."
         )
-    # `verify` reads `tolerance` of a chain as what two routes may differ by: that stays the dtype's.
-    certificate = dataclasses.replace(verify(fn, *args, **kwargs), accepted=float(tolerance))
+    # `verify` reads `tol` of a chain as what two routes may differ by: that stays the dtype's.
+    certificate = dataclasses.replace(verify(fn, *args, **kwargs), accepted=float(tol))
     certificate.raise_for_verdict(allow)
     return certificate

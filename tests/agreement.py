@@ -33,6 +33,6 @@ def disagreement(a: Any, b: Any) -> float:
 
 def assert_agree(a: Any, b: Any, kind: str | float = "exact") -> None:
     """Fail, with the numbers, unless `a` and `b` agree to the kind's tolerance."""
-    tolerance = TOLERANCE[kind] if isinstance(kind, str) else kind
+    tol = TOLERANCE[kind] if isinstance(kind, str) else kind
     found = disagreement(a, b)
-    assert found <= tolerance, f"disagreement {found:.2e} > {tolerance:.0e}\n{a}\n{b}"
+    assert found <= tol, f"disagreement {found:.2e} > {tol:.0e}\n{a}\n{b}"

@@ -54,20 +54,20 @@ def test_the_tolerance_is_of_what_is_consistent_and_leaves_a_chain_its_own():
         lambda x, p: ((p * (1 - jnp.tanh(x) ** 2)).astype(jnp.bfloat16).astype(x.dtype),),
     )
     rounded = lambda x: jnp.sum(near(x) ** 2)
-    assert hj.testing.assert_verified(rounded, X, tolerance=0.1).verdict == "consistent"
+    assert hj.testing.assert_verified(rounded, X, tol=0.1).verdict == "consistent"
     with pytest.raises(hj.VerificationError, match="consistent"):
         hj.testing.assert_verified(rounded, X)
     problem = hj.ControlProblem([Dense(3, 2)], X, terminal=lambda z: jnp.sum(z**2))
     weights = problem.init(jax.random.key(0))
-    found = hj.testing.assert_verified(problem, weights, tolerance=0.1)
-    assert found.tolerance == hj.verify(problem, weights).tolerance
+    found = hj.testing.assert_verified(problem, weights, tol=0.1)
+    assert found.tol == hj.verify(problem, weights).tol
 
 
 @pytest.mark.parametrize("tolerance", [0, -1.0, float("nan"), float("inf"), "1e-6", True])
 @pytest.mark.usefixtures("unchecked")
-def test_a_tolerance_that_is_none_is_refused(tolerance):
-    with pytest.raises(ValueError, match="assert_verified: `tolerance` must be positive"):
-        hj.testing.assert_verified(loss(1.0), X, tolerance=tolerance)
+def test_a_tolerance_that_is_none_is_refused(tol):
+    with pytest.raises(ValueError, match="assert_verified: `tol` must be positive"):
+        hj.testing.assert_verified(loss(1.0), X, tol=tol)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -19,7 +19,7 @@ first = solution.weights[0]
 again = hj.solvers.solve(problem, hj.solvers.by_name("newton"), init=solution)
 chosen: str = hj.select(problem).name
 
-certificate: hj.Certificate = hj.verify(solution, tolerance=1e-9)
+certificate: hj.Certificate = hj.verify(solution, tol=1e-9)
 gap: float = certificate.rows[0].gap
 told: str = str(certificate)
 both: hj.Comparison = hj.crosscheck(problem, solution, again)

@@ -28,7 +28,7 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     """Check everything."""
     del asked, screen
     checks: list[Check] = []
-    for part in (_versions, _devices, _casadi_plugins, _cvxpy_solvers):
+    for part in (_versions, _devices, _casadi_backends, _cvxpy_solvers):
         try:
             checks.extend(part())
         except Exception as error:  # a broken installation is what this command is for
@@ -85,10 +85,10 @@ def _devices() -> Iterator[Check]:
     )
 
 
-def _casadi_plugins() -> Iterator[Check]:
-    from hjcontrol.solvers.direct import loadable_plugins, refused_plugins
+def _casadi_backends() -> Iterator[Check]:
+    from hjcontrol.solvers.direct import loadable_backends, refused_plugins
 
-    loads = [name for name, loads in loadable_plugins().items() if loads is True]
+    loads = [name for name, loads in loadable_backends().items() if loads is True]
     refused = refused_plugins() if "ipopt" in loads else {}
     found = [name for name in loads if name not in refused]
     yield (

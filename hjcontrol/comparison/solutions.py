@@ -18,7 +18,7 @@ from hjcontrol._ground.record import Quantity, Record, Told
 from hjcontrol.comparison.symmetry import match, relabel, relabel_states
 from hjcontrol.control import ControlProblem, Solution
 from hjcontrol.solvers import solve
-from hjcontrol.solvers.method import AbstractMethod
+from hjcontrol.solvers.solver import AbstractSolver
 from hjcontrol.verification import Certificate, verify
 from hjcontrol.verification.verdicts import worst_of
 
@@ -132,7 +132,7 @@ def _record(comparison: Comparison) -> Record:
 def crosscheck(
     problem: ControlProblem,
     *solutions: Solution,
-    polish: AbstractMethod | None = None,
+    polish: AbstractSolver | None = None,
     certificates: list[Certificate] | None = None,
     progress: Any = None,
 ) -> Comparison:

@@ -45,7 +45,7 @@ class Optimality(Told, Shown):
     `primal`, `dual`, `complementarity`, `stationarity` are max norms; `gap = objective -
     dual_objective` is `inf` where the candidate has no finite objective. `relative_gap` divides by
     the larger of the two objectives. `measures` are the same five without units, which the verdict
-    compares with `tolerance`. `worst` is the place of the largest of them, decoded by `offender`.
+    compares with `tol`. `worst` is the place of the largest of them, decoded by `offender`.
 
     **Example:**
 
@@ -65,7 +65,7 @@ class Optimality(Told, Shown):
     gap: Float[Array, "*batch"]
     relative_gap: Float[Array, "*batch"]
     worst: Int[Array, "*batch"]
-    tolerance: Float[Array, "*batch"]
+    tol: Float[Array, "*batch"]
     measures: dict[str, Float[Array, "*batch"]]
     undecidable: Bool[Array, "*batch"]
     layout: tuple[tuple[str, str, tuple[int, ...]], ...] = eqx.field(static=True)
@@ -73,15 +73,15 @@ class Optimality(Told, Shown):
 
     @property
     def certified(self) -> Bool[Array, "*batch"]:
-        """Both sides feasible and the gap closed, at `tolerance`: the proof of global optimality."""
-        closed = self.measures["gap"] <= self.tolerance
+        """Both sides feasible and the gap closed, at `tol`: the proof of global optimality."""
+        closed = self.measures["gap"] <= self.tol
         return _feasible(self) & closed & ~self.undecidable
 
     @property
     def optimal(self) -> Bool[Array, "*batch"]:
-        """`certified`, and every KKT coordinate within `tolerance`."""
+        """`certified`, and every KKT coordinate within `tol`."""
         slack = jnp.maximum(self.measures["complementarity"], self.measures["stationarity"])
-        return self.certified & (slack <= self.tolerance)
+        return self.certified & (slack <= self.tol)
 
     @property
     def verdict(self) -> Any:
@@ -123,7 +123,7 @@ class Optimality(Told, Shown):
         part, place, value = self.offender(sample)
         return Record(
             title,
-            f"{head}   (tolerance {flat(self.tolerance)[k]:.0e})",
+            f"{head}   (tolerance {flat(self.tol)[k]:.0e})",
             verdict=str(verdicts[k]),
             tone="good" if rank[verdicts[k]] < 2 else "bad",
             facts={name: Quantity(at(name), 3) for name in PARTS}
@@ -156,7 +156,7 @@ def _names(optimality: Optimality) -> tuple[str, ...]:
 def _verdict(optimality: Optimality) -> Any:
     numbers = [*optimality.measures.values(), optimality.gap]
     absurd = np.any([np.isnan(np.asarray(x)) for x in numbers], axis=0)
-    met = np.asarray(optimality.measures["primal"] <= optimality.tolerance)
+    met = np.asarray(optimality.measures["primal"] <= optimality.tol)
     feasible = np.asarray(_feasible(optimality))
     open_gap = 2 if optimality.given else 4
     code = np.select(
@@ -177,16 +177,16 @@ def _verdict(optimality: Optimality) -> Any:
 
 def _feasible(optimality: Optimality) -> Bool[Array, "*batch"]:
     off = jnp.maximum(optimality.measures["primal"], optimality.measures["dual"])
-    return off <= optimality.tolerance
+    return off <= optimality.tol
 
 
-@admits(tolerance=">= 0")
+@admits(tol=">= 0")
 def certify(
     program: Any,
     candidate: Any = None,
     dual: Any = None,
     *,
-    tolerance: Real[ArrayLike, ""] | float | None = None,
+    tol: Real[ArrayLike, ""] | float | None = None,
 ) -> Optimality:
     """Measure how far `candidate` is from solving `program`.
 
@@ -199,7 +199,7 @@ def certify(
     - `dual`: multipliers, in the program's own form; `None` takes those that make the certificate
       tightest. For a `cvxpy.Problem`: a list in the order of its constraints, or `None` for the
       `dual_value`s that the constraints hold.
-    - `tolerance`: of every residual and of the gap, in the units of the data; of a program that states
+    - `tol`: of every residual and of the gap, in the units of the data; of a program that states
       none, of the residuals as they are and of the gap relative to `max(1, |objective|)`. Defaults to the
       dtype's, 1e-9 in float64.
 
@@ -218,18 +218,18 @@ def certify(
         >>> hj.certify(layer.program(z), jnp.full(3, 1 / 3)).verdict
         'suboptimal'
     """
-    if tolerance is not None and known_to_fail(jnp.asarray(tolerance) >= 0):
-        raise ValueError(f"certify: `tolerance` must be >= 0; found {tolerance}.")
+    if tol is not None and known_to_fail(jnp.asarray(tol) >= 0):
+        raise ValueError(f"certify: `tol` must be >= 0; found {tol}.")
     if isinstance(program, AbstractProgram):
         if candidate is None:
             raise ValueError("certify: a candidate is needed; found None. Pass the point to judge.")
         candidate = fits("certify", "candidate", candidate, PyTree[Array])
-        return summarise(program.residuals(candidate, dual), tolerance, given=dual is not None)
+        return summarise(program.residuals(candidate, dual), tol, given=dual is not None)
     if type(program).__module__.split(".")[0] == "cvxpy":
         from hjcontrol.layers.foreign import cvxpy_residuals
 
         given = bool(program.constraints)
-        return summarise(cvxpy_residuals(program, candidate, dual), tolerance, given=given)
+        return summarise(cvxpy_residuals(program, candidate, dual), tol, given=given)
     raise ValueError(
         "certify: `program` must be an AbstractProgram or a cvxpy.Problem; found "
         f"{type(program).__name__}. The program of a layer is `layer.program(z)`."
@@ -238,7 +238,7 @@ def certify(
 
 def summarise(
     residuals: Residuals,
-    tolerance: Real[ArrayLike, ""] | float | None = None,
+    tol: Real[ArrayLike, ""] | float | None = None,
     *,
     given: bool = False,
 ) -> Optimality:
@@ -247,8 +247,8 @@ def summarise(
     objective = jnp.asarray(residuals.objective)
     dtype = objective.dtype
     best = jnp.asarray(residuals.dual_objective, dtype)
-    if tolerance is None:
-        tolerance = exact_tolerance(dtype)
+    if tol is None:
+        tol = exact_tolerance(dtype)
     scales = residuals.scales
     norms, measures, layout, worst = {}, {}, [], _Worst(dtype)
     for part in PARTS:
@@ -280,7 +280,7 @@ def summarise(
         gap=gap,
         relative_gap=gap / jnp.where(larger > 0, larger, 1.0),
         worst=worst.place(),
-        tolerance=jnp.asarray(tolerance, dtype),
+        tol=jnp.asarray(tol, dtype),
         measures=measures,
         undecidable=nothing if scales is None else jnp.any(scales.undecidable),
         layout=tuple(layout),

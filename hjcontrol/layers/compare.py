@@ -48,7 +48,7 @@ class GradientTable(Told, Shown):
     verdict: np.ndarray
     reference: np.ndarray
     smallest: np.ndarray
-    tolerance: float
+    tol: float
     missing: tuple[str, ...]
     title: str
 
@@ -72,7 +72,7 @@ class GradientTable(Told, Shown):
         lacks = f"no such route for this layer: {', '.join(self.missing)}"
         return Record(
             f"Gradients of {self.title}",
-            f"{head}   ({len(bad)} samples; relative error, tolerance {self.tolerance:.0e}; "
+            f"{head}   ({len(bad)} samples; relative error, tolerance {self.tol:.0e}; "
             "differences in units of their own error)",
             verdict=head,
             tone="good" if self.agree else "bad",
@@ -81,14 +81,14 @@ class GradientTable(Told, Shown):
         )
 
 
-@admits(tolerance=">= 0")
+@admits(tol=">= 0")
 def compare_gradients(
     layer: AbstractConvexLayer,
     z: Real[ArrayLike, "*shape"],
     cotangent: Real[ArrayLike, "*shape"] | None = None,
     *,
     others: Mapping[str, Callable[[Any], Any]] | None = None,
-    tolerance: float | None = None,
+    tol: float | None = None,
 ) -> GradientTable:
     """Gradients of `cotangent . layer(z)` by every route that the layer has, compared.
 
@@ -98,7 +98,7 @@ def compare_gradients(
     - `cotangent`: of the same shape; by default a fixed vector without symmetries.
     - `others`: functions that claim to compute the same argmax, each differentiated by JAX and held
       against the routes: `{"jax.nn": lambda z: jax.nn.softmax(z / eps)}`.
-    - `tolerance`: relative, per sample; 1e-10 in float64, 1e-4 in float32.
+    - `tol`: relative, per sample; 1e-10 in float64, 1e-4 in float32.
 
     **Returns:** [`GradientTable`][hjcontrol.layers.GradientTable]; print it.
 
@@ -119,14 +119,14 @@ def compare_gradients(
             f"compare_gradients: `cotangent` must have the shape of `z`, {z.shape}; found {g.shape}."
         )
     g = g.reshape(batch.shape)
-    if tolerance is None:
-        tolerance = 1e-10 if z.dtype == jnp.float64 else 1e-4
+    if tol is None:
+        tol = 1e-10 if z.dtype == jnp.float64 else 1e-4
     routes, missing = _routes(layer, others or {})
     found, slopes, error, smallest = _measured(layer, routes, batch, g)
     found = {name: found[name] for name in routes}
     asked = np.asarray(batch).reshape(len(batch), -1)
     sound = ~(np.isnan(asked) | np.isposinf(asked)).any(axis=1)
-    errors, verdict, reference = _judge(found, slopes, error, tolerance, z.dtype, sound)
+    errors, verdict, reference = _judge(found, slopes, error, tol, z.dtype, sound)
     found["differences"] = slopes
     return GradientTable(
         gradients={k: v.reshape(z.shape) for k, v in found.items()},
@@ -134,7 +134,7 @@ def compare_gradients(
         verdict=verdict,
         reference=reference,
         smallest=np.asarray(smallest),
-        tolerance=tolerance,
+        tol=tol,
         missing=tuple(missing),
         title=type(layer).__name__,
     )
@@ -207,7 +207,7 @@ def _measured(layer: Any, routes: Mapping[str, Callable], z: Array, g: Array) ->
 
 
 def _judge(
-    found: dict[str, Array], slopes: Array, error: Array, tolerance: float, dtype: Any, sound: Any
+    found: dict[str, Array], slopes: Array, error: Array, tol: float, dtype: Any, sound: Any
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     names = list(found)
     rows = np.stack([np.asarray(found[k]).reshape(len(slopes), -1) for k in names])
@@ -227,7 +227,7 @@ def _judge(
     errors["differences"] = np.where(
         off == 0, 0.0, off / np.where(own > 0, own, np.finfo(float).tiny)
     )
-    limits = dict.fromkeys(names, tolerance) | {"differences": 1.0}
+    limits = dict.fromkeys(names, tol) | {"differences": 1.0}
     small = np.all(sizes < FLOOR.get(str(dtype), 0.0), axis=0)
     for k in names:
         errors[k] = np.where(small, 0.0, errors[k])

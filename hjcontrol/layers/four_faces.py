@@ -89,11 +89,11 @@ class Faces(Told, Shown):
         return legendre_program(self.network, q)
 
     def certify(
-        self, x: Real[ArrayLike, " d"], tolerance: float | Float[Array, ""] | None = None
+        self, x: Real[ArrayLike, " d"], tol: float | Float[Array, ""] | None = None
     ) -> Optimality:
         """Certificate of the Gibbs weights at `x` in the program."""
         return Softmax(self.eps).certify(
-            self.network.scores(x), self.network.weights(x), tolerance=tolerance
+            self.network.scores(x), self.network.weights(x), tol=tol
         )
 
     def values(self, x: Float[Array, " d"], engine: str = "newton") -> Values:

@@ -119,8 +119,8 @@ class AbstractConvexLayer(Shown):
         candidate: Real[ArrayLike, "*shape"] | None = None,
         dual: Any = None,
         *,
-        tolerance: Real[ArrayLike, ""] | float | None = None,
+        tol: Real[ArrayLike, ""] | float | None = None,
     ) -> Optimality:
         """Certificate of `candidate`, by default of the layer's own answer."""
         p = self(z) if candidate is None else candidate
-        return certify(self.program(z), p, dual, tolerance=tolerance)
+        return certify(self.program(z), p, dual, tol=tol)

@@ -110,12 +110,12 @@ class ProgramLayer(Shown):
     def certify(
         self,
         *parameters: Real[ArrayLike, "..."],
-        tolerance: Real[ArrayLike, ""] | float | None = None,
+        tol: Real[ArrayLike, ""] | float | None = None,
     ) -> Optimality:
         """Certificate of the layer's own answer, from its own multipliers."""
         point = solve(self.program(*parameters))
         dual = {"equality": point.nu, "inequality": point.lam}
-        return certify(self.program(*parameters), point.x, dual, tolerance=tolerance)
+        return certify(self.program(*parameters), point.x, dual, tol=tol)
 
     def as_cvxpy(self, *parameters: Real[ArrayLike, "..."]) -> Any:
         """The user's own problem, with its parameters set."""

@@ -172,7 +172,7 @@ class Numerics(Shown):
         return bool(_tolerances(self.controller))
 
     @property
-    def tolerance(self) -> float:
+    def tol(self) -> float:
         """The largest of its tolerances; 0 where a step sets the accuracy."""
         found = _tolerances(self.controller).values()
         return max((float(jnp.max(a)) for a in found), default=0.0)

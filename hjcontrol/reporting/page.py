@@ -289,7 +289,7 @@ def _certified(name: str, found: Any, caption: str) -> Record:
         rows=optimality_rows(conditions),
         pictures=gaps_picture(conditions),
         notes=(
-            f"Necessary conditions to {conditions.tolerance:.0e}. First-order rows together say that a "
+            f"Necessary conditions to {conditions.tol:.0e}. First-order rows together say that a "
             "point is stationary. A positive smallest curvature on the free face adds that no nearby "
             "point of the control set is lower.",
         ),

@@ -146,7 +146,7 @@ def gaps_picture(conditions: Any) -> list[Picture]:
             "A diagnostic: in discrete time an optimum may have a gap.",
             f"gap of the Hamiltonian's minimum at {len(gaps[0])} stages; the largest is "
             f"{figure(float(worst), 2)}",
-            partial(minimum_gaps, *gaps, conditions.tolerance),
+            partial(minimum_gaps, *gaps, conditions.tol),
         )
     ]
 

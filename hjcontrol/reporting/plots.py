@@ -348,7 +348,7 @@ def adjoint_ladder(ladder: Any, ax: Any = None) -> Any:
     for i, name in enumerate(names):
         own = [r for r in ladder.rungs if r.adjoint == name]
         ax.plot(
-            [r.tolerance for r in own],
+            [r.tol for r in own],
             [r.costate_error for r in own],
             color=LINES[i % len(LINES)],
             linestyle=STYLES[i % len(STYLES)],
@@ -357,7 +357,7 @@ def adjoint_ladder(ladder: Any, ax: Any = None) -> Any:
             linewidth=1.6,
             label=name,
         )
-    span = sorted({r.tolerance for r in ladder.rungs})
+    span = sorted({r.tol for r in ladder.rungs})
     if ladder.accuracy == "tolerance":
         ax.plot(
             span, span, color="#8b949e", linestyle=":", linewidth=1.0, label="error = tolerance"

@@ -96,7 +96,7 @@ def audit(claims: Iterable[Claim], *, fast: bool = False) -> Iterator[Entry]:
 
 def _numbers(f: Measurement) -> str:
     k = f.worst
-    return f"{f.ours[k]:.6g}, not {f.relation} {f.expected[k]:.6g} to {f.tolerance:.1e}"
+    return f"{f.ours[k]:.6g}, not {f.relation} {f.expected[k]:.6g} to {f.tol:.1e}"
 
 
 def _row(f: Measurement) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _row(f: Measurement) -> dict[str, Any]:
         "relation": f.relation,
         "ours": list(f.ours),
         "expected": list(f.expected),
-        "tolerance": f.tolerance,
+        "tolerance": f.tol,
         "published": f.published,
         "holds": f.holds,
     }

@@ -31,7 +31,7 @@ class Measurement:
     relation: Relation
     ours: tuple[float, ...]
     expected: tuple[float, ...]
-    tolerance: float
+    tol: float
     published: str = ""
 
     @property
@@ -47,7 +47,7 @@ class Measurement:
     @property
     def holds(self) -> bool:
         """Whether every number is as expected, to the tolerance. A NaN never is."""
-        return self.excess <= self.tolerance
+        return self.excess <= self.tol
 
     @property
     def worst(self) -> int:
@@ -80,27 +80,27 @@ def _finding(name: str, relation: Relation, ours: Any, expected: Any, **rest: An
     return Measurement(name, relation=relation, ours=ours, expected=expected, **rest)
 
 
-@admits(tolerance=">= 0")
+@admits(tol=">= 0")
 def equal(
     name: str,
     ours: Any,
     expected: Any,
-    tolerance: float,
+    tol: float,
     *,
     role: Role = "stated",
     published: str = "",
 ) -> Measurement:
-    """`ours` is `expected`, to an absolute `tolerance`."""
-    return _finding(name, "=", ours, expected, tolerance=tolerance, role=role, published=published)
+    """`ours` is `expected`, to an absolute `tol`."""
+    return _finding(name, "=", ours, expected, tol=tol, role=role, published=published)
 
 
-@admits(tolerance=">= 0")
+@admits(tol=">= 0")
 def zero(
-    name: str, residual: Any, tolerance: float, *, role: Role = "stated", published: str = ""
+    name: str, residual: Any, tol: float, *, role: Role = "stated", published: str = ""
 ) -> Measurement:
-    """The largest of `residual` in size is 0, to `tolerance`."""
+    """The largest of `residual` in size is 0, to `tol`."""
     largest = float(np.max(np.abs(_numbers(name, residual)), initial=0.0))
-    return equal(name, largest, 0.0, tolerance, role=role, published=published)
+    return equal(name, largest, 0.0, tol, role=role, published=published)
 
 
 @admits(slack=">= 0")
@@ -114,7 +114,7 @@ def at_most(
     published: str = "",
 ) -> Measurement:
     """`ours` does not exceed `bound` by more than `slack`, which is roundoff's."""
-    return _finding(name, "<=", ours, bound, tolerance=slack, role=role, published=published)
+    return _finding(name, "<=", ours, bound, tol=slack, role=role, published=published)
 
 
 @admits(slack=">= 0")
@@ -128,4 +128,4 @@ def at_least(
     published: str = "",
 ) -> Measurement:
     """`ours` does not stay below `bound` by more than `slack`."""
-    return _finding(name, ">=", ours, bound, tolerance=slack, role=role, published=published)
+    return _finding(name, ">=", ours, bound, tol=slack, role=role, published=published)

@@ -7,7 +7,7 @@ _HOMES = {
     "Checkpoint": ".checkpoint",
     "by_name": ".names",
     "NAMES": ".names",
-    "AbstractMethod": ".method",
+    "AbstractSolver": ".solver",
     "capabilities": ".selection",
     "capability_table": ".selection",
     "select": ".selection",
@@ -20,7 +20,7 @@ _HOMES = {
     "DiscreteMSA": ".msa",
     "Shooting": ".shooting",
     "as_nlp": ".direct",
-    "loadable_plugins": ".direct",
+    "loadable_backends": ".direct",
 }
 
 _ROOMS = ("convex",)

@@ -4,10 +4,10 @@ from hjcontrol.solvers import convex as convex
 from hjcontrol.solvers.checkpoint import Checkpoint as Checkpoint
 from hjcontrol.solvers.direct import Direct as Direct
 from hjcontrol.solvers.direct import as_nlp as as_nlp
-from hjcontrol.solvers.direct import loadable_plugins as loadable_plugins
+from hjcontrol.solvers.direct import loadable_backends as loadable_backends
 from hjcontrol.solvers.driver import solve as solve
 from hjcontrol.solvers.gradient import Gradient as Gradient
-from hjcontrol.solvers.method import AbstractMethod as AbstractMethod
+from hjcontrol.solvers.solver import AbstractSolver as AbstractSolver
 from hjcontrol.solvers.msa import DiscreteMSA as DiscreteMSA
 from hjcontrol.solvers.msa import ExtendedMSA as ExtendedMSA
 from hjcontrol.solvers.msa import MSA as MSA
@@ -21,7 +21,7 @@ from hjcontrol.solvers.selection import select as select
 from hjcontrol.solvers.shooting import Shooting as Shooting
 
 __all__ = [
-    "AbstractMethod",
+    "AbstractSolver",
     "Checkpoint",
     "Direct",
     "DiscreteMSA",
@@ -37,7 +37,7 @@ __all__ = [
     "capabilities",
     "capability_table",
     "convex",
-    "loadable_plugins",
+    "loadable_backends",
     "select",
     "solve",
 ]

@@ -28,7 +28,7 @@ from hjcontrol.control import (
 )
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.method import AbstractHostMethod, Info, Outcome, Report
+from hjcontrol.solvers.solver import AbstractHostSolver, Info, Outcome, Report
 
 
 class DirectState(Shown):
@@ -45,13 +45,13 @@ class DirectState(Shown):
 
 
 @admits(tol=">= 0", degree=">= 1, <= 9", elements=">= 1", max_steps=">= 0")
-class Direct(AbstractHostMethod):
+class Direct(AbstractHostSolver):
     """Direct transcription solved by a CasADi plugin.
 
     - `transcription`: `"multiple"` shooting (states are variables, multipliers are costates),
       `"single"` (weights only; no multipliers), or for flows collocation on `"legendre"` or `"radau"`
       points, `degree` of them in each of a piece's `elements`; diffrax's solution to its order.
-    - `plugin`: CasADi nlpsol plugin; `ipopt`, `fatrop`, `sqpmethod` and `qrsqp` are known to work.
+    - `backend`: CasADi nlpsol plugin; `ipopt`, `fatrop`, `sqpmethod` and `qrsqp` are known to work.
     - `tol`: feasibility asked of the plugin, and stationarity in the `unit` of `dJ/dtheta`.
     - `unit`: `hj.solve` measures it (see `control.units`). FATROP knows no unit.
     - `options`: merged into the plugin's options, in CasADi's own form:
@@ -70,7 +70,7 @@ class Direct(AbstractHostMethod):
     transcription: Literal["multiple", "single", "legendre", "radau"] = eqx.field(
         static=True, default="multiple"
     )
-    plugin: str = eqx.field(static=True, default="ipopt")
+    backend: str = eqx.field(static=True, default="ipopt")
     tol: float = eqx.field(static=True, default=1e-10)
     options: Mapping[str, Any] | None = eqx.field(static=True, default=None)
     degree: int = eqx.field(static=True, default=4)
@@ -157,7 +157,7 @@ def _outcome(direct: Direct, problem: ControlProblem, state: DirectState) -> Out
 
 def _step(direct: Direct, problem: ControlProblem, state: DirectState) -> DirectState:
     del problem
-    from hjcontrol.solvers.casadi_plugins import run
+    from hjcontrol.solvers.casadi_backends import run
 
     t, (solver, watch) = state.transcription, state.call
     end, result, message, evaluations = run(solver, watch, t)
@@ -178,19 +178,19 @@ def _check(direct: Direct, problem: ControlProblem) -> None:
 
 def _ready(direct: Direct) -> None:
     needs("Direct", "casadi")
-    from hjcontrol.solvers.casadi_plugins import REFUSED, loadable_plugins, refusal
+    from hjcontrol.solvers.casadi_backends import REFUSED, loadable_backends, refusal
 
-    plugins = loadable_plugins()
+    plugins = loadable_backends()
     offered = [name for name, loads in plugins.items() if loads is True and name not in REFUSED]
     loading = ", ".join(offered)
-    reason = refusal(direct.plugin, direct.options or {})
+    reason = refusal(direct.backend, direct.options or {})
     if reason is not None:
         raise ValueError(
             f"Direct: {reason}. These are: {loading}; QP solvers: qrqp, qpoases, osqp."
         )
-    if plugins.get(direct.plugin) is not True:
+    if plugins.get(direct.backend) is not True:
         raise ValueError(
-            f"Direct: the CasADi plugin {direct.plugin!r} does not load here; these do: {loading}."
+            f"Direct: the CasADi plugin {direct.backend!r} does not load here; these do: {loading}."
         )
 
 
@@ -200,7 +200,7 @@ def _initial(
     del key
     import casadi as ca
 
-    from hjcontrol.solvers.casadi_plugins import Watch, options_for
+    from hjcontrol.solvers.casadi_backends import Watch, options_for
     from hjcontrol.solvers.lagrangian import derivatives
 
     t = as_nlp(
@@ -214,13 +214,13 @@ def _initial(
     t = t.warmed(*direct.warm) if direct.warm is not None else t
     watch = Watch(t, direct.report or (lambda step, objective, stationarity: None))
     limits = (direct.tol, direct.max_steps)
-    options = options_for(direct.plugin, *limits, direct.options or {}, warm, direct.unit)
-    if direct.plugin in _WATCHED and "iteration_callback" not in options:
+    options = options_for(direct.backend, *limits, direct.options or {}, warm, direct.unit)
+    if direct.backend in _WATCHED and "iteration_callback" not in options:
         options["iteration_callback"], watch.attached = watch, True
     plain = t.programs.ending is None and not any(t.programs.spans)
-    if direct.plugin == "ipopt" and t.kind != "single" and plain:
+    if direct.backend == "ipopt" and t.kind != "single" and plain:
         options = {**derivatives(t), **options}
-    solver = ca.nlpsol("direct", direct.plugin, t.nlp, options)
+    solver = ca.nlpsol("direct", direct.backend, t.nlp, options)
     value, _, _, gradient = eqx.filter_jit(backpropagate)(problem, weights)
     info = Info(value, problem.control_set.stationarity(weights, gradient), jnp.asarray(1))
     return DirectState(t, (solver, watch), t.x0, None, None, info, RESULTS.max_steps_reached, None)
@@ -247,17 +247,17 @@ def as_nlp(
     )
 
 
-def loadable_plugins() -> dict[str, bool | str]:
+def loadable_backends() -> dict[str, bool | str]:
     """CasADi's NLP plugins, each with `True` if it loads here, else the reason. Never raises."""
     try:
-        from hjcontrol.solvers import casadi_plugins
+        from hjcontrol.solvers import casadi_backends
     except ImportError as error:
         return {"casadi": str(error).splitlines()[0]}
-    return casadi_plugins.loadable_plugins()
+    return casadi_backends.loadable_backends()
 
 
 def refused_plugins() -> dict[str, str]:
     """CasADi's NLP plugins that load and yet are not offered, each with the reason."""
-    from hjcontrol.solvers.casadi_plugins import REFUSED
+    from hjcontrol.solvers.casadi_backends import REFUSED
 
-    return {n: why for n, why in REFUSED.items() if loadable_plugins().get(n) is True}
+    return {n: why for n, why in REFUSED.items() if loadable_backends().get(n) is True}

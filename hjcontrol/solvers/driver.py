@@ -35,7 +35,7 @@ from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, Snapshot, identity
-from hjcontrol.solvers.method import AbstractHostMethod, AbstractMethod
+from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.progress import Progress, followed
 from hjcontrol.solvers.selection import admit, select
@@ -47,7 +47,7 @@ CHUNK_SECONDS = 0.25
 @admits(max_steps=">= 0")
 def solve(
     problem: ControlProblem,
-    solver: AbstractMethod | str,
+    solver: AbstractSolver | str,
     *,
     init: Weights | Solution | None = None,
     key: Key[Array, ""] | None = None,
@@ -298,7 +298,7 @@ def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
 
 
 @eqx.filter_jit
-def _init(solver: AbstractMethod, problem: ControlProblem, weights: Weights, key: Any) -> Any:
+def _init(solver: AbstractSolver, problem: ControlProblem, weights: Weights, key: Any) -> Any:
     # A weakly typed leaf would come back strong from the loop, and the loop be compiled twice.
     def strong(leaf: Any) -> Any:
         numeric = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -308,7 +308,7 @@ def _init(solver: AbstractMethod, problem: ControlProblem, weights: Weights, key
 
 
 @eqx.filter_jit
-def _advance(solver: AbstractMethod, problem: ControlProblem, state: Any, limit: Int[Array, ""]):
+def _advance(solver: AbstractSolver, problem: ControlProblem, state: Any, limit: Int[Array, ""]):
     """At most `limit` steps; stops early when the method does or when a value is not finite."""
     dynamic, static = eqx.partition(state, eqx.is_array)
 
@@ -345,7 +345,7 @@ def _advance(solver: AbstractMethod, problem: ControlProblem, state: Any, limit:
     return eqx.combine(dynamic, static), count, done, result, rows
 
 
-def _run_host(problem, solver: AbstractHostMethod, weights, key, max_steps, meter):
+def _run_host(problem, solver: AbstractHostSolver, weights, key, max_steps, meter):
     clock = time.perf_counter()
 
     def report(step: int, objective: float, stationarity: float) -> None:

@@ -29,7 +29,7 @@ from hjcontrol.control import (
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 
 
 class GradientState(Shown):
@@ -46,7 +46,7 @@ class GradientState(Shown):
 
 
 @admits(tol=">= 0", batch_size=">= 1")
-class Gradient(AbstractMethod):
+class Gradient(AbstractSolver):
     """Gradient descent with an optax transformation, line searches included (`optax.lbfgs()`).
 
     - `optimiser`: any `optax.GradientTransformation`.

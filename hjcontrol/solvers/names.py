@@ -18,7 +18,7 @@ NAMES = (
 
 
 def by_name(name: str, **options: Any) -> Any:
-    """The `AbstractMethod` called `name`, with its own keyword options.
+    """The `AbstractSolver` called `name`, with its own keyword options.
 
     `gradient` is `optax.lbfgs()`, `adam` is `optax.adam(1e-2)`; `ilqr` is another name of `riccati`.
 

@@ -46,7 +46,7 @@ from hjcontrol.control.hamiltonians import inner
 from hjcontrol.control.units import Units, in_units, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.blocks import preconditioner
-from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.steihaug import Linear, Path, axpy, steihaug
 
 
@@ -69,7 +69,7 @@ class NewtonState(Shown):
 
 
 @admits(tol=">= 0", switch=">= 0", max_krylov=">= 1")
-class Newton(AbstractMethod):
+class Newton(AbstractSolver):
     """Trust-region Newton-Krylov with a cheap start.
 
     - `tol`: stop once `max |dH/dtheta| <= tol * unit`; 1e-12 can be reached in float64.

@@ -11,12 +11,12 @@ from hjcontrol._ground.third_party import MissingPackageError, installed
 from hjcontrol.control import ControlProblem
 from hjcontrol.control.capability import require
 from hjcontrol.networks import Flow
-from hjcontrol.solvers.method import MEANING, SETS, AbstractMethod
+from hjcontrol.solvers.solver import MEANING, SETS, AbstractSolver
 from hjcontrol.solvers.names import NAMES, by_name
 
 
 @admits()
-def admit(problem: ControlProblem, method: AbstractMethod) -> None:
+def admit(problem: ControlProblem, method: AbstractSolver) -> None:
     """Raise `ValueError`, with the reason and what to do, unless `method` can treat `problem`."""
     require(problem, "reverse", method.name)
     require(problem, method.asks, method.name)

@@ -49,7 +49,7 @@ from hjcontrol.solvers.homotopy import (
     reported,
     terminal_weight,
 )
-from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 
 HALVINGS = 12
 
@@ -75,7 +75,7 @@ class ShootingState(Shown):
 
 
 @admits(segments=">= 1", tol=">= 0")
-class Shooting(AbstractMethod):
+class Shooting(AbstractSolver):
     """Shooting on the costate.
 
     - `segments`: 1 is single shooting; at most the number of stages.

@@ -186,7 +186,7 @@ class Certificate(Told):
     rows: tuple[Row, ...]
     cost: float
     gradient: Any  # shaped like what was differentiated
-    tolerance: float
+    tol: float
     problem: dict[str, Any]
     accepted: float = 1e-6  # largest gap of a `consistent` place that `bool` accepts
     notes: tuple[str, ...] = ()
@@ -308,7 +308,7 @@ class Certificate(Told):
         if self.pairs:
             return (
                 f"{q['samples']} samples, {q['stages']} stages, {q['weights']} weights, "
-                f"{q['dtype']}; exact means <= {self.tolerance:.0e})"[:-1]
+                f"{q['dtype']}; exact means <= {self.tol:.0e})"[:-1]
             )
         parts = [f"cost {self.cost:.4g}", count(q["leaves"], "leaf", "leaves", "gradient ")]
         parts.append(count(q["places"], "place", "places"))

@@ -59,7 +59,7 @@ def verify_chain(
     cost: Any,
     seed: int,
     key: Any,
-    tolerance: float | None,
+    tol: float | None,
     deliberate: Sequence[Any],
 ) -> Certificate:
     """See `hjcontrol.verify`. `given`: its arguments for a chain."""
@@ -72,7 +72,7 @@ def verify_chain(
     )
     routes = _check_routes(given["routes"], multipliers, problem)
     key = jax.random.key(0) if key is None else key
-    tolerance = exact_tolerance(problem.dtype) if tolerance is None else float(tolerance)
+    tol = exact_tolerance(problem.dtype) if tol is None else float(tol)
     require(problem, "reverse", "verify")
     for name in ("second_order", "optimality"):
         if given[name] is not False:
@@ -104,24 +104,24 @@ def verify_chain(
     depths = [by_depth(problem, c, f.tables) for c, f in zip(calls, found, strict=True)]
     depths[0] = capped(problem, calls[0], depths[0], rows)
     judged = [
-        judge_order(name, [m.gaps[name] for m in measured], finer, tolerance, title)
+        judge_order(name, [m.gaps[name] for m in measured], finer, tol, title)
         if finer is not None and graded(name, finer)
-        else judge_routes(name, measured[0].gaps[name], tolerance, rows, title)
+        else judge_routes(name, measured[0].gaps[name], tol, rows, title)
         for name in measured[0].gaps
     ]
     judged = excused(judged, unsettled)
     if "pairing" in routes:
         local = judge_places(problem, rows, depths[0], title)
         if finer is not None and graded("backprop|pairing", finer):
-            local = _merged(judge_order("backprop|pairing", depths, finer, tolerance, title), local)
+            local = _merged(judge_order("backprop|pairing", depths, finer, tol, title), local)
         judged.insert(0, local)
     finite = bool(np.isfinite(objective))
     return Certificate(
         rows=tuple(rows) if "pairing" in routes else (),
         cost=objective,
         gradient=gradient,
-        tolerance=tolerance,
-        accepted=max(1e-6, tolerance),
+        tol=tol,
+        accepted=max(1e-6, tol),
         notes=() if finite else ("the cost is not finite",),
         pairs=tuple(_own_weights(problem, pair) for pair, _ in judged),
         refuted=_rank([f for _, findings in judged for f in findings]),

@@ -63,7 +63,7 @@ class Optimality(Told, Shown):
     exact_gap: np.ndarray  # (K,) NaN where there is no closed form
     sampled_gap: np.ndarray  # (K,)
     curvature: tuple[float, float]
-    tolerance: float
+    tol: float
     unit: float = 1.0  # of dJ/dtheta
     flat: float = 0.0  # a curvature that is zero
 
@@ -104,7 +104,7 @@ class Optimality(Told, Shown):
         }
         return Record(
             "Optimality",
-            f"{self.verdict}   (necessary conditions to {self.tolerance:.0e}{of})",
+            f"{self.verdict}   (necessary conditions to {self.tol:.0e}{of})",
             verdict=self.verdict,
             tone=tone,
             rows={"": [row(c) for c in self.conditions]},
@@ -112,15 +112,15 @@ class Optimality(Told, Shown):
 
 
 def judged(
-    found: Found, problem: ControlProblem, title: Title, feasibility: float, tolerance: float
+    found: Found, problem: ControlProblem, title: Title, feasibility: float, tol: float
 ) -> Optimality:
     """The table. `title(k)`: name of stage k; `feasibility`: of the states that a solver claims."""
     value, bound, largest = map(float, found.curvature)
     of = float(found.units.gradient)
-    small = tolerance * of
-    rows = _first_order(found, title, feasibility, tolerance)
-    rows.append(_curvature(found, faces_known(problem), tolerance))
-    rows.append(_legendre(found, title, tolerance))
+    small = tol * of
+    rows = _first_order(found, title, feasibility, tol)
+    rows.append(_curvature(found, faces_known(problem), tol))
+    rows.append(_legendre(found, title, tol))
     rows += _minima(found, title, small)
     start = 0
     for run, level, same in zip(problem.chain.runs, found.levels, found.autonomous, strict=True):
@@ -135,17 +135,17 @@ def judged(
         np.asarray(found.exact),
         np.asarray(found.sampled),
         (value, bound),
-        tolerance,
+        tol,
         of,
-        FLAT * tolerance * _unit(found, largest),
+        FLAT * tol * _unit(found, largest),
     )
 
 
-def _curvature(found: Found, known: bool, tolerance: float) -> Condition:
+def _curvature(found: Found, known: bool, tol: float) -> Condition:
     """Necessary on the face of a set whose faces are known. Elsewhere the curvature is that of the whole
     space, which a minimum may have negative."""
     value, bound, largest = map(float, found.curvature)
-    least = -tolerance * _unit(found, largest)
+    least = -tol * _unit(found, largest)
     row = lambda value, verdict, remark, necessary=True: Condition(
         "curvature of J", value, least, verdict, "", remark, necessary, least=True
     )
@@ -159,7 +159,7 @@ def _curvature(found: Found, known: bool, tolerance: float) -> Condition:
         doubt = "" if settled(value, bound, -least) else ": Lanczos has not converged"
         return row(value, verdict(HOLDS, NO), f"smallest on the free face, +- {bound:.0e}{doubt}")
     inner, bound, largest = map(float, found.tight)
-    if not inner >= -tolerance * _unit(found, largest):
+    if not inner >= -tol * _unit(found, largest):
         return row(inner, VIOLATED, f"smallest on the free face, +- {bound:.0e}")
     remark = "constraints met without a multiplier: of one sign only, where it may not hold"
     return row(value, NO, remark, necessary=False)
@@ -204,10 +204,10 @@ def _first_order(found: Found, title: Title, feasibility: float, tol: float) -> 
     return rows
 
 
-def _legendre(found: Found, title: Title, tolerance: float) -> Condition:
+def _legendre(found: Found, title: Title, tol: float) -> Condition:
     k = int(np.argmin(found.legendre.smallest))
     value, bound, largest = (float(c[k]) for c in found.legendre)
-    least = -tolerance * _unit(found, largest)
+    least = -tol * _unit(found, largest)
     ok = NO if not value >= least else YES if settled(value, bound, -least) else UNDECIDED
     remark = "smallest of d2H/dtheta2 on the face"
     return Condition(
@@ -215,21 +215,21 @@ def _legendre(found: Found, title: Title, tolerance: float) -> Condition:
     )
 
 
-def _minima(found: Found, title: Title, tolerance: float) -> list[Condition]:
+def _minima(found: Found, title: Title, tol: float) -> list[Condition]:
     rows, exact = [], np.asarray(found.exact)
     known = int(np.sum(~np.isnan(exact)))
     if known:
         value, where = _worst(np.nan_to_num(exact, nan=0.0, posinf=np.inf), title)
         remark = f"closed form at {known} of {exact.size} stages"
-        rows.append(_asked("H minimum, exact", value, tolerance, value <= tolerance, where, remark))
+        rows.append(_asked("H minimum, exact", value, tol, value <= tol, where, remark))
     value, where = _worst(found.sampled, title)
     rows.append(
-        _asked("H minimum, sampled", value, tolerance, value <= tolerance, where, "a search")
+        _asked("H minimum, sampled", value, tol, value <= tol, where, "a search")
     )
     return rows
 
 
-def _constancy(run: Run, level: Any, start: int, tolerance: float) -> list[Condition]:
+def _constancy(run: Run, level: Any, start: int, tol: float) -> list[Condition]:
     first, second, h = (np.asarray(a) for a in (level.first, level.second, level.length))
     stages = f"stages {start}-{start + run.length - 1}"
     if isinstance(run.stage, Flow):
@@ -245,8 +245,8 @@ def _constancy(run: Run, level: Any, start: int, tolerance: float) -> list[Condi
     remark = f"H itself drifts by {np.ptp(first):.1e}, O(h)"
     if run.tied:
         remark += "; tied: optimal or not"
-    ok = drift <= max(known, tolerance)
-    return [_asked("H constant to O(h)", drift, max(known, tolerance), ok, stages, remark)]
+    ok = drift <= max(known, tol)
+    return [_asked("H constant to O(h)", drift, max(known, tol), ok, stages, remark)]
 
 
 def _necessary(name: str, value: float, where: str, allowed: float) -> Condition:

@@ -48,7 +48,7 @@ class Dispute(NamedTuple):
     ours: np.ndarray
     theirs: np.ndarray
     noise: float
-    tolerance: float
+    tol: float
 
 
 def by_slopes(spot: Spot, d: Dispute) -> Outcome:
@@ -137,7 +137,7 @@ def _many(spot: Spot, d: Dispute, disputed: Any, verdict: str, numbers: str, i: 
         words = f"kinks: {numbers}, {WORST} tried"
         return Outcome(CONSISTENT, 0.0, words, d.argument, at, kink=True)
     gap, doubt, own = direction(spot, d)
-    if gap <= d.tolerance + 10 * doubt and own > 10 * max(gap, doubt):
+    if gap <= d.tol + 10 * doubt and own > 10 * max(gap, doubt):
         words = f"{numbers}, {WORST} tried; along a random direction the values agree to {gap:.0e}"
         return Outcome(CONSISTENT, gap, words, d.argument, at)
     return Outcome(REFUTED, max(gap, own), numbers, d.argument, at)

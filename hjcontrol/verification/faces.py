@@ -70,9 +70,9 @@ class Faces(NamedTuple):
 
 
 def faces(
-    problem: ControlProblem, weights: Weights, gradient: Weights, tolerance: float, small: ArrayLike
+    problem: ControlProblem, weights: Weights, gradient: Weights, tol: float, small: ArrayLike
 ) -> Faces:
-    """The faces at `weights`. `tolerance`: within which a constraint is met; `small`: within which a
+    """The faces at `weights`. `tol`: within which a constraint is met; `small`: within which a
     multiplier is zero, the tolerance in the unit of the gradient (see `control.units`)."""
     known = faces_known(problem)
     wide, tight, count = [], [], jnp.asarray(0)
@@ -81,7 +81,7 @@ def faces(
         found = []
         for (path, v), g in zip(paths, jax.tree.leaves(slope), strict=True):
             of = problem.control_set.at(path, r) if known else Free()
-            one = lambda a, b, of=of: _face(of, a, b, tolerance, small)
+            one = lambda a, b, of=of: _face(of, a, b, tol, small)
             found.append(jax.vmap(one)(v, g))
         wide.append(jax.tree.unflatten(tree, [f[0] for f in found]))
         tight.append(jax.tree.unflatten(tree, [f[1] for f in found]))
@@ -120,23 +120,23 @@ _GROUPS = {
 
 
 def _face(
-    of: AbstractControlSet, v: Array, g: Array, tolerance: float, small: ArrayLike
+    of: AbstractControlSet, v: Array, g: Array, tol: float, small: ArrayLike
 ) -> tuple[Face, Face, Int[Array, ""]]:
     """`wide`, `tight`, and how many inequalities are met with no multiplier (2 stands for many)."""
     if type(of) in _GROUPS:
         shape = _GROUPS[type(of)](v)
         return _ball(
-            v.reshape(shape), g.reshape(shape), of.radius.astype(v.dtype), tolerance, small
+            v.reshape(shape), g.reshape(shape), of.radius.astype(v.dtype), tol, small
         )
     row = lambda a: a.reshape(1, -1)
     if isinstance(of, Simplex):
         v, g = row(v), row(g)
-        held, equal = v <= tolerance, jnp.ones_like(v)
+        held, equal = v <= tol, jnp.ones_like(v)
         level = jnp.sum(jnp.where(held, 0.0, g)) / jnp.sum(~held)
         weak = held & (g - level <= small)
     else:
         low, high = of.interval(v)
-        below, above = row(v - low <= tolerance), row(high - v <= tolerance)
+        below, above = row(v - low <= tol), row(high - v <= tol)
         v, g = row(v), row(g)
         weak, equal = (below | above) & (jnp.abs(g) <= small), jnp.zeros_like(v)
         held = weak | (below & (g > 0)) | (above & (g < 0))
@@ -151,16 +151,16 @@ def _flat(free: Array, normal: Array) -> Face:
 
 
 def _ball(
-    v: Array, g: Array, radius: Array, tolerance: float, small: ArrayLike
+    v: Array, g: Array, radius: Array, tol: float, small: ArrayLike
 ) -> tuple[Face, Face, Array]:
     """Of `sum_i |v_i| <= radius`, the groups `v_i` in rows."""
     norm = lambda a: jnp.linalg.norm(a, axis=1, keepdims=True)
     length, slope = norm(v), norm(g)
-    support = length > tolerance
+    support = length > tol
     safe = lambda a: jnp.where(a > 0, a, 1.0)
     u = jnp.where(support, v / safe(length), 0.0)
     mu = -jnp.sum(u * g) / jnp.maximum(jnp.sum(support), 1)
-    met = jnp.sum(length) >= radius - tolerance * jnp.maximum(radius, 1.0)
+    met = jnp.sum(length) >= radius - tol * jnp.maximum(radius, 1.0)
     pressed = met & (mu > small)
     loose = met & ~pressed
     weak = pressed & ~support & (slope >= mu - small)

@@ -133,7 +133,7 @@ def verify_function(
         rows=tuple(rows),
         cost=cost,
         gradient=gradient,
-        tolerance=accepted,
+        tol=accepted,
         accepted=accepted,
         notes=tuple(notes),
         problem={

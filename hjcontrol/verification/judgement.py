@@ -64,10 +64,10 @@ def judge_places(
 
 
 def judge_routes(
-    name: str, gaps: Any, tolerance: float, rows: Sequence[Row], title: Title
+    name: str, gaps: Any, tol: float, rows: Sequence[Row], title: Title
 ) -> tuple[Pair, list[Finding]]:
     """Two whole costates compared; what refutes them is where disagreement begins."""
-    bound = _limits(name, gaps, tolerance)
+    bound = _limits(name, gaps, tol)
     over = []
     for where, values in (("state", gaps.states), ("weights", gaps.weights)):
         if values is None:
@@ -89,14 +89,14 @@ def judge_routes(
     value = worst.disagreement if worst else 0.0
     differences = "finite_difference" in name or not gaps.forward or bool(loose)
     kind = CONSISTENT if differences else EXACT
-    near = value <= tolerance or explained
+    near = value <= tol or explained
     verdict = REFUTED if findings else EXACT if kind == EXACT and near else CONSISTENT
     where = findings[0] if findings else worst
     return Pair(name, kind, verdict, gaps.states, gaps.weights, where, value), findings
 
 
-def _limits(name: str, gaps: Any, tolerance: float) -> dict[str, Any]:
-    floor = tolerance
+def _limits(name: str, gaps: Any, tol: float) -> dict[str, Any]:
+    floor = tol
     if "finite_difference" in name or not gaps.forward:
         floor = max(floor, LENIENT)
     if "multipliers" in name:

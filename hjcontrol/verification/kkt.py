@@ -43,7 +43,7 @@ def residuals(
     weights: Weights,
     gradient: Weights,
     claimed: Weights | None,
-    tolerance: float,
+    tol: float,
     of: ArrayLike = 1.0,
 ) -> Residuals:
     """How far weights, `dL/dtheta` and multipliers are from the conditions. `of`: the unit of the
@@ -60,7 +60,7 @@ def residuals(
         left = the_set.violation(weights, in_units(gradient, of))
         return Residuals(of * worst(left), primal, worst(zero), None)
     if claimed is None:
-        held = the_set.active(weights, gradient, jnp.asarray(tolerance))[0]
+        held = the_set.active(weights, gradient, jnp.asarray(tol))[0]
         claimed = jax.tree.map(lambda g, h: jnp.where(h, -g, 0.0), gradient, held)
     dual = worst(away(weights, the_set.project(plus(weights, in_units(claimed, of)))))
     slack = None

@@ -33,7 +33,7 @@ WORSE = 10.0  # times the best error at the same tolerance: an adjoint that brea
 class Rung(Shown):
     """One adjoint at one tolerance. Errors are NaN where the solve or its adjoint failed."""
 
-    tolerance: float
+    tol: float
     adjoint: str
     costate_error: float
     discrete_error: float
@@ -51,19 +51,19 @@ class AdjointLadder(Told, Shown):
     accuracy: str  # "tolerance" or "step"
     title: str
 
-    def at(self, tolerance: float) -> tuple[Rung, ...]:
+    def at(self, tol: float) -> tuple[Rung, ...]:
         """The rungs of one tolerance."""
-        return tuple(r for r in self.rungs if r.tolerance == tolerance)
+        return tuple(r for r in self.rungs if r.tol == tol)
 
     @property
     def choice(self) -> dict[float, str]:
         """For each tolerance the fastest adjoint among those within 3 times the least error."""
         found = {}
-        for tolerance in dict.fromkeys(r.tolerance for r in self.rungs):
-            sound = [r for r in self.at(tolerance) if np.isfinite(r.costate_error)]
+        for tol in dict.fromkeys(r.tol for r in self.rungs):
+            sound = [r for r in self.at(tol) if np.isfinite(r.costate_error)]
             least = min((r.costate_error for r in sound), default=np.inf)
             good = [r for r in sound if r.costate_error <= 3 * least]
-            found[tolerance] = min(good, key=lambda r: r.seconds).adjoint if good else "none"
+            found[tol] = min(good, key=lambda r: r.seconds).adjoint if good else "none"
         return found
 
     @property
@@ -71,7 +71,7 @@ class AdjointLadder(Told, Shown):
         """Rungs that failed, or are `WORSE` times less accurate than the best at their tolerance."""
 
         def broken(r: Rung) -> bool:
-            errors = [s.costate_error for s in self.at(r.tolerance)]
+            errors = [s.costate_error for s in self.at(r.tol)]
             least = min((e for e in errors if np.isfinite(e)), default=np.inf)
             return not r.costate_error <= WORSE * least
 
@@ -81,7 +81,7 @@ class AdjointLadder(Told, Shown):
         """What this result says of itself."""
         broken = self.breakdowns
         row = lambda r: {
-            self.accuracy: Quantity(r.tolerance, 1),
+            self.accuracy: Quantity(r.tol, 1),
             "adjoint": r.adjoint,
             "costate eq.": Quantity(r.costate_error, 2),
             "same steps": Quantity(r.discrete_error, 2),
@@ -101,7 +101,7 @@ class AdjointLadder(Told, Shown):
 
 def adjoint_ladder(
     flow: Flow,
-    tolerances: Sequence[float] = (1e-4, 1e-6, 1e-8),
+    tols: Sequence[float] = (1e-4, 1e-6, 1e-8),
     adjoints: Sequence[Any] = ("checkpoint", "direct", "backsolve"),
     *,
     inputs: TreeLike,
@@ -115,7 +115,7 @@ def adjoint_ladder(
     **Arguments:**
 
     - `flow`: a `Flow`, one piece; its solver and controller are used, its adjoint is not.
-    - `tolerances`: set as `rtol` and `atol`; as `dt0` where the flow has constant steps.
+    - `tols`: set as `rtol` and `atol`; as `dt0` where the flow has constant steps.
     - `adjoints`: names (`checkpoint`, `direct`, `backsolve`, `forward`) or diffrax adjoints.
     - `inputs`: an ensemble of states, leaves `(n, ...)`; `weights`: one piece's, as `flow.init` gives.
     - `cost`: of one sample's final state, a scalar; default `|x|^2 / 2`.
@@ -142,10 +142,10 @@ def adjoint_ladder(
             f"adjoint_ladder: `flow` must be a Flow; found {type(flow).__name__}. "
             "Wrap the drift: Flow(drift, t1)."
         )
-    tolerances = [float(t) for t in np.atleast_1d(tolerances)]
-    if not tolerances or not all(0 < t < np.inf for t in tolerances):
+    tols = [float(t) for t in np.atleast_1d(tols)]
+    if not tols or not all(0 < t < np.inf for t in tols):
         raise ValueError(
-            f"adjoint_ladder: `tolerances` must be positive, one at least; found {tolerances}."
+            f"adjoint_ladder: `tols` must be positive, one at least; found {tols}."
         )
     named = [(_name(a), adjoint_named(a)) for a in adjoints]
     if not named:
@@ -154,20 +154,20 @@ def adjoint_ladder(
     one = (lambda a: sum(jnp.sum(b**2) for b in jax.tree.leaves(a)) / 2) if cost is None else cost
     mean = lambda a: jnp.mean(jax.vmap(one)(a))
     truth, _ = ravel_pytree(costate_reference(flow, x, weights, mean))
-    gradients = [(n, *_compiled(flow, a, mean, x, weights, tolerances[0])) for n, a in named]
+    gradients = [(n, *_compiled(flow, a, mean, x, weights, tols[0])) for n, a in named]
     same = next((run for name, run, *_ in gradients if name == "direct"), None)
     if same is None:
-        same = _compiled(flow, adjoint_named("direct"), mean, x, weights, tolerances[0])[0]
+        same = _compiled(flow, adjoint_named("direct"), mean, x, weights, tols[0])[0]
     rungs = []
-    for tolerance in tolerances:
-        at = jnp.asarray(tolerance, truth.dtype)
+    for tol in tols:
+        at = jnp.asarray(tol, truth.dtype)
         discrete = ravel_pytree(same(x, weights, at))[0]
         for name, run, compile_seconds, memory in gradients:
             found, seconds, note = _timed(run, (x, weights, at), repeats)
             apart = lambda g, found=found: _relative(found, g)
             rungs.append(
                 Rung(
-                    tolerance=tolerance,
+                    tol=tol,
                     adjoint=name,
                     costate_error=apart(truth),
                     discrete_error=apart(discrete),
@@ -192,8 +192,8 @@ def _compiled(flow: Flow, adjoint: Any, mean: Any, x: Any, weights: Any, like: f
     through = flow.numerics.through(adjoint)
     reverse = capable(through, "reverse")
 
-    def gradient(x: Any, theta: Any, tolerance: Any) -> Any:
-        moved = flow.using(through.at(tolerance))
+    def gradient(x: Any, theta: Any, tol: Any) -> Any:
+        moved = flow.using(through.at(tol))
         J = lambda a, c: mean(jax.vmap(moved.step, in_axes=(0, None))(a, c))
         return (jax.grad if reverse else jax.jacfwd)(J, argnums=(0, 1))(x, theta)
 

@@ -61,14 +61,14 @@ def examine(
     claimed: tuple[Trajectory, Trajectory] | None,
     multipliers: Weights | None,
     key: Key[Array, ""],
-    tolerance: float,
+    tol: float,
 ) -> Found:
     """All conditions, in one program. `claimed`: states and costates that a solver gives;
     `multipliers`: those it gives for the control set."""
     _, states, costates, gradient = backpropagate(problem, weights)
     units = measured(problem, weights, here=(states, costates, gradient))
-    small = tolerance * units.gradient
-    on = faces(problem, weights, gradient, tolerance, small)
+    small = tol * units.gradient
+    on = faces(problem, weights, gradient, tol, small)
 
     def ask(value: Any, theta: Any, face: Any, k: Any, run: int) -> tuple[Any, ...]:
         first, second = jax.random.split(k)
@@ -87,7 +87,7 @@ def examine(
     steps = [found for found in along if found is not None]
     total = sum(jnp.sum(s.length) for s in steps)
     return Found(
-        residuals(problem, weights, gradient, multipliers, tolerance, units.gradient),
+        residuals(problem, weights, gradient, multipliers, tol, units.gradient),
         transversality(problem, at.final, p.final),
         None if claimed is None else apart(claimed[1], costates),
         free_steps(problem, weights, at, p, units.gradient),

@@ -63,7 +63,7 @@ def refinement(problem: ControlProblem, graded: bool) -> Refinement | None:
         rates.append((order * math.log(factor), factor, order))
     _, factor, order = min(rates)
     levels = tuple(_at_level(problem, j) for j in range(LEVELS))
-    ends = (r.stage.numerics.tolerance for r in levels[-1].chain.runs if isinstance(r.stage, Flow))
+    ends = (r.stage.numerics.tol for r in levels[-1].chain.runs if isinstance(r.stage, Flow))
     return Refinement(levels, factor, order, approximate, max(ends))
 
 
@@ -126,7 +126,7 @@ def graded(name: str, found: Refinement | None) -> bool:
 
 
 def judge_order(
-    name: str, gaps: list[Any], found: Refinement, tolerance: float, title: Any
+    name: str, gaps: list[Any], found: Refinement, tol: float, title: Any
 ) -> tuple[Pair, list[Finding]]:
     """The pair with its verdict, and what refutes it. `gaps`: at every level, coarsest first."""
     bad, worst, slowest = [], None, math.inf
@@ -135,7 +135,7 @@ def judge_order(
         if values[0] is None:
             continue
         error = np.asarray(gaps[-1].state_error if where == "states" else gaps[-1].weight_error)
-        allowed = np.broadcast_to(max(tolerance, found.floor) + 10 * error, np.shape(values[0]))
+        allowed = np.broadcast_to(max(tol, found.floor) + 10 * error, np.shape(values[0]))
         place = {"states": "state"}.get(where, where)
         for k in range(len(values[0])):
             coarse, fine = float(values[-2][k]), float(values[-1][k])

@@ -78,7 +78,7 @@ def certificate_record(certificate: Any) -> Record:
         facts["places"] = q["places"]
         facts["cost"] = Quantity(found.cost, 4)
         facts["problem"] = f"{count(q['leaves'], 'leaf', 'leaves', 'gradient ')}, {q['dtype']}"
-    facts |= {"exact means": f"<= {found.tolerance:.0e}"} if found.pairs else {}
+    facts |= {"exact means": f"<= {found.tol:.0e}"} if found.pairs else {}
     routes = [
         {
             "routes": pair.name.replace("|", " | "),

@@ -25,7 +25,7 @@ def verify_torch(
     module_or_fn: Callable[..., Any],
     *inputs: Any,
     deliberate: Sequence[Any] = (),
-    tolerance: float = 1e-6,
+    tol: float = 1e-6,
     seed: int = 0,
 ) -> Certificate:
     r"""Whether the backward pass of a PyTorch program is the derivative of its forward pass.
@@ -53,7 +53,7 @@ def verify_torch(
       differentiated; if neither a parameter nor an input does, every floating input is.
     - `deliberate`: rules that differ from the derivative on purpose: their names, classes, or
       `"file.py:line"`. (Keyword only.)
-    - `tolerance`: largest gap of a `consistent` place at which the certificate is still true.
+    - `tol`: largest gap of a `consistent` place at which the certificate is still true.
     - `seed`: of the random costates.
 
     **Returns:** a `Certificate`; `gradient` holds a tensor for each name.
@@ -66,7 +66,7 @@ def verify_torch(
     The module is left as it was: parameters, buffers, `.grad`.
     """
     places = _met()
-    _check(module_or_fn, deliberate, tolerance)
+    _check(module_or_fn, deliberate, tol)
     run = places.run(module_or_fn, inputs, seed)
     rows = [row for i, place in enumerate(run.places) for row in _rows(i, place, run.inner, seed)]
     rows = [_declared(row, deliberate) for row in rows]
@@ -84,8 +84,8 @@ def verify_torch(
         rows=tuple(rows),
         cost=run.cost,
         gradient=run.gradient,
-        tolerance=tolerance,
-        accepted=tolerance,
+        tol=tol,
+        accepted=tol,
         notes=(
             *([] if run.scalar else ["not a scalar: <r, outputs> with random r was verified"]),
             *notes,
@@ -113,18 +113,18 @@ def _met() -> Any:
     return recorder
 
 
-def _check(fn: Any, deliberate: Any, tolerance: Any) -> None:
+def _check(fn: Any, deliberate: Any, tol: Any) -> None:
     if not callable(fn):
         raise TypeError(
             f"verify_torch: `module_or_fn` must be a module or a function; found {type(fn).__name__}."
         )
     if (
-        isinstance(tolerance, bool)
-        or not isinstance(tolerance, (int, float))
-        or not (0 < tolerance < np.inf)
+        isinstance(tol, bool)
+        or not isinstance(tol, (int, float))
+        or not (0 < tol < np.inf)
     ):
         raise ValueError(
-            f"verify_torch: `tolerance` must be a positive finite number; found {tolerance!r}."
+            f"verify_torch: `tol` must be a positive finite number; found {tol!r}."
         )
     fine = isinstance(deliberate, (tuple, list)) and all(
         isinstance(d, (str, type)) for d in deliberate

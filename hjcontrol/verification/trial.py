@@ -322,8 +322,8 @@ class Trial:
 
     def _dispute(self, k: int, ours: Any, theirs: Any, noise: Any) -> Dispute:
         double = eps_of(jnp.zeros((), self.arithmetic).dtype) < 1e-12
-        tolerance = LENIENT if double else SINGLE
-        return Dispute(k, self.groups[k], ours, theirs, float(noise), tolerance)
+        tol = LENIENT if double else SINGLE
+        return Dispute(k, self.groups[k], ours, theirs, float(noise), tol)
 
     # ------------------------------------------------------------------ no reverse mode of the primal
 
@@ -376,7 +376,7 @@ class Trial:
         words = f"by differences of the values, along a random direction (their error {doubt:.0e})"
         if not np.any(ours) and gap == 0:
             return Outcome(UNTESTED, 0.0, "derivative zero here in every probe", k)
-        if gap <= dispute.tolerance + 10 * doubt and doubt <= 1e-2:
+        if gap <= dispute.tol + 10 * doubt and doubt <= 1e-2:
             return Outcome(CONSISTENT, gap, words, k)
         return Outcome(REFUTED, gap, words, k)
 

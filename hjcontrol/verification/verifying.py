@@ -66,7 +66,7 @@ def verify(
     second_order: bool = False,
     minimum: bool = False,
     optimality: bool | float = False,
-    tolerance: float | None = None,
+    tol: float | None = None,
 ) -> Certificate:
     """Verify a backward pass: name each rule that is wrong, by how much, and where it stands.
 
@@ -117,7 +117,7 @@ def verify(
 
     - `key`: of the random costates. Without one they are fixed: a verdict must be reproducible, and none
       depends on it.
-    - `tolerance`: of a function, the largest gap of a `consistent` place with which the certificate is
+    - `tol`: of a function, the largest gap of a `consistent` place with which the certificate is
       true (default 1e-6); of a chain, the largest relative disagreement of two routes that counts as
       exact (by default the dtype's).
 
@@ -145,7 +145,7 @@ def verify(
             "the function that you would compile, and its arguments."
         )
     seed = _seed(key)
-    _check_tolerance(tolerance)
+    _check_tolerance(tol)
     if isinstance(deliberate, str) or not isinstance(deliberate, Sequence):
         deliberate = (deliberate,)
     if isinstance(problem, (ControlProblem, Solution)) or _is_list(problem):
@@ -156,7 +156,7 @@ def verify(
                 "Verify one problem a call."
             )
         given["weights"] = args[0] if args else weights
-        return verify_chain(problem, given, inputs, cost, seed, key, tolerance, deliberate)
+        return verify_chain(problem, given, inputs, cost, seed, key, tol, deliberate)
     _refuse(given, _OF_CHAINS, "a function", "a chain of stages", ("targets",))
     fn, args, held = as_function(problem, args, inputs, targets, cost, argnums)
     if costate not in COSTATES:
@@ -172,7 +172,7 @@ def verify(
         order=int(order),
         every=bool(every),
         deliberate=deliberate,
-        accepted=1e-6 if tolerance is None else float(tolerance),
+        accepted=1e-6 if tol is None else float(tol),
         seed=seed,
         finer=(finer,) if callable(finer) else tuple(finer),
     )
@@ -214,12 +214,12 @@ def _seed(key: Any) -> int:
     return int(data.astype(np.uint64).sum() * 2654435761 % 2**20)
 
 
-def _check_tolerance(tolerance: Any) -> None:
-    if tolerance is None:
+def _check_tolerance(tol: Any) -> None:
+    if tol is None:
         return
     try:
-        value = float(tolerance)
+        value = float(tol)
     except (TypeError, ValueError):
         value = float("nan")
-    if isinstance(tolerance, (bool, str)) or not 0 < value < np.inf:
-        raise ValueError(f"verify: `tolerance` must be positive and finite; found {tolerance!r}.")
+    if isinstance(tol, (bool, str)) or not 0 < value < np.inf:
+        raise ValueError(f"verify: `tol` must be positive and finite; found {tol!r}.")

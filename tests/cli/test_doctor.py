@@ -47,7 +47,7 @@ def test_a_broken_library_is_a_line_not_a_crash(tmp_path, capsys, monkeypatch, e
     def broken():
         raise error
 
-    monkeypatch.setattr("hjcontrol.solvers.direct.loadable_plugins", broken)
+    monkeypatch.setattr("hjcontrol.solvers.direct.loadable_backends", broken)
     out, _ = run(tmp_path, capsys)
     assert str(error) in out
 

@@ -56,7 +56,7 @@ _NAMES = {
         head_table identity sentence_encoder
     """,
     "solvers": """
-        AbstractMethod capabilities capability_table loadable_plugins
+        AbstractSolver capabilities capability_table loadable_backends
     """,
     "solvers.convex": """
         AbstractConvexProblem Ball Difference PricedAtoms PrimalDual polish

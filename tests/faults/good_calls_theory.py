@@ -135,7 +135,7 @@ _LAYERS = {name: _made(getattr(layers, name), **_EPS) for name in _ONE_EPS} | {
         layers.certify,
         program=layers.Softmax(0.5).program(POINT),
         candidate=jnp.array([0.5, 0.5]),
-        tolerance=1e-9,
+        tol=1e-9,
     ),
     "commuting_square": _made(
         layers.commuting_square,
@@ -149,7 +149,7 @@ _LAYERS = {name: _made(getattr(layers, name), **_EPS) for name in _ONE_EPS} | {
         limit=bowl,
     ),
     "compare_gradients": _made(
-        layers.compare_gradients, layer=layers.Softmax(0.5), z=POINT, tolerance=1e-9
+        layers.compare_gradients, layer=layers.Softmax(0.5), z=POINT, tol=1e-9
     ),
     "faces": _made(layers.faces, layer=lambda: soft_layer(), t=0.5),
     "isotonic": _made(layers.isotonic, y=POINT),
@@ -240,10 +240,10 @@ _SOLVERS = {
     ),
     "DiscreteMSA": _made(solvers.DiscreteMSA, rho=0.5, memory=0.9, sparsity=0.0, batch_size=2),
     "ExtendedMSA": _made(
-        solvers.ExtendedMSA, rho=1.0, adaptive=True, inner="auto", inner_steps=5, tol=1e-7
+        solvers.ExtendedMSA, rho=1.0, adaptive=True, inner="auto", steps=5, tol=1e-7
     ),
     "Gradient": _made(solvers.Gradient, optimiser=lambda: adam(), tol=1e-7, batch_size=2),
-    "MSA": _made(solvers.MSA, inner="auto", inner_steps=5, tol=1e-7, batch_size=2),
+    "MSA": _made(solvers.MSA, inner="auto", steps=5, tol=1e-7, batch_size=2),
     "Newton": _made(solvers.Newton, tol=1e-8, curvature="exact", switch=1e-3, max_krylov=10),
     "Riccati": _made(
         lambda: solvers.Riccati, curvature="ddp", tol=1e-8, switch=0.01, feedback=True
@@ -308,7 +308,7 @@ _SOLVERS = {
         eps=0.5,
         max_atoms=2,
         radius=1.0,
-        max_rounds=1,
+        max_steps=1,
         tol=0.1,
     ),
     "convex.sample_gates": _made(lambda: convex.sample_gates, d=2, count=3, seed=0),

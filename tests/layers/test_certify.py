@@ -53,7 +53,7 @@ def test_jaxs_answer_and_cvxpys_are_judged_alike():
     assert one(layer.program(z), jax.nn.softmax(z / 0.1)).verdict == "optimal"
     problem = layer.as_cvxpy(z)
     problem.solve(solver="CLARABEL")
-    theirs = one(layer.program(z), problem.variables()[0].value, tolerance=1e-6)
+    theirs = one(layer.program(z), problem.variables()[0].value, tol=1e-6)
     assert not theirs.optimal  # an interior point is off by orders of magnitude in log p
     assert theirs.offender()[0] == "stationarity"
 
@@ -145,7 +145,7 @@ KINDS = ["qp", "lasso", "socp", "exp", "sdp", "sign", "maximise"]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_solved_cvxpy_problem_is_certified_from_its_own_duals(kind):
-    found = certify(problems()[kind], tolerance=2e-6)
+    found = certify(problems()[kind], tol=2e-6)
     assert found.verdict == "optimal", str(found)
 
 
@@ -154,7 +154,7 @@ def test_another_point_or_other_duals_are_not(kind):
     problem = problems()[kind]
     held = {v: np.array(v.value) for v in problem.variables()}
     moved = {v: x + 0.05 * np.eye(2) if v.name() == "S" else x + 0.05 for v, x in held.items()}
-    assert certify(problem, moved, tolerance=2e-6).verdict not in ("optimal", "near-optimal")
+    assert certify(problem, moved, tol=2e-6).verdict not in ("optimal", "near-optimal")
     assert all(np.array_equal(v.value, x) for v, x in held.items())
     if problem.constraints:
         duals = [c.dual_value for c in problem.constraints]
@@ -162,7 +162,7 @@ def test_another_point_or_other_duals_are_not(kind):
             [-np.asarray(a) - 0.3 for a in y] if isinstance(y, list) else -np.asarray(y) - 0.3
         )
         flipped = [flip(y) for y in duals]
-        assert certify(problem, dual=flipped, tolerance=2e-6).verdict not in (
+        assert certify(problem, dual=flipped, tol=2e-6).verdict not in (
             "optimal",
             "near-optimal",
         )
@@ -189,8 +189,8 @@ def test_wrong_arguments_are_refused_at_once():
         certify(layer, Z[0])
     with pytest.raises(ValueError, match="candidate is needed"):
         certify(program)
-    with pytest.raises(ValueError, match=r"`tolerance` must be >= 0"):
-        certify(program, Z[0], tolerance=-1.0)
+    with pytest.raises(ValueError, match=r"`tol` must be >= 0"):
+        certify(program, Z[0], tol=-1.0)
     with pytest.raises(ValueError, match=r"named `sum`, `lower`, `upper`; found \['mu'\]"):
         certify(program, Z[0], {"mu": 1.0})
     x = cp.Variable(2, name="x")

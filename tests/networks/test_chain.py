@@ -40,12 +40,12 @@ def test_scanned_runs_equal_the_unrolled_loop(stages, key):
     chain = Chain(stages, SPEC)
     weights = chain.init(key)
     states = jax.jit(lambda w: unrolled(chain, w, X))(weights)
-    tolerance = 1e-15 if X.dtype == jnp.float64 else 1e-6
-    assert_agree(jax.jit(lambda w: chain(w, X))(weights), states[-1], tolerance)
+    tol = 1e-15 if X.dtype == jnp.float64 else 1e-6
+    assert_agree(jax.jit(lambda w: chain(w, X))(weights), states[-1], tol)
     runs, final = jax.jit(lambda w: chain.states(w, X))(weights)
-    assert_agree(final, states[-1], tolerance)
+    assert_agree(final, states[-1], tol)
     flat = [x for run, xs in zip(chain.runs, runs, strict=True) for x in xs[: run.length]]
-    assert_agree(flat, states[:-1], tolerance)
+    assert_agree(flat, states[:-1], tol)
 
 
 @pytest.mark.parametrize("stages", [mixed(), residual(6)], ids=["mixed", "residual"])

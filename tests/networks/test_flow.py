@@ -161,8 +161,8 @@ def test_a_derivative_that_does_not_exist_is_refused_before_anything_is_solved()
 def test_a_solve_that_fails_says_where_and_why():
     blow_up = FunctionStage(lambda x, w: w * x**3, jnp.ones(3))
     how = {"solver": diffrax.Heun(), "max_steps": 32}
-    tolerance = diffrax.PIDController(rtol=1e-3, atol=1e-3)
-    pieces = Flow.pieces(blow_up, 1.0, 2, stepsize_controller=tolerance, **how)
+    tol = diffrax.PIDController(rtol=1e-3, atol=1e-3)
+    pieces = Flow.pieces(blow_up, 1.0, 2, stepsize_controller=tol, **how)
     problem = hj.ControlProblem(pieces, X, terminal=half_square)
     weights = problem.init(jax.random.key(0))
     words = complaint(problem, weights)

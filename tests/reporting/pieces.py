@@ -12,13 +12,13 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Ridge, softmax_cross_entropy
 from hjcontrol.networks import Dense, Residual, lift, readout
 from hjcontrol.solvers.driver import solve
-from hjcontrol.solvers.method import AbstractHostMethod, Info, Outcome
+from hjcontrol.solvers.solver import AbstractHostSolver, Info, Outcome
 from hjcontrol.verification.certificate import Certificate as RealCertificate
 from hjcontrol.verification.certificate import Pair
 from hjcontrol.verification.conditions import Condition, Optimality
 
 
-class Still(AbstractHostMethod):
+class Still(AbstractHostSolver):
     """Reports a few falling figures and hands back the weights that it was given."""
 
     steps: int = eqx.field(static=True, default=3)

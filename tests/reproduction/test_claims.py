@@ -56,7 +56,7 @@ def test_the_docs_page_is_current(name):
         printed = [float(v) for v in row[4].split(" and ")[0].split(", ")]
         if f.relation == "=" and f.holds:
             for ours, expected in zip(printed, f.expected, strict=False):
-                assert abs(ours - expected) <= f.tolerance + 1e-4 * abs(expected)
+                assert abs(ours - expected) <= f.tol + 1e-4 * abs(expected)
 
 
 def test_the_page_has_every_claim_in_the_registry_s_order():

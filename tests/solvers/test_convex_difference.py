@@ -40,12 +40,12 @@ def test_the_objective_never_rises_and_the_end_is_stationary(wave):  #: stationa
 
 def test_the_certificate_catches_a_wrong_weight_and_a_wrong_slope(wave):
     p, s = wave
-    tolerance = 1e-5
-    assert judge(p, s.native.candidate, tolerance=tolerance).verdict == "optimal"
+    tol = 1e-5
+    assert judge(p, s.native.candidate, tol=tol).verdict == "optimal"
     moved = eqx.tree_at(lambda c: c.plus.b, s.native.candidate, s.native.candidate.plus.b + 1e-2)
-    assert judge(p, moved, tolerance=tolerance).verdict != "optimal"
+    assert judge(p, moved, tol=tol).verdict != "optimal"
     turned = jax.tree.map(jnp.negative, s.native.dual)
-    found = judge(p, s.native.candidate, turned, tolerance=tolerance)
+    found = judge(p, s.native.candidate, turned, tol=tol)
     assert found.verdict == "infeasible"
     assert found.offender()[0] in ("dual", "stationarity")
 
@@ -151,15 +151,15 @@ def test_at_eps_zero_the_objective_never_rises_and_the_end_is_critical(broken_li
 def test_at_eps_zero_the_gap_judges_points_and_readings(broken_line):
     p, s = broken_line
     c, r = s.native.candidate, s.native.dual
-    gap = lambda c, r=None: float(judge(p, c, r, tolerance=1e-6).gap)
-    assert bool(judge(p, c, r, tolerance=1e-6).certified)
+    gap = lambda c, r=None: float(judge(p, c, r, tol=1e-6).gap)
+    assert bool(judge(p, c, r, tol=1e-6).certified)
     used = int(jnp.argmax(r.own.plus.sum(axis=0)))  # a piece that is seen by the samples
     moved = eqx.tree_at(lambda c: c.plus.b, c, c.plus.b.at[used].add(1e-1))
     assert gap(moved, r) > 1e-5
     elsewhere = Readings(r.taken, jax.tree.map(lambda a: jnp.roll(a, 1, axis=1), r.own))
     assert gap(c, elsewhere) > 1e-3
     empty = Readings(r.taken, jax.tree.map(jnp.zeros_like, r.own))
-    assert judge(p, c, empty, tolerance=1e-6).verdict == "infeasible"
+    assert judge(p, c, empty, tol=1e-6).verdict == "infeasible"
     planes = p.inputs @ c.plus.W.T + c.plus.b[None, :]
     top = jnp.sort(planes, axis=1)
     if float(jnp.min(top[:, -1] - top[:, -2])) < 1e-7:  # kinks at samples: own pieces prove less

@@ -124,8 +124,8 @@ def test_prices_of_centres_alone_would_be_no_bound():
 
 def test_column_generation_closes_in_on_the_measure_and_prunes():
     x, y = norm_data(2, 200)
-    coarse = fit_lse(x, y, 0.3, max_atoms=30, radius=1.5, candidates=30, max_rounds=0)
-    fine = fit_lse(x, y, 0.3, max_atoms=30, radius=1.5, candidates=30, max_rounds=12)
+    coarse = fit_lse(x, y, 0.3, max_atoms=30, radius=1.5, candidates=30, max_steps=0)
+    fine = fit_lse(x, y, 0.3, max_atoms=30, radius=1.5, candidates=30, max_steps=12)
     assert np.all(np.diff(fine.native.rounds[:, 0]) <= 1e-12)  # more slopes, never worse
     assert fine.native.measure_objective < coarse.native.measure_objective
     assert fine.native.rounds[-1, 1] <= 1.0 + 1e-3

@@ -24,7 +24,7 @@ from hjcontrol.control import (
     softmax_cross_entropy,
 )
 from hjcontrol.networks import Dense, Residual, lift, readout
-from hjcontrol.solvers.direct import Direct, as_nlp, loadable_plugins
+from hjcontrol.solvers.direct import Direct, as_nlp, loadable_backends
 from hjcontrol.solvers.driver import solve
 from hjcontrol.solvers.lagrangian import derivatives
 from tests.agreement import assert_agree, disagreement
@@ -191,8 +191,8 @@ def test_steps_are_reported_and_limited(key):
 
 
 @pytest.mark.parametrize("plugin", ["sqpmethod", "qrsqp", "fatrop"])
-def test_other_plugins(plugin, solved):
-    solution = solve(regress(), Direct(plugin=plugin, tol=1e-9), key=jax.random.key(5))
+def test_other_plugins(backend, solved):
+    solution = solve(regress(), Direct(backend=backend, tol=1e-9), key=jax.random.key(5))
     assert bool(solution.result == RESULTS.successful), solution.stats
     assert_agree(solution.weights, solved["regress"].weights, 1e-7)
     assert relative(solution.multipliers, solution.costate) <= 1e-6
@@ -229,16 +229,16 @@ def test_an_error_in_progress_is_raised(key):
 def test_errors(key, unchecked):
     problem = classify()
     with pytest.raises(ValueError, match="'knitro' does not load here; these do: ipopt"):
-        solve(problem, Direct(plugin="knitro"), key=key)
+        solve(problem, Direct(backend="knitro"), key=key)
     with pytest.raises(
         ValueError,
         match=r"'bonmin' is not offered: .* multipliers that are NaN",
     ):
-        solve(problem, Direct(plugin="bonmin"), key=key)
+        solve(problem, Direct(backend="bonmin"), key=key)
     with pytest.raises(
         ValueError, match="'superscs' is not offered: it is known to report success at a wrong"
     ):
-        solve(problem, Direct(plugin="sqpmethod", options={"qpsol": "superscs"}), key=key)
+        solve(problem, Direct(backend="sqpmethod", options={"qpsol": "superscs"}), key=key)
     with pytest.raises(ValueError, match="one of 'multiple', 'single'"):
         Direct(transcription="triple")
     with pytest.raises(ValueError, match="positive"):
@@ -258,7 +258,7 @@ def test_errors(key, unchecked):
 
 
 def test_plugins_are_listed():
-    found = loadable_plugins()
+    found = loadable_backends()
     assert found["ipopt"] is True
     assert isinstance(found["knitro"], str)
 

@@ -10,7 +10,7 @@ import hjcontrol as hj
 from hjcontrol.control import Box, ControlProblem, Ridge, TerminalConstraint
 from hjcontrol.networks import Dense, Residual
 from hjcontrol.solvers import Direct, Newton, as_nlp
-from hjcontrol.solvers.casadi_plugins import REFUSED, REFUSED_QP
+from hjcontrol.solvers.casadi_backends import REFUSED, REFUSED_QP
 from tests.agreement import assert_agree
 
 X = jnp.array([[2.0, -2.6], [0.4, -0.6]])

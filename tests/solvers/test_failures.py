@@ -8,7 +8,7 @@ import hjcontrol as hj
 from hjcontrol.control import Box, ControlProblem, Free, Ternary
 from hjcontrol.networks import AbstractStage
 from hjcontrol.solvers import NAMES, by_name
-from hjcontrol.solvers.method import SETS
+from hjcontrol.solvers.solver import SETS
 
 
 class Shift(AbstractStage):

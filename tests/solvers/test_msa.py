@@ -255,8 +255,8 @@ def test_bad_options_are_refused_early():
             hj.solve(problem, solver, init=start)
     with pytest.raises(ValueError, match="`rho` must be > 0; found -1"):
         ExtendedMSA(-1.0)
-    with pytest.raises(ValueError, match="`inner_steps` must be >= 1; found 0"):
-        ExtendedMSA(inner_steps=0)
+    with pytest.raises(ValueError, match="`steps` must be >= 1; found 0"):
+        ExtendedMSA(steps=0)
 
 
 @pytest.mark.any_precision

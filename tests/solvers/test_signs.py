@@ -89,13 +89,13 @@ TABLE = {
 @pytest.mark.parametrize("turned", [False, True], ids=["F == x_next", "x_next == F"])
 @pytest.mark.parametrize("layer", TABLE)
 def test_signs_of_multipliers(layer, turned):
-    solve, tolerance = TABLE[layer]
+    solve, tol = TABLE[layer]
     controls, multipliers = solve(turned)
     p = costates(jnp.asarray(controls))
     expected = np.where(turned, -p, p)
     if layer == "Opti":
         expected[0] = -p[0]  # Opti brings a constant or parametric side to the right itself
-    np.testing.assert_allclose(multipliers, expected, atol=tolerance)
+    np.testing.assert_allclose(multipliers, expected, atol=tol)
     assert np.abs(multipliers + expected).max() > 1.0  # the other sign would be seen
 
 

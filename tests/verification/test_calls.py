@@ -160,7 +160,7 @@ BAD = [
     ("nothing out", lambda: hj.verify(lambda x: None, x), "differentiable"),
     ("integers in", lambda: hj.verify(fine, np.arange(3)), "nothing to differentiate"),
     ("cut entirely", lambda: hj.verify(lambda x: jax.lax.stop_gradient(x).astype(int), x), "diff"),
-    *[(f"tolerance {t}", lambda t=t: hj.verify(fine, x, tolerance=t), "`tolerance`")
+    *[(f"tolerance {t}", lambda t=t: hj.verify(fine, x, tol=t), "`tol`")
       for t in (ZERO, -1.0, NAN, INF, "1", True)],
     ("argnums", lambda: hj.verify(fine, x, argnums=3), "`argnums`"),
     ("no argnums", lambda: hj.verify(fine, x, argnums=()), "`argnums`"),

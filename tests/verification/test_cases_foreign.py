@@ -30,20 +30,20 @@ S = A @ A.T + np.eye(4)
 # ------------------------------------------------------------------ implicit layers
 
 
-def jaxopt_at(tolerance):
+def jaxopt_at(tol):
     def fn(A, b):
         import jaxopt
 
         layer = lambda z, A, b: jnp.tanh(A @ z) + b
-        solver = jaxopt.FixedPointIteration(layer, tol=tolerance, maxiter=200)
+        solver = jaxopt.FixedPointIteration(layer, tol=tol, maxiter=200)
         return jnp.sum(solver.run(jnp.zeros(4), A, b).params ** 2)
 
     return fn
 
 
-def optimistix_at(tolerance):
+def optimistix_at(tol):
     def fn(A, b):
-        solver = optimistix.FixedPointIteration(rtol=tolerance, atol=tolerance)
+        solver = optimistix.FixedPointIteration(rtol=tol, atol=tol)
         layer = lambda z, args: jnp.tanh(args[0] @ z) + args[1]
         found = optimistix.fixed_point(layer, solver, jnp.zeros(4), args=(A, b), throw=False)
         return jnp.sum(found.value**2)

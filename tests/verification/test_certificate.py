@@ -98,4 +98,4 @@ def test_richardson_knows_its_error(f):
 def test_a_certificate_is_immutable(problem):
     found = hj.verify(problem, problem.init(jax.random.key(0)))
     with pytest.raises(AttributeError):
-        found.tolerance = 1.0
+        found.tol = 1.0

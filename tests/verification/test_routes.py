@@ -273,7 +273,7 @@ def test_single_precision_warns_and_works():
     with pytest.warns(UserWarning, match="float32"):
         found = hj.verify(single, weights, routes=("backprop", "pairing", "recursion"))
     assert found.verdict == "exact", str(found)
-    assert found.tolerance == 1e-4
+    assert found.tol == 1e-4
     with pytest.raises(ValueError, match="float64"):
         hj.verify(single, weights, routes=("backprop", "finite_difference"))
 

@@ -66,7 +66,7 @@ def test_as_an_absolute_number_the_tolerance_lets_everything_pass(solutions):
     weights = jax.tree.map(lambda a: a + 1e-3, s.weights)
     table = hj.verify(s.problem, weights, optimality=True).optimality
     assert table["stationarity"] in table.violated
-    assert table["stationarity"].value < table.tolerance
+    assert table["stationarity"].value < table.tol
     assert "in units of dJ/dtheta, 1e-08" in " ".join(str(table).split())
 
 

@@ -74,7 +74,7 @@ class PricedAtoms(AbstractPrimalDual):
         return nonnegative.dual_value(self.problem.loss, self.scores, ball.bound)
 
 
-@admits(eps=">= 0", max_atoms=">= 1", radius=">= 0", max_rounds=">= 0", tol=">= 0")
+@admits(eps=">= 0", max_atoms=">= 1", radius=">= 0", max_steps=">= 0", tol=">= 0")
 def fit_lse(
     inputs: ArrayLike,
     targets: ArrayLike,
@@ -84,7 +84,7 @@ def fit_lse(
     radius: float | None = None,
     loss: nonnegative.Loss = "squared",
     candidates: int | None = None,
-    max_rounds: int = 6,
+    max_steps: int = 6,
     tol: float = 1e-3,
     starts: int = 20,
 ) -> Solution:
@@ -99,7 +99,7 @@ def fit_lse(
     - `candidates`: starting slopes; without it, 3 times `max_atoms`, within 24 to 900.
     - `eps="fit"`: slopes, biases and temperature are fitted together, from `starts` starts, by
       [`fit_jointly`][hjcontrol.solvers.convex.fit_jointly]: a critical point, not global.
-    - `max_rounds`: rounds of pricing, 0 for none. `tol`: stop once no price above `1 + tol` is found.
+    - `max_steps`: rounds of pricing, 0 for none. `tol`: stop once no price above `1 + tol` is found.
 
     **Returns:** a `Solution` over the biases of the chosen slopes; its `native` is a `PricedAtoms`.
 
@@ -122,7 +122,7 @@ def fit_lse(
     fit = _Columns(x, y, float(problem.eps), loss)
     with one_blas_thread():
         fit.start(ball_points(count, x.shape[1], reach))
-        scores, value, history = _generate(fit, reach, max_rounds, tol)
+        scores, value, history = _generate(fit, reach, max_steps, tol)
         _prune(fit, max_atoms)
         problem = eqx.tree_at(lambda p: p.slopes, problem, jnp.asarray(fit.slopes, inputs.dtype))
         found = problem.found(fit.L, fit.log_c, len(history), clock)
@@ -201,15 +201,15 @@ class _Columns:
 
 
 def _generate(
-    fit: _Columns, radius: float, max_rounds: int, tol: float
+    fit: _Columns, radius: float, max_steps: int, tol: float
 ) -> tuple[np.ndarray, float, list[list[float]]]:
     """Rounds of fitting and pricing: scores and objective of the last, and the history."""
     history: list[list[float]] = []
     while True:
         value, scores = fit.state()
-        slopes, price = fit.price(scores, radius) if max_rounds else (fit.slopes, np.ones(1))
+        slopes, price = fit.price(scores, radius) if max_steps else (fit.slopes, np.ones(1))
         history.append([value, float(price.max())])
-        if price.max() <= 1.0 + tol or len(history) > max_rounds:
+        if price.max() <= 1.0 + tol or len(history) > max_steps:
             return scores, value, history
         fit.add(slopes[price > 1.0 + 0.1 * tol])
 

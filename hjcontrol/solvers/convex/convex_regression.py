@@ -100,14 +100,14 @@ class ConvexRegression(AbstractConvexProblem):
         """As for any program; without multipliers the bound below is that of `lam = 0`, which is zero."""
         return _residuals(self, candidate, dual)
 
-    def solve(self, *, tol: float = 1e-7, max_rounds: int = 60) -> Solution:
+    def solve(self, *, tol: float = 1e-7, max_steps: int = 60) -> Solution:
         """Solve by cutting planes: only constraints that once were violated are ever stated.
 
         `tol`: relative gap. Each round's quadratic program bounds the optimum from below, and its
         planes' maximum, moved to the mean of the targets, from above.
         """
         clock = time.perf_counter()
-        found = cutting_planes(host(self.inputs), host(self.targets), tol, max_rounds)
+        found = cutting_planes(host(self.inputs), host(self.targets), tol, max_steps)
         return solution(
             PrimalDual(self, Pieces(found.values, found.slopes), found.multipliers),
             (found.upper, found.lower),
@@ -117,7 +117,7 @@ class ConvexRegression(AbstractConvexProblem):
             steps=found.rounds,
             solver="cutting planes",
             floor=1e-9 * float(np.sum((host(self.targets) - host(self.targets).mean()) ** 2)),
-            finished=found.rounds < max_rounds,
+            finished=found.rounds < max_steps,
             constraints=found.constraints,
         )
 

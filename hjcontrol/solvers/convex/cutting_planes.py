@@ -37,7 +37,7 @@ class Found(NamedTuple):
 
 
 def cutting_planes(
-    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"], tol: float, max_rounds: int
+    x: Float[np.ndarray, "n d"], y: Float[np.ndarray, " n"], tol: float, max_steps: int
 ) -> Found:
     """Least squares over convex functions to a relative gap of `tol`."""
     n = len(x)
@@ -48,7 +48,7 @@ def cutting_planes(
     pairs, best = _neighbours(u), (v, np.zeros_like(u))
     upper, lower = np.inf, 0.0
     multipliers, round_ = np.zeros((n, n)), 0
-    for round_ in range(1, max_rounds + 1):
+    for round_ in range(1, max_steps + 1):
         i, j = np.divmod(pairs, n)
         theta, xi, lam = _master(u, v, i, j)
         lam = _balanced(u, i, j, np.maximum(lam, 0.0))

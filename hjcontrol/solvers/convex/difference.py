@@ -108,7 +108,7 @@ class AbstractDifference(AbstractConvexProblem):
     eps: eqx.AbstractVar[Float[Array, ""]]
     delta: eqx.AbstractVar[Float[Array, ""]]
     ridge: eqx.AbstractVar[Float[Array, ""]]
-    pieces: eqx.AbstractVar[tuple[int, int]]
+    atoms: eqx.AbstractVar[tuple[int, int]]
 
     def network(self, candidate: Layers) -> tuple[Chain, Weights]:
         return self._chain(), self.to_weights(candidate)
@@ -131,7 +131,7 @@ class AbstractDifference(AbstractConvexProblem):
 
     def _chain(self) -> Chain:
         d = self.inputs.shape[1]
-        plus, minus = (soft_maximum(d, count, self.eps) for count in self.pieces)
+        plus, minus = (soft_maximum(d, count, self.eps) for count in self.atoms)
         return Chain([Difference(plus, minus)], self.inputs[0])
 
 
@@ -145,19 +145,19 @@ class DifferenceOfConvex(AbstractDifference):
     eps: Float[Array, ""]
     delta: Float[Array, ""]
     ridge: Float[Array, ""]
-    pieces: tuple[int, int] = eqx.field(static=True)
+    atoms: tuple[int, int] = eqx.field(static=True)
 
     def __init__(
         self,
         inputs: ArrayLike,
         targets: ArrayLike,
         *,
-        pieces: tuple[int, int],
+        atoms: tuple[int, int],
         eps: ArrayLike,
         delta: ArrayLike,
         ridge: ArrayLike,
     ):
-        """**Arguments:** `inputs` `(n, d)`, `targets` `(n,)`; `pieces` of the two layers; `eps > 0` of
+        """**Arguments:** `inputs` `(n, d)`, `targets` `(n,)`; `atoms` of the two layers; `eps > 0` of
         the layers, `delta > 0` of the loss, both in the targets' units; `ridge > 0`.
 
         **Raises:** `ValueError` for anything else.
@@ -165,8 +165,8 @@ class DifferenceOfConvex(AbstractDifference):
         self.inputs, self.targets = checked_samples("DifferenceOfConvex", inputs, targets)
         dtype = self.inputs.dtype
         self.eps, self.delta, self.ridge = (jnp.asarray(a, dtype) for a in (eps, delta, ridge))
-        check_positive(self, ("eps", "delta", "ridge"), pieces)
-        self.pieces = (int(pieces[0]), int(pieces[1]))
+        check_positive(self, ("eps", "delta", "ridge"), atoms)
+        self.atoms = (int(atoms[0]), int(atoms[1]))
 
     @property
     def theorem(self) -> Theorem:
@@ -203,8 +203,8 @@ class DifferenceOfConvex(AbstractDifference):
 
     def _fits(self, y: np.ndarray, bowl: np.ndarray) -> Layers:
         layers = []
-        for target, count in zip((y + bowl, bowl), self.pieces, strict=True):
-            fit = fit_lse(self.inputs, target, self.eps, max_atoms=count, max_rounds=1)
+        for target, count in zip((y + bowl, bowl), self.atoms, strict=True):
+            fit = fit_lse(self.inputs, target, self.eps, max_atoms=count, max_steps=1)
             atoms = fit.native.problem.layer(fit.native.candidate)
             layers.append(_filled(atoms, count, self.eps, self.inputs.dtype))
         return Layers(*layers)
@@ -255,7 +255,7 @@ def _residuals(
     difference: DifferenceOfConvex, candidate: Layers, dual: Layers | None = None
 ) -> Residuals:
     theta = checked_layers(
-        "DifferenceOfConvex", candidate, difference.pieces, difference.inputs.shape[1]
+        "DifferenceOfConvex", candidate, difference.atoms, difference.inputs.shape[1]
     )
     value, pull = jax.value_and_grad(difference.convex_part)(theta)
     minus, slope = jax.value_and_grad(difference.concave_part)(theta)
@@ -278,7 +278,7 @@ def _residuals(
     )
 
 
-def check_positive(problem: Any, names: tuple[str, ...], pieces: Any) -> None:
+def check_positive(problem: Any, names: tuple[str, ...], atoms: Any) -> None:
     """**Raises:** `ValueError` for a number that is not positive, or for a layer without pieces."""
     who = type(problem).__name__
     for name in names:
@@ -287,14 +287,14 @@ def check_positive(problem: Any, names: tuple[str, ...], pieces: Any) -> None:
                 f"{who}: `{name}` must be > 0; found {float(getattr(problem, name))}."
                 + (" Max-affine layers are `DifferenceOfMaxAffine`." if name == "eps" else "")
             )
-    if len(pieces) != 2 or min(pieces) < 1:
-        raise ValueError(f"{who}: `pieces` of both layers, >= 1, are needed; found {pieces}.")
+    if len(atoms) != 2 or min(atoms) < 1:
+        raise ValueError(f"{who}: `atoms` of both layers, >= 1, are needed; found {atoms}.")
 
 
-def checked_layers(who: str, candidate: Layers, pieces: tuple[int, int], d: int) -> Layers:
+def checked_layers(who: str, candidate: Layers, atoms: tuple[int, int], d: int) -> Layers:
     """The candidate as arrays. **Raises:** `ValueError` for wrong shapes."""
     theta = Layers(*(AffineWeights(*(jnp.asarray(a) for a in t)) for t in candidate))
-    for name, t, count in zip(Layers._fields, theta, pieces, strict=True):
+    for name, t, count in zip(Layers._fields, theta, atoms, strict=True):
         if t.W.shape != (count, d) or t.b.shape != (count,):
             raise ValueError(
                 f"{who}: the layer `{name}` needs W {(count, d)} and b {(count,)}; found "

@@ -53,32 +53,32 @@ class SoftmaxReadout(AbstractConvexProblem):
     """
 
     inputs: Float[Array, "n d"]
-    labels: Int[Array, " n"]
+    targets: Int[Array, " n"]
     ridge: Float[Array, ""]
     num_classes: int = eqx.field(static=True)
 
     def __init__(
         self,
         inputs: ArrayLike,
-        labels: ArrayLike,
+        targets: ArrayLike,
         ridge: ArrayLike,
         num_classes: int | None = None,
     ):
-        """**Arguments:** `inputs` `(n, d)`; integer `labels` `(n,)` from 0; `ridge > 0`, without which
+        """**Arguments:** `inputs` `(n, d)`; integer `targets` `(n,)` from 0; `ridge > 0`, without which
         separable data have no optimum.
 
         **Raises:** `ValueError` for anything else.
         """
-        self.inputs, labels = checked_samples("SoftmaxReadout", inputs, labels, scalar=False)
-        if not jnp.issubdtype(labels.dtype, jnp.integer):
-            raise ValueError(f"SoftmaxReadout: labels must be integers; found {labels.dtype}.")
-        count = int(labels.max()) + 1 if num_classes is None else num_classes
-        if int(labels.min()) < 0 or int(labels.max()) >= count or count < 2:
+        self.inputs, targets = checked_samples("SoftmaxReadout", inputs, targets, scalar=False)
+        if not jnp.issubdtype(targets.dtype, jnp.integer):
+            raise ValueError(f"SoftmaxReadout: labels must be integers; found {targets.dtype}.")
+        count = int(targets.max()) + 1 if num_classes is None else num_classes
+        if int(targets.min()) < 0 or int(targets.max()) >= count or count < 2:
             raise ValueError(
                 f"SoftmaxReadout: labels in 0 .. {count - 1} and two classes or more are needed; "
                 f"found {int(labels.min())} .. {int(labels.max())}."
             )
-        self.labels, self.num_classes = labels, count
+        self.targets, self.num_classes = targets, count
         self.ridge = jnp.asarray(ridge, self.inputs.dtype)
         if known_to_fail(self.ridge > 0):
             raise ValueError(
@@ -121,7 +121,7 @@ class SoftmaxReadout(AbstractConvexProblem):
         return ControlProblem(
             self._chain(),
             self.inputs,
-            self.labels,
+            self.targets,
             terminal=softmax_cross_entropy,
             running=Ridge(self.ridge),
         )
@@ -141,7 +141,7 @@ def _as_cvxpy(readout_problem: SoftmaxReadout) -> Any:
     W = cp.Variable((readout_problem.num_classes, X.shape[1]), name="W")
     b = cp.Variable(readout_problem.num_classes, name="b")
     z = X @ W.T + np.ones((n, 1)) @ cp.reshape(b, (1, readout_problem.num_classes), order="C")
-    hot = np.eye(readout_problem.num_classes)[np.asarray(readout_problem.labels)]
+    hot = np.eye(readout_problem.num_classes)[np.asarray(readout_problem.targets)]
     loss = (cp.sum(cp.log_sum_exp(z, axis=1)) - cp.sum(cp.multiply(hot, z))) / n
     ridge = 0.5 * float(readout_problem.ridge) * (cp.sum_squares(W) + cp.sum_squares(b))
     return cp.Problem(cp.Minimize(loss + ridge))
@@ -167,14 +167,14 @@ def _solved(
         raise ValueError(f"SoftmaxReadout: `engine` is 'newton' or 'cvxpy'; found {engine!r}.")
     clock = time.perf_counter()
     features = np.column_stack([host(readout_problem.inputs), np.ones(len(readout_problem.inputs))])
-    labels, rho = np.asarray(readout_problem.labels), float(readout_problem.ridge)
+    targets, rho = np.asarray(readout_problem.targets), float(readout_problem.ridge)
     theta = np.zeros((readout_problem.num_classes, features.shape[1]))
     if engine == "newton":
         with one_blas_thread():
-            theta, steps = _newton(features, labels, rho, theta, max_steps)
+            theta, steps = _newton(features, targets, rho, theta, max_steps)
     else:
         theta, steps = _by_cvxpy(readout_problem)
-    value, bound, P, _ = _values(features, labels, rho, theta)
+    value, bound, P, _ = _values(features, targets, rho, theta)
     return solution(
         PrimalDual(readout_problem, AffineWeights(theta[:, :-1], theta[:, -1]), P),
         (value, bound),
@@ -202,7 +202,7 @@ def _residuals(
     P = jax.vmap(lambda r: gibbs(r, 1.0))(z) if dual is None else jnp.asarray(dual, z.dtype)
     if P.shape != z.shape:
         raise ValueError(f"SoftmaxReadout: multipliers {z.shape} are needed; found {P.shape}.")
-    hot = jax.nn.one_hot(readout_problem.labels, readout_problem.num_classes, dtype=z.dtype)
+    hot = jax.nn.one_hot(readout_problem.targets, readout_problem.num_classes, dtype=z.dtype)
     free = jax.vmap(lambda r: lse(r, 1.0))(z)
     H = entropy(jnp.maximum(P, 0.0))
     G = AffineWeights((P - hot).T @ readout_problem.inputs / n, jnp.mean(P - hot, axis=0))
@@ -220,7 +220,7 @@ def _residuals(
 
 
 def _values(
-    features: np.ndarray, labels: np.ndarray, rho: float, theta: np.ndarray
+    features: np.ndarray, targets: np.ndarray, rho: float, theta: np.ndarray
 ) -> tuple[float, float, np.ndarray, np.ndarray]:
     """Objective, bound below, Gibbs states, gradient."""
     n = len(features)
@@ -228,18 +228,18 @@ def _values(
     free = np.asarray(logsumexp(z, axis=1))
     P = np.exp(z - free[:, None])
     residual = P.copy()
-    residual[np.arange(n), labels] -= 1.0
+    residual[np.arange(n), targets] -= 1.0
     G = residual.T @ features / n
-    value = np.mean(free - z[np.arange(n), labels]) + 0.5 * rho * np.sum(theta**2)
+    value = np.mean(free - z[np.arange(n), targets]) + 0.5 * rho * np.sum(theta**2)
     bound = -np.mean(np.sum(xlogy(P, P), axis=1)) - 0.5 * np.sum(G**2) / rho
     return float(value), float(bound), P, G + rho * theta
 
 
 def _newton(
-    features: np.ndarray, labels: np.ndarray, rho: float, theta: np.ndarray, max_steps: int
+    features: np.ndarray, targets: np.ndarray, rho: float, theta: np.ndarray, max_steps: int
 ) -> tuple[np.ndarray, int]:
     """Dense Newton with Armijo's rule, until the gradient falls no more."""
-    value, _, P, gradient = _values(features, labels, rho, theta)
+    value, _, P, gradient = _values(features, targets, rho, theta)
     for step in range(max_steps):
         H = _hessian(features, P, rho)
         move = -scipy.linalg.solve(H, gradient.ravel(), assume_a="pos").reshape(theta.shape)
@@ -247,7 +247,7 @@ def _newton(
         floor = 4 * np.finfo(float).eps * abs(value)
         while True:
             tried = theta + length * move
-            new = _values(features, labels, rho, tried)
+            new = _values(features, targets, rho, tried)
             if new[0] <= value + 1e-4 * length * slope + floor or length < 1e-8:
                 break
             length *= 0.5

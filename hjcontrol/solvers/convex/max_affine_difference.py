@@ -105,14 +105,14 @@ class DifferenceOfMaxAffine(AbstractDifference):
     delta: Float[Array, ""]
     eps: Float[Array, ""]
     ridge: Float[Array, ""]
-    pieces: tuple[int, int] = eqx.field(static=True)
+    atoms: tuple[int, int] = eqx.field(static=True)
 
     def __init__(
         self,
         inputs: ArrayLike,
         targets: ArrayLike,
         *,
-        pieces: tuple[int, int],
+        atoms: tuple[int, int],
         delta: ArrayLike,
         ridge: ArrayLike,
     ):
@@ -122,8 +122,8 @@ class DifferenceOfMaxAffine(AbstractDifference):
         """
         self.inputs, self.targets = checked_samples("DifferenceOfMaxAffine", inputs, targets)
         self.delta, self.ridge = (jnp.asarray(a, self.inputs.dtype) for a in (delta, ridge))
-        check_positive(self, ("delta", "ridge"), pieces)
-        self.pieces = (int(pieces[0]), int(pieces[1]))
+        check_positive(self, ("delta", "ridge"), atoms)
+        self.atoms = (int(atoms[0]), int(atoms[1]))
         self.eps = jnp.zeros((), self.inputs.dtype)  # the layers are max-affine
 
     @property
@@ -153,7 +153,7 @@ class DifferenceOfMaxAffine(AbstractDifference):
         smooth = DifferenceOfConvex(
             self.inputs,
             self.targets,
-            pieces=self.pieces,
+            atoms=self.atoms,
             eps=eps,
             delta=self.delta,
             ridge=self.ridge,
@@ -220,7 +220,7 @@ def _residuals(
     difference: DifferenceOfMaxAffine, candidate: Layers, dual: Readings | None = None
 ) -> Residuals:
     theta = checked_layers(
-        "DifferenceOfMaxAffine", candidate, difference.pieces, difference.inputs.shape[1]
+        "DifferenceOfMaxAffine", candidate, difference.atoms, difference.inputs.shape[1]
     )
     taken, own = difference.readings(theta) if dual is None else dual
     square = lambda t: sum(jnp.sum(a**2) for a in jax.tree.leaves(t))
@@ -296,12 +296,12 @@ class _Majorant:
         delta, rho = float(problem.delta), float(problem.ridge)
         self.samples = np.column_stack([x, np.ones(n)])
         self.dtype, self.n = problem.inputs.dtype, n
-        self.layers = [cp.Variable((k, d + 1)) for k in problem.pieces]
-        self.slopes = [cp.Parameter((k, d + 1)) for k in problem.pieces]
-        tops = [cp.Variable(n) for _ in problem.pieces]
+        self.layers = [cp.Variable((k, d + 1)) for k in problem.atoms]
+        self.slopes = [cp.Parameter((k, d + 1)) for k in problem.atoms]
+        tops = [cp.Variable(n) for _ in problem.atoms]
         self.below = [
             self.samples @ T.T <= cp.reshape(top, (n, 1), order="C") @ np.ones((1, k))
-            for T, top, k in zip(self.layers, tops, problem.pieces, strict=True)
+            for T, top, k in zip(self.layers, tops, problem.atoms, strict=True)
         ]
         pairs = cp.vstack([tops[0], tops[1] + y]) / delta
         loss = 2.0 * delta * cp.sum(cp.log_sum_exp(pairs, axis=0)) / n

@@ -38,7 +38,7 @@ from hjcontrol.control import (
 )
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 
 PATIENCE = 20  # refusals in a row: rho is then within 1e-6 of 1
 
@@ -58,7 +58,7 @@ class DiscreteState(Shown):
 
 
 @admits(rho=">= 0", memory=">= 0", sparsity=">= 0", batch_size=">= 1")
-class DiscreteMSA(AbstractMethod):
+class DiscreteMSA(AbstractSolver):
     """For problems whose control set is `Binary()` or `Ternary()`. Start it from random signs.
 
     - `rho`: gate, between 0 (every weight goes where its slope says) and 1 (none moves).

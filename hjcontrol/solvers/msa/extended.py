@@ -30,7 +30,7 @@ from hjcontrol.control import (
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.msa.point import Point, at, choose
 from hjcontrol.solvers.msa.stage import Inner, StageMinimiser
 from hjcontrol.solvers.msa.sweep import sweep
@@ -52,20 +52,20 @@ class ExtendedState(Shown):
     batches: Minibatch | None
 
 
-@admits(rho="> 0", inner_steps=">= 1", tol=">= 0", batch_size=">= 1")
-class ExtendedMSA(AbstractMethod):
+@admits(rho="> 0", steps=">= 1", tol=">= 0", batch_size=">= 1")
+class ExtendedMSA(AbstractSolver):
     """Successive approximations that descend.
 
     - `rho`: price of infeasibility to begin with, > 0; it adapts unless `adaptive=False`, which is the
       published method: every sweep is taken, and J may rise.
-    - `inner`, `inner_steps`, `tol`, `batch_size`, `closed`, `unit`: as for `MSA`. The price has no
+    - `inner`, `steps`, `tol`, `batch_size`, `closed`, `unit`: as for `MSA`. The price has no
       unit: J and 1e-8 J take different steps unless `rho` is changed too.
     """
 
     rho: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
     adaptive: bool = eqx.field(static=True, default=True)
     inner: Inner = eqx.field(static=True, default="auto")
-    inner_steps: int = eqx.field(static=True, default=10)
+    steps: int = eqx.field(static=True, default=10)
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
     batch_size: int | None = eqx.field(static=True, default=None)
     closed: bool = eqx.field(static=True, default=True)
@@ -86,7 +86,7 @@ class ExtendedMSA(AbstractMethod):
     @property
     def stages(self) -> StageMinimiser:
         """How stages are minimised."""
-        return StageMinimiser(self.inner, self.inner_steps, self.closed, self.unit)
+        return StageMinimiser(self.inner, self.steps, self.closed, self.unit)
 
     def check(self, problem: ControlProblem) -> None:
         self.stages.check(problem, "ExtendedMSA")

@@ -30,7 +30,7 @@ from hjcontrol.control import (
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.msa.point import Point, at, choose
 from hjcontrol.solvers.msa.stage import Inner, StageMinimiser
 from hjcontrol.solvers.msa.sweep import sweep
@@ -55,13 +55,13 @@ class MSAState(Shown):
     batches: Minibatch | None
 
 
-@admits(inner_steps=">= 1", tol=">= 0", batch_size=">= 1")
-class MSA(AbstractMethod):
+@admits(steps=">= 1", tol=">= 0", batch_size=">= 1")
+class MSA(AbstractSolver):
     """Plain successive approximations. See `ExtendedMSA` for the one that descends.
 
     - `inner`: how a stage without closed form is minimised: `"auto"` (L-BFGS for free weights, else
       projected gradient), `"lbfgs"`, `"projected_gradient"`, `"lbfgsb"` (jaxopt).
-    - `inner_steps`: most steps of it a sweep.
+    - `steps`: most steps of it a sweep.
     - `tol`: stop once `max |theta - project(theta - dJ/dtheta / unit)| <= tol` (full batch only).
     - `unit`: of `dJ/dtheta`; `hj.solve` measures it (see `control.units`).
     - `batch_size`: samples a sweep; all of them without it. Needs `key=` in `solve`.
@@ -75,7 +75,7 @@ class MSA(AbstractMethod):
     """
 
     inner: Inner = eqx.field(static=True, default="auto")
-    inner_steps: int = eqx.field(static=True, default=10)
+    steps: int = eqx.field(static=True, default=10)
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
     batch_size: int | None = eqx.field(static=True, default=None)
     closed: bool = eqx.field(static=True, default=True)
@@ -90,7 +90,7 @@ class MSA(AbstractMethod):
     @property
     def stages(self) -> StageMinimiser:
         """How stages are minimised."""
-        return StageMinimiser(self.inner, self.inner_steps, self.closed, self.unit)
+        return StageMinimiser(self.inner, self.steps, self.closed, self.unit)
 
     def check(self, problem: ControlProblem) -> None:
         self.stages.check(problem, "MSA")

@@ -58,7 +58,7 @@ class StageMinimiser(Shown):
                 f"{who}: `inner` must be one of {', '.join(INNERS)}; found {self.inner!r}."
             )
         if self.steps < 1:
-            raise ValueError(f"{who}: `inner_steps` must be at least 1; found {self.steps}.")
+            raise ValueError(f"{who}: `steps` must be at least 1; found {self.steps}.")
         theta_set = problem.control_set
         fits = {"lbfgs": isinstance(theta_set, Free), "lbfgsb": theta_set.elementwise}
         if not fits.get(self.inner, True):

@@ -34,7 +34,7 @@ from hjcontrol.control import (
 from hjcontrol.control.control_sets import largest
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.method import AbstractMethod, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.riccati.factored import Sweep, closed_loop, matrix, steps_along
 from hjcontrol.solvers.riccati.stages import flat_weights, linearise
 
@@ -63,7 +63,7 @@ class RiccatiState(Shown):
 
 
 @admits(tol=">= 0", switch=">= 0")
-class Riccati(AbstractMethod):
+class Riccati(AbstractSolver):
     """Riccati sweeps with regularisation and line search, factored so that memory is linear in samples.
 
     - `curvature`: `"gauss_newton"` (iLQR) or `"ddp"`, exact.

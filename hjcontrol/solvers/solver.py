@@ -65,7 +65,7 @@ MEANING = {
 }
 
 
-class AbstractMethod(Shown):
+class AbstractSolver(Shown):
     """A solving method, with what it declares:
 
     - `traceable`: the driver runs its steps inside one jitted program.
@@ -104,12 +104,12 @@ class AbstractMethod(Shown):
     def ready(self) -> None:
         """Raise `ValueError` or `MissingPackageError` unless what the method runs on is installed."""
 
-    def continued(self, start: Solution) -> "AbstractMethod":
+    def continued(self, start: Solution) -> "AbstractSolver":
         """The same method, beginning at another's solution: what it can use besides the weights."""
         del start
         return self
 
-    def measuring(self, units: Units) -> "AbstractMethod":
+    def measuring(self, units: Units) -> "AbstractSolver":
         """The same method with its tolerances in the problem's own units (see `control.units`), which
         the driver measures at the start. Without tolerances there is nothing to do."""
         del units
@@ -136,7 +136,7 @@ class AbstractMethod(Shown):
         """The weights of a state."""
 
 
-class AbstractHostMethod(AbstractMethod):
+class AbstractHostSolver(AbstractSolver):
     """A method whose steps run outside JAX. One `step` is one call of the third-party solver, whose
     inner iterations count as the solve's steps.
     """
@@ -144,5 +144,5 @@ class AbstractHostMethod(AbstractMethod):
     traceable: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def hosted(self, report: Report, max_steps: int) -> "AbstractHostMethod":
+    def hosted(self, report: Report, max_steps: int) -> "AbstractHostSolver":
         """The same method, reporting each inner iteration and making at most `max_steps` of them."""

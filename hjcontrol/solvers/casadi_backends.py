@@ -42,7 +42,7 @@ PLUGINS = (
 
 # Plugins that load and are not offered: on a box-constrained reference problem of 20 stages, near their
 # default options, their multiplier misses the costate by more than 1e-6, or there is none.
-REFUSED = {  # measured by benchmarks/casadi_plugins.py, which runs each in a process of its own
+REFUSED = {  # measured by benchmarks/casadi_backends.py, which runs each in a process of its own
     "alpaqa": "it reported success with multipliers off by 7e-6 on the reference problem",
     "ampl": "it takes SX programs only",
     "blocksqp": "it asks for the linear solver ma27, which is not shipped",
@@ -57,16 +57,16 @@ REFUSED_QP = {
 }
 
 
-def refusal(plugin: str, options: Mapping[str, Any]) -> str | None:
-    """Why `plugin`, or the QP solver that `options` name, is not offered; `None` if it is."""
+def refusal(backend: str, options: Mapping[str, Any]) -> str | None:
+    """Why `backend`, or the QP solver that `options` name, is not offered; `None` if it is."""
     qp = options.get("qpsol")
-    if plugin in REFUSED:
-        return f"the CasADi plugin {plugin!r} is not offered: {REFUSED[plugin]}"
+    if backend in REFUSED:
+        return f"the CasADi plugin {backend!r} is not offered: {REFUSED[backend]}"
     return f"the QP solver {qp!r} is not offered: {REFUSED_QP[qp]}" if qp in REFUSED_QP else None
 
 
 @functools.cache
-def loadable_plugins() -> dict[str, bool | str]:
+def loadable_backends() -> dict[str, bool | str]:
     """Each known plugin's name with `True` if it loads here, else the first line of the reason."""
     found: dict[str, bool | str] = {}
     for name in PLUGINS:
@@ -80,30 +80,30 @@ def loadable_plugins() -> dict[str, bool | str]:
 
 
 def options_for(
-    plugin: str,
+    backend: str,
     tol: float,
     max_steps: int,
     user: Mapping[str, Any],
     warm: bool = False,
     unit: float = 1.0,
 ) -> dict[str, Any]:
-    """Options with which `plugin` is silent, stops at `tol` and makes at most `max_steps` steps; `warm`:
+    """Options with which `backend` is silent, stops at `tol` and makes at most `max_steps` steps; `warm`:
     it begins near a solution, with multipliers; `unit`: of the objective's gradient, in which
     stationarity is judged (FATROP has one tolerance for everything, which stays as it is).
 
     What `user` gives is merged in last; a nested dictionary is merged entry by entry.
     """
     quiet: dict[str, Any] = {"print_time": False, "error_on_fail": False}
-    if plugin == "ipopt":
+    if backend == "ipopt":
         quiet["ipopt"] = _ipopt(tol, max_steps, unit) | (_WARM if warm else {})
-    elif plugin in ("sqpmethod", "feasiblesqpmethod", "qrsqp"):
+    elif backend in ("sqpmethod", "feasiblesqpmethod", "qrsqp"):
         inner: dict[str, Any] = {"error_on_fail": False}
         if user.get("qpsol", "qrqp") == "qrqp":  # the others have switches of their own
             inner |= {"print_iter": False, "print_header": False}
         quiet |= {"max_iter": max_steps, "tol_du": tol * unit, "tol_pr": tol, "print_header": False}
         quiet |= {"qpsol": "qrqp", "qpsol_options": inner, "print_iteration": False}
-        quiet |= {"print_status": False} if plugin != "qrsqp" else {}
-    elif plugin == "fatrop":
+        quiet |= {"print_status": False} if backend != "qrsqp" else {}
+    elif backend == "fatrop":
         quiet["fatrop"] = {"tol": tol, "max_iter": max_steps, "print_level": 0}
     for key, value in user.items():
         both = isinstance(value, Mapping) and isinstance(quiet.get(key), dict)

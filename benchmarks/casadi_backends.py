@@ -5,8 +5,8 @@ projected Newton, which shares no code with CasADi. Every plugin (and `sqpmethod
 runs in a process of its own, with a time limit, since some hang or end the process. `Direct` offers a
 plugin only if it reports success and its multipliers are the costate to 1e-6.
 
-    casadi_plugins.py             the table (2 minutes)
-    casadi_plugins.py NAME [QP]   one plugin, here
+    casadi_backends.py             the table (2 minutes)
+    casadi_backends.py NAME [QP]   one plugin, here
 """
 
 import json
@@ -20,8 +20,8 @@ from harness import header, row
 
 import hjcontrol as hj
 from hjcontrol.networks import AbstractStage
-from hjcontrol.solvers import casadi_plugins
-from hjcontrol.solvers.casadi_plugins import PLUGINS, loadable_plugins
+from hjcontrol.solvers import casadi_backends
+from hjcontrol.solvers.casadi_backends import PLUGINS, loadable_plugins
 
 QP = (
     "qrqp",
@@ -59,14 +59,14 @@ def problem() -> hj.ControlProblem:
     )
 
 
-def one(plugin: str, qpsol: str | None) -> dict:
+def one(backend: str, qpsol: str | None) -> dict:
     """What one plugin finds, against projected Newton."""
-    casadi_plugins.REFUSED.clear()  # here they are tried
-    casadi_plugins.REFUSED_QP.clear()
+    casadi_backends.REFUSED.clear()  # here they are tried
+    casadi_backends.REFUSED_QP.clear()
     p = problem()
     exact = hj.solve(p, hj.solvers.Newton(tol=1e-12), key=jax.random.key(0))
     options = {} if qpsol is None else {"qpsol": qpsol, "qpsol_options": {"error_on_fail": False}}
-    found = hj.solve(p, hj.solvers.Direct(plugin=plugin, options=options), key=jax.random.key(0))
+    found = hj.solve(p, hj.solvers.Direct(backend=backend, options=options), key=jax.random.key(0))
     size = float(jnp.abs(exact.costate.runs[0]).max())
     apart = np.nan
     if found.multipliers is not None:
@@ -92,9 +92,9 @@ def main() -> None:
     header("CasADi plugins on a bounded chain of 20 stages: multipliers against the costate")
     loads = loadable_plugins()
     cases = [(p, None) for p in PLUGINS if loads[p] is True and p != "sqpmethod"]
-    for plugin, qp in [("ipopt", None), *[("sqpmethod", q) for q in QP], *cases[1:]]:
-        command = [sys.executable, __file__, plugin, *([qp] if qp else [])]
-        name = plugin + (f" + {qp}" if qp else "")
+    for backend, qp in [("ipopt", None), *[("sqpmethod", q) for q in QP], *cases[1:]]:
+        command = [sys.executable, __file__, backend, *([qp] if qp else [])]
+        name = backend + (f" + {qp}" if qp else "")
         try:
             ran = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS)
             found = json.loads(ran.stdout.splitlines()[-1])
@@ -103,7 +103,7 @@ def main() -> None:
         except (IndexError, json.JSONDecodeError):
             words = (ran.stderr.strip().splitlines() or [f"exit {ran.returncode}"])[-1]
             found = {"reported": words[:100]}
-        row(plugin=name, offered=offered(found), **found)
+        row(backend=name, offered=offered(found), **found)
 
 
 if __name__ == "__main__":
