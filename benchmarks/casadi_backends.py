@@ -21,7 +21,7 @@ from harness import header, row
 import hjcontrol as hj
 from hjcontrol.networks import AbstractStage
 from hjcontrol.solvers import casadi_backends
-from hjcontrol.solvers.casadi_backends import PLUGINS, loadable_plugins
+from hjcontrol.solvers.casadi_backends import PLUGINS, loadable_backends
 
 QP = (
     "qrqp",
@@ -90,7 +90,7 @@ def main() -> None:
         print(json.dumps(one(sys.argv[1], sys.argv[2] if len(sys.argv) > 2 else None)))
         return
     header("CasADi plugins on a bounded chain of 20 stages: multipliers against the costate")
-    loads = loadable_plugins()
+    loads = loadable_backends()
     cases = [(p, None) for p in PLUGINS if loads[p] is True and p != "sqpmethod"]
     for backend, qp in [("ipopt", None), *[("sqpmethod", q) for q in QP], *cases[1:]]:
         command = [sys.executable, __file__, backend, *([qp] if qp else [])]

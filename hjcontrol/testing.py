@@ -11,12 +11,14 @@ import math
 from collections.abc import Collection
 from typing import Any
 
+from hjcontrol._ground.renamed import renamed
 from hjcontrol.verification import Certificate, verify
 from hjcontrol.verification.certificate import check_allowed
 
 __all__ = ["assert_verified"]
 
 
+@renamed(tolerance="tol")
 def assert_verified(
     fn: Any,
     *args: Any,
@@ -45,9 +47,7 @@ def assert_verified(
     check_allowed(allow)
     real = isinstance(tol, (int, float)) and not isinstance(tol, bool)
     if not (real and math.isfinite(tol) and tol > 0):
-        raise ValueError(
-            f"assert_verified: `tol` must be positive and finite; found {tol!r}."
-        )
+        raise ValueError(f"assert_verified: `tol` must be positive and finite; found {tol!r}.")
     # `verify` reads `tol` of a chain as what two routes may differ by: that stays the dtype's.
     certificate = dataclasses.replace(verify(fn, *args, **kwargs), accepted=float(tol))
     certificate.raise_for_verdict(allow)

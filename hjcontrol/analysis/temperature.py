@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Key, Real
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.record import Record, Told, figure
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, least_squares
 from hjcontrol.deformation import gibbs_entropy
@@ -226,17 +227,18 @@ class _Heated(AbstractStage):
         return self.layer.W, self.layer.b, jnp.log(self.layer.eps.astype(self.layer.b.dtype))
 
 
+@renamed(method="solver")
 def jointly(
     layer: LSE,
     inputs: Float[Array, "n d"],
     targets: Float[Array, " n"],
-    method: Any,
+    solver: Any,
     *,
     max_steps: int = 500,
 ) -> Choice:
     """Train `W`, `b` and `log eps` together on the squared error, from `layer`.
 
-    `method`: a solver, `hj.solvers.Gradient(optax.lbfgs())` say. Only a loss of the *value* can
+    `solver`: `hj.solvers.Gradient(optax.lbfgs())` say. Only a loss of the *value* can
     choose: weights pi do not change when W, b and eps are all multiplied by a number, so a loss of
     pi alone leaves eps undetermined.
 
@@ -248,7 +250,7 @@ def jointly(
         raise ValueError("jointly: a start with eps > 0 is needed; found eps = 0.")
     problem = ControlProblem([_Heated(layer)], inputs, targets[:, None], terminal=least_squares)
     start = problem.init(jax.random.key(0))  # the layer itself: nothing is drawn
-    found = solve(problem, method, init=start, max_steps=max_steps, throw=False)
+    found = solve(problem, solver, init=start, max_steps=max_steps, throw=False)
     W, b, log_eps = problem.chain.unstack(found.weights)[0]
     trained = LSE(W, b, jnp.exp(log_eps))
     ends = np.array([float(layer.eps), float(trained.eps)])

@@ -49,7 +49,7 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
         raise CommandError(f"--layer: the layers are {', '.join(known)}; found {name!r}.")
     layer = build(name, asked.eps)
     z, p = _samples(source, len(known[name].shape))
-    certify = lambda a, b: layer.certify(a, b, tolerance=asked.tolerance)
+    certify = lambda a, b: layer.certify(a, b, tol=asked.tolerance)
     try:
         found = jax.jit(jax.vmap(certify))(z, p)
     except (
@@ -122,9 +122,8 @@ def _rows(found: Any) -> list[dict[str, Any]]:
         "relative_gap",
         "objective",
     )
-    columns = {
-        part: np.asarray(getattr(found, part)) for part in (*parts, "tolerance", "certified")
-    }
+    columns = {part: np.asarray(getattr(found, part)) for part in parts}
+    columns |= {"tolerance": np.asarray(found.tol), "certified": np.asarray(found.certified)}
     verdicts = np.asarray(found.verdict)
     rows = []
     for i in range(len(verdicts)):

@@ -24,6 +24,7 @@ from hjcontrol._ground.arguments import admits, fits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.precision import exact_tolerance
 from hjcontrol._ground.record import Quantity, Record, Told, figure
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.shown import Shown
 from hjcontrol.layers.program import AbstractProgram, Residuals
 
@@ -39,6 +40,7 @@ VERDICTS = (
 )
 
 
+@renamed(tolerance="tol")
 class Optimality(Told, Shown):
     """What `hj.certify` returns: arrays, one entry a sample under `vmap`. `print` it.
 
@@ -180,6 +182,7 @@ def _feasible(optimality: Optimality) -> Bool[Array, "*batch"]:
     return off <= optimality.tol
 
 
+@renamed(tolerance="tol")
 @admits(tol=">= 0")
 def certify(
     program: Any,

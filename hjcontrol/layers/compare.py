@@ -24,6 +24,7 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.record import Quantity, Record, Told
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.engines import kind_of
@@ -34,6 +35,7 @@ BAD = ("refuted", "not a number")  # how a verdict begins that is no agreement
 FLOOR = {"float64": 1e-290, "float32": 1e-30}  # norms under it are not judged
 
 
+@renamed(tolerance="tol")
 class GradientTable(Told, Shown):
     """What `hj.compare_gradients` returns. `gradients[route]` has the shape of `z`.
 
@@ -81,6 +83,7 @@ class GradientTable(Told, Shown):
         )
 
 
+@renamed(tolerance="tol")
 @admits(tol=">= 0")
 def compare_gradients(
     layer: AbstractConvexLayer,

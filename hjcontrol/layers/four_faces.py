@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.record import Record, Told, figure
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.soft_maximum import LSE, temperature
 from hjcontrol.hamilton_jacobi import (
@@ -88,13 +89,12 @@ class Faces(Told, Shown):
         """The program of `f*(q)`: the layer as a function of slopes."""
         return legendre_program(self.network, q)
 
+    @renamed(tolerance="tol")
     def certify(
         self, x: Real[ArrayLike, " d"], tol: float | Float[Array, ""] | None = None
     ) -> Optimality:
         """Certificate of the Gibbs weights at `x` in the program."""
-        return Softmax(self.eps).certify(
-            self.network.scores(x), self.network.weights(x), tol=tol
-        )
+        return Softmax(self.eps).certify(self.network.scores(x), self.network.weights(x), tol=tol)
 
     def values(self, x: Float[Array, " d"], engine: str = "newton") -> Values:
         """`f(x)` by each face: formula, atoms of the equation, program by `engine`; and the max-plus.

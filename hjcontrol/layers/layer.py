@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Real
 
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.soft_maximum import checked, floating
 from hjcontrol.layers.certifying import Optimality, certify
@@ -113,6 +114,7 @@ class AbstractConvexLayer(Shown):
         z = checked(type(self).__name__, z)
         return self.face(z).support(jnp.asarray(dz, z.dtype))
 
+    @renamed(tolerance="tol")
     def certify(
         self,
         z: Real[ArrayLike, "*shape"],

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
@@ -107,6 +108,7 @@ class ProgramLayer(Shown):
         found = self.solve(*parameters)
         return found.result.error_if(found.variables, found.result != RESULTS.successful)
 
+    @renamed(tolerance="tol")
     def certify(
         self,
         *parameters: Real[ArrayLike, "..."],

@@ -24,6 +24,9 @@ _HOMES = {
 }
 
 _ROOMS = ("convex",)
+_RENAMED = {"AbstractMethod": ":AbstractSolver", "loadable_plugins": ":loadable_backends"}
 
-__getattr__, __dir__ = lazily(__name__, _HOMES, _ROOMS)  # each solver brings its own third party
+__getattr__, __dir__ = lazily(
+    __name__, _HOMES, _ROOMS, _RENAMED
+)  # each solver brings its own third party
 __all__ = __dir__()

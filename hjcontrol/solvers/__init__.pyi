@@ -7,7 +7,6 @@ from hjcontrol.solvers.direct import as_nlp as as_nlp
 from hjcontrol.solvers.direct import loadable_backends as loadable_backends
 from hjcontrol.solvers.driver import solve as solve
 from hjcontrol.solvers.gradient import Gradient as Gradient
-from hjcontrol.solvers.solver import AbstractSolver as AbstractSolver
 from hjcontrol.solvers.msa import DiscreteMSA as DiscreteMSA
 from hjcontrol.solvers.msa import ExtendedMSA as ExtendedMSA
 from hjcontrol.solvers.msa import MSA as MSA
@@ -19,6 +18,7 @@ from hjcontrol.solvers.selection import capabilities as capabilities
 from hjcontrol.solvers.selection import capability_table as capability_table
 from hjcontrol.solvers.selection import select as select
 from hjcontrol.solvers.shooting import Shooting as Shooting
+from hjcontrol.solvers.solver import AbstractSolver as AbstractSolver
 
 __all__ = [
     "AbstractSolver",

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Key
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
@@ -44,6 +45,7 @@ class DirectState(Shown):
     message: str | None
 
 
+@renamed(plugin="backend")
 @admits(tol=">= 0", degree=">= 1, <= 9", elements=">= 1", max_steps=">= 0")
 class Direct(AbstractHostSolver):
     """Direct transcription solved by a CasADi plugin.

@@ -35,10 +35,10 @@ from hjcontrol.control.terminal_constraint import augmented
 from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, Snapshot, identity
-from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.progress import Progress, followed
 from hjcontrol.solvers.selection import admit, select
+from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver
 
 ROWS = 256  # steps recorded in one entry of the jitted loop
 CHUNK_SECONDS = 0.25

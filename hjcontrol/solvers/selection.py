@@ -1,6 +1,6 @@
-"""What each method declares, who of them can treat a problem, and which one `auto` takes.
+"""What each solver declares, who of them can treat a problem, and which one `auto` takes.
 
-The table is made from the declarations in `method.py`; nothing is kept in two places.
+The table is made from the declarations in `solver.py`; nothing is kept in two places.
 """
 
 from typing import Any, NamedTuple
@@ -11,46 +11,46 @@ from hjcontrol._ground.third_party import MissingPackageError, installed
 from hjcontrol.control import ControlProblem
 from hjcontrol.control.capability import require
 from hjcontrol.networks import Flow
-from hjcontrol.solvers.solver import MEANING, SETS, AbstractSolver
 from hjcontrol.solvers.names import NAMES, by_name
+from hjcontrol.solvers.solver import MEANING, SETS, AbstractSolver
 
 
 @admits()
-def admit(problem: ControlProblem, method: AbstractSolver) -> None:
-    """Raise `ValueError`, with the reason and what to do, unless `method` can treat `problem`."""
-    require(problem, "reverse", method.name)
-    require(problem, method.asks, method.name)
+def admit(problem: ControlProblem, solver: AbstractSolver) -> None:
+    """Raise `ValueError`, with the reason and what to do, unless `solver` can treat `problem`."""
+    require(problem, "reverse", solver.name)
+    require(problem, solver.asks, solver.name)
     found = problem.control_set
-    if not SETS[method.sets](found):
+    if not SETS[solver.sets](found):
         able = [n for n in NAMES if SETS[by_name(n).sets](found)]
         raise ValueError(
-            f"{method.name}: it treats control sets of the kind {method.sets!r}; found a "
-            f"{type(found).__name__} ({method.sets!r}: {MEANING[method.sets]}). "
-            + (f"These treat it: {', '.join(able)}." if able else "No method treats it.")
+            f"{solver.name}: it treats control sets of the kind {solver.sets!r}; found a "
+            f"{type(found).__name__} ({solver.sets!r}: {MEANING[solver.sets]}). "
+            + (f"These treat it: {', '.join(able)}." if able else "No solver treats it.")
         )
-    if not method.flows and any(isinstance(run.stage, Flow) for run in problem.chain.runs):
+    if not solver.flows and any(isinstance(run.stage, Flow) for run in problem.chain.runs):
         raise ValueError(
-            f"{method.name}: it treats stages of discrete depth; found a Flow. State it as Residual "
+            f"{solver.name}: it treats stages of discrete depth; found a Flow. State it as Residual "
             "stages, or use 'gradient'."
         )
-    if problem.couples and not method.couples:
+    if problem.couples and not solver.couples:
         able = [n for n in NAMES if by_name(n).couples]
         raise ValueError(
-            f"{method.name}: it minimises stage by stage, and a running cost couples the stages "
+            f"{solver.name}: it minimises stage by stage, and a running cost couples the stages "
             f"(Smoothing). These treat it: {', '.join(able)}."
         )
-    if problem.terminal_constraint is not None and not method.terminal:
+    if problem.terminal_constraint is not None and not solver.terminal:
         able = [n for n in NAMES if by_name(n).terminal]
         raise ValueError(
-            f"{method.name}: it takes no constraint on the final states. Solve "
+            f"{solver.name}: it takes no constraint on the final states. Solve "
             "`hj.control.augmented(problem, nu, strength)`, and update `nu` until the constraint holds"
             + (f"; or use {', '.join(able)}." if able else ".")
         )
-    method.check(problem)
+    solver.check(problem)
 
 
 class Selection(NamedTuple):
-    """The method that `auto` takes, why, and why not the others. `print` it."""
+    """The solver that `auto` takes, why, and why not the others. `print` it."""
 
     name: str
     reason: str
@@ -78,10 +78,10 @@ PREFERENCE = {
 
 @admits()
 def select(problem: ControlProblem) -> Selection:
-    """The method for `problem` by its declarations: the first of `newton`, `gradient`, `direct`, `adam`,
+    """The solver for `problem` by its declarations: the first of `newton`, `gradient`, `direct`, `adam`,
     `discrete-msa` that can treat it.
 
-    **Returns:** a `Selection`; `by_name(selection.name)` is the method.
+    **Returns:** a `Selection`; `by_name(selection.name)` is the solver.
 
     **Raises:** `ValueError` if none can.
 
@@ -102,19 +102,19 @@ def select(problem: ControlProblem) -> Selection:
     """
     chosen, others = None, {}
     for name in sorted(NAMES, key=lambda n: [*PREFERENCE, n].index(n)):
-        method = by_name(name)
+        solver = by_name(name)
         try:
-            admit(problem, method)
+            admit(problem, solver)
             if chosen is None and name in PREFERENCE:
-                method.ready()
+                solver.ready()
         except (ValueError, MissingPackageError) as error:
             others[name] = str(error).split(": ", 1)[-1]
             continue
-        if method.package is not None and not installed(method.package):
-            others[name] = f"{method.package} is not installed."
-        elif method.ensemble is not None and problem.num_samples > method.ensemble:
+        if solver.package is not None and not installed(solver.package):
+            others[name] = f"{solver.package} is not installed."
+        elif solver.ensemble is not None and problem.num_samples > solver.ensemble:
             others[name] = (
-                f"meant for at most {method.ensemble} samples; found {problem.num_samples}."
+                f"meant for at most {solver.ensemble} samples; found {problem.num_samples}."
             )
         elif chosen is None and name in PREFERENCE:
             chosen = name
@@ -122,7 +122,7 @@ def select(problem: ControlProblem) -> Selection:
             others[name] = "able"
     if chosen is None:
         reasons = "\n".join(f"  {n}: {why}" for n, why in others.items())
-        raise ValueError(f"select: no method can treat this problem.\n{reasons}")
+        raise ValueError(f"select: no solver can treat this problem.\n{reasons}")
     return Selection(chosen, PREFERENCE[chosen], others)
 
 
@@ -140,7 +140,7 @@ COLUMNS = (
 
 
 def capabilities() -> list[dict[str, Any]]:
-    """One row a method: its name and what it declares."""
+    """One row per solver: its name and what it declares."""
     return [{"method": n} | {c: getattr(by_name(n), c) for c in COLUMNS} for n in NAMES]
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from hjcontrol._ground.record import Record, Told
-from hjcontrol.verification.conditions import Optimality
+from hjcontrol._ground.renamed import renamed
+from hjcontrol.verification.conditions import Conditions
 from hjcontrol.verification.naming import Source
 from hjcontrol.verification.table import certificate_record, count, folded, severity, told
 from hjcontrol.verification.verdicts import (
@@ -171,6 +172,7 @@ class Pair:
     remark: str = ""
 
 
+@renamed(tolerance="tol")
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Certificate(Told):
     """What `hj.verify` returns. `print` it for the table; `bool` is true if all was shown.
@@ -199,7 +201,7 @@ class Certificate(Told):
     feasibility: float | None = None
     curvature: tuple[float, float] | None = None  # smallest Ritz value, residual bound
     minimum: np.ndarray | None = None  # decrease found in each stage's Hamiltonian
-    optimality: Optimality | None = None
+    optimality: Conditions | None = None
 
     @property
     def objective(self) -> float:

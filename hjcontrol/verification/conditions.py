@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol._ground.record import Quantity, Record, Told
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
@@ -55,7 +56,8 @@ class Condition(Shown):
         return f"{'>=' if self.least else '<='} {self.allowed:.1e}"
 
 
-class Optimality(Told, Shown):
+@renamed(tolerance="tol")
+class Conditions(Told, Shown):
     """Every condition of optimality at a point. `print` it for the table."""
 
     conditions: tuple[Condition, ...]
@@ -113,7 +115,7 @@ class Optimality(Told, Shown):
 
 def judged(
     found: Found, problem: ControlProblem, title: Title, feasibility: float, tol: float
-) -> Optimality:
+) -> Conditions:
     """The table. `title(k)`: name of stage k; `feasibility`: of the states that a solver claims."""
     value, bound, largest = map(float, found.curvature)
     of = float(found.units.gradient)
@@ -129,7 +131,7 @@ def judged(
         start += run.length
     if found.horizon is not None:
         rows.append(_plain("dJ/dT", float(found.horizon), "", "0 if the horizon is free: H(T) = 0"))
-    return Optimality(
+    return Conditions(
         tuple(rows),
         np.asarray(found.legendre.smallest),
         np.asarray(found.exact),
@@ -223,9 +225,7 @@ def _minima(found: Found, title: Title, tol: float) -> list[Condition]:
         remark = f"closed form at {known} of {exact.size} stages"
         rows.append(_asked("H minimum, exact", value, tol, value <= tol, where, remark))
     value, where = _worst(found.sampled, title)
-    rows.append(
-        _asked("H minimum, sampled", value, tol, value <= tol, where, "a search")
-    )
+    rows.append(_asked("H minimum, sampled", value, tol, value <= tol, where, "a search"))
     return rows
 
 

@@ -125,9 +125,7 @@ def _face(
     """`wide`, `tight`, and how many inequalities are met with no multiplier (2 stands for many)."""
     if type(of) in _GROUPS:
         shape = _GROUPS[type(of)](v)
-        return _ball(
-            v.reshape(shape), g.reshape(shape), of.radius.astype(v.dtype), tol, small
-        )
+        return _ball(v.reshape(shape), g.reshape(shape), of.radius.astype(v.dtype), tol, small)
     row = lambda a: a.reshape(1, -1)
     if isinstance(of, Simplex):
         v, g = row(v), row(g)

@@ -21,6 +21,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.record import Quantity, Record, Told
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree, TreeLike
 from hjcontrol.networks import Flow
@@ -30,6 +31,7 @@ from hjcontrol.verification.costate_reference import costate_reference
 WORSE = 10.0  # times the best error at the same tolerance: an adjoint that breaks down
 
 
+@renamed(tolerance="tol")
 class Rung(Shown):
     """One adjoint at one tolerance. Errors are NaN where the solve or its adjoint failed."""
 
@@ -99,6 +101,7 @@ class AdjointLadder(Told, Shown):
         )
 
 
+@renamed(tolerances="tols")
 def adjoint_ladder(
     flow: Flow,
     tols: Sequence[float] = (1e-4, 1e-6, 1e-8),
@@ -144,9 +147,7 @@ def adjoint_ladder(
         )
     tols = [float(t) for t in np.atleast_1d(tols)]
     if not tols or not all(0 < t < np.inf for t in tols):
-        raise ValueError(
-            f"adjoint_ladder: `tols` must be positive, one at least; found {tols}."
-        )
+        raise ValueError(f"adjoint_ladder: `tols` must be positive, one at least; found {tols}.")
     named = [(_name(a), adjoint_named(a)) for a in adjoints]
     if not named:
         raise ValueError("adjoint_ladder: one adjoint at least is needed; found none.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from hjcontrol._ground.renamed import renamed
 from hjcontrol.verification.alone import Judged, judge
 from hjcontrol.verification.certificate import Certificate, Row
 from hjcontrol.verification.naming import Source
@@ -21,6 +22,7 @@ from hjcontrol.verification.verdicts import (
 )
 
 
+@renamed(tolerance="tol")
 def verify_torch(
     module_or_fn: Callable[..., Any],
     *inputs: Any,
@@ -118,14 +120,8 @@ def _check(fn: Any, deliberate: Any, tol: Any) -> None:
         raise TypeError(
             f"verify_torch: `module_or_fn` must be a module or a function; found {type(fn).__name__}."
         )
-    if (
-        isinstance(tol, bool)
-        or not isinstance(tol, (int, float))
-        or not (0 < tol < np.inf)
-    ):
-        raise ValueError(
-            f"verify_torch: `tol` must be a positive finite number; found {tol!r}."
-        )
+    if isinstance(tol, bool) or not isinstance(tol, (int, float)) or not (0 < tol < np.inf):
+        raise ValueError(f"verify_torch: `tol` must be a positive finite number; found {tol!r}.")
     fine = isinstance(deliberate, (tuple, list)) and all(
         isinstance(d, (str, type)) for d in deliberate
     )

@@ -55,8 +55,8 @@ from hjcontrol.verification.verdicts import (
     Outcome,
 )
 
-LENIENT = 1e-9
-SINGLE = 1e-4
+LENIENT, SINGLE = 1e-9, 1e-4
+ALONE = 16.0  # times the noise: the program fuses other instructions
 
 
 @dataclasses.dataclass
@@ -133,6 +133,7 @@ class Trial:
                 jnp.maximum(
                     _biggest([_largest(m[k] - b) for m in moved]), eps_of(b.dtype) * _largest(b)
                 ),
+                _largest(b),
             )
             for k, (a, b) in enumerate(zip(floats(outs), floats(values), strict=True))
         ]
@@ -162,13 +163,16 @@ class Trial:
     def judge(self, ins: list[Any], p: list[Any], seed: int, inside: Callable) -> list[Outcome]:
         """One outcome an argument. `inside(ins, r)`: the rows of the rules inside the primal."""
         found = jax.device_get(self._at(ins, p, seed))
-        for gap, noise in found["values"]:
+        for gap, noise, _ in found["values"]:
             if gap > UNITS * noise:
                 words = f"the rule's forward pass returns other values: they differ by {gap:.1e}"
                 return [Outcome(REFUTED, float(gap), words, k) for k in range(len(self.groups))]
         if self.maps.mode == "reverse":
-            return [self._argument(k, ins, found, seed, inside) for k in range(len(self.groups))]
-        return self._whole(ins, found, seed, inside)
+            told = [self._argument(k, ins, found, seed, inside) for k in range(len(self.groups))]
+        else:
+            told = self._whole(ins, found, seed, inside)
+        room = max((_room(noise, size) for _, noise, size in found["values"]), default=np.inf)
+        return [dataclasses.replace(o, room_of_values=room) for o in told]
 
     def _argument(self, k: int, ins: Any, found: Any, seed: int, inside: Callable) -> Outcome:
         sides = {n: tuple(part[k] for part in found[f"{n} sides"]) for n in ("p", "q")}
@@ -183,7 +187,9 @@ class Trial:
             words = f"{self.place.library}'s own: judged by the costate that arrives"
             return Outcome(EXACT, gaps["p"], words, k)
         if not any(over.values()) and not low:
-            return Outcome(EXACT, gaps[worst], self._roundoff(), k)
+            noise = sum(float(side[2]) for side in sides.values())
+            room = _room(noise, max(largest_of(side[1]) for side in sides.values()))
+            return Outcome(EXACT, gaps[worst], self._roundoff(), k, room=room)
         name = next((n for n in ("q", "p") if over[n]), "q")
         if (told := self._formula(k, ins, found[name], gaps[worst])) is not None:
             return told
@@ -349,7 +355,8 @@ class Trial:
             worst = max(worst, paired(found[n], plain, rule(ins, found[n]), v))
             noise = max([noise, *(paired_noise(found[n], plain, s) for s in shaken)])
         if worst <= UNITS * noise:
-            return Outcome(EXACT, worst, "by forward mode, paired" + self._suffix(), 0)
+            words = "by forward mode, paired" + self._suffix()
+            return Outcome(EXACT, worst, words, 0, room=ALONE * UNITS * noise)
         told = self._run_on(0, ins, found[names[-1]]) if holds_loop(self.closed) else None
         return told or Outcome(REFUTED, worst, "forward mode of the primal disagrees", 0)
 
@@ -379,6 +386,10 @@ class Trial:
         if gap <= dispute.tol + 10 * doubt and doubt <= 1e-2:
             return Outcome(CONSISTENT, gap, words, k)
         return Outcome(REFUTED, gap, words, k)
+
+
+def _room(noise: Any, size: Any) -> float:
+    return ALONE * UNITS * float(noise) / float(size) if size else np.inf
 
 
 def _largest(a: Any) -> Any:

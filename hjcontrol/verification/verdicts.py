@@ -12,6 +12,7 @@ For a whole program the worst place speaks, in the order of `ORDER`.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -25,7 +26,11 @@ ORDER = (REFUTED, UNDEFINED, UNTESTED, DETACHED, CONSISTENT, DELIBERATE, EXACT, 
 
 @dataclasses.dataclass
 class Outcome:
-    """Of one argument: verdict, the number that a threshold sees, and the reason in words."""
+    """Of one argument: verdict, the number that a threshold sees, and the reason in words.
+
+    `room`, `room_of_values`: the largest relative gaps of the image and of the values that roundoff
+    explains, where it was measured.
+    """
 
     verdict: str
     gap: float
@@ -35,6 +40,21 @@ class Outcome:
     series: tuple[float, ...] = ()
     kink: bool = False
     inner: Sequence[Any] = ()  # rows of the rules inside
+    room: float = math.inf
+    room_of_values: float = math.inf
+
+    def beside(self, gap: float, apart: float) -> "Outcome":
+        """An acquittal alone beside the gaps of image and values when the program ran: the same inputs
+        and costate give the same result, unless the rule reads something else."""
+        image, values = gap > self.room, apart > self.room_of_values
+        if self.verdict != EXACT or not (image or values):
+            return self
+        what, size = ("result for the costate", gap) if image else ("forward pass", apart)
+        words = (
+            f"the rule's {what} was off by {size:.1e} when the program ran, and is right when tried "
+            "alone at the same point: the rule depends on a state that is not passed"
+        )
+        return dataclasses.replace(self, verdict=UNTESTED, gap=0.0, reason=words)
 
     @classmethod
     def of_rows(cls, rows: Sequence[Any], argument: int) -> "Outcome":

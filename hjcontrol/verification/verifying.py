@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.trees import TreeLike
 from hjcontrol.control import ControlProblem, Solution, Trajectory
 from hjcontrol.networks import AbstractStage
@@ -43,6 +44,7 @@ _OF_CHAINS = {
 }
 
 
+@renamed(tolerance="tol")
 def verify(
     problem: Any,
     *args: Any,

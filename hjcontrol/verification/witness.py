@@ -242,6 +242,7 @@ class _Engine:
                 judged = [dataclasses.replace(judged[0], argument=int(k)) for k in ks]
             for o in judged:
                 if not (place.library and o.argument not in known):
+                    o = o.beside(float(flat[t, o.argument, GAP]), float(flat[t, 0, VALUES]))
                     told.setdefault(o.argument, []).append((o, int(t)))
         found: list[tuple[int, Outcome, int | None]] = []
         for k, outcomes in told.items():

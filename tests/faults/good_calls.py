@@ -421,9 +421,7 @@ def _rest() -> dict:
         "reproduction.at_most": _made(
             reproduction.at_most, name="a", ours=1.0, bound=2.0, slack=0.1
         ),
-        "reproduction.equal": _made(
-            reproduction.equal, name="a", ours=1.0, expected=1.0, tol=0.1
-        ),
+        "reproduction.equal": _made(reproduction.equal, name="a", ours=1.0, expected=1.0, tol=0.1),
         "reproduction.zero": _made(reproduction.zero, name="a", residual=0.0, tol=0.1),
         "reproduction.by_id": _made(reproduction.by_id, name=lambda: claim().id),
         "reproduction.Evidence": _made(reproduction.Evidence, findings=lambda: (finding(),)),

@@ -297,7 +297,7 @@ _SOLVERS = {
     "convex.SoftmaxReadout": _made(
         lambda: convex.SoftmaxReadout,
         inputs=X,
-        labels=lambda: np.arange(6) % 2,
+        targets=lambda: np.arange(6) % 2,
         ridge=0.1,
         num_classes=2,
     ),

@@ -15,7 +15,7 @@ from hjcontrol.solvers.driver import solve
 from hjcontrol.solvers.solver import AbstractHostSolver, Info, Outcome
 from hjcontrol.verification.certificate import Certificate as RealCertificate
 from hjcontrol.verification.certificate import Pair
-from hjcontrol.verification.conditions import Condition, Optimality
+from hjcontrol.verification.conditions import Condition, Conditions
 
 
 class Still(AbstractHostSolver):
@@ -124,7 +124,7 @@ def judged(stages=5, value=3e-12):
         Condition("curvature of J", 0.5, -1e-6, "holds", least=True),
         Condition("dJ/dT", -0.1, None, "", remark="0 if free", necessary=False),
     )
-    optimality = Optimality(rows, gaps, np.full(stages, np.nan), gaps, (0.5, 1e-9), 1e-6)
+    optimality = Conditions(rows, gaps, np.full(stages, np.nan), gaps, (0.5, 1e-9), 1e-6)
     sizes = {"samples": 1, "stages": stages, "weights": 1, "dtype": "float64"}
     pair = Pair("backprop|pairing", "exact", "exact", None, None, None, 3e-16)
     return RealCertificate(

@@ -27,5 +27,5 @@ def test_select_takes_what_can_treat_the_problem_and_says_why():
     assert "chosen" in str(free)
     ends = hj.control.TerminalConstraint(lambda x, y: x)
     assert select(rings(terminal_constraint=ends)).name == "direct"
-    with pytest.raises(ValueError, match=r"no method can treat(.|\n)*augmented"):
+    with pytest.raises(ValueError, match=r"no solver can treat(.|\n)*augmented"):
         select(rings(terminal_constraint=ends, control_set=hj.control.Ternary()))

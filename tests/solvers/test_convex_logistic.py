@@ -28,7 +28,7 @@ def distance(a: AffineWeights, b: AffineWeights) -> float:
 
 def value(p: SoftmaxReadout, theta: AffineWeights) -> float:
     z = np.asarray(p.inputs @ theta.W.T + theta.b[None, :])
-    loss = logsumexp(z, axis=1) - z[np.arange(len(z)), np.asarray(p.labels)]
+    loss = logsumexp(z, axis=1) - z[np.arange(len(z)), np.asarray(p.targets)]
     return loss.mean() + 0.5 * RIDGE * sum(float(jnp.sum(a**2)) for a in theta)
 
 
@@ -44,7 +44,7 @@ def by_scikit_learn(p: SoftmaxReadout) -> AffineWeights:
         solver="newton-cg",
         tol=1e-12,
         max_iter=1000,
-    ).fit(X, np.asarray(p.labels))
+    ).fit(X, np.asarray(p.targets))
     theta = model.coef_
     theta = np.concatenate([-theta / 2, theta / 2]) if two else theta
     return AffineWeights(jnp.asarray(theta[:, :-1]), jnp.asarray(theta[:, -1]))
@@ -112,12 +112,12 @@ def test_the_result_prints_what_it_proves():
         ({"ridge": 0.0}, "ridge"),
         ({"inputs": np.array([[np.nan], [1.0]])}, "finite"),
         ({"inputs": np.zeros((2,))}, "shape"),
-        ({"labels": np.array([0, 0])}, "two classes"),
-        ({"labels": np.array([-1, 1])}, "labels"),
-        ({"labels": np.array([0.0, 1.0])}, "integers"),
+        ({"targets": np.array([0, 0])}, "two classes"),
+        ({"targets": np.array([-1, 1])}, "targets"),
+        ({"targets": np.array([0.0, 1.0])}, "integers"),
     ],
 )
 def test_bad_input_is_refused(change, words, unchecked):
-    given = {"inputs": np.array([[0.0], [1.0]]), "labels": np.array([0, 1]), "ridge": 0.1} | change
+    given = {"inputs": np.array([[0.0], [1.0]]), "targets": np.array([0, 1]), "ridge": 0.1} | change
     with pytest.raises(ValueError, match=words):
         SoftmaxReadout(**given)

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from scipy.special import ndtri
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.renamed import renamed
 from hjcontrol.control import Solution
 from hjcontrol.solvers.convex import nonnegative
 from hjcontrol.solvers.convex.hopf_cole import HopfCole
@@ -74,6 +75,7 @@ class PricedAtoms(AbstractPrimalDual):
         return nonnegative.dual_value(self.problem.loss, self.scores, ball.bound)
 
 
+@renamed(max_rounds="max_steps")
 @admits(eps=">= 0", max_atoms=">= 1", radius=">= 0", max_steps=">= 0", tol=">= 0")
 def fit_lse(
     inputs: ArrayLike,

@@ -27,6 +27,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, Solution, Theorem
 from hjcontrol.deformation import lse
@@ -100,6 +101,7 @@ class ConvexRegression(AbstractConvexProblem):
         """As for any program; without multipliers the bound below is that of `lam = 0`, which is zero."""
         return _residuals(self, candidate, dual)
 
+    @renamed(max_rounds="max_steps")
     def solve(self, *, tol: float = 1e-7, max_steps: int = 60) -> Solution:
         """Solve by cutting planes: only constraints that once were violated are ever stated.
 

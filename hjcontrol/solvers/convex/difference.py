@@ -28,6 +28,7 @@ from jaxtyping import Array, Float, Key
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, Ridge, Solution, Theorem
@@ -135,6 +136,7 @@ class AbstractDifference(AbstractConvexProblem):
         return Chain([Difference(plus, minus)], self.inputs[0])
 
 
+@renamed(pieces="atoms")
 @admits(eps=">= 0", delta="> 0", ridge=">= 0")
 class DifferenceOfConvex(AbstractDifference):
     """Difference of two log-sum-exp layers. Candidate: `Layers`. Multipliers: the slope `s` of `G`,

@@ -23,6 +23,7 @@ from scipy.special import logsumexp, xlogy
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.third_party import needs
 from hjcontrol.control import ControlProblem, Ridge, Solution, Theorem, softmax_cross_entropy
 from hjcontrol.deformation import entropy, gibbs, lse
@@ -45,6 +46,7 @@ THEOREM = Theorem(
 )
 
 
+@renamed(labels="targets")
 @admits(ridge=">= 0")
 class SoftmaxReadout(AbstractConvexProblem):
     """Multinomial logistic regression of labels on features, ridge on all weights and biases.
@@ -71,12 +73,12 @@ class SoftmaxReadout(AbstractConvexProblem):
         """
         self.inputs, targets = checked_samples("SoftmaxReadout", inputs, targets, scalar=False)
         if not jnp.issubdtype(targets.dtype, jnp.integer):
-            raise ValueError(f"SoftmaxReadout: labels must be integers; found {targets.dtype}.")
+            raise ValueError(f"SoftmaxReadout: `targets` must be integers; found {targets.dtype}.")
         count = int(targets.max()) + 1 if num_classes is None else num_classes
         if int(targets.min()) < 0 or int(targets.max()) >= count or count < 2:
             raise ValueError(
-                f"SoftmaxReadout: labels in 0 .. {count - 1} and two classes or more are needed; "
-                f"found {int(labels.min())} .. {int(labels.max())}."
+                f"SoftmaxReadout: `targets` in 0 .. {count - 1} and two classes or more are needed; "
+                f"found {int(targets.min())} .. {int(targets.max())}."
             )
         self.targets, self.num_classes = targets, count
         self.ridge = jnp.asarray(ridge, self.inputs.dtype)

@@ -33,6 +33,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.third_party import needs
 from hjcontrol.control import Solution, Theorem
@@ -96,6 +97,7 @@ class _Point(NamedTuple):
         return float(self.found.objective - self.found.dual_objective)
 
 
+@renamed(pieces="atoms")
 @admits(delta="> 0", ridge=">= 0")
 class DifferenceOfMaxAffine(AbstractDifference):
     """Difference of two max-affine layers. Candidate: `Layers`. Multipliers: `Readings`."""

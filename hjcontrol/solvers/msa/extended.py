@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
@@ -30,10 +31,10 @@ from hjcontrol.control import (
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.msa.point import Point, at, choose
 from hjcontrol.solvers.msa.stage import Inner, StageMinimiser
 from hjcontrol.solvers.msa.sweep import sweep
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 
 SUFFICIENT = 1e-4
 RAISE, LOWER = 4.0, 0.5
@@ -52,6 +53,7 @@ class ExtendedState(Shown):
     batches: Minibatch | None
 
 
+@renamed(inner_steps="steps")
 @admits(rho="> 0", steps=">= 1", tol=">= 0", batch_size=">= 1")
 class ExtendedMSA(AbstractSolver):
     """Successive approximations that descend.

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
@@ -30,10 +31,10 @@ from hjcontrol.control import (
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, stationarity
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.msa.point import Point, at, choose
 from hjcontrol.solvers.msa.stage import Inner, StageMinimiser
 from hjcontrol.solvers.msa.sweep import sweep
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 
 EXPLOSION = 1e3
 PATIENCE = 20
@@ -55,6 +56,7 @@ class MSAState(Shown):
     batches: Minibatch | None
 
 
+@renamed(inner_steps="steps")
 @admits(steps=">= 1", tol=">= 0", batch_size=">= 1")
 class MSA(AbstractSolver):
     """Plain successive approximations. See `ExtendedMSA` for the one that descends.

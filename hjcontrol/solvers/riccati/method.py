@@ -34,9 +34,9 @@ from hjcontrol.control import (
 from hjcontrol.control.control_sets import largest
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.riccati.factored import Sweep, closed_loop, matrix, steps_along
 from hjcontrol.solvers.riccati.stages import flat_weights, linearise
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 
 LARGEST = (
     12_000  # weights: M takes 8 * LARGEST^2 bytes, 1.2 GB, and twice that while it is factored
