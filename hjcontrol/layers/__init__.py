@@ -29,14 +29,17 @@ from hjcontrol.layers.potential import LOG, SQUARE, Potential
 from hjcontrol.layers.program import AbstractProgram, Residuals
 from hjcontrol.layers.program_layer import ProgramLayer
 from hjcontrol.layers.prox import BallProjection, GroupSoftThreshold, SoftThreshold
-from hjcontrol.layers.registry import REGISTRY, build, table
+from hjcontrol.layers.registry import FURTHER, REGISTRY, build, table
 from hjcontrol.layers.regulariser import BinaryEntropy, Quadratic, Shannon, Tsallis
 from hjcontrol.layers.rows import RowSoftmax
 from hjcontrol.layers.section import Separable
+from hjcontrol.layers.sets import AffineSet, HalfSpace, L1Ball
 from hjcontrol.layers.softmax import Softmax, maximum
 from hjcontrol.layers.squares import CommutingSquare, commuting_square
+from hjcontrol.layers.transport import Transport, birkhoff
 
 __all__ = [
+    "FURTHER",
     "GELU",
     "LOG",
     "LSE",
@@ -45,6 +48,7 @@ __all__ = [
     "AbstractConvexLayer",
     "AbstractFace",
     "AbstractProgram",
+    "AffineSet",
     "Attended",
     "Attention",
     "BallProjection",
@@ -57,7 +61,9 @@ __all__ = [
     "Faces",
     "GradientTable",
     "GroupSoftThreshold",
+    "HalfSpace",
     "Huber",
+    "L1Ball",
     "LeakyReLU",
     "LogitHead",
     "Optimality",
@@ -77,8 +83,10 @@ __all__ = [
     "Softplus",
     "Sparsemax",
     "Tanh",
+    "Transport",
     "Tsallis",
     "argmax",
+    "birkhoff",
     "build",
     "certify",
     "commuting_square",

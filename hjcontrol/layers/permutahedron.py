@@ -24,9 +24,10 @@ from jaxtyping import Array, Bool, Float, Real
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
+from hjcontrol.layers.gauge import AbstractGauge, Units
 from hjcontrol.layers.isotonic_regression import block_means, blocks
 from hjcontrol.layers.layer import AbstractFace
-from hjcontrol.layers.prox import AbstractGauge, AbstractGaugeLayer, Units
+from hjcontrol.layers.prox import AbstractGaugeLayer
 
 
 def project(z: Float[Array, " n"], w: Float[Array, " n"]) -> Float[Array, " n"]:

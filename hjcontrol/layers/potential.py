@@ -52,7 +52,7 @@ class Potential(AbstractRegulariser):
     cvxpy: Pointwise | None = eqx.field(static=True)
     lo: float = eqx.field(static=True)
     hi: float = eqx.field(static=True)
-    steep: bool = eqx.field(static=True)
+    steep: bool = eqx.field(static=True)  # pyright: ignore[reportIncompatibleVariableOverride]
     bend: float = eqx.field(static=True)
 
     def __init__(

@@ -15,130 +15,16 @@ import abc
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, PyTree, Real
+from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
-from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
-from hjcontrol.layers.program import AbstractProgram, Residuals, Scales
-
-
-class Units(Shown):
-    """What a gauge and the logits call large: `point` a coordinate of `p`, `force` of `z`, `terms` the
-    terms of its `complementarity`; `least`, the smallest difference of logits that decides."""
-
-    point: Float[Array, "..."]
-    force: Float[Array, "..."]
-    terms: dict[str, Float[Array, "..."]]
-    least: Float[Array, ""] | float = float("inf")
-
-
-class AbstractGauge(Shown):
-    """A convex function psi, with its conjugate psi* and its proximal map."""
-
-    @abc.abstractmethod
-    def cost(self, p: Float[Array, "*shape"]) -> Float[Array, ""]:
-        """`psi(p)`, taken as 0 just outside of a set: see `violation`."""
-
-    @abc.abstractmethod
-    def violation(self, p: Float[Array, "*shape"]) -> dict[str, PyTree[Float[Array, "..."]]]:
-        """How far `p` is from where psi is finite."""
-
-    @abc.abstractmethod
-    def support(self, r: Float[Array, "*shape"]) -> Float[Array, ""]:
-        """`psi*(r)`, taken as 0 just outside of where it is finite."""
-
-    @abc.abstractmethod
-    def dual_violation(self, r: Float[Array, "*shape"]) -> dict[str, PyTree[Float[Array, "..."]]]:
-        """How far `r` is from where psi* is finite."""
-
-    @abc.abstractmethod
-    def complementarity(
-        self, p: Float[Array, "*shape"], r: Float[Array, "*shape"]
-    ) -> dict[str, Float[Array, "..."]]:
-        """The terms of `psi(p) + psi*(r) - p.r`, each zero when met."""
-
-    @abc.abstractmethod
-    def extent(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Units:
-        """What is large: see `Units`."""
-
-    def centre(self, z: Float[Array, "*shape"]) -> Float[Array, ""]:
-        """What may be taken from every logit without moving the maximiser."""
-        return jnp.zeros((), z.dtype)
-
-    @abc.abstractmethod
-    def prox(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Float[Array, "*shape"]:
-        """The maximiser, for `eps >= 0`."""
-
-    @abc.abstractmethod
-    def as_cvxpy(self, p: Any) -> tuple[Any, list]:
-        """psi as a cvxpy expression, and constraints."""
-
-
-class GaugeProgram(AbstractProgram):
-    """The program at one `z`; its multiplier is `r`, by default the best one, `z - eps p*`, stored (as
-    `best`) without the part that all logits share."""
-
-    z: Float[Array, "*shape"]
-    eps: Float[Array, ""]
-    gauge: AbstractGauge
-    best: Float[Array, "*shape"]
-
-    def residuals(self, candidate: Any, dual: Any = None) -> Residuals:
-        """Residuals of a point and of `r`, both of the shape of `z`."""
-        z, eps, shift = self.z, self.eps, self.gauge.centre(self.z)
-        p = floating(candidate).astype(z.dtype)
-        r = self.best if dual is None else floating(dual).astype(z.dtype) - shift
-        for name, x in (("candidate", p), ("multiplier", r)):
-            if x.shape != z.shape:
-                raise ValueError(
-                    f"certify: the {name} must have the shape of the logits, {z.shape}; found "
-                    f"{x.shape}. Batch with `jax.vmap`."
-                )
-        z = z - shift
-        primal, off = self.gauge.violation(p), self.gauge.dual_violation(r)
-        warm = jnp.where(eps > 0, eps, 1.0)
-        apart = z - eps * p - r
-        given_up = jnp.where(eps > 0, apart**2 / (2 * warm), jnp.where(apart != 0, jnp.inf, 0.0))
-        scales = self._scales(z, shift, primal, off)
-        over = lambda found, units: _worst(jax.tree.map(_ratio, found, units), z)
-        outside = over(primal, scales.primal) > _slack(z)
-        beyond = over(off, scales.dual) > _slack(z)
-        cost = self.gauge.cost(p) + 0.5 * eps * jnp.sum(p**2) - jnp.sum(p * self.z)
-        distance = jnp.sum((z - r) ** 2)
-        quadratic = jnp.where(eps > 0, distance / (2 * warm), jnp.where(distance > 0, jnp.inf, 0.0))
-        terms = self.gauge.complementarity(p, r)
-        return Residuals(
-            primal=primal,
-            dual=off,
-            complementarity=terms,
-            stationarity={"p": jnp.abs(apart)},
-            objective=jnp.where(outside, jnp.inf, cost),
-            dual_objective=jnp.where(beyond, -jnp.inf, -self.gauge.support(r + shift) - quadratic),
-            excess=terms | {"quadratic": given_up},
-            scales=scales,
-        )
-
-    def _scales(self, z: Array, shift: Array, primal: dict, off: dict) -> Scales:
-        """Multipliers and stationarity in units of the logits, the gap in those of a logit times a
-        point."""
-        units = self.gauge.extent(z, self.eps)
-        blur = jnp.finfo(z.dtype).eps * jnp.abs(shift)
-        force = units.force + 4.0 * blur
-        return Scales(
-            primal=jax.tree.map(lambda x: jnp.max(units.point), primal),
-            dual=jax.tree.map(lambda x: _like(force, x), off),
-            complementarity=units.terms,
-            stationarity={"p": force},
-            excess=units.terms | {"quadratic": force * units.point},
-            undecidable=blur >= units.least,
-        )
+from hjcontrol.layers.gauge import AbstractGauge, GaugeProgram, Units, slack, worst
+from hjcontrol.layers.layer import AbstractConvexLayer, AbstractFace
 
 
 class BallFace(AbstractFace):
@@ -208,7 +94,7 @@ class AbstractGaugeLayer(AbstractConvexLayer):
     def conjugate(self, p: Real[ArrayLike, "*shape"]) -> Float[Array, ""]:
         p = floating(p)
         cost = self.gauge.cost(p) + 0.5 * self.eps.astype(p.dtype) * jnp.sum(p**2)
-        return jnp.where(_worst(self.gauge.violation(p), p) > _slack(p), jnp.inf, cost)
+        return jnp.where(worst(self.gauge.violation(p), p) > slack(p), jnp.inf, cost)
 
     def program(self, z: Real[ArrayLike, "*shape"]) -> GaugeProgram:
         z = checked(type(self).__name__, z, mask=False)
@@ -410,21 +296,3 @@ def norm(x: Float[Array, "*shape"], axis: int | None = None) -> Float[Array, "..
     safe = jnp.where((top > 0) & jnp.isfinite(top), top, 1.0)
     squares = jnp.sum((x / safe) ** 2, axis=axis, keepdims=axis is not None)
     return jnp.where(top > 0, safe * jnp.sqrt(jnp.where(top > 0, squares, 1.0)), 0.0 * squares)
-
-
-def _ratio(x: Array, unit: Array) -> Array:
-    return jnp.where(x == 0, 0.0, x / unit)
-
-
-def _like(force: Array, x: Array) -> Array:
-    """One unit each, or the largest for what belongs to all."""
-    return force if jnp.shape(x) == jnp.shape(force) else jnp.max(force)
-
-
-def _worst(residuals: PyTree, like: Array) -> Array:
-    leaves = [jnp.max(x) for x in jax.tree.leaves(residuals)]
-    return jnp.max(jnp.stack([*leaves, jnp.zeros((), like.dtype)]))
-
-
-def _slack(x: Array) -> Any:
-    return jnp.finfo(x.dtype).eps ** SLACK

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 
@@ -297,6 +298,13 @@ class Quadratic(AbstractRegulariser):
         return 0.5 * cp.sum_squares(p)
 
 
+class QuadraticBetween(Quadratic):
+    """`p^2 / 2` between bounds of each coordinate's own: arrays, in the shape of the logits."""
+
+    lo: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)  # pyright: ignore
+    hi: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)  # pyright: ignore
+
+
 @jax.custom_jvp
 def bell(v: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """`sigmoid(v) sigmoid(-v)`, the derivative of the sigmoid, without forming `1 - sigmoid`."""
@@ -322,5 +330,5 @@ def _power(p: Float[Array, "*shape"], exponent: float) -> Float[Array, "*shape"]
 
 def check_interval(who: str, lo: float, hi: float) -> None:
     """Refuse an empty or unbounded interval."""
-    if not (math.isfinite(lo) and math.isfinite(hi) and lo < hi):
+    if known_to_fail(jnp.isfinite(lo) & jnp.isfinite(hi) & (jnp.asarray(lo) < hi)):
         raise ValueError(f"{who}: a bounded interval with lo < hi is needed; found [{lo}, {hi}].")

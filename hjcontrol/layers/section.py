@@ -266,7 +266,8 @@ def _pinned(z: Array, section: Section) -> tuple[Array, Array, Array]:
 @eqx.filter_jit  # outside of `jit`, its loops would be compiled anew each time
 def _root(phi: AbstractRegulariser, u: Array, section: Section) -> Array:
     """lambda at `eps = 1`: the sum decreases in it."""
-    a, t, lo, hi = section
+    a, lo, hi = section.a, section.lo, section.hi
+    t = jnp.zeros((), u.dtype) if section.t is None else section.t
     unit = jnp.finfo(u.dtype).eps
 
     def look(lam: Array) -> tuple[Array, Array, Array]:

@@ -76,7 +76,8 @@ class SeparableProgram(AbstractProgram):
     @property
     def multiplier(self) -> Float[Array, ""] | None:
         """lambda, rounded."""
-        return None if self.difference is None else self.pivot + self.difference
+        pair = (self.pivot, self.difference)
+        return None if pair[0] is None or pair[1] is None else pair[0] + pair[1]
 
     def residuals(self, candidate: Any, dual: Any = None) -> Residuals:
         """Residuals of a point and multipliers; all in the units of `z`, or of `p` for the primal."""
@@ -157,7 +158,7 @@ def _scales(program: SeparableProgram, z: Array, primal: dict, signs: dict) -> S
         nearest = jnp.min(jnp.where(away > 0, away, jnp.inf))
         unit = jnp.where(program.eps > 0, jnp.min(soft), nearest)
     force = soft + away + 4.0 * blur
-    excess = {"p": force * width}
+    excess, size = {"p": force * width}, width
     if program.total is not None:
         size = jnp.maximum(jnp.abs(program.total), jnp.max(jnp.abs(program.a) * width))
         excess["sum"] = jnp.max(force) * size
@@ -214,7 +215,8 @@ def _dual_value(program: SeparableProgram, z: Array, lam: Array) -> Array:
     hard = jnp.sum(
         jnp.maximum(jnp.where(some, lo, 0.0) * finite, jnp.where(some, hi, 0.0) * finite)
     )
-    rest = 0.0 if program.total is None else (lam + program.pivot) * program.total
+    some_sum = program.total is not None and program.pivot is not None
+    rest = (lam + program.pivot) * program.total if some_sum else 0.0
     return jnp.where(program.eps > 0, soft, hard) + rest
 
 
@@ -248,7 +250,8 @@ def _given_multipliers(program: SeparableProgram, dual: Any) -> tuple[Any, Any, 
         raise ValueError("certify: this program has no sum constraint; found a multiplier of one.")
     if said is not None:
         first, *rest = (jnp.asarray(x, dtype) for x in whole)
-        lam = sum(rest, first - program.pivot)
+        pivot = 0.0 if program.pivot is None else program.pivot
+        lam = sum(rest, first - pivot)
     return lam, given.get("lower"), given.get("upper")
 
 

@@ -87,7 +87,7 @@ def fit_jointly(
             f"{atoms} atoms."
         )
     X, spread = np.column_stack([x, np.ones(len(y))]), float(np.std(y)) or 1.0
-    ends, best = [], (np.inf, None, 0.0)
+    ends, best = [], (np.inf, np.zeros((atoms, X.shape[1])), 0.0)
     with one_blas_thread():
         for start in range(starts):
             T = _parts(X, y, atoms, np.random.default_rng(start))
@@ -122,9 +122,10 @@ def _parts(X: np.ndarray, y: np.ndarray, atoms: int, rng: np.random.Generator) -
     """Affine least squares on random parts, then on the parts on which each is the largest."""
     centres = X[rng.choice(len(y), atoms, replace=False)]
     part = np.argmin(((X[:, None] - centres[None]) ** 2).sum(axis=2), axis=1)
-    T, best = None, (np.inf, None)
+    T = np.repeat(_affine(X, y, np.ones(len(y), bool), X[0])[None], atoms, axis=0)
+    best = (np.inf, T)
     for _ in range(SWEEPS):
-        T = np.stack([_affine(X, y, part == k, None if T is None else T[k]) for k in range(atoms)])
+        T = np.stack([_affine(X, y, part == k, T[k]) for k in range(atoms)])
         error = float(np.mean((np.max(X @ T.T, axis=1) - y) ** 2))
         best = (error, T) if error < best[0] else best
         new = np.argmax(X @ T.T, axis=1)
