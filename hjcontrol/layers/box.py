@@ -103,7 +103,7 @@ class AbstractBoxLayer(AbstractConvexLayer):
 def _argmax(layer: AbstractBoxLayer, z: Array) -> Array:
     eps, phi = layer.eps.astype(z.dtype), layer.phi
     soft = phi.respond(z / jnp.where(eps > 0, eps, 1.0))
-    tie = phi.respond(jnp.zeros((), z.dtype))
+    tie = phi.respond(jnp.zeros_like(z))
     hard = jnp.where(z > 0, phi.hi, jnp.where(z < 0, phi.lo, tie))
     return jnp.where(jnp.isnan(z), z, jnp.where(eps > 0, soft, hard))
 
@@ -212,8 +212,10 @@ class Tanh(AbstractBoxLayer):
 
 @admits(eps=">= 0", lo="finite", hi="finite")
 class Clip(AbstractBoxLayer):
-    """`|p|^2/2` on [lo, hi]: the argmax is `clip(z/eps, lo, hi)`, hard tanh on [-1, 1]. Bounds are numbers,
-    or arrays in the shape of the logits, with derivatives."""
+    """`|p|^2/2` on [lo, hi]: the argmax is `clip(z/eps, lo, hi)`, hard tanh on [-1, 1].
+
+    Bounds are numbers, or arrays in the shape of the logits, with derivatives.
+    """
 
     held = ("eps", "phi")
 

@@ -328,7 +328,7 @@ def _power(p: Float[Array, "*shape"], exponent: float) -> Float[Array, "*shape"]
     return jnp.where(some, raised, 0.0)
 
 
-def check_interval(who: str, lo: float, hi: float) -> None:
+def check_interval(who: str, lo: Any, hi: Any) -> None:
     """Refuse an empty or unbounded interval."""
     if known_to_fail(jnp.isfinite(lo) & jnp.isfinite(hi) & (jnp.asarray(lo) < hi)):
         raise ValueError(f"{who}: a bounded interval with lo < hi is needed; found [{lo}, {hi}].")

@@ -201,10 +201,11 @@ def birkhoff(n: int, eps: float | Float[Array, ""]) -> Transport:
 
 
 def _laplacian(p: Array, columns: Array) -> Array:
-    """S with the last node grounded."""
+    """S with the last node grounded; a node without flow, of a plan that is integral in floats, stays."""
     n = p.shape[0]
     flow = jnp.where(jnp.eye(n, dtype=bool), 0.0, (p / columns[None]) @ p.T)
-    return (jnp.diag(jnp.sum(flow, axis=1)) - flow)[:-1, :-1]
+    through = jnp.sum(flow, axis=1)
+    return (jnp.diag(jnp.where(through > 0, through, 1.0)) - flow)[:-1, :-1]
 
 
 def _column(z: Array, eps: Array, f: Array, columns: Array) -> tuple[Array, Array]:
@@ -269,8 +270,7 @@ def _plan_rule(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     right = right + eps * (share @ dc - dr)
     df = jnp.zeros(n, z.dtype)
     if n > 1:
-        solved = jnp.linalg.solve(_laplacian(p, columns), right[:-1])
-        df = df.at[:-1].set(jnp.where(jnp.isfinite(solved), solved, 0.0))  # an integral plan stays
+        df = df.at[:-1].set(jnp.linalg.solve(_laplacian(p, columns), right[:-1]))
     left = dz - df[:, None]
     moved = p / eps * jnp.sum(share[None, :, :] * apart(left), axis=1)
     return p, moved + share * dc[None]

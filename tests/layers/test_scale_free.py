@@ -44,14 +44,14 @@ def test_right_answers_pass_and_wrong_ones_do_not(name, scale, offset):
 
 def test_one_entry_moved_by_a_millionth_is_refused():
     for name, make in LAYERS.items():
-        layer = make(0.7)
+        layer = make(3.0)
         p = np.array(own(layer, Z))
         free = np.argmax(np.abs(p) * (np.abs(p) < 0.99))
         p[free] *= 1 + 1e-6
         assert judge(layer, Z, p).verdict not in ("optimal", "near-optimal"), name
 
 
-@pytest.mark.parametrize("layer", [Softmax(1.0), Sparsemax(1.0), maximum(), LAYERS["order"](1.0)])
+@pytest.mark.parametrize("layer", [Softmax(1.0), Sparsemax(1.0), maximum(), LAYERS["order"](0.1)])
 def test_what_float64_cannot_tell_is_said(layer):
     z = Z + 1e16
     assert judge(layer, z, own(layer, z)).verdict == "undecidable in float64"
