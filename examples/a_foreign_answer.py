@@ -15,7 +15,7 @@ import hjcontrol as hj
 jax.config.update("jax_enable_x64", True)
 
 z = np.random.default_rng(0).normal(size=40)
-layer = hj.layers.Softmax(0.1)
+layer = hj.Softmax(0.1)
 for solver in ("SCS", "CLARABEL"):
     problem = layer.as_cvxpy(z)
     problem.solve(solver=solver)

@@ -12,7 +12,7 @@ import hjcontrol as hj
 
 jax.config.update("jax_enable_x64", True)
 
-layer = hj.layers.Softmax(0.1)
+layer = hj.Softmax(0.1)
 z = jnp.array([0.62, 0.58, 0.31, -0.4, 0.05])
 print(layer.as_cvxpy(z), "\n")
 for engine in ("closed", "newton", "cvxpy"):
@@ -20,12 +20,12 @@ for engine in ("closed", "newton", "cvxpy"):
     found = hj.certify(layer.program(z), p)
     print(f"{engine:<7} {p.round(6)}   gap {found.gap:9.2e}   {found.verdict}")
 
-print("\nits hard limit, eps = 0:", hj.layers.Softmax(0.0)(z))
+print("\nits hard limit, eps = 0:", hj.Softmax(0.0)(z))
 print("\n", hj.certify(layer.program(z), jnp.full(5, 0.2)), "\n", sep="")
 
 batch = jax.random.normal(jax.random.key(0), (6, 2))
 print(
     hj.compare_gradients(
-        hj.layers.Softmax(0.01), batch, others={"jax.nn": lambda z: jax.nn.softmax(z / 0.01)}
+        hj.Softmax(0.01), batch, others={"jax.nn": lambda z: jax.nn.softmax(z / 0.01)}
     )
 )

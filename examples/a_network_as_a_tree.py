@@ -23,13 +23,13 @@ angle, side = rng.uniform(0, np.pi, 300), 1 - 2 * label
 points = np.column_stack([side * np.cos(angle) + label, side * np.sin(angle) + 0.4 * label])
 points += 0.12 * rng.standard_normal(points.shape)
 problem = hj.ControlProblem(
-    [hj.networks.Dense(2, 6, jax.nn.relu), hj.networks.readout(6, 2)],
+    [hj.Dense(2, 6, jax.nn.relu), hj.readout(6, 2)],
     points,
     label,
-    terminal=hj.control.softmax_cross_entropy,
-    running=hj.control.Ridge(1e-3),
+    terminal=hj.softmax_cross_entropy,
+    running=hj.Ridge(1e-3),
 )
-solution = hj.solve(problem, hj.solvers.Newton(), key=jax.random.key(3), max_steps=200, throw=False)
+solution = hj.solve(problem, hj.Newton(), key=jax.random.key(3), max_steps=200, throw=False)
 
 room = hj.analysis.tree
 net = room.piecewise_affine(problem.chain, solution.weights)
@@ -50,7 +50,7 @@ print(
 )
 pathlib.Path("a_network_as_a_tree.dot").write_text(decision.to_dot(["across", "up"]))
 
-atoms = hj.layers.LSE(rng.normal(size=(5, 2)), 0.3 * rng.normal(size=5), 0.2)
+atoms = hj.LSE(rng.normal(size=(5, 2)), 0.3 * rng.normal(size=5), 0.2)
 soft = room.soft_tree(atoms)
 x = jax.numpy.asarray(points[0])
 print(f"\n{soft}\n{soft.rules()}")

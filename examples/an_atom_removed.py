@@ -16,12 +16,12 @@ jax.config.update("jax_enable_x64", True)
 attribution = hj.analysis.attribution
 
 EPS, EACH = 0.3, 15
-digits = hj.data.load("digits")
+digits = hj.load("digits")
 X, y = digits.features / 16.0, digits.targets
 chosen = np.concatenate([np.flatnonzero(y == c)[:EACH] for c in range(10)])
 held = np.setdiff1d(np.arange(len(y)), chosen)
-layer = hj.layers.LSE(X[chosen], -np.sum(X[chosen] ** 2, axis=1) / 2, EPS)
-model = hj.layers.ClassHead(layer, y[chosen])
+layer = hj.LSE(X[chosen], -np.sum(X[chosen] ** 2, axis=1) / 2, EPS)
+model = hj.ClassHead(layer, y[chosen])
 
 # Of the first hundred held-out digits, the one read with a share nearest to seven in ten.
 shares = jax.jit(jax.vmap(model.shares))(X[held[:100]])
@@ -36,7 +36,7 @@ while heads[-1].predict(x) == model.predict(x):
     gone.append(int(left[np.argmax(rows[-1].weights)]))
     kept = np.setdiff1d(np.arange(len(chosen)), gone)
     smaller = attribution.pruned(layer, gone)
-    heads.append(hj.layers.ClassHead(smaller, y[chosen][kept]))
+    heads.append(hj.ClassHead(smaller, y[chosen][kept]))
     rows.append(attribution.attribute(heads[-1], x))
 mask = np.isin(np.arange(len(chosen)), gone)
 formula, real = attribution.without(layer, x, mask), heads[-1].head(x)

@@ -70,7 +70,7 @@ problem = hj.ControlProblem(
     encoder.stages,
     encoder.embed(ids[:2]),
     embeddings[1::-1],
-    terminal=hj.control.least_squares,
+    terminal=hj.least_squares,
     context=seen[:2],
 )
 certificate = hj.verify(problem, encoder.weights)

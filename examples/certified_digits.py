@@ -17,15 +17,15 @@ jax.config.update("jax_enable_x64", True)
 robustness = hj.analysis.robustness
 
 EPS, EACH, SHOWN = 0.15, 12, 200
-digits = hj.data.load("digits")
+digits = hj.load("digits")
 X, y = digits.features / 16.0, digits.targets
 chosen = np.concatenate([np.flatnonzero(y == c)[:EACH] for c in range(10)])
 held = np.setdiff1d(np.arange(len(y)), chosen)[:SHOWN]
 x, label = jnp.asarray(X[held]), jnp.asarray(y[held])
 
 # Atoms are digits: W = y/(2t), b = -|y|^2/(4t) at t = 1/2, so that pi weighs the squared distances.
-layer = hj.layers.LSE(X[chosen], -np.sum(X[chosen] ** 2, axis=1) / 2, EPS)
-model = hj.layers.ClassHead(layer, y[chosen])
+layer = hj.LSE(X[chosen], -np.sum(X[chosen] ** 2, axis=1) / 2, EPS)
+model = hj.ClassHead(layer, y[chosen])
 found = jax.jit(jax.vmap(lambda a, c: robustness.certified_radius(model, a, c)))(x, label)
 right = np.asarray(found.margin) > 0
 print(f"{right.mean():.3f} of {SHOWN} digits are read correctly, from {layer.b.size} atoms")

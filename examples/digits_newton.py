@@ -13,17 +13,17 @@ import hjcontrol as hj
 
 jax.config.update("jax_enable_x64", True)
 
-digits = hj.data.split(hj.data.load("digits"), 120, key=jax.random.key(0))
+digits = hj.split(hj.load("digits"), 120, key=jax.random.key(0))
 problem = hj.ControlProblem(
     [
-        hj.networks.lift(64, 6),
-        *[hj.networks.Residual(hj.networks.Dense(6, 6), 0.5)] * 2,
-        hj.networks.readout(6, 10),
+        hj.lift(64, 6),
+        *[hj.Residual(hj.Dense(6, 6), 0.5)] * 2,
+        hj.readout(6, 10),
     ],
     digits.train.features,
     digits.train.targets,
-    terminal=hj.control.softmax_cross_entropy,
-    running=hj.control.Ridge(0.02),
+    terminal=hj.softmax_cross_entropy,
+    running=hj.Ridge(0.02),
 )
 
 
@@ -35,8 +35,8 @@ def accuracy(weights):
 
 start = problem.init(jax.random.key(1))
 for method in (
-    hj.solvers.Gradient(optax.lbfgs(), tol=1e-5, label="lbfgs"),
-    hj.solvers.Newton(tol=1e-11),
+    hj.Gradient(optax.lbfgs(), tol=1e-5, label="lbfgs"),
+    hj.Newton(tol=1e-11),
 ):
     solution = hj.solve(problem, method, init=start)
     print(solution)

@@ -21,7 +21,7 @@ atoms = np.concatenate([0.4 * rng.randn(8, 2) - 1, 0.4 * rng.randn(8, 2) + 1])
 values = np.repeat([0.0, 1.0], 8)
 data = hj.hamilton_jacobi.InitialData(atoms, values)
 W, b = hj.hamilton_jacobi.layer_of_data(data, 1.0)
-layer = hj.layers.LSE(W, b, 0.25)
+layer = hj.LSE(W, b, 0.25)
 
 room = hj.analysis.bifurcation
 here = room.entropy_landscape(layer, np.array([0.3, -0.2]))

@@ -34,12 +34,10 @@ print(f"  over the ball {rest:.2e} at most is left, proved by {ball.cubes} cubes
 polished = polish(x, y, found.problem.layer(found.candidate), EPS)
 print(polished, "\n")
 
-problem = hj.ControlProblem(
-    [soft_maximum(1, ATOMS, EPS)], x, y[:, None], terminal=hj.control.least_squares
-)
+problem = hj.ControlProblem([soft_maximum(1, ATOMS, EPS)], x, y[:, None], terminal=hj.least_squares)
 adam = hj.solve(
     problem,
-    hj.solvers.Gradient(optax.adam(0.006), label="adam"),
+    hj.Gradient(optax.adam(0.006), label="adam"),
     key=jax.random.key(0),
     max_steps=3000,
 )

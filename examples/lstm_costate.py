@@ -18,15 +18,15 @@ import hjcontrol as hj
 from hjcontrol.networks import architecture
 
 jax.config.update("jax_enable_x64", True)
-digits = hj.data.split(hj.data.load("digits"), 400, key=jax.random.key(0)).train
+digits = hj.split(hj.load("digits"), 400, key=jax.random.key(0)).train
 network = architecture("lstm", 64, 10, width=12)
 problem = hj.ControlProblem(
     **network.ensemble(digits.features),
     targets=digits.targets,
-    terminal=hj.control.softmax_cross_entropy,
-    running=hj.control.Ridge(1e-4),
+    terminal=hj.softmax_cross_entropy,
+    running=hj.Ridge(1e-4),
 )
-solver = hj.solvers.Gradient(optax.adam(2e-2))
+solver = hj.Gradient(optax.adam(2e-2))
 solution = hj.solve(problem, solver, key=jax.random.key(1), max_steps=300)
 hits = jnp.argmax(solution.trajectory.final, axis=1) == jnp.asarray(digits.targets)
 print(f"J = {solution.objective:.4f}, {100 * jnp.mean(hits):.1f} % of the training digits right")

@@ -26,7 +26,7 @@ problem = hj.ControlProblem(
     running=control.Ridge(1e-2),
     control_set=control.Box(jnp.asarray(-0.5), jnp.asarray(0.5)),
 )
-solution = hj.solve(problem, hj.solvers.Newton(tol=1e-10), key=jax.random.key(1))
+solution = hj.solve(problem, hj.Newton(tol=1e-10), key=jax.random.key(1))
 print(hj.verify(solution, optimality=True), "\n")
 
 off_its_bound = eqx.tree_at(

@@ -17,14 +17,14 @@ jax.config.update("jax_enable_x64", True)
 x = jax.random.normal(jax.random.key(0), (12, 2))
 problem = hj.ControlProblem(
     [
-        hj.networks.lift(2, 3),
-        *[hj.networks.Residual(hj.networks.Dense(3, 3), 0.5)] * 3,
-        hj.networks.readout(3, 2),
+        hj.lift(2, 3),
+        *[hj.Residual(hj.Dense(3, 3), 0.5)] * 3,
+        hj.readout(3, 2),
     ],
     x,
     (jnp.sum(x**2, axis=1) > 1.4).astype(int),
-    terminal=hj.control.softmax_cross_entropy,
-    running=hj.control.Ridge(0.02),
+    terminal=hj.softmax_cross_entropy,
+    running=hj.Ridge(0.02),
 )
 start = problem.init(jax.random.key(1))
 
@@ -49,7 +49,7 @@ print(
 
 # 2. The closed loop, iterated: exact curvature (DDP) ends quadratically.
 for feedback in (True, False):
-    method = hj.solvers.Riccati(curvature="ddp", tol=1e-11, feedback=feedback)
+    method = hj.Riccati(curvature="ddp", tol=1e-11, feedback=feedback)
     solution = hj.solve(problem, method, init=start)
     loop = "closed" if feedback else "open"
     print(

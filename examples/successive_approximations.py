@@ -18,11 +18,11 @@ problem = hj.ControlProblem(
     np.repeat(x[:, None], 5, axis=1),
     np.sin(x),
     terminal=lambda state, y: (jnp.sum(state) - y) ** 2,
-    running=hj.control.Ridge(1e-3),
+    running=hj.Ridge(1e-3),
 )
 start = problem.init(jax.random.key(0))
 
-for solver in (hj.solvers.MSA(), hj.solvers.ExtendedMSA(rho=1.0)):
+for solver in (hj.MSA(), hj.solvers.ExtendedMSA(rho=1.0)):
     solution = hj.solve(problem, solver, init=start, max_steps=60)
     objective = solution.history.objective
     print(solution)

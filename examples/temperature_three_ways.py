@@ -30,8 +30,8 @@ def tangents(eps):
     """N tangents of the target, the soft maximum's excess taken off on average."""
     at = np.linspace(-2, 2, N)
     slope = at / target(at)
-    raw = hj.layers.LSE(slope[:, None], target(at) - slope * at, eps)
-    return hj.layers.LSE(raw.W, raw.b - jnp.mean(jax.vmap(raw)(x[:, None]) - y), eps)
+    raw = hj.LSE(slope[:, None], target(at) - slope * at, eps)
+    return hj.LSE(raw.W, raw.b - jnp.mean(jax.vmap(raw)(x[:, None]) - y), eps)
 
 
 @jax.jit
@@ -54,7 +54,7 @@ grid, s = np.geomspace(0.003, 1.0, 25), np.linspace(-2, 2, 400)
 validated = temperature.by_validation(losses, grid)
 bounded = temperature.by_bound(bounds, grid)
 trained = temperature.jointly(
-    tangents(0.3), x[:, None], y, hj.solvers.Gradient(optax.lbfgs(), tol=1e-7), max_steps=400
+    tangents(0.3), x[:, None], y, hj.Gradient(optax.lbfgs(), tol=1e-7), max_steps=400
 )
 for choice in (validated, bounded, trained):
     print(choice, "\n")

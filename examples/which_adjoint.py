@@ -31,7 +31,7 @@ axes = plots.new_axes(11.0, 3.8, columns=3)
 
 for ax, (T, decay) in zip(axes.flat, [(5.0, 0.0), (5.0, 2.0), (2.0, 30.0)], strict=True):
     weights = (W, b, jnp.asarray(decay))
-    flow = hj.networks.Flow(
+    flow = hj.Flow(
         (drift, weights),
         T,
         solver=diffrax.Tsit5(),

@@ -3,7 +3,7 @@ r"""Annotations as rules: what fits one, in words when something does not.
     rule(Float[Array, "n d"])(value, axes) -> value     or raises UnfitError("an array of floats [n, d]")
 
 `axes` remembers the sizes of named axes over the arguments of one call, so `n` is `n` everywhere.
-Annotations that say nothing (`Any`, type variables, forward references) let everything pass.
+Annotations without a type (`Any`, type variables, forward references) let everything pass.
 """
 
 import collections.abc

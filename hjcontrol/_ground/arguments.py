@@ -67,7 +67,7 @@ def in_range(who: str, name: str, value: Any, wanted: str) -> None:
     number = known(value)
     if number is not None and number.dtype.kind == "V":  # bfloat16 and its kin
         number = number.astype(float)
-    if number is None or number.dtype.kind not in "biuf":  # a tracer, or nothing that is ordered
+    if number is None or number.dtype.kind not in "biuf":  # a tracer, or has no order
         return
     endless = wanted.endswith("or inf")
     fine = ~np.isnan(number) if endless else np.isfinite(number)

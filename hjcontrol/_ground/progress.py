@@ -1,12 +1,14 @@
 """How far long work has come: a live line on a terminal, plain lines some seconds apart elsewhere.
 
     with shown("newton") as say: say("step 7")
+    with reported(progress, "verify"): ...                 far below: tell("measuring 12 places")
 
 The live line is rich's, met here only when there is a terminal to draw on. Plain lines end with a line
 feed, so that a log holds whole lines. A reader who has left does not stop the work.
 """
 
 import contextlib
+import contextvars
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,32 @@ from functools import partial
 from typing import Any
 
 PLAIN_SECONDS = 5.0  # between two lines of progress where there is no terminal
+
+_LISTENER: contextvars.ContextVar[Callable[[str], None] | None] = contextvars.ContextVar(
+    "listener", default=None
+)
+
+
+@contextlib.contextmanager
+def reported(progress: bool | Callable[[str], None] | None, text: str) -> Iterator[None]:
+    """While this lasts, what `tell` says is shown (`True`) or handed to the function `progress`."""
+    with contextlib.ExitStack() as stack:
+        say = progress if callable(progress) else None
+        if progress is True:
+            line = stack.enter_context(shown(text))
+            say = lambda words: line(f"{text}: {words}")
+        token = _LISTENER.set(say)
+        try:
+            yield
+        finally:
+            _LISTENER.reset(token)
+
+
+def tell(words: str) -> None:
+    """Hand words on what is done now to the listener of `reported`, if there is one."""
+    say = _LISTENER.get()
+    if say is not None:
+        say(words)
 
 
 @contextlib.contextmanager

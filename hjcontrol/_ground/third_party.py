@@ -34,7 +34,7 @@ def needs(who: str, *packages: str) -> None:
 
 
 def installed(package: str) -> bool:
-    """Whether a package can be imported. It is not imported."""
+    """Whether a package can be imported; the package is not imported."""
     try:
         return importlib.util.find_spec(package) is not None
     except (ModuleNotFoundError, ValueError):

@@ -1,4 +1,4 @@
-"""`hjcontrol certify`: is this candidate the answer of that layer? Whoever computed it.
+"""`hjcontrol certify`: is this candidate, computed by any program, the answer of that layer?.
 
 The candidate comes as arrays `z` (logits) and `p` of an NPZ file, one sample or many. Each sample gets
 its residuals, its gap and a verdict; nothing is solved again.

@@ -210,7 +210,7 @@ _QUIET = Option(as_given, "print errors only", kind="flag")
 
 
 def as_function(command: Command) -> Callable[..., None]:
-    """The command as a function whose parameters are its options, for typer to read."""
+    """The command as a function whose parameters are its options, as typer expects."""
     own = {f.name: f.default for f in dataclasses.fields(command.schema)}
     options = {name: said for name, said in options_of(command.schema).items() if said.line}
     own = {name: own[name] for name in options}

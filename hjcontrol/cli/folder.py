@@ -73,7 +73,7 @@ def save_page(path: Path, write: Callable[[Path], Any], screen: Any) -> Path:
 
 
 def save_json(path: Path, content: Any) -> Path:
-    """Write strict JSON: what is not finite becomes null."""
+    """Write strict JSON: a number that is not finite becomes null."""
     text = json.dumps(plain(content), indent=2, allow_nan=False, ensure_ascii=False)
     return save(path, lambda p: write_atomically(p, text + "\n"))
 

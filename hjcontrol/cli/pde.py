@@ -4,7 +4,7 @@ r"""`hjcontrol pde`: the initial-value problem that a layer's weights are, state
 
 Residuals are taken by jets at drawn points, once for every normalisation of the sum: `heat` solves the
 equation, `raw` and `mean` miss it by exactly -d eps/(2t). In one and two dimensions the grid witness,
-which knows nothing of sums over atoms, carries u(., t/2) on to t and is compared.
+which uses no sum over atoms, carries u(., t/2) on to t and is compared.
 """
 
 import dataclasses
@@ -274,8 +274,8 @@ def _identity(data, W, b, X, t, eps) -> float:
 def _witness(data, t, eps, window, notes) -> dict[str, Any] | None:
     """u(., t/2) from the atoms, carried to t by the grid; compared in the window.
 
-    The grid reaches beyond every atom: there `p = (x - y)/(2t)` points outwards, so nothing that the
-    boundary guesses travels in.
+    The grid reaches beyond every atom: there `p = (x - y)/(2t)` points outwards, so errors at
+    the boundary do not travel in.
     """
     import equinox as eqx
     import jax

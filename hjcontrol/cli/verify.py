@@ -173,7 +173,7 @@ def _answer(trial: Trial) -> Answer:
 
 
 def _in_full(certificates: dict[str, Any]) -> list[str]:
-    """What a table of routes does not say: places of functions, what is not shown, and optimality."""
+    """A certificate without its table of routes: places of functions, untested parts, optimality."""
     said = []
     for name, certificate in certificates.items():
         if not certificate.pairs or not certificate:

@@ -1,8 +1,8 @@
 """What every solver returns: weights, states, costates, how it went, and what is proven.
 
 Every solver fills the same keys of `stats`: num_steps, num_evals, objective, stationarity,
-compile_seconds, solve_seconds (NaN where a solver does not measure one; `message` where there is
-something to say; `path`, the levels of a homotopy).
+compile_seconds, solve_seconds, other_seconds (NaN where a solver does not measure one; `message` where
+there is something to say; `path`, the levels of a homotopy). The three times add up to the call's.
 
     gap = objective - bound        no weights within the theorem's reach are better by more
 """
@@ -31,6 +31,7 @@ STATS = (
     "stationarity",
     "compile_seconds",
     "solve_seconds",
+    "other_seconds",
 )
 
 
@@ -44,7 +45,7 @@ class History(Shown):
 
 
 class Theorem(NamedTuple):
-    """Why an optimum is what it is claimed to be: `name`, `statement`, `limits` (what is not covered)."""
+    """Why a candidate is an optimum: `name`, `statement`, `limits` (cases that are not covered)."""
 
     name: str
     statement: str

@@ -44,8 +44,8 @@ class Units(NamedTuple):
 
 
 def unit(size: Float[Array, ""]) -> Float[Array, ""]:
-    """The power of `STEP` that quantities of this size are measured in; one for zero and for what is not
-    finite."""
+    """The power of `STEP` that quantities of this size are measured in; one for zero and for
+    infinity or NaN."""
     known = jnp.isfinite(size) & (size > 0)
     steps = jnp.floor(jnp.log10(jnp.where(known, size, 1.0) / WINDOW) / jnp.log10(STEP))
     return jnp.where(known & (steps != 0), STEP**steps, 1.0).astype(size.dtype)

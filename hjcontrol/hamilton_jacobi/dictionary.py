@@ -108,5 +108,5 @@ def plane_waves(
             f"plane_waves: W (N, d), b (N,) and x (d,) are needed; found {W.shape}, {b.shape}, {x.shape}."
         )
     if known_to_fail(jnp.asarray(eps) == 0):
-        metric(H, W.shape[1])  # refuses what is not quadratic
+        metric(H, W.shape[1])  # refuses a Hamiltonian that is not quadratic
     return lse(W @ x + b + jnp.asarray(s, x.dtype) * jax.vmap(H)(-W), eps)

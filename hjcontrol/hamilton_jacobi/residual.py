@@ -26,7 +26,7 @@ Field = Callable[[Array, Array], Array]
 
 
 class EquationResidual(Shown):
-    """The terms of the equation at one point, what is left of them, and relative to what."""
+    """The terms of the equation at one point, their sum, and the scale of its relative size."""
 
     u: Float[Array, ""]
     gradient: Float[Array, " d"]

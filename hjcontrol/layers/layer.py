@@ -49,7 +49,8 @@ class AbstractFace(Shown):
 class AbstractConvexLayer(Shown):
     """A layer for one sample `z`; batch with `jax.vmap`. See the file's equations.
 
-    As a stage of a network it holds its temperature: `held` names what is not trained unless asked for.
+    As a stage of a network it holds its temperature: `held` names fields that are trained only if
+    asked for.
     """
 
     held: ClassVar[tuple[str, ...]] = ("eps",)

@@ -16,8 +16,8 @@ Which derivatives of a flow an adjoint supports, checked before a solve starts:
 | ImplicitAdjoint | yes | yes | yes | never: it differentiates a steady state |
 
 The second derivative through the default adjoint fails in the inner loop over Runge-Kutta stages
-(diffrax #332). A test asks diffrax itself whether the table is true; what is not in it is asked, by
-lowering a small solve.
+(diffrax #332). A test asks diffrax itself whether the table is true; for an adjoint outside the
+table a small solve is lowered.
 """
 
 from collections.abc import Callable

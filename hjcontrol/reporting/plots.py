@@ -47,7 +47,7 @@ def new_axes(width: float = 6.0, height: float = 3.6, columns: int = 1, rows: in
 
 
 def svg(axes: Any) -> str:
-    """The figure of `axes` as SVG, the same whenever the data are. It has no background, and its ink is
+    """The figure of `axes` as SVG, the same whenever the data are, without a background; its ink is
     the colour of the text around it. Text stays text."""
     import matplotlib
 

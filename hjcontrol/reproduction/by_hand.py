@@ -2,7 +2,7 @@ r"""The formulas once more, in NumPy, without the library: the independent route
 
     lse(z, eps) = max z + eps log sum exp((z - max z)/eps)        weights = exp((z - lse)/eps)
 
-Rows are the last axis. eps = 0 is `max`. Nothing here calls what is on trial.
+Rows are the last axis. eps = 0 is `max`. No function here calls the library that it checks.
 """
 
 import numpy as np

@@ -3,7 +3,7 @@ r"""What a check measures: a number, what it was to be, and how near that is nea
     =    |ours - expected| <= tolerance        <=    ours <= expected + tolerance
                                                >=    ours >= expected - tolerance
 
-A finding has a role. `stated`: the published sentence, taken at its word. `amended`: the same
+A finding has a role. `stated`: the published sentence, checked literally. `amended`: the same
 sentence with
 its missing term. `instead`: what is true where the sentence is not. `number`: a published number.
 """

@@ -93,6 +93,7 @@ def solve(
         >>> bool(solution.result == hj.RESULTS.successful), bool(solution.stats["stationarity"] < 1e-9)
         (True, True)
     """
+    clock = time.perf_counter()
     concrete("solve", problem=problem, init=init, key=key)
     if isinstance(solver, str):
         solver = by_name(select(problem).name if solver == "auto" else solver)
@@ -115,6 +116,8 @@ def solve(
         solver = solver.measuring(measured(problem, weights, eqx.filter_jit(backpropagate)))
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)
     solution = _finished(problem, solver, state, (steps, result, compile_seconds), meter)
+    spent = compile_seconds + meter.seconds
+    solution.stats["other_seconds"] = time.perf_counter() - clock - spent
     if throw and not bool(result == RESULTS.successful):
         message = solution.stats.get("message")
         words = RESULTS[result] if message is None else f"{RESULTS[result]} {message}"
@@ -146,6 +149,7 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) 
             "stationarity": float(stationarity),
             "compile_seconds": compile_seconds,
             "solve_seconds": meter.seconds,
+            "other_seconds": 0.0,
             **({} if message is None else {"message": message}),
             **({} if outcome.path is None else {"path": outcome.path}),
         },
@@ -209,11 +213,11 @@ class _Meter:
         self.rows: list[tuple[float, float, float]] = []
         self.steps = 0
 
-    def add(self, seconds: float, objective: Any, stationarity: Any) -> None:
+    def add(self, seconds: float, objective: np.ndarray, stationarity: np.ndarray) -> None:
         """Record the steps of one chunk, spread evenly over its time."""
         count = len(objective)
-        for i, (j, s) in enumerate(zip(objective, stationarity, strict=True)):
-            self.rows.append((self.seconds + seconds * (i + 1) / count, float(j), float(s)))
+        times = self.seconds + seconds * np.arange(1, count + 1) / max(count, 1)
+        self.rows += zip(times.tolist(), objective.tolist(), stationarity.tolist(), strict=True)
         self.seconds += seconds
         self.steps += count
         if self.show is not None and count:
@@ -275,11 +279,12 @@ def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
             state, count, done, result, rows = jax.block_until_ready(
                 _advance(solver, problem, state, jnp.asarray(limit))
             )
-            seconds, count = time.perf_counter() - clock, int(count)
-            meter.add(seconds, rows[0][:count], rows[1][:count])
+            rows, count = jax.device_get(rows), int(count)
+            meter.add(time.perf_counter() - clock, rows[0][:count], rows[1][:count])
             # A step that failed is not kept: a resumed run meets it again, and says so again.
             failed = bool(done) and bool(result == RESULTS.nonfinite)
             over = bool(done) or meter.steps >= max_steps
+            seconds = time.perf_counter() - clock
             grow = 2 if seconds < CHUNK_SECONDS / 2 else (0.5 if seconds > 2 * CHUNK_SECONDS else 1)
             chunk = int(min(max(chunk * grow, 1), ROWS))
             if keeper is not None and not failed:

@@ -176,7 +176,7 @@ def _correction(
     # none below the tolerance.
     residual = jnp.maximum(state.forcing * size, 0.5 * newton.tol * newton.unit).astype(size.dtype)
     path = steihaug(product, solve, gradient, radius, CONCAVE * first, residual, newton.max_krylov)
-    # Near a stationary point J changes by less than its own roundoff: what is left of the ratio
+    # Near a stationary point J changes by less than its own roundoff: the ratio
     # is noise, so both sides get the same floor (Conn, Gould & Toint, section 17.4.2), which
     # lets every step pass; progress is then the gradient's, and not a step-by-step one.
     floor = 10 * jnp.finfo(value.dtype).eps * jnp.maximum(jnp.abs(value), 1e-300)

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from hjcontrol._ground.precision import exact_tolerance
+from hjcontrol._ground.progress import tell
 from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagate
 from hjcontrol.control.capability import complaint, require
 from hjcontrol.networks import Flow, Weights
@@ -88,6 +89,7 @@ def verify_chain(
             examine(c.program, c.leaves, seed=seed, skip=skip if k == 0 else lambda place: True)
             for k, c in enumerate(calls)
         ]
+        tell(f"comparing {', '.join(routes)}")
         ask = lambda p: measure(p, weights, trajectory, multipliers, key, routes)
         measured = [jax.device_get(ask(p)) for p in levels]
     except Exception as error:  # the user's stages may raise anything; say which, and what to do
@@ -101,20 +103,8 @@ def verify_chain(
     title = lambda k: stage_name(problem, k)
     rows = one_each([titled(problem, calls[0], row) for row in found[0].rows])
     rows = [declared(row, calls[0].program, deliberate) for row in rows]
-    depths = [by_depth(problem, c, f.tables) for c, f in zip(calls, found, strict=True)]
-    depths[0] = capped(problem, calls[0], depths[0], rows)
-    judged = [
-        judge_order(name, [m.gaps[name] for m in measured], finer, tol, title)
-        if finer is not None and graded(name, finer)
-        else judge_routes(name, measured[0].gaps[name], tol, rows, title)
-        for name in measured[0].gaps
-    ]
+    judged = _judged(problem, finer, calls, found, measured, rows, tol, routes)
     judged = excused(judged, unsettled)
-    if "pairing" in routes:
-        local = judge_places(problem, rows, depths[0], title)
-        if finer is not None and graded("backprop|pairing", finer):
-            local = _merged(judge_order("backprop|pairing", depths, finer, tol, title), local)
-        judged.insert(0, local)
     finite = bool(np.isfinite(objective))
     return Certificate(
         rows=tuple(rows) if "pairing" in routes else (),
@@ -131,23 +121,63 @@ def verify_chain(
         feasibility=float(measured[0].feasibility),
         curvature=_second_order(problem, weights, key) if given["second_order"] else None,
         minimum=np.asarray(_minimum(problem, weights, key)) if given["minimum"] else None,
-        optimality=None
-        if optimal is None
-        else judged_optimality(
-            jax.device_get(examine_optimality(problem, weights, *claims, key, optimal)),
-            problem,
-            title,
-            float(measured[0].feasibility),
-            optimal,
-        ),
-        problem={
-            "samples": problem.num_samples,
-            "stages": len(problem.chain),
-            "weights": sum(a.size for a in jax.tree.leaves(weights)),
-            "dtype": np.dtype(problem.dtype).name,
-            "also": () if finite else (UNDEFINED,),
-        },
+        optimality=_optimality(problem, weights, claims, key, optimal, measured[0].feasibility),
+        problem=_facts(problem, weights, finite),
     )
+
+
+def _facts(problem: ControlProblem, weights: Weights, finite: bool) -> dict[str, Any]:
+    return {
+        "samples": problem.num_samples,
+        "stages": len(problem.chain),
+        "weights": sum(a.size for a in jax.tree.leaves(weights)),
+        "dtype": np.dtype(problem.dtype).name,
+        "also": () if finite else (UNDEFINED,),
+    }
+
+
+def _optimality(
+    problem: ControlProblem,
+    weights: Weights,
+    claims: tuple[Any, Any],
+    key: Any,
+    tol: float | None,
+    feasibility: Any,
+) -> Any:
+    if tol is None:
+        return None
+    tell("judging the conditions of optimality")
+    title = lambda k: stage_name(problem, k)
+    found = jax.device_get(examine_optimality(problem, weights, *claims, key, tol))
+    return judged_optimality(found, problem, title, float(feasibility), tol)
+
+
+def _judged(
+    problem: ControlProblem,
+    finer: Any,
+    calls: Sequence[Any],
+    found: Sequence[Any],
+    measured: Sequence[Any],
+    rows: Sequence[Any],
+    tol: float,
+    routes: Sequence[str],
+) -> list[Any]:
+    """Pairs of routes with their findings; the places' own first."""
+    title = lambda k: stage_name(problem, k)
+    depths = [by_depth(problem, c, f.tables) for c, f in zip(calls, found, strict=True)]
+    depths[0] = capped(problem, calls[0], depths[0], rows)
+    judged = [
+        judge_order(name, [m.gaps[name] for m in measured], finer, tol, title)
+        if finer is not None and graded(name, finer)
+        else judge_routes(name, measured[0].gaps[name], tol, rows, title)
+        for name in measured[0].gaps
+    ]
+    if "pairing" in routes:
+        local = judge_places(problem, rows, depths[0], title)
+        if finer is not None and graded("backprop|pairing", finer):
+            local = _merged(judge_order("backprop|pairing", depths, finer, tol, title), local)
+        judged.insert(0, local)
+    return judged
 
 
 def _of_flow(problem: ControlProblem, place: Any) -> bool:
@@ -305,6 +335,7 @@ def _curvature(problem: ControlProblem, weights: Weights, key: Key[Array, ""]) -
 def _second_order(
     problem: ControlProblem, weights: Weights, key: Key[Array, ""]
 ) -> tuple[float, float]:
+    tell("finding the smallest curvature")
     value, bound = _curvature(problem, weights, key)
     return float(value), float(bound)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.progress import tell
 from hjcontrol.verification.arithmetic import eps_of
 from hjcontrol.verification.certificate import Certificate, Row
 from hjcontrol.verification.directional import differences
@@ -91,40 +92,26 @@ def verify_function(
     settings: dict[str, Any] = {"has_aux": has_aux, "every": every, "order": order}
     if costate == "random":
         settings["whiles"] = True
+    tell("tracing")
     call = stated(fn, args, wanted, settings)
     if not call.at:
         raise ValueError(_nothing(fn, args, chosen))
     backward = costate != "random"
     found = examined(call, backward, costate != "actual", seed)
     rows = [declared(row, call.program, deliberate) for row in found.rows]
-    notes, also = list(_notes(call.program)), []
-    cost, gradient = np.nan, None
+    cost, gradient, finite = np.nan, None, True
     if backward:
         cost = float(np.real(found.measured.cost))
         gradient = _gradient(call, found.measured.gradient)
         finite = np.isfinite(cost) and all(
             bool(jnp.all(jnp.isfinite(g))) for g in found.measured.gradient
         )
-        if not finite and not any(r.verdict in (UNDEFINED, REFUTED) for r in rows):
-            blamed = blame(fn, args, wanted, has_aux, call.leaves)
-            rows += blamed
-            if not blamed:
-                also.append(UNDEFINED)
-                notes.append(
-                    "the cost or its gradient is not finite, and no equation was found guilty"
-                )
-    elif not rows:
-        notes.append("no place was reached")
-    missing = call.program.dissolved.missing(call.program.closed) if call.program.dissolved else []
-    if missing:
-        also.append(UNTESTED)
-        notes.append(
-            f"{', '.join(missing)}: dissolved by a derivative inside fn; verify the inner function with "
-            "order=2"
-        )
-    if not rows and backward and any(not p.library for p in call.program.places.values()):
-        also.append(UNTESTED)
-        notes.append("rules stand in fn, and none of them has an element to try")
+    blamed = None
+    if not finite and not any(r.verdict in (UNDEFINED, REFUTED) for r in rows):
+        tell("looking for the equation that is not finite")
+        blamed = blame(fn, args, wanted, has_aux, call.leaves)
+        rows += blamed
+    notes, also = _about_the_whole(call, rows, blamed, backward)
     if not rows and backward and not also:
         notes.append(whole_program(call, found.measured.gradient))
     rows = _refined(rows, finer, args, wanted, settings) if finer else rows
@@ -143,6 +130,30 @@ def verify_function(
             "also": tuple(also),
         },
     )
+
+
+def _about_the_whole(
+    call: Call, rows: list[Row], blamed: list[Row] | None, backward: bool
+) -> tuple[list[str], list[str]]:
+    """Notes, and verdicts that no row carries. `blamed`: rows of equations that are not finite, `None`
+    where none was looked for."""
+    notes, also = list(_notes(call.program)), []
+    if blamed is not None and not blamed:
+        also.append(UNDEFINED)
+        notes.append("the cost or its gradient is not finite, and no equation was found guilty")
+    if not backward and not rows:
+        notes.append("no place was reached")
+    missing = call.program.dissolved.missing(call.program.closed) if call.program.dissolved else []
+    if missing:
+        also.append(UNTESTED)
+        notes.append(
+            f"{', '.join(missing)}: dissolved by a derivative inside fn; verify the inner function with "
+            "order=2"
+        )
+    if not rows and backward and any(not p.library for p in call.program.places.values()):
+        also.append(UNTESTED)
+        notes.append("rules stand in fn, and none of them has an element to try")
+    return notes, also
 
 
 def stated(fn: Callable, args: tuple[Any, ...], wanted: Callable, settings: dict[str, Any]) -> Call:

@@ -133,7 +133,7 @@ class Program:
         return found._replace(tables=split(found.tables, self.maps))
 
     def lowered(self, leaves: list[Any]) -> Any:
-        """The measuring program for these arguments, to compile or to read."""
+        """The measuring program for these arguments, lowered and not yet compiled."""
         program = jax.jit(self._run(Settings(True, self.order)))
         return program.lower(leaves, jnp.asarray(0, jnp.int32), None)
 

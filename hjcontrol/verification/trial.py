@@ -198,7 +198,7 @@ class Trial:
         return self._disputed(k, ins, found, name, sides, seed, inside)
 
     def _size(self, a: Any, b: Any, noise: Any) -> float:
-        """The gap relative to what was summed: where a derivative is what is left of larger terms, noise
+        """The gap relative to what was summed: where larger terms cancel in a derivative, noise
         is larger than one eps of it, and tells their size."""
         floor, gap = float(noise), furthest(a, b)
         eps = eps_of(self.arithmetic) if self.arithmetic is not None else 0.0

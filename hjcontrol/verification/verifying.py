@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
+from hjcontrol._ground.progress import reported
 from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.trees import TreeLike
 from hjcontrol.control import ControlProblem, Solution, Trajectory
@@ -69,6 +70,7 @@ def verify(
     minimum: bool = False,
     optimality: bool | float = False,
     tol: float | None = None,
+    progress: bool | Callable[[str], None] = False,
 ) -> Certificate:
     """Verify a backward pass: name each rule that is wrong, by how much, and where it stands.
 
@@ -123,6 +125,8 @@ def verify(
       true (default 1e-6); of a chain, the largest relative disagreement of two routes that counts as
       exact (by default the dtype's).
 
+    - `progress`: `True` shows on standard error what is being done; a function is called with the words.
+
     **Returns:** a `Certificate`; print it. `bool(certificate)` is true if all was shown.
 
     **Raises:** `ValueError` or `TypeError` for a function that cannot be traced or differentiated, or
@@ -141,13 +145,8 @@ def verify(
         'refuted'
     """
     given = {k: v for k, v in locals().items() if k in _OF_FUNCTIONS or k in _OF_CHAINS}
-    if any(map(_traced, jax.tree.leaves((problem, args, weights, inputs, targets)))):
-        raise ValueError(
-            "verify: call it outside `jit`, `grad` and `vmap`; found an argument that is traced. Pass "
-            "the function that you would compile, and its arguments."
-        )
+    _check_values((problem, args, weights, inputs, targets), costate, order, tol, progress)
     seed = _seed(key)
-    _check_tolerance(tol)
     if isinstance(deliberate, str) or not isinstance(deliberate, Sequence):
         deliberate = (deliberate,)
     if isinstance(problem, (ControlProblem, Solution)) or _is_list(problem):
@@ -158,26 +157,24 @@ def verify(
                 "Verify one problem a call."
             )
         given["weights"] = args[0] if args else weights
-        return verify_chain(problem, given, inputs, cost, seed, key, tol, deliberate)
+        with reported(progress, "verify"):
+            return verify_chain(problem, given, inputs, cost, seed, key, tol, deliberate)
     _refuse(given, _OF_CHAINS, "a function", "a chain of stages", ("targets",))
     fn, args, held = as_function(problem, args, inputs, targets, cost, argnums)
-    if costate not in COSTATES:
-        raise ValueError(f"verify: `costate` is one of {', '.join(COSTATES)}; found {costate!r}.")
-    if order not in (1, 2) or isinstance(order, bool):
-        raise ValueError(f"verify: `order` is 1 or 2; found {order!r}.")
-    return verify_function(
-        fn,
-        args,
-        argnums=held,
-        has_aux=has_aux,
-        costate=costate,
-        order=int(order),
-        every=bool(every),
-        deliberate=deliberate,
-        accepted=1e-6 if tol is None else float(tol),
-        seed=seed,
-        finer=(finer,) if callable(finer) else tuple(finer),
-    )
+    with reported(progress, "verify"):
+        return verify_function(
+            fn,
+            args,
+            argnums=held,
+            has_aux=has_aux,
+            costate=costate,
+            order=int(order),
+            every=bool(every),
+            deliberate=deliberate,
+            accepted=1e-6 if tol is None else float(tol),
+            seed=seed,
+            finer=(finer,) if callable(finer) else tuple(finer),
+        )
 
 
 def _is_list(problem: Any) -> bool:
@@ -214,6 +211,23 @@ def _seed(key: Any) -> int:
             f"verify: `key` must be a JAX key, `jax.random.key(0)`; found {type(key).__name__}."
         ) from None
     return int(data.astype(np.uint64).sum() * 2654435761 % 2**20)
+
+
+def _check_values(trees: Any, costate: Any, order: Any, tol: Any, progress: Any) -> None:
+    if any(map(_traced, jax.tree.leaves(trees))):
+        raise ValueError(
+            "verify: call it outside `jit`, `grad` and `vmap`; found an argument that is traced. Pass "
+            "the function that you would compile, and its arguments."
+        )
+    if costate not in COSTATES:
+        raise ValueError(f"verify: `costate` is one of {', '.join(COSTATES)}; found {costate!r}.")
+    if order not in (1, 2) or isinstance(order, bool):
+        raise ValueError(f"verify: `order` is 1 or 2; found {order!r}.")
+    if not (isinstance(progress, bool) or callable(progress)):
+        raise TypeError(
+            f"verify: `progress` is True, False or a function of words; found {progress!r}."
+        )
+    _check_tolerance(tol)
 
 
 def _check_tolerance(tol: Any) -> None:

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.progress import tell
 from hjcontrol.verification.arithmetic import drawn, eps_of, is_float
 from hjcontrol.verification.certificate import Row
 from hjcontrol.verification.cuts import ended, moved_tables
@@ -67,6 +68,7 @@ def examine(
     are not a scalar; `skip`: places that are measured and not judged.
     """
     engine = _Engine(program, leaves, seed, weights, backward)
+    tell(f"measuring {len(program.places)} places")
     if backward:
         measured = program.measure(leaves, seed, random, weights)
         tables = {i: np.asarray(t, float) for i, t in jax.device_get(measured.tables).items()}
@@ -228,6 +230,7 @@ class _Engine:
         self, place: Place, disputed: Any, flat: Any, groups: Any, known: set[int]
     ) -> list[tuple[int, Outcome, int | None]]:
         trial, chosen = self._trial(place), disputed[:TRIED]
+        tell(f"trying {place.name} alone, of {place.source}")
         unravel = lambda t: tuple(int(j) for j in np.unravel_index(t, place.lengths))
         at = [unravel(t) if place.lengths else () for t in chosen]
         told: dict[int, list[tuple[Outcome, int]]] = {}

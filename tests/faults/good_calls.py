@@ -102,6 +102,7 @@ def solution():
     known = {
         "stationarity": 1.0,
         "solve_seconds": 1.0,
+        "other_seconds": 0.5,
         "compile_seconds": 1.0,
         "num_steps": 0,
         "num_evals": 1,

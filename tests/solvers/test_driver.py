@@ -1,5 +1,7 @@
 """The one loop: limits, non-finite values, history, the clock, restarts, bad input."""
 
+import time
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -159,3 +161,14 @@ def test_every_name_has_a_method(name):
 def test_unknown_name():
     with pytest.raises(ValueError, match="unknown solver 'sgdd'; the solvers are gradient"):
         by_name("sgdd")
+
+
+@pytest.mark.parametrize("solver", ["adam", "direct"])
+def test_the_three_times_are_the_calls_own(solver):
+    problem = rings()
+    began = time.perf_counter()
+    solution = hj.solve(problem, solver, key=jax.random.key(0), max_steps=3)
+    wall = time.perf_counter() - began
+    parts = [solution.stats[f"{name}_seconds"] for name in ("compile", "solve", "other")]
+    assert min(parts) >= 0
+    assert sum(parts) == pytest.approx(wall, abs=0.02)

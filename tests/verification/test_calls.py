@@ -192,3 +192,15 @@ def test_bad_input_is_refused_in_our_words(call, words):
         call()
     assert type(found.value) in (ValueError, TypeError)
     assert "verify" in str(found.value)
+
+
+def test_progress_says_what_is_done():
+    square = jax.custom_vjp(lambda x: x**2)
+    square.defvjp(lambda x: (x**2, x), lambda x, p: (3 * x * p,))
+    said: list[str] = []
+    hj.verify(lambda x: jnp.sum(square(x)), jnp.ones(2), progress=said.append)
+    assert said[:2] == ["tracing", "measuring 1 places"]
+    assert said[2].startswith("trying ")
+    assert "test_calls.py" in said[2]
+    with pytest.raises(TypeError, match=r"`progress` is True, False or a function"):
+        hj.verify(lambda x: jnp.sum(x), jnp.ones(2), progress=3)

@@ -132,7 +132,7 @@ def ball_implicit(layer: Any, z: Array, g: Array) -> Array:
 
 
 def _groups(layer: Any, z: Array) -> Array:
-    """One norm per row: each entry is its own group, unless the gauge takes norms of rows."""
+    """One norm per row: each entry is a group, unless the gauge takes norms of rows."""
     return z if layer.gauge.rows else z.reshape(-1, 1)
 
 

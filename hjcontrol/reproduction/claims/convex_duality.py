@@ -1,7 +1,7 @@
 r"""f_eps(x) = max over the simplex of p.z + eps H(p), the maximiser is pi;  f*(q) = min{eps sum p
 log p - b.p : W^T p = q}.
 
-An interior-point solver knows nothing of softmax; it solves both programs. f + f* = q.x at q = grad f.
+An interior-point solver, which has no softmax, solves both programs. f + f* = q.x at q = grad f.
 A value to 1e-6 determines an argument to its root, 1e-3.
 """
 

@@ -1,7 +1,7 @@
 r"""Rules for the designer, collected from page and summary, each tried once.
 
 1 eps = N^{-1/d}   2 grow width by 2^d to halve the error   3 raise eps for a smaller curvature
-6 watch the gap over eps log N   8 anneal eps -> 0 to read a tree off   9 depth for what is not convex
+6 watch the gap over eps log N   8 anneal eps -> 0 for a tree   9 depth for functions that are not convex
 """
 
 import jax

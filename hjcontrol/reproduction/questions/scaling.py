@@ -69,7 +69,7 @@ class Schedule(Told, Shown):
 
 
 class Scaling(Told, Shown):
-    """Exponents on the grid: pooled, and one a row and a column, each with its interval."""
+    """Exponents on the grid: pooled, and one per row and per column, each with its interval."""
 
     widths: np.ndarray
     epsilons: np.ndarray

@@ -6,7 +6,7 @@ r"""Is a layer a soliton? The KP identity of its partition function.
     where l = k^2 and m = k^3: every bracket vanishes.            KP field: u = 2 d_xx log tau
 
 One input: k = W/eps, and the flows l, m are *attached* by this file, so the identity holds for every
-layer whatever its weights are: it says nothing about training. Along y it is the viscous
+layer whatever its weights are, trained or not. Along y it is the viscous
 Hamilton-Jacobi equation's own plane-wave flow, y = eps * time; f_xx = eps u/2.
 Two or three inputs: the columns of W/eps are k, l (and m), and the identity holds on the moment curve
 (k, k^2, k^3) only. More inputs, Wronskian determinants of rank above one: not a layer of this kind.

@@ -153,6 +153,7 @@ def plain_answer(
             "stationarity": stationarity,
             "compile_seconds": 0.0,
             "solve_seconds": seconds,
+            "other_seconds": 0.0,
             **stats,
         },
         History(

@@ -59,7 +59,7 @@ def positive_solve(a: Float[Array, "n n"], b: Float[Array, "n j"]) -> Float[Arra
     if n > WRITTEN:
         return jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(a), True), b)
     columns, left = [], a
-    for k in range(n):  # of L; `left` is what is not yet factored
+    for k in range(n):  # of L; `left` is the part still to be factored
         columns.append(left[:, 0] / jnp.sqrt(left[0, 0]))
         left = left[1:, 1:] - columns[k][1:, None] * columns[k][None, 1:]
     found: list[Array] = []
