@@ -33,22 +33,22 @@ import jax, jax.numpy as jnp, hjcontrol as hj
 from hjcontrol.layers import BinaryEntropy, Potential, Separable, Shannon
 
 z = jnp.array([1.0, -1.0, -1.0, -1.0])
-top_2 = Separable(BinaryEntropy(), total=2)                      # entropic top-k
-capped = lambda caps: Separable(Shannon(), total=1, hi=caps)     # softmax, no entry above its cap
-quartic = Potential(lambda p: p**4 / 4, lo=-1.0, hi=1.0)         # a phi of one's own: its value is enough
+top_2 = Separable(BinaryEntropy(), total=2)  # entropic top-k
+capped = lambda caps: Separable(Shannon(), total=1, hi=caps)  # softmax, no entry above its cap
+quartic = Potential(lambda p: p**4 / 4, lo=-1.0, hi=1.0)  # a phi of one's own: its value is enough
 
 assert top_2.certify(z).verdict == "optimal"
 caps = jnp.array([0.3, 0.3, 0.4, 0.5])
-slope = jax.jacobian(lambda caps: capped(caps)(z))(caps)         # what each cap does to each entry
+slope = jax.jacobian(lambda caps: capped(caps)(z))(caps)  # what each cap does to each entry
 assert abs(slope[1, 0] + 1 / 3) < 1e-6
 assert Separable(quartic, eps=0.5)(z).shape == (4,)
 ```
 
 A polyhedron is a program of its own: state it in cvxpy and pass it to `hj.layers.ProgramLayer`.
 
-A certificate has no units: the verdict is the same for logits and temperature times 1e-12 and, where a sum
-is fixed, for 1e10 added to every logit. Where the logits are rounded more coarsely than what would decide,
-it is `undecidable in float64`; with given multipliers that prove too little, `not certified`.
+A certificate has no units: the verdict is the same for logits and temperature times 1e-12 and, where a
+sum is fixed, for 1e10 added to every logit. Where the logits are rounded more coarsely than what would
+decide, it is `undecidable in float64`; with given multipliers that prove too little, `not certified`.
 
 """
 

@@ -30,10 +30,10 @@ from hjcontrol.layers.program import AbstractProgram, Residuals
 from hjcontrol.layers.program_layer import ProgramLayer
 from hjcontrol.layers.prox import BallProjection, GroupSoftThreshold, SoftThreshold
 from hjcontrol.layers.registry import FURTHER, REGISTRY, build, table
-from hjcontrol.layers.regulariser import BinaryEntropy, Quadratic, Shannon, Tsallis
+from hjcontrol.layers.regulariser import BinaryEntropy, Shannon, Tsallis
 from hjcontrol.layers.rows import RowSoftmax
 from hjcontrol.layers.section import Separable
-from hjcontrol.layers.sets import AffineSet, HalfSpace, L1Ball
+from hjcontrol.layers.sets import AffineSet, HalfSpace, L1BallProjection
 from hjcontrol.layers.softmax import Softmax, maximum
 from hjcontrol.layers.squares import CommutingSquare, commuting_square
 from hjcontrol.layers.transport import Transport, birkhoff
@@ -63,7 +63,7 @@ __all__ = [
     "GroupSoftThreshold",
     "HalfSpace",
     "Huber",
-    "L1Ball",
+    "L1BallProjection",
     "LeakyReLU",
     "LogitHead",
     "Optimality",
@@ -71,7 +71,6 @@ __all__ = [
     "Pool",
     "Potential",
     "ProgramLayer",
-    "Quadratic",
     "ReLU",
     "Residuals",
     "RowSoftmax",

@@ -28,7 +28,7 @@ from hjcontrol.layers.prox import BallProjection, GroupSoftThreshold, SoftThresh
 from hjcontrol.layers.regulariser import BinaryEntropy, Shannon, Tsallis
 from hjcontrol.layers.rows import RowSoftmax
 from hjcontrol.layers.section import Separable
-from hjcontrol.layers.sets import AffineSet, HalfSpace, L1Ball
+from hjcontrol.layers.sets import AffineSet, HalfSpace, L1BallProjection
 from hjcontrol.layers.softmax import Softmax
 from hjcontrol.layers.transport import Transport, birkhoff
 
@@ -125,7 +125,9 @@ FURTHER: dict[str, Entry] = {
         "-",
         "clip(z/eps, lo, hi), each its own",
     ),
-    "l1-ball": Entry(lambda eps: L1Ball(eps, 1.3), (6,), 0.5, "-", "projection on the l1 ball"),
+    "l1-ball": Entry(
+        lambda eps: L1BallProjection(eps, 1.3), (6,), 0.5, "-", "projection on the l1 ball"
+    ),
     "half-space": Entry(
         lambda eps: HalfSpace(eps, jnp.arange(1.0, 7.0), 0.5), (6,), 0.5, "-", "on a.p <= b"
     ),

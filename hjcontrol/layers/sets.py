@@ -2,9 +2,9 @@ r"""Projections on sets, one small class a set: what differs is the gauge.
 
     layer(z) = the point of C nearest to z/eps        value(z) = max over C of p.z - eps |p|^2/2
 
-L1Ball      |p|_1 <= radius     p = sign(z) (|z|/eps - theta)_+; eps = 0: the signed unit vectors, shared
-HalfSpace   a.p <= b            p = y - (a.y - b)_+ a/|a|^2,   y = z/eps
-AffineSet   A p = b             p = y - A^+ (A y - b): rows may repeat each other
+L1BallProjection  |p|_1 <= radius   p = sign(z) (|z|/eps - theta)_+; eps = 0: signed unit vectors, shared
+HalfSpace         a.p <= b          p = y - (a.y - b)_+ a/|a|^2,   y = z/eps
+AffineSet         A p = b           p = y - A^+ (A y - b): rows may repeat each other
 
 The last two are unbounded: `eps > 0`. A box with a sum is [`Separable`][hjcontrol.layers.Separable], a
 polyhedron a [`ProgramLayer`][hjcontrol.layers.ProgramLayer].
@@ -198,13 +198,13 @@ class CrossFace(AbstractFace):
 
 
 @admits(eps=">= 0", radius=">= 0")
-class L1Ball(AbstractGaugeLayer):
+class L1BallProjection(AbstractGaugeLayer):
     """Projection of `z/eps` on `|p|_1 <= radius`: sparse; at `eps = 0` a signed unit vector.
 
     **Example:**
 
         >>> import jax.numpy as jnp, hjcontrol as hj
-        >>> hj.layers.L1Ball(1.0, 2.0)(jnp.array([2.0, -1.0, 0.25])).tolist()
+        >>> hj.layers.L1BallProjection(1.0, 2.0)(jnp.array([2.0, -1.0, 0.25])).tolist()
         [1.5, -0.5, 0.0]
     """
 
@@ -219,7 +219,7 @@ class L1Ball(AbstractGaugeLayer):
         return CrossPolytope(self.radius)
 
     def face(self, z: Real[ArrayLike, " n"]) -> CrossFace:
-        z = checked("L1Ball", z, axes=1, mask=False)
+        z = checked("L1BallProjection", z, axes=1, mask=False)
         tied = (jnp.abs(z) == jnp.max(jnp.abs(z))) & (self.eps <= 0)
         sign = jnp.where(z < 0, -1.0, 1.0)
         corners = jnp.where(tied, self.radius.astype(z.dtype) * sign, 0.0)

@@ -12,7 +12,6 @@ from hjcontrol.layers import (
     BinaryEntropy,
     CappedSimplex,
     Potential,
-    Quadratic,
     Separable,
     Shannon,
     Softmax,
@@ -21,6 +20,7 @@ from hjcontrol.layers import (
     argmax,
     compare_gradients,
 )
+from hjcontrol.layers.regulariser import Quadratic
 
 RNG = np.random.default_rng(0)
 Z = jnp.asarray(RNG.standard_normal(6))
