@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
@@ -128,6 +129,7 @@ class Shannon(AbstractRegulariser):
         return -cp.sum(cp.entr(p))
 
 
+@admits(alpha="finite")
 class Tsallis(AbstractRegulariser):
     """`(p^alpha - p)/(alpha (alpha - 1))`, `1 < alpha <= 2`; Shannon's in the limit `alpha = 1`."""
 
@@ -190,6 +192,7 @@ class Tsallis(AbstractRegulariser):
         return (convex - cp.sum(p)) / (a * (a - 1.0))
 
 
+@admits(lo="finite", hi="finite")
 class BinaryEntropy(AbstractRegulariser):
     """Negative entropy of the share `q = (p - lo)/(hi - lo)` against `1 - q`."""
 
