@@ -69,7 +69,8 @@ class Potential(AbstractRegulariser):
         if not lo < hi:
             raise ValueError(f"Potential: lo < hi is needed; found [{lo}, {hi}].")
         self.phi, self.response, self.cvxpy = phi, response, cvxpy
-        self.lo, self.hi, self.steep, self.bend = float(lo), float(hi), steep, modulus
+        self.lo, self.hi, self.bend = float(lo), float(hi), modulus
+        self.steep = steep  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def modulus(self) -> float:

@@ -215,8 +215,9 @@ def _dual_value(program: SeparableProgram, z: Array, lam: Array) -> Array:
     hard = jnp.sum(
         jnp.maximum(jnp.where(some, lo, 0.0) * finite, jnp.where(some, hi, 0.0) * finite)
     )
-    some_sum = program.total is not None and program.pivot is not None
-    rest = (lam + program.pivot) * program.total if some_sum else 0.0
+    rest = 0.0
+    if program.total is not None and program.pivot is not None:
+        rest = (lam + program.pivot) * program.total
     return jnp.where(program.eps > 0, soft, hard) + rest
 
 

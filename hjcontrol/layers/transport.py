@@ -58,7 +58,8 @@ class TransportProgram(AbstractProgram):
                 f"{self.columns.shape} are needed; found {p.shape}, {f.shape}, {g.shape}."
             )
         left = self.z - f[:, None] - g[None] + self.eps  # phi'(p) = log p + 1
-        inner = SeparableProgram(left, self.eps, Shannon(), None, None, None).residuals(p)
+        terms = SeparableProgram(left, self.eps, Shannon(), None, None, None).residuals(p)
+        apart = {} if terms.excess is None else terms.excess
         sums = {
             "rows": jnp.sum(p, axis=1) - self.rows,
             "columns": jnp.sum(p, axis=0) - self.columns,
@@ -75,7 +76,7 @@ class TransportProgram(AbstractProgram):
             self.rows
         )
         excess = {
-            "p": inner.excess["p"],
+            "p": apart["p"],
             "rows": -f * sums["rows"],
             "columns": -g * sums["columns"],
         }
@@ -83,7 +84,7 @@ class TransportProgram(AbstractProgram):
             primal=primal,
             dual={},
             complementarity={},
-            stationarity=inner.stationarity,
+            stationarity=terms.stationarity,
             objective=jnp.where(outside, jnp.inf, value),
             dual_objective=-(bound + mass),
             excess=jax.tree.map(lambda x: jnp.where(outside, jnp.inf, x), excess),
@@ -126,10 +127,11 @@ class Transport(AbstractConvexLayer):
     ):
         """**Raises:** `ValueError` unless both are positive and of one sum, and `eps > 0`."""
         self.eps, self.rows, self.columns = eps, floating(rows), floating(columns)
-        sums = [known(jnp.sum(x)) for x in (self.rows, self.columns)]
-        if None not in sums and abs(sums[0] - sums[1]) > 1e-6 * abs(sums[0]):
+        row_sum, column_sum = known(jnp.sum(self.rows)), known(jnp.sum(self.columns))
+        both = row_sum is not None and column_sum is not None
+        if both and not np.isclose(float(row_sum), float(column_sum), rtol=1e-6):
             raise ValueError(
-                f"Transport: rows and columns must have one sum; found {sums[0]:g} and {sums[1]:g}."
+                f"Transport: rows and columns must have one sum; found {row_sum:g} and {column_sum:g}."
             )
 
     @property

@@ -36,6 +36,7 @@ WELCOME = {
     ("layers.Separable", "hi", "matrix"): "a bound for each logit, refused with the sample",
     ("layers.Separable", "lo", "matrix"): "a bound for each logit, refused with the sample",
     ("layers.Separable", "total", "negative"): "a sum",
+    ("solvers.convex.fit_jointly", "eps", "number"): "a temperature that is held",
     ("networks.Chain", "state", "nan"): "only its shape is read",
     ("networks.soft_mean", "eps", "inf"): "the mean",
 }
