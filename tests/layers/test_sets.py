@@ -132,7 +132,7 @@ def test_weighted_isotonic_regression(n):
         (lambda: birkhoff(2, 0.5)(np.ones((2, 3))), "gains must have shape"),
         (lambda: birkhoff(0, 0.5), "an integer >= 1"),
         (lambda: Sparsemax(1.0, radius=-1.0), "`radius` must be > 0"),
-        (lambda: isotonic(np.ones(3), np.ones(2)), "one weight each is needed"),
+        (lambda: isotonic(np.ones(3), np.ones(2)), "`weights` must be an array of floats of shape"),
         (lambda: isotonic(np.ones(3), np.zeros(3)), "must be > 0"),
         (lambda: Clip(1.0, np.ones(2), np.zeros(2)), "lo < hi"),
         (lambda: build("nothing"), "layers are softmax"),
