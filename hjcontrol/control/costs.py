@@ -20,7 +20,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control.references import Wants, extras, wanted
-from hjcontrol.deformation import lse
+from hjcontrol.deformation import gibbs, lse
 
 
 @admits()
@@ -29,7 +29,9 @@ def softmax_cross_entropy(
 ) -> Float[Array, ""]:
     r"""$\mathrm{lse}(z, 1) - z_y$: a free-energy gap, zero when all mass is on the label.
 
-    `label` is an integer in `0 .. classes-1`. Nats.
+    `label` is an integer in `0 .. classes-1`. Nats, to full relative accuracy: the loss is the soft
+    maximum of $z_j - z_y$, and its derivative at the label is minus the sum of the others, never
+    $p_y - 1$. A label that is masked (`-inf`) costs `inf`.
 
     **Example:**
 
@@ -38,8 +40,24 @@ def softmax_cross_entropy(
         0.6931
     """
     check_labels(label, logits)
-    hit = jnp.arange(logits.shape[-1]) == label
-    return lse(logits, 1.0) - jnp.sum(jnp.where(hit, logits, 0.0))
+    return _cross_entropy(logits, jnp.arange(logits.shape[-1]) == label)
+
+
+@jax.custom_jvp
+def _cross_entropy(z: Array, hit: Array) -> Array:
+    own = jnp.sum(jnp.where(hit, z, 0.0))
+    loss = lse(z - jnp.where(jnp.isfinite(own), own, 0.0), 1.0)
+    return jnp.where(jnp.isneginf(own), jnp.inf, loss)
+
+
+@_cross_entropy.defjvp
+def _cross_entropy_rule(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """`sum_{j != y} p_j dz_j - (sum_{j != y} p_j) dz_y`; as `sum_j p_j (dz_j - dz_y)` it cancels when
+    it is transposed."""
+    (z, hit), (dz, _) = primals, tangents
+    others = jnp.where(hit, 0.0, gibbs(z, 1.0))
+    own = jnp.sum(jnp.where(hit, dz, 0.0))
+    return _cross_entropy(z, hit), jnp.sum(others * dz) - jnp.sum(others) * own
 
 
 def check_labels(labels: Any, logits: Any) -> None:

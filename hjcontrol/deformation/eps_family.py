@@ -11,6 +11,12 @@ Limit  eps -> 0+ is max-plus. An entry of -inf is masked; nothing but masked ent
 An entry whose weight would underflow is dropped *before* it is divided by eps: no 0 * inf is ever
 formed, so every derivative is finite, of any order, with or without custom rules.
 
+The value is taken from the maximum, log(1 + rest), with the maximiser left out of the rest:
+
+    lse(z, eps) = z_m + eps log1p( sum_{j != m} exp((z_j - z_m)/eps) )      lse([0, -40], 1) = 4.2e-18
+
+Floats of half precision are summed in float32, and the answer is rounded once.
+
 The rules of differentiation are for accuracy. `pi (g - pi.g)` cancels once one weight is near 1: in
 float64 it has no correct digit as soon as the others are under 1e-16. With g measured from the
 maximiser m, and the row of m recovered from sum_j dpi_j = 0, nothing cancels:
@@ -40,13 +46,16 @@ def lse(
 
     **Arguments:** `z` real logits, `-inf` allowed (masked); `eps >= 0` scalar, in the units of `z`.
 
-    **Returns:** `z` reduced along `axis`, in `z`'s dtype. The derivative in `z` is
+    **Returns:** `z` reduced along `axis`, in `z`'s dtype, to full *relative* accuracy where the maximum
+    is 0. The derivative in `z` is
     [`gibbs`][hjcontrol.deformation.gibbs]; in `eps` it is the entropy, at `eps = 0` the right one,
     `log(number of exact ties)`.
 
-    **Raises:** `ValueError` for a negative, NaN or non-scalar `eps` (a traced negative gives NaN).
+    **Raises:** `ValueError` for a negative, NaN or non-scalar `eps` (a traced negative gives NaN), for
+    an axis without entries, and for logits that are not real numbers.
     """
-    return _lse(*_check(z, eps, axis), axis)
+    z, eps, dtype = _check(z, eps, axis)
+    return _lse(z, eps, axis).astype(dtype)
 
 
 @admits(eps=">= 0")
@@ -57,7 +66,8 @@ def softmin(
 
     Same contract as [`lse`][hjcontrol.deformation.lse], of which it is the mirror image.
     """
-    return -lse(-jnp.asarray(q), eps, axis=axis)
+    q, eps, dtype = _check(q, eps, axis)  # before the sign turns: integers without one wrap round
+    return -_lse(-q, eps, axis).astype(dtype)
 
 
 @admits(eps=">= 0")
@@ -70,7 +80,8 @@ def gibbs(
     in which everything is masked has no maximiser and gets weight zero throughout.
     Arguments and errors as for [`lse`][hjcontrol.deformation.lse]; same shape as `z`.
     """
-    return _gibbs(*_check(z, eps, axis), axis)
+    z, eps, dtype = _check(z, eps, axis)
+    return _gibbs(z, eps, axis).astype(dtype)
 
 
 @admits(eps=">= 0")
@@ -83,7 +94,11 @@ def heat(
     $e_j = e^{(z_j - z_m)/\varepsilon}$: terms of one sign, none of them lost beside a weight near 1.
     `log(#exact ties)` at `eps = 0`. Arguments and errors as for [`lse`][hjcontrol.deformation.lse].
     """
-    z, eps = _check(z, eps, axis)
+    z, eps, dtype = _check(z, eps, axis)
+    return _heat(z, eps, axis).astype(dtype)
+
+
+def _heat(z: Array, eps: Array, axis: int) -> Array:
     _, alive, top = _rivals(z, eps, axis)
     scaled = jnp.where(alive, jnp.where(alive, top - z, 0.0) / _warm(eps), 0.0)
     e = jnp.where(alive, jnp.exp(-scaled), 0.0)
@@ -97,18 +112,20 @@ def heat(
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _lse(z: Array, eps: Array, axis: int) -> Array:
-    top = _top(z, axis)
-    alive, e = _weights(z, eps, top)
-    some = jnp.any(alive, axis=axis)
-    total = jnp.where(some, jnp.sum(e, axis=axis), 1.0)
-    shift = jnp.squeeze(top, axis)
-    soft = shift + _warm(eps) * jnp.log(total)
-    ties = jnp.maximum(jnp.sum(_ties(z, axis), axis=axis), 1).astype(z.dtype)
+    edge = jax.lax.stop_gradient(jnp.max(z, axis=axis, keepdims=True))
+    sound = jnp.isfinite(edge)  # -inf: all masked; +inf, NaN: no value
+    shift = jnp.where(sound, edge, 0.0)
+    alive, e = _weights(z, eps, shift)
+    tied = alive & (z - shift == 0)  # as `z == edge` it costs 2 times as much for few entries
+    ties = jnp.maximum(jnp.sum(tied, axis=axis, dtype=jnp.int32), 1).astype(z.dtype)
+    # One maximiser is left out of the sum: each gives e - 1 = 0, with its derivative, then all but one.
+    rest = jnp.sum(jnp.where(tied, e - 1.0, e), axis=axis) + (ties - 1.0)
+    top = jnp.squeeze(edge, axis)
+    soft = jnp.squeeze(shift, axis) + _warm(eps) * jnp.log1p(rest)
     # 0 * log(ties): no value, but the right derivative in eps.
     hard = jnp.max(z, axis=axis) + eps * jnp.log(ties)
     value = jnp.where(eps > 0, soft, hard)
-    edge = jax.lax.stop_gradient(jnp.max(z, axis=axis))  # -inf: all masked; +inf, NaN: no value
-    return jnp.where(jnp.isfinite(edge), jnp.where(eps >= 0, value, jnp.nan), edge)
+    return jnp.where(jnp.isfinite(top), jnp.where(eps >= 0, value, jnp.nan), top)
 
 
 @_lse.defjvp
@@ -119,7 +136,7 @@ def _lse_rule(axis: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]
     sound = jnp.isfinite(edge)
     wide = lambda a: jnp.expand_dims(a, axis)
     weights = jnp.where(wide(sound), _gibbs(z, eps, axis), wide(none))
-    entropy = jnp.where(sound, heat(z, eps, axis), none)
+    entropy = jnp.where(sound, _heat(z, eps, axis), none)
     return _lse(z, eps, axis), jnp.sum(weights * dz, axis) + entropy * deps
 
 
@@ -171,13 +188,19 @@ def _rivals(z: Array, eps: Array, axis: int) -> tuple[Array, Array, Array]:
     return first, alive & sound & ~first, top
 
 
-def _check(z: ArrayLike, eps: ArrayLike, axis: int) -> tuple[Array, Array]:
+def _check(z: ArrayLike, eps: ArrayLike, axis: int) -> tuple[Array, Array, np.dtype]:
+    """Logits and temperature as they are computed with, and the dtype of the answer."""
     z = jnp.asarray(z)
     if not jnp.issubdtype(z.dtype, jnp.floating):
         z = z.astype(jnp.result_type(float))
     if z.ndim == 0:
         raise ValueError("lse/gibbs: `z` must have at least one axis; found a scalar.")
     in_range("lse/gibbs", "axis", axis, f">= {-z.ndim}, < {z.ndim}")
+    if z.shape[axis] == 0:
+        raise ValueError(
+            f"lse/gibbs: at least one entry is needed along axis {axis}; found shape {z.shape}. "
+            "A maximum over nothing has no value."
+        )
     eps = jnp.asarray(eps)
     if eps.ndim != 0:
         raise ValueError(
@@ -186,7 +209,9 @@ def _check(z: ArrayLike, eps: ArrayLike, axis: int) -> tuple[Array, Array]:
         )
     if known_to_fail(eps >= 0):
         raise ValueError(f"lse/gibbs: `eps` must be >= 0; found {float(eps)}.")
-    return z, eps.astype(z.dtype)
+    dtype = z.dtype
+    wide = z.astype(jnp.promote_types(dtype, jnp.float32))  # a half's sum ends at 65504
+    return wide, eps.astype(wide.dtype), dtype
 
 
 def _top(z: Array, axis: int) -> Array:

@@ -27,24 +27,34 @@ from hjcontrol.layers.legendre_dual import (
 )
 from hjcontrol.layers.permutahedron import Permutahedron, soft_rank, soft_sort
 from hjcontrol.layers.pool import Pool
+from hjcontrol.layers.potential import LOG, SQUARE, Potential
 from hjcontrol.layers.program import AbstractProgram, Residuals
 from hjcontrol.layers.program_layer import ProgramLayer
 from hjcontrol.layers.prox import BallProjection, GroupSoftThreshold, SoftThreshold
-from hjcontrol.layers.registry import REGISTRY, build, table
+from hjcontrol.layers.registry import FURTHER, REGISTRY, build, table
+from hjcontrol.layers.regulariser import BinaryEntropy, Shannon, Tsallis
 from hjcontrol.layers.rows import RowSoftmax
+from hjcontrol.layers.section import Separable
+from hjcontrol.layers.sets import AffineSet, HalfSpace, L1BallProjection
 from hjcontrol.layers.softmax import Softmax, maximum
 from hjcontrol.layers.squares import CommutingSquare, commuting_square
+from hjcontrol.layers.transport import Transport, birkhoff
 
 __all__ = [
+    "FURTHER",
     "GELU",
+    "LOG",
     "LSE",
     "REGISTRY",
+    "SQUARE",
     "AbstractConvexLayer",
     "AbstractFace",
     "AbstractProgram",
+    "AffineSet",
     "Attended",
     "Attention",
     "BallProjection",
+    "BinaryEntropy",
     "CappedSimplex",
     "ClassHead",
     "Clip",
@@ -55,24 +65,32 @@ __all__ = [
     "Faces",
     "GradientTable",
     "GroupSoftThreshold",
+    "HalfSpace",
     "Huber",
+    "L1BallProjection",
     "LeakyReLU",
     "LogitHead",
     "Optimality",
     "Permutahedron",
     "Pool",
+    "Potential",
     "ProgramLayer",
     "QuadraticProgram",
     "ReLU",
     "Residuals",
     "RowSoftmax",
+    "Separable",
+    "Shannon",
     "SiLU",
     "SoftThreshold",
     "Softmax",
     "Softplus",
     "Sparsemax",
     "Tanh",
+    "Transport",
+    "Tsallis",
     "argmax",
+    "birkhoff",
     "build",
     "certify",
     "commuting_square",

@@ -31,6 +31,7 @@ from hjcontrol.layers.regulariser import (
     AbstractRegulariser,
     BinaryEntropy,
     Quadratic,
+    QuadraticBetween,
     check_interval,
 )
 from hjcontrol.layers.separable import BoxFace, SeparableProgram
@@ -70,6 +71,10 @@ class AbstractBoxLayer(AbstractConvexLayer):
         return BoxFace(lower, jnp.where(undecided, self.phi.hi, p), None)
 
     def sandwich(self, shape: tuple[int, ...]) -> tuple[float, float]:
+        if isinstance(self.phi, QuadraticBetween):
+            values = self.phi.value(self.phi.lo), self.phi.value(self.phi.hi)
+            free = self.phi.value(self.phi.respond(jnp.zeros(shape)))
+            return -float(jnp.sum(jnp.maximum(*values))), -float(jnp.sum(free))
         ends = jnp.array([self.phi.lo, self.phi.hi])
         size = int(np.prod(shape))
         least = self.phi.respond(jnp.zeros(()))
@@ -80,7 +85,7 @@ class AbstractBoxLayer(AbstractConvexLayer):
 
     def program(self, z: Real[ArrayLike, "*shape"]) -> SeparableProgram:
         z = checked(type(self).__name__, z, mask=False)
-        return SeparableProgram(z, self.eps.astype(z.dtype), self.phi, None, None)
+        return SeparableProgram(z, self.eps.astype(z.dtype), self.phi, None, None, None)
 
     def as_cvxpy(self, z: Real[ArrayLike, "*shape"]) -> Any:
         needs("AbstractBoxLayer.as_cvxpy", "cvxpy")
@@ -98,7 +103,7 @@ class AbstractBoxLayer(AbstractConvexLayer):
 def _argmax(layer: AbstractBoxLayer, z: Array) -> Array:
     eps, phi = layer.eps.astype(z.dtype), layer.phi
     soft = phi.respond(z / jnp.where(eps > 0, eps, 1.0))
-    tie = phi.respond(jnp.zeros((), z.dtype))
+    tie = phi.respond(jnp.zeros_like(z))
     hard = jnp.where(z > 0, phi.hi, jnp.where(z < 0, phi.lo, tie))
     return jnp.where(jnp.isnan(z), z, jnp.where(eps > 0, soft, hard))
 
@@ -113,7 +118,18 @@ def _argmax_rule(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     du = jnp.zeros_like(z) if dz is None else dz / warm
     if dlayer is not None and dlayer.eps is not None:
         du = du - jnp.where(w > 0, u, 0.0) * (dlayer.eps.astype(z.dtype) / warm)
-    return p, w * du
+    return p, w * du + _with_bounds(layer, dlayer, p, jnp.ones_like(p))
+
+
+def _with_bounds(layer: Any, dlayer: Any, p: Array, force: Array) -> Array:
+    """How entries at a bound of their own move with it, times `force`."""
+    moved = jnp.zeros_like(p)
+    if not isinstance(layer.phi, QuadraticBetween) or dlayer is None:
+        return moved
+    for edge, change in ((layer.phi.hi, dlayer.phi.hi), (layer.phi.lo, dlayer.phi.lo)):
+        if change is not None:
+            moved = moved + jnp.where(p == edge, force * change, 0.0).astype(p.dtype)
+    return moved
 
 
 @eqx.filter_custom_jvp
@@ -133,7 +149,8 @@ def _values_rule(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
         warm = jnp.where(layer.eps > 0, layer.eps, 1.0).astype(z.dtype)
         depth = jnp.where(layer.eps > 0, layer.phi.depth(z / warm), -layer.phi.value(p))
         change = change + depth * dlayer.eps.astype(z.dtype)
-    return _values(layer, z), change
+    force = z - layer.eps.astype(z.dtype) * p
+    return _values(layer, z), change + _with_bounds(layer, dlayer, p, force)
 
 
 @admits(eps=">= 0")
@@ -195,7 +212,12 @@ class Tanh(AbstractBoxLayer):
 
 @admits(eps=">= 0", lo="finite", hi="finite")
 class Clip(AbstractBoxLayer):
-    """`|p|^2/2` on [lo, hi]: the argmax is `clip(z/eps, lo, hi)`, hard tanh on [-1, 1]."""
+    """`|p|^2/2` on [lo, hi]: the argmax is `clip(z/eps, lo, hi)`, hard tanh on [-1, 1].
+
+    Bounds are numbers, or arrays in the shape of the logits, with derivatives.
+    """
+
+    held = ("eps", "phi")
 
     eps: Float[Array, ""] = eqx.field(converter=temperature)
     phi: AbstractRegulariser
@@ -204,9 +226,18 @@ class Clip(AbstractBoxLayer):
     regulariser = "|p|^2/2"
     curvature = "piecewise quadratic; strongly convex dual"
 
-    def __init__(self, eps: float | Float[Array, ""] = 1.0, lo: float = -1.0, hi: float = 1.0):
+    def __init__(
+        self,
+        eps: float | Float[Array, ""] = 1.0,
+        lo: Real[ArrayLike, "..."] | float = -1.0,
+        hi: Real[ArrayLike, "..."] | float = 1.0,
+    ):
         """**Raises:** `ValueError` unless `lo < hi` are finite and `eps >= 0`."""
-        self.eps, self.phi = eps, Quadratic(float(lo), float(hi))
+        self.eps = eps
+        if np.ndim(lo) == np.ndim(hi) == 0:
+            self.phi = Quadratic(float(lo), float(hi))  # pyright: ignore[reportArgumentType]
+        else:
+            self.phi = QuadraticBetween(*jnp.broadcast_arrays(floating(lo), floating(hi)))
 
 
 @admits(eps=">= 0")

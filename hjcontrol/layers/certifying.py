@@ -4,6 +4,10 @@ r"""The certificate of a convex program: how far any candidate is from optimal, 
 
 The five together are the KKT conditions; feasibility of both sides and the gap are already a proof:
 no feasible point lies more than `gap` below the candidate. Nothing here asks who found the candidate.
+
+A verdict is reached without units: every residual is divided by what the data call large (`Scales`), so
+that it is the same for the objective times 1e-12 and for logits with 1e10 added to all. Numbers printed
+keep their units. Where the data are rounded more coarsely than what decides, it is `undecidable`.
 """
 
 import math
@@ -28,6 +32,7 @@ PARTS = ("primal", "dual", "complementarity", "stationarity")
 VERDICTS = (
     "optimal",
     "near-optimal",
+    "not certified",
     "undecidable",
     "suboptimal",
     "infeasible",
@@ -41,8 +46,8 @@ class Optimality(Told, Shown):
 
     `primal`, `dual`, `complementarity`, `stationarity` are max norms; `gap = objective -
     dual_objective` is `inf` where the candidate has no finite objective. `relative_gap` divides by
-    the larger of the two objectives. `worst` is the place of the largest residual, decoded by
-    `offender`.
+    the larger of the two objectives. `measures` are the same five without units, which the verdict
+    compares with `tol`. `worst` is the place of the largest of them, decoded by `offender`.
 
     **Example:**
 
@@ -63,19 +68,22 @@ class Optimality(Told, Shown):
     relative_gap: Float[Array, "*batch"]
     worst: Int[Array, "*batch"]
     tol: Float[Array, "*batch"]
+    measures: dict[str, Float[Array, "*batch"]]
+    undecidable: Bool[Array, "*batch"]
     layout: tuple[tuple[str, str, tuple[int, ...]], ...] = eqx.field(static=True)
-    size: Float[Array, "*batch"] | None = None
+    given: bool = eqx.field(static=True, default=False)
     floor: Float[Array, "*batch"] | None = None
 
     @property
     def certified(self) -> Bool[Array, "*batch"]:
         """Both sides feasible and the gap closed, at `tol`: the proof of global optimality."""
-        return _feasible(self) & (jnp.abs(self.gap) <= self.tol * _scale(self))
+        closed = self.measures["gap"] <= self.tol
+        return _feasible(self) & closed & ~self.undecidable
 
     @property
     def optimal(self) -> Bool[Array, "*batch"]:
         """`certified`, and every KKT coordinate within `tol`."""
-        slack = jnp.maximum(self.complementarity, self.stationarity)
+        slack = jnp.maximum(self.measures["complementarity"], self.measures["stationarity"])
         return self.certified & (slack <= self.tol)
 
     @property
@@ -83,9 +91,10 @@ class Optimality(Told, Shown):
         """One of `VERDICTS`; for a batch, an array of them.
 
         `near-optimal`: certified, but some coordinate of complementarity or stationarity is off.
-        `suboptimal`: feasible, and the gap is open. `infeasible`: either side is violated.
-        `undecidable`: the residuals are no larger than roundoff in the data can make them, and that
-        is more than `tol`: this precision cannot tell.
+        `suboptimal`: feasible, and the gap is open with the best multipliers; `not certified`: with the
+        multipliers given, which may be at fault. `infeasible`: either side is violated.
+        `undecidable in float64`: the data are rounded more coarsely than what would decide, or all
+        residuals are no larger than that roundoff makes them, and that is more than `tol`.
         """
         return _verdict(self)
 
@@ -96,7 +105,8 @@ class Optimality(Told, Shown):
     def as_record(self) -> Record:
         """What this result says of itself."""
         verdicts = np.atleast_1d(np.asarray(self.verdict)).ravel()
-        rank = {v: k for k, v in enumerate(VERDICTS)}
+        names = _names(self)
+        rank = {v: k for k, v in enumerate(names)}
         flat = lambda x: np.atleast_1d(np.asarray(x)).ravel()
         if verdicts.size == 0:
             return Record("Optimality", "of no sample")
@@ -106,15 +116,15 @@ class Optimality(Told, Shown):
         sample = np.unravel_index(k, np.shape(self.gap)) if np.ndim(self.gap) else ()
         title, head = "Optimality", str(verdicts[k])
         if np.ndim(self.gap):
-            counts = ", ".join(f"{np.sum(verdicts == v)} {v}" for v in VERDICTS if v in verdicts)
+            counts = ", ".join(f"{np.sum(verdicts == v)} {v}" for v in names if v in verdicts)
             title, head = (
                 f"Optimality of {verdicts.size} samples",
                 f"{counts}; worst is {list(sample)}",
             )
         at = lambda name: float(flat(getattr(self, name))[k])
+        if head == "not certified":
+            head = f"gap at most {figure(abs(at('gap')), 3)}, not certified by these multipliers"
         part, place, value = self.offender(sample)
-        if verdicts[k] == "undecidable":
-            head = head.replace("undecidable", f"undecidable in {self.gap.dtype}")
         return Record(
             title,
             f"{head}   (tolerance {flat(self.tol)[k]:.0e})",
@@ -137,55 +147,53 @@ def _offender(optimality: Optimality, sample: Any = ()) -> tuple[str, str, float
         if flat < start + size:
             index = np.unravel_index(flat - start, shape) if shape else ()
             place = name + ("[" + ", ".join(str(int(i)) for i in index) + "]" if shape else "")
-            return part, place, float(np.asarray(getattr(optimality, part))[sample])
+            return part, place, float(np.asarray(optimality.measures[part])[sample])
         start += size
     return "primal", "no constraint", 0.0
 
 
+def _names(optimality: Optimality) -> tuple[str, ...]:
+    dtype = np.asarray(optimality.gap).dtype
+    return tuple(f"{v} in {dtype}" if v == "undecidable" else v for v in VERDICTS)
+
+
 def _verdict(optimality: Optimality) -> Any:
-    numbers = [
-        optimality.primal,
-        optimality.dual,
-        optimality.complementarity,
-        optimality.stationarity,
-        optimality.gap,
-    ]
+    numbers = [*optimality.measures.values(), optimality.gap]
     absurd = np.any([np.isnan(np.asarray(x)) for x in numbers], axis=0)
+    met = np.asarray(optimality.measures["primal"] <= optimality.tol)
+    feasible = np.asarray(_feasible(optimality))
+    open_gap = 2 if optimality.given else 4
     code = np.select(
         [
             absurd,
-            _undecidable(optimality),
+            _rounded(optimality),
+            ~met,
+            np.asarray(optimality.undecidable),
             np.asarray(optimality.optimal),
             np.asarray(optimality.certified),
-            _feasible(optimality),
+            feasible,
         ],
-        [5, 2, 0, 1, 3],
-        4,
+        [6, 3, 5, 3, 0, 1, open_gap],
+        5,
     )
-    names = np.asarray(VERDICTS)[code]
+    names = np.asarray(_names(optimality))[code]
     return str(names) if np.ndim(names) == 0 else names
 
 
-def _undecidable(optimality: Optimality) -> Any:
+def _rounded(optimality: Optimality) -> Any:
     """Whether roundoff in the data explains all residuals, and more than the tolerance; or is so large
     that even no residual at all would say nothing."""
     if optimality.floor is None:
         return np.zeros(np.shape(optimality.gap), bool)
     floor, tol = 8 * np.asarray(optimality.floor), np.asarray(optimality.tol)
-    norms = [np.asarray(getattr(optimality, part)) for part in PARTS]
-    explained = (np.max(norms, axis=0) <= floor) & (floor > tol) & ~np.asarray(optimality.optimal)
-    return explained | ((floor > 0.05) & (norms[0] <= np.maximum(tol, floor)))
-
-
-def _scale(optimality: Optimality) -> Float[Array, "*batch"]:
-    if optimality.size is not None:
-        return optimality.size
-    larger = jnp.maximum(jnp.abs(optimality.objective), jnp.abs(optimality.dual_objective))
-    return jnp.maximum(1.0, jnp.where(jnp.isfinite(larger), larger, 1.0))
+    sizes = [np.asarray(optimality.measures[part]) for part in PARTS]
+    explained = (np.max(sizes, axis=0) <= floor) & (floor > tol) & ~np.asarray(optimality.optimal)
+    return explained | ((floor > 0.05) & (sizes[0] <= np.maximum(tol, floor)))
 
 
 def _feasible(optimality: Optimality) -> Bool[Array, "*batch"]:
-    return (optimality.primal <= optimality.tol) & (optimality.dual <= optimality.tol)
+    off = jnp.maximum(optimality.measures["primal"], optimality.measures["dual"])
+    return off <= optimality.tol
 
 
 @renamed(tolerance="tol")
@@ -208,8 +216,9 @@ def certify(
     - `dual`: multipliers, in the program's own form; `None` takes those that make the certificate
       tightest. For a `cvxpy.Problem`: a list in the order of its constraints, or `None` for the
       `dual_value`s that the constraints hold.
-    - `tol`: of every residual, and of the gap relative to `max(1, |objective|)`. Defaults to
-      the dtype's, 1e-9 in float64.
+    - `tol`: of every residual and of the gap, in the units of the data; of a program that states
+      none, of the residuals as they are and of the gap relative to `max(1, |objective|)`. Defaults to the
+      dtype's, 1e-9 in float64.
 
     **Returns:** [`Optimality`][hjcontrol.layers.Optimality]. Pure JAX for an `AbstractProgram`:
     batch with `jax.vmap`.
@@ -232,45 +241,78 @@ def certify(
         if candidate is None:
             raise ValueError("certify: a candidate is needed; found None. Pass the point to judge.")
         candidate = fits("certify", "candidate", candidate, PyTree[Array])
-        return summarise(program.residuals(candidate, dual), tol)
+        return summarise(program.residuals(candidate, dual), tol, given=dual is not None)
     if type(program).__module__.split(".")[0] == "cvxpy":
         from hjcontrol.layers.foreign import cvxpy_residuals
 
-        return summarise(cvxpy_residuals(program, candidate, dual), tol)
+        given = bool(program.constraints)
+        return summarise(cvxpy_residuals(program, candidate, dual), tol, given=given)
     raise ValueError(
         "certify: `program` must be an AbstractProgram or a cvxpy.Problem; found "
         f"{type(program).__name__}. The program of a layer is `layer.program(z)`."
     )
 
 
-def summarise(residuals: Residuals, tol: Real[ArrayLike, ""] | float | None = None) -> Optimality:
-    """The max norms, the gap and the worst coordinate of one pair's residuals."""
+def summarise(
+    residuals: Residuals,
+    tol: Real[ArrayLike, ""] | float | None = None,
+    *,
+    given: bool = False,
+) -> Optimality:
+    """The max norms, the gap and the worst coordinate of one pair's residuals; `given`: its multipliers
+    are not known to be the best."""
     objective = jnp.asarray(residuals.objective)
-    best = jnp.asarray(residuals.dual_objective, objective.dtype)
+    dtype = objective.dtype
+    best = jnp.asarray(residuals.dual_objective, dtype)
     if tol is None:
-        tol = exact_tolerance(objective.dtype)
-    norms, layout, worst = {}, [], _Worst(objective.dtype)
+        tol = exact_tolerance(dtype)
+    scales = residuals.scales
+    norms, measures, layout, worst = {}, {}, [], _Worst(dtype)
     for part in PARTS:
-        norms[part] = jnp.zeros((), objective.dtype)
-        for path, x in jax.tree_util.tree_leaves_with_path(getattr(residuals, part)):
+        norms[part] = measures[part] = jnp.zeros((), dtype)
+        leaves = jax.tree_util.tree_leaves_with_path(getattr(residuals, part))
+        own = None if scales is None else getattr(scales, part)
+        units = [None] * len(leaves) if own is None else jax.tree.leaves(own)
+        for (path, x), unit in zip(leaves, units, strict=True):
             layout.append((part, _name(path), jnp.shape(x)))
-            norms[part] = worst.look(jnp.asarray(x, objective.dtype), norms[part])
+            size = jnp.abs(jnp.asarray(x, dtype))
+            norms[part] = jnp.maximum(norms[part], jnp.max(size, initial=0.0))
+            measures[part] = worst.look(_over(size, unit), measures[part])
     outside = jnp.isposinf(objective) | jnp.isneginf(best)
     gap = jnp.where(outside, jnp.inf, objective - jnp.where(outside, 0.0, best))
     larger = jnp.maximum(jnp.abs(objective), jnp.abs(best))
-    divisor = jnp.where(jnp.isfinite(larger) & (larger > 0), larger, 1.0)
+    larger = jnp.where(jnp.isfinite(larger), larger, 1.0)
+    measures["gap"] = jnp.abs(gap) / jnp.maximum(1.0, larger)
+    if residuals.excess is not None:
+        terms = jax.tree.leaves(residuals.excess)
+        gap = jnp.where(outside, jnp.inf, sum(jnp.sum(x) for x in terms))
+        if scales is not None:
+            parts = zip(terms, jax.tree.leaves(scales.excess), strict=True)
+            relative = [jnp.max(_over(jnp.abs(x), unit)) for x, unit in parts]
+            measures["gap"] = jnp.max(jnp.stack([jnp.where(outside, jnp.inf, 0.0), *relative]))
+    nothing, known = jnp.zeros((), bool), None if scales is None else scales.undecidable
     return Optimality(
         **norms,
         objective=objective,
         dual_objective=best,
         gap=gap,
-        relative_gap=gap / divisor,
+        relative_gap=gap / jnp.where(larger > 0, larger, 1.0),
         worst=worst.place(),
-        tol=jnp.asarray(tol, objective.dtype),
+        tol=jnp.asarray(tol, dtype),
+        measures=measures,
+        undecidable=jnp.any(nothing if known is None else known),
+        floor=None if scales is None else scales.floor,
         layout=tuple(layout),
-        size=residuals.size,
-        floor=residuals.floor,
+        given=given,
     )
+
+
+def _over(size: Float[Array, "..."], unit: Any) -> Float[Array, "..."]:
+    """A size in its unit, 0/0 = 0. A unit may have fewer axes: those in front."""
+    if unit is None:
+        return size
+    unit = jnp.reshape(unit, (*jnp.shape(unit), *(1,) * (size.ndim - jnp.ndim(unit))))
+    return jnp.where(size == 0, 0.0, size / unit)
 
 
 class _Worst:

@@ -31,6 +31,7 @@ from hjcontrol.layers.engines import kind_of
 from hjcontrol.layers.layer import AbstractConvexLayer
 
 ROUTES = ("closed", "implicit", "unrolled", "differences")
+BAD = ("refuted", "not a number")  # how a verdict begins that is no agreement
 FLOOR = {"float64": 1e-290, "float32": 1e-30}  # norms under it are not judged
 
 
@@ -40,7 +41,8 @@ class GradientTable(Told, Shown):
 
     `errors[route]`: `(batch,)`, relative to the reference route; for `differences` in units of their
     own error estimate. `verdict`: per sample `agree`, `flat` (every gradient is 0), `underflow`
-    (every gradient's norm is below 1e-290), or `refuted: ROUTE, ...`.
+    (every gradient's norm is below 1e-290), `refuted: ROUTE, ...`, or `not a number` (no route has a
+    finite gradient, or the logits are none: nothing was compared).
     """
 
     gradients: dict[str, Float[Array, "*shape"]]
@@ -54,12 +56,12 @@ class GradientTable(Told, Shown):
 
     @property
     def agree(self) -> bool:
-        """Whether no route is refuted at any sample."""
-        return not any(str(v).startswith("refuted") for v in self.verdict)
+        """Whether every sample was compared, and no route is refuted at any."""
+        return not any(str(v).startswith(BAD) for v in self.verdict)
 
     def as_record(self) -> Record:
         """What this result says of itself."""
-        bad = np.array([str(v).startswith("refuted") for v in self.verdict])
+        bad = np.array([str(v).startswith(BAD) for v in self.verdict])
         order = np.argsort(~bad, kind="stable")
         row = lambda i: {
             "sample": int(i),
@@ -67,7 +69,8 @@ class GradientTable(Told, Shown):
             **{name: Quantity(float(e[i]), 2) for name, e in self.errors.items()},
             "verdict": str(self.verdict[i]),
         }
-        head = "all agree" if self.agree else "refuted"
+        refuted = any(str(v).startswith("refuted") for v in self.verdict)
+        head = "all agree" if self.agree else "refuted" if refuted else "not a number"
         lacks = f"no such route for this layer: {', '.join(self.missing)}"
         return Record(
             f"Gradients of {self.title}",
@@ -124,7 +127,9 @@ def compare_gradients(
     routes, missing = _routes(layer, others or {})
     found, slopes, error, smallest = _measured(layer, routes, batch, g)
     found = {name: found[name] for name in routes}
-    errors, verdict, reference = _judge(found, slopes, error, tol, z.dtype)
+    asked = np.asarray(batch).reshape(len(batch), -1)
+    sound = ~(np.isnan(asked) | np.isposinf(asked)).any(axis=1)
+    errors, verdict, reference = _judge(found, slopes, error, tol, z.dtype, sound)
     found["differences"] = slopes
     return GradientTable(
         gradients={k: v.reshape(z.shape) for k, v in found.items()},
@@ -205,7 +210,7 @@ def _measured(layer: Any, routes: Mapping[str, Callable], z: Array, g: Array) ->
 
 
 def _judge(
-    found: dict[str, Array], slopes: Array, error: Array, tol: float, dtype: Any
+    found: dict[str, Array], slopes: Array, error: Array, tol: float, dtype: Any, sound: Any
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     names = list(found)
     rows = np.stack([np.asarray(found[k]).reshape(len(slopes), -1) for k in names])
@@ -213,8 +218,8 @@ def _judge(
     with np.errstate(invalid="ignore", divide="ignore"):
         apart = np.linalg.norm(rows[:, None] - rows[None], axis=-1)
         larger = np.maximum(sizes[:, None], sizes[None])
-        apart = np.where(larger > 0, apart / np.where(larger > 0, larger, 1.0), 0.0)
-        apart = np.where(np.isnan(apart), np.inf, apart)
+        apart = np.where(larger == 0, 0.0, apart / np.where(larger > 0, larger, 1.0))
+        apart = np.where(np.isfinite(apart), apart, np.inf)
     best = np.argmin(np.median(apart, axis=1), axis=0)
     samples = np.arange(len(slopes))
     errors = {k: apart[best, j, samples] for j, k in enumerate(names)}
@@ -223,7 +228,7 @@ def _judge(
     own = np.linalg.norm(flat(error), axis=1)
     off = np.linalg.norm(flat(slopes) - truth, axis=1)
     errors["differences"] = np.where(
-        off > 0, off / np.where(own > 0, own, np.finfo(float).tiny), 0.0
+        off == 0, 0.0, off / np.where(own > 0, own, np.finfo(float).tiny)
     )
     limits = dict.fromkeys(names, tol) | {"differences": 1.0}
     small = np.all(sizes < FLOOR.get(str(dtype), 0.0), axis=0)
@@ -231,6 +236,9 @@ def _judge(
         errors[k] = np.where(small, 0.0, errors[k])
     verdict = []
     for i in samples:
+        if not (sound[i] and np.isfinite(rows[:, i]).all(axis=-1).any()):
+            verdict.append("not a number")
+            continue
         bad = [k for k in errors if not errors[k][i] <= limits[k]]
         told = f"refuted: {', '.join(bad)}" if bad else "agree"
         flat = "flat" if sizes[:, i].max() == 0 else "underflow"

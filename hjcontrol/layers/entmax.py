@@ -9,20 +9,29 @@ The affine part -p of phi is constant on the simplex: it makes Omega vanish at t
 Source: Peters, Niculae, Martins, "Sparse sequence-to-sequence models", 2019; Martins, Astudillo, 2016.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation.soft_maximum import temperature
+from hjcontrol.layers.layer import AbstractFace
 from hjcontrol.layers.regulariser import AbstractRegulariser, Tsallis
+from hjcontrol.layers.section import Separable
+from hjcontrol.layers.separable import SeparableProgram
 from hjcontrol.layers.simplex import AbstractSimplexLayer
 
 
 @admits(eps=">= 0")
 class Sparsemax(AbstractSimplexLayer):
     """Euclidean projection on the simplex: `max of p.z - eps (|p|^2 - 1)/2`.
+
+    With a `radius` r, on `{ p >= 0, sum p = r }`: `Omega = (|p|^2 - r)/2`.
 
     **Example:**
 
@@ -34,10 +43,46 @@ class Sparsemax(AbstractSimplexLayer):
     eps: Float[Array, ""] = eqx.field(converter=temperature, default=1.0)
     phi: AbstractRegulariser = eqx.field(init=False, default_factory=lambda: Tsallis(2.0))
     total: int = eqx.field(init=False, static=True, default=1)
-    kind = "simplex, quadratic"
+    radius: Float[Array, ""] | None = None
     domain = "simplex"
     regulariser = "(|p|^2 - 1)/2"
     curvature = "piecewise quadratic; strongly convex dual"
+    held = ("eps", "radius")
+
+    def __check_init__(self):
+        if self.radius is not None and known_to_fail(jnp.asarray(self.radius) > 0):
+            raise ValueError(f"Sparsemax: `radius` must be > 0; found {self.radius}.")
+
+    @property
+    def kind(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """A row of the engines' table."""
+        return "simplex, quadratic" if self.radius is None else "section"
+
+    @property
+    def _scaled(self) -> Separable:
+        """The same program as a box section."""
+        return Separable(Tsallis(2.0), self.eps, total=self.radius)
+
+    def value(self, z: Real[ArrayLike, " n"]) -> Float[Array, ""]:
+        return super().value(z) if self.radius is None else self._scaled.value(z)
+
+    def __call__(self, z: Real[ArrayLike, " n"]) -> Float[Array, " n"]:
+        return super().__call__(z) if self.radius is None else self._scaled(z)
+
+    def conjugate(self, p: Real[ArrayLike, " n"]) -> Float[Array, ""]:
+        return super().conjugate(p) if self.radius is None else self._scaled.conjugate(p)
+
+    def face(self, z: Real[ArrayLike, " n"]) -> AbstractFace:
+        return super().face(z) if self.radius is None else self._scaled.face(z)
+
+    def sandwich(self, shape: tuple[int, ...]) -> tuple[float, float]:
+        return super().sandwich(shape) if self.radius is None else self._scaled.sandwich(shape)
+
+    def program(self, z: Real[ArrayLike, " n"]) -> SeparableProgram:
+        return super().program(z) if self.radius is None else self._scaled.program(z)
+
+    def as_cvxpy(self, z: Real[ArrayLike, " n"]) -> Any:
+        return super().as_cvxpy(z) if self.radius is None else self._scaled.as_cvxpy(z)
 
     def multiplier(self, u: Float[Array, " n"]) -> Float[Array, ""]:
         return simplex_threshold(u) + 0.5

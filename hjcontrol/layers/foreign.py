@@ -1,9 +1,13 @@
 r"""The certificate of a cvxpy problem, from the user's own values and multipliers.
 
     minimise f(x)   s.t.   g_i(x) <= 0 : y_i,   h_i(x) = 0 : y_i,   k_i(x) in K : y_i in K*
-    L(x, y) = f + y.g + y.h - y.k           dual objective L(x, y) - |r|_1 (1 + |x|_inf),  r = dL/dx
+    L(x, y) = f + y.g + y.h - y.k           dual objective L(x, y) - 2 |r|_1 |x|_inf,  r = dL/dx
 
-Wolfe's bound, less what stationarity leaves open: no feasible point within 1 + |x|_inf of x lies below.
+Wolfe's bound, less what stationarity leaves open: no feasible point within 2 |x|_inf of x lies below
+(within 1, where x = 0).
+
+Residuals are judged in units of the problem's own numbers: a constraint by its constant and its terms, a
+gradient by its terms and by that of f at 0 and at 2 x. So f times 1e-14 is judged as f is.
 
 Everything is computed from the problem's expressions; no solver's status is believed. Signs are those
 of cvxpy: multipliers of a maximisation are those of the minimisation of its negative.
@@ -13,16 +17,18 @@ then the step is reported that the proximal map of L takes from x, zero exactly 
 Bounds stated as attributes of a variable (`nonneg=True`) have no multiplier: the gradient stands for it.
 """
 
+import warnings
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol._ground.third_party import needs
-from hjcontrol.layers.program import Residuals
+from hjcontrol.layers.foreign_units import ForeignUnits, blocks, measure_units, sign
+from hjcontrol.layers.program import Residuals, Scales
 
 SIGNED = ("nonneg", "nonpos", "pos", "neg")
-SMOOTH = 1e-10  # gradients below this need no second look
+SMOOTH = 1e-10  # gradients below this, in their unit, need no second look
 
 
 def cvxpy_residuals(problem: Any, candidate: Any = None, dual: Any = None) -> Residuals:
@@ -103,33 +109,20 @@ def _multipliers(problem: Any, dual: Any) -> list:
                 f"certify: constraint {i} has no multiplier. Solve the problem, or pass `dual`."
             )
         parts = y if isinstance(y, (list, tuple)) else [y]
-        blocks = _blocks(c)
-        if len(parts) != len(blocks):
+        paired = blocks(c)
+        if len(parts) != len(paired):
             raise ValueError(
-                f"certify: constraint {i} takes {len(blocks)} multipliers; found {len(parts)}."
+                f"certify: constraint {i} takes {len(paired)} multipliers; found {len(parts)}."
             )
-        for part, block in zip(parts, blocks, strict=True):
+        for part, block in zip(parts, paired, strict=True):
             if np.size(part) != block.size:
                 raise ValueError(
                     f"certify: the multiplier of constraint {i} must have shape {block.shape}; found "
                     f"{np.shape(part)}."
                 )
-        rows = zip(parts, blocks, strict=True)
+        rows = zip(parts, paired, strict=True)
         found.append([np.asarray(part, float).reshape(b.shape) for part, b in rows])
     return found
-
-
-def _blocks(c: Any) -> list:
-    """The expressions that a constraint's multipliers pair with."""
-    kind = type(c).__name__
-    if kind in ("Equality", "Inequality"):
-        return [c.args[0] - c.args[1]]
-    return list(c.args)
-
-
-def _sign(c: Any) -> float:
-    """The sign with which `y . block` enters the Lagrangian."""
-    return 1.0 if type(c).__name__ in ("Equality", "Zero", "Inequality", "NonPos") else -1.0
 
 
 def _measure(problem: Any, duals: list) -> Residuals:
@@ -137,23 +130,37 @@ def _measure(problem: Any, duals: list) -> Residuals:
     sense = 1.0 if type(problem.objective).__name__ == "Minimize" else -1.0
     value = float(np.asarray(sense * cost.value).item())
     value = np.inf if np.isnan(value) else value
-    primal, off, slack, bound = {}, {}, {}, value
+    units = measure_units(problem, duals)
+    primal, off, slack, gap = {}, {}, {}, 0.0
     for i, (c, y) in enumerate(zip(problem.constraints, duals, strict=True)):
         name = f"constraint {i}"
-        values = [np.asarray(b.value, float) for b in _blocks(c)]
+        values = [np.asarray(b.value, float) for b in blocks(c)]
         primal[name], off[name], slack[name] = _cone(type(c).__name__, values, y)
-        bound += _sign(c) * sum(float(np.sum(a * b)) for a, b in zip(values, y, strict=True))
-    stationarity, signs = _stationarity(problem, sense, duals)
-    reach = 1.0 + max((float(np.max(np.abs(v.value))) for v in problem.variables()), default=0.0)
-    bound -= reach * sum(float(np.sum(a)) for a in stationarity.values())
+        gap -= sign(c) * sum(float(np.sum(a * b)) for a, b in zip(values, y, strict=True))
+    stationarity, signs = _stationarity(problem, sense, duals, units)
+    reach = 2.0 * max(units.points.values(), default=1.0)
+    gap += reach * sum(float(np.sum(a)) for a in stationarity.values())
+    gap = gap if np.isfinite(gap) else np.inf
     as_arrays = lambda tree: {k: jnp.asarray(v, float) for k, v in tree.items()}
+    rows = {k: jnp.asarray(units.rows[k]) for k in off}
+    multipliers = {k: jnp.asarray(units.multipliers[k]) for k in off}
+    scales = Scales(
+        primal=rows | {k: jnp.asarray(units.points[k]) for k in signs},
+        dual=multipliers,
+        complementarity={k: rows[k] * multipliers[k] for k in off},
+        stationarity={k: jnp.asarray(units.forces[k]) for k in stationarity},
+        excess=jnp.asarray(units.objective),
+        undecidable=jnp.asarray(False),
+    )
     return Residuals(
         primal=as_arrays(primal | signs),
         dual=as_arrays(off),
         complementarity=as_arrays(slack),
         stationarity=as_arrays(stationarity),
         objective=jnp.asarray(value),
-        dual_objective=jnp.asarray(bound if np.isfinite(bound) else -np.inf),
+        dual_objective=jnp.asarray(value - gap if np.isfinite(value) else -np.inf),
+        excess=jnp.asarray(gap),
+        scales=scales,
     )
 
 
@@ -187,11 +194,13 @@ def _inner(s: list, y: list) -> np.ndarray:
     return np.sum(_columns(*s) * _columns(*y), axis=0)
 
 
-def _stationarity(problem: Any, sense: float, duals: list) -> tuple[dict, dict]:
+def _stationarity(
+    problem: Any, sense: float, duals: list, units: ForeignUnits
+) -> tuple[dict, dict]:
     """Gradient of the Lagrangian, or proximal step where that is smaller; sign violations."""
     terms = [(sense * problem.objective.args[0], np.ones(()))]
     for c, y in zip(problem.constraints, duals, strict=True):
-        terms += [(b, _sign(c) * part) for b, part in zip(_blocks(c), y, strict=True)]
+        terms += [(b, sign(c) * part) for b, part in zip(blocks(c), y, strict=True)]
     slopes, signs = {}, {}
     for v in problem.variables():
         total = np.zeros(v.size)
@@ -205,10 +214,13 @@ def _stationarity(problem: Any, sense: float, duals: list) -> tuple[dict, dict]:
         violation = v.value - _kept(v, v.value)
         if np.any([_on(v.attributes.get(k)) for k in SIGNED]):
             signs[v.name()] = np.abs(violation)
-    largest = max((float(np.max(a)) for a in slopes.values() if a.size), default=0.0)
+    over = lambda found: max(
+        (_ratio(float(np.max(a)), units.forces[k]) for k, a in found.items() if a.size), default=0.0
+    )
+    largest = over(slopes)
     if largest > SMOOTH or np.isnan(largest):
-        steps = _proximal(problem, sense, duals)
-        if steps and not max(float(np.max(a)) for a in steps.values()) > largest:
+        steps = _proximal(problem, sense, duals, units)
+        if steps and not over(steps) > largest:
             return steps, signs
     return {k: np.where(np.isnan(a), np.inf, a) for k, a in slopes.items()}, signs
 
@@ -229,28 +241,36 @@ def _natural(v: Any, slope: np.ndarray) -> np.ndarray:
     return slope
 
 
-def _proximal(problem: Any, sense: float, duals: list) -> dict:
-    """`|x - argmin L(x', y) + |x' - x|^2/2|`, by a solver; empty if L is not convex at these `y`."""
+def _proximal(problem: Any, sense: float, duals: list, units: ForeignUnits) -> dict:
+    """`w |x - argmin L(x', y) + w |x' - x|^2/2|`, a force, by a solver; `w` a force over a point, by
+    variable. Empty if L is not convex at these `y`."""
     needs("certify", "cvxpy")
     import cvxpy as cp
 
     lagrangian = sense * problem.objective.args[0]
     for c, y in zip(problem.constraints, duals, strict=True):
-        for block, part in zip(_blocks(c), y, strict=True):
+        for block, part in zip(blocks(c), y, strict=True):
             signed = np.maximum(part, 0.0) if type(c).__name__ in ("Inequality", "NonPos") else part
-            lagrangian = lagrangian + _sign(c) * cp.sum(cp.multiply(signed, block))
+            lagrangian = lagrangian + sign(c) * cp.sum(cp.multiply(signed, block))
     here = {v: np.asarray(v.value) for v in problem.variables()}
-    near = sum(cp.sum_squares(v - x) for v, x in here.items())
-    step = cp.Problem(cp.Minimize(lagrangian + 0.5 * near))
+    stiff = {v: (units.forces[v.name()] or 1.0) / (units.points[v.name()] or 1.0) for v in here}
+    near = sum(stiff[v] * cp.sum_squares(v - x) for v, x in here.items())
+    step = cp.Problem(cp.Minimize((lagrangian + 0.5 * near) / (units.objective or 1.0)))
     if not step.is_dcp():
         return {}
     try:
-        step.solve(solver="CLARABEL", tol_gap_abs=1e-14, tol_gap_rel=1e-14, tol_feas=1e-14)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of accuracy: what comes is measured, not believed
+            step.solve(solver="CLARABEL", tol_gap_abs=1e-14, tol_gap_rel=1e-14, tol_feas=1e-14)
     except cp.error.SolverError:
         return {}
     if any(v.value is None for v in here):
         return {}
-    found = {v.name(): np.abs(np.asarray(v.value) - x) for v, x in here.items()}
+    found = {v.name(): stiff[v] * np.abs(np.asarray(v.value) - x) for v, x in here.items()}
     for v, x in here.items():
         v.save_value(x)
     return found
+
+
+def _ratio(x: float, unit: float) -> float:
+    return 0.0 if x == 0 else x / unit if unit else np.inf

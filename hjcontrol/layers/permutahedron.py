@@ -24,9 +24,10 @@ from jaxtyping import Array, Bool, Float, Real
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
+from hjcontrol.layers.gauge import AbstractGauge, Units
 from hjcontrol.layers.isotonic_regression import block_means, blocks
 from hjcontrol.layers.layer import AbstractFace
-from hjcontrol.layers.prox import AbstractGauge, AbstractGaugeLayer
+from hjcontrol.layers.prox import AbstractGaugeLayer
 
 
 def project(z: Float[Array, " n"], w: Float[Array, " n"]) -> Float[Array, " n"]:
@@ -63,7 +64,20 @@ class Hull(AbstractGauge):
         slack = jnp.cumsum(_descending(self.w) - p[order])
         return {"sums": jnp.abs((r[order][:-1] - r[order][1:]) * slack[:-1])}
 
+    def extent(self, z: Float[Array, " n"], eps: Float[Array, ""]) -> Units:
+        unit = jnp.finfo(z.dtype).eps
+        width = jnp.max(self.w) - jnp.min(self.w) + 64.0 * unit * jnp.max(jnp.abs(self.w))
+        soft = jnp.where(eps > 0, eps * width, 0.0)
+        steps = -jnp.diff(_descending(z))  # of the multipliers, which are ordered as the logits are
+        nearest = jnp.min(jnp.where(steps > 0, steps, jnp.inf), initial=jnp.inf)
+        least = jnp.where(eps > 0, soft, nearest)
+        return Units(width, soft + jnp.abs(z), {"sums": (soft + steps) * width}, least)
+
+    def centre(self, z: Float[Array, " n"]) -> Float[Array, ""]:
+        return jax.lax.stop_gradient(jnp.max(z))
+
     def prox(self, z: Float[Array, " n"], eps: Float[Array, ""]) -> Float[Array, " n"]:
+        z = z - self.centre(z)  # the sum is fixed: what all logits share only costs digits
         soft = project(z / jnp.where(eps > 0, eps, 1.0), self.w)
         order = jnp.argsort(-z, stable=True)
         fresh = jnp.concatenate([jnp.zeros(1, int), (jnp.diff(z[order]) != 0).astype(int)])

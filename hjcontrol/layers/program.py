@@ -11,9 +11,28 @@ turned, so that every program here is a minimisation.
 import abc
 from typing import Any
 
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from hjcontrol._ground.shown import Shown
+
+
+class Scales(Shown):
+    """The units of `Residuals`, part by part: what the data at hand call large.
+
+    A residual over its unit is a measure without units: the same if the objective, the variables or a
+    common offset of the logits are stated otherwise. Scales come from the data alone, never from the
+    candidate. `None`: a part that is in no unit already. `undecidable`: the data are rounded more coarsely
+    than what would decide; `floor`: what roundoff in the data can make of a measure, where it depends on
+    the tolerance whether that decides.
+    """
+
+    excess: PyTree[Float[Array, "..."]]
+    primal: PyTree[Float[Array, "..."]] | None = None
+    dual: PyTree[Float[Array, "..."]] | None = None
+    complementarity: PyTree[Float[Array, "..."]] | None = None
+    stationarity: PyTree[Float[Array, "..."]] | None = None
+    undecidable: Bool[Array, "..."] | None = None
+    floor: Float[Array, ""] | None = None
 
 
 class Residuals(Shown):
@@ -21,10 +40,9 @@ class Residuals(Shown):
 
     `primal`, `dual`, `complementarity` and `stationarity` are pytrees of arrays, one entry a
     constraint or coordinate. `objective - dual_objective` is the gap, an upper bound on the
-    suboptimality of the candidate wherever both are feasible.
-
-    A program that measures in no unit says in `size` what its gap is measured in (without it, the
-    larger of 1 and the objectives), and in `floor` what roundoff in its data can make of a residual.
+    suboptimality of the candidate wherever both are feasible. `excess` is that gap in terms that do not
+    cancel, Fenchel and Young's, one a coordinate; `scales` the units of everything. Without `scales`
+    residuals are held to the tolerance as they are, the gap to that of `max(1, |objective|)`.
     """
 
     primal: PyTree[Float[Array, "..."]]
@@ -33,8 +51,8 @@ class Residuals(Shown):
     stationarity: PyTree[Float[Array, "..."]]
     objective: Float[Array, ""]
     dual_objective: Float[Array, ""]
-    size: Float[Array, ""] | None = None
-    floor: Float[Array, ""] | None = None
+    excess: PyTree[Float[Array, "..."]] | None = None
+    scales: Scales | None = None
 
 
 class AbstractProgram(Shown):

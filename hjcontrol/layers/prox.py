@@ -15,89 +15,16 @@ import abc
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, PyTree, Real
+from jaxtyping import Array, Bool, Float, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
-from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
-from hjcontrol.layers.program import AbstractProgram, Residuals
-
-
-class AbstractGauge(Shown):
-    """A convex function psi, with its conjugate psi* and its proximal map."""
-
-    @abc.abstractmethod
-    def cost(self, p: Float[Array, "*shape"]) -> Float[Array, ""]:
-        """`psi(p)`, taken as 0 just outside of a set: see `violation`."""
-
-    @abc.abstractmethod
-    def violation(self, p: Float[Array, "*shape"]) -> dict[str, PyTree[Float[Array, "..."]]]:
-        """How far `p` is from where psi is finite."""
-
-    @abc.abstractmethod
-    def support(self, r: Float[Array, "*shape"]) -> Float[Array, ""]:
-        """`psi*(r)`, taken as 0 just outside of where it is finite."""
-
-    @abc.abstractmethod
-    def dual_violation(self, r: Float[Array, "*shape"]) -> dict[str, PyTree[Float[Array, "..."]]]:
-        """How far `r` is from where psi* is finite."""
-
-    @abc.abstractmethod
-    def complementarity(
-        self, p: Float[Array, "*shape"], r: Float[Array, "*shape"]
-    ) -> dict[str, Float[Array, "..."]]:
-        """The terms of `psi(p) + psi*(r) - p.r`, each zero when met."""
-
-    @abc.abstractmethod
-    def prox(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Float[Array, "*shape"]:
-        """The maximiser, for `eps >= 0`."""
-
-    @abc.abstractmethod
-    def as_cvxpy(self, p: Any) -> tuple[Any, list]:
-        """psi as a cvxpy expression, and constraints."""
-
-
-class GaugeProgram(AbstractProgram):
-    """The program at one `z`; its multiplier is `r`, by default the best one, `z - eps p*`."""
-
-    z: Float[Array, "*shape"]
-    eps: Float[Array, ""]
-    gauge: AbstractGauge
-    best: Float[Array, "*shape"]
-
-    def residuals(self, candidate: Any, dual: Any = None) -> Residuals:
-        """Residuals of a point and of `r`, both of the shape of `z`."""
-        z, eps = self.z, self.eps
-        p = floating(candidate).astype(z.dtype)
-        r = self.best if dual is None else floating(dual).astype(z.dtype)
-        for name, x in (("candidate", p), ("multiplier", r)):
-            if x.shape != z.shape:
-                raise ValueError(
-                    f"certify: the {name} must have the shape of the logits, {z.shape}; found "
-                    f"{x.shape}. Batch with `jax.vmap`."
-                )
-        primal, off = self.gauge.violation(p), self.gauge.dual_violation(r)
-        warm = jnp.where(eps > 0, eps, 1.0)
-        apart = jnp.sum((z - r) ** 2)
-        quadratic = jnp.where(eps > 0, apart / (2 * warm), jnp.where(apart > 0, jnp.inf, 0.0))
-        inner = jnp.sum(p * z)
-        cost = self.gauge.cost(p) + 0.5 * eps * jnp.sum(p**2) - inner
-        return Residuals(
-            primal=primal,
-            dual=off,
-            complementarity=self.gauge.complementarity(p, r),
-            stationarity={"p": jnp.abs(z - eps * p - r)},
-            objective=jnp.where(_worst(primal, z) > _slack(z), jnp.inf, cost),
-            dual_objective=jnp.where(
-                _worst(off, z) > _slack(z), -jnp.inf, -self.gauge.support(r) - quadratic
-            ),
-        )
+from hjcontrol.layers.gauge import AbstractGauge, GaugeProgram, Units, slack, worst
+from hjcontrol.layers.layer import AbstractConvexLayer, AbstractFace
 
 
 class BallFace(AbstractFace):
@@ -167,13 +94,13 @@ class AbstractGaugeLayer(AbstractConvexLayer):
     def conjugate(self, p: Real[ArrayLike, "*shape"]) -> Float[Array, ""]:
         p = floating(p)
         cost = self.gauge.cost(p) + 0.5 * self.eps.astype(p.dtype) * jnp.sum(p**2)
-        return jnp.where(_worst(self.gauge.violation(p), p) > _slack(p), jnp.inf, cost)
+        return jnp.where(worst(self.gauge.violation(p), p) > slack(p), jnp.inf, cost)
 
     def program(self, z: Real[ArrayLike, "*shape"]) -> GaugeProgram:
         z = checked(type(self).__name__, z, mask=False)
         eps = self.eps.astype(z.dtype)
         p = self(z)
-        best = z - eps * jnp.where(jnp.isfinite(p), p, 0.0)
+        best = (z - self.gauge.centre(z)) - eps * jnp.where(jnp.isfinite(p), p, 0.0)
         return GaugeProgram(z, eps, self.gauge, best)
 
     def as_cvxpy(self, z: Real[ArrayLike, "*shape"]) -> Any:
@@ -210,6 +137,10 @@ class Ball(AbstractGauge):
         self, p: Float[Array, "*shape"], r: Float[Array, "*shape"]
     ) -> dict[str, Float[Array, ""]]:
         return {"norm": jnp.abs(self.support(r) - jnp.sum(p * r))}
+
+    def extent(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Units:
+        size = norm(z.ravel())
+        return Units(self.radius, size, {"norm": size * self.radius})
 
     def prox(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Float[Array, "*shape"]:
         size, warm = norm(z.ravel()), jnp.where(eps > 0, eps, 1.0)
@@ -251,6 +182,11 @@ class RowNorms(AbstractGauge):
     ) -> dict[str, Float[Array, "..."]]:
         inner = jnp.sum(p * r, axis=-1, keepdims=True) if self.rows else p * r
         return {"norm": jnp.abs(self.lam * self.sizes(p) - inner)}
+
+    def extent(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Units:
+        force = self.sizes(z) + self.lam
+        point = jnp.where(eps > 0, force / jnp.where(eps > 0, eps, 1.0), 0.0)
+        return Units(point, force, {"norm": force * point})
 
     def prox(self, z: Float[Array, "*shape"], eps: Float[Array, ""]) -> Float[Array, "*shape"]:
         size = self.sizes(z)
@@ -360,12 +296,3 @@ def norm(x: Float[Array, "*shape"], axis: int | None = None) -> Float[Array, "..
     safe = jnp.where((top > 0) & jnp.isfinite(top), top, 1.0)
     squares = jnp.sum((x / safe) ** 2, axis=axis, keepdims=axis is not None)
     return jnp.where(top > 0, safe * jnp.sqrt(jnp.where(top > 0, squares, 1.0)), 0.0 * squares)
-
-
-def _worst(residuals: PyTree, like: Array) -> Array:
-    leaves = [jnp.max(x) for x in jax.tree.leaves(residuals)]
-    return jnp.max(jnp.stack([*leaves, jnp.zeros((), like.dtype)]))
-
-
-def _slack(x: Array) -> Any:
-    return jnp.finfo(x.dtype).eps ** SLACK

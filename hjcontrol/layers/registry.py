@@ -4,7 +4,8 @@ A new layer: a class in a file of this room, with its `kind` of program, and an 
 then hold it to every law: envelope, Fenchel-Young, biconjugate, sandwich, monotonicity, modulus, the
 cvxpy twin, the gradient routes.
 
-Every entry has every engine and every route for `eps > 0`. At `eps = 0`, where a layer is piecewise
+Every entry of `REGISTRY` has every engine and every route for `eps > 0`; those of `FURTHER`, layers that
+differ by a set, have `closed` and `cvxpy`. At `eps = 0`, where a layer is piecewise
 constant and its dual piecewise linear, `engines.lacks(layer, engine)` says which are without meaning, and
 why; `Pool` and `Attention` are `RowSoftmax` at their own logits, whose engines and routes they share.
 """
@@ -22,9 +23,14 @@ from hjcontrol.layers.capped import CappedSimplex
 from hjcontrol.layers.entmax import Entmax, Sparsemax
 from hjcontrol.layers.layer import AbstractConvexLayer
 from hjcontrol.layers.permutahedron import Permutahedron
+from hjcontrol.layers.potential import LOG, SQUARE
 from hjcontrol.layers.prox import BallProjection, GroupSoftThreshold, SoftThreshold
+from hjcontrol.layers.regulariser import BinaryEntropy, Shannon, Tsallis
 from hjcontrol.layers.rows import RowSoftmax
+from hjcontrol.layers.section import Separable
+from hjcontrol.layers.sets import AffineSet, HalfSpace, L1BallProjection
 from hjcontrol.layers.softmax import Softmax
+from hjcontrol.layers.transport import Transport, birkhoff
 
 
 class Entry(Shown):
@@ -77,6 +83,68 @@ REGISTRY: dict[str, Entry] = {
     ),
     "row-softmax": Entry(RowSoftmax, (3, 2), 0.5, "sum of log-sum-exps", "softmax of rows"),
 }
+
+_HALF, _THIRD = jnp.full(2, 0.5), jnp.full(3, 1.0 / 3.0)
+
+# Closed forms and cvxpy twins; the implicit derivative where the kind is `section`.
+FURTHER: dict[str, Entry] = {
+    "entropic-top-k": Entry(
+        lambda eps: Separable(BinaryEntropy(), eps, total=3), (6,), 0.5, "-", "LML: soft top-3"
+    ),
+    "capped-softmax": Entry(
+        lambda eps: Separable(Shannon(), eps, total=1, hi=jnp.full(6, 0.3)),
+        (6,),
+        0.5,
+        "-",
+        "softmax, no entry above 0.3",
+    ),
+    "capped-sparsemax": Entry(
+        lambda eps: Separable(Tsallis(2.0), eps, total=1, hi=jnp.full(6, 0.3)),
+        (6,),
+        0.5,
+        "-",
+        "sparsemax, no entry above 0.3",
+    ),
+    "box-section": Entry(
+        lambda eps: Separable(SQUARE, eps, jnp.arange(1.0, 7.0), 2.0, -1.0, 1.0),
+        (6,),
+        0.8,
+        "-",
+        "projection on a.p = 2 in a box",
+    ),
+    "log-barrier": Entry(
+        lambda eps: Separable(LOG, eps, total=1), (6,), 0.3, "-", "eps/(lambda - z)"
+    ),
+    "scaled-simplex": Entry(
+        lambda eps: Sparsemax(eps, radius=jnp.asarray(2.0)), (6,), 0.7, "-", "on sum p = 2"
+    ),
+    "box-of-bounds": Entry(
+        lambda eps: Clip(eps, -jnp.arange(1.0, 7.0) / 4, jnp.arange(6.0, 0.0, -1.0) / 4),
+        (6,),
+        0.8,
+        "-",
+        "clip(z/eps, lo, hi), each its own",
+    ),
+    "l1-ball": Entry(
+        lambda eps: L1BallProjection(eps, 1.3), (6,), 0.5, "-", "projection on the l1 ball"
+    ),
+    "half-space": Entry(
+        lambda eps: HalfSpace(eps, jnp.arange(1.0, 7.0), 0.5), (6,), 0.5, "-", "on a.p <= b"
+    ),
+    "affine-set": Entry(
+        lambda eps: AffineSet(eps, jnp.stack([jnp.ones(6), jnp.arange(6.0)]), jnp.ones(2)),
+        (6,),
+        0.5,
+        "-",
+        "on A p = b",
+    ),
+    "transport": Entry(
+        lambda eps: Transport(eps, _HALF, _THIRD), (2, 3), 0.3, "soft cost", "entropic plan"
+    ),
+    "birkhoff": Entry(
+        lambda eps: birkhoff(3, eps), (3, 3), 0.3, "soft assignment", "doubly stochastic"
+    ),
+}
 HEADINGS = ("name", "value", "argmax", "domain", "regulariser", "curvature", "modulus/eps")
 
 
@@ -86,16 +154,17 @@ def build(name: str, eps: float | Float[Array, ""] | None = None) -> AbstractCon
 
     **Raises:** `ValueError` for a name that is not registered.
     """
-    if name not in REGISTRY:
-        raise ValueError(f"layers are {', '.join(REGISTRY)}; found {name!r}.")
-    entry = REGISTRY[name]
+    known = REGISTRY | FURTHER
+    if name not in known:
+        raise ValueError(f"layers are {', '.join(known)}; found {name!r}.")
+    entry = known[name]
     return entry.build(entry.eps if eps is None else eps)
 
 
 def table() -> list[tuple[str, ...]]:
     """One row a layer, columns as in `HEADINGS`."""
     rows = []
-    for name, entry in REGISTRY.items():
+    for name, entry in (REGISTRY | FURTHER).items():
         layer = entry.build(1.0)
         about = (layer.domain, layer.regulariser, layer.curvature, f"{float(layer.modulus):g}")
         rows.append((name, entry.value, entry.argmax, *about))

@@ -23,6 +23,8 @@ import jax.numpy as jnp
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 
@@ -127,6 +129,7 @@ class Shannon(AbstractRegulariser):
         return -cp.sum(cp.entr(p))
 
 
+@admits(alpha="finite")
 class Tsallis(AbstractRegulariser):
     """`(p^alpha - p)/(alpha (alpha - 1))`, `1 < alpha <= 2`; Shannon's in the limit `alpha = 1`."""
 
@@ -189,6 +192,7 @@ class Tsallis(AbstractRegulariser):
         return (convex - cp.sum(p)) / (a * (a - 1.0))
 
 
+@admits(lo="finite", hi="finite")
 class BinaryEntropy(AbstractRegulariser):
     """Negative entropy of the share `q = (p - lo)/(hi - lo)` against `1 - q`."""
 
@@ -297,6 +301,13 @@ class Quadratic(AbstractRegulariser):
         return 0.5 * cp.sum_squares(p)
 
 
+class QuadraticBetween(Quadratic):
+    """`p^2 / 2` between bounds of each coordinate's own: arrays, in the shape of the logits."""
+
+    lo: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)  # pyright: ignore
+    hi: Float[Array, "*shape"] = eqx.field(converter=jnp.asarray)  # pyright: ignore
+
+
 @jax.custom_jvp
 def bell(v: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """`sigmoid(v) sigmoid(-v)`, the derivative of the sigmoid, without forming `1 - sigmoid`."""
@@ -320,7 +331,7 @@ def _power(p: Float[Array, "*shape"], exponent: float) -> Float[Array, "*shape"]
     return jnp.where(some, raised, 0.0)
 
 
-def check_interval(who: str, lo: float, hi: float) -> None:
+def check_interval(who: str, lo: Any, hi: Any) -> None:
     """Refuse an empty or unbounded interval."""
-    if not (math.isfinite(lo) and math.isfinite(hi) and lo < hi):
+    if known_to_fail(jnp.isfinite(lo) & jnp.isfinite(hi) & (jnp.asarray(lo) < hi)):
         raise ValueError(f"{who}: a bounded interval with lo < hi is needed; found [{lo}, {hi}].")

@@ -51,6 +51,8 @@ class RowProgram(AbstractProgram):
             stationarity=found.stationarity,
             objective=jnp.sum(found.objective),
             dual_objective=jnp.sum(found.dual_objective),
+            excess=found.excess,
+            scales=found.scales,
         )
 
 

@@ -71,8 +71,8 @@ class AbstractSimplexLayer(AbstractConvexLayer):
         z = _checked(self, z)
         eps = self.eps.astype(z.dtype)
         pivot, u = _centred(self, z)
-        lam = jnp.where(eps > 0, pivot + eps * self.multiplier(u), pivot)
-        return SeparableProgram(z, eps, self.phi, lam, self.total)
+        lam = jnp.where(eps > 0, eps * self.multiplier(u), 0.0)
+        return SeparableProgram(z, eps, self.phi, pivot, lam, self.total)
 
     def as_cvxpy(self, z: Real[ArrayLike, " n"]) -> Any:
         needs("AbstractSimplexLayer.as_cvxpy", "cvxpy")

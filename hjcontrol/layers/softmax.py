@@ -74,7 +74,8 @@ class Softmax(AbstractConvexLayer):
     def program(self, z: Real[ArrayLike, " n"]) -> SeparableProgram:
         z = checked("Softmax", z, axes=1)
         eps = self.eps.astype(z.dtype)
-        return SeparableProgram(z, eps, self.phi, lse(z, eps) - eps, 1)
+        pivot = jnp.max(z)
+        return SeparableProgram(z, eps, self.phi, pivot, lse(z - pivot, eps) - eps, 1)
 
     def as_cvxpy(self, z: Real[ArrayLike, " n"]) -> Any:
         needs("Softmax.as_cvxpy", "cvxpy")

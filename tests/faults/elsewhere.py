@@ -44,7 +44,7 @@ _NAMES = {
     """,
     "layers": """
         AbstractConvexLayer AbstractFace AbstractProgram Attended CommutingSquare Faces
-        GradientTable Optimality Residuals maximum table
+        GradientTable Optimality Residuals Shannon maximum table
     """,
     "reproduction": """
         Claim Entry Measurement Picture audit evidence

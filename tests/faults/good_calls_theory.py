@@ -126,6 +126,15 @@ _LAYERS = {name: _made(getattr(layers, name), **_EPS) for name in _ONE_EPS} | {
     "legendre_program": _made(layers.legendre_program, f=lambda: soft_layer(), q=POINT),
     "legendre_value": _made(layers.legendre_value, f=lambda: soft_layer(), q=POINT),
     "LogitHead": _made(layers.LogitHead, network=bowl, **_EPS),
+    "AffineSet": _made(layers.AffineSet, **_EPS, A=X[:2], b=jnp.ones(2)),
+    "BinaryEntropy": _made(layers.BinaryEntropy, lo=0.0, hi=1.0),
+    "HalfSpace": _made(layers.HalfSpace, **_EPS, a=POINT, b=1.0),
+    "L1BallProjection": _made(layers.L1BallProjection, **_EPS, radius=1.0),
+    "Potential": _made(layers.Potential, phi=bowl, lo=-1.0, hi=1.0),
+    "Separable": _made(layers.Separable, phi=layers.BinaryEntropy(), **_EPS, total=1.0),
+    "Transport": _made(layers.Transport, **_EPS, rows=jnp.ones(2), columns=jnp.ones(2)),
+    "Tsallis": _made(layers.Tsallis, alpha=1.5),
+    "birkhoff": _made(layers.birkhoff, n=2, **_EPS),
     "Permutahedron": _made(layers.Permutahedron, **_EPS, anchors=jnp.array([3.0, 2.0, 1.0])),
     "Pool": _made(layers.Pool, **_EPS, window=(2,), stride=(2,)),
     "Cones": _made(layers.Cones, zero=1, nonneg=2),
@@ -321,6 +330,9 @@ _SOLVERS = {
         targets=lambda: np.arange(6) % 2,
         ridge=0.1,
         num_classes=2,
+    ),
+    "convex.fit_jointly": _made(
+        lambda: convex.fit_jointly, inputs=X, targets=U, eps="fit", atoms=2, starts=2, max_steps=9
     ),
     "convex.fit_lse": _made(
         lambda: convex.fit_lse,

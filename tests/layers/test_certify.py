@@ -74,8 +74,13 @@ def test_multipliers_of_the_users_own():
     best = program.multiplier
     assert one(program, p, best).verdict == "optimal"
     worse = one(program, p, best + 0.1)
-    assert worse.verdict == "suboptimal"
+    assert worse.verdict == "not certified"  # the multiplier is at fault, not the candidate
     assert float(worse.gap) > 0
+    assert "gap at most" in str(worse)
+    slight = one(program, p, best + 1e-8)
+    assert slight.verdict != "suboptimal"
+    pair = {"sum": (program.pivot, program.difference)}
+    assert one(program, p, pair).verdict == "optimal"
     slope = z - float(best) - 0.7 * np.asarray(layer.phi.slope(p))
     full = {"sum": best, "lower": np.maximum(-slope, 0.0)}
     assert one(program, p, full).verdict == "optimal"

@@ -3,6 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import optax
 import pytest
@@ -11,7 +12,7 @@ import hjcontrol as hj
 from hjcontrol.layers.certifying import certify
 from hjcontrol.networks import AffineWeights
 from hjcontrol.solvers.convex import DifferenceOfConvex, DifferenceOfMaxAffine
-from hjcontrol.solvers.convex.difference import Layers
+from hjcontrol.solvers.convex.difference import Layers, SoftAbsolute
 from hjcontrol.solvers.convex.max_affine_difference import Readings
 
 judge = eqx.filter_jit(certify)
@@ -86,14 +87,25 @@ def test_gradient_descent_from_the_same_start_is_no_contradiction(wave):
 
 
 def test_the_loss_is_between_square_and_absolute_value():
-    from hjcontrol.solvers.convex.difference import SoftAbsolute
-
     loss = SoftAbsolute(jnp.asarray(0.5))
     sizes = np.array([0.0, 1e-3, 0.7, 40.0])
     values = np.asarray(jax.jit(jax.vmap(lambda r: loss(r[None], jnp.asarray(0.0))))(sizes))
     assert (sizes - 2 * 0.5 * np.log(2) - 1e-12 <= values).all()
     assert (values <= np.minimum(sizes, sizes**2 / (4 * 0.5) + 1e-12)).all()
     assert values[1] == pytest.approx(5e-7, rel=1e-5)
+
+
+@pytest.mark.parametrize("r", [1e-9, 1e-6, 1e-3, 0.5, 1.999, 2.0, 50.0])
+def test_the_loss_near_zero_keeps_its_digits(
+    r,
+):  #: r = 1e-9: 2.5e-19, found 0 as a difference of logs
+    loss = SoftAbsolute(jnp.asarray(1.0))
+    at = lambda r: loss(jnp.asarray([r]), jnp.asarray(0.0))
+    with mpmath.workdps(60):
+        want = 2 * mpmath.log(mpmath.cosh(mpmath.mpf(r) / 2))
+        assert abs(mpmath.mpf(float(at(r))) - want) < 1e-15 * want
+        slope = mpmath.tanh(mpmath.mpf(r) / 2)
+        assert abs(mpmath.mpf(float(jax.grad(at)(r))) - slope) < 1e-15 * slope
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.conic.cones import WORDS, Cones, violation
 from hjcontrol.layers.conic.measures import centre, ratio, roughness, scales
 from hjcontrol.layers.conic.optimum import Data, Point, optimum
-from hjcontrol.layers.program import AbstractProgram, Residuals
+from hjcontrol.layers.program import AbstractProgram, Residuals, Scales
 
 
 @admits()
@@ -130,8 +130,8 @@ def _residuals(program: ConicProgram, x: Array, z: Array, base: Array) -> Residu
         stationarity={"x": still},
         objective=jnp.where(out > jnp.sqrt(unit), jnp.inf, cost),
         dual_objective=cost - gap,
-        size=jnp.abs(near) @ D + S @ jnp.abs(force),
-        floor=unit * floor,
+        excess=gap,
+        scales=Scales(excess=jnp.abs(near) @ D + S @ jnp.abs(force), floor=unit * floor),
     )
 
 

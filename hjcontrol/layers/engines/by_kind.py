@@ -71,6 +71,35 @@ def share_implicit(layer: Any, z: Array, g: Array) -> Array:
     return jnp.where(eps > 0, pulled.reshape(z.shape), 0.0)
 
 
+def section_implicit(layer: Any, z: Array, g: Array) -> Array:
+    """Entries in a box that share a weighted sum, or none: one dense KKT system. Its curvatures are
+    phi'' where an entry is strictly inside; elsewhere the entry is held."""
+    eps, warm = _warm(layer, z)
+    n, p = z.shape[0], layer(z)
+    a = jnp.broadcast_to(layer.a.astype(z.dtype), z.shape)
+    inside = (p > layer.lo) & (p < layer.hi)
+    bent = jax.vmap(jax.grad(layer.phi.slope))(jnp.where(inside, p, 0.5))
+    stiff = jnp.where(inside, warm * bent, 1.0)
+    if layer.total is None:
+        return jnp.where(inside & (eps > 0), g / stiff, 0.0)
+    border = jnp.where(inside, a, 0.0)
+    best = jnp.argmax(border**2 / stiff)
+    top = border[best]
+    some = top != 0
+    # x: the change of p; the row of the sum in units of its largest entry; lambda from that entry.
+    pull = jnp.where(inside, g - a * (g[best] / a[best]), 0.0)
+    pull = jnp.where(jnp.arange(n) == best, 0.0, pull)
+    scale = jnp.sqrt(jnp.where(inside, 1.0 / stiff, 0.0))
+    row = border * scale
+    whole = jnp.sum(row**2)
+    corner = jnp.where(some, 0.0, 1.0).astype(z.dtype)
+    row = row / jnp.where(some, jnp.sqrt(whole), 1.0)
+    matrix = jnp.block([[jnp.eye(n, dtype=z.dtype), row[:, None]], [row[None], corner[None, None]]])
+    right = jnp.concatenate([pull * scale, jnp.zeros(1, z.dtype)])
+    x = jnp.linalg.solve(matrix, right)[:n] * scale
+    return jnp.where(eps > 0, x, 0.0)
+
+
 def rows_newton(layer: Any, z: Array, **options: Any) -> Array:
     """A simplex per row."""
     return _by_rows(lambda row: sum_newton(layer.row, row, **options), z)

@@ -12,6 +12,8 @@ _HOMES = {
     "SoftmaxReadout": ".logistic",
     "HopfCole": ".hopf_cole",
     "fit_lse": ".column_generation",
+    "JointFit": ".joint_fit",
+    "fit_jointly": ".joint_fit",
     "polish": ".polishing",
     "Ball": ".pricing",
     "ConvexRegression": ".convex_regression",

@@ -8,6 +8,8 @@ from hjcontrol.solvers.convex.difference import DifferenceOfConvex as Difference
 from hjcontrol.solvers.convex.gated_relu import GatedReLU as GatedReLU
 from hjcontrol.solvers.convex.gated_relu import sample_gates as sample_gates
 from hjcontrol.solvers.convex.hopf_cole import HopfCole as HopfCole
+from hjcontrol.solvers.convex.joint_fit import JointFit as JointFit
+from hjcontrol.solvers.convex.joint_fit import fit_jointly as fit_jointly
 from hjcontrol.solvers.convex.logistic import SoftmaxReadout as SoftmaxReadout
 from hjcontrol.solvers.convex.max_affine_difference import DifferenceOfMaxAffine as DifferenceOfMaxAffine
 from hjcontrol.solvers.convex.polishing import polish as polish
@@ -24,9 +26,11 @@ __all__ = [
     "DifferenceOfMaxAffine",
     "GatedReLU",
     "HopfCole",
+    "JointFit",
     "PricedAtoms",
     "PrimalDual",
     "SoftmaxReadout",
+    "fit_jointly",
     "fit_lse",
     "polish",
     "sample_gates",

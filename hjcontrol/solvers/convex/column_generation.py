@@ -24,6 +24,7 @@ from hjcontrol._ground.renamed import renamed
 from hjcontrol.control import Solution
 from hjcontrol.solvers.convex import nonnegative
 from hjcontrol.solvers.convex.hopf_cole import HopfCole
+from hjcontrol.solvers.convex.joint_fit import fit_jointly
 from hjcontrol.solvers.convex.pricing import Ball, Pricing, ascend, bound
 from hjcontrol.solvers.convex.problem import (
     AbstractPrimalDual,
@@ -79,7 +80,7 @@ class PricedAtoms(AbstractPrimalDual):
 def fit_lse(
     inputs: ArrayLike,
     targets: ArrayLike,
-    eps: ArrayLike,
+    eps: ArrayLike | str,
     *,
     max_atoms: int,
     radius: float | None = None,
@@ -87,6 +88,7 @@ def fit_lse(
     candidates: int | None = None,
     max_steps: int = 6,
     tol: float = 1e-3,
+    starts: int = 20,
 ) -> Solution:
     """Fit a log-sum-exp layer by convex means alone.
 
@@ -97,6 +99,8 @@ def fit_lse(
     - `radius`: of the ball of slopes; without it, 1.5 times the steepest difference quotient of some
       pairs of samples that are not near each other.
     - `candidates`: starting slopes; without it, 3 times `max_atoms`, within 24 to 900.
+    - `eps="fit"`: slopes, biases and temperature are fitted together, from `starts` starts, by
+      [`fit_jointly`][hjcontrol.solvers.convex.fit_jointly]: a critical point, not global.
     - `max_steps`: rounds of pricing, 0 for none. `tol`: stop once no price above `1 + tol` is found.
 
     **Returns:** a `Solution` over the biases of the chosen slopes; its `native` is a `PricedAtoms`.
@@ -104,6 +108,10 @@ def fit_lse(
     **Raises:** `ValueError` for anything else.
     """
     clock = time.perf_counter()
+    if isinstance(eps, str):
+        if loss != "squared":
+            raise ValueError(f"fit_lse: `eps='fit'` needs the loss 'squared'; found {loss!r}.")
+        return fit_jointly(inputs, targets, eps, atoms=max_atoms, starts=starts)
     inputs, targets = checked_samples("fit_lse", inputs, targets)
     if max_atoms < 1:
         raise ValueError(f"fit_lse: `max_atoms` must be >= 1; found {max_atoms}.")

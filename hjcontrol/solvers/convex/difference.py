@@ -81,8 +81,17 @@ class SoftAbsolute(Shown):
     delta: Float[Array, ""]
 
     def __call__(self, state: Float[Array, " 1"], y: Float[Array, ""]) -> Float[Array, ""]:
-        half, delta = 0.5 * (state[0] - y), self.delta.astype(state.dtype)
-        return 2.0 * lse(jnp.stack([half, -half]), delta) - 2.0 * delta * np.log(2.0)
+        return log_cosh(state[0] - y, self.delta.astype(state.dtype))
+
+
+def log_cosh(r: Float[Array, "*shape"], delta: Float[Array, ""]) -> Float[Array, "*shape"]:
+    r"""`psi(r) = 2 delta log cosh(r / 2 delta)`, as `delta log1p(sinh(r / 2 delta)^2)` near 0, where the
+    difference of logarithms has no digit left."""
+    size = jnp.abs(r)
+    near = size < 2.0 * delta
+    inner = delta * jnp.log1p(jnp.sinh(jnp.where(near, r, 0.0) / (2.0 * delta)) ** 2)
+    outer = size + 2.0 * delta * (jnp.log1p(jnp.exp(-size / delta)) - np.log(2.0))
+    return jnp.where(near, inner, outer)
 
 
 class Layers(NamedTuple):
