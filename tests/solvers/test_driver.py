@@ -100,7 +100,7 @@ def test_an_epoch_of_minibatches_visits_every_sample_once():
     np.testing.assert_allclose(np.sort(rows[:, 0]), np.sort(np.asarray(problem.inputs)[:, 0]))
 
 
-def test_box_is_kept_by_projection_and_refused_with_a_line_search():
+def test_box_is_kept_by_projection_with_a_line_search_too():
     problem = rings(control_set=hj.control.Box(-0.3, 0.3))
     solution = hj.solve(problem, Gradient(ADAM, tol=1e-6), key=jax.random.key(0), max_steps=4000)
     assert max(float(jnp.abs(a).max()) for a in jax.tree.leaves(solution.weights)) <= 0.3
@@ -108,8 +108,12 @@ def test_box_is_kept_by_projection_and_refused_with_a_line_search():
     slope = jax.grad(problem.objective)(solution.weights)
     assert max(float(jnp.abs(a).max()) for a in jax.tree.leaves(slope)) > 1e-3
     assert solution.stats["stationarity"] < 1e-3
-    with pytest.raises(ValueError, match="line search"):
-        hj.solve(problem, Gradient(LBFGS), key=jax.random.key(0))
+    searched = hj.solve(problem, Gradient(LBFGS, tol=1e-6), init=solution)
+    assert bool(searched.result == hj.RESULTS.successful)
+    assert max(float(jnp.abs(a).max()) for a in jax.tree.leaves(searched.weights)) <= 0.3
+    assert float(searched.objective) <= float(solution.objective) + 1e-12
+    with pytest.raises(ValueError, match="needs all samples"):
+        hj.solve(problem, Gradient(LBFGS, batch_size=8), key=jax.random.key(0))
 
 
 def test_progress_is_shown_while_solving():

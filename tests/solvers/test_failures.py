@@ -33,6 +33,7 @@ def endless(slope, control_set):
 
 
 CLASSES = {type(by_name(name)): name for name in reversed(NAMES)}  # one name of each
+CLASSES.pop(hj.solvers.AugmentedLagrangian)  # without a constraint it is refused
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES.values()))
