@@ -282,7 +282,7 @@ _SOLVERS = {
     "by_name": _made(solvers.by_name, name="newton"),
     "select": _made(solvers.select, problem=lambda: problem()),
     "selection.admit": _made(
-        lambda: selection.admit, problem=lambda: problem(), method=solvers.Newton()
+        lambda: selection.admit, problem=lambda: problem(), solver=solvers.Newton()
     ),
     "solve": _made(
         solvers.solve,
@@ -305,7 +305,7 @@ _SOLVERS = {
         lambda: convex.DifferenceOfConvex,
         inputs=X,
         targets=U,
-        pieces=(2, 2),
+        atoms=(2, 2),
         eps=0.1,
         delta=0.1,
         ridge=0.1,
@@ -314,7 +314,7 @@ _SOLVERS = {
         lambda: convex.DifferenceOfMaxAffine,
         inputs=X,
         targets=U,
-        pieces=(2, 2),
+        atoms=(2, 2),
         delta=0.1,
         ridge=0.1,
     ),
