@@ -153,11 +153,12 @@ def _data(reading: Reading, parameters: tuple) -> Data:
 
 @eqx.filter_jit
 def _named(reading: Reading, point: Point, dtype: Any) -> ProgramSolution:
-    loose = jnp.any(point.loose & reading.named())
+    found = jnp.asarray(point.converged)
+    loose = jnp.any(jnp.asarray(point.loose) & reading.named())
     result = RESULTS.where(point.unbounded, RESULTS.unbounded, RESULTS.not_converged)
     result = RESULTS.where(point.infeasible, RESULTS.infeasible, result)
-    result = RESULTS.where(point.converged & loose, RESULTS.not_unique, result)
-    result = RESULTS.where(point.converged & ~loose, RESULTS.successful, result)
+    result = RESULTS.where(found & loose, RESULTS.not_unique, result)
+    result = RESULTS.where(found & ~loose, RESULTS.successful, result)
     cast = lambda v: v.astype(dtype) if jnp.issubdtype(v.dtype, jnp.floating) else v
     point = jax.tree.map(cast, point)
     n = reading.n

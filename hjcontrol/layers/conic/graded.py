@@ -8,7 +8,7 @@ So K is solved by elimination in the order x, held rows, curvatures, slack rows;
 rows that depend on others and columns that nothing decides, is found beforehand and left out.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -57,7 +57,7 @@ def _unit_rows(M: Either) -> Either:
 def _dependent(M: Either, limit: float) -> tuple[Either, Either]:
     """Columns that the columns before them (in pivot order) span, and all columns in a null vector."""
     xp = namespace(M)
-    linalg = scipy.linalg if xp is np else jax.scipy.linalg
+    linalg: Any = scipy.linalg if xp is np else jax.scipy.linalg
     r, n = M.shape
     if r < n:
         M = xp.concatenate([M, xp.zeros((n - r, n), M.dtype)])

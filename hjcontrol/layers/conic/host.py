@@ -27,10 +27,16 @@ def clarabel(P: Any, q: Any, A: Any, b: Any, cones: Cones) -> tuple[Polished, An
     dtype = q.dtype
     shape = jax.ShapeDtypeStruct
     truth = Dropped(shape((n,), bool), shape((m,), bool), shape((n,), bool))
-    pair = (shape((n,), dtype), shape((m,), dtype), shape((m,), dtype))
     whole = shape((), jnp.int32)
     shapes = (
-        Polished(*pair, shape((m,), jnp.int32), truth, shape((), dtype)),
+        Polished(
+            shape((n,), dtype),
+            shape((m,), dtype),
+            shape((m,), dtype),
+            shape((m,), jnp.int32),
+            truth,
+            shape((), dtype),
+        ),
         whole,
         whole,
     )

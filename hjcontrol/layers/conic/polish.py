@@ -51,14 +51,14 @@ def polished(
     forced = (xp.max(abs(q), initial=0.0) > 0) | (xp.max(abs(P), initial=0.0) > 0)
     weak = WEAK * xp.max(first.D, initial=0.0) / xp.where(strength > 0, strength, 1.0)
     Z = xp.where(forced, xp.maximum(first.Z, weak), 1e8)  # without force, nothing is held
-    state = classify(cones, *raw[1:], first.S, Z)
-    snapped = (raw[0], *snap(cones, state, *raw[1:], first.S, Z))
+    state = classify(cones, raw[1], raw[2], first.S, Z)
+    snapped = (raw[0], *snap(cones, state, raw[1], raw[2], first.S, Z))
     out = dropped(P, A, cones, directions(cones, state, *snapped[1:]))
     refine = lambda v: newton(P, q, A, b, cones, state, out, v)
     worst = _number(first.worst)
     if xp is np:
         best = _loop(judge, refine, raw, snapped, worst, unit)
-        return Polished(*best[1:], state, out, best[0])
+        return Polished(best[1], best[2], best[3], state, out, best[0])
 
     def step(carry: tuple) -> tuple:
         v, best, idle, count = carry
@@ -71,7 +71,7 @@ def polished(
 
     count = xp.zeros((), np.int32)
     _, best, _, _ = jax.lax.while_loop(more, step, (snapped, (worst, *raw), count, count))
-    return Polished(*best[1:], state, out, best[0])
+    return Polished(best[1], best[2], best[3], state, out, best[0])
 
 
 def newton(

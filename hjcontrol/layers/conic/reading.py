@@ -112,9 +112,9 @@ def read(problem: Any) -> Reading:
             p.save_value(value)
     cones = _cones(data["dims"])
     n = compiled.x.size
-    linear = getattr(compiled, "q", None)
+    linear: Any = getattr(compiled, "q", None)
     linear = sp.csc_array(compiled.c if linear is None else linear) @ select
-    stacked = sp.coo_array(sp.csc_array(compiled.A) @ select)
+    stacked: Any = sp.coo_array(sp.csc_array(compiled.A) @ select)
     rows = stacked.shape[0] // (n + 1)
     if rows != cones.rows:
         raise ValueError(
