@@ -117,7 +117,7 @@ def closed_loop(
         x, cost = carry
         flat, unravel = ravel_pytree(th)
         new = unravel(flat + k + K @ (flatten(x) - flatten(old)).reshape(-1))
-        paid = jax.vmap(lambda a: jnp.asarray(problem.state_cost(a, new), flat.dtype))(x)
+        paid = jax.vmap(lambda a, u: jnp.asarray(problem.state_cost(a, new, u), flat.dtype))(x, u)
         cost = cost + jnp.mean(paid) + jnp.asarray(problem.weight_cost(new), flat.dtype)
         return (jax.vmap(lambda a, u: advance(stage, a, new, u))(x, u), cost), (x, new)
 
