@@ -99,8 +99,8 @@ def test_who_treats_a_terminal_constraint(met):
     assert hj.solvers.select(met.problem).name == "direct"
 
 
-@pytest.mark.parametrize("how", [{"plugin": "bonmin"}, {"options": {"qpsol": "superscs"}}])
+@pytest.mark.parametrize("how", [{"backend": "bonmin"}, {"options": {"qpsol": "superscs"}}])
 def test_plugins_known_to_be_wrong_are_refused_with_the_reason(met, how):
-    name = how.get("plugin", "superscs")
+    name = how.get("backend", "superscs")
     with pytest.raises(ValueError, match=(REFUSED | REFUSED_QP)[name][:30]):
         hj.solve(met.problem, Direct(**how), key=jax.random.key(0))
