@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.shown import Shown
 
 Either = Any  # an array of NumPy or of JAX
@@ -31,11 +32,24 @@ class Cones(Shown):
         7
     """
 
-    zero: int = eqx.field(static=True, default=0)
-    nonneg: int = eqx.field(static=True, default=0)
-    soc: tuple[int, ...] = eqx.field(static=True, default=())
-    psd: tuple[int, ...] = eqx.field(static=True, default=())
-    exp: int = eqx.field(static=True, default=0)
+    zero: int = eqx.field(static=True)
+    nonneg: int = eqx.field(static=True)
+    soc: tuple[int, ...] = eqx.field(static=True)
+    psd: tuple[int, ...] = eqx.field(static=True)
+    exp: int = eqx.field(static=True)
+
+    def __init__(
+        self,
+        zero: Any = 0,
+        nonneg: Any = 0,
+        soc: Any = (),
+        psd: Any = (),
+        exp: Any = 0,
+    ):
+        """**Raises:** `ValueError` for a size that is no whole number, or too small."""
+        self.zero, self.nonneg = _count("zero", zero), _count("nonneg", nonneg)
+        self.soc, self.psd = _sizes("soc", soc), _sizes("psd", psd)
+        self.exp = _count("exp", exp)
 
     @property
     def rows(self) -> int:
@@ -64,6 +78,20 @@ class Cones(Shown):
     def join(self, blocks: list[Either]) -> Either:
         """The vector of rows of these blocks: the inverse of `cut`."""
         return self.layout.join(blocks)
+
+
+def _count(name: str, value: Any, least: int = 0) -> int:
+    if (type(value) is not int and not isinstance(value, np.integer)) or value < least:
+        raise ValueError(
+            f"Cones: `{name}` must be a whole number >= {least}; found {shown(value)}."
+        )
+    return int(value)
+
+
+def _sizes(name: str, value: Any) -> tuple[int, ...]:
+    if not isinstance(value, (tuple, list)):
+        raise ValueError(f"Cones: `{name}` must be a tuple of whole numbers; found {shown(value)}.")
+    return tuple(_count(name, v, 1) for v in value)
 
 
 class Layout:
