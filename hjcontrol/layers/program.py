@@ -21,9 +21,9 @@ class Scales(Shown):
 
     A residual over its unit is a measure without units: the same if the objective, the variables or a
     common offset of the logits are stated otherwise. Scales come from the data alone, never from the
-    candidate. `None`: a part that is in no unit already. `undecidable`: the data are rounded more coarsely
-    than what would decide; `floor`: what roundoff in the data can make of a measure, where it depends on
-    the tolerance whether that decides.
+    candidate. `None`: a part that is in no unit already. `undecidable`: the data are rounded more
+    coarsely than what would decide; `floor`: what roundoff in the data can make of a measure, where it
+    depends on the tolerance whether that decides.
     """
 
     excess: PyTree[Float[Array, "..."]]

@@ -114,7 +114,8 @@ class SeparableProgram(AbstractProgram):
         stationarity = jnp.where(masked & (p == 0), 0.0, stationarity)
         slack = jnp.where(masked, jnp.where(p == 0, 0.0, jnp.inf), slack)
         scales = _scales(self, z, primal, signs)
-        ratios = [jnp.max(v / scales.primal[k]) for k, v in primal.items()]
+        units = scales.primal or {}
+        ratios = [jnp.max(v / units[k]) for k, v in primal.items()]
         outside = jnp.max(jnp.stack(ratios)) > jnp.finfo(p.dtype).eps ** SLACK
         excess = _excess(self, inside, z, lam)
         if self.total is not None:
