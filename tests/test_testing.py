@@ -63,7 +63,7 @@ def test_the_tolerance_is_of_what_is_consistent_and_leaves_a_chain_its_own():
     assert found.tol == hj.verify(problem, weights).tol
 
 
-@pytest.mark.parametrize("tolerance", [0, -1.0, float("nan"), float("inf"), "1e-6", True])
+@pytest.mark.parametrize("tol", [0, -1.0, float("nan"), float("inf"), "1e-6", True])
 @pytest.mark.usefixtures("unchecked")
 def test_a_tolerance_that_is_none_is_refused(tol):
     with pytest.raises(ValueError, match="assert_verified: `tol` must be positive"):

@@ -62,7 +62,7 @@ class Asked:
         "EPS",
         shown="1 for hopf-cole, 0.3 for dc, 0.01 for the twin of convex-regression",
     )
-    atoms: int = option(50, whole(1, 2**20), "most atoms, gates or pieces", "N")
+    atoms: int = option(50, whole(1, 2**20), "most atoms, or gates", "N")
     seed: int = option(0, whole(0), "seed of split, gates and start", "N")
     train_size: float | int = option(0.8, train_size, TRAIN_SIZE, "SIZE")
     out: Path = folder("fit-convex")
@@ -311,7 +311,7 @@ def _difference(asked: Asked, train: Any, notes: list[str]) -> tuple[Any, Any]:
     half = max(1, asked.atoms // 2)
     eps = EPS if asked.eps is None else asked.eps
     given = {
-        "pieces": (half, half),
+        "atoms": (half, half),
         "delta": 1.0,
         "ridge": RIDGE if asked.ridge is None else asked.ridge,
     }

@@ -112,20 +112,17 @@ def _heat(z: Array, eps: Array, axis: int) -> Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _lse(z: Array, eps: Array, axis: int) -> Array:
-    edge = jax.lax.stop_gradient(jnp.max(z, axis=axis, keepdims=True))
-    sound = jnp.isfinite(edge)  # -inf: all masked; +inf, NaN: no value
-    shift = jnp.where(sound, edge, 0.0)
-    alive, e = _weights(z, eps, shift)
-    tied = alive & (z - shift == 0)  # as `z == edge` it costs 2 times as much for few entries
-    ties = jnp.maximum(jnp.sum(tied, axis=axis, dtype=jnp.int32), 1).astype(z.dtype)
-    # One maximiser is left out of the sum: each gives e - 1 = 0, with its derivative, then all but one.
-    rest = jnp.sum(jnp.where(tied, e - 1.0, e), axis=axis) + (ties - 1.0)
-    top = jnp.squeeze(edge, axis)
-    soft = jnp.squeeze(shift, axis) + _warm(eps) * jnp.log1p(rest)
+    # One maximiser is left out of the sum, by its place: XLA may compute `z` twice and round the copies
+    # differently, and then no entry equals the maximum.
+    edge = jax.lax.stop_gradient(jnp.max(z, axis=axis))
+    _, alive, top = _rivals(z, eps, axis)
+    e = jnp.where(alive, jnp.exp(jnp.where(alive, z - top, 0.0) / _warm(eps)), 0.0)
+    soft = jnp.squeeze(top, axis) + _warm(eps) * jnp.log1p(jnp.sum(e, axis))
     # 0 * log(ties): no value, but the right derivative in eps.
+    ties = jnp.maximum(jnp.sum(_ties(z, axis), axis=axis, dtype=jnp.int32), 1).astype(z.dtype)
     hard = jnp.max(z, axis=axis) + eps * jnp.log(ties)
     value = jnp.where(eps > 0, soft, hard)
-    return jnp.where(jnp.isfinite(top), jnp.where(eps >= 0, value, jnp.nan), top)
+    return jnp.where(jnp.isfinite(edge), jnp.where(eps >= 0, value, jnp.nan), edge)
 
 
 @_lse.defjvp
@@ -230,5 +227,6 @@ def _weights(z: Array, eps: Array, top: Array) -> tuple[Array, Array]:
     floor = float(np.log(float(jnp.finfo(z.dtype).tiny)))
     warm = _warm(eps)
     gap = z - top
-    alive = (gap > floor * warm) & (gap <= 0)  # above the shift only where the maximum is +inf
+    # Above the shift by roundoff, where XLA computes `z` twice; by more where the maximum is +inf.
+    alive = (gap > floor * warm) & (gap <= warm)
     return alive, jnp.where(alive, jnp.exp(jnp.where(alive, gap, 0.0) / warm), 0.0)

@@ -80,7 +80,7 @@ class Trial:
         # Rules inside a shard_map are not told apart: it is one place.
         self.holds_own_rule = self.place.kind != "shard_map" and holds_users_rule(self.place)
         self.programs: dict[str, Callable] = {}
-        self._at = jax.jit(self._at_point)
+        self.at_point = jax.jit(self._at_point)
 
     # ------------------------------------------------------------------ maps
 
@@ -162,7 +162,7 @@ class Trial:
 
     def judge(self, ins: list[Any], p: list[Any], seed: int, inside: Callable) -> list[Outcome]:
         """One outcome an argument. `inside(ins, r)`: the rows of the rules inside the primal."""
-        found = jax.device_get(self._at(ins, p, seed))
+        found = jax.device_get(self.at_point(ins, p, seed))
         for gap, noise, _ in found["values"]:
             if gap > UNITS * noise:
                 words = f"the rule's forward pass returns other values: they differ by {gap:.1e}"
@@ -355,8 +355,7 @@ class Trial:
             worst = max(worst, paired(found[n], plain, rule(ins, found[n]), v))
             noise = max([noise, *(paired_noise(found[n], plain, s) for s in shaken)])
         if worst <= UNITS * noise:
-            words = "by forward mode, paired" + self._suffix()
-            return Outcome(EXACT, worst, words, 0, room=ALONE * UNITS * noise)
+            return Outcome(EXACT, worst, "by forward mode, paired" + self._suffix(), 0)
         told = self._run_on(0, ins, found[names[-1]]) if holds_loop(self.closed) else None
         return told or Outcome(REFUTED, worst, "forward mode of the primal disagrees", 0)
 

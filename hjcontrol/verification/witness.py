@@ -20,6 +20,7 @@ from hjcontrol.verification.arithmetic import drawn, eps_of, is_float
 from hjcontrol.verification.certificate import Row
 from hjcontrol.verification.cuts import ended, moved_tables
 from hjcontrol.verification.inlining import opened
+from hjcontrol.verification.nearby import jumps
 from hjcontrol.verification.places import Place, holds_rule, holds_users_rule
 from hjcontrol.verification.program import Program
 from hjcontrol.verification.rows import as_row
@@ -245,7 +246,12 @@ class _Engine:
                 judged = [dataclasses.replace(judged[0], argument=int(k)) for k in ks]
             for o in judged:
                 if not (place.library and o.argument not in known):
-                    o = o.beside(float(flat[t, o.argument, GAP]), float(flat[t, 0, VALUES]))
+                    gap, apart = float(flat[t, o.argument, GAP]), float(flat[t, 0, VALUES])
+                    doubted = o.beside(gap, apart)
+                    kink = doubted is not o and apart <= o.room_of_values
+                    if kink and gap <= 2 * jumps(trial, ins, p, self.seed)[o.argument]:
+                        doubted = o  # a kink within roundoff
+                    o = doubted
                     told.setdefault(o.argument, []).append((o, int(t)))
         found: list[tuple[int, Outcome, int | None]] = []
         for k, outcomes in told.items():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hjcontrol.cli import main
-from hjcontrol.layers import REGISTRY
+from hjcontrol.layers import FURTHER, REGISTRY
 from tests.cli.golden import matches
 
 
@@ -28,7 +28,7 @@ def answers():
 
 def test_layers_are_listed(capsys):
     assert main(["layers", "--names"]) == 0
-    assert capsys.readouterr().out.split() == list(REGISTRY)
+    assert capsys.readouterr().out.split() == [*REGISTRY, *FURTHER]
     assert main(["layers"]) == 0
     out = capsys.readouterr().out
     assert all(name in out for name in REGISTRY)

@@ -59,7 +59,7 @@ _NAMES = {
         AbstractSolver capabilities capability_table loadable_backends
     """,
     "solvers.convex": """
-        AbstractConvexProblem Ball Difference PricedAtoms PrimalDual polish
+        AbstractConvexProblem Ball Difference JointFit PricedAtoms PrimalDual polish
     """,
 }
 ELSEWHERE = {f"{room}.{name}" for room, names in _NAMES.items() for name in names.split()}

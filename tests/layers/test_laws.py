@@ -204,7 +204,8 @@ def concrete_layers():
 
 
 def test_every_layer_is_registered_documented_and_public():
-    registered = {type(registry.build(name)) for name in NAMES}
+    every = [*NAMES, *registry.FURTHER]
+    registered = {type(registry.build(name)) for name in every}
     found = concrete_layers()
     assert len(found) > 10
     for kind in found:
@@ -215,7 +216,7 @@ def test_every_layer_is_registered_documented_and_public():
         assert all(
             isinstance(getattr(kind, k), str) for k in ("domain", "regulariser", "curvature")
         )
-    assert [row[0] for row in registry.table()] == NAMES
+    assert [row[0] for row in registry.table()] == every
     with pytest.raises(ValueError, match=r"layers are softmax.*found 'nothing'"):
         registry.build("nothing")
 

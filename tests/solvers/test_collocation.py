@@ -68,7 +68,7 @@ def test_fine_collocation_is_diffrax_at_tight_tolerance(scheme, problem):
 
 
 def test_what_a_flow_is_not_transcribed_by_is_refused(problem):
-    with pytest.raises(ValueError, match="a Flow is transcribed by collocation"):
+    with pytest.raises(ValueError, match="stages of discrete depth; found a Flow"):
         hj.solve(problem, Direct(), key=KEY)
     with pytest.raises(ValueError, match="`degree` must be >= 1, <= 9"):
         Direct("legendre", degree=0)

@@ -21,7 +21,7 @@ judge = eqx.filter_jit(certify)
 @pytest.fixture(scope="module")
 def wave():
     x = np.random.default_rng(0).uniform(-2, 2, (40, 1))
-    p = DifferenceOfConvex(x, np.sin(3 * x[:, 0]), pieces=(4, 4), eps=0.2, delta=1.0, ridge=1e-2)
+    p = DifferenceOfConvex(x, np.sin(3 * x[:, 0]), atoms=(4, 4), eps=0.2, delta=1.0, ridge=1e-2)
     return p, p.solve(tol=1e-6, max_steps=2000)
 
 
@@ -114,11 +114,11 @@ def test_the_loss_near_zero_keeps_its_digits(
         ({"eps": 0.0}, "eps"),
         ({"delta": -1.0}, "delta"),
         ({"ridge": 0.0}, "ridge"),
-        ({"pieces": (0, 2)}, "pieces"),
+        ({"atoms": (0, 2)}, "atoms"),
     ],
 )
 def test_bad_input_is_refused(change, words):
-    given = {"pieces": (2, 2), "eps": 0.1, "delta": 0.1, "ridge": 1e-3} | change
+    given = {"atoms": (2, 2), "eps": 0.1, "delta": 0.1, "ridge": 1e-3} | change
     with pytest.raises(ValueError, match=words):
         DifferenceOfConvex(np.zeros((3, 1)), np.zeros(3), **given)
 
@@ -130,7 +130,7 @@ def test_bad_input_is_refused(change, words):
 def broken_line():
     """Fitted from weights that are not near an optimum, so that the procedure has steps to take."""
     x = np.random.default_rng(0).uniform(-2, 2, (40, 1))
-    p = DifferenceOfMaxAffine(x, np.sin(3 * x[:, 0]), pieces=(5, 5), delta=0.2, ridge=1e-3)
+    p = DifferenceOfMaxAffine(x, np.sin(3 * x[:, 0]), atoms=(5, 5), delta=0.2, ridge=1e-3)
     rng = np.random.default_rng(0)
     layer = lambda: AffineWeights(*(jnp.asarray(rng.standard_normal(s)) for s in ((5, 1), 5)))
     return p, p.solve(init=Layers(layer(), layer()))

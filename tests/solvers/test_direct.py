@@ -190,7 +190,7 @@ def test_steps_are_reported_and_limited(key):
     assert solution.stats["message"].startswith("Maximum_Iterations_Exceeded; F[")
 
 
-@pytest.mark.parametrize("plugin", ["sqpmethod", "qrsqp", "fatrop"])
+@pytest.mark.parametrize("backend", ["sqpmethod", "qrsqp", "fatrop"])
 def test_other_plugins(backend, solved):
     solution = solve(regress(), Direct(backend=backend, tol=1e-9), key=jax.random.key(5))
     assert bool(solution.result == RESULTS.successful), solution.stats

@@ -79,5 +79,5 @@ def test_auto_asks_whether_the_program_transcribes():
     )
     assert select(state(lambda x, u: jnp.stack([x[1], u[0] + u[1]]))).name == "direct"
     other = select(state(lambda x, u: jnp.abs(jnp.fft.fft(x)) + u))
-    assert other.name == "adam"
+    assert other.name == "gradient"
     assert "`fft`" in other.others["direct"]

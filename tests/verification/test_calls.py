@@ -202,5 +202,5 @@ def test_progress_says_what_is_done():
     assert said[:2] == ["tracing", "measuring 1 places"]
     assert said[2].startswith("trying ")
     assert "test_calls.py" in said[2]
-    with pytest.raises(TypeError, match=r"`progress` is True, False or a function"):
+    with pytest.raises(TypeError, match="progress"):
         hj.verify(lambda x: jnp.sum(x), jnp.ones(2), progress=3)
