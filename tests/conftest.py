@@ -19,6 +19,8 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from tests.slow import is_slow
+
 HASTE = [
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
@@ -54,10 +56,11 @@ hypothesis.settings.load_profile("laws")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With 64-bit floats off, only the laws that hold in any precision are run."""
-    if X64:
-        return
-    kept = [item for item in items if item.get_closest_marker("any_precision")]
+    """With 64-bit floats off, only the laws that hold in any precision are run; slow tests where they are
+    asked for."""
+    slow = os.environ.get("HJCONTROL_SLOW", "0") not in ("", "0")
+    wanted = lambda item: X64 or item.get_closest_marker("any_precision")
+    kept = [item for item in items if wanted(item) and (slow or not is_slow(item.nodeid))]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 

@@ -1,0 +1,45 @@
+# ruff: noqa: E501
+"""Tests that take many seconds beside quicker ones of the same subject. `HJCONTROL_SLOW=1` runs them too.
+
+One name per line: the file, the test, and what its parameters begin with, if only some are slow.
+"""
+
+SLOW = [
+    "",
+    "cli/test_crosscheck.py::test_a_reader_who_leaves",
+    "cli/test_crosscheck.py::test_a_real_limit_on_file_size",
+    "cli/test_main_job.py::test_direct_and_newton_meet_and_the_witness_agrees",
+    "comparison/test_solutions.py::test_other_minima_are_told_apart_without_being_refuted",
+    "comparison/test_solutions.py::test_scrambled_solution_is_the_same_one",
+    "hamilton_jacobi/test_grid_gradient.py::test_gradient_in_data_viscosity_time_and_hamiltonian[weno5 2-D",
+    "layers/test_program_layer.py::test_a_layer_of_ours_stated_by_the_user",
+    "networks/test_architectures.py::test_the_costate_is_verified_at_random_weights_and_after_training[flow",
+    "networks/test_architectures.py::test_the_costate_is_verified_at_random_weights_and_after_training[transformer",
+    "networks/test_architectures.py::test_the_pairing_of_costate_and_tangent_is_conserved[flow",
+    "networks/test_encoder.py::test_single_precision_is_verified_with_its_own_tolerance",
+    "networks/test_encoder.py::test_the_backward_pass_is_the_costate_and_a_wrong_rule_is_named",
+    "networks/test_flow.py::test_a_solve_that_fails_says_where_and_why",
+    "networks/test_flow.py::test_newton_on_a_flow",
+    "networks/test_recurrent.py::test_newton_and_the_direct_method_solve_a_recurrence",
+    "networks/test_transformer.py::test_a_masked_post_norm_transformer_is_verified",
+    "reproduction/test_claims.py::test_the_claim_comes_out_as_recorded_and_its_control_fails[scaling-trained",
+    "solvers/test_checkpoint.py::test_killed_at_random_moments",
+    "solvers/test_meshes.py::test_a_coarse_collocation_says_so",
+    "solvers/test_newton.py::test_large_blocks_fall_back_to_factors_and_newton_still_converges",
+    "solvers/test_newton.py::test_reaches_stationarity[gauss_newton",
+    "solvers/test_path_constraints.py::test_every_hidden_state_in_a_ball",
+    "solvers/test_scale.py::test_a_multiple_of_the_cost_takes_the_same_steps[newton at once",
+    "solvers/test_scale.py::test_a_multiple_of_the_cost_takes_the_same_steps[newton, bounds",
+    "solvers/test_shooting.py::test_a_flow_tends_to_the_continuous_problem",
+    "verification/test_cases_foreign.py::test_differential_equations[35-backsolve",
+    "verification/test_cases_foreign.py::test_differential_equations[36-",
+    "verification/test_flows.py::test_a_sign_error_does_not_shrink_and_is_refuted",
+    "verification/test_flows.py::test_adaptive_steps_shrink_with_the_tolerance",
+    "verification/test_flows.py::test_digits_at_the_start_and_after_training",
+    "",
+][1:-1]
+
+
+def is_slow(nodeid: str) -> bool:
+    """Whether a test, named from the root of the repository, is one of them."""
+    return any(nodeid.removeprefix("tests/").startswith(name) for name in SLOW)
