@@ -387,8 +387,8 @@ def test_the_module_is_left_as_it_was():
         ((3, normal(2)), {}, TypeError, "module_or_fn"),
         ((torch.sum, torch.arange(3)), {}, ValueError, "nothing to differentiate.*int64"),
         ((lambda x: x.detach(), normal(2)), {}, ValueError, "no output requires a gradient"),
-        ((torch.sum, normal(2)), {"tolerance": 0.0}, ValueError, "tolerance"),
-        ((torch.sum, normal(2)), {"tolerance": float("nan")}, ValueError, "tolerance"),
+        ((torch.sum, normal(2)), {"tol": 0.0}, ValueError, "tol"),
+        ((torch.sum, normal(2)), {"tol": float("nan")}, ValueError, "tol"),
         ((torch.sum, normal(2)), {"deliberate": "Tanh"}, TypeError, "deliberate"),
     ],
 )
