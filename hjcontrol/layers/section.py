@@ -99,8 +99,8 @@ class Separable(AbstractConvexLayer):
 
         >>> import jax.numpy as jnp, hjcontrol as hj
         >>> top2 = hj.layers.Separable(hj.layers.BinaryEntropy(), total=2)
-        >>> top2(jnp.array([1.0, -1.0, -1.0, -1.0])).round(4).tolist()
-        [0.8261, 0.3913, 0.3913, 0.3913]
+        >>> print(top2(jnp.array([1.0, -1.0, -1.0, -1.0])).round(4))
+        [0.8261 0.3913 0.3913 0.3913]
     """
 
     held: ClassVar[tuple[str, ...]] = ("eps", "a", "total", "lo", "hi")
