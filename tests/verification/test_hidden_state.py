@@ -7,6 +7,11 @@ import pytest
 
 import hjcontrol as hj
 from hjcontrol.verification import slots
+from hjcontrol.verification.function import stated
+from hjcontrol.verification.nearby import jumps
+from hjcontrol.verification.trial import Trial
+
+SETTINGS = {"has_aux": False, "every": False, "order": 1}
 
 W = jax.random.normal(jax.random.key(0), (4, 8, 8)) / 3
 x = jax.random.normal(jax.random.key(1), (5, 8))
@@ -64,3 +69,15 @@ def test_a_family_whose_record_is_spoilt_is_not_exact(monkeypatch):
     assert hj.verify(fn, W, x).verdict == "untested"
     monkeypatch.undo()
     assert hj.verify(lambda W, x: fn(W, x), W, x).verdict == "exact"
+
+
+@pytest.mark.parametrize(("at", "far"), [(1.0, True), (1.5, False)], ids=["kink", "smooth"])
+def test_a_derivative_that_jumps_within_roundoff_is_told_from_one_that_does_not(at, far):
+    """Of |x - 1| the slope is -1 or 1 one rounding away from 1, and 1 around 1.5."""
+    act = jax.custom_vjp(lambda x: jnp.abs(x - 1.0))
+    act.defvjp(lambda x: (jnp.abs(x - 1.0), x), lambda x, p: (p * jnp.sign(x - 1.0),))
+    x = np.full(3, np.nextafter(at, 2.0))
+    program = stated(lambda x: jnp.sum(act(x)), (x,), lambda path: True, SETTINGS).program
+    program.measure([jnp.asarray(x)])
+    found = jumps(Trial(program.maps[0], program.groups[0]), [x], [np.ones(3)], 0)
+    assert found == ([pytest.approx(2.0)] if far else [0.0])
