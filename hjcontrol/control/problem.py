@@ -82,7 +82,7 @@ class ControlProblem(Shown):
         context: TreeLike | None = None,
         terminal_constraint: TerminalConstraint | None = None,
         references: TreeLike | None = None,
-        path: AbstractPathConstraint | Budget | Sequence[Any] = (),
+        path: AbstractPathConstraint | Budget | Sequence[Any] | None = None,
     ):
         """**Arguments:**
 
@@ -130,7 +130,7 @@ class ControlProblem(Shown):
         self.running = tuple(
             c if isinstance(c, AbstractRunningCost) else StateCost(c) for c in costs
         )
-        self.path = listed(path)
+        self.path = () if path is None else listed(path)
         wants = {c.reads for c in (*self.running, *on_samples(self.path))}
         shape = (n, len(self.chain), self.dtype)
         self.references = gathered("ControlProblem", references, wants, targets, shape)

@@ -95,7 +95,11 @@ def options_for(
 
     What `user` gives is merged in last; a nested dictionary is merged entry by entry.
     """
-    quiet: dict[str, Any] = {"print_time": False, "error_on_fail": False}
+    quiet: dict[str, Any] = {
+        "print_time": False,
+        "error_on_fail": False,
+        "show_eval_warnings": False,
+    }
     if backend == "ipopt":
         quiet["ipopt"] = _ipopt(tol, max_steps, unit) | (_WARM if warm else {})
     elif backend in ("sqpmethod", "feasiblesqpmethod", "qrsqp"):
