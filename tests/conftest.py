@@ -4,8 +4,9 @@
 
 What the suite spends its time on is XLA's compiler, so the tests compile in haste: no LLVM optimisation,
 plain loops instead of fused kernels, one module a program. A program compiled so is a few times slower
-and is there four times sooner. The README's code, the examples and the main job run with XLA's own
-settings; `XLA_FLAGS` in the environment overrides ours.
+and is there four times sooner. The README's code and the main job run with XLA's own settings;
+`XLA_FLAGS` in the environment overrides ours. What was compiled is kept, for the other workers and for
+the processes that tests start.
 """
 
 import gc
@@ -19,18 +20,9 @@ import jaxtyping
 import numpy as np
 import pytest
 
+from tests.haste import HASTE
 from tests.slow import is_slow
 
-HASTE = [
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-    "--xla_cpu_parallel_codegen_split_count=1",
-]
-if jax.__version_info__ < (
-    0,
-    11,
-):  # later ones do not know this switch, and XLA ends on what it does not know
-    HASTE.append("--xla_cpu_use_fusion_emitters=false")
 os.environ.setdefault("XLA_FLAGS", " ".join(HASTE))  # read when JAX makes its first array
 
 X64 = os.environ.get("JAX_ENABLE_X64", "1").lower() not in ("0", "false", "off")
@@ -40,9 +32,15 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 if os.environ.get("JAX_COMPILATION_CACHE_DIR") is None:
     home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
-    jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home, "hjcontrol", "jax")))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(pathlib.Path(home, "hjcontrol", "jax"))
+    jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+KEPT = {
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": 0,
+}
+for switch, least in KEPT.items():
+    jax.config.update(switch, least)
+    os.environ.setdefault(switch.upper(), str(int(least)))
 
 hypothesis.settings.register_profile(
     "laws",

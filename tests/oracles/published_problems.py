@@ -7,7 +7,8 @@ give the same number; the published one differs by what the mesh costs.
 
 Sources: Bryson and Ho, Applied Optimal Control; the PROPT manual (Rayleigh); mintOC (fishing, Egerstedt);
 COPS 3.0 (Goddard, robot arm, chain, catalyst); Kelly, SIAM Review 2017 (cart-pole); Dymos's examples
-(brachistochrone); Betts, Practical Methods (Van der Pol, batch reactor, moon lander).
+(brachistochrone). Moon lander and batch reactor as commonly quoted; values without a source, bounded
+Rayleigh and Van der Pol above all, are Radau collocation of degree 3 on 150 elements in CasADi.
 """
 
 from collections.abc import Callable, Mapping, Sequence
