@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.concrete import known
 from hjcontrol.control.control_sets import Free, largest
 from hjcontrol.control.derivatives import backpropagate
 from hjcontrol.control.problem import ControlProblem
@@ -96,6 +97,12 @@ def stationarity(
         return largest(gradient)
     found = problem.control_set.stationarity(weights, in_units(gradient, of))
     return found * jnp.asarray(of, found.dtype)
+
+
+def plain(of: Float[Array, ""] | float) -> Float[Array, ""] | float:
+    """A unit as a number where its value is known: part of the program, and one is no product at all."""
+    value = known(of)
+    return of if value is None else float(value)
 
 
 def in_units(tree: PyTree[Array], of: Float[Array, ""] | float) -> PyTree[Array]:

@@ -264,9 +264,9 @@ def _run_traced(problem, solver, weights, key, max_steps, meter, keeper):
     clock = time.perf_counter()
     kept = None
     if keeper is not None:
-        kept = keeper.newest(eqx.filter_eval_shape(_init, solver, problem, weights, key))
+        kept = keeper.newest(eqx.filter_eval_shape(initial, solver, problem, weights, key))
     if kept is None:
-        state, chunk = jax.block_until_ready(_init(solver, problem, weights, key)), 1
+        state, chunk = jax.block_until_ready(initial(solver, problem, weights, key)), 1
     else:
         state, chunk = kept.state, kept.chunk
         meter.restore(kept)
@@ -276,7 +276,7 @@ def _run_traced(problem, solver, weights, key, max_steps, meter, keeper):
                 "Raise it."
             )
     # A chunk of no steps compiles the loop, and its cost is the compilation's.
-    jax.block_until_ready(_advance(solver, problem, state, jnp.asarray(0)))
+    jax.block_until_ready(advance(solver, problem, state, jnp.asarray(0)))
     compile_seconds = time.perf_counter() - clock
     if kept is None:
         info = solver.info(state)
@@ -297,7 +297,7 @@ def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
             limit = min(chunk, max_steps - meter.steps)
             clock = time.perf_counter()
             state, count, done, result, rows = jax.block_until_ready(
-                _advance(solver, problem, state, jnp.asarray(limit))
+                advance(solver, problem, state, jnp.asarray(limit))
             )
             rows, count = jax.device_get(rows), int(count)
             meter.add(time.perf_counter() - clock, rows[0][:count], rows[1][:count])
@@ -323,7 +323,7 @@ def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
 
 
 @eqx.filter_jit
-def _init(solver: AbstractSolver, problem: ControlProblem, weights: Weights, key: Any) -> Any:
+def initial(solver: AbstractSolver, problem: ControlProblem, weights: Weights, key: Any) -> Any:
     # A weakly typed leaf would come back strong from the loop, and the loop be compiled twice.
     def strong(leaf: Any) -> Any:
         numeric = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
@@ -333,7 +333,7 @@ def _init(solver: AbstractSolver, problem: ControlProblem, weights: Weights, key
 
 
 @eqx.filter_jit
-def _advance(solver: AbstractSolver, problem: ControlProblem, state: Any, limit: Int[Array, ""]):
+def advance(solver: AbstractSolver, problem: ControlProblem, state: Any, limit: Int[Array, ""]):
     """At most `limit` steps; stops early when the method does or when a value is not finite."""
     dynamic, static = eqx.partition(state, eqx.is_array)
 

@@ -30,7 +30,7 @@ from hjcontrol.control import (
     value_and_gradient,
 )
 from hjcontrol.control.batches import check_batch_size
-from hjcontrol.control.units import Units, stationarity
+from hjcontrol.control.units import Units, plain, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.spectral import Spectral, first, stepped
@@ -71,7 +71,7 @@ class Gradient(AbstractSolver):
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
     batch_size: int | None = eqx.field(static=True, default=None)
     label: str = eqx.field(static=True, default="gradient")
-    unit: float = eqx.field(static=True, default=1.0)
+    unit: Float[Array, ""] | float = 1.0
 
     minibatch = True
     couples = True
@@ -91,7 +91,7 @@ class Gradient(AbstractSolver):
             )
 
     def measuring(self, units: Units) -> "Gradient":
-        return dataclasses.replace(self, unit=float(units.gradient))
+        return dataclasses.replace(self, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> GradientState:
         value, gradient = value_and_gradient(problem, weights)

@@ -43,7 +43,7 @@ from hjcontrol.control import (
 )
 from hjcontrol.control.control_sets import largest
 from hjcontrol.control.hamiltonians import inner
-from hjcontrol.control.units import Units, in_units, stationarity
+from hjcontrol.control.units import Units, in_units, plain, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.blocks import preconditioner
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
@@ -93,7 +93,7 @@ class Newton(AbstractSolver):
     curvature: Literal["exact", "gauss_newton"] = eqx.field(static=True, default="exact")
     switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-4)
     max_krylov: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=1000)
-    unit: float = eqx.field(static=True, default=1.0)
+    unit: Float[Array, ""] | float = 1.0
 
     asks = "forward-over-reverse"
     sets = "bounds"
@@ -115,7 +115,7 @@ class Newton(AbstractSolver):
         return dataclasses.replace(self, switch=jnp.ones_like(self.switch))
 
     def measuring(self, units: Units) -> "Newton":
-        return dataclasses.replace(self, unit=float(units.gradient))
+        return dataclasses.replace(self, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> NewtonState:
         value, gradient = value_and_gradient(problem, weights)
@@ -249,7 +249,7 @@ CORRECTIONS = 5  # most Newton steps that share a preconditioner
 LOOSE, TIGHT = 0.1, 1e-4  # forcing terms
 
 
-def _cheap_step(problem: ControlProblem, state: NewtonState, unit: float) -> NewtonState:
+def _cheap_step(problem: ControlProblem, state: NewtonState, unit: Any) -> NewtonState:
     """One step of L-BFGS with its line search, on J / unit: its first step is as long as the gradient."""
     flat, unravel = ravel_pytree(state.weights)  # many small leaves cost more than one vector
     objective = lambda v: in_units(problem.objective(unravel(v)), unit)
@@ -303,7 +303,7 @@ NEAR = 1e-3  # a bound is met from this far, and from nearer the smaller the sta
 
 
 def _on_face(
-    problem: ControlProblem, state: NewtonState, product: Linear, solve: Linear, unit: float
+    problem: ControlProblem, state: NewtonState, product: Linear, solve: Linear, unit: Any
 ) -> tuple[Linear, Linear, Weights, Weights]:
     """The model on the face of the set that the weights press against: curvature, preconditioner,
     gradient, and the weights moved onto it (Bertsekas 1982, projected Newton)."""

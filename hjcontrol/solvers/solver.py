@@ -191,7 +191,11 @@ class AbstractSolver(Shown):
 
     @abc.abstractmethod
     def postprocess(self, problem: ControlProblem, state: Any) -> Outcome:
-        """The weights of a state."""
+        """The weights of a state, and what else there is to say, which may be read on the host."""
+
+    def found(self, problem: ControlProblem, state: Any) -> Weights:
+        """The weights of a state alone, by a function that may be traced."""
+        return self.postprocess(problem, state).weights
 
 
 class AbstractHostSolver(AbstractSolver):

@@ -29,7 +29,7 @@ from hjcontrol.control import (
     minibatch,
 )
 from hjcontrol.control.batches import check_batch_size
-from hjcontrol.control.units import Units, stationarity
+from hjcontrol.control.units import Units, plain, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.msa.point import Point, at, choose
 from hjcontrol.solvers.msa.stage import Inner, StageMinimiser
@@ -71,7 +71,7 @@ class ExtendedMSA(AbstractSolver):
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
     batch_size: int | None = eqx.field(static=True, default=None)
     closed: bool = eqx.field(static=True, default=True)
-    unit: float = eqx.field(static=True, default=1.0)
+    unit: Float[Array, ""] | float = 1.0
 
     def __check_init__(self):
         if known_to_fail(self.rho > 0 if self.adaptive else self.rho >= 0):
@@ -95,7 +95,7 @@ class ExtendedMSA(AbstractSolver):
         check_batch_size(problem, self.batch_size, "ExtendedMSA")
 
     def measuring(self, units: Units) -> "ExtendedMSA":
-        return dataclasses.replace(self, unit=float(units.gradient))
+        return dataclasses.replace(self, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> ExtendedState:
         point = at(problem, weights)

@@ -29,7 +29,7 @@ from hjcontrol.control import (
     minibatch,
 )
 from hjcontrol.control.batches import check_batch_size
-from hjcontrol.control.units import Units, stationarity
+from hjcontrol.control.units import Units, plain, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.msa.point import Point, at, choose
 from hjcontrol.solvers.msa.stage import Inner, StageMinimiser
@@ -81,7 +81,7 @@ class MSA(AbstractSolver):
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
     batch_size: int | None = eqx.field(static=True, default=None)
     closed: bool = eqx.field(static=True, default=True)
-    unit: float = eqx.field(static=True, default=1.0)
+    unit: Float[Array, ""] | float = 1.0
 
     minibatch = True
 
@@ -99,7 +99,7 @@ class MSA(AbstractSolver):
         check_batch_size(problem, self.batch_size, "MSA")
 
     def measuring(self, units: Units) -> "MSA":
-        return dataclasses.replace(self, unit=float(units.gradient))
+        return dataclasses.replace(self, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> MSAState:
         point = at(problem, weights)
