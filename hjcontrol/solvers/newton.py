@@ -21,6 +21,7 @@ weights press against, projected; the bounds' multipliers are minus the gradient
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx
@@ -46,6 +47,7 @@ from hjcontrol.control.hamiltonians import inner
 from hjcontrol.control.units import Units, in_units, plain, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.blocks import preconditioner
+from hjcontrol.solvers.exact_region import few, stepped
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.steihaug import Linear, Path, axpy, steihaug
 
@@ -139,12 +141,12 @@ class Newton(AbstractSolver):
         )
 
     def step(self, problem: ControlProblem, state: NewtonState) -> NewtonState:
-        return jax.lax.cond(
-            (state.size > state.threshold) & (state.cheap < CHEAP_STEPS),
-            lambda s: _cheap_step(problem, s, self.unit),
-            lambda s: _newton_step(self, problem, s),
-            state,
-        )
+        whole = few(problem, state.weights)
+        most = CHEAP_STEPS if not whole else CHEAP_FEW
+        cheap = (state.size > state.threshold) & (state.cheap < most)
+        newton = _whole_step if whole else _newton_step
+        state = _once(cheap, lambda s: _cheap_step(problem, s, self.unit), state)
+        return _once(~cheap, lambda s: newton(self, problem, s), state)
 
     def info(self, state: NewtonState) -> Info:
         return Info(state.objective, state.size, state.num_evals)
@@ -223,6 +225,41 @@ def _correction(
     )
 
 
+def _once(when: Array, do: Callable[[NewtonState], NewtonState], state: NewtonState) -> NewtonState:
+    """`do(state)` or the state. Under `vmap` a `cond` would do both for all; this does nothing where it
+    is nobody's turn."""
+    body = lambda carry: (jnp.zeros_like(when), do(carry[1]))
+    return jax.lax.while_loop(lambda carry: carry[0], body, (when, state))[1]
+
+
+def _whole_step(newton: Newton, problem: ControlProblem, state: NewtonState) -> NewtonState:
+    """One step in the region by the whole Hessian."""
+    value, size = state.objective, state.size
+    kind = curvature if newton.curvature == "exact" else gauss_newton_curvature
+    floor = 10 * jnp.finfo(value.dtype).eps * jnp.maximum(jnp.abs(value), 1e-300)
+    at = (state.weights, value, state.gradient)
+    step = stepped(problem, kind(problem, state.weights), at, state.radius, floor)
+    weights, objective, gradient = step.end
+    new_size, blind = largest(gradient), step.decrease <= floor
+    progress = step.accepted & (~blind | (new_size < state.best))
+    early = step.boundary & ~blind
+    return NewtonState(
+        weights,
+        objective,
+        gradient,
+        new_size,
+        state.lbfgs,
+        step.radius,
+        state.forcing,
+        jnp.maximum(jnp.where(early, 0.25, 1.0).astype(size.dtype) * state.threshold, state.floor),
+        state.floor,
+        jnp.where(step.accepted, 0, CHEAP_STEPS),
+        jnp.where(blind & step.accepted, jnp.minimum(new_size, state.best), state.best),
+        jnp.where(progress, 0, state.failures + 1),
+        state.num_evals + step.tries + ravel_pytree(weights)[0].size,
+    )
+
+
 def _newton_step(newton: Newton, problem: ControlProblem, state: NewtonState) -> NewtonState:
     """Corrections with one preconditioner, for as long as each is a whole success."""
     _, states, costates, _ = backpropagate(problem, state.weights)
@@ -243,6 +280,7 @@ def _newton_step(newton: Newton, problem: ControlProblem, state: NewtonState) ->
 _CHEAP = optax.lbfgs()
 FIRST_RADIUS = 1000.0  # in lengths of the block step, which couplings of stages make too short
 CONCAVE = 30.0
+CHEAP_FEW = 100  # where the whole Hessian is cheap
 CHEAP_STEPS = 400  # at most, between two Newton steps: a long valley is Newton's after all
 PATIENCE = 12
 CORRECTIONS = 5  # most Newton steps that share a preconditioner
