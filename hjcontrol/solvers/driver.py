@@ -22,6 +22,7 @@ from jaxtyping import Array, Int, Key
 
 from hjcontrol._ground.arguments import admits, concrete
 from hjcontrol._ground.interruptions import held
+from hjcontrol._ground.meshes import automatic
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.threads import one_blas_thread
 from hjcontrol.control import (
@@ -98,13 +99,12 @@ def solve(
     """
     clock = time.perf_counter()
     guess = init if isinstance(init, Guess) else None
-    init = guess.weights if guess is not None else init
+    init = automatic(guess.weights if guess is not None else init)
     concrete("solve", problem=problem, init=init, key=key)
     if isinstance(solver, str):
         solver = by_name(first(problem) if solver == "auto" else solver)
     weights = _start(problem, init, key)
-    if max_steps is None:
-        max_steps = solver.default_max_steps
+    max_steps = solver.default_max_steps if max_steps is None else max_steps
     if max_steps < 0:
         raise ValueError(f"solve: `max_steps` must be >= 0; found {max_steps}.")
     admit(problem, solver)
@@ -305,7 +305,9 @@ def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
             failed = bool(done) and bool(result == RESULTS.nonfinite)
             over = bool(done) or meter.steps >= max_steps
             seconds = time.perf_counter() - clock
-            grow = 2 if seconds < CHUNK_SECONDS / 2 else (0.5 if seconds > 2 * CHUNK_SECONDS else 1)
+            # Of several processes none may count by its own clock.
+            fast = seconds < CHUNK_SECONDS / 2 or jax.process_count() > 1
+            grow = 2 if fast else (0.5 if seconds > 2 * CHUNK_SECONDS else 1)
             chunk = int(min(max(chunk * grow, 1), ROWS))
             if keeper is not None and not failed:
                 safe = meter.snapshot(state, chunk)

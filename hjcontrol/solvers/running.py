@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.meshes import automatic
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, value_and_gradient
@@ -85,6 +86,7 @@ def run(
             f"run: {solver.name} runs outside JAX, so it is no pure function. Use `hj.solve`, or a method "
             "such as Newton or Gradient."
         )
+    weights = automatic(weights)
     problem.chain.check_weights("run", weights)
     admit(problem, solver)
     solver.ready()
