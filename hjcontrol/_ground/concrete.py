@@ -11,8 +11,8 @@ from jax.typing import ArrayLike
 
 
 def known(x: Any) -> np.ndarray | None:
-    """The value of `x` as a NumPy array, or `None` while it is being traced, or where parts of it lie with
-    other processes."""
+    """The value of `x` as a NumPy array, or `None` while it is being traced, or where parts of it lie
+    with other processes."""
     if isinstance(x, jax.Array) and not traced(x) and not x.is_fully_addressable:
         return None
     try:

@@ -305,8 +305,7 @@ def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
             failed = bool(done) and bool(result == RESULTS.nonfinite)
             over = bool(done) or meter.steps >= max_steps
             seconds = time.perf_counter() - clock
-            # Of several processes none may count by its own clock.
-            fast = seconds < CHUNK_SECONDS / 2 or jax.process_count() > 1
+            fast = seconds < CHUNK_SECONDS / 2 or jax.process_count() > 1  # no clock of one's own
             grow = 2 if fast else (0.5 if seconds > 2 * CHUNK_SECONDS else 1)
             chunk = int(min(max(chunk * grow, 1), ROWS))
             if keeper is not None and not failed:
@@ -326,7 +325,8 @@ def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
 
 @eqx.filter_jit
 def initial(solver: AbstractSolver, problem: ControlProblem, weights: Weights, key: Any) -> Any:
-    # A weakly typed leaf would come back strong from the loop, and the loop be compiled twice.
+    """The state at the start, its types strong as the loop returns them: it is compiled once."""
+
     def strong(leaf: Any) -> Any:
         numeric = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         return jax.lax.convert_element_type(leaf, leaf.dtype) if numeric else leaf

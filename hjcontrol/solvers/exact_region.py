@@ -97,7 +97,11 @@ def hessian(
     """The symmetric matrix of `product`. `numbers`: what one product holds."""
     batch = max(1, ENTRIES // max(numbers, 1))
     eye = jnp.eye(like.size, dtype=like.dtype)
-    rows = jax.vmap(product)(eye) if batch >= like.size else jax.lax.map(product, eye, batch_size=batch)
+    rows = (
+        jax.vmap(product)(eye)
+        if batch >= like.size
+        else jax.lax.map(product, eye, batch_size=batch)
+    )
     return 0.5 * (rows + rows.T)
 
 
@@ -120,7 +124,9 @@ def shortest(
     def newton(carry: Any) -> Any:
         count, m, _ = carry
         norm, bend = length(m)
-        new = jnp.maximum(m + (norm / radius - 1.0) * norm**2 / jnp.where(bend > 0, bend, 1.0), floor)
+        new = jnp.maximum(
+            m + (norm / radius - 1.0) * norm**2 / jnp.where(bend > 0, bend, 1.0), floor
+        )
         # From below |s| > radius the iteration on 1/|s| rises to the root without passing it.
         return count + 1, new, jnp.where(new == m, 0.0, length(new)[0] - radius)
 

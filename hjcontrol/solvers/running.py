@@ -83,8 +83,8 @@ def run(
     solver = by_name(solver) if isinstance(solver, str) else solver
     if isinstance(solver, AbstractHostSolver):
         raise ValueError(
-            f"run: {solver.name} runs outside JAX, so it is no pure function. Use `hj.solve`, or a method "
-            "such as Newton or Gradient."
+            f"run: {solver.name} runs outside JAX, so it is no pure function. Use `hj.solve`, or a "
+            "method such as Newton or Gradient."
         )
     weights = automatic(weights)
     problem.chain.check_weights("run", weights)

@@ -1,6 +1,6 @@
 """Run in a process of its own, with four virtual devices: prints a line of JSON for each question.
 
-    python -m tests.devices.meshes
+python -m tests.devices.meshes
 """
 
 import json

@@ -55,7 +55,9 @@ def test_two_processes_find_what_one_finds(tmp_path):
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))
         port = door.getsockname()[1]
-    both = [started("tests.devices.processes", rank, 2, port, tmp_path / "w.npz") for rank in (0, 1)]
+    both = [
+        started("tests.devices.processes", rank, 2, port, tmp_path / "w.npz") for rank in (0, 1)
+    ]
     try:
         for process in both:
             ended(process)

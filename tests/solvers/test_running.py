@@ -38,7 +38,9 @@ def rows(weights):
 
 START = affine(1.0).init(KEY)
 NEWTON = Newton(tol=1e-12)
-DESCENT = Gradient(optax.sgd(0.3), tol=1e-13)  # compiles at once; these problems are well conditioned
+DESCENT = Gradient(
+    optax.sgd(0.3), tol=1e-13
+)  # compiles at once; these problems are well conditioned
 
 
 @pytest.fixture(scope="module")
@@ -159,4 +161,8 @@ def test_what_is_no_pure_function_is_refused():
     ball = affine(0.1, control_set=hj.control.L2Ball(1.0))
     solver = Gradient(optax.sgd(1e-2))
     with pytest.raises(ValueError, match="bounds of their own; found L2Ball"):
-        jax.jvp(lambda x: run(eqx.tree_at(lambda p: p.inputs, ball, x), solver, START, 2).objective, (X,), (X,))
+        jax.jvp(
+            lambda x: run(eqx.tree_at(lambda p: p.inputs, ball, x), solver, START, 2).objective,
+            (X,),
+            (X,),
+        )
