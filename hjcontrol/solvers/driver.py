@@ -201,7 +201,7 @@ def _words(problem, solver, state, weights, result) -> str | None:
     """What a stage has to say of values that are not finite: at the weights given back, or at the ones
     that the next step would have tried."""
     if not bool(result == RESULTS.nonfinite):
-        return None
+        return solver.said(problem) if bool(result == RESULTS.successful) else None
     words = complaint(problem, weights)
     if words is None and solver.traceable:
         tried = eqx.filter_jit(solver.step)(problem, state)

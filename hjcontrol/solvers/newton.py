@@ -44,7 +44,7 @@ from hjcontrol.control import (
 )
 from hjcontrol.control.control_sets import largest
 from hjcontrol.control.hamiltonians import inner
-from hjcontrol.control.units import Units, in_units, plain, stationarity
+from hjcontrol.control.units import Units, in_units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.blocks import preconditioner
 from hjcontrol.solvers.exact_region import few, stepped
@@ -70,6 +70,9 @@ class NewtonState(Shown):
     num_evals: Int[Array, ""]
 
 
+DEFAULT = 1e-10  # tolerance; where the dtype is coarser, what it resolves
+
+
 @admits(tol=">= 0", switch=">= 0", max_krylov=">= 1")
 class Newton(AbstractSolver):
     """Trust-region Newton-Krylov with a cheap start.
@@ -91,7 +94,7 @@ class Newton(AbstractSolver):
         ('newton', 'bounds')
     """
 
-    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-10)
+    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=DEFAULT)
     curvature: Literal["exact", "gauss_newton"] = eqx.field(static=True, default="exact")
     switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-4)
     max_krylov: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=1000)
@@ -117,7 +120,8 @@ class Newton(AbstractSolver):
         return dataclasses.replace(self, switch=jnp.ones_like(self.switch))
 
     def measuring(self, units: Units) -> "Newton":
-        return dataclasses.replace(self, unit=plain(units.gradient))
+        tol = resolved(self.tol, DEFAULT, 1, units)
+        return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> NewtonState:
         value, gradient = value_and_gradient(problem, weights)

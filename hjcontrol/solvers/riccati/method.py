@@ -38,7 +38,7 @@ from hjcontrol.control import (
 )
 from hjcontrol.control.control_sets import largest
 from hjcontrol.control.feedback import Feedback, Gains
-from hjcontrol.control.units import Units, plain
+from hjcontrol.control.units import Units, plain, resolved
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.riccati.ensemble import Policy, Stacked, small, stacked
 from hjcontrol.solvers.riccati.factored import Factored, Sweep, matrix
@@ -78,6 +78,9 @@ class RiccatiState(Shown):
     flat: Bool[Array, ""]  # no Gauss-Newton curvature
 
 
+DEFAULT = 1e-10  # tolerance; where the dtype is coarser, what it resolves
+
+
 @admits(tol=">= 0", switch=">= 0")
 class Riccati(AbstractSolver):
     """Riccati sweeps with regularisation and line search, factored so that memory is linear in samples.
@@ -98,7 +101,7 @@ class Riccati(AbstractSolver):
     """
 
     curvature: Literal["gauss_newton", "ddp"] = eqx.field(static=True, default="gauss_newton")
-    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-10)
+    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=DEFAULT)
     switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-2)
     feedback: bool = eqx.field(static=True, default=True)
     unit: Float[Array, ""] | float = 1.0
@@ -124,7 +127,8 @@ class Riccati(AbstractSolver):
         return dataclasses.replace(self, switch=jnp.ones_like(self.switch))
 
     def measuring(self, units: Units) -> "Riccati":
-        return dataclasses.replace(self, unit=plain(units.gradient))
+        tol = resolved(self.tol, DEFAULT, 1, units)
+        return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> RiccatiState:
         return _initial(self, problem, weights, key)
