@@ -40,14 +40,11 @@ def small(ridge=1e-3, seed=0, samples=200, width=4, sample=None, x=None):
     )
 
 
-KEY = jax.random.key(0)
-
-
 def sweep():
     """64 strengths: one vmapped program, and 64 solves that share theirs."""
     ridges = list(np.logspace(-2, 0, 64))
     for solver in (hj.Gradient(optax.lbfgs(), tol=1e-8), hj.Newton(tol=1e-10)):
-        start = small().init(KEY)
+        start = small().init(jax.random.key(0))
         hj.solve(small(ridges[0]), solver, init=start)  # compiles
         clock = time.perf_counter()
         each = [hj.solve(small(r), solver, init=start) for r in ridges]
@@ -79,7 +76,7 @@ def sweep():
 def hypergradient():
     """d(held-out cost)/d(ridge, sample weights, data) against central differences."""
     held = small(seed=1)
-    start, n = small().init(KEY), 200
+    start, n = small().init(jax.random.key(0)), 200
     solver = hj.Newton(tol=1e-13)
 
     def value(ridge, sample, x):
@@ -182,7 +179,7 @@ def one_of(rank, count, port, out):
         running=whole.running,
     )
     solver = hj.Gradient(optax.adam(1e-2))
-    solution = hj.solve(problem, solver, init=whole.init(KEY), max_steps=200)
+    solution = hj.solve(problem, solver, init=whole.init(jax.random.key(0)), max_steps=200)
     if rank == 0:
         leaves = [np.asarray(a.addressable_data(0)) for a in jax.tree.leaves(solution.weights)]
         np.savez(out, *leaves, seconds=solution.stats["solve_seconds"])

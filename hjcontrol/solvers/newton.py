@@ -120,7 +120,7 @@ class Newton(AbstractSolver):
         return dataclasses.replace(self, switch=jnp.ones_like(self.switch))
 
     def measuring(self, units: Units) -> "Newton":
-        tol = resolved(self.tol, DEFAULT, 1, units)
+        tol = resolved(self.tol, DEFAULT, 1.0, units)
         return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> NewtonState:

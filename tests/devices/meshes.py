@@ -10,6 +10,7 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,7 +51,9 @@ def main():
         weights = jax.tree.map(lambda a: place(a, None), start)  # on the same mesh, replicated
         passed = backpropagate(sharded, weights)
         solved = hj.solve(sharded, solver, init=weights, max_steps=20)
-        program = jax.jit(lambda w, p=sharded: backpropagate(p, w)).lower(start).compile()
+        arrays, rest = eqx.partition(sharded, eqx.is_array)
+        program = jax.jit(lambda a, w, r=rest: backpropagate(eqx.combine(a, r), w))
+        program = program.lower(arrays, start).compile()
         gathering = jax.jit(lambda x: x[::-1] + 0 * x.sum(), out_shardings=place(X, None).sharding)
         told = {
             "kind": kind.name,

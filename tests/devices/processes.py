@@ -16,12 +16,15 @@ import hjcontrol as hj
 
 X = np.random.default_rng(0).normal(size=(16, 3))
 Y = np.sin(X[:, :2])
-SOLVER = hj.Gradient(optax.adam(1e-2))
 
 
 def stated(x, y):
     stages = [hj.lift(3, 4), *[hj.Residual(hj.Dense(4, 4), 0.5)] * 2, hj.readout(4, 2)]
     return hj.ControlProblem(stages, x, y, terminal=hj.least_squares, running=hj.Ridge(0.01))
+
+
+def trained(problem, start):
+    return hj.solve(problem, hj.Gradient(optax.adam(1e-2)), init=start, max_steps=60)
 
 
 def main(rank, count, port, out):
@@ -33,7 +36,7 @@ def main(rank, count, port, out):
     own = lambda a: jax.make_array_from_process_local_data(layout, np.split(a, count)[rank])
     problem = stated(own(X), own(Y))
     start = problem.init(jax.random.key(0))
-    solution = hj.solve(problem, SOLVER, init=start, max_steps=60)
+    solution = trained(problem, start)
     if rank == 0:
         leaves = jax.tree.leaves(solution.weights)
         np.savez(out, *[np.asarray(a.addressable_data(0)) for a in leaves])

@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 
-import hjcontrol as hj
 from tests.devices import processes
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -66,7 +65,7 @@ def test_two_processes_find_what_one_finds(tmp_path):
             process.kill()
     problem = processes.stated(processes.X, processes.Y)
     start = problem.init(jax.random.key(0))
-    alone = hj.solve(problem, processes.SOLVER, init=start, max_steps=60)
+    alone = processes.trained(problem, start)
     with np.load(tmp_path / "w.npz") as found:
         for a, name in zip(jax.tree.leaves(alone.weights), found, strict=True):
             np.testing.assert_allclose(found[name], a, atol=1e-12)

@@ -127,7 +127,7 @@ class Riccati(AbstractSolver):
         return dataclasses.replace(self, switch=jnp.ones_like(self.switch))
 
     def measuring(self, units: Units) -> "Riccati":
-        tol = resolved(self.tol, DEFAULT, 1, units)
+        tol = resolved(self.tol, DEFAULT, 1.0, units)
         return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> RiccatiState:
