@@ -28,6 +28,8 @@ SLOW = [
     "solvers/test_newton.py::test_large_blocks_fall_back_to_factors_and_newton_still_converges",
     "solvers/test_newton.py::test_reaches_stationarity[gauss_newton",
     "solvers/test_path_constraints.py::test_every_hidden_state_in_a_ball",
+    "solvers/test_running.py::test_conjugate_gradients_agree_with_the_decomposition",
+    "solvers/test_running.py::test_gradient_runs_too_and_minibatches_take_their_key",
     "solvers/test_scale.py::test_a_multiple_of_the_cost_takes_the_same_steps[newton at once",
     "solvers/test_scale.py::test_a_multiple_of_the_cost_takes_the_same_steps[newton, bounds",
     "solvers/test_shooting.py::test_a_flow_tends_to_the_continuous_problem",

@@ -63,6 +63,8 @@ def test_two_processes_find_what_one_finds(tmp_path):
     finally:
         for process in both:
             process.kill()
+            for pipe in (process.stdout, process.stderr):
+                pipe.close()
     problem = processes.stated(processes.X, processes.Y)
     start = problem.init(jax.random.key(0))
     alone = processes.trained(problem, start)
