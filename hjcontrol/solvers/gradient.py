@@ -148,7 +148,8 @@ def _step(
         state.weights,
         value=value,
         grad=gradient,
-        value_fn=batch.objective,
+        # A search may hand over weights in 64 bits where these are switched on.
+        value_fn=lambda w: batch.objective(jax.tree.map(_typed, w, state.weights)),
     )
     weights = problem.control_set.project(optax.apply_updates(state.weights, change))
     if gradient_method.batch_size is None:
@@ -164,6 +165,10 @@ def _step(
         state.num_evals + jnp.maximum(tries, 1),
         batches,
     )
+
+
+def _typed(a: Any, like: Any) -> Any:
+    return a.astype(like.dtype)
 
 
 def _spectral(gradient_method: Gradient, problem: ControlProblem) -> bool:

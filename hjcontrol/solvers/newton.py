@@ -120,7 +120,8 @@ class Newton(AbstractSolver):
         return dataclasses.replace(self, switch=jnp.ones_like(self.switch))
 
     def measuring(self, units: Units) -> "Newton":
-        tol = resolved(self.tol, DEFAULT, 1.0, units)
+        power = 1.0 if self.curvature == "exact" else 0.5  # Gauss-Newton ends where J goes blind
+        tol = resolved(self.tol, DEFAULT, power, units)
         return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> NewtonState:
@@ -294,7 +295,7 @@ LOOSE, TIGHT = 0.1, 1e-4  # forcing terms
 def _cheap_step(problem: ControlProblem, state: NewtonState, unit: Any) -> NewtonState:
     """One step of L-BFGS with its line search, on J / unit: its first step is as long as the gradient."""
     flat, unravel = ravel_pytree(state.weights)  # many small leaves cost more than one vector
-    objective = lambda v: in_units(problem.objective(unravel(v)), unit)
+    objective = lambda v: in_units(problem.objective(unravel(v.astype(flat.dtype))), unit)
     slope = in_units(ravel_pytree(state.gradient)[0], unit)
     change, lbfgs = _CHEAP.update(
         slope,

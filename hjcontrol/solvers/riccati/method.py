@@ -127,7 +127,8 @@ class Riccati(AbstractSolver):
         return dataclasses.replace(self, switch=jnp.ones_like(self.switch))
 
     def measuring(self, units: Units) -> "Riccati":
-        tol = resolved(self.tol, DEFAULT, 1.0, units)
+        power = 1.0 if self.curvature == "ddp" else 0.5  # Gauss-Newton ends where J goes blind
+        tol = resolved(self.tol, DEFAULT, power, units)
         return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> RiccatiState:
