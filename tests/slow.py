@@ -11,6 +11,7 @@ SLOW = [
     "cli/test_main_job.py::test_direct_and_newton_meet_and_the_witness_agrees",
     "comparison/test_solutions.py::test_other_minima_are_told_apart_without_being_refuted",
     "comparison/test_solutions.py::test_scrambled_solution_is_the_same_one",
+    "devices/test_devices.py::test_two_processes_find_what_one_finds",
     "hamilton_jacobi/test_grid_gradient.py::test_gradient_in_data_viscosity_time_and_hamiltonian[weno5 2-D",
     "layers/test_program_layer.py::test_a_layer_of_ours_stated_by_the_user",
     "networks/test_architectures.py::test_the_costate_is_verified_at_random_weights_and_after_training[flow",
