@@ -11,6 +11,7 @@ _HOMES = {
     # Train as control.
     "ControlProblem": ".control",
     "solve": ".solvers",
+    "sweep": ".solvers",
     "select": ".solvers",
     "Solution": ".control",
     "RESULTS": "._ground.results",

@@ -51,6 +51,7 @@ from hjcontrol.solvers import Shooting as Shooting
 from hjcontrol.solvers import convex as convex
 from hjcontrol.solvers import select as select
 from hjcontrol.solvers import solve as solve
+from hjcontrol.solvers import sweep as sweep
 from hjcontrol.verification import Certificate as Certificate
 from hjcontrol.verification import VerificationError as VerificationError
 from hjcontrol.verification import deliberate as deliberate
@@ -113,6 +114,7 @@ __all__ = [
     "solve",
     "solvers",
     "split",
+    "sweep",
     "testing",
     "verification",
     "verify",

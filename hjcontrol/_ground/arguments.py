@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Int
 
 from hjcontrol._ground.annotations import UnfitError, is_key, rule, shown, tells
-from hjcontrol._ground.concrete import known
+from hjcontrol._ground.concrete import known, traced
 
 F = TypeVar("F", bound=Callable[..., Any])
 _BOUND = re.compile(r"(>=|>|<=|<) ([-+.\de]+)")
@@ -150,7 +150,7 @@ def _guarded(
 
 def _traced(value: Any) -> bool:
     leaves = jax.tree.leaves(value)
-    return any(isinstance(a, jax.Array) and not is_key(a) and known(a) is None for a in leaves)
+    return any(traced(a) and not is_key(a) for a in leaves)
 
 
 def _check(

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.concrete import traced
 from hjcontrol._ground.results import RESULTS, name_of
 
 WIDTH, HEIGHT = 100, 14
@@ -76,7 +77,7 @@ def _array(value: Any) -> str:
     shape = f"{value.dtype}[{','.join(map(str, value.shape))}]"
     if isinstance(value, jax.ShapeDtypeStruct) or value.dtype.kind == "O":
         return shape
-    if any(kind.__name__ == "Tracer" for kind in type(value).__mro__):  # its class is not public
+    if traced(value):
         return f"traced {shape}"
     if value.shape or jnp.issubdtype(value.dtype, jax.dtypes.extended):
         return shape

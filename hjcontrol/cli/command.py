@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import inspect
 import json
+import os
 import types
 import webbrowser
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,6 +82,17 @@ class Command(NamedTuple):
     doubles: bool = True
 
 
+def _keep_programs(config: Any) -> None:
+    """Compiled programs stay in the user's cache folder: this process is ours, and the next one compiles
+    the same. A folder that the user named is his, with his thresholds."""
+    if config.jax_compilation_cache_dir is not None:
+        return
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    config.update("jax_compilation_cache_dir", str(Path(home, "hjcontrol", "jax")))
+    config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+
 def perform(
     command: Command, asked: Any, screen: Screen, *, to_output: bool = False, browse: bool = False
 ) -> int:
@@ -97,6 +109,7 @@ def perform(
         import jax
 
         jax.config.update("jax_enable_x64", True)
+        _keep_programs(jax.config)
     with contextlib.nullcontext() if out is None else output_folder(out):
         answer, interrupted, files = None, False, {}
         try:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.meshes import automatic
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.trajectory import Trajectory
 from hjcontrol.networks import Weights
@@ -22,7 +23,7 @@ def value_and_gradient(
     problem: ControlProblem, weights: Weights
 ) -> tuple[Float[Array, ""], Weights]:
     """`J` and `dJ/dtheta`."""
-    return jax.value_and_grad(problem.objective)(weights)
+    return jax.value_and_grad(problem.objective)(automatic(weights))
 
 
 @admits()
@@ -34,6 +35,7 @@ def backpropagate(
         lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype),
         (problem.inputs, problem.targets, problem.given),
     )
+    weights = automatic(weights)
     problem.chain.check_weights("backpropagate", weights)
     _, shapes = jax.eval_shape(problem.sample_cost, weights, x, y, None, u)
     n = problem.num_samples

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol._ground.arguments import admits, places
+from hjcontrol._ground.meshes import automatic
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree, TreeLike
 from hjcontrol.control.control_sets import AbstractControlSet, Free
@@ -108,8 +109,10 @@ class ControlProblem(Shown):
         a control set that does not fit the weights, a mask that hides every key, or a terminal cost that
         is not a scalar.
         """
-        inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
-        forcing, context = sequences(forcing), jax.tree.map(jnp.asarray, context)
+        inputs, targets, context = jax.tree.map(jnp.asarray, (inputs, targets, context))
+        inputs, targets, forcing, context, references = automatic(
+            (inputs, targets, sequences(forcing), context, references)
+        )
         ensemble = {"inputs": inputs, "targets": targets, "forcing": forcing, "context": context}
         n = _samples(ensemble)
         one = {
@@ -293,6 +296,7 @@ class ControlProblem(Shown):
 
         **Raises:** `ValueError` for weights of another shape.
         """
+        weights = automatic(weights)
         self.chain.check_weights("objective", weights)
         cost = lambda x, y, u: self.sample_cost(weights, x, y, given=u)[0]
         costs = jax.vmap(cost)(self.inputs, self.targets, self.given)
@@ -304,6 +308,7 @@ class ControlProblem(Shown):
 
         **Raises:** `ValueError` for weights of another shape.
         """
+        weights = automatic(weights)
         self.chain.check_weights("rollout", weights)
         states = lambda x, u: self.chain.states(weights, x, u)
         runs, final = jax.vmap(states)(self.inputs, self.given)

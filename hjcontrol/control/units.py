@@ -24,8 +24,10 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.concrete import known
 from hjcontrol.control.control_sets import Free, largest
 from hjcontrol.control.derivatives import backpropagate
 from hjcontrol.control.problem import ControlProblem
@@ -33,6 +35,7 @@ from hjcontrol.networks import Weights
 
 NUDGE, SMALL = 0.3, 0.1
 STEP, WINDOW = 1e4, 1e-2
+COARSE = 64.0
 
 
 class Units(NamedTuple):
@@ -96,6 +99,22 @@ def stationarity(
         return largest(gradient)
     found = problem.control_set.stationarity(weights, in_units(gradient, of))
     return found * jnp.asarray(of, found.dtype)
+
+
+def plain(of: Float[Array, ""] | float) -> Float[Array, ""] | float:
+    """A unit as a number where its value is known: part of the program, and one is no product at all."""
+    value = known(of)
+    return of if value is None else float(value)
+
+
+def resolved(tol: Float[Array, ""], default: float, power: float, units: Units) -> Float[Array, ""]:
+    """A method's tolerance. The default one is no finer than the dtype resolves, `(COARSE eps)^power`;
+    another one is meant as it is. `power`: 1 for a method that solves for g, 1/2 for one that compares
+    values of J."""
+    dtype, value = jnp.asarray(units.gradient).dtype, known(tol)
+    if dtype == jnp.float64 or value is None or not np.allclose(value, default, rtol=1e-5, atol=0):
+        return tol
+    return jnp.asarray(max(default, (COARSE * float(jnp.finfo(dtype).eps)) ** power), tol.dtype)
 
 
 def in_units(tree: PyTree[Array], of: Float[Array, ""] | float) -> PyTree[Array]:

@@ -4,6 +4,10 @@ from hjcontrol._ground.lazy import lazily
 
 _HOMES = {
     "solve": ".driver",
+    "run": ".running",
+    "Trained": ".running",
+    "sweep": ".sweeping",
+    "Sweep": ".sweeping",
     "Checkpoint": ".checkpoint",
     "by_name": ".names",
     "NAMES": ".names",

@@ -15,11 +15,15 @@ from hjcontrol.solvers.names import NAMES as NAMES
 from hjcontrol.solvers.names import by_name as by_name
 from hjcontrol.solvers.newton import Newton as Newton
 from hjcontrol.solvers.riccati import Riccati as Riccati
+from hjcontrol.solvers.running import Trained as Trained
+from hjcontrol.solvers.running import run as run
 from hjcontrol.solvers.selection import capabilities as capabilities
 from hjcontrol.solvers.selection import capability_table as capability_table
 from hjcontrol.solvers.selection import select as select
 from hjcontrol.solvers.shooting import Shooting as Shooting
 from hjcontrol.solvers.solver import AbstractSolver as AbstractSolver
+from hjcontrol.solvers.sweeping import Sweep as Sweep
+from hjcontrol.solvers.sweeping import sweep as sweep
 
 __all__ = [
     "AbstractSolver",
@@ -34,12 +38,16 @@ __all__ = [
     "Newton",
     "Riccati",
     "Shooting",
+    "Sweep",
+    "Trained",
     "as_nlp",
     "by_name",
     "capabilities",
     "capability_table",
     "convex",
     "loadable_backends",
+    "run",
     "select",
     "solve",
+    "sweep",
 ]

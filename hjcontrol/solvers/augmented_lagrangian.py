@@ -184,6 +184,10 @@ class AugmentedLagrangian(AbstractSolver):
         stuck = RESULTS.where(feasible, RESULTS.stagnated, RESULTS.infeasible)
         return state.done | over, RESULTS.where(state.done, RESULTS.successful, stuck)
 
+    def found(self, problem: ControlProblem, state: AugmentedState) -> Weights:
+        del problem
+        return state.inner.weights
+
     def postprocess(self, problem: ControlProblem, state: AugmentedState) -> Outcome:
         weights, nu = state.inner.weights, state.nu
         if not bool(state.done):

@@ -22,6 +22,7 @@ from jaxtyping import Array, Int, Key
 
 from hjcontrol._ground.arguments import admits, concrete
 from hjcontrol._ground.interruptions import held
+from hjcontrol._ground.meshes import automatic
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.threads import one_blas_thread
 from hjcontrol.control import (
@@ -98,13 +99,12 @@ def solve(
     """
     clock = time.perf_counter()
     guess = init if isinstance(init, Guess) else None
-    init = guess.weights if guess is not None else init
+    init = automatic(guess.weights if guess is not None else init)
     concrete("solve", problem=problem, init=init, key=key)
     if isinstance(solver, str):
         solver = by_name(first(problem) if solver == "auto" else solver)
     weights = _start(problem, init, key)
-    if max_steps is None:
-        max_steps = solver.default_max_steps
+    max_steps = solver.default_max_steps if max_steps is None else max_steps
     if max_steps < 0:
         raise ValueError(f"solve: `max_steps` must be >= 0; found {max_steps}.")
     admit(problem, solver)
@@ -201,7 +201,7 @@ def _words(problem, solver, state, weights, result) -> str | None:
     """What a stage has to say of values that are not finite: at the weights given back, or at the ones
     that the next step would have tried."""
     if not bool(result == RESULTS.nonfinite):
-        return None
+        return solver.said(problem) if bool(result == RESULTS.successful) else None
     words = complaint(problem, weights)
     if words is None and solver.traceable:
         tried = eqx.filter_jit(solver.step)(problem, state)
@@ -264,9 +264,9 @@ def _run_traced(problem, solver, weights, key, max_steps, meter, keeper):
     clock = time.perf_counter()
     kept = None
     if keeper is not None:
-        kept = keeper.newest(eqx.filter_eval_shape(_init, solver, problem, weights, key))
+        kept = keeper.newest(eqx.filter_eval_shape(initial, solver, problem, weights, key))
     if kept is None:
-        state, chunk = jax.block_until_ready(_init(solver, problem, weights, key)), 1
+        state, chunk = jax.block_until_ready(initial(solver, problem, weights, key)), 1
     else:
         state, chunk = kept.state, kept.chunk
         meter.restore(kept)
@@ -276,7 +276,7 @@ def _run_traced(problem, solver, weights, key, max_steps, meter, keeper):
                 "Raise it."
             )
     # A chunk of no steps compiles the loop, and its cost is the compilation's.
-    jax.block_until_ready(_advance(solver, problem, state, jnp.asarray(0)))
+    jax.block_until_ready(advance(solver, problem, state, jnp.asarray(0)))
     compile_seconds = time.perf_counter() - clock
     if kept is None:
         info = solver.info(state)
@@ -297,7 +297,7 @@ def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
             limit = min(chunk, max_steps - meter.steps)
             clock = time.perf_counter()
             state, count, done, result, rows = jax.block_until_ready(
-                _advance(solver, problem, state, jnp.asarray(limit))
+                advance(solver, problem, state, jnp.asarray(limit))
             )
             rows, count = jax.device_get(rows), int(count)
             meter.add(time.perf_counter() - clock, rows[0][:count], rows[1][:count])
@@ -305,7 +305,8 @@ def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
             failed = bool(done) and bool(result == RESULTS.nonfinite)
             over = bool(done) or meter.steps >= max_steps
             seconds = time.perf_counter() - clock
-            grow = 2 if seconds < CHUNK_SECONDS / 2 else (0.5 if seconds > 2 * CHUNK_SECONDS else 1)
+            fast = seconds < CHUNK_SECONDS / 2 or jax.process_count() > 1  # no clock of one's own
+            grow = 2 if fast else (0.5 if seconds > 2 * CHUNK_SECONDS else 1)
             chunk = int(min(max(chunk * grow, 1), ROWS))
             if keeper is not None and not failed:
                 safe = meter.snapshot(state, chunk)
@@ -323,8 +324,9 @@ def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
 
 
 @eqx.filter_jit
-def _init(solver: AbstractSolver, problem: ControlProblem, weights: Weights, key: Any) -> Any:
-    # A weakly typed leaf would come back strong from the loop, and the loop be compiled twice.
+def initial(solver: AbstractSolver, problem: ControlProblem, weights: Weights, key: Any) -> Any:
+    """The state at the start, its types strong as the loop returns them: it is compiled once."""
+
     def strong(leaf: Any) -> Any:
         numeric = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
         return jax.lax.convert_element_type(leaf, leaf.dtype) if numeric else leaf
@@ -333,7 +335,7 @@ def _init(solver: AbstractSolver, problem: ControlProblem, weights: Weights, key
 
 
 @eqx.filter_jit
-def _advance(solver: AbstractSolver, problem: ControlProblem, state: Any, limit: Int[Array, ""]):
+def advance(solver: AbstractSolver, problem: ControlProblem, state: Any, limit: Int[Array, ""]):
     """At most `limit` steps; stops early when the method does or when a value is not finite."""
     dynamic, static = eqx.partition(state, eqx.is_array)
 

@@ -30,7 +30,7 @@ from hjcontrol.control import (
     value_and_gradient,
 )
 from hjcontrol.control.batches import check_batch_size
-from hjcontrol.control.units import Units, stationarity
+from hjcontrol.control.units import Units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.spectral import Spectral, first, stepped
@@ -47,6 +47,9 @@ class GradientState(Shown):
     num_steps: Int[Array, ""]
     num_evals: Int[Array, ""]
     batches: Minibatch | None
+
+
+DEFAULT = 1e-7  # tolerance; where the dtype is coarser, what it resolves
 
 
 @admits(tol=">= 0", batch_size=">= 1")
@@ -68,10 +71,10 @@ class Gradient(AbstractSolver):
     """
 
     optimiser: optax.GradientTransformation = eqx.field(static=True)
-    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
+    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=DEFAULT)
     batch_size: int | None = eqx.field(static=True, default=None)
     label: str = eqx.field(static=True, default="gradient")
-    unit: float = eqx.field(static=True, default=1.0)
+    unit: Float[Array, ""] | float = 1.0
 
     minibatch = True
     couples = True
@@ -91,7 +94,8 @@ class Gradient(AbstractSolver):
             )
 
     def measuring(self, units: Units) -> "Gradient":
-        return dataclasses.replace(self, unit=float(units.gradient))
+        tol = resolved(self.tol, DEFAULT, 0.5, units)
+        return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> GradientState:
         value, gradient = value_and_gradient(problem, weights)
@@ -144,7 +148,8 @@ def _step(
         state.weights,
         value=value,
         grad=gradient,
-        value_fn=batch.objective,
+        # A search may hand over weights in 64 bits where these are switched on.
+        value_fn=lambda w: batch.objective(jax.tree.map(_typed, w, state.weights)),
     )
     weights = problem.control_set.project(optax.apply_updates(state.weights, change))
     if gradient_method.batch_size is None:
@@ -160,6 +165,10 @@ def _step(
         state.num_evals + jnp.maximum(tries, 1),
         batches,
     )
+
+
+def _typed(a: Any, like: Any) -> Any:
+    return a.astype(like.dtype)
 
 
 def _spectral(gradient_method: Gradient, problem: ControlProblem) -> bool:

@@ -21,6 +21,7 @@ weights press against, projected; the bounds' multipliers are minus the gradient
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx
@@ -43,9 +44,10 @@ from hjcontrol.control import (
 )
 from hjcontrol.control.control_sets import largest
 from hjcontrol.control.hamiltonians import inner
-from hjcontrol.control.units import Units, in_units, stationarity
+from hjcontrol.control.units import Units, in_units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.blocks import preconditioner
+from hjcontrol.solvers.exact_region import few, stepped
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.steihaug import Linear, Path, axpy, steihaug
 
@@ -66,6 +68,9 @@ class NewtonState(Shown):
     best: Float[Array, ""]  # smallest gradient since J went blind
     failures: Int[Array, ""]  # steps without progress
     num_evals: Int[Array, ""]
+
+
+DEFAULT = 1e-10  # tolerance; where the dtype is coarser, what it resolves
 
 
 @admits(tol=">= 0", switch=">= 0", max_krylov=">= 1")
@@ -89,11 +94,11 @@ class Newton(AbstractSolver):
         ('newton', 'bounds')
     """
 
-    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-10)
+    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=DEFAULT)
     curvature: Literal["exact", "gauss_newton"] = eqx.field(static=True, default="exact")
     switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-4)
     max_krylov: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=1000)
-    unit: float = eqx.field(static=True, default=1.0)
+    unit: Float[Array, ""] | float = 1.0
 
     asks = "forward-over-reverse"
     sets = "bounds"
@@ -115,7 +120,9 @@ class Newton(AbstractSolver):
         return dataclasses.replace(self, switch=jnp.ones_like(self.switch))
 
     def measuring(self, units: Units) -> "Newton":
-        return dataclasses.replace(self, unit=float(units.gradient))
+        power = 1.0 if self.curvature == "exact" else 0.5  # Gauss-Newton ends where J goes blind
+        tol = resolved(self.tol, DEFAULT, power, units)
+        return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> NewtonState:
         value, gradient = value_and_gradient(problem, weights)
@@ -139,12 +146,12 @@ class Newton(AbstractSolver):
         )
 
     def step(self, problem: ControlProblem, state: NewtonState) -> NewtonState:
-        return jax.lax.cond(
-            (state.size > state.threshold) & (state.cheap < CHEAP_STEPS),
-            lambda s: _cheap_step(problem, s, self.unit),
-            lambda s: _newton_step(self, problem, s),
-            state,
-        )
+        whole = few(problem, state.weights)
+        most = CHEAP_STEPS if not whole else CHEAP_FEW
+        cheap = (state.size > state.threshold) & (state.cheap < most)
+        newton = _whole_step if whole else _newton_step
+        state = _once(cheap, lambda s: _cheap_step(problem, s, self.unit), state)
+        return _once(~cheap, lambda s: newton(self, problem, s), state)
 
     def info(self, state: NewtonState) -> Info:
         return Info(state.objective, state.size, state.num_evals)
@@ -223,6 +230,41 @@ def _correction(
     )
 
 
+def _once(when: Array, do: Callable[[NewtonState], NewtonState], state: NewtonState) -> NewtonState:
+    """`do(state)` or the state. Under `vmap` a `cond` would do both for all; this does nothing where it
+    is nobody's turn."""
+    body = lambda carry: (jnp.zeros_like(when), do(carry[1]))
+    return jax.lax.while_loop(lambda carry: carry[0], body, (when, state))[1]
+
+
+def _whole_step(newton: Newton, problem: ControlProblem, state: NewtonState) -> NewtonState:
+    """One step in the region by the whole Hessian."""
+    value, size = state.objective, state.size
+    kind = curvature if newton.curvature == "exact" else gauss_newton_curvature
+    floor = 10 * jnp.finfo(value.dtype).eps * jnp.maximum(jnp.abs(value), 1e-300)
+    at = (state.weights, value, state.gradient)
+    step = stepped(problem, kind(problem, state.weights), at, state.radius, floor)
+    weights, objective, gradient = step.end
+    new_size, blind = largest(gradient), step.decrease <= floor
+    progress = step.accepted & (~blind | (new_size < state.best))
+    early = step.boundary & ~blind
+    return NewtonState(
+        weights,
+        objective,
+        gradient,
+        new_size,
+        state.lbfgs,
+        step.radius,
+        state.forcing,
+        jnp.maximum(jnp.where(early, 0.25, 1.0).astype(size.dtype) * state.threshold, state.floor),
+        state.floor,
+        jnp.where(step.accepted, 0, CHEAP_STEPS),
+        jnp.where(blind & step.accepted, jnp.minimum(new_size, state.best), state.best),
+        jnp.where(progress, 0, state.failures + 1),
+        state.num_evals + step.tries + ravel_pytree(weights)[0].size,
+    )
+
+
 def _newton_step(newton: Newton, problem: ControlProblem, state: NewtonState) -> NewtonState:
     """Corrections with one preconditioner, for as long as each is a whole success."""
     _, states, costates, _ = backpropagate(problem, state.weights)
@@ -243,16 +285,17 @@ def _newton_step(newton: Newton, problem: ControlProblem, state: NewtonState) ->
 _CHEAP = optax.lbfgs()
 FIRST_RADIUS = 1000.0  # in lengths of the block step, which couplings of stages make too short
 CONCAVE = 30.0
+CHEAP_FEW = 100  # where the whole Hessian is cheap
 CHEAP_STEPS = 400  # at most, between two Newton steps: a long valley is Newton's after all
 PATIENCE = 12
 CORRECTIONS = 5  # most Newton steps that share a preconditioner
 LOOSE, TIGHT = 0.1, 1e-4  # forcing terms
 
 
-def _cheap_step(problem: ControlProblem, state: NewtonState, unit: float) -> NewtonState:
+def _cheap_step(problem: ControlProblem, state: NewtonState, unit: Any) -> NewtonState:
     """One step of L-BFGS with its line search, on J / unit: its first step is as long as the gradient."""
     flat, unravel = ravel_pytree(state.weights)  # many small leaves cost more than one vector
-    objective = lambda v: in_units(problem.objective(unravel(v)), unit)
+    objective = lambda v: in_units(problem.objective(unravel(v.astype(flat.dtype))), unit)
     slope = in_units(ravel_pytree(state.gradient)[0], unit)
     change, lbfgs = _CHEAP.update(
         slope,
@@ -303,7 +346,7 @@ NEAR = 1e-3  # a bound is met from this far, and from nearer the smaller the sta
 
 
 def _on_face(
-    problem: ControlProblem, state: NewtonState, product: Linear, solve: Linear, unit: float
+    problem: ControlProblem, state: NewtonState, product: Linear, solve: Linear, unit: Any
 ) -> tuple[Linear, Linear, Weights, Weights]:
     """The model on the face of the set that the weights press against: curvature, preconditioner,
     gradient, and the weights moved onto it (Bertsekas 1982, projected Newton)."""

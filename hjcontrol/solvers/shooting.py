@@ -37,7 +37,7 @@ from hjcontrol.control import (
     value_and_gradient,
 )
 from hjcontrol.control.trajectory import swapped
-from hjcontrol.control.units import Units
+from hjcontrol.control.units import Units, plain
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.canonical import stepped
 from hjcontrol.solvers.homotopy import (
@@ -95,7 +95,7 @@ class Shooting(AbstractSolver):
     segments: int = eqx.field(static=True, default=1)
     homotopy: bool | Deformation = False
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-11)
-    units: Units = eqx.field(static=True, default=Units(1.0, 1.0, 1.0))
+    units: Units = Units(1.0, 1.0, 1.0)
     states: tuple[Array, ...] | None = None
 
     asks = "forward-over-reverse"
@@ -133,7 +133,7 @@ class Shooting(AbstractSolver):
         return dataclasses.replace(self, states=states)
 
     def measuring(self, units: Units) -> "Shooting":
-        return dataclasses.replace(self, units=Units(*map(float, units)))
+        return dataclasses.replace(self, units=Units(*map(plain, units)))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> ShootingState:
         return _initial(self, problem, weights, key)
@@ -154,6 +154,10 @@ class Shooting(AbstractSolver):
         reached = RESULTS.where(holds, RESULTS.successful, RESULTS.stagnated)
         result = RESULTS.where(met, reached, RESULTS.boundary_unmet)
         return met | state.failed, result
+
+    def found(self, problem: ControlProblem, state: ShootingState) -> Weights:
+        del problem
+        return state.path.weights
 
     def postprocess(self, problem: ControlProblem, state: ShootingState) -> Outcome:
         p = [state.start]

@@ -173,6 +173,14 @@ class AbstractSolver(Shown):
         del units
         return self
 
+    def said(self, problem: ControlProblem) -> str | None:
+        """To what tolerance a problem in less than 64 bits is solved; `None` in 64 bits."""
+        tol = getattr(self, "tol", None)
+        if tol is None or problem.dtype == jnp.float64:
+            return None
+        unit = float(getattr(self, "unit", 1.0))
+        return f"In {problem.dtype}: max |dH/dtheta| <= {float(tol) * unit:.1e}."
+
     @abc.abstractmethod
     def init(self, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None) -> Any:
         """State at the start."""
@@ -191,7 +199,11 @@ class AbstractSolver(Shown):
 
     @abc.abstractmethod
     def postprocess(self, problem: ControlProblem, state: Any) -> Outcome:
-        """The weights of a state."""
+        """The weights of a state, and what else there is to say, which may be read on the host."""
+
+    def found(self, problem: ControlProblem, state: Any) -> Weights:
+        """The weights of a state alone, by a function that may be traced."""
+        return self.postprocess(problem, state).weights
 
 
 class AbstractHostSolver(AbstractSolver):

@@ -56,7 +56,7 @@ _NAMES = {
         head_table identity sentence_encoder
     """,
     "solvers": """
-        AbstractSolver capabilities capability_table loadable_backends
+        AbstractSolver Sweep Trained capabilities capability_table loadable_backends
     """,
     "solvers.convex": """
         AbstractConvexProblem Ball Difference JointFit PricedAtoms PrimalDual polish

@@ -280,6 +280,21 @@ _SOLVERS = {
     ),
     "Shooting": _made(solvers.Shooting, segments=2, homotopy=False, tol=1e-9),
     "by_name": _made(solvers.by_name, name="newton"),
+    "run": _made(
+        lambda: solvers.run,
+        problem=lambda: problem(),
+        solver=solvers.Newton(),
+        weights=lambda: weights(),
+        max_steps=0,
+    ),
+    "sweep": _made(
+        lambda: solvers.sweep,
+        make_problem=lambda: lambda ridge: problem(),
+        grid=lambda: {"ridge": [0.1]},
+        solver=solvers.Newton(),
+        key=KEY,
+        max_steps=0,
+    ),
     "select": _made(solvers.select, problem=lambda: problem()),
     "selection.admit": _made(
         lambda: selection.admit, problem=lambda: problem(), solver=solvers.Newton()

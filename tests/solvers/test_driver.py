@@ -137,9 +137,9 @@ def test_sweeps_do_not_recompile():
     with jax.log_compiles(False):
         from hjcontrol.solvers import driver
 
-        before = driver._advance._cached._cache_size()
+        before = driver.advance._cached._cache_size()
         hj.solve(rings(ridge=3e-2), Gradient(SGD, tol=1e-3), key=key, max_steps=3)
-        assert driver._advance._cached._cache_size() == before
+        assert driver.advance._cached._cache_size() == before
 
 
 def test_bad_starts():

@@ -29,7 +29,7 @@ from hjcontrol.control import (
     minibatch,
 )
 from hjcontrol.control.batches import check_batch_size
-from hjcontrol.control.units import Units, stationarity
+from hjcontrol.control.units import Units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.msa.point import Point, at, choose
 from hjcontrol.solvers.msa.stage import Inner, StageMinimiser
@@ -53,6 +53,9 @@ class ExtendedState(Shown):
     batches: Minibatch | None
 
 
+DEFAULT = 1e-7  # tolerance; where the dtype is coarser, what it resolves
+
+
 @renamed(inner_steps="steps")
 @admits(rho="> 0", steps=">= 1", tol=">= 0", batch_size=">= 1")
 class ExtendedMSA(AbstractSolver):
@@ -68,10 +71,10 @@ class ExtendedMSA(AbstractSolver):
     adaptive: bool = eqx.field(static=True, default=True)
     inner: Inner = eqx.field(static=True, default="auto")
     steps: int = eqx.field(static=True, default=10)
-    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
+    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=DEFAULT)
     batch_size: int | None = eqx.field(static=True, default=None)
     closed: bool = eqx.field(static=True, default=True)
-    unit: float = eqx.field(static=True, default=1.0)
+    unit: Float[Array, ""] | float = 1.0
 
     def __check_init__(self):
         if known_to_fail(self.rho > 0 if self.adaptive else self.rho >= 0):
@@ -95,7 +98,8 @@ class ExtendedMSA(AbstractSolver):
         check_batch_size(problem, self.batch_size, "ExtendedMSA")
 
     def measuring(self, units: Units) -> "ExtendedMSA":
-        return dataclasses.replace(self, unit=float(units.gradient))
+        tol = resolved(self.tol, DEFAULT, 0.5, units)
+        return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> ExtendedState:
         point = at(problem, weights)

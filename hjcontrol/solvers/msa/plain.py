@@ -29,7 +29,7 @@ from hjcontrol.control import (
     minibatch,
 )
 from hjcontrol.control.batches import check_batch_size
-from hjcontrol.control.units import Units, stationarity
+from hjcontrol.control.units import Units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.msa.point import Point, at, choose
 from hjcontrol.solvers.msa.stage import Inner, StageMinimiser
@@ -56,6 +56,9 @@ class MSAState(Shown):
     batches: Minibatch | None
 
 
+DEFAULT = 1e-7  # tolerance; where the dtype is coarser, what it resolves
+
+
 @renamed(inner_steps="steps")
 @admits(steps=">= 1", tol=">= 0", batch_size=">= 1")
 class MSA(AbstractSolver):
@@ -78,10 +81,10 @@ class MSA(AbstractSolver):
 
     inner: Inner = eqx.field(static=True, default="auto")
     steps: int = eqx.field(static=True, default=10)
-    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-7)
+    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=DEFAULT)
     batch_size: int | None = eqx.field(static=True, default=None)
     closed: bool = eqx.field(static=True, default=True)
-    unit: float = eqx.field(static=True, default=1.0)
+    unit: Float[Array, ""] | float = 1.0
 
     minibatch = True
 
@@ -99,7 +102,8 @@ class MSA(AbstractSolver):
         check_batch_size(problem, self.batch_size, "MSA")
 
     def measuring(self, units: Units) -> "MSA":
-        return dataclasses.replace(self, unit=float(units.gradient))
+        tol = resolved(self.tol, DEFAULT, 0.5, units)
+        return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> MSAState:
         point = at(problem, weights)

@@ -49,7 +49,7 @@ class StageMinimiser(Shown):
     inner: Inner = eqx.field(static=True, default="auto")
     steps: int = eqx.field(static=True, default=10)
     closed: bool = eqx.field(static=True, default=True)
-    unit: float = eqx.field(static=True, default=1.0)  # of the objective
+    unit: Float[Array, ""] | float = 1.0  # of the objective
 
     def check(self, problem: ControlProblem, who: str) -> None:
         """Raise `ValueError` for an option that does not exist, or does not fit the control set."""

@@ -38,7 +38,7 @@ from hjcontrol.control import (
 )
 from hjcontrol.control.control_sets import largest
 from hjcontrol.control.feedback import Feedback, Gains
-from hjcontrol.control.units import Units
+from hjcontrol.control.units import Units, plain, resolved
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.riccati.ensemble import Policy, Stacked, small, stacked
 from hjcontrol.solvers.riccati.factored import Factored, Sweep, matrix
@@ -78,6 +78,9 @@ class RiccatiState(Shown):
     flat: Bool[Array, ""]  # no Gauss-Newton curvature
 
 
+DEFAULT = 1e-10  # tolerance; where the dtype is coarser, what it resolves
+
+
 @admits(tol=">= 0", switch=">= 0")
 class Riccati(AbstractSolver):
     """Riccati sweeps with regularisation and line search, factored so that memory is linear in samples.
@@ -98,10 +101,10 @@ class Riccati(AbstractSolver):
     """
 
     curvature: Literal["gauss_newton", "ddp"] = eqx.field(static=True, default="gauss_newton")
-    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-10)
+    tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=DEFAULT)
     switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-2)
     feedback: bool = eqx.field(static=True, default=True)
-    unit: float = eqx.field(static=True, default=1.0)
+    unit: Float[Array, ""] | float = 1.0
 
     default_max_steps = 1000
     asks = "forward-over-reverse"
@@ -124,7 +127,9 @@ class Riccati(AbstractSolver):
         return dataclasses.replace(self, switch=jnp.ones_like(self.switch))
 
     def measuring(self, units: Units) -> "Riccati":
-        return dataclasses.replace(self, unit=float(units.gradient))
+        power = 1.0 if self.curvature == "ddp" else 0.5  # Gauss-Newton ends where J goes blind
+        tol = resolved(self.tol, DEFAULT, power, units)
+        return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> RiccatiState:
         return _initial(self, problem, weights, key)
@@ -182,6 +187,10 @@ class Riccati(AbstractSolver):
         ended = RESULTS.where(true, RESULTS.stagnated, RESULTS.no_descent)
         return reached | stuck, RESULTS.where(reached, RESULTS.successful, ended)
 
+    def found(self, problem: ControlProblem, state: RiccatiState) -> Weights:
+        del problem
+        return state.weights
+
     def postprocess(self, problem: ControlProblem, state: RiccatiState) -> Outcome:
         return _outcome(self, problem, state)
 
@@ -191,7 +200,7 @@ def _reached(riccati: Riccati, state: RiccatiState) -> Bool[Array, ""]:
     no fall of `J` is in sight either."""
     size, tol = largest(state.gradient), riccati.tol
     quiet = (state.growth <= LOUD) | (state.foreseen <= tol * jnp.abs(state.objective))
-    return (size <= tol * min(riccati.unit, 1.0)) | ((size <= tol * riccati.unit) & quiet)
+    return (size <= tol * jnp.minimum(riccati.unit, 1.0)) | ((size <= tol * riccati.unit) & quiet)
 
 
 def _outcome(riccati: Riccati, problem: ControlProblem, state: RiccatiState) -> Outcome:
