@@ -27,6 +27,7 @@ from hjcontrol.control.costs import (
     check_labels,
     softmax_cross_entropy,
 )
+from hjcontrol.control.ensemble import samples, sequences
 from hjcontrol.control.path_checks import check_path, listed, on_samples
 from hjcontrol.control.path_constraints import AbstractPathConstraint, Budget
 from hjcontrol.control.references import References, gathered, shaped
@@ -35,6 +36,7 @@ from hjcontrol.control.trajectory import Trajectory, swapped
 from hjcontrol.networks import Chain, Weights, advance
 from hjcontrol.networks.chain import check_given
 from hjcontrol.networks.given import Given, mapped, reference_of
+from hjcontrol.networks.model import read, stages_of
 
 
 @admits()
@@ -68,10 +70,11 @@ class ControlProblem(Shown):
     terminal_constraint: TerminalConstraint | None
     references: References | None
     path: tuple[AbstractPathConstraint | Budget, ...]
+    model: Any  # what came in, for `Solution.model`; `None` for a Chain
 
     def __init__(
         self,
-        stages: Sequence[Any] | Chain,
+        stages: Any,
         inputs: TreeLike,
         targets: TreeLike | None = None,
         *,
@@ -83,10 +86,13 @@ class ControlProblem(Shown):
         terminal_constraint: TerminalConstraint | None = None,
         references: TreeLike | None = None,
         path: AbstractPathConstraint | Budget | Sequence[Any] = (),
+        frozen: Any = (),
     ):
         """**Arguments:**
 
-        - `stages`: stages, modules or functions in order of depth, stated for one sample.
+        - `stages`: stages, modules or functions in order of depth, stated for one sample; or a whole
+          model: an `eqx.Module`, a pair `(apply, params)` of flax linen or haiku, a flax NNX module. A
+          model that came with weights starts from them.
         - `inputs`: initial states `x_0`, every leaf `(n, ...)`, floating.
         - `targets`: what the terminal cost compares with, every leaf `(n, ...)`, or `None`.
         - `terminal`: `Phi(x_K, y)` of one sample; `Phi(x_K)` when there are no targets.
@@ -102,6 +108,8 @@ class ControlProblem(Shown):
           `(1, K, ...)` for all samples alike; with K + 1 entries the last one is read at x_K.
         - `path`: constraints along depth: `PathConstraint`, `StateBox`, `StateBall`, `Budget`; one or
           several.
+        - `frozen`: which arrays of a model are held, as `hj.networks.ModuleStage` takes it: names of
+          fields, a tree of booleans shaped like the model, or a function of a leaf.
 
         **Raises:** `ValueError` for empty, ragged or non-floating inputs, targets of another length,
         sequences that differ in length or do not fit the stages, a stage that does not accept its state,
@@ -111,20 +119,23 @@ class ControlProblem(Shown):
         inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
         forcing, context = sequences(forcing), jax.tree.map(jnp.asarray, context)
         ensemble = {"inputs": inputs, "targets": targets, "forcing": forcing, "context": context}
-        n = _samples(ensemble)
+        n = samples(ensemble)
         one = {
             name: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree)
             for name, tree in ensemble.items()
         }
         given = (one["forcing"], one["context"])
+        self.model = None if isinstance(stages, Chain) else read(stages)
         if isinstance(stages, Chain):
             check_given([run.stage for run in stages.runs for _ in range(run.length)], *given)
-        self.chain = stages if isinstance(stages, Chain) else Chain(stages, one["inputs"], *given)
+            self.chain = stages
+        else:
+            self.chain = Chain(stages_of(self.model, frozen), one["inputs"], *given)
         self.inputs, self.targets, self.terminal = inputs, targets, terminal
         self.forcing, self.context = forcing, context
         self.terminal_constraint = terminal_constraint
-        read = self.chain.given(forcing, context, samples=True)
-        for run, u in zip(self.chain.runs, read, strict=True):
+        seen = self.chain.given(forcing, context, samples=True)
+        for run, u in zip(self.chain.runs, seen, strict=True):
             run.stage.check(u)
         costs = running if isinstance(running, Sequence) else (running,)
         self.running = tuple(
@@ -139,8 +150,16 @@ class ControlProblem(Shown):
             jax.eval_shape(self.chain.init, jax.eval_shape(lambda: jax.random.key(0)))
         )
         weights = jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
-        read = jax.eval_shape(lambda *u: self.chain.given(*u, samples=False), *given)
-        final = jax.eval_shape(self.chain, weights, one["inputs"], read)
+        if (
+            not (isinstance(self.model, list) or jax.tree.leaves(weights))
+            and self.model is not None
+        ):
+            raise ValueError(
+                f"ControlProblem: nothing to train: {type(self.model).__name__} has no floating array "
+                "that is not held. Give its weights as floating JAX arrays."
+            )
+        seen = jax.eval_shape(lambda *u: self.chain.given(*u, samples=False), *given)
+        final = jax.eval_shape(self.chain, weights, one["inputs"], seen)
         if terminal is softmax_cross_entropy:
             check_labels(targets, final)
         value = jax.eval_shape(self.terminal_cost, final, one["targets"])
@@ -337,43 +356,3 @@ class ControlProblem(Shown):
                 f"with_references: `references` must be shaped as before, {shapes[0]}; found {shapes[1]}."
             )
         return eqx.tree_at(lambda p: p.references.own, self, new)
-
-
-def sequences(forcing: PyTree) -> PyTree[Array]:
-    """A forcing as arrays: a list of sequences is stacked, a ragged one refused.
-
-    **Raises:** `ValueError`, with the lengths found.
-    """
-    if isinstance(forcing, list) and all(jnp.ndim(a) > 0 for a in forcing):
-        lengths = sorted({len(a) for a in forcing})
-        if len(lengths) > 1:
-            raise ValueError(
-                "ControlProblem: the sequences of `forcing` must have one length, for depth is time and "
-                f"the same for all samples; found {', '.join(map(str, lengths[:4]))}. Pad or cut them, "
-                "or state one problem a length."
-            )
-        if lengths:
-            return jnp.stack([jnp.asarray(a) for a in forcing])
-    return jax.tree.map(jnp.asarray, forcing)
-
-
-def _samples(ensemble: dict[str, PyTree]) -> int:
-    leaves = jax.tree.leaves(ensemble["inputs"])
-    if not leaves or any(a.ndim == 0 for a in leaves):
-        raise ValueError("ControlProblem: `inputs` must have a leading sample axis; found none.")
-    n = leaves[0].shape[0]
-    if n == 0:
-        raise ValueError("ControlProblem: at least one sample is needed; found none.")
-    for a in leaves:
-        if not jnp.issubdtype(a.dtype, jnp.floating):
-            raise ValueError(
-                f"ControlProblem: `inputs` must be floating (they have costates); found {a.dtype}."
-            )
-    for name, tree in ensemble.items():
-        for a in jax.tree.leaves(tree):
-            if a.ndim == 0 or a.shape[0] != n:
-                raise ValueError(
-                    f"ControlProblem: every leaf of `{name}` must have {n} samples in front; "
-                    f"found shape {a.shape}."
-                )
-    return n

@@ -36,6 +36,7 @@ from hjcontrol.control.capability import coarse, complaint
 from hjcontrol.control.solution import priced_by
 from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
+from hjcontrol.networks.model import draws
 from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, Snapshot, identity
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.progress import Progress, followed
@@ -65,7 +66,7 @@ def solve(
 
     - `solver`: a method of `hjcontrol.solvers`, its name, or `"auto"`: what `select` chooses.
     - `init`: weights to start from, or a `Solution` to continue, or a `Guess` of weights and states.
-      Without it, `key` draws them.
+      Without it, a model that came with weights starts from them; others are drawn with `key`.
     - `key`: for drawing the start and for minibatches.
     - `max_steps`: step limit; the method's own default without it.
     - `progress`: called as `progress(step, objective, stationarity, seconds)` a few times a second;
@@ -213,6 +214,8 @@ def _start(problem: ControlProblem, init: Any, key: Any) -> Weights:
     if isinstance(init, Solution):
         init = init.weights
     if init is None:
+        if key is None and not any(draws(run[0]) for run in problem.chain.runs):
+            key = jax.random.key(0)  # the model came with its weights, and nothing is drawn
         if key is None:
             raise ValueError(
                 "solve: a start is needed. Pass `init=` weights, or `key=jax.random.key(seed)`."
