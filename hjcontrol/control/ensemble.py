@@ -3,6 +3,9 @@ r"""What an ensemble consists of, checked as it comes in: samples in front of ev
 inputs, targets, forcing, context        every leaf (n, ...), n >= 1, inputs floating
 """
 
+import copy
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -50,3 +53,39 @@ def samples(ensemble: dict[str, PyTree]) -> int:
                     f"found shape {a.shape}."
                 )
     return n
+
+
+def on_samples_of(problem: Any, inputs: Any, targets: Any) -> Any:
+    """The same problem on other samples of the same shapes.
+
+    **Raises:** `ValueError` for samples shaped otherwise, or where each has more than inputs and targets.
+    """
+    more = [n for n in ("forcing", "context", "references") if getattr(problem, n) is not None]
+    if more:
+        raise ValueError(
+            f"ControlProblem.on: each sample of this problem has `{more[0]}` besides inputs and targets; "
+            "state a problem on the other samples."
+        )
+    first = (problem.inputs, problem.targets) if problem.stream is None else problem.stream.first
+    cast = lambda a: jnp.asarray(a, problem.dtype if _floating(a) else None)
+    inputs, targets = jax.tree.map(cast, (inputs, targets))
+    samples({"inputs": inputs, "targets": targets})
+    shapes = [jax.tree.map(lambda a: jnp.shape(a)[1:], tree) for tree in (first, (inputs, targets))]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "ControlProblem.on: one sample's (inputs, targets) must have the shapes "
+            f"{shapes[0]}; found {shapes[1]}."
+        )
+    return replaced(problem, inputs=inputs, targets=targets, stream=None)
+
+
+def replaced(problem: Any, **fields: Any) -> Any:
+    """A problem with other fields, which have been checked."""
+    new = copy.copy(problem)
+    for name, value in fields.items():
+        object.__setattr__(new, name, value)
+    return new
+
+
+def _floating(a: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(a), jnp.floating)

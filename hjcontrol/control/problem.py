@@ -20,17 +20,15 @@ from jaxtyping import Array, Float, Key, PyTree
 from hjcontrol._ground.arguments import admits, places
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree, TreeLike
+from hjcontrol.control.chunks import checked_chunk, chunk_of, mean_over_chunks
 from hjcontrol.control.control_sets import AbstractControlSet, Free
-from hjcontrol.control.costs import (
-    AbstractRunningCost,
-    StateCost,
-    check_labels,
-    softmax_cross_entropy,
-)
-from hjcontrol.control.ensemble import samples, sequences
+from hjcontrol.control.costs import AbstractRunningCost, StateCost
+from hjcontrol.control.ensemble import on_samples_of, replaced, samples, sequences
 from hjcontrol.control.path_checks import check_path, listed, on_samples
 from hjcontrol.control.path_constraints import AbstractPathConstraint, Budget
 from hjcontrol.control.references import References, gathered, shaped
+from hjcontrol.control.statement import check_statement
+from hjcontrol.control.streams import Stream, came_in
 from hjcontrol.control.terminal_constraint import TerminalConstraint
 from hjcontrol.control.trajectory import Trajectory, swapped
 from hjcontrol.networks import Chain, Weights, advance
@@ -60,7 +58,7 @@ class ControlProblem(Shown):
     """
 
     chain: Chain
-    inputs: Tree
+    inputs: Tree  # `None` of a stream
     targets: Tree
     terminal: Callable[..., Float[Array, ""]]
     running: tuple[AbstractRunningCost, ...]
@@ -71,12 +69,14 @@ class ControlProblem(Shown):
     references: References | None
     path: tuple[AbstractPathConstraint | Budget, ...]
     model: Any  # what came in, for `Solution.model`; `None` for a Chain
+    chunk: int | None = eqx.field(static=True)
+    stream: Stream | None = eqx.field(static=True)  # then there are no inputs and targets
 
     def __init__(
         self,
         stages: Any,
-        inputs: TreeLike,
-        targets: TreeLike | None = None,
+        inputs: Any,
+        targets: Any = None,
         *,
         terminal: Callable[..., Float[Array, ""]],
         running: AbstractRunningCost | Callable[..., Any] | Sequence[Any] = (),
@@ -87,13 +87,15 @@ class ControlProblem(Shown):
         references: TreeLike | None = None,
         path: AbstractPathConstraint | Budget | Sequence[Any] = (),
         frozen: Any = (),
+        chunk: int | None = None,
     ):
         """**Arguments:**
 
         - `stages`: stages, modules or functions in order of depth, stated for one sample; or a whole
           model: an `eqx.Module`, a pair `(apply, params)` of flax linen or haiku, a flax NNX module. A
           model that came with weights starts from them.
-        - `inputs`: initial states `x_0`, every leaf `(n, ...)`, floating.
+        - `inputs`: initial states `x_0`, every leaf `(n, ...)`, floating. Or batches, for `Gradient`: a
+          loader or a generator function of pairs (inputs, targets); or memory maps (`np.memmap`).
         - `targets`: what the terminal cost compares with, every leaf `(n, ...)`, or `None`.
         - `terminal`: `Phi(x_K, y)` of one sample; `Phi(x_K)` when there are no targets.
         - `running`: `Ridge`, `StateCost`, `WeightCost`, `Smoothing`, a function `l(x, theta)`,
@@ -110,13 +112,16 @@ class ControlProblem(Shown):
           several.
         - `frozen`: which arrays of a model are held, as `hj.networks.ModuleStage` takes it: names of
           fields, a tree of booleans shaped like the model, or a function of a leaf.
+        - `chunk`: samples whose states are held at a time, where J and its derivatives are summed up; all
+          of them without it.
 
         **Raises:** `ValueError` for empty, ragged or non-floating inputs, targets of another length,
         sequences that differ in length or do not fit the stages, a stage that does not accept its state,
         a control set that does not fit the weights, a mask that hides every key, or a terminal cost that
         is not a scalar.
         """
-        inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
+        beside = {"forcing": forcing, "context": context, "references": references, "path": path}
+        self.stream, inputs, targets = came_in(inputs, targets, terminal, beside)
         forcing, context = sequences(forcing), jax.tree.map(jnp.asarray, context)
         ensemble = {"inputs": inputs, "targets": targets, "forcing": forcing, "context": context}
         n = samples(ensemble)
@@ -145,41 +150,45 @@ class ControlProblem(Shown):
         wants = {c.reads for c in (*self.running, *on_samples(self.path))}
         shape = (n, len(self.chain), self.dtype)
         self.references = gathered("ControlProblem", references, wants, targets, shape)
+        self.chunk = checked_chunk("ControlProblem", self, chunk)
         self.control_set = Free() if control_set is None else control_set
-        self.control_set.check(
-            jax.eval_shape(self.chain.init, jax.eval_shape(lambda: jax.random.key(0)))
-        )
-        weights = jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
-        if (
-            not (isinstance(self.model, list) or jax.tree.leaves(weights))
-            and self.model is not None
-        ):
-            raise ValueError(
-                f"ControlProblem: nothing to train: {type(self.model).__name__} has no floating array "
-                "that is not held. Give its weights as floating JAX arrays."
-            )
-        seen = jax.eval_shape(lambda *u: self.chain.given(*u, samples=False), *given)
-        final = jax.eval_shape(self.chain, weights, one["inputs"], seen)
-        if terminal is softmax_cross_entropy:
-            check_labels(targets, final)
-        value = jax.eval_shape(self.terminal_cost, final, one["targets"])
-        if getattr(value, "shape", None) != ():
-            raise ValueError(
-                "ControlProblem: `terminal` must give a scalar for one sample; found shape "
-                f"{getattr(value, 'shape', type(value).__name__)} ({n} samples)."
-            )
+        check_statement(self, one["inputs"], one["targets"])
         if self.path:
             check_path(self)
+        if self.stream is not None:
+            self.inputs = self.targets = None
 
     @property
     def num_samples(self) -> int:
         """Size n of the ensemble."""
+        if self.stream is not None:
+            raise ValueError(
+                "ControlProblem: its samples come in batches and are not held, and this asks for all of "
+                "them. Train by hj.Gradient; for the rest take samples: problem.on(inputs, targets)."
+            )
         return jax.tree.leaves(self.inputs)[0].shape[0]
 
     @property
     def dtype(self) -> Any:
         """Floating dtype of the inputs, in which everything runs."""
-        return jnp.result_type(*jax.tree.leaves(self.inputs))
+        return self.stream.dtype if self.stream else jnp.result_type(*jax.tree.leaves(self.inputs))
+
+    @property
+    def chunked(self) -> bool:
+        """Whether J is summed up over more than one chunk of samples."""
+        return self.stream is None and self.chunk is not None and self.chunk < self.num_samples
+
+    @property
+    def first_chunk(self) -> "ControlProblem":
+        """The problem on its first chunk of samples; itself if it has no more."""
+        return chunk_of(self, 0, self.chunk or 0) if self.chunked else self
+
+    def in_chunks(self, chunk: int | None) -> "ControlProblem":
+        """The same problem, of which `chunk` samples' states are held at a time.
+
+        **Raises:** `ValueError` for less than one, or with constraints on the states.
+        """
+        return replaced(self, chunk=checked_chunk("in_chunks", self, chunk))
 
     @property
     def given(self) -> tuple[PyTree[Array], ...]:
@@ -313,9 +322,16 @@ class ControlProblem(Shown):
         **Raises:** `ValueError` for weights of another shape.
         """
         self.chain.check_weights("objective", weights)
+        return self.data_cost(weights) + self.total_weight_cost(weights)
+
+    def data_cost(self, weights: Weights) -> Float[Array, ""]:
+        """`J(theta)` without the costs of the weights alone: the mean over samples."""
+        if self.chunked:  # what a chunk's derivative needs is computed again
+            return mean_over_chunks(
+                self, lambda p: jax.checkpoint(lambda w: p.data_cost(w))(weights)
+            )
         cost = lambda x, y, u: self.sample_cost(weights, x, y, given=u)[0]
-        costs = jax.vmap(cost)(self.inputs, self.targets, self.given)
-        return jnp.mean(costs) + self.total_weight_cost(weights)
+        return jnp.mean(jax.vmap(cost)(self.inputs, self.targets, self.given))
 
     @admits()
     def rollout(self, weights: Weights) -> Trajectory:
@@ -336,6 +352,14 @@ class ControlProblem(Shown):
         own = lambda a: a[index] if a.shape[0] == n else a  # a reference may be one for all samples
         chosen = jax.tree.map(own, parts(self))
         return eqx.tree_at(parts, self, chosen, is_leaf=lambda leaf: leaf is None)
+
+    def on(self, inputs: TreeLike, targets: TreeLike | None = None) -> "ControlProblem":
+        """The same problem on other samples, `(m, ...)`: a batch, or samples held out.
+
+        **Raises:** `ValueError` for samples shaped otherwise, or where each sample has more than inputs
+        and targets.
+        """
+        return on_samples_of(self, inputs, targets)
 
     @admits()
     def with_references(self, references: TreeLike) -> "ControlProblem":

@@ -3,8 +3,8 @@
     model  ->  stages, one a layer where the model says what its layers are, or else one of the whole
     model'  <- the same kind, from the weights of each stage
 
-a list            its pieces, each of them split in turn        eqx.nn.Sequential, eqx.nn.MLP   their layers
-an eqx.Module     one stage                                     a flax NNX module               one stage
+a list            its pieces, each split in turn      eqx.nn.Sequential, eqx.nn.MLP   their layers
+an eqx.Module     one stage                           a flax NNX module               one stage
 (apply, params)   one stage, `apply(params, x)`: flax linen (only "params" of its variables is trained),
                   or haiku, `apply(params, rng, x)` with no `rng`
 """
