@@ -330,6 +330,7 @@ class ControlProblem(Shown):
             return mean_over_chunks(
                 self, lambda p: jax.checkpoint(lambda w: p.data_cost(w))(weights)
             )
+        self.num_samples  # noqa: B018  a stream holds none, and says so
         cost = lambda x, y, u: self.sample_cost(weights, x, y, given=u)[0]
         return jnp.mean(jax.vmap(cost)(self.inputs, self.targets, self.given))
 
@@ -340,6 +341,7 @@ class ControlProblem(Shown):
         **Raises:** `ValueError` for weights of another shape.
         """
         self.chain.check_weights("rollout", weights)
+        self.num_samples  # noqa: B018
         states = lambda x, u: self.chain.states(weights, x, u)
         runs, final = jax.vmap(states)(self.inputs, self.given)
         return Trajectory(runs, final)
@@ -360,6 +362,11 @@ class ControlProblem(Shown):
         and targets.
         """
         return on_samples_of(self, inputs, targets)
+
+    def placed(self, inputs: Any, targets: Any) -> "ControlProblem":
+        """`on`, unchecked: for a batch that a stream has checked."""
+        inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
+        return replaced(self, inputs=inputs, targets=targets, stream=None)
 
     @admits()
     def with_references(self, references: TreeLike) -> "ControlProblem":

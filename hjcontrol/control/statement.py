@@ -18,6 +18,7 @@ from hjcontrol.control.costs import (
     softmax_cross_entropy,
 )
 from hjcontrol.networks.given import reference_of
+from hjcontrol.networks.noisy import Noisy
 
 
 def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
@@ -35,6 +36,8 @@ def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
             f"ControlProblem: nothing to train: {line_of(problem.model, 1)} has no floating array that "
             "is not held. Give its weights as floating JAX arrays."
         )
+    if isinstance(problem.model, Noisy):
+        _check_noisy(problem)
     given = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), jax.eval_shape(lambda: problem.given)
     )
@@ -53,6 +56,22 @@ def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
                 _cost(cost.state, cost.function, arguments, "state", problem)
             elif isinstance(cost, WeightCost) and jax.tree.leaves(th):
                 _cost(cost.weights, cost.function, (th,), "weights", problem)
+
+
+def _check_noisy(problem: Any) -> None:
+    beside = ("forcing", "context", "references", "terminal_constraint")
+    more = [name for name in beside if getattr(problem, name) is not None]
+    more += ["path"] if problem.path else []
+    more += (
+        ["a running cost of states"]
+        if any(isinstance(c, StateCost) for c in problem.running)
+        else []
+    )
+    if more:
+        raise ValueError(
+            f"ControlProblem: a model with {', '.join(problem.model.names)} is trained on its outputs "
+            f"and weights alone; found `{more[0]}`. `eqx.nn.inference_mode(model)` has no noise."
+        )
 
 
 def _check_targets(terminal: Any, targets: Any, one: Any, final: Any) -> None:

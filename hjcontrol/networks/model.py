@@ -21,6 +21,7 @@ from jaxtyping import Array, PyTree
 
 from hjcontrol.networks.chain import Chain, Tied, Weights
 from hjcontrol.networks.held import weights_of
+from hjcontrol.networks.noisy import Noisy, noisy
 from hjcontrol.networks.stage import (
     AbstractStage,
     EquinoxCell,
@@ -94,8 +95,14 @@ def read(model: Any) -> Any:
     """A model of another library as an `eqx.Module`, a tuple of pieces as a list, all else as it is."""
     if is_nnx(model):
         return Merged(model)
+    if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State):
+        return noisy(*model)
     if _is_applied(model):
         return Applied(*model)
+    if isinstance(model, (list, eqx.Module)) and not isinstance(model, AbstractStage):
+        found = noisy(model)
+        if found is not None:
+            return found
     return list(model) if isinstance(model, tuple) else model
 
 
@@ -206,8 +213,10 @@ def _stages(model: Any, held: Any) -> list[Any]:
         if isinstance(model, (Tied, AbstractStage)):
             return [model]
         extra = model.collections if isinstance(model, Applied) else ()
+        if isinstance(model, Noisy) and model.state is not None:
+            extra = _but(model, lambda m: m.state)
         if isinstance(model, Merged):
-            extra = eqx.tree_at(lambda m: m.rest, jax.tree.map(lambda _: False, model), True)
+            extra = _but(model, lambda m: m.rest)
         if held is not None and extra != ():
             extra = jax.tree.map(lambda a, b: bool(a or b), held, _full(extra, model))
         elif held is not None:
@@ -215,6 +224,12 @@ def _stages(model: Any, held: Any) -> list[Any]:
         return [as_stage(model) if extra == () else ModuleStage(model, frozen=extra)]
     shares = [None] * len(layers) if held is None else _shares(model, held)
     return [s for part, of in zip(layers, shares, strict=True) for s in _stages(part, of)]
+
+
+def _but(model: Any, part: Callable[[Any], Any]) -> Any:
+    """`True` for one part of a model."""
+    nothing = jax.tree.map(lambda _: False, model)
+    return eqx.tree_at(part, nothing, jax.tree.map(lambda _: True, part(model)))
 
 
 def _full(prefix: Any, model: Any) -> Any:
@@ -260,6 +275,8 @@ def _rebuilt(piece: Any, stage: AbstractStage, theta: Any) -> Any:
         module = eqx.combine(theta, stage.rest)
         if isinstance(module, Applied):
             return (module.apply, module.params)
+        if isinstance(module, Noisy):
+            return module.came_in()
         if isinstance(module, EquinoxCell):
             return module.cell
         return module.module() if isinstance(module, Merged) else module

@@ -34,16 +34,16 @@ from hjcontrol.control import (
     costate,
 )
 from hjcontrol.control.capability import coarse
-from hjcontrol.control.derivatives import sketched, totals
+from hjcontrol.control.derivatives import totals
 from hjcontrol.control.solution import priced_by
-from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.checkpoint import Checkpoint, Snapshot
-from hjcontrol.solvers.ends import begun, held_at_a_time, keeping, trimmed, words_of
+from hjcontrol.solvers.ends import begun, held_at_a_time, keeping, trimmed, units_of, words_of
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.progress import Progress, followed
 from hjcontrol.solvers.selection import admit, first
 from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver
+from hjcontrol.solvers.streaming import check_stream, finished_stream, run_streamed
 from hjcontrol.solvers.watching import watching
 
 ROWS = 256  # steps recorded in one entry of the jitted loop
@@ -126,6 +126,7 @@ def solve(
         max_steps = solver.default_max_steps
     if max_steps < 0:
         raise ValueError(f"solve: `max_steps` must be >= 0; found {max_steps}.")
+    check_stream(problem, solver)
     admit(problem, solver)
     solver.ready()
     if isinstance(init, Solution):
@@ -137,14 +138,18 @@ def solve(
     keeper = keeping(problem, solver, weights, key, checkpoint, resume)
     follow = followed(solver.name) if progress is True else nullcontext(progress or None)
     run = partial(_run_traced, keeper=keeper, watch=watch) if solver.traceable else _run_host
+    finish = _finished
+    if problem.stream is not None:
+        run, finish = partial(run_streamed, watch=watch), finished_stream
     # XLA calls LAPACK from its own threads, where OpenBLAS's spinning ones only get in the way: one
     # Cholesky factor of order 1000 takes 0.9 s on two cores with them, 0.02 s without.
     with one_blas_thread(), follow as show:
         meter = _Meter(show)
-        ask = sketched if problem.chunked else backpropagate
-        solver = solver.measuring(measured(problem, weights, eqx.filter_jit(ask)))
+        solver = solver.measuring(units_of(problem, weights, solver))
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)
-    solution = _finished(problem, solver, state, (steps, result, compile_seconds), meter, watch)
+    best = state if watch is None else watch.kept(state)
+    problem, original = (solver.settled(p, best) for p in (problem, original))
+    solution = finish(problem, solver, state, (steps, result, compile_seconds), meter, watch)
     solution = trimmed(solution, original if chunk is None else problem, keep)
     spent = compile_seconds + meter.seconds
     solution.stats["other_seconds"] = time.perf_counter() - clock - spent
@@ -158,8 +163,8 @@ def solve(
 def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter, watch) -> Solution:
     """What the last state gives. States, costates and stationarity are computed afresh."""
     steps, result, compile_seconds = ended
-    outcome = solver.postprocess(problem, state)
-    outcome = outcome if watch is None else watch.chosen(outcome)
+    outcome = solver.postprocess(problem, state if watch is None else watch.kept(state))
+    outcome = outcome if watch is None else watch.told(outcome)
     message = outcome.message or words_of(problem, solver, state, outcome.weights, result)
     nu, path = outcome.terminal_multiplier, outcome.path_multipliers
     stated = priced_by(problem, nu, path)

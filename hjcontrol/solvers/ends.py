@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import ControlProblem, Solution, backpropagate
+from hjcontrol.control import ControlProblem, Free, Solution, backpropagate
 from hjcontrol.control.capability import complaint
+from hjcontrol.control.derivatives import sketched
+from hjcontrol.control.units import Units, measured
 from hjcontrol.networks import Weights
 from hjcontrol.networks.model import draws
 from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, identity
@@ -28,6 +30,8 @@ def held_at_a_time(
     """
     if keep not in (None, "all", "weights"):
         raise ValueError(f"solve: `keep` must be 'all' or 'weights'; found {keep!r}.")
+    if keep == "all" and problem.stream is not None:
+        raise ValueError("solve: `keep` must be 'weights' for a stream: its samples are not held.")
     if chunk is not None:
         return problem.in_chunks(chunk)
     batch = getattr(solver, "batch_size", None)
@@ -36,6 +40,19 @@ def held_at_a_time(
     if problem.path or problem.terminal_constraint is not None:
         return problem
     return problem.in_chunks(max(batch, PASS))
+
+
+def units_of(problem: ControlProblem, weights: Weights, solver: AbstractSolver) -> Units:
+    """The problem's units at the start; of minibatches with free weights, which ask for none, the unit
+    one: nothing is computed."""
+    batches = problem.stream is not None or getattr(solver, "batch_size", None) is not None
+    if batches and solver.streams and isinstance(problem.control_set, Free):
+        return Units(1.0, 1.0, 1.0)
+    if problem.stream is not None:
+        problem = problem.placed(*problem.stream.first)
+    return measured(
+        problem, weights, eqx.filter_jit(sketched if problem.chunked else backpropagate)
+    )
 
 
 def trimmed(solution: Solution, problem: ControlProblem, keep: str | None) -> Solution:
@@ -83,6 +100,11 @@ def keeping(problem, solver, weights, key, checkpoint, resume) -> Keeper | None:
         if resume:
             raise ValueError("solve: `resume=True` needs `checkpoint=`, the folder to resume from.")
         return None
+    if problem.stream is not None:
+        raise ValueError(
+            "solve: a `checkpoint` holds all that a run depends on, and cannot hold the place of a "
+            "stream. Leave it out; `init=solution.weights` starts anew from a solution's weights."
+        )
     if not solver.traceable:
         raise ValueError(
             f"solve: {solver.name} runs outside JAX, and what its solver holds between two iterations "

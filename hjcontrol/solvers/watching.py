@@ -35,7 +35,7 @@ class Standing(Shown):
 
 
 class Watch:
-    """The looks of one run. `best`: weights of the smallest validation cost, where `patience` asks."""
+    """The looks of one run. `best`: the state of the smallest validation cost, where `patience` asks."""
 
     def __init__(
         self,
@@ -74,9 +74,9 @@ class Watch:
         self.looked = step
         weights, value = solver.postprocess(problem, state).weights, None
         if self.held_out is not None:
-            value = float(_cost(self.held_out, weights))
+            value = float(_cost(solver.settled(self.held_out, state), weights))
             self.rows.append((step, value))
-            self._judge(value, weights)
+            self._judge(value, state)
         if self.callback is not None and self.callback(Standing(*row, weights, value)):
             self.why = f"The callback stopped the run at step {step}."
         elif self.patience is not None and self.since >= self.patience:
@@ -86,16 +86,19 @@ class Watch:
             )
         return self.why
 
-    def chosen(self, outcome: Outcome) -> Outcome:
-        """The outcome with the weights of the smallest validation cost, and why the run ended."""
-        weights = outcome.weights if self.best is None else self.best
-        return dataclasses.replace(outcome, weights=weights, message=self.why or outcome.message)
+    def kept(self, state: Any) -> Any:
+        """The state whose weights are returned: that of the smallest validation cost, or the last."""
+        return state if self.best is None else self.best
 
-    def _judge(self, value: float, weights: Weights) -> None:
+    def told(self, outcome: Outcome) -> Outcome:
+        """The outcome, and why the run ended."""
+        return dataclasses.replace(outcome, message=self.why or outcome.message)
+
+    def _judge(self, value: float, state: Any) -> None:
         self.since += 1
         if value < self.smallest:
             self.smallest, self.since = value, 0
-            self.best = None if self.patience is None else weights
+            self.best = None if self.patience is None else state
 
     def stats(self) -> dict[str, Any]:
         """What is told of it: `validation`, a row a look, (step, cost)."""
