@@ -32,13 +32,13 @@ def backpropagate(
     problem: ControlProblem, weights: Weights
 ) -> tuple[Float[Array, ""], Trajectory, Trajectory, Weights]:
     """`J`, states, costates and gradient in one reverse pass."""
+    n = problem.num_samples
     x, y, u = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype),
         (problem.inputs, problem.targets, problem.given),
     )
     problem.chain.check_weights("backpropagate", weights)
     _, shapes = jax.eval_shape(problem.sample_cost, weights, x, y, None, u)
-    n = problem.num_samples
     zeros = jax.tree.map(lambda s: jnp.zeros((n, *s.shape), s.dtype), shapes)
 
     def objective(weights, shifts):

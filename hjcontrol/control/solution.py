@@ -165,10 +165,7 @@ class Solution(Told, Shown):
 def _predicted(problem: ControlProblem, weights: Weights, *ensemble: Any) -> Tree:
     new = jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), ensemble)
     old = (problem.inputs, problem.forcing, problem.context)
-    shapes = [
-        jax.tree.map(lambda a: jnp.shape(a)[1:], tree, is_leaf=lambda a: a is None)
-        for tree in (old, new)
-    ]
+    shapes = [jax.tree.map(lambda a: jnp.shape(a)[1:], tree) for tree in (old, new)]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"predict: one sample's (inputs, forcing, context) must have shapes {shapes[0]}; found "

@@ -26,11 +26,10 @@ AROUND = 2**16  # bytes that the system maps in around a row
 
 def is_stream(inputs: Any) -> bool:
     """Whether inputs are batches to come, or memory maps, rather than arrays."""
-    if any(isinstance(a, np.memmap) for a in jax.tree.leaves(inputs)):
-        return True
-    if isinstance(inputs, (list, tuple, dict, str, bytes, type)) or hasattr(inputs, "shape"):
-        return False
-    return callable(inputs) or hasattr(inputs, "__iter__")
+    if isinstance(inputs, (list, tuple, dict)) or hasattr(inputs, "shape"):
+        return any(isinstance(a, np.memmap) for a in jax.tree.leaves(inputs))
+    plain = isinstance(inputs, (str, bytes, type))
+    return not plain and (callable(inputs) or hasattr(inputs, "__iter__"))
 
 
 class Stream:
@@ -39,8 +38,7 @@ class Stream:
     def __init__(self, inputs: Any, targets: Any, terminal: Callable[..., Any]):
         self.source, self.targets, self.rows = inputs, targets, None
         self.mapped = 0  # bytes of the maps that may be in memory
-        self.maps = any(isinstance(a, np.memmap) for a in jax.tree.leaves(inputs))
-        if self.maps:
+        if isinstance(inputs, (list, tuple, dict)) or hasattr(inputs, "shape"):  # memory maps
             sizes = {a.shape[0] for a in jax.tree.leaves((inputs, targets))}
             if len(sizes) != 1:
                 raise ValueError(
@@ -80,7 +78,7 @@ class Stream:
             self.check(batch, k)
             yield batch
 
-    def drawn(self, size: int, key: Any) -> Iterator[tuple[Any, Any]]:
+    def drawn(self, size: Any, key: Any) -> Iterator[tuple[Any, Any]]:
         """Batches without end: `size` rows of a memory map, or the loader's own, epoch after epoch."""
         if self.rows is None:
             for _ in itertools.count():

@@ -34,8 +34,8 @@ from hjcontrol.networks.stage import (
 class Layer(eqx.Module):
     """One layer of an `eqx.nn.MLP`: `activation(W x + b)`, the activation one number at a time."""
 
-    linear: eqx.nn.Linear
-    activation: Callable[[Array], Array]
+    linear: Any
+    activation: Any  # a function; in a tree of what is held, a boolean
 
     def __call__(self, x: Array) -> Array:
         return jax.vmap(self.activation)(self.linear(x))
@@ -75,6 +75,13 @@ class Merged(eqx.Module):
 
     def __init__(self, module: Any):
         nnx = sys.modules["flax.nnx"]
+        for _, part in nnx.iter_modules(module):
+            drops = isinstance(part, nnx.Dropout) and not part.deterministic and part.rate > 0
+            if drops or (isinstance(part, nnx.BatchNorm) and not part.use_running_average):
+                raise ValueError(
+                    f"ControlProblem: {type(part).__name__} is in training mode, which this library "
+                    "supports for equinox models. Call `model.eval()` first, or state it in equinox."
+                )
         self.graph, self.params, self.rest = nnx.split(module, nnx.Param, ...)
 
     def __call__(self, x: Any) -> Any:

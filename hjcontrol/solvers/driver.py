@@ -168,7 +168,7 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter, 
     message = outcome.message or words_of(problem, solver, state, outcome.weights, result)
     nu, path = outcome.terminal_multiplier, outcome.path_multipliers
     stated = priced_by(problem, nu, path)
-    final = totals if problem.chunked else backpropagate
+    final = totals if problem.chunked and not outcome.mesh else backpropagate
     value, states, costates, gradient = eqx.filter_jit(final)(stated, outcome.weights)
     if stated is not problem:  # the price of the constraint is no part of J
         value = eqx.filter_jit(ControlProblem.objective)(problem, outcome.weights)
@@ -181,7 +181,9 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter, 
         stationarity = problem.control_set.stationarity(outcome.weights, gradient)
     rough = None
     if bool(result == RESULTS.successful):
-        rough = outcome.coarse(states) or coarse(problem, outcome.weights)
+        rough = (outcome.coarse(states) if outcome.mesh else None) or coarse(
+            problem, outcome.weights
+        )
     if rough is not None:
         result, message = RESULTS.too_coarse, rough
     return Solution(

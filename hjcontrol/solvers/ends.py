@@ -26,10 +26,8 @@ def held_at_a_time(
     """The problem with the chunk asked for, or that of a method of minibatches: it never holds the states
     of all samples.
 
-    **Raises:** `ValueError` for a chunk or a `keep` that is none.
+    **Raises:** `ValueError` for a chunk that is none, or states of a stream.
     """
-    if keep not in (None, "all", "weights"):
-        raise ValueError(f"solve: `keep` must be 'all' or 'weights'; found {keep!r}.")
     if keep == "all" and problem.stream is not None:
         raise ValueError("solve: `keep` must be 'weights' for a stream: its samples are not held.")
     if chunk is not None:
@@ -39,7 +37,11 @@ def held_at_a_time(
         return problem
     if problem.path or problem.terminal_constraint is not None:
         return problem
-    return problem.in_chunks(max(batch, PASS))
+    most = max(batch, PASS)
+    n = problem.num_samples
+    # A chunk that divides the samples leaves no remainder, and so no second program.
+    even = [size for size in range(most // 2, most + 1) if size and n % size == 0]
+    return problem.in_chunks(max(even, default=most))
 
 
 def units_of(problem: ControlProblem, weights: Weights, solver: AbstractSolver) -> Units:

@@ -110,7 +110,9 @@ class Gradient(AbstractSolver):
         return dataclasses.replace(self, unit=float(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> GradientState:
-        value, gradient = value_and_gradient(problem, weights)
+        # Every row of a history of minibatches is an estimate, the first one that of a first chunk.
+        seen = problem if self.whole else problem.first_chunk
+        value, gradient = value_and_gradient(seen, weights)
         return GradientState(
             weights,
             first(value, gradient) if _spectral(self, problem) else self.optimiser.init(weights),
