@@ -36,7 +36,9 @@ class Stream:
     """Batches of one structure. `first`: the first one; `rows`: samples of a memory map, else `None`."""
 
     def __init__(self, inputs: Any, targets: Any, terminal: Callable[..., Any]):
-        self.source, self.targets, self.rows = inputs, targets, None
+        self.source, self.targets = inputs, targets
+        self.rows: Any = None
+        self.first: Any = None
         self.mapped = 0  # bytes of the maps that may be in memory
         if isinstance(inputs, (list, tuple, dict)) or hasattr(inputs, "shape"):  # memory maps
             sizes = {a.shape[0] for a in jax.tree.leaves((inputs, targets))}
@@ -112,7 +114,7 @@ class Stream:
         return batch
 
     def _opened(self) -> Iterator[tuple[Any, Any]]:
-        source = self.source() if callable(self.source) else self.source
+        source: Any = self.source() if callable(self.source) else self.source
         batches = iter(source)
         if batches is source and not callable(self.source):
             raise ValueError(

@@ -55,19 +55,18 @@ def run_streamed(problem, solver, weights, key, max_steps, meter, watch):
     stream = problem.stream
     if stream.rows is not None and key is None:
         raise ValueError(f"{solver.name}: minibatches need `key=jax.random.key(seed)` in `solve`.")
-    on = lambda batch: problem.placed(*batch)
     batches = stream.drawn(solver.batch_size, key)
     first = next(batches, None)
     solver = solver.arriving()
-    state = _begun(solver, on(first), weights, key)
+    state = _begun(solver, problem, first, weights, key)
     alive = jnp.asarray(True)
-    jax.block_until_ready(_step(solver, on(first), state, alive))  # compiled, and thrown away
+    jax.block_until_ready(_step(solver, problem, first, state, alive))  # compiled, and thrown away
     compile_seconds = time.perf_counter() - clock
     info, rows, why = solver.info(state), [], None
     meter.start(float(info.objective), float(info.stationarity))
     begun = time.perf_counter()
     for batch in itertools.islice(itertools.chain([first], batches), max_steps):
-        state, alive, row = _step(solver, on(batch), state, alive)
+        state, alive, row = _step(solver, problem, batch, state, alive)
         rows.append(row)
         steps = meter.steps + len(rows)
         due = watch is not None and steps % watch.every == 0
@@ -77,7 +76,7 @@ def run_streamed(problem, solver, weights, key, max_steps, meter, watch):
         rows, begun = [], time.perf_counter()
         if not living:
             return state, meter.steps, RESULTS.nonfinite, compile_seconds
-        if due:
+        if watch is not None and due:
             why = watch.look(solver, problem, state, meter.row)
         if why is not None:
             return state, meter.steps, RESULTS.stopped, compile_seconds
@@ -94,10 +93,9 @@ def finished_stream(problem, solver, state, ended: tuple, meter, watch) -> Solut
         problem.stream.epoch(), None if problem.stream.rows else max(steps, 1)
     ):
         count = len(jax.tree.leaves(batch[0])[0])
-        total, n = (
-            _added(problem.placed(*batch), weights, total, jnp.asarray(float(count))),
-            n + count,
-        )
+        total = _added(problem, batch, weights, total, jnp.asarray(float(count)))
+        jax.block_until_ready(total)  # or all batches of the epoch would be read ahead
+        n += count
     value, gradient = jax.tree.map(lambda a: a / n, total)
     stationarity = problem.control_set.stationarity(weights, gradient)
     return Solution(
@@ -124,16 +122,22 @@ def finished_stream(problem, solver, state, ended: tuple, meter, watch) -> Solut
 
 
 @eqx.filter_jit
-def _begun(solver: AbstractSolver, problem: ControlProblem, weights: Weights, key: Any) -> Any:
-    return solver.init(problem, weights, key)
+def _begun(
+    solver: AbstractSolver, problem: ControlProblem, batch: Any, weights: Weights, key: Any
+) -> Any:
+    return solver.init(problem.placed(*batch), weights, key)
 
 
 @eqx.filter_jit
 def _step(
-    solver: AbstractSolver, problem: ControlProblem, state: Any, alive: Bool[Array, ""]
+    solver: AbstractSolver,
+    problem: ControlProblem,
+    batch: Any,
+    state: Any,
+    alive: Bool[Array, ""],
 ) -> tuple[Any, Bool[Array, ""], tuple[Array, ...]]:
     """One step; a state that is not finite, and all after it, are not kept."""
-    new = solver.step(problem, state)
+    new = solver.step(problem.placed(*batch), state)
     info = solver.info(new)
     alive = alive & jnp.isfinite(info.objective) & jnp.isfinite(info.stationarity)
     dynamic, static = eqx.partition(new, eqx.is_array)
@@ -143,8 +147,9 @@ def _step(
 
 
 @eqx.filter_jit
-def _added(problem: ControlProblem, weights: Weights, total: Any, count: Array) -> Any:
-    part = jax.tree.map(lambda a: a * count.astype(a.dtype), value_and_gradient(problem, weights))
+def _added(problem: ControlProblem, batch: Any, weights: Weights, total: Any, count: Array) -> Any:
+    found = value_and_gradient(problem.placed(*batch), weights)
+    part = jax.tree.map(lambda a: a * count.astype(a.dtype), found)
     return part if total is None else jax.tree.map(jnp.add, total, part)
 
 

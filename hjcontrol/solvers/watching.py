@@ -68,7 +68,7 @@ class Watch:
     def look(self, solver: AbstractSolver, problem: Any, state: Any, row: tuple) -> str | None:
         """Look at the state behind `row`, (step, objective, stationarity, seconds); why to stop, or
         `None`."""
-        step = row[0]
+        step, objective, stationarity, seconds = row
         if step % self.every or step == self.looked:
             return None
         self.looked = step
@@ -77,7 +77,9 @@ class Watch:
             value = float(_cost(solver.settled(self.held_out, state), weights))
             self.rows.append((step, value))
             self._judge(value, state)
-        if self.callback is not None and self.callback(Standing(*row, weights, value)):
+        if self.callback is not None and self.callback(
+            Standing(step, objective, stationarity, seconds, weights, value)
+        ):
             self.why = f"The callback stopped the run at step {step}."
         elif self.patience is not None and self.since >= self.patience:
             self.why = (
