@@ -85,7 +85,8 @@ class Stream:
         if self.rows is None:
             for _ in itertools.count():
                 yield from self.epoch()
-        order, steps = np.arange(self.rows, dtype=np.int32), self.rows // size
+        n: Any = self.rows
+        order, steps = np.arange(n, dtype=np.int32), n // size
         while True:
             key, order = _epoch(key, order, steps)
             rows = np.asarray(order)
