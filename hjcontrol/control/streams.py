@@ -20,7 +20,7 @@ from hjcontrol._ground.arguments import fits
 from hjcontrol._ground.trees import TreeLike
 from hjcontrol.control.references import positional
 
-LET_GO = 2**27  # bytes of a memory map that may be in memory before its pages are given back
+LET_GO = 2**23  # bytes of a memory map that may be in memory before its pages are given back
 AROUND = 2**16  # bytes that the system maps in around a row
 
 
@@ -72,7 +72,7 @@ class Stream:
     def epoch(self) -> Iterator[tuple[Any, Any]]:
         """One pass over the batches as they come; of a memory map, its rows in order."""
         if self.rows is not None:
-            size = max(1, LET_GO // (16 * self._bytes()))
+            size = max(1, LET_GO // self._bytes())
             starts = range(0, self.rows, size)
             yield from (self._read(slice(s, min(s + size, self.rows))) for s in starts)
             return
