@@ -102,6 +102,10 @@ class RESULTS(eqx.Enumeration):
         "Only one start ended at the value returned. It is an upper bound on the minimum; a lower one "
         "is likely. Raise `starts`, or widen `radius`."
     )
+    stopped = (
+        "The run was stopped before the tolerance or the step limit; `solution.stats['message']` says by "
+        "what. Continue with `init=solution.weights`."
+    )
 
 
 GOOD = ("successful", "agreed")  # no remedy is needed

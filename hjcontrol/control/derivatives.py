@@ -6,6 +6,7 @@ one reverse pass with a shift at every state gives all costates at once:  p_k = 
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.meshes import automatic
+from hjcontrol.control.chunks import mean_over_chunks
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.trajectory import Trajectory
 from hjcontrol.networks import Weights
@@ -23,7 +25,8 @@ def value_and_gradient(
     problem: ControlProblem, weights: Weights
 ) -> tuple[Float[Array, ""], Weights]:
     """`J` and `dJ/dtheta`."""
-    return jax.value_and_grad(problem.objective)(automatic(weights))
+    weights = automatic(weights)
+    return mean_over_chunks(problem, lambda part: jax.value_and_grad(part.objective)(weights))
 
 
 @admits()
@@ -31,6 +34,7 @@ def backpropagate(
     problem: ControlProblem, weights: Weights
 ) -> tuple[Float[Array, ""], Trajectory, Trajectory, Weights]:
     """`J`, states, costates and gradient in one reverse pass."""
+    n = problem.num_samples
     x, y, u = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype),
         (problem.inputs, problem.targets, problem.given),
@@ -38,7 +42,6 @@ def backpropagate(
     weights = automatic(weights)
     problem.chain.check_weights("backpropagate", weights)
     _, shapes = jax.eval_shape(problem.sample_cost, weights, x, y, None, u)
-    n = problem.num_samples
     zeros = jax.tree.map(lambda s: jnp.zeros((n, *s.shape), s.dtype), shapes)
 
     def objective(weights, shifts):
@@ -55,7 +58,10 @@ def backpropagate(
 
 @admits()
 def curvature(problem: ControlProblem, weights: Weights) -> Callable[[Weights], Weights]:
-    """The map `v -> H v` at `weights`, the sweep along the states and costates done once."""
+    """The map `v -> H v` at `weights`, the sweep along the states and costates done once; in chunks, once
+    a product, for nothing of it is kept."""
+    if problem.chunked:
+        return _by_chunks(problem, weights, curvature)
     _, product = jax.linearize(jax.grad(problem.objective), weights)
     return product
 
@@ -69,6 +75,8 @@ def gauss_newton_curvature(
     `G = L^T C_xx L + L^T C_xt + C_tx L + C_tt`, where `L v` moves the states and `C` is the cost as a
     function of states and weights. Positive semidefinite when the costs are convex.
     """
+    if problem.chunked:
+        return _by_chunks(problem, weights, gauss_newton_curvature)
     costs = jax.vmap(
         lambda states, y, u, w: problem.cost_along(w, states, y, u), in_axes=(0, 0, 0, None)
     )
@@ -90,3 +98,26 @@ def gauss_newton_curvature(
         return jax.tree.map(jnp.add, backward(in_states)[0], in_weights)
 
     return product
+
+
+def _by_chunks(
+    problem: ControlProblem, weights: Weights, of: Callable[..., Callable[[Weights], Weights]]
+) -> Callable[[Weights], Weights]:
+    return lambda v: mean_over_chunks(problem, lambda part: of(part, weights)(v))
+
+
+def sketched(
+    problem: ControlProblem, weights: Weights
+) -> tuple[Float[Array, ""], Trajectory, Trajectory, Weights]:
+    """`backpropagate` of a problem in chunks, with states and costates of the first chunk alone."""
+    value, gradient = value_and_gradient(problem, weights)
+    few = problem.first_chunk
+    _, states, costates, _ = backpropagate(few, weights)
+    share = jnp.asarray(few.num_samples / problem.num_samples, problem.dtype)  # p holds the 1/n
+    return value, states, jax.tree.map(lambda p: p * share, costates), gradient
+
+
+def totals(problem: ControlProblem, weights: Weights) -> tuple[Any, None, None, Weights]:
+    """`backpropagate` without states and costates: none are held beyond a chunk's."""
+    value, gradient = value_and_gradient(problem, weights)
+    return value, None, None, gradient

@@ -21,21 +21,21 @@ from hjcontrol._ground.arguments import admits, places
 from hjcontrol._ground.meshes import automatic
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree, TreeLike
+from hjcontrol.control.chunks import checked_chunk, chunk_of, mean_over_chunks
 from hjcontrol.control.control_sets import AbstractControlSet, Free
-from hjcontrol.control.costs import (
-    AbstractRunningCost,
-    StateCost,
-    check_labels,
-    softmax_cross_entropy,
-)
+from hjcontrol.control.costs import AbstractRunningCost, StateCost
+from hjcontrol.control.ensemble import on_samples_of, replaced, samples, sequences
 from hjcontrol.control.path_checks import check_path, listed, on_samples
 from hjcontrol.control.path_constraints import AbstractPathConstraint, Budget
 from hjcontrol.control.references import References, gathered, shaped
+from hjcontrol.control.statement import check_statement
+from hjcontrol.control.streams import Stream, came_in
 from hjcontrol.control.terminal_constraint import TerminalConstraint
 from hjcontrol.control.trajectory import Trajectory, swapped
 from hjcontrol.networks import Chain, Weights, advance
 from hjcontrol.networks.chain import check_given
 from hjcontrol.networks.given import Given, mapped, reference_of
+from hjcontrol.networks.model import read, stages_of
 
 
 @admits()
@@ -59,7 +59,7 @@ class ControlProblem(Shown):
     """
 
     chain: Chain
-    inputs: Tree
+    inputs: Tree  # `None` of a stream
     targets: Tree
     terminal: Callable[..., Float[Array, ""]]
     running: tuple[AbstractRunningCost, ...]
@@ -69,12 +69,15 @@ class ControlProblem(Shown):
     terminal_constraint: TerminalConstraint | None
     references: References | None
     path: tuple[AbstractPathConstraint | Budget, ...]
+    model: Any  # what came in, for `Solution.model`; `None` for a Chain
+    chunk: int | None = eqx.field(static=True)
+    stream: Stream | None = eqx.field(static=True)  # then there are no inputs and targets
 
     def __init__(
         self,
-        stages: Sequence[Any] | Chain,
-        inputs: TreeLike,
-        targets: TreeLike | None = None,
+        stages: Any,
+        inputs: Any,
+        targets: Any = None,
         *,
         terminal: Callable[..., Float[Array, ""]],
         running: AbstractRunningCost | Callable[..., Any] | Sequence[Any] = (),
@@ -84,11 +87,16 @@ class ControlProblem(Shown):
         terminal_constraint: TerminalConstraint | None = None,
         references: TreeLike | None = None,
         path: AbstractPathConstraint | Budget | Sequence[Any] | None = None,
+        frozen: Any = (),
+        chunk: int | None = None,
     ):
         """**Arguments:**
 
-        - `stages`: stages, modules or functions in order of depth, stated for one sample.
-        - `inputs`: initial states `x_0`, every leaf `(n, ...)`, floating.
+        - `stages`: stages, modules or functions in order of depth, stated for one sample; or a whole
+          model: an `eqx.Module`, a pair `(apply, params)` of flax linen or haiku, a flax NNX module. A
+          model that came with weights starts from them.
+        - `inputs`: initial states `x_0`, every leaf `(n, ...)`, floating. Or batches, for `Gradient`: a
+          loader or a generator function of pairs (inputs, targets); or memory maps (`np.memmap`).
         - `targets`: what the terminal cost compares with, every leaf `(n, ...)`, or `None`.
         - `terminal`: `Phi(x_K, y)` of one sample; `Phi(x_K)` when there are no targets.
         - `running`: `Ridge`, `StateCost`, `WeightCost`, `Smoothing`, a function `l(x, theta)`,
@@ -103,31 +111,39 @@ class ControlProblem(Shown):
           `(1, K, ...)` for all samples alike; with K + 1 entries the last one is read at x_K.
         - `path`: constraints along depth: `PathConstraint`, `StateBox`, `StateBall`, `Budget`; one or
           several.
+        - `frozen`: which arrays of a model are held, as `hj.networks.ModuleStage` takes it: names of
+          fields, a tree of booleans shaped like the model, or a function of a leaf.
+        - `chunk`: samples whose states are held at a time, where J and its derivatives are summed up; all
+          of them without it.
 
         **Raises:** `ValueError` for empty, ragged or non-floating inputs, targets of another length,
         sequences that differ in length or do not fit the stages, a stage that does not accept its state,
         a control set that does not fit the weights, a mask that hides every key, or a terminal cost that
         is not a scalar.
         """
-        inputs, targets, context = jax.tree.map(jnp.asarray, (inputs, targets, context))
+        beside = {"forcing": forcing, "context": context, "references": references, "path": path}
+        self.stream, inputs, targets = came_in(inputs, targets, terminal, beside)
         inputs, targets, forcing, context, references = automatic(
-            (inputs, targets, sequences(forcing), context, references)
+            (inputs, targets, sequences(forcing), jax.tree.map(jnp.asarray, context), references)
         )
         ensemble = {"inputs": inputs, "targets": targets, "forcing": forcing, "context": context}
-        n = _samples(ensemble)
+        n = samples(ensemble)
         one = {
             name: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree)
             for name, tree in ensemble.items()
         }
         given = (one["forcing"], one["context"])
+        self.model = None if isinstance(stages, Chain) else read(stages)
         if isinstance(stages, Chain):
             check_given([run.stage for run in stages.runs for _ in range(run.length)], *given)
-        self.chain = stages if isinstance(stages, Chain) else Chain(stages, one["inputs"], *given)
+            self.chain = stages
+        else:
+            self.chain = Chain(stages_of(self.model, frozen), one["inputs"], *given)
         self.inputs, self.targets, self.terminal = inputs, targets, terminal
         self.forcing, self.context = forcing, context
         self.terminal_constraint = terminal_constraint
-        read = self.chain.given(forcing, context, samples=True)
-        for run, u in zip(self.chain.runs, read, strict=True):
+        seen = self.chain.given(forcing, context, samples=True)
+        for run, u in zip(self.chain.runs, seen, strict=True):
             run.stage.check(u)
         costs = running if isinstance(running, Sequence) else (running,)
         self.running = tuple(
@@ -137,33 +153,45 @@ class ControlProblem(Shown):
         wants = {c.reads for c in (*self.running, *on_samples(self.path))}
         shape = (n, len(self.chain), self.dtype)
         self.references = gathered("ControlProblem", references, wants, targets, shape)
+        self.chunk = checked_chunk("ControlProblem", self, chunk)
         self.control_set = Free() if control_set is None else control_set
-        self.control_set.check(
-            jax.eval_shape(self.chain.init, jax.eval_shape(lambda: jax.random.key(0)))
-        )
-        weights = jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
-        read = jax.eval_shape(lambda *u: self.chain.given(*u, samples=False), *given)
-        final = jax.eval_shape(self.chain, weights, one["inputs"], read)
-        if terminal is softmax_cross_entropy:
-            check_labels(targets, final)
-        value = jax.eval_shape(self.terminal_cost, final, one["targets"])
-        if getattr(value, "shape", None) != ():
-            raise ValueError(
-                "ControlProblem: `terminal` must give a scalar for one sample; found shape "
-                f"{getattr(value, 'shape', type(value).__name__)} ({n} samples)."
-            )
+        check_statement(self, one["inputs"], one["targets"])
         if self.path:
             check_path(self)
+        if self.stream is not None:
+            self.inputs = self.targets = None
 
     @property
     def num_samples(self) -> int:
         """Size n of the ensemble."""
+        if self.stream is not None:
+            raise ValueError(
+                "ControlProblem: its samples come in batches and are not held, and this asks for all of "
+                "them. Train by hj.Gradient; for the rest take samples: problem.on(inputs, targets)."
+            )
         return jax.tree.leaves(self.inputs)[0].shape[0]
 
     @property
     def dtype(self) -> Any:
         """Floating dtype of the inputs, in which everything runs."""
-        return jnp.result_type(*jax.tree.leaves(self.inputs))
+        return self.stream.dtype if self.stream else jnp.result_type(*jax.tree.leaves(self.inputs))
+
+    @property
+    def chunked(self) -> bool:
+        """Whether J is summed up over more than one chunk of samples."""
+        return self.stream is None and self.chunk is not None and self.chunk < self.num_samples
+
+    @property
+    def first_chunk(self) -> "ControlProblem":
+        """The problem on its first chunk of samples; itself if it has no more."""
+        return chunk_of(self, 0, self.chunk or 0) if self.chunked else self
+
+    def in_chunks(self, chunk: int | None) -> "ControlProblem":
+        """The same problem, of which `chunk` samples' states are held at a time.
+
+        **Raises:** `ValueError` for less than one, or with constraints on the states.
+        """
+        return replaced(self, chunk=checked_chunk("in_chunks", self, chunk))
 
     @property
     def given(self) -> tuple[PyTree[Array], ...]:
@@ -298,9 +326,17 @@ class ControlProblem(Shown):
         """
         weights = automatic(weights)
         self.chain.check_weights("objective", weights)
+        return self.data_cost(weights) + self.total_weight_cost(weights)
+
+    def data_cost(self, weights: Weights) -> Float[Array, ""]:
+        """`J(theta)` without the costs of the weights alone: the mean over samples."""
+        if self.chunked:  # what a chunk's derivative needs is computed again
+            return mean_over_chunks(
+                self, lambda p: jax.checkpoint(lambda w: p.data_cost(w))(weights)
+            )
+        self.num_samples  # noqa: B018  a stream holds none, and says so
         cost = lambda x, y, u: self.sample_cost(weights, x, y, given=u)[0]
-        costs = jax.vmap(cost)(self.inputs, self.targets, self.given)
-        return jnp.mean(costs) + self.total_weight_cost(weights)
+        return jnp.mean(jax.vmap(cost)(self.inputs, self.targets, self.given))
 
     @admits()
     def rollout(self, weights: Weights) -> Trajectory:
@@ -310,6 +346,7 @@ class ControlProblem(Shown):
         """
         weights = automatic(weights)
         self.chain.check_weights("rollout", weights)
+        self.num_samples  # noqa: B018
         states = lambda x, u: self.chain.states(weights, x, u)
         runs, final = jax.vmap(states)(self.inputs, self.given)
         return Trajectory(runs, final)
@@ -322,6 +359,19 @@ class ControlProblem(Shown):
         own = lambda a: a[index] if a.shape[0] == n else a  # a reference may be one for all samples
         chosen = jax.tree.map(own, parts(self))
         return eqx.tree_at(parts, self, chosen, is_leaf=lambda leaf: leaf is None)
+
+    def on(self, inputs: TreeLike, targets: TreeLike | None = None) -> "ControlProblem":
+        """The same problem on other samples, `(m, ...)`: a batch, or samples held out.
+
+        **Raises:** `ValueError` for samples shaped otherwise, or where each sample has more than inputs
+        and targets.
+        """
+        return on_samples_of(self, inputs, targets)
+
+    def placed(self, inputs: Any, targets: Any) -> "ControlProblem":
+        """`on`, unchecked: for a batch that a stream has checked."""
+        inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
+        return replaced(self, inputs=inputs, targets=targets, stream=None)
 
     @admits()
     def with_references(self, references: TreeLike) -> "ControlProblem":
@@ -342,43 +392,3 @@ class ControlProblem(Shown):
                 f"with_references: `references` must be shaped as before, {shapes[0]}; found {shapes[1]}."
             )
         return eqx.tree_at(lambda p: p.references.own, self, new)
-
-
-def sequences(forcing: PyTree) -> PyTree[Array]:
-    """A forcing as arrays: a list of sequences is stacked, a ragged one refused.
-
-    **Raises:** `ValueError`, with the lengths found.
-    """
-    if isinstance(forcing, list) and all(jnp.ndim(a) > 0 for a in forcing):
-        lengths = sorted({len(a) for a in forcing})
-        if len(lengths) > 1:
-            raise ValueError(
-                "ControlProblem: the sequences of `forcing` must have one length, for depth is time and "
-                f"the same for all samples; found {', '.join(map(str, lengths[:4]))}. Pad or cut them, "
-                "or state one problem a length."
-            )
-        if lengths:
-            return jnp.stack([jnp.asarray(a) for a in forcing])
-    return jax.tree.map(jnp.asarray, forcing)
-
-
-def _samples(ensemble: dict[str, PyTree]) -> int:
-    leaves = jax.tree.leaves(ensemble["inputs"])
-    if not leaves or any(a.ndim == 0 for a in leaves):
-        raise ValueError("ControlProblem: `inputs` must have a leading sample axis; found none.")
-    n = leaves[0].shape[0]
-    if n == 0:
-        raise ValueError("ControlProblem: at least one sample is needed; found none.")
-    for a in leaves:
-        if not jnp.issubdtype(a.dtype, jnp.floating):
-            raise ValueError(
-                f"ControlProblem: `inputs` must be floating (they have costates); found {a.dtype}."
-            )
-    for name, tree in ensemble.items():
-        for a in jax.tree.leaves(tree):
-            if a.ndim == 0 or a.shape[0] != n:
-                raise ValueError(
-                    f"ControlProblem: every leaf of `{name}` must have {n} samples in front; "
-                    f"found shape {a.shape}."
-                )
-    return n

@@ -16,15 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.record import Quantity, Record, Told, figure
 from hjcontrol._ground.results import GOOD, RESULTS, name_of
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.trees import Tree, TreeLike
 from hjcontrol.control.derivatives import backpropagate
+from hjcontrol.control.ensemble import sequences
 from hjcontrol.control.feedback import Feedback
 from hjcontrol.control.pricing import augmented, lagrangian
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.trajectory import Trajectory
-from hjcontrol.networks import Weights
+from hjcontrol.networks import Chain, Weights
+from hjcontrol.networks.model import trained
 
 STATS = (
     "num_steps",
@@ -111,6 +115,27 @@ class Solution(Told, Shown):
         """The costates `p_0 .. p_K` of all samples, `p_k = dJ/dx_k`."""
         return self._passes()[2] if self._costate is None else self._costate
 
+    @property
+    def model(self) -> Any:
+        """The trained model, of the kind that the problem was stated with: an `eqx.Module`, a pair
+        `(apply, params)`, a flax NNX module, or a list of pieces. In a list, a stage of this library,
+        which has no weights in it, comes back as a piece that has, `(step, theta)`."""
+        chain, model = self.problem.chain, self.problem.model
+        stages = [chain[k] for k in range(len(chain))] if model is None else model
+        return trained(stages, chain, self.weights)
+
+    @admits()
+    def predict(
+        self, inputs: TreeLike, *, forcing: TreeLike | None = None, context: TreeLike | None = None
+    ) -> Tree:
+        """Final states of new samples: what the trained model answers.
+
+        **Arguments:** `inputs`, `forcing`, `context`: as `ControlProblem` takes them, `(m, ...)`.
+
+        **Raises:** `ValueError` for samples that are not shaped as the problem's.
+        """
+        return _predicted(self.problem, self.weights, inputs, sequences(forcing), context)
+
     def _passes(self) -> tuple[Float[Array, ""], Trajectory, Trajectory, Weights]:
         return eqx.filter_jit(backpropagate)(self.problem, self.weights)
 
@@ -135,6 +160,25 @@ class Solution(Told, Shown):
     def as_record(self) -> Record:
         """What this result says of itself."""
         return _record(self)
+
+
+def _predicted(problem: ControlProblem, weights: Weights, *ensemble: Any) -> Tree:
+    new = jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), ensemble)
+    old = (problem.inputs, problem.forcing, problem.context)
+    shapes = [jax.tree.map(lambda a: jnp.shape(a)[1:], tree) for tree in (old, new)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"predict: one sample's (inputs, forcing, context) must have shapes {shapes[0]}; found "
+            f"{shapes[1]}."
+        )
+    return _answers(problem.chain, weights, *new)
+
+
+@eqx.filter_jit
+def _answers(chain: Chain, weights: Weights, inputs: Any, forcing: Any, context: Any) -> Any:
+    return jax.vmap(lambda x, u: chain(weights, x, u))(
+        inputs, chain.given(forcing, context, samples=True)
+    )
 
 
 def priced_by(problem: ControlProblem, nu: Any, path: Any) -> ControlProblem:

@@ -168,6 +168,15 @@ class ModuleStage(AbstractStage):
         return self.initial
 
 
+class EquinoxCell(eqx.Module):
+    """A recurrent cell of equinox, `cell(u, h)`, as a module of the state first, `(h, u)`."""
+
+    cell: eqx.nn.GRUCell | eqx.nn.LSTMCell
+
+    def __call__(self, x: PyTree[Array], u: Array) -> PyTree[Array]:
+        return self.cell(u, x)
+
+
 @admits()
 class FunctionStage(AbstractStage):
     """A plain function of the state, or of state and weights when `initial` is given.
@@ -202,7 +211,8 @@ def as_stage(piece: Any) -> AbstractStage:
     """Turn a user's piece into a stage.
 
     **Arguments:** `piece`: a stage; an `eqx.Module` with `__call__(x)`, which becomes a `ModuleStage`:
-    its floating arrays are weights, but for the temperature of a convex layer or an `LSE`; a function
+    its floating arrays are weights, but for the temperature of a convex layer or an `LSE`; an
+    `eqx.nn.GRUCell` or `eqx.nn.LSTMCell` (state (h, c)), which reads the forcing; a function
     `x -> x_next`; a pair `(f, theta0)` with `f(x, theta) -> x_next` and its starting weights; or a
     triple `(f, theta0, "forcing")` with `f(x, theta, u)`, where u is the next entry of the problem's
     forcing, such as the time (or `"context"`).
@@ -217,6 +227,8 @@ def as_stage(piece: Any) -> AbstractStage:
         return FunctionStage(piece[0], piece[1])
     if isinstance(piece, tuple) and len(piece) == 3 and _names_reading(piece[2]):
         return FunctionStage(*piece)
+    if isinstance(piece, (eqx.nn.GRUCell, eqx.nn.LSTMCell)):
+        return ModuleStage(EquinoxCell(piece), "forcing")
     if isinstance(piece, eqx.Module):
         return ModuleStage(piece)
     if callable(piece):

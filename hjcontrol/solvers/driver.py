@@ -10,9 +10,10 @@ hot path.
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -22,26 +23,21 @@ from jaxtyping import Array, Int, Key
 
 from hjcontrol._ground.arguments import admits, concrete
 from hjcontrol._ground.interruptions import held
-from hjcontrol._ground.meshes import automatic
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.threads import one_blas_thread
-from hjcontrol.control import (
-    ControlProblem,
-    Guess,
-    History,
-    Solution,
-    backpropagate,
-    costate,
-)
-from hjcontrol.control.capability import coarse, complaint
+from hjcontrol.control import ControlProblem, Guess, History, Solution, backpropagate, costate
+from hjcontrol.control.capability import coarse
+from hjcontrol.control.derivatives import totals
 from hjcontrol.control.solution import priced_by
-from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, Snapshot, identity
+from hjcontrol.solvers.checkpoint import Checkpoint, Snapshot
+from hjcontrol.solvers.ends import begun, held_at_a_time, keeping, trimmed, units_of, words_of
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.progress import Progress, followed
 from hjcontrol.solvers.selection import admit, first
 from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver
+from hjcontrol.solvers.streaming import check_stream, finished_stream, run_streamed
+from hjcontrol.solvers.watching import watching
 
 ROWS = 256  # steps recorded in one entry of the jitted loop
 CHUNK_SECONDS = 0.25
@@ -59,6 +55,12 @@ def solve(
     throw: bool = False,
     checkpoint: Checkpoint | str | os.PathLike[str] | None = None,
     resume: bool = False,
+    keep: Literal["all", "weights"] | None = None,
+    chunk: int | None = None,
+    callback: Callable[..., Any] | None = None,
+    validation: Any = None,
+    patience: int | None = None,
+    every: int = 100,
 ) -> Solution:
     """Solve a control problem.
 
@@ -66,7 +68,7 @@ def solve(
 
     - `solver`: a method of `hjcontrol.solvers`, its name, or `"auto"`: what `select` chooses.
     - `init`: weights to start from, or a `Solution` to continue, or a `Guess` of weights and states.
-      Without it, `key` draws them.
+      Without it, a model that came with weights starts from them; others are drawn with `key`.
     - `key`: for drawing the start and for minibatches.
     - `max_steps`: step limit; the method's own default without it.
     - `progress`: called as `progress(step, objective, stationarity, seconds)` a few times a second;
@@ -76,6 +78,15 @@ def solve(
       it can be resumed after any interruption. Ctrl-C writes one before it is raised.
     - `resume`: continue from the folder's newest checkpoint, to the very bits that an uninterrupted run
       ends with; from the start if there is none. All else must be as it was, but for `max_steps`.
+    - `keep`: `"weights"` leaves states and costates out of the solution, which makes them when asked;
+      `"all"` holds them. Without it, minibatches and chunks leave them out.
+    - `chunk`: samples whose states are held at a time, as in `ControlProblem`.
+    - `callback`: called as `callback(info)` every `every` steps; a true answer ends the run. `info` has
+      `step`, `objective`, `stationarity`, `seconds`, `weights` and `validation`.
+    - `validation`: inputs, or a pair (inputs, targets), held out: their cost, without that of the weights
+      alone, is measured every `every` steps and told in `stats["validation"]`, rows (step, cost).
+    - `patience`: end the run after so many looks at `validation` without a smaller cost, and return the
+      weights of the smallest.
 
     **Returns:** a `Solution`, also on Ctrl-C-free failure: read `solution.result`.
 
@@ -99,30 +110,39 @@ def solve(
     """
     clock = time.perf_counter()
     guess = init if isinstance(init, Guess) else None
-    init = automatic(guess.weights if guess is not None else init)
+    init = guess.weights if guess is not None else init
     concrete("solve", problem=problem, init=init, key=key)
     if isinstance(solver, str):
         solver = by_name(first(problem) if solver == "auto" else solver)
-    weights = _start(problem, init, key)
+    weights = begun(problem, init, key)
     max_steps = solver.default_max_steps if max_steps is None else max_steps
     if max_steps < 0:
         raise ValueError(f"solve: `max_steps` must be >= 0; found {max_steps}.")
+    check_stream(problem, solver)
     admit(problem, solver)
     solver.ready()
     if isinstance(init, Solution):
         solver = solver.continued(init)
     if guess is not None:
         solver = solver.guessed(guess.along(problem))
-    keeper = _keeper(problem, solver, weights, key, checkpoint, resume)
+    original, problem = problem, held_at_a_time(problem, solver, chunk, keep)
+    watch = watching(problem, solver, callback, validation, patience, every, checkpoint)
+    keeper = keeping(problem, solver, weights, key, checkpoint, resume)
     follow = followed(solver.name) if progress is True else nullcontext(progress or None)
-    run = partial(_run_traced, keeper=keeper) if solver.traceable else _run_host
+    run = partial(_run_traced, keeper=keeper, watch=watch) if solver.traceable else _run_host
+    finish = _finished
+    if problem.stream is not None:
+        run, finish = partial(run_streamed, watch=watch), finished_stream
     # XLA calls LAPACK from its own threads, where OpenBLAS's spinning ones only get in the way: one
     # Cholesky factor of order 1000 takes 0.9 s on two cores with them, 0.02 s without.
     with one_blas_thread(), follow as show:
         meter = _Meter(show)
-        solver = solver.measuring(measured(problem, weights, eqx.filter_jit(backpropagate)))
+        solver = solver.measuring(units_of(problem, weights, solver))
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)
-    solution = _finished(problem, solver, state, (steps, result, compile_seconds), meter)
+    best = state if watch is None else watch.kept(state)
+    problem, original = (solver.settled(p, best) for p in (problem, original))
+    solution = finish(problem, solver, state, (steps, result, compile_seconds), meter, watch)
+    solution = trimmed(solution, original if chunk is None else problem, keep)
     spent = compile_seconds + meter.seconds
     solution.stats["other_seconds"] = time.perf_counter() - clock - spent
     if throw and not bool(result == RESULTS.successful):
@@ -132,14 +152,16 @@ def solve(
     return solution
 
 
-def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) -> Solution:
+def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter, watch) -> Solution:
     """What the last state gives. States, costates and stationarity are computed afresh."""
     steps, result, compile_seconds = ended
-    outcome = solver.postprocess(problem, state)
-    message = outcome.message or _words(problem, solver, state, outcome.weights, result)
+    outcome = solver.postprocess(problem, state if watch is None else watch.kept(state))
+    outcome = outcome if watch is None else watch.told(outcome)
+    message = outcome.message or words_of(problem, solver, state, outcome.weights, result)
     nu, path = outcome.terminal_multiplier, outcome.path_multipliers
     stated = priced_by(problem, nu, path)
-    value, states, costates, gradient = eqx.filter_jit(backpropagate)(stated, outcome.weights)
+    final = totals if problem.chunked and not outcome.mesh else backpropagate
+    value, states, costates, gradient = eqx.filter_jit(final)(stated, outcome.weights)
     if stated is not problem:  # the price of the constraint is no part of J
         value = eqx.filter_jit(ControlProblem.objective)(problem, outcome.weights)
     stationarity = problem.control_set.stationarity(outcome.weights, gradient)
@@ -151,7 +173,9 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) 
         stationarity = problem.control_set.stationarity(outcome.weights, gradient)
     rough = None
     if bool(result == RESULTS.successful):
-        rough = outcome.coarse(states) or coarse(problem, outcome.weights)
+        rough = (outcome.coarse(states) if outcome.mesh else None) or coarse(
+            problem, outcome.weights
+        )
     if rough is not None:
         result, message = RESULTS.too_coarse, rough
     return Solution(
@@ -170,6 +194,7 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) 
             "other_seconds": 0.0,
             **({} if message is None else {"message": message}),
             **({} if outcome.path is None else {"path": outcome.path}),
+            **({} if watch is None else watch.stats()),
         },
         history=meter.history(),
         problem=problem,
@@ -180,48 +205,6 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter) 
         weight_multipliers=outcome.weight_multipliers,
         feedback=outcome.feedback,
     )
-
-
-def _keeper(problem, solver, weights, key, checkpoint, resume) -> Keeper | None:
-    if checkpoint is None:
-        if resume:
-            raise ValueError("solve: `resume=True` needs `checkpoint=`, the folder to resume from.")
-        return None
-    if not solver.traceable:
-        raise ValueError(
-            f"solve: {solver.name} runs outside JAX, and what its solver holds between two iterations "
-            "cannot be written down: there is nothing to resume bit by bit. Leave `checkpoint` out; "
-            "`init=solution.weights` starts anew from a solution's weights."
-        )
-    place = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
-    return Keeper(place, identity(problem, solver, weights, key), resume)
-
-
-def _words(problem, solver, state, weights, result) -> str | None:
-    """What a stage has to say of values that are not finite: at the weights given back, or at the ones
-    that the next step would have tried."""
-    if not bool(result == RESULTS.nonfinite):
-        return solver.said(problem) if bool(result == RESULTS.successful) else None
-    words = complaint(problem, weights)
-    if words is None and solver.traceable:
-        tried = eqx.filter_jit(solver.step)(problem, state)
-        words = complaint(problem, solver.postprocess(problem, tried).weights)
-    return words
-
-
-def _start(problem: ControlProblem, init: Any, key: Any) -> Weights:
-    if isinstance(init, Solution):
-        init = init.weights
-    if init is None:
-        if key is None:
-            raise ValueError(
-                "solve: a start is needed. Pass `init=` weights, or `key=jax.random.key(seed)`."
-            )
-        return problem.init(key)
-    problem.chain.check_weights("solve: `init`", init)
-    shape = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
-    init = jax.tree.unflatten(jax.tree.structure(shape), map(jnp.asarray, jax.tree.leaves(init)))
-    return jax.tree.map(lambda a, s: a.astype(s.dtype), init, shape)
 
 
 class _Meter:
@@ -246,6 +229,12 @@ class _Meter:
     def start(self, objective: float, stationarity: float) -> None:
         self.rows.append((self.seconds, objective, stationarity))
 
+    @property
+    def row(self) -> tuple[int, float, float, float]:
+        """The last step: its number, objective, stationarity and seconds."""
+        seconds, objective, stationarity = self.rows[-1]
+        return self.steps, objective, stationarity, seconds
+
     def snapshot(self, state: Any, chunk: int) -> Snapshot:
         """The run as it stands, apart from what comes after."""
         return Snapshot(state, self.steps, self.rows[:], self.seconds, chunk)
@@ -260,7 +249,7 @@ class _Meter:
         return History(seconds=columns[0], objective=columns[1], stationarity=columns[2])
 
 
-def _run_traced(problem, solver, weights, key, max_steps, meter, keeper):
+def _run_traced(problem, solver, weights, key, max_steps, meter, keeper, watch):
     clock = time.perf_counter()
     kept = None
     if keeper is not None:
@@ -285,16 +274,18 @@ def _run_traced(problem, solver, weights, key, max_steps, meter, keeper):
     if keeper is not None and kept is None:
         keeper.write(begun)
     with held() as stop:
-        ended = _steps(problem, solver, begun, max_steps, meter, keeper, stop)
+        ended = _steps(problem, solver, begun, max_steps, meter, (keeper, watch), stop)
     return *ended, compile_seconds
 
 
-def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
+def _steps(problem, solver, safe, max_steps, meter, beside, stop):
     """The loop: chunk after chunk, each followed by whatever the clock or a Ctrl-C asks for."""
+    (keeper, watch), why = beside, None
     state, chunk, last = safe.state, safe.chunk, time.monotonic()
     try:
         while True:
             limit = min(chunk, max_steps - meter.steps)
+            limit = limit if watch is None else min(limit, watch.left(meter.steps))
             clock = time.perf_counter()
             state, count, done, result, rows = jax.block_until_ready(
                 advance(solver, problem, state, jnp.asarray(limit))
@@ -303,7 +294,9 @@ def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
             meter.add(time.perf_counter() - clock, rows[0][:count], rows[1][:count])
             # A step that failed is not kept: a resumed run meets it again, and says so again.
             failed = bool(done) and bool(result == RESULTS.nonfinite)
-            over = bool(done) or meter.steps >= max_steps
+            if watch is not None and not failed and int(count):
+                why = watch.look(solver, problem, state, meter.row)
+            over = bool(done) or meter.steps >= max_steps or why is not None
             seconds = time.perf_counter() - clock
             fast = seconds < CHUNK_SECONDS / 2 or jax.process_count() > 1  # no clock of one's own
             grow = 2 if fast else (0.5 if seconds > 2 * CHUNK_SECONDS else 1)
@@ -314,7 +307,8 @@ def _steps(problem, solver, safe, max_steps, meter, keeper, stop):
                     keeper.keep(safe)
                     last = time.monotonic()
             if over and not stop.asked:
-                return state, meter.steps, result if bool(done) else RESULTS.max_steps_reached
+                early = RESULTS.max_steps_reached if why is None else RESULTS.stopped
+                return state, meter.steps, result if bool(done) else early
             if stop.asked:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:

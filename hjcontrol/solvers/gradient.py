@@ -30,6 +30,7 @@ from hjcontrol.control import (
     value_and_gradient,
 )
 from hjcontrol.control.batches import check_batch_size
+from hjcontrol.control.training import estimate, noise_of, refuse_noise, settled
 from hjcontrol.control.units import Units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
@@ -47,6 +48,7 @@ class GradientState(Shown):
     num_steps: Int[Array, ""]
     num_evals: Int[Array, ""]
     batches: Minibatch | None
+    noise: Any = None  # of a noisy model: its state and a key
 
 
 DEFAULT = 1e-7  # tolerance; where the dtype is coarser, what it resolves
@@ -75,8 +77,10 @@ class Gradient(AbstractSolver):
     batch_size: int | None = eqx.field(static=True, default=None)
     label: str = eqx.field(static=True, default="gradient")
     unit: Float[Array, ""] | float = 1.0
+    given: bool = eqx.field(static=True, default=False)  # each step's batch comes from outside
 
     minibatch = True
+    streams = True
     couples = True
     default_max_steps = 5000
 
@@ -84,9 +88,21 @@ class Gradient(AbstractSolver):
     def name(self) -> str:
         return self.label
 
+    @property
+    def whole(self) -> bool:
+        """Whether a step takes all samples."""
+        return self.batch_size is None and not self.given
+
+    def arriving(self) -> "Gradient":
+        return dataclasses.replace(self, batch_size=None, given=True)
+
     def check(self, problem: ControlProblem) -> None:
-        check_batch_size(problem, self.batch_size, "Gradient")
-        if _spectral(self, problem) and self.batch_size is not None:
+        if problem.stream is None:
+            check_batch_size(problem, self.batch_size, "Gradient")
+        if problem.stream is None and self.whole:
+            refuse_noise(problem, "Gradient with all samples a step")
+        parts = problem.stream is not None or self.batch_size is not None
+        if parts and _spectral(self, problem):
             raise ValueError(
                 "Gradient: a line search on a control set compares values of J, so it needs all samples; "
                 f"found `batch_size` = {self.batch_size}. Use a transformation without line search, such "
@@ -98,7 +114,9 @@ class Gradient(AbstractSolver):
         return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> GradientState:
-        value, gradient = value_and_gradient(problem, weights)
+        # Every row of a history of minibatches is an estimate, the first one that of a first chunk.
+        seen = problem if self.whole else problem.first_chunk
+        value, gradient = value_and_gradient(seen, weights)
         return GradientState(
             weights,
             first(value, gradient) if _spectral(self, problem) else self.optimiser.init(weights),
@@ -108,6 +126,7 @@ class Gradient(AbstractSolver):
             jnp.asarray(0),
             jnp.asarray(1),
             minibatch(problem, self.batch_size, key, "Gradient"),
+            noise_of(problem, key, "Gradient"),
         )
 
     def step(self, problem: ControlProblem, state: GradientState) -> GradientState:
@@ -121,7 +140,10 @@ class Gradient(AbstractSolver):
     ) -> tuple[Bool[Array, ""], RESULTS]:
         del problem
         reached = state.size <= self.tol * self.unit
-        return reached & (self.batch_size is None), RESULTS.successful
+        return reached & self.whole, RESULTS.successful
+
+    def settled(self, problem: ControlProblem, state: GradientState) -> ControlProblem:
+        return settled(problem, state.noise)
 
     def postprocess(self, problem: ControlProblem, state: GradientState) -> Outcome:
         return Outcome(state.weights)
@@ -136,12 +158,13 @@ def _step(
         size = stationarity(problem, end[0], end[2], gradient_method.unit)
         counts = (state.num_steps + 1, state.num_evals + tries)
         return GradientState(end[0], memory, end[1], end[2], size, *counts, state.batches)
-    batch, batches = problem, state.batches
+    batch, batches, noise = problem, state.batches, state.noise
     value, gradient = state.objective, state.gradient
     if batches is not None and gradient_method.batch_size is not None:
         batch, batches = batches.draw(problem, gradient_method.batch_size)
+    if not gradient_method.whole:
         # what was kept belongs to the previous batch
-        value, gradient = value_and_gradient(batch, state.weights)
+        value, gradient, noise = estimate(batch, state.weights, noise)
     change, optimiser = optax.with_extra_args_support(gradient_method.optimiser).update(
         gradient,
         state.optimiser,
@@ -152,7 +175,7 @@ def _step(
         value_fn=lambda w: batch.objective(jax.tree.map(_typed, w, state.weights)),
     )
     weights = problem.control_set.project(optax.apply_updates(state.weights, change))
-    if gradient_method.batch_size is None:
+    if gradient_method.whole:
         value, gradient = _evaluate(problem, weights, optimiser)
     tries = _linesearch_steps(optimiser)
     return GradientState(
@@ -164,6 +187,7 @@ def _step(
         state.num_steps + 1,
         state.num_evals + jnp.maximum(tries, 1),
         batches,
+        noise,
     )
 
 

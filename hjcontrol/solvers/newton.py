@@ -267,8 +267,9 @@ def _whole_step(newton: Newton, problem: ControlProblem, state: NewtonState) -> 
 
 def _newton_step(newton: Newton, problem: ControlProblem, state: NewtonState) -> NewtonState:
     """Corrections with one preconditioner, for as long as each is a whole success."""
-    _, states, costates, _ = backpropagate(problem, state.weights)
-    solve = preconditioner(problem, state.weights, states, costates)
+    few = problem.first_chunk
+    _, states, costates, _ = backpropagate(few, state.weights)
+    solve = preconditioner(few, state.weights, states, costates)
 
     def proceed(carry: Any) -> Array:
         count, succeeded, _ = carry

@@ -11,6 +11,7 @@ from hjcontrol._ground.third_party import MissingPackageError, installed
 from hjcontrol.control import ControlProblem, Free
 from hjcontrol.control.capability import require
 from hjcontrol.control.path_checks import names_of
+from hjcontrol.control.training import refuse_noise
 from hjcontrol.networks import Flow
 from hjcontrol.solvers.names import NAMES, by_name
 from hjcontrol.solvers.solver import MEANING, SETS, AbstractSolver
@@ -21,6 +22,8 @@ def admit(problem: ControlProblem, solver: AbstractSolver) -> None:
     """Raise `ValueError`, with the reason and what to do, unless `solver` can treat `problem`."""
     require(problem, "reverse", solver.name)
     require(problem, solver.asks, solver.name)
+    if not solver.streams:
+        refuse_noise(problem, solver.name)
     found = problem.control_set
     if not SETS[solver.sets](found):
         able = [n for n in NAMES if SETS[by_name(n).sets](found)]

@@ -109,6 +109,7 @@ class AbstractSolver(Shown):
     - `asks`: the derivative that every stage must have.
     - `sets`: the control sets it treats, a key of `SETS`.
     - `minibatch`: whether a step may use part of the samples.
+    - `streams`: whether batches may come from outside; then it has `arriving`.
     - `duals`: whether it returns multipliers of its own.
     - `flows`: whether a stage may be a `Flow`, of continuous depth.
     - `couples`: whether a cost may couple the weights of different stages (`Smoothing`).
@@ -122,6 +123,7 @@ class AbstractSolver(Shown):
     asks: ClassVar[str] = "reverse"
     sets: ClassVar[str] = "convex"
     minibatch: ClassVar[bool] = False
+    streams: ClassVar[bool] = False
     duals: ClassVar[bool] = False
     flows: ClassVar[bool] = True
     couples: ClassVar[bool] = False
@@ -181,6 +183,13 @@ class AbstractSolver(Shown):
         unit = float(getattr(self, "unit", 1.0))
         return f"In {problem.dtype}: max |dH/dtheta| <= {float(tol) * unit:.1e}."
 
+    def arriving(self) -> "AbstractSolver":
+        """The same method, of whose steps each is given the batch that it takes.
+
+        **Raises:** `ValueError` if it cannot work so.
+        """
+        raise ValueError(f"{self.name}: it takes no batches from outside. Use hj.Gradient.")
+
     @abc.abstractmethod
     def init(self, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None) -> Any:
         """State at the start."""
@@ -196,6 +205,11 @@ class AbstractSolver(Shown):
     @abc.abstractmethod
     def terminate(self, problem: ControlProblem, state: Any) -> tuple[Bool[Array, ""], RESULTS]:
         """Whether to stop, and with which result."""
+
+    def settled(self, problem: ControlProblem, state: Any) -> ControlProblem:
+        """The problem as a state leaves it: with what a model carries besides its weights."""
+        del state
+        return problem
 
     @abc.abstractmethod
     def postprocess(self, problem: ControlProblem, state: Any) -> Outcome:

@@ -5,13 +5,14 @@
 An equinox module, a flax NNX module, or a function of one sample. Its floating arrays are differentiated.
 """
 
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+
+from hjcontrol.networks.model import is_nnx, read
 
 
 def as_function(
@@ -83,27 +84,8 @@ def _call(model: Any, x: Any) -> Any:
 
 def _called(fn: Any) -> tuple[Any, Callable]:
     """What of a model is data, and how it is called."""
-    nnx = sys.modules.get("flax.nnx")
-    if nnx is not None and isinstance(fn, nnx.Module):
-        graph, state = nnx.split(fn)
-        return state, _Merged(nnx, graph)
-    if isinstance(fn, eqx.Module):
-        return fn, _call
-    return (), _Bare(fn)
-
-
-class _Merged:
-    def __init__(self, nnx: Any, graph: Any):
-        self.nnx, self.graph = nnx, graph
-
-    def __call__(self, state: Any, x: Any) -> Any:
-        return self.nnx.merge(self.graph, state)(x)
-
-    def __eq__(self, other: Any) -> bool:
-        return isinstance(other, _Merged) and self.graph == other.graph
-
-    def __hash__(self) -> int:
-        return hash(self.graph)
+    module = read(fn) if is_nnx(fn) else fn
+    return (module, _call) if isinstance(module, eqx.Module) else ((), _Bare(fn))
 
 
 class _Bare:

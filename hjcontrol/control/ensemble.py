@@ -1,0 +1,91 @@
+r"""What an ensemble consists of, checked as it comes in: samples in front of every array.
+
+inputs, targets, forcing, context        every leaf (n, ...), n >= 1, inputs floating
+"""
+
+import copy
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+
+def sequences(forcing: PyTree) -> PyTree[Array]:
+    """A forcing as arrays: a list of sequences is stacked, a ragged one refused.
+
+    **Raises:** `ValueError`, with the lengths found.
+    """
+    if isinstance(forcing, list) and all(jnp.ndim(a) > 0 for a in forcing):
+        lengths = sorted({len(a) for a in forcing})
+        if len(lengths) > 1:
+            raise ValueError(
+                "ControlProblem: the sequences of `forcing` must have one length, for depth is time and "
+                f"the same for all samples; found {', '.join(map(str, lengths[:4]))}. Pad or cut them, "
+                "or state one problem a length."
+            )
+        if lengths:
+            return jnp.stack([jnp.asarray(a) for a in forcing])
+    return jax.tree.map(jnp.asarray, forcing)
+
+
+def samples(ensemble: dict[str, PyTree]) -> int:
+    """How many samples an ensemble has.
+
+    **Raises:** `ValueError` for none, integer inputs, or leaves that differ in length.
+    """
+    leaves = jax.tree.leaves(ensemble["inputs"])
+    if not leaves or any(a.ndim == 0 for a in leaves):
+        raise ValueError("ControlProblem: `inputs` must have a leading sample axis; found none.")
+    n = leaves[0].shape[0]
+    if n == 0:
+        raise ValueError("ControlProblem: at least one sample is needed; found none.")
+    for a in leaves:
+        if not jnp.issubdtype(a.dtype, jnp.floating):
+            raise ValueError(
+                f"ControlProblem: `inputs` must be floating (they have costates); found {a.dtype}."
+            )
+    for name, tree in ensemble.items():
+        for a in jax.tree.leaves(tree):
+            if a.ndim == 0 or a.shape[0] != n:
+                raise ValueError(
+                    f"ControlProblem: every leaf of `{name}` must have {n} samples in front; "
+                    f"found shape {a.shape}."
+                )
+    return n
+
+
+def on_samples_of(problem: Any, inputs: Any, targets: Any) -> Any:
+    """The same problem on other samples of the same shapes.
+
+    **Raises:** `ValueError` for samples shaped otherwise, or where each has more than inputs and targets.
+    """
+    more = [n for n in ("forcing", "context", "references") if getattr(problem, n) is not None]
+    if more:
+        raise ValueError(
+            f"ControlProblem.on: each sample of this problem has `{more[0]}` besides inputs and targets; "
+            "state a problem on the other samples."
+        )
+    first = (problem.inputs, problem.targets) if problem.stream is None else problem.stream.first
+    cast = lambda a: jnp.asarray(a, problem.dtype if _floating(a) else None)
+    inputs, targets = jax.tree.map(cast, (inputs, targets))
+    samples({"inputs": inputs, "targets": targets})
+    shapes = [jax.tree.map(lambda a: jnp.shape(a)[1:], tree) for tree in (first, (inputs, targets))]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            "ControlProblem.on: one sample's (inputs, targets) must have the shapes "
+            f"{shapes[0]}; found {shapes[1]}."
+        )
+    return replaced(problem, inputs=inputs, targets=targets, stream=None)
+
+
+def replaced(problem: Any, **fields: Any) -> Any:
+    """A problem with other fields, which have been checked."""
+    new = copy.copy(problem)
+    for name, value in fields.items():
+        object.__setattr__(new, name, value)
+    return new
+
+
+def _floating(a: Any) -> bool:
+    return jnp.issubdtype(jnp.result_type(a), jnp.floating)

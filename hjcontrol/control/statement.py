@@ -1,0 +1,114 @@
+"""What a problem states, checked as a whole on the shapes of one sample, before anything is computed.
+
+weights -> states -> final state -> Phi(x_K, y), l(x_k, theta_k), r(theta_k)        each a scalar
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from hjcontrol._ground.shown import line_of
+from hjcontrol.control.costs import (
+    StateCost,
+    WeightCost,
+    check_labels,
+    least_squares,
+    softmax_cross_entropy,
+)
+from hjcontrol.networks.given import reference_of
+from hjcontrol.networks.noisy import Noisy
+
+
+def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
+    """Refuse a problem whose weights, targets and costs do not fit. `problem` holds all its samples, of
+    which `inputs`, `targets` are one, as shapes.
+
+    **Raises:** `ValueError`.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    problem.control_set.check(jax.eval_shape(problem.chain.init, key))
+    weights = jax.eval_shape(problem.init, key)
+    whole = problem.model is not None and not isinstance(problem.model, list)
+    if whole and not jax.tree.leaves(weights):
+        raise ValueError(
+            f"ControlProblem: nothing to train: {line_of(problem.model, 1)} has no floating array that "
+            "is not held. Give its weights as floating JAX arrays."
+        )
+    if isinstance(problem.model, Noisy):
+        _check_noisy(problem)
+    given = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), jax.eval_shape(lambda: problem.given)
+    )
+    runs, final = jax.eval_shape(problem.chain.states, weights, inputs, given)
+    _check_targets(problem.terminal, problem.targets, targets, final)
+    value = jax.eval_shape(problem.terminal_cost, final, targets)
+    _scalar("`terminal`", value, problem)
+    for theta, xs, u in zip(weights, runs, given, strict=True):
+        stage = lambda tree: jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree
+        )
+        x, th, read = stage(xs), stage(theta), stage(reference_of(u))
+        for cost in problem.running:
+            if isinstance(cost, StateCost):
+                arguments = (x, th) if cost.reads == "nothing" else (x, th, read)
+                _cost(cost.state, cost.function, arguments, "state", problem)
+            elif isinstance(cost, WeightCost) and jax.tree.leaves(th):
+                _cost(cost.weights, cost.function, (th,), "weights", problem)
+
+
+def _check_noisy(problem: Any) -> None:
+    beside = ("forcing", "context", "references", "terminal_constraint")
+    more = [name for name in beside if getattr(problem, name) is not None]
+    more += ["path"] if problem.path else []
+    more += (
+        ["a running cost of states"]
+        if any(isinstance(c, StateCost) for c in problem.running)
+        else []
+    )
+    if more:
+        raise ValueError(
+            f"ControlProblem: a model with {', '.join(problem.model.names)} is trained on its outputs "
+            f"and weights alone; found `{more[0]}`. `eqx.nn.inference_mode(model)` has no noise."
+        )
+
+
+def _check_targets(terminal: Any, targets: Any, one: Any, final: Any) -> None:
+    """What the built-in costs compare with, as far as it is known."""
+    if terminal is softmax_cross_entropy:
+        shape, dtype = getattr(one, "shape", None), getattr(one, "dtype", None)
+        if shape != () or not jnp.issubdtype(dtype, jnp.integer):
+            raise ValueError(
+                "softmax_cross_entropy: `targets` must be one whole number a sample, shape (n,); found "
+                f"{'none' if one is None else f'{dtype}, one sample {shape}'}. Of one-hot rows take "
+                "`targets.argmax(-1)`."
+            )
+        check_labels(targets, final)
+    if terminal is least_squares:
+        shapes = [jax.tree.map(lambda a: a.shape, tree) for tree in (final, one)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                "least_squares: a target is shaped as the final state, and nothing is broadcast; one "
+                f"sample's final state is {shapes[0]}, its target {shapes[1]}."
+            )
+
+
+def _cost(call: Callable, function: Any, arguments: tuple, of: str, problem: Any) -> None:
+    try:
+        value = jax.eval_shape(call, *arguments)
+    except (TypeError, ValueError) as error:
+        signature = "l(x, theta)" if of == "state" else "r(theta)"
+        raise ValueError(
+            f"ControlProblem: `running` {line_of(function)} fails as a cost {signature} of one "
+            f"{'sample' if of == 'state' else 'stage'}: {str(error).splitlines()[0]}"
+        ) from error
+    _scalar(f"`running` {line_of(function)}", value, problem)
+
+
+def _scalar(name: str, value: Any, problem: Any) -> None:
+    if getattr(value, "shape", None) != ():
+        raise ValueError(
+            f"ControlProblem: {name} must give a scalar for one sample; found shape "
+            f"{getattr(value, 'shape', type(value).__name__)} ({problem.num_samples} samples)."
+        )

@@ -1,0 +1,195 @@
+"""Samples that come in batches, one after another: a loader, a generator function, files in memory maps.
+
+    for inputs, targets in stream.epoch(): ...          every leaf (m, ...), m may differ
+
+Only the first batch is looked at when a problem is stated; every later one must have its structure.
+A memory map is read in rows drawn without replacement, as arrays are, and what was read is let go.
+"""
+
+import functools
+import itertools
+import mmap
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hjcontrol._ground.arguments import fits
+from hjcontrol._ground.trees import TreeLike
+from hjcontrol.control.references import positional
+
+LET_GO = 2**23  # bytes of a memory map that may be in memory before its pages are given back
+AROUND = 2**16  # bytes that the system maps in around a row
+
+
+def is_stream(inputs: Any) -> bool:
+    """Whether inputs are batches to come, or memory maps, rather than arrays."""
+    if isinstance(inputs, (list, tuple, dict)) or hasattr(inputs, "shape"):
+        return any(isinstance(a, np.memmap) for a in jax.tree.leaves(inputs))
+    plain = isinstance(inputs, (str, bytes, type))
+    return not plain and (callable(inputs) or hasattr(inputs, "__iter__"))
+
+
+class Stream:
+    """Batches of one structure. `first`: the first one; `rows`: samples of a memory map, else `None`."""
+
+    def __init__(self, inputs: Any, targets: Any, terminal: Callable[..., Any]):
+        self.source, self.targets = inputs, targets
+        self.rows: Any = None
+        self.first: Any = None
+        self.mapped = 0  # bytes of the maps that may be in memory
+        if isinstance(inputs, (list, tuple, dict)) or hasattr(inputs, "shape"):  # memory maps
+            sizes = {a.shape[0] for a in jax.tree.leaves((inputs, targets))}
+            if len(sizes) != 1:
+                raise ValueError(
+                    "ControlProblem: memory maps of inputs and targets must have one number of rows; "
+                    f"found {', '.join(map(str, sorted(sizes)))}."
+                )
+            self.rows = sizes.pop()
+            self.first = self._read(np.arange(min(self.rows, 2)))
+            return
+        if targets is not None:
+            raise ValueError(
+                "ControlProblem: batches bring their targets with them, as pairs (inputs, targets); "
+                "found `targets` beside a stream. Leave `targets` out."
+            )
+        self.labelled = (positional(terminal) or 1) > 1
+        batches = self._opened()
+        self.first = next(batches, None)
+        if self.first is None:
+            raise ValueError("ControlProblem: `inputs` is a stream without a batch. Give it some.")
+        second = next(batches, None)
+        if second is not None:
+            self.check(second, 1)
+
+    @property
+    def dtype(self) -> Any:
+        """Floating dtype of the inputs, as JAX takes them in."""
+        return jax.dtypes.canonicalize_dtype(np.result_type(*jax.tree.leaves(self.first[0])))
+
+    def epoch(self) -> Iterator[tuple[Any, Any]]:
+        """One pass over the batches as they come; of a memory map, its rows in order."""
+        if self.rows is not None:
+            size = max(1, LET_GO // self._bytes())
+            starts = range(0, self.rows, size)
+            yield from (self._read(slice(s, min(s + size, self.rows))) for s in starts)
+            return
+        for k, batch in enumerate(self._opened()):
+            self.check(batch, k)
+            yield batch
+
+    def drawn(self, size: Any, key: Any) -> Iterator[tuple[Any, Any]]:
+        """Batches without end: `size` rows of a memory map, or the loader's own, epoch after epoch."""
+        if self.rows is None:
+            for _ in itertools.count():
+                yield from self.epoch()
+        n: Any = self.rows
+        order, steps = np.arange(n, dtype=np.int32), n // size
+        while True:
+            key, order = _epoch(key, order, steps)
+            rows = np.asarray(order)
+            for k in range(steps):
+                yield self._read(rows[k * size : (k + 1) * size])
+
+    def check(self, batch: tuple[Any, Any], number: int) -> None:
+        """Refuse a batch that differs from the first one in anything but its number of samples."""
+        if _structure(batch) != _structure(self.first):
+            raise ValueError(
+                f"ControlProblem: batches must have one structure; the first has "
+                f"{_shown(self.first)}, batch {number} has {_shown(batch)}."
+            )
+
+    def _bytes(self) -> int:
+        leaves = jax.tree.leaves((self.source, self.targets))
+        return max(1, sum(a.dtype.itemsize * int(np.prod(a.shape[1:])) for a in leaves))
+
+    def _read(self, rows: Any) -> tuple[Any, Any]:
+        batch = jax.tree.map(lambda a: np.array(a[rows]), (self.source, self.targets))
+        self.mapped += len(jax.tree.leaves(batch)[0]) * max(AROUND, self._bytes())
+        if self.mapped > LET_GO:
+            self.mapped = 0
+            for a in jax.tree.leaves((self.source, self.targets)):
+                _let_go(a)
+        return batch
+
+    def _opened(self) -> Iterator[tuple[Any, Any]]:
+        source: Any = self.source() if callable(self.source) else self.source
+        batches = iter(source)
+        if batches is source and not callable(self.source):
+            raise ValueError(
+                "ControlProblem: `inputs` can be gone through only once (a generator), and training goes "
+                "through it again and again. Pass the generator function, or a loader."
+            )
+        return map(self._pair, batches)
+
+    def _pair(self, batch: Any) -> tuple[Any, Any]:
+        pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if self.labelled and not pair:
+            raise ValueError(
+                "ControlProblem: `terminal` compares with a target, so every batch must be a pair "
+                f"(inputs, targets); found {_shown(batch)} without labels."
+            )
+        inputs, targets = batch if self.labelled else (batch, None)
+        return jax.tree.map(np.asarray, (inputs, targets), is_leaf=_is_array)
+
+
+def came_in(
+    inputs: Any, targets: Any, terminal: Any, beside: dict[str, Any]
+) -> tuple[Stream | None, Any, Any]:
+    """The stream that inputs are, if they are one, and inputs and targets as arrays: of a stream, those
+    of its first batch. `beside`: what else a problem has for each sample.
+
+    **Raises:** `ValueError` for what is neither; a stream without batches, without labels, that can be
+    read only once, or with something beside it.
+    """
+    if not is_stream(inputs):
+        tree = lambda name, a: None if a is None else fits("ControlProblem", name, a, TreeLike)
+        inputs = fits("ControlProblem", "inputs", inputs, TreeLike)
+        return None, *jax.tree.map(jnp.asarray, (inputs, tree("targets", targets)))
+    given = [name for name, value in beside.items() if value is not None and value != ()]
+    if given:
+        raise ValueError(
+            f"ControlProblem: batches bring inputs and targets alone; found `{given[0]}` beside a "
+            "stream. State the problem on arrays."
+        )
+    stream = Stream(inputs, targets, terminal)
+    return stream, *jax.tree.map(jnp.asarray, stream.first)
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "__array__")
+
+
+def _structure(batch: Any) -> Any:
+    leaves, tree = jax.tree.flatten(batch)
+    return tree, [(a.shape[1:], a.dtype) for a in leaves]
+
+
+def _shown(batch: Any) -> str:
+    leaves = jax.tree.leaves(batch, is_leaf=_is_array)
+    words = [
+        f"{a.dtype}{list(a.shape)}" if hasattr(a, "shape") else type(a).__name__ for a in leaves
+    ]
+    return ", ".join(words) or "nothing"
+
+
+@functools.partial(jax.jit, static_argnums=2)
+def _epoch(key: Any, order: Any, steps: int) -> tuple[Any, Any]:
+    """The order of one epoch, and the key after its `steps`: the draws of `Minibatch`."""
+    following, draw = jax.random.split(key)
+    order = jax.random.permutation(draw, order)
+    onward = lambda _, k: jax.random.split(k)[0]
+    return jax.lax.fori_loop(1, steps, onward, following), order
+
+
+def _let_go(array: Any) -> None:
+    """Give back the pages of a map that is only read: they count as this process's memory."""
+    if not isinstance(array, np.memmap):
+        return
+    base: Any = array
+    while base is not None and not isinstance(base, mmap.mmap):
+        base = getattr(base, "base", None)
+    if base is not None and array.mode == "r" and hasattr(base, "madvise"):
+        base.madvise(mmap.MADV_DONTNEED)

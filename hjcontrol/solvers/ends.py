@@ -1,0 +1,131 @@
+"""The two ends of a solve: where it starts, and what is kept and told of it."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from hjcontrol._ground.meshes import automatic
+from hjcontrol._ground.results import RESULTS
+from hjcontrol.control import ControlProblem, Free, Solution, backpropagate
+from hjcontrol.control.capability import complaint
+from hjcontrol.control.derivatives import sketched
+from hjcontrol.control.units import Units, measured
+from hjcontrol.networks import Weights
+from hjcontrol.networks.model import draws
+from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, identity
+from hjcontrol.solvers.solver import AbstractSolver
+
+PASS = 256  # samples at a time, where a method of minibatches looks at all of them
+
+
+def held_at_a_time(
+    problem: ControlProblem, solver: AbstractSolver, chunk: int | None, keep: str | None
+) -> ControlProblem:
+    """The problem with the chunk asked for, or that of a method of minibatches: it never holds the states
+    of all samples.
+
+    **Raises:** `ValueError` for a chunk that is none, or states of a stream.
+    """
+    if keep == "all" and problem.stream is not None:
+        raise ValueError("solve: `keep` must be 'weights' for a stream: its samples are not held.")
+    if chunk is not None:
+        return problem.in_chunks(chunk)
+    batch = getattr(solver, "batch_size", None)
+    if batch is None or problem.chunk is not None or problem.stream is not None:
+        return problem
+    if problem.path or problem.terminal_constraint is not None:
+        return problem
+    most = max(batch, PASS)
+    n = problem.num_samples
+    # A chunk that divides the samples leaves no remainder, and so no second program.
+    even = [size for size in range(most // 2, most + 1) if size and n % size == 0]
+    return problem.in_chunks(max(even, default=most))
+
+
+def units_of(problem: ControlProblem, weights: Weights, solver: AbstractSolver) -> Units:
+    """The problem's units at the start; of minibatches with free weights, which ask for none, the unit
+    one: nothing is computed."""
+    batches = problem.stream is not None or getattr(solver, "batch_size", None) is not None
+    if batches and solver.streams and isinstance(problem.control_set, Free):
+        return Units(1.0, 1.0, 1.0)
+    if problem.stream is not None:
+        problem = problem.placed(*problem.stream.first)
+    return measured(
+        problem, weights, eqx.filter_jit(sketched if problem.chunked else backpropagate)
+    )
+
+
+def trimmed(solution: Solution, problem: ControlProblem, keep: str | None) -> Solution:
+    """The solution of the problem as it was stated, without states where only weights are kept."""
+    if keep == "all" and solution._trajectory is None:
+        _, states, costates, _ = eqx.filter_jit(backpropagate)(problem, solution.weights)
+    else:
+        states, costates = solution._trajectory, solution._costate
+    none = keep == "weights"
+    return dataclasses.replace(
+        solution,
+        problem=problem,
+        _trajectory=None if none else states,
+        _costate=None if none else costates,
+    )
+
+
+def begun(problem: ControlProblem, init: Any, key: Any) -> Weights:
+    """The weights to start from.
+
+    **Raises:** `ValueError` without any, or for weights of another shape.
+    """
+    if isinstance(init, Solution):
+        init = init.weights
+    if init is None:
+        if key is None and not any(draws(run[0]) for run in problem.chain.runs):
+            key = jax.random.key(0)  # the model came with its weights, and nothing is drawn
+        if key is None:
+            raise ValueError(
+                "solve: a start is needed. Pass `init=` weights, or `key=jax.random.key(seed)`."
+            )
+        return problem.init(key)
+    init = automatic(init)
+    problem.chain.check_weights("solve: `init`", init)
+    shape = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    init = jax.tree.unflatten(jax.tree.structure(shape), map(jnp.asarray, jax.tree.leaves(init)))
+    return jax.tree.map(lambda a, s: a.astype(s.dtype), init, shape)
+
+
+def keeping(problem, solver, weights, key, checkpoint, resume) -> Keeper | None:
+    """What keeps the run's checkpoints; `None` for nothing.
+
+    **Raises:** `ValueError` for a method that runs outside JAX.
+    """
+    if checkpoint is None:
+        if resume:
+            raise ValueError("solve: `resume=True` needs `checkpoint=`, the folder to resume from.")
+        return None
+    if problem.stream is not None:
+        raise ValueError(
+            "solve: a `checkpoint` holds all that a run depends on, and cannot hold the place of a "
+            "stream. Leave it out; `init=solution.weights` starts anew from a solution's weights."
+        )
+    if not solver.traceable:
+        raise ValueError(
+            f"solve: {solver.name} runs outside JAX, and what its solver holds between two iterations "
+            "cannot be written down: there is nothing to resume bit by bit. Leave `checkpoint` out; "
+            "`init=solution.weights` starts anew from a solution's weights."
+        )
+    place = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+    return Keeper(place, identity(problem, solver, weights, key), resume)
+
+
+def words_of(problem, solver, state, weights, result) -> str | None:
+    """What a stage has to say of values that are not finite: at the weights given back, or at the ones
+    that the next step would have tried."""
+    if not bool(result == RESULTS.nonfinite):
+        return solver.said(problem) if bool(result == RESULTS.successful) else None
+    words = complaint(problem, weights)
+    if words is None and solver.traceable:
+        tried = eqx.filter_jit(solver.step)(problem, state)
+        words = complaint(problem, solver.postprocess(problem, tried).weights)
+    return words
