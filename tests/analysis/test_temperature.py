@@ -76,7 +76,7 @@ def test_a_binary_head_has_no_crossover_at_log_2_and_says_so():
     p = 1 / (1 + np.exp(-logit / eps))
     assert_agree(jnp.asarray(-(p * np.log(p) + (1 - p) * np.log1p(-p)).mean()), jnp.asarray(0.3))
     tied = LSE(jnp.zeros((4, 3)), jnp.array([0.0, 0.0, 0.0, -1.0]), 1.0)
-    with pytest.raises(ValueError, match="runs from 1.09861 to 1.38629.*Tied logits"):
+    with pytest.raises(ValueError, match=r"runs from 1\.09861 to 1\.38629.*Tied logits"):
         temperature.crossover(tied, x)
 
 

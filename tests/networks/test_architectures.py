@@ -112,9 +112,9 @@ def test_the_gradient_is_the_sum_over_the_stages_that_share_the_weights(name):
 
 
 def heads_solve_their_equation(built, x, theta):
-    """F(x, s) = eps log sum_j exp((q.k_j + s |k_j|^2)/eps), q = W_Q x + b: F_s = H(grad F) + eps tr(G hess F).
+    """F_s = H(grad F) + eps tr(G hess F) for F(x, s) = eps log sum_j exp((q.k_j + s |k_j|^2)/eps).
 
-    G is half the Hessian of the declared H, which has the heads on its blocks; F_s is by differentiation.
+    q = W_Q x + b; G is half the Hessian of the declared H.
     """
     eps, heads, width = built.viscosity, built.heads, built.width
     q, k = theta.attention.query, theta.attention.key

@@ -27,7 +27,16 @@ def _costates(problem, weights):
     return backpropagate(problem, weights)[2]
 
 
-def _measure(rate: float) -> Evidence:
+def _heat(k: int) -> float:
+    """Growth of `sin(k x)` backwards through the heat equation, over a time 1.05."""
+    spread = np.sqrt(2 * EPS * 1.05)
+    at = np.linspace(-9, 9, 4001)
+    kernel = np.exp(-(at**2) / 2) / np.exp(-(at**2) / 2).sum()
+    return float(1 / (kernel @ np.cos(k * spread * at)))
+
+
+def _measure(rate: float, heating: bool = False) -> Evidence:
+    """`heating`: the pass is that of the heat equation."""
     x = np.linspace(-1, 1, 8)[:, None] * np.ones((1, 4))
     stage = Residual(Dense(4, 4, jnp.tanh), 1.0 / LAYERS)
     growth, bound = [], []
@@ -40,7 +49,12 @@ def _measure(rate: float) -> Evidence:
         bound.append(np.exp(rate * np.linalg.norm(W, 2, axis=(1, 2)).mean()))
     heat = np.exp(EPS * np.array([1, 4, 16]) ** 2)
     return evidence(
-        at_least("growth of a ripple of wave number 1, 4, 16 backwards", growth, heat, slack=1e-9),
+        at_least(
+            "growth of a ripple of wave number 1, 4, 16 backwards",
+            [_heat(k) for k in (1, 4, 16)] if heating else growth,
+            heat,
+            slack=1e-9,
+        ),
         at_most("growth against e^{mean ‖W‖}", growth, bound, role="instead"),
         at_least("e^{εk²t} of backward heat at k = 16", heat[-1], 1e10, role="instead"),
     )
@@ -55,7 +69,7 @@ CLAIM = Claim(
     "by at most e^{∫‖f_x‖} whatever the ripple. Finding sources is backward heat, which "
     "amplifies wave number k by e^{εk²t}.",
     check=lambda fast: _measure(1.0),
-    fault="the bound's rate has the wrong sign",
-    control=lambda fast: Evidence(_measure(-1.0).findings[1:2]),
+    fault="the pass is that of the heat equation; and ‖W‖ enters with the wrong sign",
+    control=lambda fast: Evidence(_measure(-1.0, heating=True).findings[:2]),
     recorded="fails as stated",
 )
