@@ -38,13 +38,22 @@ class Entry:
     @property
     def faults(self) -> tuple[str, ...]:
         """Why this entry is unsound, one sentence each."""
+        return (*self.faults_of_check, *self._faults_of_control())
+
+    @property
+    def faults_of_check(self) -> tuple[str, ...]:
+        """Those that the check shows without its control."""
         said = []
         if self.verdict != self.claim.recorded:
             said.append(f"the verdict is {self.verdict!r}, on record is {self.claim.recorded!r}")
-        held = {f.name: f.holds for f in self.evidence.findings}
         for f in self.evidence.findings:
             if f.role != "stated" and not f.holds:
                 said.append(f"{f.name}: {_numbers(f)}")
+        return tuple(said)
+
+    def _faults_of_control(self) -> tuple[str, ...]:
+        said = []
+        held = {f.name: f.holds for f in self.evidence.findings}
         if not self.control.findings:
             said.append("the control measures nothing")
         for f in self.control.findings:

@@ -202,8 +202,8 @@ CLAIM = Claim(
     published="Too cold is brittle and too hot is blurred; the critical value is ε* = N^{−1/d}.",
     precise="The trade-off is real where a class has many atoms: of 200 digits, accuracy, certified "
     "radius and accuracy under attack are best near ε = 0.3, not at N^{−1/d}, which has no units. It is "
-    "absent with one atom a class and in a trained feed-forward net, where ε changes no decision. The crossover "
-    "of the entropy falls as N^{−2/d}.",
+    "absent with one atom a class and in a trained feed-forward net, where ε changes no decision. The "
+    "crossover of the entropy falls as N^{−2/d}.",
     check=lambda fast: _measure(False),
     fault="every class has one atom; and the transport cost is |x − y|",
     control=lambda fast: Evidence(_measure(True, 1).findings[:4]),
