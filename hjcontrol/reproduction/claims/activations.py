@@ -36,7 +36,7 @@ def _layers(x, eps):
 def _measure(shift: float, eps: float) -> Evidence:
     """`shift` of what is compared with; `eps` of the pair that is called ReLU."""
     soft, gate, slope, spin = (np.asarray(a) for a in _two(X, 1.0))
-    plus = np.asarray(_layers(X, 1.0)[0])
+    plus, bend = (np.asarray(a) for a in _layers(X, 1.0)[:2])
     pair = np.asarray(_layers(X, eps)[2])
     hard = np.asarray(_layers(X, 0.0)[2])
     sigmoid = 1 / (1 + np.exp(-X - shift))
@@ -50,7 +50,12 @@ def _measure(shift: float, eps: float) -> Evidence:
             role="amended",
         ),
         zero("sigmoid − ∇lse(x, 0)", np.stack([gate, slope]) - sigmoid, 1e-15, role="amended"),
-        zero("tanh − (π₊ − π₋)", spin - np.tanh(X + shift), 1e-14, role="amended"),
+        zero(
+            "tanh − (π₊ − π₋)",
+            np.stack([spin, bend]) - np.tanh(X + shift),
+            1e-14,
+            role="amended",
+        ),
     )
 
 
