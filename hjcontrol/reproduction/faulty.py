@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import inspect
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
@@ -62,7 +63,8 @@ def audit_with_fault(claim: Claim, tool: str, fault: str) -> Entry:
             f"{', '.join(FAULTS)} are needed; found {tool!r}, {fault!r}."
         )
     home = _home(claim).__name__
-    with _replaced(tool, FAULTS[fault]), jax.enable_x64(True):
+    quiet = warnings.catch_warnings(action="ignore")
+    with _replaced(tool, FAULTS[fault]), jax.enable_x64(True), quiet:
         fresh = importlib.import_module(home).CLAIM
         found = fresh.check(True)
         first = Entry(fresh, found, Evidence(()), 0.0)
@@ -141,19 +143,27 @@ def _faulty(tool: Any, fault: Callable[[Any], Any]) -> Any:
 
 def _badly(kind: type, fault: Callable[[Any], Any]) -> type:
     """The class with every public method's numbers spoilt."""
-    said = {}
+    said, within = {}, [0]  # a method that calls another spoils its numbers once
     for base in reversed(kind.__mro__):
         for name, method in vars(base).items():
             public = not name.startswith("_") or name == "__call__"
             if public and inspect.isfunction(method) and base.__module__.startswith("hjcontrol."):
-                said[name] = _spoiling(getattr(kind, name), fault)
+                said[name] = _spoiling(getattr(kind, name), fault, within)
     for name in ("init", "check", "as_record", "at"):
         said.pop(name, None)
     return type(kind)(kind.__name__, (kind,), said | {"__module__": kind.__module__})
 
 
-def _spoiling(method: Callable, fault: Callable[[Any], Any]) -> Callable:
-    return lambda self, *args, **named: _spoilt(method(self, *args, **named), fault)
+def _spoiling(method: Callable, fault: Callable[[Any], Any], within: list[int]) -> Callable:
+    def spoilt(self: Any, *args: Any, **named: Any) -> Any:
+        within[0] += 1
+        try:
+            result = method(self, *args, **named)
+        finally:
+            within[0] -= 1
+        return result if within[0] else _spoilt(result, fault)
+
+    return spoilt
 
 
 def _spoilt(result: Any, fault: Callable[[Any], Any]) -> Any:

@@ -10,6 +10,8 @@ Viscosity is measured: half the variance of a step over its length, over draws o
 Our cells against the formulas by hand, the gate written as a Gibbs weight by our own `gibbs`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,8 +55,10 @@ def _hamiltonians(longer: float) -> np.ndarray:
     return np.concatenate(apart)
 
 
-def _viscosity(nu: float) -> float:
-    """Half the variance of one step over its length: of a GRU's, run as drift with noise of `nu`."""
+@functools.cache
+def _viscosity(nu: float) -> tuple[float, float]:
+    """Half the variance of one step over its length: of a GRU's, run as drift with noise of `nu`; and how
+    far the step without noise is from the drift's."""
     h, rng = 0.5, np.random.default_rng(5)
     draw = lambda *shape: rng.standard_normal(shape) / 2
     gru = RecurrentWeights(draw(18, 6), draw(18, 3), draw(18))
@@ -63,7 +67,9 @@ def _viscosity(nu: float) -> float:
     stage = StochasticResidual((moved, gru), h, nu)
     noise = np.random.default_rng(6).standard_normal((4000, 6))
     ends = jax.jit(jax.vmap(lambda xi: stage.step(x, gru, xi)))(noise)
-    return float(np.var(np.asarray(ends), axis=0).mean() / (2 * h))
+    still = np.asarray(stage.step(x, gru, np.zeros(6)))
+    off = still - x - h * np.asarray(moved(x, gru))
+    return float(np.var(np.asarray(ends), axis=0).mean() / (2 * h)), float(np.abs(off).max())
 
 
 def _measure(
@@ -94,14 +100,15 @@ def _measure(
         cell, hand = tied, sigmoid(-i) * c + sigmoid(i) * np.tanh(candidate)
     return evidence(
         zero("x + ∂H/∂p − step of RNN, GRU, LSTM", _hamiltonians(longer), 1e-14),
-        at_least("viscosity of a recurrence, measured", _viscosity(nu), 0.01),
+        at_least("viscosity of a recurrence, measured", _viscosity(nu)[0], 0.01),
         equal(
             "viscosity of the same with noise of ν = 0.1",
-            _viscosity(0.1),
+            _viscosity(0.1)[0],
             0.1,
             0.01,
             role="instead",
         ),
+        zero("its step without the noise − x − h drift", _viscosity(0.1)[1], 1e-14, role="instead"),
         zero("GRU − mean of h and g under two Gibbs weights", ours - mean(update, h, g), 1e-14),
         zero("LSTM cell − mean of c and g", cell - mean(i, c, np.tanh(candidate)), 1e-14),
         zero("LSTM cell − f c + i g by hand", cell - hand, 1e-14, role="instead"),
