@@ -29,6 +29,7 @@ def _measure(c: float) -> Evidence:
     shape = lambda theta: jax.tree.map(
         lambda a: np.full(a.shape, theta), problem.init(jax.random.key(0))
     )
+    far = float(_slope(problem, shape(1.0)))
     theta = 1.0
     for _ in range(400):  # gradient descent, as in training
         theta -= 0.1 * float(_slope(problem, shape(theta)))
@@ -38,6 +39,7 @@ def _measure(c: float) -> Evidence:
     return evidence(
         zero("H − min H where gradient descent ends", excess, 1e-6),
         zero("∂H/∂θ there", STEP * (theta**3 + 2 * c * theta + 0.5), 1e-10, role="instead"),
+        zero("backpropagation − ∂H/∂θ at θ = 1", far - STEP * (1.5 + 2 * c), 1e-13, role="instead"),
         at_least("how far H is above its minimum", excess, 0.5, role="instead"),
     )
 
