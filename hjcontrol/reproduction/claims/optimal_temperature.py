@@ -65,8 +65,8 @@ def _read(atoms, classes, x, labels, eps):
 
 @functools.cache
 def _traded(means: bool) -> np.ndarray:
-    """Accuracy, mean radius of what is right, accuracy under attack, the attacks' defect, by eps. `means`: the atoms are the
-    means of the classes, twenty times each, which is as one."""
+    """Accuracy, mean radius of what is right, accuracy under attack, the attacks' defect, by eps.
+    `means`: the atoms are the means of the classes, twenty times each, which is as one."""
     x, c = _digits()
     atoms, classes = x[:ATOMS], c[:ATOMS]
     if means:
