@@ -115,7 +115,7 @@ def _replaced(tool: str, fault: Callable[[Any], Any]) -> Iterator[None]:
     place, name = tool.split(":")
     true = getattr(importlib.import_module(place), name)
     holders = [m for k, m in list(sys.modules.items()) if k.startswith("hjcontrol.")]
-    holders = [m for m in holders if not m.__name__.startswith("hjcontrol.reproduction")]
+    holders = [m for m in holders if not m.__name__.startswith(CLAIMS)]
     exports = [m for m in holders if vars(m).get(name) is true and hasattr(m, "__path__")]
     exports += [m for m in holders if m.__name__ in (place, true.__module__) and m not in exports]
     kept = {k: sys.modules.pop(k) for k in list(sys.modules) if k.startswith(CLAIMS + ".")}
