@@ -46,8 +46,9 @@ class Gap(Told, Shown):
 
     @property
     def dominated(self) -> Bool[Array, "*batch"]:
-        """Whether one atom decides: `gap > eps log(N-1)`, so that the deviation is under eps log 2."""
-        return self.gap > self.eps * jnp.log(max(self.atoms - 1, 1))
+        """Whether one atom decides: `gap > eps log N`. Its weight is then over `N/(2N - 1)`: more than
+        the others' together, with two logits over 2/3."""
+        return self.gap > self.eps * jnp.log(self.atoms)
 
     def as_record(self) -> Record:
         """What this result says of itself."""

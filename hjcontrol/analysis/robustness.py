@@ -173,6 +173,15 @@ class Radius(Told, Shown):
         """What this result says of itself."""
         if self.radius.ndim:
             return one_of_many(self, self.radius.shape)
+        if not self.margin > 0:
+            rival, behind = int(self.rival), figure(-self.margin)
+            ties = float(self.margin) == 0.0
+            return Record(
+                f"Class {int(self.label)}",
+                f"ties with class {rival}: no radius holds it"
+                if ties
+                else f"is not predicted: class {rival} scores {behind} more, so nothing is certified",
+            )
         return Record(
             f"Class {int(self.label)}",
             f"holds within radius {figure(self.radius, 6)} (certified); margin {figure(self.margin)}, "

@@ -26,7 +26,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Real
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol._ground.concrete import known
+from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol._ground.record import Record, Told, figure
 from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.shown import Shown
@@ -43,6 +43,10 @@ def __dir__() -> list[str]:
 
 
 LOG_TWO = 0.6931471805599453
+INSTEAD = (
+    "No eps both lets the kernels touch and keeps the excess small. Measure instead: `by_validation` "
+    "on held-out samples, or `by_bound` on certified losses."
+)
 
 
 class Window(Told, Shown):
@@ -73,6 +77,7 @@ class Window(Told, Shown):
                 "spacing": f"atoms are {figure(self.spacing)} (length) apart; orders of magnitude",
                 "heuristic": f"N^(-1/d) = {figure(self.heuristic)} has no units; in these, {where}",
             },
+            notes=(INSTEAD,) if self.empty else (),
         )
 
 
@@ -113,14 +118,30 @@ def crossover(
 ) -> Float[Array, ""]:
     """The `eps` at which the mean entropy of the Gibbs weights over `points` is `entropy` (nats).
 
-    The entropy rises with `eps` at fixed logits, so bisection of `log eps` finds the only one. NaN
-    where it is not reached in `between`, times the spread of the logits.
+    The entropy rises with `eps` at fixed logits, so bisection of `log eps` finds the only one.
+    `between`: where it is sought, times the spread of the logits; NaN under `jit` where it is not.
+
+    **Raises:** `ValueError` where no `eps` there gives that entropy. Two atoms never reach log 2, the
+    default: ask for less.
     """
     z = jax.vmap(model.scores)(points)
+    most = float(np.log(z.shape[1]))
+    if known_to_fail((jnp.asarray(entropy) > 0) & (jnp.asarray(entropy) < most - 1e-12)):
+        raise ValueError(
+            f"crossover: {z.shape[1]} atoms have entropies between 0 and log {z.shape[1]} = "
+            f"{most:.6g}, and reach neither; asked was {float(entropy):.6g}. Give `entropy` between them."
+        )
     spread = jnp.max(z) - jnp.min(z)
     mean = lambda e: jnp.mean(gibbs_entropy(z, e, axis=1)) - entropy
     low, high = (jnp.log(jnp.asarray(b, z.dtype) * spread) for b in between)
-    reached = (mean(jnp.exp(low)) < 0) & (mean(jnp.exp(high)) > 0)
+    ends = mean(jnp.exp(low)), mean(jnp.exp(high))
+    reached = (ends[0] < 0) & (ends[1] > 0)
+    if known_to_fail(reached):
+        raise ValueError(
+            f"crossover: the mean entropy runs from {float(ends[0] + entropy):.6g} to "
+            f"{float(ends[1] + entropy):.6g} over `between` and does not pass {float(entropy):.6g}. "
+            "Tied logits keep it up at every eps; else widen `between`."
+        )
 
     def halve(_: Array, ends: tuple[Array, Array]) -> tuple[Array, Array]:
         middle = 0.5 * (ends[0] + ends[1])

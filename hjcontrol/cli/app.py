@@ -21,6 +21,7 @@ from hjcontrol.cli.command import INTERRUPTED, as_function, command_line
 from hjcontrol.cli.crosscheck import CROSSCHECK
 from hjcontrol.cli.doctor import DOCTOR
 from hjcontrol.cli.errors import USAGE, CommandError
+from hjcontrol.cli.explore import EXPLORE
 from hjcontrol.cli.fit_convex import FIT_CONVEX
 from hjcontrol.cli.list import ARCHITECTURES, LAYERS, LIST
 from hjcontrol.cli.pde import PDE
@@ -30,7 +31,8 @@ from hjcontrol.cli.verify import VERIFY
 FAULT = 70
 NO_MEMORY = "not enough memory. Reduce the width, the depth or the samples."
 ALL = (
-    CROSSCHECK, SOLVE, VERIFY, FIT_CONVEX, CERTIFY, PDE, CLAIMS, LIST, LAYERS, ARCHITECTURES, DOCTOR,
+    CROSSCHECK, SOLVE, VERIFY, FIT_CONVEX, CERTIFY, PDE, EXPLORE, CLAIMS, LIST, LAYERS, ARCHITECTURES,
+    DOCTOR,
 )  # fmt: skip
 COMMANDS = {command.name: command for command in ALL}
 

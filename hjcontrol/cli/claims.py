@@ -45,19 +45,19 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
 
 def _answer(entries: list[Any], count: int, fast: bool) -> Answer:
     from hjcontrol.reporting.page import provenance
+    from hjcontrol.reproduction.auditing import turned
     from hjcontrol.reproduction.record import audit_record, claims_markdown
 
     found = [e.summary() for e in entries]
     pictures = {e.claim.id: e.evidence.picture for e in entries if e.evidence.picture is not None}
     made = provenance(command_line.get())
     sound = all(e.sound for e in entries)
-    failed = sum(not f.holds for e in entries for f in e.control.findings)
     tried = sum(len(e.control.findings) for e in entries)
     told = [f"{e.claim.id}: {e.counterexample}" for e in entries if e.verdict == "fails as stated"]
     told += [f"UNSOUND {e.claim.id}: {fault}" for e in entries for fault in e.faults]
     told.append(
-        f"{sum(e.sound for e in entries)} of {len(entries)} sound; {failed} of {tried} controls failed, "
-        "as they must"
+        f"{sum(e.sound for e in entries)} of {len(entries)} sound; {sum(map(turned, found))} of {tried} "
+        "controls turned, as they must"
     )
     return Answer(
         {"fast": fast, "sound": sound, "claims": found},
@@ -72,10 +72,10 @@ def _answer(entries: list[Any], count: int, fast: bool) -> Answer:
 
 CLAIMS = Command(
     "claims",
-    """Check every published claim of the theory, and see every check's control fail.
+    """Check every published claim of the theory, and see every check's control turn it.
 
     Writes claims.html, claims.md with its pictures, and claims.json. Exit code 0: each claim came out as
-    its verdict on record says, and each control failed; 1: one did not.
+    its verdict on record says, and each control turned what it tries; 1: one did not.
     """,
     Asked,
     run,

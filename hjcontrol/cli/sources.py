@@ -22,7 +22,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import hjcontrol as hj
 from hjcontrol.cli.errors import CommandError
@@ -245,6 +245,51 @@ def read_layer(name: str, eps: float | None) -> Layer:
                 f"{name}: {key!r} must be finite; {bad} of {a.size} entries are not."
             )
     return Layer(W, b, _temperature(name, arrays, eps), Path(name).name, {"file": name})
+
+
+class Head(NamedTuple):
+    """A layer, or a classifier over one, and its name."""
+
+    model: Any
+    name: str
+
+
+def read_head(name: str, eps: float | None) -> Head:
+    """The layer in the file `name`, a classifier where it has an array `classes`; or the `LSE` or
+    `ClassHead` that `MODULE:OBJECT` names. At temperature `eps` if that is given.
+
+    **Raises:** `CommandError`.
+    """
+    import equinox as eqx
+    import jax.numpy as jnp
+
+    from hjcontrol.data.loading import npz_arrays
+
+    if name.endswith(".npz"):
+        layer, arrays = read_layer(name, eps), npz_arrays(name)
+        model: Any = hj.layers.LSE(layer.W, layer.b, layer.eps)
+        if "classes" in arrays:
+            try:
+                model = hj.layers.ClassHead(model, arrays["classes"])
+            except ValueError as error:
+                raise CommandError(f"{name}: {error}") from None
+        return Head(model, layer.name)
+    module, colon, attribute = name.rpartition(":")
+    if not (colon and module and attribute.isidentifier()):
+        raise CommandError(
+            f"MODEL: FILE.npz, or MODULE:OBJECT of your own, is needed; found {name!r}."
+        )
+    found = _object(name)
+    layer = found.head if isinstance(found, hj.layers.ClassHead) else found
+    if not isinstance(layer, hj.layers.LSE):
+        raise CommandError(
+            f"{name}: an LSE, or a ClassHead over one, is needed; found {type(layer).__name__}. A page "
+            "reads affine layers: give the last layer on its features."
+        )
+    if eps is not None:
+        own = (lambda m: m.eps) if layer is found else (lambda m: m.head.eps)
+        found = eqx.tree_at(own, found, jnp.asarray(eps, layer.b.dtype))
+    return Head(found, name)
 
 
 def _temperature(name: str, arrays: Mapping, asked: float | None) -> float:

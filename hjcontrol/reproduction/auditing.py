@@ -1,7 +1,8 @@
 r"""The audit: every claim checked, every control seen to fail, the verdict compared with the record.
 
     sound  =  verdict is the recorded one,  every amended, instead and number finding holds,
-              and every finding of the control fails
+              every stated finding has a control, and each finding of the control comes out the
+              other way
 
 Runs in 64-bit floats whatever the caller's precision is: the tolerances are those of 64 bits.
 """
@@ -37,25 +38,39 @@ class Entry:
     @property
     def faults(self) -> tuple[str, ...]:
         """Why this entry is unsound, one sentence each."""
+        return (*self.faults_of_check, *self._faults_of_control())
+
+    @property
+    def faults_of_check(self) -> tuple[str, ...]:
+        """Those that the check shows without its control."""
         said = []
         if self.verdict != self.claim.recorded:
             said.append(f"the verdict is {self.verdict!r}, on record is {self.claim.recorded!r}")
-        held = {f.name for f in self.evidence.findings if f.holds}
         for f in self.evidence.findings:
             if f.role != "stated" and not f.holds:
                 said.append(f"{f.name}: {_numbers(f)}")
+        return tuple(said)
+
+    def _faults_of_control(self) -> tuple[str, ...]:
+        said = []
+        held = {f.name: f.holds for f in self.evidence.findings}
         if not self.control.findings:
             said.append("the control measures nothing")
         for f in self.control.findings:
             if f.name not in held:
-                said.append(f"control, {f.name}: no finding of this name holds in the check")
-            elif f.holds:
-                said.append(f"control, {f.name}: does not fail although {self.claim.fault}")
+                said.append(f"control, {f.name}: no finding of the check has this name")
+            elif f.holds == held[f.name]:
+                same = "holds all the same" if f.holds else "fails all the same"
+                said.append(f"control, {f.name}: {same} although {self.claim.fault}")
+        tried = {f.name for f in self.control.findings}
+        for f in self.evidence.findings:
+            if f.role == "stated" and f.name not in tried:
+                said.append(f"{f.name}: stated, and no control tries it")
         return tuple(said)
 
     @property
     def sound(self) -> bool:
-        """Whether the claim came out as recorded and its control failed."""
+        """Whether the claim came out as recorded and its control turned what it tries."""
         return not self.faults
 
     def summary(self) -> dict[str, Any]:
@@ -97,6 +112,14 @@ def audit(claims: Iterable[Claim], *, fast: bool = False) -> Iterator[Entry]:
 def _numbers(f: Measurement) -> str:
     k = f.worst
     return f"{f.ours[k]:.6g}, not {f.relation} {f.expected[k]:.6g} to {f.tol:.1e}"
+
+
+def turned(summary: dict[str, Any]) -> int:
+    """How many findings of an entry's control came out the other way."""
+    held = {f["name"]: f["holds"] for f in summary["findings"]}
+    return sum(
+        f["holds"] != held.get(f["name"], f["holds"]) for f in summary["control"]["findings"]
+    )
 
 
 def _row(f: Measurement) -> dict[str, Any]:

@@ -57,6 +57,21 @@ class Evidence:
     picture: Picture | None = None
 
 
+def those(found: Evidence, *names: str) -> tuple[Measurement, ...]:
+    """The findings of these names, or whose names begin so: what a control shows of a measurement.
+
+    **Raises:** `ValueError` where a name fits none of them, or several.
+    """
+    kept = []
+    for name in names:
+        fits = [f for f in found.findings if f.name == name]
+        fits = fits or [f for f in found.findings if f.name.startswith(name)]
+        if len(fits) != 1:
+            raise ValueError(f"control: {len(fits)} findings begin with {name!r}; one is needed.")
+        kept += fits
+    return tuple(kept)
+
+
 def evidence(*findings: Measurement, picture: Picture | None = None) -> Evidence:
     """The findings of a check, in the order in which they are read."""
     return Evidence(findings, picture)
@@ -70,9 +85,9 @@ class Claim:
     it, says so.
     - `precise`: the exact statement, with constants and signs.
     - `check(fast)`: measures. Without `fast` it may take minutes and has at least the same findings.
-    - `control(fast)`: the same with the fault that `fault` names. Each of its findings bears the
-    name of one
-      that holds in the check, and must fail.
+    - `control(fast)`: the same with other mathematics, which `fault` names: the expected numbers stay.
+      Each finding must come out the other way: one that holds fails, and one that refutes the sentence
+      holds, since what refuted it is gone. Every stated finding is among them.
     - `rule`: a rule of thumb, of which nothing exact is stated.
     - `seconds`: about how long the full check takes, where it is longer than the fast one.
     """

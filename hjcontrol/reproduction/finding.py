@@ -35,14 +35,19 @@ class Measurement:
     published: str = ""
 
     @property
-    def excess(self) -> float:
-        """How far the worst number is from holding without tolerance; 0 if it does."""
+    def _apart(self) -> list[float]:
+        """How far each number is on the wrong side; below 0, by how much a bound holds."""
         apart = [o - e for o, e in zip(self.ours, self.expected, strict=True)]
         if self.relation == "=":
             apart = [abs(a) for a in apart]
         elif self.relation == ">=":
             apart = [-a for a in apart]
-        return max((a if not math.isnan(a) else math.inf for a in apart), default=math.inf)
+        return [a if not math.isnan(a) else math.inf for a in apart]
+
+    @property
+    def excess(self) -> float:
+        """How far the worst number is from holding without tolerance; 0 or less if it does."""
+        return max(self._apart, default=math.inf)
 
     @property
     def holds(self) -> bool:
@@ -51,9 +56,8 @@ class Measurement:
 
     @property
     def worst(self) -> int:
-        """Which of the numbers is furthest from what was expected."""
-        size = [abs(o - e) for o, e in zip(self.ours, self.expected, strict=True)]
-        return int(np.argmax(np.nan_to_num(size, nan=np.inf)))
+        """Which of the numbers is furthest from holding; of a bound, on its wrong side or nearest it."""
+        return int(np.argmax(self._apart))
 
 
 def _numbers(name: str, value: Any) -> tuple[float, ...]:

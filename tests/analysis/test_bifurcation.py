@@ -173,7 +173,12 @@ def test_symmetric_atoms_cross_instead_of_folding():
     (only,) = found.folds
     assert not only.simple
     assert only.kinds == ("maximum", "maximum")
-    assert "branches cross" in str(found)
+    assert "pitchfork: one maximum is left of two" in str(found)
+    assert "annihilate" not in str(found)
+
+
+def test_a_fold_is_told_apart_from_a_pitchfork(line):
+    assert all(f.story == "maximum and minimum annihilate" for f in line.folds)
 
 
 def test_a_plane_through_more_inputs():

@@ -52,6 +52,22 @@ def test_the_bound_is_attained_by_equal_rivals():
     assert float(hard.deviation) == float(hard.bound) == 0.0
 
 
+@pytest.mark.parametrize("atoms", [2, 3, ATOMS])
+def test_an_atom_that_decides_outweighs_the_others(gaps, atoms):
+    """`gap > eps log N` gives a weight over N/(2N-1); where two logits tie nothing decides."""
+    found = gaps(LSE(jnp.zeros((atoms, 2)), jnp.zeros(atoms), 0.5), jnp.ones((1, 2)))
+    assert not bool(found.dominated.any())
+    assert "does not decide alone" in str(ex.gap(LSE(jnp.eye(2), jnp.zeros(2), 0.5), jnp.ones(2)))
+    model = layer(atoms=atoms)
+    x = points(200, scale=2.0)
+    found = gaps(model, x)
+    weight = np.asarray(jax.vmap(model.weights)(x)).max(axis=1)
+    decides = np.asarray(found.dominated)
+    assert decides.any()
+    assert not decides.all()
+    assert weight[decides].min() > atoms / (2 * atoms - 1)
+
+
 def test_along_a_ray_the_excess_stays_under_its_bound_and_falls_at_its_rate(rays):
     a, x, v = layer(), points(16), points(16, seed=3)
     found = rays(a, x, v)

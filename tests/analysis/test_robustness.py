@@ -199,7 +199,13 @@ def test_a_label_that_is_not_predicted_has_no_radius():
     found = jax.jit(lambda x: rb.certified_radius(model, x, jnp.argmin(model.scores(x))))(X[0])
     assert float(found.radius) == 0.0
     assert float(found.margin) < 0
-    assert "as published" in str(found)
+    best, own = int(model.predict(X[0])), int(found.label)
+    assert str(found).startswith(f"Class {own}: is not predicted: class {best} scores")
+    assert "holds" not in str(found)
+    held = rb.certified_radius(model, X[0])
+    assert str(held).startswith(f"Class {best}: holds within radius")
+    tie = ClassHead(LSE(jnp.eye(2), jnp.zeros(2), 0.1), [0, 1])
+    assert "ties with class 1" in str(rb.certified_radius(tie, jnp.ones(2), 0))
 
 
 @pytest.mark.usefixtures("unchecked")

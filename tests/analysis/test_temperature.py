@@ -37,6 +37,8 @@ def test_the_published_heuristics_lie_above_the_window():
         assert not found.empty
     assert temperature.window(1000, 4).empty
     assert "EMPTY" in str(temperature.window(1000, 4))
+    assert "by_validation" in str(temperature.window(1000, 4))
+    assert "by_validation" not in str(temperature.window(1000, 2))
 
 
 @pytest.mark.parametrize(("d", "sides"), [(1, (16, 128)), (2, (6, 18)), (3, (4, 9))])
@@ -63,6 +65,19 @@ def test_at_the_crossover_the_entropy_is_the_one_asked_for():
     p /= p.sum(1, keepdims=True)
     assert_agree(jnp.asarray(-(p * np.log(p)).sum(1).mean()), jnp.asarray(1.0))
     assert bool(jnp.isnan(both(2.0)))  # more than log 7: never reached
+
+
+def test_a_binary_head_has_no_crossover_at_log_2_and_says_so():
+    two, x = layer(atoms=2), points(16)
+    with pytest.raises(ValueError, match=r"2 atoms .* log 2 = 0.693147, .* asked was 0.693147"):
+        temperature.crossover(two, x)
+    eps = float(temperature.crossover(two, x, entropy=0.3))
+    logit = np.asarray(x @ (two.W[1] - two.W[0])) + float(two.b[1] - two.b[0])
+    p = 1 / (1 + np.exp(-logit / eps))
+    assert_agree(jnp.asarray(-(p * np.log(p) + (1 - p) * np.log1p(-p)).mean()), jnp.asarray(0.3))
+    tied = LSE(jnp.zeros((4, 3)), jnp.array([0.0, 0.0, 0.0, -1.0]), 1.0)
+    with pytest.raises(ValueError, match=r"runs from 1\.09861 to 1\.38629.*Tied logits"):
+        temperature.crossover(tied, x)
 
 
 @pytest.fixture(scope="module")

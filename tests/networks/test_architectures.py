@@ -111,6 +111,37 @@ def test_the_gradient_is_the_sum_over_the_stages_that_share_the_weights(name):
             assert leaf.shape[0] == run.sets
 
 
+def heads_solve_their_equation(built, x, theta):
+    """F_s = H(grad F) + eps tr(G hess F) for F(x, s) = eps log sum_j exp((q.k_j + s |k_j|^2)/eps).
+
+    q = W_Q x + b; G is half the Hessian of the declared H.
+    """
+    eps, heads, width = built.viscosity, built.heads, built.width
+    q, k = theta.attention.query, theta.attention.key
+    keys = (x @ k.W.T + k.b[None, :]).reshape(len(x), heads, -1)
+
+    def fronts(token, s):
+        asked = (q.W @ token + q.b).reshape(heads, -1)
+        z = jnp.einsum("hk,thk->ht", asked, keys) + s * jnp.sum(keys**2, axis=2).T
+        return eps * jax.nn.logsumexp(z / eps, axis=1)
+
+    @jax.jit
+    def sides(token, theta):
+        H = lambda p: built.hamiltonian(x, p, theta)
+        p = jax.jacfwd(fronts)(token, 0.0)
+        G = jax.hessian(H)(jnp.zeros((heads, width))) / 2
+        bent = jax.jacfwd(jax.jacfwd(fronts))(token, 0.0)
+        right = H(p) + eps * jnp.einsum("hwhv,hwv->", G, bent)
+        return jnp.sum(jax.jacfwd(fronts, argnums=1)(token, 0.0)), right
+
+    assert_agree(*sides(x[0], theta), 1e-10)
+    wrong = eqx.tree_at(lambda t: t.attention.query.W, theta, 1.01 * q.W)  # the twin
+    left, right = sides(x[0], wrong)
+    isotropic = jnp.sum(jax.jacfwd(fronts)(x[0], 0.0) ** 2)
+    assert abs(float(isotropic - built.hamiltonian(x, jax.jacfwd(fronts)(x[0], 0.0), theta))) > 1e-3
+    assert abs(float(left - right)) > 1e-6 * abs(float(left))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_is_what_its_hamiltonian_says(name):
     """Transport: x + h dH/dp is the step. Viscous: H = |p|^2, and no drift."""
@@ -119,6 +150,9 @@ def test_a_step_is_what_its_hamiltonian_says(name):
     theta = jax.tree.map(lambda a: a[0], weights[r])
     u = jax.tree.map(lambda a: a[0, 1], problem.given[r])
     x = jax.tree.map(lambda a: a[0, 1], states.runs[r])
+    if name == "transformer":
+        heads_solve_their_equation(built, x, theta)
+        return
     slope = jax.jit(jax.grad(lambda p: built.hamiltonian(x, p, theta, u)))
     if float(built.viscosity) > 0 and u is None:
         p = jnp.asarray([0.3, -1.2])

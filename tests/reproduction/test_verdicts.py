@@ -57,6 +57,10 @@ def test_the_counterexample_is_the_worst_number_of_the_first_that_fails():
     failing = equal("slopes", [1.0, 7.0, 2.0], 1.0, 0.1)
     assert counterexample((GOOD, failing, BAD)) == "slopes: stated 1, found 7"
     assert counterexample((at_most("x", 3.0, 2.0),)) == "x: stated at most 2, found 3"
+    one_sided = at_most("x", [0.0, 1.05], 1.0)  # 0 is farther from 1, and holds
+    assert counterexample((one_sided,)) == "x: stated at most 1, found 1.05"
+    assert at_least("x", [5.0, 0.9], 1.0).worst == 1
+    assert at_most("x", [0.0, np.nan, 9.0], 1.0).worst == 1
     assert counterexample((GOOD, INSTEAD)) is None
 
 
@@ -85,10 +89,22 @@ BROKEN = zero("residual", 1.0, 1e-12)
             (GOOD,),
             (GOOD,),
             "holds exactly",
-            "control, residual: does not fail although it is broken",
+            "control, residual: holds all the same although it is broken",
         ),
-        ((GOOD,), (), "holds exactly", "the control measures nothing"),
-        ((GOOD,), (BAD,), "holds exactly", "no finding of this name holds in the check"),
+        (
+            (GOOD, BOUND),
+            (BROKEN,),
+            "holds within its bound",
+            "error: stated, and no control tries it",
+        ),
+        ((BAD, AMENDED), (zero("stated residual", 0.0, 1e-12),), "holds once amended", None),
+        (
+            (BAD, AMENDED),
+            (BAD,),
+            "holds once amended",
+            "control, stated residual: fails all the same although it is broken",
+        ),
+        ((GOOD,), (BROKEN, BAD), "holds exactly", "no finding of the check has this name"),
         (
             (GOOD, equal("number", 2.0, 3.0, 0.1, role="number")),
             (BROKEN,),

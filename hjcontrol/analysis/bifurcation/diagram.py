@@ -55,6 +55,16 @@ class Fold(Shown):
     step: float  # the last Newton step: how well it is located
     simple: bool  # both nondegeneracies hold; else branches cross, as symmetry makes them
 
+    @property
+    def story(self) -> str:
+        """What happens as eps grows, in words. Only a simple fold takes both points away."""
+        one, other = self.kinds
+        if self.simple:
+            return f"{one} and {other} {'appear' if self.birth else 'annihilate'}"
+        if one == other:
+            return f"pitchfork: one {one} {'parts into two' if self.birth else 'is left of two'}"
+        return f"branches cross: {one} and {other} meet, not in a simple fold"
+
 
 class Bifurcation(Told, Shown):
     """Branches, folds in order of eps, the basin-merge tree, and at which eps completeness is proved."""
@@ -98,9 +108,8 @@ class Bifurcation(Told, Shown):
         """What this result says of itself."""
         row = lambda f: {
             "eps": f"{f.eps:.9f}",
-            "what": f"{f.kinds[0]} and {f.kinds[1]} {'appear' if f.birth else 'annihilate'}",
+            "what": f.story,
             "at": np.array2string(f.point, precision=6),
-            "": "" if f.simple else "branches cross: not simple",
         }
         proved = ", ".join(f"{e:.4g}" for e, _, ok in self.levels if ok)
         wrong = ", ".join(f"{e:.4g}" for e, _, ok in self.levels if not ok)

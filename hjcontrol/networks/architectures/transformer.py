@@ -28,7 +28,7 @@ class Transformer(AbstractArchitecture):
 
     name = "transformer"
     drift = "-"
-    energy = "|p|^2 (anisotropic, W_Q^T W_K)"
+    energy = "p.(W_Q^T W_Q)^+ p, a head (|p|^2 in its query)"
     noise = "sqrt(d_head), of raw logits"
     exact = "a row of weights = grad lse; distance form = dot products for keys of one norm"
     structural = "values other than keys; several heads; norms, residual paths, depth"
@@ -51,9 +51,15 @@ class Transformer(AbstractArchitecture):
         ]
 
     def hamiltonian(self, x, p, theta, u=None):
-        """`|p|^2`, `p` the gradient in a query of one head's solution."""
-        del x, theta, u
-        return jnp.sum(p**2)
+        """`sum_h p_h.G_h p_h`, `G_h = (W_Q^T W_Q)^+`: `p` (heads, width) the gradients, in one normed
+        token that asks, of every head's log-sum-exp with its keys held.
+
+        Each solves `F_s = p.G p + eps tr(G hess F)` exactly, keys' lengths entering as biases.
+        """
+        del x, u
+        rows = theta.attention.query.W.reshape(self.heads, -1, self.width)
+        asked = jnp.einsum("hkw,hw->hk", jnp.linalg.pinv(rows.swapaxes(1, 2)), p)  # gradients in q
+        return jnp.sum(asked**2)
 
     @property
     def viscosity(self):

@@ -19,7 +19,8 @@ def _limit(x):
     return jnp.maximum(jnp.abs(x[0]) - 1.0, 0.0) ** 2 / 4
 
 
-def _measure(lipschitz: float) -> Evidence:
+def _measure(lipschitz: float, averaged: bool = False) -> Evidence:
+    """`averaged`: what is called raw is normalised by its mean too."""
     x = np.linspace(-2.5, 2.5, 41)[:, None]
     square = commuting_square(
         lambda y: jnp.abs(y[0]) / 2,
@@ -32,7 +33,12 @@ def _measure(lipschitz: float) -> Evidence:
         limit=_limit,
     )
     raw, mean, bound = (np.asarray(a) for a in (square.raw, square.normalised, square.bound))
-    ties = [float(by_hand.lse(np.zeros((1, int(np.exp(1 / e)))), e)[0]) for e in (0.2, 0.1)]
+    count = {e: int(np.exp(1 / e)) for e in (0.2, 0.1)}
+    ties = [
+        float(by_hand.lse(np.zeros((1, n)), e)[0]) - averaged * e * np.log(n)
+        for e, n in count.items()
+    ]
+    error = mean if averaged else raw
     y = np.linspace(-2, 2, 128 + 1)[:-1] + 2 / 128
     z = x * y / 2 - np.abs(y) / 2 - y**2 / 4
     hand = np.abs(
@@ -40,7 +46,7 @@ def _measure(lipschitz: float) -> Evidence:
     )
     return evidence(
         at_most("raw sum's error along N = e^{1/ε}", ties, 0.1),
-        at_most("raw error at ε = 0.3 as N grows", raw[0, -1], raw[0, 0]),
+        at_most("raw error at ε = 0.3 as N grows", error[0, -1], error[0, 0]),
         at_most(
             "normalised error above ε log N + C h",
             (mean - bound).max(),
@@ -55,7 +61,7 @@ def _measure(lipschitz: float) -> Evidence:
 
 def _control(fast: bool) -> Evidence:
     del fast
-    return Evidence(_measure(-3.4).findings[2:3])
+    return Evidence(_measure(-3.4, averaged=True).findings[:3])
 
 
 CLAIM = Claim(
@@ -67,7 +73,7 @@ CLAIM = Claim(
     "= L + (R_x + R_Y)/2t. False of the raw sum: for N = e^{1/ε} equal logits it is 1 for every "
     "ε, and its limit 0.",
     check=lambda fast: _measure(0.5),
-    fault="the constant C of the bound is negative",
+    fault="the raw sum is normalised too; and the data are said to have a negative Lipschitz constant",
     control=_control,
     recorded="holds once amended",
 )

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from hjcontrol.hamilton_jacobi import BoxIndicator, InitialData, hopf_lax
-from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence
+from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence, those
 from hjcontrol.reproduction.finding import equal, zero
 
 T = 1.0
@@ -27,10 +27,12 @@ def _degenerate(y, g, x):
     return jax.vmap(lambda a: hopf_lax(data, a, T, H=BoxIndicator(0.0, 1.0)))(x)
 
 
-def _measure(value: float, place: float) -> Evidence:
+def _measure(value: float, place: float, degenerate: bool = False) -> Evidence:
+    """`degenerate`: H = ι[0,1], from g = 0 on [-5, 0], in place of H = |p|²."""
     relu = np.maximum(X[:, 0], 0.0)
     y = np.linspace(0, 5, 1000)[:, None]
-    coded = np.asarray(_quadratic(y, np.zeros(1000), X))
+    flat = np.zeros(1000)
+    coded = np.asarray(_degenerate(y - 5, flat, X) if degenerate else _quadratic(y, flat, X))
     two = X[:, 0] ** 2 / (4 * T) - np.asarray(
         _quadratic(np.array([[0.0], [2 * T]]), np.array([0.0, value]), X)
     )
@@ -52,8 +54,8 @@ def _measure(value: float, place: float) -> Evidence:
 
 def _control(fast: bool) -> Evidence:
     del fast
-    found = _measure(T, 0.1).findings
-    return Evidence(tuple(f for f in found if f.role == "instead"))
+    found = _measure(T, 0.1, degenerate=True)
+    return Evidence(those(found, "u_0 − ReLU", "two atoms", "H = ι[0,1]"))
 
 
 CLAIM = Claim(
@@ -64,7 +66,8 @@ CLAIM = Claim(
     precise="It is dist(x, [0, 5])²/4t. ReLU is x²/4t − u_0 for two atoms y = (0, 2t), g = (0, "
     "−t); or u_0 itself for H = ι[0,1], whose Lagrangian is max(v, 0); or a plane wave at ε = 0.",
     check=lambda fast: _measure(-T, 0.0),
-    fault="the second atom's value has the wrong sign and the single atom is displaced",
+    fault="H is ι[0,1] and g = 0 on [−5, 0]; the second atom's value has the wrong sign and the "
+    "single atom is displaced",
     control=_control,
     recorded="fails as stated",
 )

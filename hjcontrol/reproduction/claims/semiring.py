@@ -23,10 +23,11 @@ def _plus(a, b, eps):
     return jax.vmap(lambda p, q: lse(jax.numpy.stack([p, q]), eps))(a, b)
 
 
-def _measure(scale: float) -> Evidence:
+def _measure(scale: float, eps: float) -> Evidence:
+    """The homomorphism is tried at `eps`, the laws at EPS."""
     a, b, c = np.random.default_rng(0).uniform(-2, 2, (3, 200))
     plus = lambda p, q: np.asarray(_plus(p, q, EPS)) * scale
-    homomorphism = np.abs(plus(a, a) - a)  # max(a, a) = a
+    homomorphism = np.abs(np.asarray(_plus(a, a, eps)) - a)  # max(a, a) = a
     s, r = np.exp(a), np.exp(b)
     image = EPS * np.log(s + r) - plus(EPS * np.log(s), EPS * np.log(r))
     return evidence(
@@ -46,8 +47,7 @@ def _measure(scale: float) -> Evidence:
 
 def _control(fast: bool) -> Evidence:
     del fast
-    found = _measure(1.1).findings
-    return Evidence(tuple(f for f in found if f.role == "instead"))
+    return _measure(1.1, 0.0)
 
 
 CLAIM = Claim(
@@ -58,8 +58,8 @@ CLAIM = Claim(
     precise="For each ε > 0, s ↦ ε log s is an isomorphism onto (⊕_ε, +). Those semirings "
     "converge to max-plus, which is idempotent and isomorphic to none of them: |a ⊕_ε b − max(a, "
     "b)| ≤ ε log 2, attained at a = b.",
-    check=lambda fast: _measure(1.0),
-    fault="the soft sum is a tenth too large",
+    check=lambda fast: _measure(1.0, EPS),
+    fault="the soft sum is a tenth too large; and the first is tried at ε = 0 itself",
     control=_control,
     recorded="fails as stated",
 )

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hjcontrol.reproduction import by_hand
+from hjcontrol.layers import LSE
 
 STEPS, RATE = 3000, 0.006
 
@@ -53,6 +53,11 @@ def _train(x, y, W, b, eps, steps):
     return jax.lax.fori_loop(1, steps + 1, step, ((W, b), zero, zero))[0]
 
 
+@jax.jit
+def _values(x, W, b, eps):
+    return jax.vmap(LSE(W, b, eps))(x)
+
+
 def trained_errors(d: int, N: int, eps: float, seeds: int, steps: int = STEPS) -> float:
     """Least root mean square error on the test points over `seeds` starts."""
     x, test = data(d)
@@ -60,8 +65,7 @@ def trained_errors(d: int, N: int, eps: float, seeds: int, steps: int = STEPS) -
     def error(seed: int) -> float:
         with jax.enable_x64(True):  # a thread does not inherit it
             trained = _train(x, np.linalg.norm(x, axis=1), *start(d, N, seed), eps, steps)
-            W, b = (np.asarray(a) for a in trained)
-        out = by_hand.lse(test @ W.T + b, eps)
+            out = np.asarray(_values(test, *trained, eps))
         return float(np.sqrt(np.mean((out - np.linalg.norm(test, axis=1)) ** 2)))
 
     with ThreadPoolExecutor(2) as pool:  # one seed a core: a step has little to share between them

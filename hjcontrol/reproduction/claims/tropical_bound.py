@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from hjcontrol.layers import LSE, Softplus
-from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence
+from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence, those
 from hjcontrol.reproduction.claims.setting import LINE_EPS, LINE_G, LINE_X, LINE_Y
 from hjcontrol.reproduction.finding import at_least, at_most, equal
 
@@ -27,17 +27,19 @@ def _softplus(z, eps):
     return Softplus(eps).values(z)
 
 
-def _measure(sharpness: float, fast: bool) -> Evidence:
-    del fast
+def _measure(copies: int, lowered: bool) -> Evidence:
+    """Each atom stands there `copies` times; `lowered`: the layer is normalised by its mean."""
     W, b = LINE_Y / 2, -LINE_G - LINE_Y[:, 0] ** 2 / 4
     x, N = LINE_X, len(b)
     hard = np.sort(x @ W.T + b, axis=1)
     gap = hard[:, -1] - hard[:, -2]
     excess, pointwise, curves = [], -np.inf, {}
     for eps in LINE_EPS:
-        e = np.asarray(_layer(x, W, b, eps)) - hard[:, -1]
+        share = eps * np.log(copies * N) if lowered else 0.0
+        e = np.asarray(_layer(x, np.tile(W, (copies, 1)), np.tile(b, copies) - share, eps))
+        e = e - hard[:, -1]
         excess.append(e)
-        bound = eps * np.log1p((N - 1) * np.exp(-gap / eps)) * sharpness
+        bound = eps * np.log1p((N - 1) * np.exp(-gap / eps))
         pointwise = max(pointwise, float(np.max(e - bound)))
         curves[f"ε = {eps:g}"] = (x[:, 0], e)
     top = [e.max() for e in excess]
@@ -51,9 +53,7 @@ def _measure(sharpness: float, fast: bool) -> Evidence:
     ]
     return evidence(
         at_least("least f_ε − f_0", [e.min() for e in excess], 0.0, slack=1e-15),
-        at_most(
-            "greatest f_ε − f_0", top, [e * np.log(N) * sharpness for e in LINE_EPS], slack=1e-15
-        ),
+        at_most("greatest f_ε − f_0", top, [e * np.log(N) for e in LINE_EPS], slack=1e-15),
         at_most("above the bound by the gap", pointwise, 0.0, slack=1e-14),
         equal(
             "greatest f_ε − f_0, test 2",
@@ -86,9 +86,9 @@ def _measure(sharpness: float, fast: bool) -> Evidence:
 
 
 def _control(fast: bool) -> Evidence:
-    keep = {"greatest f_ε − f_0", "above the bound by the gap"}
-    found = _measure(0.2, fast).findings
-    return Evidence(tuple(f for f in found if f.name in keep))
+    del fast
+    above = those(_measure(6, False), "greatest f_ε − f_0", "above")
+    return Evidence((*above, *those(_measure(1, True), "least")))
 
 
 CLAIM = Claim(
@@ -99,8 +99,8 @@ CLAIM = Claim(
     precise="0 ≤ f_ε − f_0 ≤ ε log(1 + (N−1)e^{−Δ/ε}) ≤ ε log N with Δ the gap of the two largest "
     "logits; equality with ε log N where all tie. The published softplus table misses 0, where "
     "the supremum is.",
-    check=lambda fast: _measure(1.0, fast),
-    fault="the bound is a fifth of ε log N",
+    check=lambda fast: _measure(1, False),
+    fault="each atom stands there six times; and, for the least, the sum is a mean",
     control=_control,
     recorded="holds within its bound",
 )
