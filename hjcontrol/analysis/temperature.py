@@ -32,8 +32,9 @@ from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, least_squares
 from hjcontrol.deformation import gibbs_entropy
-from hjcontrol.layers import LSE, LogitHead
+from hjcontrol.layers import LSE
 from hjcontrol.networks import AbstractStage
+from hjcontrol.networks.trained import AnyHead, affine_head_of, head_of
 
 __all__ = ["Choice", "Window", "by_bound", "by_validation", "crossover", "jointly", "window"]
 
@@ -105,7 +106,7 @@ def window(
 
 @admits()
 def crossover(
-    model: LSE | LogitHead,
+    model: AnyHead,
     points: Float[Array, "n d"],
     *,
     entropy: float | Float[Array, ""] = LOG_TWO,
@@ -116,7 +117,7 @@ def crossover(
     The entropy rises with `eps` at fixed logits, so bisection of `log eps` finds the only one. NaN
     where it is not reached in `between`, times the spread of the logits.
     """
-    z = jax.vmap(model.scores)(points)
+    z = jax.vmap(head_of("crossover", model).scores)(points)
     spread = jnp.max(z) - jnp.min(z)
     mean = lambda e: jnp.mean(gibbs_entropy(z, e, axis=1)) - entropy
     low, high = (jnp.log(jnp.asarray(b, z.dtype) * spread) for b in between)
@@ -229,7 +230,7 @@ class _Heated(AbstractStage):
 
 @renamed(method="solver")
 def jointly(
-    layer: LSE,
+    layer: AnyHead,
     inputs: Float[Array, "n d"],
     targets: Float[Array, " n"],
     solver: Any,
@@ -246,6 +247,7 @@ def jointly(
     """
     from hjcontrol.solvers import solve
 
+    layer = affine_head_of("jointly", layer)
     if not float(layer.eps) > 0:
         raise ValueError("jointly: a start with eps > 0 is needed; found eps = 0.")
     problem = ControlProblem([_Heated(layer)], inputs, targets[:, None], terminal=least_squares)

@@ -141,8 +141,8 @@ def _affine_step(name: str, step: Any) -> tuple[np.ndarray, np.ndarray]:
             A = A / np.sqrt(host(step.explained_variance_))[:, None]
         return A, -A @ host(step.mean_)
     raise ValueError(
-        f"from_model: step {name!r} is a {kind}, which is not an affine map that is read. Scalers without "
-        "clipping and PCA are. Apply it to the data, and import the last step."
+        f"from_model: step {name!r} is a {kind}, which is not an affine map that is read. Scalers "
+        "without clipping and PCA are. Apply it to the data, and import the last step."
     )
 
 
@@ -203,8 +203,8 @@ def _sequence(parts: list[Any], source: str) -> list[Layer]:
             found = _torch_activation(part)
         if found is None or not layers or layers[-1][2] is not identity:
             raise ValueError(
-                f"from_model: layer {k} is a {kind}; `Linear` layers with activations of each unit between "
-                "them are read."
+                f"from_model: layer {k} is a {kind}; `Linear` layers with activations of each unit "
+                "between them are read."
             )
         layers[-1] = (*layers[-1][:2], found)
     if not layers:
@@ -241,8 +241,8 @@ def of_mapping(model: Mapping[str, Any], sigma: Callable[..., Any] | None) -> li
         shape = np.shape(host(value))
         if what not in ("weight", "bias") or len(shape) != (2 if what == "weight" else 1):
             raise ValueError(
-                f"from_model: {key!r} of shape {shape} is no linear layer's weight or bias. Linear layers "
-                "are read."
+                f"from_model: {key!r} of shape {shape} is no linear layer's weight or bias. Linear "
+                "layers are read."
             )
         found.setdefault(place, {})[what] = value
     return gated([_pair(place, part) for place, part in found.items()], sigma)
@@ -264,8 +264,8 @@ def _of_flax(tree: Mapping[str, Any]) -> list[tuple[Any, Any]]:
         kernel = part.get("kernel") if isinstance(part, Mapping) else None
         if kernel is None or np.ndim(kernel) != 2 or not set(part) <= {"kernel", "bias"}:
             raise ValueError(
-                f"from_model: {name!r} of the flax tree is no dense layer (kernel and bias). Dense layers "
-                "in order of their names are read."
+                f"from_model: {name!r} of the flax tree is no dense layer (kernel and bias). Dense "
+                "layers in the order of their names are read."
             )
         W = host(kernel).T
         pairs.append((W, part.get("bias", np.zeros(len(W)))))

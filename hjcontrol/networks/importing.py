@@ -47,7 +47,8 @@ def from_model(
     **Arguments:**
 
     - `model`: scikit-learn's `MLPClassifier`, `MLPRegressor`, `LogisticRegression`, a linear model, or
-      a `Pipeline` that ends in one; equinox's `nn.MLP` or `nn.Sequential`; a flax tree of parameters; a
+      a `Pipeline` that ends in one; equinox's `nn.MLP` or `nn.Sequential`; a flax tree of parameters,
+      dense layers in the order of their names (a module may call them in another: then give pairs); a
       PyTorch `Sequential` or state dict of linear layers; pairs `(W, b)`, W `(out, in)`; a solution of
       `hj.solve`; a pair `(chain, weights)`.
     - `activation`: between layers, for models that do not carry it (state dict, flax, pairs): a name such
@@ -90,8 +91,8 @@ def from_model(
         layers = gated(_pairs(model), sigma)
     else:
         raise ValueError(
-            "from_model: a scikit-learn, equinox or torch model, a flax tree, a state dict, pairs (W, b) or "
-            f"a solution is needed; found {shown(model)}."
+            "from_model: a scikit-learn, equinox or torch model, a flax tree, a state dict, pairs (W, b) "
+            f"or a solution is needed; found {shown(model)}."
         )
     return _made(layers, names, guess=True)
 
@@ -106,7 +107,8 @@ def _made(layers: list[Layer], labels: tuple[Any, ...] | None, *, guess: bool) -
         if k and W.shape[1] != len(layers[k - 1][1]):
             raise ValueError(
                 f"from_model: layer {k} takes {W.shape[1]} inputs; layer {k - 1} gives "
-                f"{len(layers[k - 1][1])}."
+                f"{len(layers[k - 1][1])}. Layers are read in the order given, those of flax by name: if "
+                "yours run in another, give pairs (W, b)."
             )
         if not (np.isfinite(W).all() and np.isfinite(b).all()):
             raise ValueError(f"from_model: layer {k} holds NaN or infinity. Train the model again.")
@@ -144,8 +146,8 @@ def _input(chain: Chain) -> Any:
     stage = chain[0]
     if not isinstance(stage, Dense):
         raise ValueError(
-            f"from_model: the first stage is a {type(stage).__name__}, which does not say how many inputs "
-            "or outputs there are. Give `labels=`."
+            f"from_model: the first stage is a {type(stage).__name__}, which does not say how many "
+            "inputs or outputs there are. Give `labels=`."
         )
     return jax.ShapeDtypeStruct((stage.in_size,), jnp.result_type(float))
 

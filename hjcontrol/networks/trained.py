@@ -84,6 +84,10 @@ class Trained(Shown):
         return jnp.argmax(self(x))
 
 
+AnyHead = LSE | LogitHead | Trained
+AnyClassifier = AnyHead | ClassHead
+
+
 def stands_in_the_way(model: Trained) -> str | None:
     """The first stage that keeps a model from being one affine map, by place and name."""
     for k, (stage, _) in enumerate(model.layers):

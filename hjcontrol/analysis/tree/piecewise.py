@@ -18,6 +18,7 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.layers import LSE
 from hjcontrol.layers.heads import ClassHead
 from hjcontrol.networks import Chain, Dense, Residual
+from hjcontrol.networks.trained import Trained
 
 PROBES = np.array([-1e3, -5.3, -1.0, -0.37, 0.37, 1.0, 5.3, 1e3])
 
@@ -91,7 +92,8 @@ def piecewise_affine(model: Any, weights: Any = None) -> PiecewiseAffine:
     """The piecewise affine map of a model.
 
     **Arguments:** `model`: an `LSE` (at eps = 0, whatever its own), a `ClassHead` over one (a
-    score a class), a `Chain` of `Dense` and `Residual` stages with its `weights`, a list of pairs
+    score a class), what `from_model` gives, a `Chain` of `Dense` and `Residual` stages with its
+    `weights`, a list of pairs
     `(W, b)` (ReLU between, none after the last), or a `PiecewiseAffine`.
 
     An activation counts as piecewise affine if it is `a z` for z > 0 and `c z` for z < 0 with a >= c,
@@ -101,6 +103,8 @@ def piecewise_affine(model: Any, weights: Any = None) -> PiecewiseAffine:
     """
     if isinstance(model, PiecewiseAffine):
         return model
+    if isinstance(model, Trained):
+        model, weights = model
     if isinstance(model, LSE):
         return PiecewiseAffine([AffineBlock(model.W, model.b, np.zeros(model.b.size, int))])
     if isinstance(model, ClassHead) and isinstance(model.head, LSE):
