@@ -222,11 +222,12 @@ def _torch_activation(part: Any) -> Callable[..., Any] | None:
         )
     if kind == "LeakyReLU":
         slope = float(part.negative_slope)
-        return jax.nn.leaky_relu if slope == 0.01 else jax.tree_util.Partial(_leaky, slope)
+        return jax.nn.leaky_relu if slope == 0.01 else jax.tree_util.Partial(leaky, slope)
     return ACTIVATIONS[_TORCH[kind]] if kind in _TORCH else None
 
 
-def _leaky(slope: float, a: Any) -> Any:
+def leaky(slope: float, a: Any) -> Any:
+    """`a` above zero, `slope a` below."""
     return jnp.where(a >= 0, a, slope * a)
 
 
