@@ -19,6 +19,7 @@ from hjcontrol.analysis.robustness.deep import (
     OutputBounds,
     attacked_radius,
     output_bounds,
+    value_radius,
 )
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "layer_curvature",
     "lipschitz",
     "output_bounds",
+    "value_radius",
 ]
 
 if not TYPE_CHECKING:  # old names, for one release; a type checker reports them

@@ -34,7 +34,7 @@ from hjcontrol.analysis.robustness.deep import DeepRadius, deep_radius, nearest_
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.deformation.soft_maximum import checked, floating
 from hjcontrol.layers import LSE, ClassHead, LogitHead
-from hjcontrol.networks import Dense, Trained
+from hjcontrol.networks import Trained
 from hjcontrol.networks.trained import (
     AnyClassifier,
     AnyHead,
@@ -232,8 +232,7 @@ def certified_radius(
     label = jnp.argmax(classifier.scores(x)) if label is None else jnp.asarray(label)
     if network is not None:
         order = jnp.argsort(classifier.classes)  # class c is the output order[c]
-        stretched, x = _stretched(network, x, scale)
-        found = deep_radius(stretched, x, order[label], scale is not None)
+        found = deep_radius(network, x, order[label], scale)
         place = lambda k: classifier.classes[k]
         return eqx.tree_at(
             lambda f: (f.label, f.rival), found, (place(found.label), place(found.rival))
@@ -244,21 +243,6 @@ def certified_radius(
         classifier = ClassHead(LSE(layer.W * by[None, :], layer.b, layer.eps), classifier.classes)
         x = x / by
     return _affine_radius(classifier, x, label)
-
-
-def _stretched(network: Trained, x: Array, scale: Any) -> tuple[Trained, Array]:
-    """The network of `x/scale`, and that."""
-    if scale is None:
-        return network, x
-    first = network.chain[0]
-    if not isinstance(first, Dense):
-        raise ValueError(
-            f"certified_radius: `scale` needs a Dense first stage; found {type(first).__name__}."
-        )
-    by = jnp.asarray(scale, x.dtype)
-    thetas = network.chain.unstack(network.weights)
-    thetas[0] = thetas[0]._replace(W=thetas[0].W * by[None, :])
-    return Trained(network.chain, network.chain.stack(thetas), network.labels), x / by
 
 
 def _affine_radius(classifier: ClassHead, x: Array, label: Array) -> Radius:
