@@ -36,7 +36,7 @@ class MaxAffineRegressor(Answers, RegressorMixin, BaseEstimator):
         self,
         atoms: int = 8,
         *,
-        alpha: float = 1e-3,
+        alpha: float = 1e-2,
         starts: int = 2,
         max_iter: int = 200,
         tol: float = 1e-5,

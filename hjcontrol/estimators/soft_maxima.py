@@ -156,7 +156,7 @@ class LSERegressor(Answers, RegressorMixin, BaseEstimator):
         atoms: int = 8,
         eps: float = 0.1,
         *,
-        alpha: float = 1e-3,
+        alpha: float = 1e-2,
         max_iter: int = 500,
         tol: float = 1e-6,
         random_state: Any = None,
