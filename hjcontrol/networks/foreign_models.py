@@ -6,7 +6,7 @@ No other library is imported here: a model is known by where its class lives and
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -38,7 +38,7 @@ _SILENT = ("Dropout", "Flatten")  # do nothing to one vector, once trained
 Layer = tuple[np.ndarray, np.ndarray, Callable[..., Any]]
 
 
-def label_names(labels: Sequence[Any]) -> tuple[Any, ...]:
+def label_names(labels: Any) -> tuple[Any, ...]:
     """Labels as plain Python values."""
     return tuple(a.item() if isinstance(a, np.generic) else a for a in np.asarray(labels).ravel())
 

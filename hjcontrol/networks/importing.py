@@ -40,7 +40,7 @@ def from_model(
     model: Any,
     *,
     activation: str | Callable[..., Any] | None = None,
-    labels: Sequence[Any] | None = None,
+    labels: Any = None,
 ) -> Trained:
     """A trained model as a chain with its weights, for every question of `hj.analysis`.
 

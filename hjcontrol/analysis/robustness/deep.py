@@ -67,6 +67,7 @@ class DeepRadius(Told, Shown):
         )
 
 
+@eqx.filter_jit
 def deep_radius(model: Trained, x: Array, label: Array, scale: Any = None) -> DeepRadius:
     """The certificate of one sample; `label` is a number of an output."""
     layers = layers_of("certified_radius", model)
@@ -132,10 +133,15 @@ def output_bounds(
     """
     if norm not in (2, float("inf")):
         raise ValueError(f"output_bounds: `norm` is 2 or inf; found {norm}.")
-    layers = layers_of("output_bounds", model)
     x = checked("output_bounds", x, axes=1, mask=False)
+    return _output_bounds(model, x, radius, float(norm))
+
+
+@eqx.filter_jit
+def _output_bounds(model: Trained, x: Array, radius: Any, norm: float) -> OutputBounds:
+    layers = layers_of("output_bounds", model)
     out = model(x)
-    here = enclose(layers, Ball(x, jnp.asarray(radius, out.dtype), float(norm)))
+    here = enclose(layers, Ball(x, jnp.asarray(radius, out.dtype), norm))
     eye = jnp.eye(out.size, dtype=out.dtype)
     depth = len(layers)
     return OutputBounds(bounded(here, eye, depth), -bounded(here, -eye, depth), steepest(here, eye))
@@ -156,8 +162,13 @@ def value_radius(
 
     **Raises:** `ValueError` naming the stage that has no bounds.
     """
-    layers = layers_of("value_radius", model)
     x = checked("value_radius", x, axes=1, mask=False)
+    return _value_radius(model, x, jnp.asarray(within, x.dtype), scale)
+
+
+@eqx.filter_jit
+def _value_radius(model: Trained, x: Array, within: Array, scale: Any) -> Array:
+    layers = layers_of("value_radius", model)
     out = model(x)
     eye, far = jnp.eye(out.size, dtype=out.dtype), jnp.asarray(within, out.dtype)
     if scale is not None:
@@ -215,7 +226,11 @@ def attacked_radius(
     head = class_head_of("attacked_radius", classifier)
     x = checked("attacked_radius", x, axes=1, mask=False)
     label = jnp.argmax(head.scores(x)) if label is None else jnp.asarray(label)
+    return _attacked_radius(head, x, label, key, steps, starts)
 
+
+@eqx.filter_jit
+def _attacked_radius(head: Any, x: Array, label: Array, key: Any, steps: int, starts: int) -> Array:
     def lead(a: Array) -> Array:
         z = head.scores(a)
         own = jnp.arange(z.size) == label
