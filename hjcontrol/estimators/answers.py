@@ -114,11 +114,10 @@ class Answers:
         with jax.enable_x64(True):
             if getattr(self, "classes_", None) is None:
                 far = self.rmse_ if within is None else within
-                return _each(
-                    lambda x: robustness.value_radius(self.network_, x, far, scale=scale), X
-                )
-            ask = robustness.certified_radius
-            return _each(lambda x: ask(self._certified, x, scale=scale).radius, X)
+                net = self.network_
+                return _each(lambda x: robustness.value_radius(net, x, far, scale=scale), X)
+            model = self._certified
+            return _each(lambda x: robustness.certified_radius(model, x, scale=scale).radius, X)
 
     @property
     def _certified(self) -> Any:

@@ -240,7 +240,7 @@ def certified_radius(
     if scale is not None:
         layer = classifier.head
         by = jnp.asarray(scale, layer.W.dtype)
-        classifier = ClassHead(LSE(layer.W * by[None, :], layer.b, layer.eps), classifier.classes)
+        classifier = eqx.tree_at(lambda c: c.head.W, classifier, layer.W * by[None, :])
         x = x / by
     return _affine_radius(classifier, x, label)
 
