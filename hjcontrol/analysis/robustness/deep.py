@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Key, Real
 
-from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.arguments import admits, in_range
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.record import Quantity, Record, Told, figure, one_of_many
 from hjcontrol._ground.shown import Shown
@@ -225,7 +225,10 @@ def attacked_radius(
     """
     head = class_head_of("attacked_radius", classifier)
     x = checked("attacked_radius", x, axes=1, mask=False)
-    label = jnp.argmax(head.scores(x)) if label is None else jnp.asarray(label)
+    z = head.scores(x)
+    if label is not None:
+        in_range("attacked_radius", "label", label, f">= 0, < {z.size}")
+    label = jnp.argmax(z) if label is None else jnp.asarray(label)
     return _attacked_radius(head, x, label, key, steps, starts)
 
 

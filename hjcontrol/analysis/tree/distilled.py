@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpy.typing import ArrayLike
+from jax.typing import ArrayLike
+from jaxtyping import Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol.analysis.tree.model_trees import ModelTree
@@ -36,10 +37,10 @@ class _Cut(NamedTuple):
 @admits(max_leaves=">= 2")
 def distilled_tree(
     model: AnyClassifier,
-    X: ArrayLike,
+    X: Real[ArrayLike, "n d"],
     *,
     max_leaves: int = 16,
-    held_out: ArrayLike | None = None,
+    held_out: Real[ArrayLike, "m d"] | None = None,
 ) -> ModelTree:
     """A tree of at most `max_leaves` leaves that imitates a classifier where the samples `X` (n, d) are.
 
