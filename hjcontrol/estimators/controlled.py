@@ -140,14 +140,14 @@ class ControlledNetClassifier(Classifying, ControlledNet, ClassifierMixin, BaseE
 
     def __init__(
         self,
-        width: int = 16,
-        depth: int = 2,
+        width: Any = 16,
+        depth: Any = 2,
         *,
-        activation: str = "relu",
-        alpha: float = 1e-3,
+        activation: Any = "relu",
+        alpha: Any = 1e-3,
         solver: Any = None,
-        max_iter: int = 300,
-        tol: float = 1e-4,
+        max_iter: Any = 300,
+        tol: Any = 1e-4,
         random_state: Any = None,
     ):
         self.width, self.depth, self.activation, self.alpha = width, depth, activation, alpha
@@ -185,14 +185,14 @@ class ControlledNetRegressor(ControlledNet, RegressorMixin, BaseEstimator):
 
     def __init__(
         self,
-        width: int = 16,
-        depth: int = 2,
+        width: Any = 16,
+        depth: Any = 2,
         *,
-        activation: str = "relu",
-        alpha: float = 1e-2,
+        activation: Any = "relu",
+        alpha: Any = 1e-2,
         solver: Any = None,
-        max_iter: int = 300,
-        tol: float = 1e-4,
+        max_iter: Any = 300,
+        tol: Any = 1e-4,
         random_state: Any = None,
     ):
         self.width, self.depth, self.activation, self.alpha = width, depth, activation, alpha

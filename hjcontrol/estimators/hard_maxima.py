@@ -34,12 +34,12 @@ class MaxAffineRegressor(Answers, RegressorMixin, BaseEstimator):
 
     def __init__(
         self,
-        atoms: int = 8,
+        atoms: Any = 8,
         *,
-        alpha: float = 1e-2,
-        starts: int = 2,
-        max_iter: int = 200,
-        tol: float = 1e-5,
+        alpha: Any = 1e-2,
+        starts: Any = 2,
+        max_iter: Any = 200,
+        tol: Any = 1e-5,
         random_state: Any = None,
     ):
         self.atoms, self.alpha, self.starts = atoms, alpha, starts

@@ -45,12 +45,12 @@ class LSEClassifier(Classifying, Answers, ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        atoms: int = 1,
-        eps: float = 1.0,
+        atoms: Any = 1,
+        eps: Any = 1.0,
         *,
-        alpha: float = 1e-3,
-        max_iter: int = 500,
-        tol: float = 1e-6,
+        alpha: Any = 1e-3,
+        max_iter: Any = 500,
+        tol: Any = 1e-6,
         random_state: Any = None,
     ):
         self.atoms, self.eps, self.alpha = atoms, eps, alpha
@@ -153,12 +153,12 @@ class LSERegressor(Answers, RegressorMixin, BaseEstimator):
 
     def __init__(
         self,
-        atoms: int = 8,
-        eps: float = 0.1,
+        atoms: Any = 8,
+        eps: Any = 0.1,
         *,
-        alpha: float = 1e-2,
-        max_iter: int = 500,
-        tol: float = 1e-6,
+        alpha: Any = 1e-2,
+        max_iter: Any = 500,
+        tol: Any = 1e-6,
         random_state: Any = None,
     ):
         self.atoms, self.eps, self.alpha = atoms, eps, alpha

@@ -222,7 +222,8 @@ def certified_radius(
     ):
         raise ValueError(
             "certified_radius: bounds need an affine layer (LSE) or the layers of a network; found a "
-            "LogitHead over a function. State it as `hj.networks.from_model(model)`."
+            "LogitHead over a function. State it as `hj.networks.from_model(model)`, or certify its last "
+            "layer on its features."
         )
     if classifier.count < 2:
         raise ValueError("certified_radius: at least two classes are needed; found one.")
