@@ -26,7 +26,7 @@ class FitCertificate(Told):
         proven = not math.isnan(self.bound)
         return Record(
             f"Training objective {figure(self.objective, 6)}",
-            f"within {self.gap:.1e} of the least possible"
+            f"within {max(self.gap, 0.0):.1e} of the least possible"
             if proven
             else "stationary as far as said; not convex, so no bound: another start may end lower",
             facts={
