@@ -63,6 +63,7 @@ _ROOMS = (  # `reproduction` is the command `claims`, no tool
     "control",
     "data",
     "deformation",
+    "estimators",
     "hamilton_jacobi",
     "layers",
     "networks",

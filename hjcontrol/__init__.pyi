@@ -5,6 +5,7 @@ from hjcontrol import comparison as comparison
 from hjcontrol import control as control
 from hjcontrol import data as data
 from hjcontrol import deformation as deformation
+from hjcontrol import estimators as estimators
 from hjcontrol import hamilton_jacobi as hamilton_jacobi
 from hjcontrol import layers as layers
 from hjcontrol import networks as networks
@@ -98,6 +99,7 @@ __all__ = [
     "data",
     "deformation",
     "deliberate",
+    "estimators",
     "faces",
     "hamilton_jacobi",
     "layers",

@@ -28,8 +28,9 @@ from hjcontrol._ground.record import Quantity, Record, Told, figure, one_of_many
 from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs, lse
 from hjcontrol.deformation.soft_maximum import floating
-from hjcontrol.layers import LSE, ClassHead, LogitHead
+from hjcontrol.layers import LSE, ClassHead
 from hjcontrol.networks import Chain, Weights, advance
+from hjcontrol.networks.trained import AnyClassifier, AnyHead, affine_head_of, head_of
 
 __all__ = ["Attribution", "LayerAttribution", "attribute", "costates", "pruned", "without"]
 
@@ -83,12 +84,12 @@ class Attribution(Told, Shown):
 
 
 @admits()
-def attribute(model: LSE | LogitHead | ClassHead, x: Real[ArrayLike, "..."]) -> Attribution:
+def attribute(model: AnyClassifier, x: Real[ArrayLike, "..."]) -> Attribution:
     """Weights, exact removals and shares for one sample; batch with `jax.vmap`.
 
     A removal is exact for the atoms as they stand: nothing is trained again.
     """
-    head = model.head if isinstance(model, ClassHead) else model
+    head = model.head if isinstance(model, ClassHead) else head_of("attribute", model)
     z = head.scores(x)
     eps = head.eps.astype(z.dtype)
     pi = gibbs(z, eps)
@@ -102,7 +103,7 @@ def attribute(model: LSE | LogitHead | ClassHead, x: Real[ArrayLike, "..."]) -> 
 
 @admits()
 def without(
-    model: LSE | LogitHead, x: Real[ArrayLike, "..."], removed: Bool[ArrayLike, " atoms"]
+    model: AnyHead, x: Real[ArrayLike, "..."], removed: Bool[ArrayLike, " atoms"]
 ) -> Float[Array, ""]:
     """`f(x)` without the `removed` atoms, from the weights: `f + eps log(1 - sum of theirs)`.
 
@@ -112,6 +113,7 @@ def without(
 
     **Raises:** `ValueError` if `removed` has another shape, or is everything.
     """
+    model = head_of("without", model)
     z = model.scores(x)
     removed = jnp.asarray(removed)
     if removed.shape != z.shape or removed.dtype != bool:
@@ -127,11 +129,12 @@ def without(
 
 
 @admits()
-def pruned(layer: LSE, atoms: Sequence[int]) -> LSE:
+def pruned(layer: AnyHead, atoms: Sequence[int]) -> LSE:
     """The layer with these atoms really taken out: fewer rows, fewer biases.
 
     **Raises:** `ValueError` for an atom that does not exist, or when none would be left.
     """
+    layer = affine_head_of("pruned", layer)
     size = layer.b.size
     gone = {int(j) for j in atoms}
     if not gone <= set(range(size)) or len(gone) == size:

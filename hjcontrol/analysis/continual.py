@@ -21,7 +21,8 @@ from jaxtyping import Array, Float, PyTree
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.record import Quantity, Record, Told, figure
 from hjcontrol._ground.shown import Shown
-from hjcontrol.layers import LSE, ClassHead, LogitHead
+from hjcontrol.layers import ClassHead
+from hjcontrol.networks.trained import AnyClassifier, head_of
 
 __all__ = ["Forgetting", "Overlap", "Pull", "forgetting", "overlap", "pull"]
 
@@ -60,9 +61,7 @@ class Overlap(Told, Shown):
 
 
 @admits()
-def overlap(
-    model: LSE | LogitHead | ClassHead, old: Float[Array, "m d"], new: Float[Array, "n d"]
-) -> Overlap:
+def overlap(model: AnyClassifier, old: Float[Array, "m d"], new: Float[Array, "n d"]) -> Overlap:
     """Which atoms serve the inputs of both tasks.
 
     **Raises:** `ValueError` for inputs without a sample axis, or without samples.
@@ -72,7 +71,7 @@ def overlap(
             raise ValueError(
                 f"overlap: `{name}` must be (samples, ...), not empty; found {x.shape}."
             )
-    head = model.head if isinstance(model, ClassHead) else model
+    head = model.head if isinstance(model, ClassHead) else head_of("overlap", model)
     mean = lambda x: jnp.mean(jax.vmap(head.weights)(x), axis=0)
     return Overlap(mean(old), mean(new))
 

@@ -25,7 +25,7 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation import gibbs, gibbs_entropy, lse
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.hamilton_jacobi import data_of_layer
-from hjcontrol.layers import LSE, LogitHead
+from hjcontrol.networks.trained import AnyHead, affine_head_of, head_of
 
 __all__ = ["Coverage", "Gap", "Ray", "coverage_of_layer", "coverage_of_samples", "gap", "ray"]
 
@@ -66,8 +66,9 @@ class Gap(Told, Shown):
 
 
 @admits()
-def gap(model: LSE | LogitHead, x: Real[ArrayLike, "..."]) -> Gap:
+def gap(model: AnyHead, x: Real[ArrayLike, "..."]) -> Gap:
     """The gap of one sample with its bound, at any depth (the logits are all that enters)."""
+    model = head_of("gap", model)
     z = model.scores(x)
     eps = model.eps.astype(z.dtype)
     winner = jnp.argmax(z)
@@ -125,13 +126,14 @@ class Ray(Told, Shown):
 
 
 @admits()
-def ray(layer: LSE, x: Real[ArrayLike, " d"], v: Real[ArrayLike, " d"]) -> Ray:
+def ray(layer: AnyHead, x: Real[ArrayLike, " d"], v: Real[ArrayLike, " d"]) -> Ray:
     """Limit and rate of the layer from `x` along `v`.
 
     Slopes that agree to the rounding of `W v` count as tied.
 
     **Raises:** `ValueError` for `v = 0`, or shapes that disagree.
     """
+    layer = affine_head_of("ray", layer)
     z = layer.scores(x)
     v = floating(v).astype(z.dtype)
     if v.shape != layer.W.shape[1:]:
@@ -199,11 +201,12 @@ def coverage_of_samples(
 
 
 @admits(t="> 0")
-def coverage_of_layer(layer: LSE, t: float | Float[Array, ""]) -> Coverage:
+def coverage_of_layer(layer: AnyHead, t: float | Float[Array, ""]) -> Coverage:
     """Coverage by the layer's own initial data at the *chosen* time `t`: its energy is `u(x, t)/eps`.
 
     **Raises:** `ValueError` for `t <= 0` or `eps = 0`.
     """
+    layer = affine_head_of("coverage_of_layer", layer)
     in_range("coverage_of_layer", "eps", layer.eps, "> 0")
     eps = layer.eps.astype(layer.W.dtype)
     t = jnp.asarray(t, layer.W.dtype)

@@ -32,8 +32,9 @@ from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, least_squares
 from hjcontrol.deformation import gibbs_entropy
-from hjcontrol.layers import LSE, LogitHead
+from hjcontrol.layers import LSE
 from hjcontrol.networks import AbstractStage
+from hjcontrol.networks.trained import AnyHead, affine_head_of, head_of
 
 __all__ = ["Choice", "Window", "by_bound", "by_validation", "crossover", "jointly", "window"]
 
@@ -110,7 +111,7 @@ def window(
 
 @admits()
 def crossover(
-    model: LSE | LogitHead,
+    model: AnyHead,
     points: Float[Array, "n d"],
     *,
     entropy: float | Float[Array, ""] = LOG_TWO,
@@ -124,7 +125,7 @@ def crossover(
     **Raises:** `ValueError` where no `eps` there gives that entropy. Two atoms never reach log 2, the
     default: ask for less.
     """
-    z = jax.vmap(model.scores)(points)
+    z = jax.vmap(head_of("crossover", model).scores)(points)
     most = float(np.log(z.shape[1]))
     if known_to_fail((jnp.asarray(entropy) > 0) & (jnp.asarray(entropy) < most - 1e-12)):
         raise ValueError(
@@ -250,7 +251,7 @@ class _Heated(AbstractStage):
 
 @renamed(method="solver")
 def jointly(
-    layer: LSE,
+    layer: AnyHead,
     inputs: Float[Array, "n d"],
     targets: Float[Array, " n"],
     solver: Any,
@@ -267,6 +268,7 @@ def jointly(
     """
     from hjcontrol.solvers import solve
 
+    layer = affine_head_of("jointly", layer)
     if not float(layer.eps) > 0:
         raise ValueError("jointly: a start with eps > 0 is needed; found eps = 0.")
     problem = ControlProblem([_Heated(layer)], inputs, targets[:, None], terminal=least_squares)

@@ -18,6 +18,7 @@ from hjcontrol.networks.encoder import SentenceEncoder, sentence_encoder
 from hjcontrol.networks.flow import Flow
 from hjcontrol.networks.free_step import FreeStep, StepWeights, without_idle_stages
 from hjcontrol.networks.head_tables import HeadTable, head_table
+from hjcontrol.networks.importing import from_model
 from hjcontrol.networks.linear import Driven
 from hjcontrol.networks.log_semiring import LogSemiring
 from hjcontrol.networks.recurrent import GRU, LSTM, RNN, Output, RecurrentWeights
@@ -32,6 +33,7 @@ from hjcontrol.networks.stage import (
 )
 from hjcontrol.networks.state_space import DiagonalSSM, ModeWeights, StateSpace, StateSpaceWeights
 from hjcontrol.networks.stochastic import StochasticResidual, brownian, scatter, soft_mean
+from hjcontrol.networks.trained import Trained
 from hjcontrol.networks.transformer import (
     Block,
     BlockWeights,
@@ -97,12 +99,14 @@ __all__ = [
     "StochasticResidual",
     "Symmetry",
     "Tied",
+    "Trained",
     "Weights",
     "advance",
     "architecture",
     "as_stage",
     "brownian",
     "depth_bound",
+    "from_model",
     "gelu",
     "head_table",
     "identity",

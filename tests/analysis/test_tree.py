@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from sklearn.tree import DecisionTreeClassifier
 
 from hjcontrol.analysis import tree as tr
 from hjcontrol.layers import LSE, ClassHead
-from hjcontrol.networks import Chain, Dense, Residual, readout
+from hjcontrol.networks import Chain, Dense, Residual, from_model, readout
 from tests.agreement import assert_agree
 from tests.oracles.activation_cells import generic_cells, patterns_seen, relu_network
 
@@ -264,3 +265,29 @@ def test_bad_points_are_refused(eight):
         eight.predict(np.array([[np.nan, 0.0]]))
     with pytest.raises(ValueError, match="a leaf of this tree"):
         eight.region(0)
+
+
+def test_a_distilled_tree_is_small_and_its_fidelity_is_measured():
+    model = from_model(deep(), activation="relu")
+    points, test = X[:400], X[400:800]
+    tree = tr.distilled_tree(model, points, max_leaves=6, held_out=test)
+    decided = relu_network(deep(), test).argmax(axis=1)
+    alike = np.mean(tree.decide(test) == decided)
+    assert tree.measured == {"fidelity": alike, "points": 400}
+    assert alike > 0.9
+    assert tree.fidelity(test, decided) == alike
+    assert tree.fidelity(test, (decided + 1) % 3) < 0.1  # the twin
+    assert len(tree.leaves) <= 6
+    assert f"on {alike:.1%} of 400" in str(tree)
+    assert "class" in tree.rules()
+    again = tr.ModelTree.from_json(tree.to_json())
+    assert again.measured == tree.measured
+    theirs = DecisionTreeClassifier(max_leaf_nodes=6, random_state=0)
+    theirs.fit(points, relu_network(deep(), points).argmax(axis=1))
+    assert alike >= np.mean(theirs.predict(test) == decided)
+    with pytest.raises(ValueError, match="a decision for each of 400 points"):
+        tree.fidelity(test, decided[:3])
+    with pytest.raises(ValueError, match="ten samples are needed"):
+        tr.distilled_tree(model, points[:4])
+    fields = tr.model_tree(from_model([(W, b) for W, b in shallow(3)], activation="relu"))
+    assert len(fields.leaves) == generic_cells(3, 2)

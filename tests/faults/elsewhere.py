@@ -19,7 +19,7 @@ _NAMES = {
         Coverage Gap Ray
     """,
     "analysis.robustness": """
-        Attack Change Curvature Radius
+        Attack Change Curvature DeepRadius OutputBounds Radius
     """,
     "analysis.temperature": """
         Choice Window jointly
@@ -36,6 +36,10 @@ _NAMES = {
     """,
     "data": """
         DataError DataSet Pretrained Split Tokens read_encoder
+    """,
+    "estimators": """
+        ControlledNetClassifier ControlledNetRegressor FitCertificate LSEClassifier LSERegressor
+        MaxAffineRegressor
     """,
     "hamilton_jacobi": """
         AbstractHamiltonian Bracket Conjugate Envelope GridPlan GridSolution

@@ -180,6 +180,14 @@ def _crosschecked(problem, solution):
     return hj.crosscheck(problem, solution, solution)
 
 
+@functools.cache
+def imported():
+    """A deep network as `from_model` gives it."""
+    return networks.from_model(
+        [(np.eye(3, 2), np.ones(3)), (np.ones((2, 3)), np.arange(2.0))], activation="tanh"
+    )
+
+
 def _analysis() -> dict:
     a, q = analysis, _questions
     lab = lambda: head()
@@ -260,6 +268,25 @@ def _analysis() -> dict:
         "robustness.certified_radius": _made(
             lambda: a.robustness.certified_radius, classifier=lab, x=POINT, label=0
         ),
+        "robustness.attacked_radius": _made(
+            lambda: a.robustness.attacked_radius,
+            classifier=lab,
+            x=POINT,
+            label=0,
+            key=KEY,
+            steps=2,
+            starts=2,
+        ),
+        "robustness.output_bounds": _made(
+            lambda: a.robustness.output_bounds,
+            model=lambda: imported(),
+            x=POINT,
+            radius=0.1,
+            norm=2,
+        ),
+        "robustness.value_radius": _made(
+            lambda: a.robustness.value_radius, model=lambda: imported(), x=POINT, within=0.1
+        ),
         "robustness.change": _made(lambda: a.robustness.change, layer=layer, x=POINT, radius=0.1),
         "robustness.layer_curvature": _made(
             lambda: a.robustness.layer_curvature, model=layer, x=POINT
@@ -296,6 +323,13 @@ def _analysis() -> dict:
             lambda: a.temperature.window, atoms=10, dimension=2, side=1.0, t=1.0
         ),
         "tree.agreement": _made(lambda: a.tree.agreement, model=lab, X=X),
+        "tree.distilled_tree": _made(
+            lambda: a.tree.distilled_tree,
+            model=lambda: imported(),
+            X=X,
+            max_leaves=3,
+            held_out=Y,
+        ),
         "tree.model_tree": _made(lambda: a.tree.model_tree, model=layer, max_leaves=100),
         "tree.piecewise_affine": _made(lambda: a.tree.piecewise_affine, model=layer),
         "tree.soft_tree": _made(lambda: a.tree.soft_tree, layer=layer),

@@ -19,6 +19,7 @@ from tests.faults.good_calls import (
     atoms,
     bowl,
     grid,
+    imported,
     max_affine,
     problem,
     program,
@@ -234,6 +235,18 @@ _NETWORKS = {
     "StateSpace": _made(networks.StateSpace, **_WIDE, h=0.5),
     "StochasticResidual": _made(
         networks.StochasticResidual, drift=networks.Dense(2, 2), h=0.5, nu=0.1
+    ),
+    "Trained": _made(
+        networks.Trained,
+        chain=lambda: imported().chain,
+        weights=lambda: imported().weights,
+        labels=("a", "b"),
+    ),
+    "from_model": _made(
+        networks.from_model,
+        model=lambda: [(np.eye(2), np.zeros(2)), (np.ones((2, 2)), np.zeros(2))],
+        activation="relu",
+        labels=("a", "b"),
     ),
     "Tied": _made(networks.Tied, piece=networks.Dense(2, 2), times=2),
     "advance": _made(networks.advance, stage=networks.Dense(2, 2), x=POINT, theta=lambda: theta()),

@@ -18,6 +18,7 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.analysis.bifurcation.enclosure import enclose
 from hjcontrol.analysis.bifurcation.pairs import Pairs, kind, pairs_of
 from hjcontrol.layers import LSE
+from hjcontrol.networks.trained import AnyHead, affine_head_of
 
 
 class CriticalPoints(Told, Shown):
@@ -71,7 +72,7 @@ class CriticalPoints(Told, Shown):
 
 @admits(most_boxes=">= 1")
 def critical_points(
-    layer: LSE,
+    layer: AnyHead,
     window: ArrayLike | None = None,
     *,
     most_boxes: int = 400_000,
@@ -84,6 +85,7 @@ def critical_points(
     **Raises:** `ValueError` for `eps = 0`, d > 2, fewer than two different atoms, a window of another
     shape or empty, traced weights.
     """
+    layer = affine_head_of("critical_points", layer)
     pairs = table("critical_points", layer)
     eps = float(layer.eps)
     if not eps > 0:
@@ -110,11 +112,12 @@ def search(
 
 
 @admits()
-def on_plane(layer: LSE, origin: ArrayLike, directions: ArrayLike) -> LSE:
+def on_plane(layer: AnyHead, origin: ArrayLike, directions: ArrayLike) -> LSE:
     """The layer on the flat `origin + directions^T a` with coordinates `a`: `directions` is (1 or 2, d).
 
     Its critical points are those of the restriction, where only the gradient along the flat vanishes.
     """
+    layer = affine_head_of("on_plane", layer)
     origin, directions = np.asarray(origin, float), np.atleast_2d(np.asarray(directions, float))
     if directions.shape[1:] != layer.W.shape[1:] or origin.shape != layer.W.shape[1:]:
         raise ValueError(

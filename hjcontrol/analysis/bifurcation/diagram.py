@@ -20,7 +20,7 @@ from hjcontrol.analysis.bifurcation.continuation import FoldPoint, Path, follow
 from hjcontrol.analysis.bifurcation.critical import as_window, first_window, search, table
 from hjcontrol.analysis.bifurcation.merging import Merge, inherits, written
 from hjcontrol.analysis.bifurcation.pairs import Pairs, kind, polish
-from hjcontrol.layers import LSE
+from hjcontrol.networks.trained import AnyHead, affine_head_of
 
 
 class Branch(Shown):
@@ -128,7 +128,7 @@ class Bifurcation(Told, Shown):
 
 @admits(eps=">= 0", levels=">= 1", most_boxes=">= 1")
 def bifurcation_diagram(
-    layer: LSE,
+    layer: AnyHead,
     eps: tuple[float | int, float | int],
     window: ArrayLike | None = None,
     *,
@@ -148,7 +148,7 @@ def bifurcation_diagram(
         raise ValueError(
             f"bifurcation_diagram: 0 < low < high and levels >= 0 are needed; found {eps}, {levels}."
         )
-    pairs = table("bifurcation_diagram", layer)
+    pairs = table("bifurcation_diagram", affine_head_of("bifurcation_diagram", layer))
     if window is None:
         box = first_window(pairs)
         box = box.mean(axis=0) + 4 * (box - box.mean(axis=0))

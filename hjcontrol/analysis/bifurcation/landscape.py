@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Real
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.shown import Shown
-from hjcontrol.layers import LSE
+from hjcontrol.networks.trained import AnyHead, affine_head_of
 
 
 class Landscape(Shown):
@@ -31,11 +31,12 @@ class Landscape(Shown):
 
 
 @admits()
-def entropy_landscape(layer: LSE, x: Real[ArrayLike, " d"]) -> Landscape:
+def entropy_landscape(layer: AnyHead, x: Real[ArrayLike, " d"]) -> Landscape:
     """The landscape at one point; batch with `jax.vmap`.
 
     **Raises:** `ValueError` for a layer at `eps = 0`, or an `x` of another length.
     """
+    layer = affine_head_of("entropy_landscape", layer)
     if known_to_fail(layer.eps > 0):
         raise ValueError(
             "entropy_landscape: eps > 0 is needed; found 0. There the entropy is log(#ties), flat "
@@ -62,11 +63,12 @@ def entropy_landscape(layer: LSE, x: Real[ArrayLike, " d"]) -> Landscape:
 
 
 @admits()
-def hot_centre(layer: LSE) -> Float[Array, " d"]:
+def hot_centre(layer: AnyHead) -> Float[Array, " d"]:
     """Where the one critical point goes as `eps -> infinity`: `-Cov(W)^{-1} Cov(W, b)`, uniform weights.
 
     **Raises:** `ValueError` if the atoms do not span the space: then a line of points stays critical.
     """
+    layer = affine_head_of("hot_centre", layer)
     w = layer.W - layer.W.mean(axis=0, keepdims=True)
     if known_to_fail(jnp.linalg.matrix_rank(w) == w.shape[1]):
         raise ValueError(

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from hjcontrol._ground.lazy import lazily
 from hjcontrol.analysis.tree.agreeing import Agreement, agreement
+from hjcontrol.analysis.tree.distilled import distilled_tree
 from hjcontrol.analysis.tree.model_trees import ModelTree, model_tree
 from hjcontrol.analysis.tree.piecewise import AffineBlock, PiecewiseAffine, piecewise_affine
 from hjcontrol.analysis.tree.soft import SoftTree, soft_tree
@@ -15,6 +16,7 @@ __all__ = [
     "PiecewiseAffine",
     "SoftTree",
     "agreement",
+    "distilled_tree",
     "model_tree",
     "piecewise_affine",
     "soft_tree",

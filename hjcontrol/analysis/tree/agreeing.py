@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.record import Record, Told
 from hjcontrol._ground.shown import Shown
-from hjcontrol.layers import LSE
 from hjcontrol.layers.heads import ClassHead
+from hjcontrol.networks.trained import AnyClassifier, affine_head_of
 
 
 class Agreement(Told, Shown):
@@ -63,7 +63,7 @@ class Agreement(Told, Shown):
 
 
 @admits()
-def agreement(model: LSE | ClassHead, X: ArrayLike) -> Agreement:
+def agreement(model: AnyClassifier, X: ArrayLike) -> Agreement:
     """Soft against hard at points `X` (n, d), for a layer or for a classifier whose atoms carry classes.
 
     For a layer the margin is the gap of its two largest logits and the decision its atom; for a
@@ -71,11 +71,8 @@ def agreement(model: LSE | ClassHead, X: ArrayLike) -> Agreement:
 
     **Raises:** `ValueError` for points of another shape, a single atom or class.
     """
-    head = model.head if isinstance(model, ClassHead) else model
-    if not isinstance(head, LSE):
-        raise ValueError(
-            f"agreement: an LSE or a ClassHead over one is needed; found {type(head).__name__}."
-        )
+    head = affine_head_of("agreement", model.head if isinstance(model, ClassHead) else model)
+    model = model if isinstance(model, ClassHead) else head
     X = jnp.asarray(X, head.W.dtype)
     if X.ndim != 2 or X.shape[1] != head.W.shape[1]:
         raise ValueError(f"agreement: points (n, {head.W.shape[1]}) are needed; found {X.shape}.")

@@ -39,6 +39,7 @@ class ModelTree(Told):
         open_: np.ndarray,
         box: np.ndarray | None = None,
         decides: bool = False,
+        measured: dict[str, float] | None = None,
     ):
         self.left, self.right, self.a, self.c = left, right, a, c
         self.coef, self.intercept, self.label, self.open, self.box = (
@@ -49,6 +50,7 @@ class ModelTree(Told):
             box,
         )
         self.decides = decides  # whether labels are classes
+        self.measured: dict[str, float] | None = measured  # fidelity of a tree that is not exact
         self.parent = np.full(len(left), -1)
         inner = np.flatnonzero(left >= 0)
         self.parent[left[inner]] = self.parent[right[inner]] = inner
@@ -86,6 +88,18 @@ class ModelTree(Told):
     def resolved(self, X: ArrayLike) -> np.ndarray:
         """Which points fall into leaves that are decided."""
         return ~self.open[self.apply(X)]
+
+    def fidelity(self, X: ArrayLike, decisions: ArrayLike) -> float:
+        """Share of points `X` (n, d) on which this tree decides as `decisions` (n,) say: numbers of
+        classes. A point in an open leaf is not decided, and counts against the tree."""
+        decisions = np.asarray(decisions)
+        found = self.decide(X)
+        if decisions.shape != found.shape:
+            raise ValueError(
+                f"fidelity: a decision for each of {len(found)} points is needed; "
+                f"found {decisions.shape}."
+            )
+        return float(np.mean(found == decisions))
 
     def region(self, leaf: int, *, reduce: bool = True) -> tuple[np.ndarray, np.ndarray]:
         """The leaf's closed region as `A x + b >= 0`, rows of unit length: A (m, d), b (m,).
@@ -125,6 +139,16 @@ def _record(tree: ModelTree) -> Record:
     seen = sorted(set(tree.label[tree.leaves].tolist()) - {-1})
     shown = ", ".join(map(str, seen[:12])) + (" ..." if len(seen) > 12 else "")
     kind = "classes" if tree.decides else "winning pieces"
+    if tree.measured is not None:
+        share, points = tree.measured["fidelity"], int(tree.measured["points"])
+        return Record(
+            f"Distilled tree of {tree.a.shape[1]} inputs",
+            f"not exact: decides as the network on {share:.1%} of {points} points held out",
+            verdict="measured",
+            tone="partial",
+            facts={"leaves": n, "depth": tree.depth, "fidelity": share},
+            lead=("leaves", "depth", "fidelity"),
+        )
     return Record(
         f"Model tree of {tree.a.shape[1]} inputs and {tree.coef.shape[1]} outputs",
         f"exact: on each leaf {what}" if tree.complete else partial,

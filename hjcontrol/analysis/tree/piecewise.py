@@ -17,7 +17,8 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.shown import Shown
 from hjcontrol.layers import LSE
 from hjcontrol.layers.heads import ClassHead
-from hjcontrol.networks import Chain, Dense, Residual
+from hjcontrol.networks import Chain, Dense, LSEUnits, Residual
+from hjcontrol.networks.trained import Trained
 
 PROBES = np.array([-1e3, -5.3, -1.0, -0.37, 0.37, 1.0, 5.3, 1e3])
 
@@ -91,8 +92,9 @@ def piecewise_affine(model: Any, weights: Any = None) -> PiecewiseAffine:
     """The piecewise affine map of a model.
 
     **Arguments:** `model`: an `LSE` (at eps = 0, whatever its own), a `ClassHead` over one (a
-    score a class), a `Chain` of `Dense` and `Residual` stages with its `weights`, a list of pairs
-    `(W, b)` (ReLU between, none after the last), or a `PiecewiseAffine`.
+    score a class), what `from_model` gives, a `Chain` of `Dense` and `Residual` stages with its
+    `weights`, a list of pairs `(W, b)` (ReLU between, none after the last), or a `PiecewiseAffine`.
+    Soft maxima (`LSEUnits`) are read at eps = 0.
 
     An activation counts as piecewise affine if it is `a z` for z > 0 and `c z` for z < 0 with a >= c,
     judged at eight points from -1000 to 1000.
@@ -101,6 +103,8 @@ def piecewise_affine(model: Any, weights: Any = None) -> PiecewiseAffine:
     """
     if isinstance(model, PiecewiseAffine):
         return model
+    if isinstance(model, Trained):
+        model, weights = model
     if isinstance(model, LSE):
         return PiecewiseAffine([AffineBlock(model.W, model.b, np.zeros(model.b.size, int))])
     if isinstance(model, ClassHead) and isinstance(model.head, LSE):
@@ -151,6 +155,8 @@ def _block(k: int, stage: Any, theta: Any) -> AffineBlock:
         raise ValueError(
             f"piecewise_affine: stage {k} has a {type(dense).__name__} inside; Dense is read."
         )
+    if isinstance(dense.units, LSEUnits) and dense is stage:  # at eps = 0, whatever its own
+        return AffineBlock(theta.W, theta.b, np.arange(len(theta.b)) // dense.units.atoms)
     if dense.units.atoms != 1:
         raise ValueError(
             f"piecewise_affine: stage {k} has {dense.units.atoms} atoms a unit; activations are read."

@@ -20,6 +20,7 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.analysis.tree.writing import affine
 from hjcontrol.deformation import lse
 from hjcontrol.layers import LSE
+from hjcontrol.networks.trained import AnyHead, affine_head_of
 
 
 class SoftTree(Told, Shown):
@@ -92,12 +93,13 @@ class SoftTree(Told, Shown):
 
 
 @admits()
-def soft_tree(layer: LSE, nesting: Any = None) -> SoftTree:
+def soft_tree(layer: AnyHead, nesting: Any = None) -> SoftTree:
     """The soft tree of a layer. `nesting`: pairs of pairs of atoms, `((0, 1), 2)`; by default atoms
     are halved along their slopes' widest direction, again and again.
 
     **Raises:** `ValueError` unless `nesting` holds every atom once, two branches a node.
     """
+    layer = affine_head_of("soft_tree", layer)
     n = layer.b.size
     nested = _halved(np.arange(n), np.asarray(layer.W, float)) if nesting is None else nesting
     sides: list[np.ndarray] = []

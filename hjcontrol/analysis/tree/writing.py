@@ -86,6 +86,7 @@ def to_json(tree: Any) -> str:
             **arrays,
             "box": box,
             "decides": tree.decides,
+            "measured": tree.measured,
         }
     )
 
@@ -117,4 +118,5 @@ def from_json(text: str) -> dict[str, Any]:
         "open_": arrays["open"],
         "box": box,
         "decides": bool(found["decides"]),
+        "measured": found.get("measured"),
     }

@@ -173,10 +173,10 @@ def _solved(
     theta = np.zeros((readout_problem.num_classes, features.shape[1]))
     if engine == "newton":
         with one_blas_thread():
-            theta, steps = _newton(features, targets, rho, theta, max_steps)
+            theta, steps = newton_on_host(features, targets, rho, theta, max_steps)
     else:
         theta, steps = _by_cvxpy(readout_problem)
-    value, bound, P, _ = _values(features, targets, rho, theta)
+    value, bound, P, _ = objective_and_bound(features, targets, rho, theta)
     return solution(
         PrimalDual(readout_problem, AffineWeights(theta[:, :-1], theta[:, -1]), P),
         (value, bound),
@@ -221,7 +221,7 @@ def _residuals(
     )
 
 
-def _values(
+def objective_and_bound(
     features: np.ndarray, targets: np.ndarray, rho: float, theta: np.ndarray
 ) -> tuple[float, float, np.ndarray, np.ndarray]:
     """Objective, bound below, Gibbs states, gradient."""
@@ -237,11 +237,11 @@ def _values(
     return float(value), float(bound), P, G + rho * theta
 
 
-def _newton(
+def newton_on_host(
     features: np.ndarray, targets: np.ndarray, rho: float, theta: np.ndarray, max_steps: int
 ) -> tuple[np.ndarray, int]:
     """Dense Newton with Armijo's rule, until the gradient falls no more."""
-    value, _, P, gradient = _values(features, targets, rho, theta)
+    value, _, P, gradient = objective_and_bound(features, targets, rho, theta)
     for step in range(max_steps):
         H = _hessian(features, P, rho)
         move = -scipy.linalg.solve(H, gradient.ravel(), assume_a="pos").reshape(theta.shape)
@@ -249,7 +249,7 @@ def _newton(
         floor = 4 * np.finfo(float).eps * abs(value)
         while True:
             tried = theta + length * move
-            new = _values(features, targets, rho, tried)
+            new = objective_and_bound(features, targets, rho, tried)
             if new[0] <= value + 1e-4 * length * slope + floor or length < 1e-8:
                 break
             length *= 0.5

@@ -17,49 +17,37 @@ at a point need not fall with it, and M does not depend on eps at all.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Bool, Float, Int, Key, Real
+from jaxtyping import Array, Bool, Float, Int, Real
 
 from hjcontrol._ground.arguments import admits, in_range
-from hjcontrol._ground.concrete import known, known_to_fail
-from hjcontrol._ground.lazy import lazily
+from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.record import Quantity, Record, Told, figure, one_of_many
 from hjcontrol._ground.shown import Shown
+from hjcontrol.analysis.robustness.ascent import check_radius, euclidean
+from hjcontrol.analysis.robustness.deep import DeepRadius, deep_radius, nearest_kink
 from hjcontrol.deformation import gibbs, lse
-from hjcontrol.deformation.soft_maximum import floating
+from hjcontrol.deformation.soft_maximum import checked, floating
 from hjcontrol.layers import LSE, ClassHead, LogitHead
-
-__all__ = [
-    "Attack",
-    "Change",
-    "Curvature",
-    "Radius",
-    "attack",
-    "certified_radius",
-    "change",
-    "diameter",
-    "layer_curvature",
-    "lipschitz",
-]
-
-
-def __dir__() -> list[str]:
-    return __all__
-
-
-if not TYPE_CHECKING:  # old names, for one release
-    _RENAMED = {"certify": ":certified_radius", "curvature": ":layer_curvature"}
-    __getattr__, _ = lazily(__name__, renamed=_RENAMED)
+from hjcontrol.networks import Trained
+from hjcontrol.networks.trained import (
+    AnyClassifier,
+    AnyHead,
+    affine_head_of,
+    class_head_of,
+    head_of,
+)
 
 
 @admits()
-def lipschitz(layer: LSE) -> Float[Array, ""]:
+def lipschitz(layer: AnyHead) -> Float[Array, ""]:
     """`M = max_j |W_j|`: the exact Lipschitz constant, whatever `eps` and `b` are."""
-    return jnp.max(_lengths(layer.W))
+    return jnp.max(_lengths(affine_head_of("lipschitz", layer).W))
 
 
 @admits()
@@ -83,6 +71,7 @@ class Curvature(Told, Shown):
     spread: Float[Array, "d d"]  # Cov_pi(grad z)/eps
     sharp: Float[Array, ""]  # bound D^2/(4 eps) for an affine layer; NaN at other depths
     published: Float[Array, ""]  # bound M^2/eps, likewise
+    kink: Float[Array, ""] | None = None  # distance to the nearest kink; None: not known
 
     @property
     def hessian(self) -> Float[Array, "*batch d d"]:
@@ -105,15 +94,31 @@ class Curvature(Told, Shown):
         else:
             part = jnp.max(jnp.abs(jnp.linalg.eigvalsh(self.network)))
             facts["of which the network's E_pi[hess z]"] = f"{figure(part, 6)}; no global bound"
+            facts["kinks"] = _kinks(self.kink)
         return Record(f"|hess f| = {figure(self.norm, 6)}", "at this point", facts=facts)
 
 
+def _kinks(distance: Array | None) -> str:
+    """Where the formula ends: a kink has a jump of the slope, which no Hessian holds."""
+    if distance is None:
+        return "not known: where units have kinks (ReLU), the formula holds between them only"
+    if bool(jnp.isnan(distance)):
+        return "some units have kinks (ReLU): the formula holds between them only"
+    if bool(jnp.isinf(distance)):
+        return "none: every unit is smooth"
+    return f"the nearest is {figure(distance, 6)} away: the formula holds within, the slope jumps there"
+
+
 @admits()
-def layer_curvature(model: LSE | LogitHead, x: Real[ArrayLike, " d"]) -> Curvature:
+def layer_curvature(model: AnyHead, x: Real[ArrayLike, " d"]) -> Curvature:
     """The Hessian at `x`, in its two parts, with the bounds if the model is one affine layer.
+
+    Units with kinks (ReLU) have no second derivative there: the formula is that of the piece that `x`
+    lies in, and `kink` says how far the piece reaches.
 
     **Raises:** `ValueError` for `eps = 0`, where the Hessian is zero or does not exist.
     """
+    given, model = model, head_of("layer_curvature", model)
     if known_to_fail(model.eps > 0):
         raise ValueError(
             "layer_curvature: eps > 0 is needed; found eps = 0. Use `lipschitz` there."
@@ -130,7 +135,10 @@ def layer_curvature(model: LSE | LogitHead, x: Real[ArrayLike, " d"]) -> Curvatu
         inner = jax.hessian(lambda a: jax.lax.stop_gradient(pi) @ model.scores(a))(x)
         sharp = published = jnp.full((), jnp.nan, z.dtype)
     centred = slopes - (pi @ slopes)[None, :]
-    return Curvature(inner, centred.T @ (pi[:, None] * centred) / eps, sharp, published)
+    if isinstance(given, LogitHead) and isinstance(given.network, Trained):
+        given = given.network
+    kink = nearest_kink(given, x) if isinstance(given, Trained) else None
+    return Curvature(inner, centred.T @ (pi[:, None] * centred) / eps, sharp, published, kink)
 
 
 class Change(Shown):
@@ -141,16 +149,17 @@ class Change(Shown):
 
 
 @admits(radius=">= 0")
-def change(layer: LSE, x: Real[ArrayLike, " d"], radius: Real[ArrayLike, ""] | float) -> Change:
+def change(layer: AnyHead, x: Real[ArrayLike, " d"], radius: Real[ArrayLike, ""] | float) -> Change:
     """The most and the least that the output can change by within `radius`: bounds, not estimates.
 
     The upper one is the better of two, and attained at `eps = 0`.
     """
-    _radius("change", radius)
+    check_radius("change", radius)
+    layer = affine_head_of("change", layer)
     z = layer.scores(x)
     eps = layer.eps.astype(z.dtype)
     r = jnp.asarray(radius, z.dtype)
-    slope = _length(layer.slope(x))
+    slope = euclidean(layer.slope(x))
     curved = _rise(r, slope, diameter(layer.W), eps, lipschitz(layer))
     raised = lse(z + r * _lengths(layer.W), eps) - lse(z, eps)
     return Change(-slope * r, jnp.minimum(curved, raised))
@@ -194,31 +203,62 @@ class Radius(Told, Shown):
         )
 
 
-@admits()
+@admits(scale="> 0")
 def certified_radius(
-    classifier: ClassHead, x: Real[ArrayLike, " d"], label: Int[ArrayLike, ""] | int | None = None
-) -> Radius:
-    """The radius around `x` within which the class cannot change, by both certificates.
+    classifier: AnyClassifier,
+    x: Real[ArrayLike, " d"],
+    label: Int[ArrayLike, ""] | int | None = None,
+    *,
+    scale: Real[ArrayLike, " d"] | None = None,
+) -> Radius | DeepRadius:
+    """The radius around `x` within which the class cannot change, by two certificates.
 
-    `label`: the class to hold, by default the predicted one. Batch with `jax.vmap`.
+    One affine layer (`LSE`) is certified by its curvature and its atoms; what `from_model` gives, by the
+    lines of every unit and by the largest slope (`DeepRadius`).
 
-    **Raises:** `ValueError` unless the head is one affine layer: for a deep network certify its
-    last layer at its features, and divide by the features' own Lipschitz constant.
+    - `label`: the class to hold, by default the predicted one. Batch with `jax.vmap`.
+    - `scale`: a length for each feature, say its standard deviation. The radius is then that of
+      `(x' - x)/scale`; without it all features count alike, whatever their units.
+
+    **Raises:** `ValueError` for one class, or naming the layer of a deep network that has no bounds.
     """
-    layer = classifier.head
-    if not isinstance(layer, LSE):
+    classifier = class_head_of("certified_radius", classifier)
+    if not isinstance(classifier, ClassHead):
+        classifier = ClassHead(classifier, list(range(classifier.scores(x).size)))
+    network = classifier.head.network if isinstance(classifier.head, LogitHead) else None
+    if network is not None and not (
+        isinstance(network, Trained) and classifier.count == classifier.classes.size
+    ):
         raise ValueError(
-            "certified_radius: a global bound needs an affine layer (LSE); found a LogitHead. "
-            "State the last layer on its features, and divide the radius by the features' "
-            "Lipschitz constant."
+            "certified_radius: bounds need an affine layer (LSE) or the layers of a network; found a "
+            "LogitHead over a function. State it as `hj.networks.from_model(model)`, or certify its last "
+            "layer on its features."
         )
     if classifier.count < 2:
         raise ValueError("certified_radius: at least two classes are needed; found one.")
-    z, scores = layer.scores(x), classifier.scores(x)
-    eps = layer.eps.astype(z.dtype)
     if label is not None:
         in_range("certified_radius", "label", label, f">= 0, < {classifier.count}")
-    label = jnp.argmax(scores) if label is None else jnp.asarray(label)
+    x = checked("certified_radius", x, axes=1, mask=False)
+    label = jnp.argmax(classifier.scores(x)) if label is None else jnp.asarray(label)
+    if network is not None:
+        order = jnp.argsort(classifier.classes)  # class c is the output order[c]
+        found = deep_radius(network, x, order[label], scale)
+        place = lambda k: classifier.classes[k]
+        return eqx.tree_at(
+            lambda f: (f.label, f.rival), found, (place(found.label), place(found.rival))
+        )
+    if scale is not None:
+        layer = classifier.head
+        by = jnp.asarray(scale, layer.W.dtype)
+        classifier = eqx.tree_at(lambda c: c.head.W, classifier, layer.W * by[None, :])
+        x = x / by
+    return _affine_radius(classifier, x, label)
+
+
+def _affine_radius(classifier: ClassHead, x: Array, label: Array) -> Radius:
+    layer = classifier.head
+    z, scores = layer.scores(x), classifier.scores(x)
+    eps = layer.eps.astype(z.dtype)
     apart = jnp.where(classifier.members, z[None, :], -jnp.inf)
     slopes = gibbs(apart, eps, axis=1) @ layer.W
     slope, score = slopes[label], scores[label]
@@ -226,7 +266,7 @@ def certified_radius(
 
     def against(members: Array, logits: Array, own: Array, other: Array) -> tuple[Array, ...]:
         margin = score - other
-        start = _length(slope - own)
+        start = euclidean(slope - own)
         steepest = jnp.max(jnp.where(members, away, 0.0))
         quarter = diameter(layer.W, members)
         reach = lambda D: _reach(margin, start, D, eps, steepest)
@@ -249,69 +289,6 @@ def certified_radius(
         by_atoms=least(atoms),
         published=least(published),
     )
-
-
-class Attack(Shown):
-    """The best step that projected gradient ascent found: a lower bound on what is possible."""
-
-    step: Float[Array, " d"]
-    value: Float[Array, ""]
-    start: Float[Array, ""]
-
-    @property
-    def gain(self) -> Float[Array, "*batch"]:
-        """How much the objective rose."""
-        return self.value - self.start
-
-
-@admits(radius=">= 0", steps=">= 0", starts=">= 1")
-def attack(
-    objective: Callable[[Array], Array],
-    x: Real[ArrayLike, " d"],
-    radius: Real[ArrayLike, ""] | float,
-    *,
-    key: Key[Array, ""],
-    steps: int = 40,
-    starts: int = 4,
-) -> Attack:
-    """Raise `objective(x + d)` over `|d| <= radius` by projected gradient ascent.
-
-    Each step has a fixed length that falls from `radius` to a hundredth of it, so it can cross the
-    ball. The first start is `d = 0`; the others are random points of the sphere.
-
-    **Raises:** `ValueError` for a negative radius, no steps or no starts.
-    """
-    _radius("attack", radius)
-    if steps < 1 or starts < 1:
-        raise ValueError(f"attack: steps >= 1 and starts >= 1 are needed; found {steps}, {starts}.")
-    x = floating(x)
-    r = jnp.asarray(radius, x.dtype)
-    rise = jax.value_and_grad(lambda d: objective(x + d))
-
-    def inside(d: Array) -> Array:
-        size = _length(d)
-        return d * jnp.where(size > r, r / jnp.where(size > 0, size, 1.0), 1.0)
-
-    def ascend(d: Array) -> tuple[Array, Array]:
-        def body(carry: tuple[Array, Array, Array], length: Array) -> tuple:
-            d, best, top = carry
-            value, slope = rise(d)
-            better = value > top
-            best, top = jnp.where(better, d, best), jnp.where(better, value, top)
-            size = _length(slope)
-            return (inside(d + length * slope / jnp.where(size > 0, size, 1.0)), best, top), None
-
-        lengths = r * jnp.geomspace(1.0, 0.01, steps, dtype=x.dtype)
-        (d, best, top), _ = jax.lax.scan(body, (d, d, rise(d)[0]), lengths)
-        value = rise(d)[0]
-        return jnp.where(value > top, d, best), jnp.maximum(value, top)
-
-    drawn = jax.random.normal(key, (starts, x.size), x.dtype)
-    first = r * drawn / jnp.linalg.norm(drawn, axis=1, keepdims=True)
-    first = first * (jnp.arange(starts) > 0)[:, None]
-    found, values = jax.vmap(ascend)(first)
-    best = jnp.argmax(values)
-    return Attack(found[best], values[best], objective(x))
 
 
 def _rise(r: Array, start: Array, D: Array, eps: Array, steepest: Array) -> Array:
@@ -358,15 +335,3 @@ def _ratio(a: Array, b: Array) -> Array:
 
 def _lengths(rows: Array) -> Array:
     return jnp.sqrt(jnp.sum(rows**2, axis=1))
-
-
-def _length(v: Array) -> Array:
-    """Length of a vector, with derivative zero at zero."""
-    square = jnp.sum(v**2)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-
-
-def _radius(who: str, radius: ArrayLike) -> None:
-    value = known(radius)
-    if value is not None and (value.ndim != 0 or not value >= 0):
-        raise ValueError(f"{who}: a scalar radius >= 0 is needed; found {value}.")

@@ -1,0 +1,65 @@
+"""Trees of deep classifiers: fidelity beside a decision tree distilled by scikit-learn at equal size.
+
+    python benchmarks/deep_tree.py
+
+Networks: scikit-learn's MLP with two layers of 16 ReLUs behind a `StandardScaler`; half of the samples
+train network and trees, fidelity is measured on the other half. Then the exact tree in a box about one
+sample, of side twice `reach` standard deviations: leaves, open leaves, seconds.
+"""
+
+import time
+
+import jax
+import numpy as np
+from sklearn.datasets import load_breast_cancer, load_digits, load_wine
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+
+import hjcontrol as hj
+from hjcontrol.analysis import tree as tr
+
+jax.config.update("jax_enable_x64", True)
+
+
+def network(load):
+    X, y = load(return_X_y=True)
+    keep = np.random.default_rng(0).permutation(len(X))
+    X, y, half = X[keep], y[keep], len(X) // 2
+    net = MLPClassifier((16, 16), alpha=1e-2, max_iter=1000, random_state=0)
+    model = make_pipeline(StandardScaler(), net).fit(X[:half], y[:half])
+    return hj.networks.from_model(model), model, X[:half], X[half:]
+
+
+def main():
+    print("| data | leaves | ours | seconds | scikit-learn | seconds |\n|---|---|---|---|---|---|")
+    for load in (load_wine, load_breast_cancer, load_digits):
+        ours, model, X, test = network(load)
+        told = model.predict(test)
+        for leaves in (2, 4, 8, 16, 32):
+            start = time.perf_counter()
+            tree = tr.distilled_tree(ours, X, max_leaves=leaves, held_out=test)
+            mine = time.perf_counter() - start
+            start = time.perf_counter()
+            theirs = DecisionTreeClassifier(max_leaf_nodes=leaves, random_state=0)
+            theirs.fit(X, model.predict(X))
+            took = time.perf_counter() - start
+            alike = np.mean(theirs.predict(test) == told)
+            size = f"{len(tree.leaves)} / {theirs.get_n_leaves()}"
+            print(
+                f"| {load.__name__[5:]} | {size} | {tree.fidelity(test, told):.3f} | {mine:.2f} | "
+                f"{alike:.3f} | {took:.3f} |"
+            )
+    print("\n| exact, breast_cancer, reach | leaves | open | seconds |\n|---|---|---|---|")
+    ours, _, X, _ = network(load_breast_cancer)
+    for reach in (0.05, 0.1, 0.2):
+        box = X[0] + np.array([[-reach], [reach]]) * X.std(axis=0)
+        start = time.perf_counter()
+        tree = tr.model_tree(ours, decide=True, max_leaves=500, box=box)
+        seconds = time.perf_counter() - start
+        print(f"| {reach} | {len(tree.leaves)} | {tree.open.sum()} | {seconds:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
