@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from tests.haste import HASTE
-from tests.slow import is_slow
+from tests.slow import asked_for, is_slow
 
 os.environ.setdefault("XLA_FLAGS", " ".join(HASTE))  # read when JAX makes its first array
 
@@ -56,9 +56,8 @@ hypothesis.settings.load_profile("laws")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With 64-bit floats off, only the laws that hold in any precision are run; slow tests where they are
     asked for."""
-    slow = os.environ.get("HJCONTROL_SLOW", "0") not in ("", "0")
     wanted = lambda item: X64 or item.get_closest_marker("any_precision")
-    kept = [item for item in items if wanted(item) and (slow or not is_slow(item.nodeid))]
+    kept = [item for item in items if wanted(item) and (asked_for() or not is_slow(item.nodeid))]
     config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept
 

@@ -4,6 +4,8 @@
 One name per line: the file, the test, and what its parameters begin with, if only some are slow.
 """
 
+import os
+
 SLOW = [
     "",
     "analysis/test_deep_robustness.py::test_a_value_is_held",
@@ -78,6 +80,11 @@ SLOW = [
     "verification/test_flows.py::test_digits_at_the_start_and_after_training",
     "",
 ][1:-1]
+
+
+def asked_for() -> bool:
+    """Whether the slow tests are run."""
+    return os.environ.get("HJCONTROL_SLOW", "0") not in ("", "0")
 
 
 def is_slow(nodeid: str) -> bool:

@@ -55,10 +55,12 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     own = float(found.layer.eps)
     first = found.reading(found.shown[0], own)
     page = asked.out / "explore.html"
+    classless = "none: a radius holds a class, and this layer has none"
+    shown = {k: classless if k == "radius" and np.isnan(first[k]) else first[k] for k in TOLD}
     record = Record(
         head.name,
         f"{found.layer.b.size} atoms, {found.layer.W.shape[1]} inputs; {len(found.shown)} to pick from",
-        facts={"eps": own} | {f"{name}, first input": first[name] for name in TOLD},
+        facts={"eps": own} | {f"{name}, first input": shown[name] for name in TOLD},
     )
     yield Answer(
         {"model": head.name, "eps": own, "first": {k: first[k] for k in TOLD}},

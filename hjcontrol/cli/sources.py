@@ -279,17 +279,30 @@ def read_head(name: str, eps: float | None) -> Head:
         raise CommandError(
             f"MODEL: FILE.npz, or MODULE:OBJECT of your own, is needed; found {name!r}."
         )
-    found = _object(name)
+    found = _head(name, _object(name))
     layer = found.head if isinstance(found, hj.layers.ClassHead) else found
-    if not isinstance(layer, hj.layers.LSE):
-        raise CommandError(
-            f"{name}: an LSE, or a ClassHead over one, is needed; found {type(layer).__name__}. A page "
-            "reads affine layers: give the last layer on its features."
-        )
     if eps is not None:
         own = (lambda m: m.eps) if layer is found else (lambda m: m.head.eps)
         found = eqx.tree_at(own, found, jnp.asarray(eps, layer.b.dtype))
     return Head(found, name)
+
+
+def _head(name: str, found: Any) -> Any:
+    """An `LSE`, a `ClassHead` over one, or another library's model that is one affine layer."""
+    from hjcontrol.networks.trained import affine_head_of, class_head_of
+
+    layer = found.head if isinstance(found, hj.layers.ClassHead) else found
+    if isinstance(layer, hj.layers.LSE):
+        return found
+    try:
+        trained = hj.networks.from_model(found)
+        affine = affine_head_of("explore", trained)
+        return affine if trained.labels is None else class_head_of("explore", trained)
+    except ValueError as error:
+        raise CommandError(
+            f"{name}: a page reads one affine layer: an LSE, a ClassHead over one, or a model that is "
+            f"one. {error}"
+        ) from None
 
 
 def _temperature(name: str, arrays: Mapping, asked: float | None) -> float:

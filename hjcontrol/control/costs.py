@@ -47,7 +47,8 @@ def softmax_cross_entropy(
 def _cross_entropy(z: Array, hit: Array) -> Array:
     own = jnp.sum(jnp.where(hit, z, 0.0))
     loss = lse(z - jnp.where(jnp.isfinite(own), own, 0.0), 1.0)
-    return jnp.where(jnp.isneginf(own), jnp.inf, loss)
+    # No hit: a label that no logit stands for. Without this the loss has no lower bound.
+    return jnp.where(jnp.isneginf(own) | ~jnp.any(hit), jnp.inf, loss)
 
 
 @_cross_entropy.defjvp

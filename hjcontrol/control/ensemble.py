@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from hjcontrol.control.statement import check_targets
+
 
 def sequences(forcing: PyTree) -> PyTree[Array]:
     """A forcing as arrays: a list of sequences is stacked, a ragged one refused.
@@ -76,6 +78,10 @@ def on_samples_of(problem: Any, inputs: Any, targets: Any) -> Any:
             "ControlProblem.on: one sample's (inputs, targets) must have the shapes "
             f"{shapes[0]}; found {shapes[1]}."
         )
+    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (inputs, targets))
+    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    final = jax.eval_shape(problem.chain, weights, one[0])
+    check_targets(problem.terminal, targets, one[1], final)
     return replaced(problem, inputs=inputs, targets=targets, stream=None)
 
 

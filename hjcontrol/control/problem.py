@@ -133,7 +133,7 @@ class ControlProblem(Shown):
             for name, tree in ensemble.items()
         }
         given = (one["forcing"], one["context"])
-        self.model = None if isinstance(stages, Chain) else read(stages)
+        self.model = None if isinstance(stages, Chain) else automatic(read(stages))
         if isinstance(stages, Chain):
             check_given([run.stage for run in stages.runs for _ in range(run.length)], *given)
             self.chain = stages

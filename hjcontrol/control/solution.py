@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.meshes import automatic
 from hjcontrol._ground.record import Quantity, Record, Told, figure
 from hjcontrol._ground.results import GOOD, RESULTS, name_of
 from hjcontrol._ground.shown import Shown
@@ -163,8 +164,9 @@ class Solution(Told, Shown):
 
 
 def _predicted(problem: ControlProblem, weights: Weights, *ensemble: Any) -> Tree:
-    new = jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), ensemble)
-    old = (problem.inputs, problem.forcing, problem.context)
+    new = automatic(jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), ensemble))
+    inputs = problem.inputs if problem.stream is None else problem.stream.first[0]
+    old = (inputs, problem.forcing, problem.context)
     shapes = [jax.tree.map(lambda a: jnp.shape(a)[1:], tree) for tree in (old, new)]
     if shapes[0] != shapes[1]:
         raise ValueError(

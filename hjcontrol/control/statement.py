@@ -41,9 +41,28 @@ def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
     given = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), jax.eval_shape(lambda: problem.given)
     )
+    if problem.model is not None and problem.dtype == jnp.float16:
+        raise ValueError(
+            "ControlProblem: `inputs` are float16, in which sums over samples overflow and small "
+            "gradients vanish. Give float32; stages may compute in bfloat16 themselves."
+        )
     runs, final = jax.eval_shape(problem.chain.states, weights, inputs, given)
-    _check_targets(problem.terminal, problem.targets, targets, final)
-    value = jax.eval_shape(problem.terminal_cost, final, targets)
+    check_targets(problem.terminal, problem.targets, targets, final)
+    if problem.stream is not None:
+        problem.stream.judge = lambda found: check_targets(problem.terminal, found, targets, final)
+        for batch in (problem.stream.first, problem.stream.second):
+            if batch is not None:
+                problem.stream.judge(batch[1])
+        problem.stream.second = None
+    try:
+        value = jax.eval_shape(problem.terminal_cost, final, targets)
+    except ValueError:
+        raise
+    except Exception as error:  # the user's function: whatever it raises
+        raise ValueError(
+            f"ControlProblem: `terminal` {line_of(problem.terminal)} fails as a cost "
+            f"{'Phi(x_K)' if targets is None else 'Phi(x_K, y)'} of one sample: {_first_line(error)}"
+        ) from error
     _scalar("`terminal`", value, problem)
     for theta, xs, u in zip(weights, runs, given, strict=True):
         stage = lambda tree: jax.tree.map(
@@ -74,8 +93,17 @@ def _check_noisy(problem: Any) -> None:
         )
 
 
-def _check_targets(terminal: Any, targets: Any, one: Any, final: Any) -> None:
-    """What the built-in costs compare with, as far as it is known."""
+def _first_line(error: Exception) -> str:
+    text = str(error).splitlines()
+    return f"{type(error).__name__}: {text[0] if text else ''}"
+
+
+def check_targets(terminal: Any, targets: Any, one: Any, final: Any) -> None:
+    """Refuse what the built-in costs cannot compare with, as far as it is known. `one`: a sample's
+    target, as a shape.
+
+    **Raises:** `ValueError`.
+    """
     if terminal is softmax_cross_entropy:
         shape, dtype = getattr(one, "shape", None), getattr(one, "dtype", None)
         if shape != () or not jnp.issubdtype(dtype, jnp.integer):
@@ -97,16 +125,19 @@ def _check_targets(terminal: Any, targets: Any, one: Any, final: Any) -> None:
 def _cost(call: Callable, function: Any, arguments: tuple, of: str, problem: Any) -> None:
     try:
         value = jax.eval_shape(call, *arguments)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # the user's function: whatever it raises
         signature = "l(x, theta)" if of == "state" else "r(theta)"
         raise ValueError(
             f"ControlProblem: `running` {line_of(function)} fails as a cost {signature} of one "
-            f"{'sample' if of == 'state' else 'stage'}: {str(error).splitlines()[0]}"
+            f"{'sample' if of == 'state' else 'stage'}: {_first_line(error)}"
         ) from error
     _scalar(f"`running` {line_of(function)}", value, problem)
 
 
 def _scalar(name: str, value: Any, problem: Any) -> None:
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating):
+        raise ValueError(f"ControlProblem: {name} must give a real number; found {dtype}.")
     if getattr(value, "shape", None) != ():
         raise ValueError(
             f"ControlProblem: {name} must give a scalar for one sample; found shape "

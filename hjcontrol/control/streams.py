@@ -9,7 +9,7 @@ A memory map is read in rows drawn without replacement, as arrays are, and what 
 import functools
 import itertools
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -32,6 +32,12 @@ def is_stream(inputs: Any) -> bool:
     return not plain and (callable(inputs) or hasattr(inputs, "__iter__"))
 
 
+ONCE = (
+    "ControlProblem: `inputs` can be gone through only once (a generator), and training goes through it "
+    "again and again. Pass the generator function, or a loader."
+)
+
+
 class Stream:
     """Batches of one structure. `first`: the first one; `rows`: samples of a memory map, else `None`."""
 
@@ -39,7 +45,9 @@ class Stream:
         self.source, self.targets = inputs, targets
         self.rows: Any = None
         self.first: Any = None
+        self.second: Any = None  # looked at as the first one is, then let go
         self.mapped = 0  # bytes of the maps that may be in memory
+        self.judge: Callable[[Any], None] | None = None  # refuses targets that the cost cannot take
         if isinstance(inputs, (list, tuple, dict)) or hasattr(inputs, "shape"):  # memory maps
             sizes = {a.shape[0] for a in jax.tree.leaves((inputs, targets))}
             if len(sizes) != 1:
@@ -56,13 +64,15 @@ class Stream:
                 "found `targets` beside a stream. Leave `targets` out."
             )
         self.labelled = (positional(terminal) or 1) > 1
+        if not isinstance(inputs, Mapping) and self._started() is self._started():
+            raise ValueError(ONCE)
         batches = self._opened()
         self.first = next(batches, None)
         if self.first is None:
             raise ValueError("ControlProblem: `inputs` is a stream without a batch. Give it some.")
-        second = next(batches, None)
-        if second is not None:
-            self.check(second, 1)
+        self.second = next(batches, None)
+        if self.second is not None:
+            self.check(self.second, 1)
 
     @property
     def dtype(self) -> Any:
@@ -84,7 +94,12 @@ class Stream:
         """Batches without end: `size` rows of a memory map, or the loader's own, epoch after epoch."""
         if self.rows is None:
             for _ in itertools.count():
-                yield from self.epoch()
+                batches = 0
+                for batch in self.epoch():
+                    batches += 1
+                    yield batch
+                if not batches:
+                    raise ValueError(ONCE)
         n: Any = self.rows
         order, steps = np.arange(n, dtype=np.int32), n // size
         while True:
@@ -100,6 +115,20 @@ class Stream:
                 f"ControlProblem: batches must have one structure; the first has "
                 f"{_shown(self.first)}, batch {number} has {_shown(batch)}."
             )
+        sizes = {len(a) for a in jax.tree.leaves(batch)}
+        if len(sizes) != 1 or 0 in sizes:
+            raise ValueError(
+                f"ControlProblem: a batch has one number of samples, at least one; batch {number} has "
+                f"{', '.join(map(str, sorted(sizes)))}."
+            )
+        self._judged(batch[1], f"batch {number}")
+
+    def _judged(self, targets: Any, where: str) -> None:
+        if self.judge is not None:
+            try:
+                self.judge(targets)
+            except ValueError as error:
+                raise ValueError(f"{error} (in {where} of the stream)") from None
 
     def _bytes(self) -> int:
         leaves = jax.tree.leaves((self.source, self.targets))
@@ -112,17 +141,20 @@ class Stream:
             self.mapped = 0
             for a in jax.tree.leaves((self.source, self.targets)):
                 _let_go(a)
+        self._judged(batch[1], "some rows")
         return batch
 
-    def _opened(self) -> Iterator[tuple[Any, Any]]:
-        source: Any = self.source() if callable(self.source) else self.source
-        batches = iter(source)
-        if batches is source and not callable(self.source):
+    def _started(self) -> Iterator[Any]:
+        try:
+            return iter(self.source() if callable(self.source) else self.source)
+        except TypeError as error:
             raise ValueError(
-                "ControlProblem: `inputs` can be gone through only once (a generator), and training goes "
-                "through it again and again. Pass the generator function, or a loader."
-            )
-        return map(self._pair, batches)
+                "ControlProblem: `inputs` as a function is called without arguments and gives the "
+                f"batches of one epoch: {error}."
+            ) from error
+
+    def _opened(self) -> Iterator[tuple[Any, Any]]:
+        return map(self._pair, self._started())
 
     def _pair(self, batch: Any) -> tuple[Any, Any]:
         pair = isinstance(batch, (tuple, list)) and len(batch) == 2

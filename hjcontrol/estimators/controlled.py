@@ -31,7 +31,7 @@ from hjcontrol.estimators.descent import (
     residual_network,
     units_of,
 )
-from hjcontrol.estimators.targets import Classifying, encoded, real_targets
+from hjcontrol.estimators.targets import Classifying, encoded, real_targets, whole
 from hjcontrol.networks import AffineWeights, Chain, Dense, Residual, Trained, lift, readout
 from hjcontrol.solvers import solve
 
@@ -51,9 +51,9 @@ class ControlledNet(Answers):
     ) -> None:
         """Train and keep `weights_` in units of `X` (the readout in those of training)."""
         who = type(self).__name__
-        for name in ("width", "depth", "max_iter"):
-            in_range(who, name, getattr(self, name), ">= 1")
+        whole(self, "width", "depth", "max_iter")
         in_range(who, "alpha", self.alpha, ">= 0")
+        in_range(who, "tol", self.tol, ">= 0")
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"{who}: `activation` is one of {', '.join(ACTIVATIONS)}; found {self.activation!r}."

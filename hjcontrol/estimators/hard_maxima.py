@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from hjcontrol._ground.arguments import in_range
 from hjcontrol.estimators.answers import Answers
 from hjcontrol.estimators.descent import Descent, cut, descend, joined, soft_maxima, units_of
-from hjcontrol.estimators.targets import real_targets
+from hjcontrol.estimators.targets import real_targets, whole
 from hjcontrol.layers import LSE
 from hjcontrol.networks import AffineWeights, Chain, Dense, LSEUnits, Trained
 
@@ -50,9 +50,9 @@ class MaxAffineRegressor(Answers, RegressorMixin, BaseEstimator):
 
         **Raises:** `ValueError` for NaN, a parameter out of its range.
         """
-        in_range("MaxAffineRegressor", "atoms", self.atoms, ">= 1")
-        in_range("MaxAffineRegressor", "starts", self.starts, ">= 1")
+        whole(self, "atoms", "starts", "max_iter")
         in_range("MaxAffineRegressor", "alpha", self.alpha, ">= 0")
+        in_range("MaxAffineRegressor", "tol", self.tol, ">= 0")
         X, y = real_targets(self, X, y)
         Z, target = self._began(X), units_of(y[:, None])
         t = target(y[:, None])[:, 0]

@@ -26,7 +26,7 @@ from hjcontrol.estimators.descent import (
     soft_maxima,
     units_of,
 )
-from hjcontrol.estimators.targets import Classifying, encoded, real_targets
+from hjcontrol.estimators.targets import Classifying, encoded, real_targets, whole
 from hjcontrol.layers import LSE, ClassHead
 from hjcontrol.networks import AffineWeights, Chain, Dense, LSEUnits, Trained, readout
 from hjcontrol.solvers.convex.logistic import newton_on_host, objective_and_bound
@@ -61,9 +61,10 @@ class LSEClassifier(Classifying, Answers, ClassifierMixin, BaseEstimator):
 
         **Raises:** `ValueError` for one class, NaN, a parameter out of its range.
         """
-        in_range("LSEClassifier", "atoms", self.atoms, ">= 1")
+        whole(self, "atoms", "max_iter")
         in_range("LSEClassifier", "eps", self.eps, "> 0")
         in_range("LSEClassifier", "alpha", self.alpha, "> 0")
+        in_range("LSEClassifier", "tol", self.tol, ">= 0")
         X, y = validate_data(self, X, y, dtype=float, ensure_min_samples=2)
         y = encoded(self, y)
         Z = self._began(X)
@@ -169,9 +170,10 @@ class LSERegressor(Answers, RegressorMixin, BaseEstimator):
 
         **Raises:** `ValueError` for NaN, a parameter out of its range.
         """
-        in_range("LSERegressor", "atoms", self.atoms, ">= 1")
+        whole(self, "atoms", "max_iter")
         in_range("LSERegressor", "eps", self.eps, "> 0")
         in_range("LSERegressor", "alpha", self.alpha, ">= 0")
+        in_range("LSERegressor", "tol", self.tol, ">= 0")
         X, y = real_targets(self, X, y)
         Z, target = self._began(X), units_of(y[:, None])
         t, (n, d) = target(y[:, None])[:, 0], Z.shape

@@ -1,6 +1,7 @@
 """Targets as scikit-learn gives them, and what classifiers share."""
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ def encoded(estimator: Any, y: Any) -> np.ndarray:
     if len(estimator.classes_) < 2:
         raise ValueError(
             f"{type(estimator).__name__}: two classes or more are needed; found one class, "
-            f"{estimator.classes_[0]!r}."
+            f"{np.asarray(estimator.classes_).tolist()[0]!r}."
         )
     return numbers
 
@@ -28,6 +29,20 @@ def real_targets(estimator: Any, X: Any, y: Any) -> tuple[np.ndarray, np.ndarray
     """Samples and real targets as float64; NaN is refused."""
     X, y = validate_data(estimator, X, y, dtype=float, y_numeric=True, ensure_min_samples=2)
     return X, np.asarray(y, float)
+
+
+def whole(estimator: Any, *names: str) -> None:
+    """Refuse parameters that count things and are no whole numbers, at least one.
+
+    **Raises:** `ValueError` naming the parameter.
+    """
+    for name in names:
+        found = getattr(estimator, name)
+        if not isinstance(found, Integral) or isinstance(found, bool) or found < 1:
+            raise ValueError(
+                f"{type(estimator).__name__}: `{name}` must be a whole number, at least 1; found "
+                f"{found!r}."
+            )
 
 
 class Classifying:

@@ -351,11 +351,12 @@ def _state_after(stage: AbstractStage, state: PyTree, k: int, u: PyTree) -> PyTr
         theta = jax.eval_shape(stage.init, jax.eval_shape(lambda: jax.random.key(0)))
         theta = _like_state(theta, state)
         after = jax.eval_shape(lambda *a: advance(stage, *a), state, theta, u)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # the user's stage: whatever it raises
         shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
+        kind = "" if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: "
         raise ValueError(
             f"Chain: stage {k} ({type(stage).__name__}) does not accept its state of shape "
-            f"{shapes[0] if len(shapes) == 1 else shapes}: {str(error).splitlines()[0]}"
+            f"{shapes[0] if len(shapes) == 1 else shapes}: {kind}{(str(error).splitlines() or [''])[0]}"
         ) from error
     for leaf in jax.tree.leaves(after):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):

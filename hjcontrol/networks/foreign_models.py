@@ -45,9 +45,11 @@ def label_names(labels: Any) -> tuple[Any, ...]:
 
 def host(array: Any) -> np.ndarray:
     """An array of any library as float64 on the host."""
-    for step in ("detach", "cpu"):
+    for step in ("detach", "cpu", "toarray"):  # the last one of a sparse matrix
         array = getattr(array, step)() if hasattr(array, step) else array
     try:
+        if np.iscomplexobj(array):
+            raise TypeError
         return np.asarray(array, float)
     except (TypeError, ValueError):
         raise ValueError(
@@ -79,6 +81,8 @@ def of_sklearn(model: Any) -> tuple[list[Layer], tuple[Any, ...] | None]:
     name = type(model).__name__
     if name == "Pipeline":
         return _of_pipeline(model)
+    if hasattr(model, "best_estimator_"):
+        return of_sklearn(model.best_estimator_)
     classes = getattr(model, "classes_", None)
     if hasattr(model, "coefs_"):
         between, last = _SKLEARN[model.activation], model.out_activation_
@@ -127,13 +131,21 @@ def _affine_step(name: str, step: Any) -> tuple[np.ndarray, np.ndarray]:
     """`A x + c` of a fitted step that scales or turns."""
     kind, d = type(step).__name__, int(getattr(step, "n_features_in_", 0))
     one, zero = np.ones(d), np.zeros(d)
-    if kind in ("StandardScaler", "RobustScaler", "MaxAbsScaler") and d:
+    if kind == "Pipeline":
+        whole, shift = np.eye(d), zero
+        for inner, part in step.steps:
+            if part is not None and part != "passthrough":
+                A, c = _affine_step(f"{name}.{inner}", part)
+                whole, shift = A @ whole, A @ shift + c
+        return whole, shift
+    clips = getattr(step, "clip", False)
+    if kind in ("StandardScaler", "RobustScaler", "MaxAbsScaler") and d and not clips:
         scale = getattr(step, "scale_", None)
         centre = getattr(step, "mean_", getattr(step, "center_", None))
         scale = one if scale is None else host(scale)
         keeps = getattr(step, "with_mean", True) and centre is not None
         return np.diag(1 / scale), -host(centre) / scale if keeps else zero
-    if kind == "MinMaxScaler" and d and not step.clip:
+    if kind == "MinMaxScaler" and d and not clips:
         return np.diag(host(step.scale_)), host(step.min_)
     if kind == "PCA" and d:
         A = host(step.components_)
@@ -159,11 +171,16 @@ def of_equinox(model: eqx.Module) -> list[Layer]:
     if isinstance(model, eqx.nn.Linear):
         return [(*_linear(0, model), identity)]
     if isinstance(model, eqx.nn.Sequential):
-        return _sequence(list(model.layers), "equinox")
+        return _sequence(_flat(model), "equinox")
     raise ValueError(
         f"from_model: an eqx.nn.MLP, Sequential or Linear is read; found {type(model).__name__}. State "
         "it as `hj.networks.Chain([module], x)` and give the pair (chain, weights)."
     )
+
+
+def _flat(model: eqx.nn.Sequential) -> list[Any]:
+    parts = [_flat(a) if type(a) is eqx.nn.Sequential else [a] for a in model.layers]
+    return [part for inner in parts for part in inner]
 
 
 def _linear(k: int, layer: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -184,8 +201,25 @@ def _known(activation: Any) -> Callable[..., Any]:
 
 def of_torch(model: Any) -> list[Layer]:
     """Layers of a PyTorch `Sequential` or `Linear`."""
+    return _sequence(_in_turn(model), "torch")
+
+
+def _in_turn(model: Any) -> list[Any]:
+    """The modules that a `Sequential` calls, those of inner ones in their place.
+
+    **Raises:** `ValueError` for a module whose `forward` is its own: what it calls is not written down.
+    """
     children = list(model.children())
-    return _sequence(children if children else [model], "torch")
+    if not children:
+        return [model]
+    bases = [c for c in type(model).__mro__ if c.__module__.startswith("torch.nn.")]
+    plain = any(c.__name__ == "Sequential" and type(model).forward is c.forward for c in bases)
+    if not plain:
+        raise ValueError(
+            f"from_model: {type(model).__name__} has a `forward` of its own, which does not say which "
+            "layers it calls in which order. Give a torch.nn.Sequential, or pairs (W, b)."
+        )
+    return [part for child in children for part in _in_turn(child)]
 
 
 def _sequence(parts: list[Any], source: str) -> list[Layer]:
@@ -214,12 +248,16 @@ def _sequence(parts: list[Any], source: str) -> list[Layer]:
 
 def _torch_activation(part: Any) -> Callable[..., Any] | None:
     kind = type(part).__name__
-    plain = {"ELU": ("alpha", 1.0), "Softplus": ("beta", 1), "GELU": ("approximate", "none")}
-    name, usual = plain.get(kind, ("", None))
-    if name and getattr(part, name) != usual:
-        raise ValueError(
-            f"from_model: {kind} with {name} = {getattr(part, name)!r} is not read; {usual!r} is."
-        )
+    plain = {
+        "ELU": {"alpha": 1.0},
+        "Softplus": {"beta": 1, "threshold": 20},
+        "GELU": {"approximate": "none"},
+    }
+    for name, usual in plain.get(kind, {}).items():
+        if getattr(part, name) != usual:
+            raise ValueError(
+                f"from_model: {kind} with {name} = {getattr(part, name)!r} is not read; {usual!r} is."
+            )
     if kind == "LeakyReLU":
         slope = float(part.negative_slope)
         return jax.nn.leaky_relu if slope == 0.01 else jax.tree_util.Partial(leaky, slope)
@@ -260,6 +298,16 @@ def _of_flax(tree: Mapping[str, Any]) -> list[tuple[Any, Any]]:
         int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)
     ]
     pairs = []
+    shapes = {k: np.shape(p["kernel"]) for k, p in tree.items() if _is_dense(p)}
+    if len(shapes) == len(tree) and not all(re.search(r"\d", name) for name in tree):
+        found = _orders(shapes)
+        if len(found) > 1:
+            raise ValueError(
+                f"from_model: the names of these flax layers, {', '.join(tree)}, do not say their order, "
+                "and their shapes fit more than one. Give pairs (W, b) in the order of the calls."
+            )
+        tree = {name: tree[name] for name in (found[0] if found else tree)}
+        number = list(tree).index
     for name in sorted(tree, key=number):
         part = tree[name]
         kernel = part.get("kernel") if isinstance(part, Mapping) else None
@@ -271,3 +319,23 @@ def _of_flax(tree: Mapping[str, Any]) -> list[tuple[Any, Any]]:
         W = host(kernel).T
         pairs.append((W, part.get("bias", np.zeros(len(W)))))
     return pairs
+
+
+def _is_dense(part: Any) -> bool:
+    return isinstance(part, Mapping) and np.ndim(part.get("kernel")) == 2
+
+
+def _orders(shapes: dict[str, tuple[int, ...]]) -> list[tuple[str, ...]]:
+    """Orders in which each layer takes what the one before gives; two show that several fit."""
+    found: list[tuple[str, ...]] = []
+
+    def further(order: tuple[str, ...]) -> None:
+        if len(order) == len(shapes):
+            found.append(order)
+        for name, shape in shapes.items():
+            fits = not order or shapes[order[-1]][1] == shape[0]
+            if name not in order and fits and len(found) < 2:
+                further((*order, name))
+
+    further(())
+    return found

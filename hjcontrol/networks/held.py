@@ -45,7 +45,7 @@ def weights_of(module: eqx.Module, frozen: Any, trainable: Sequence[str]) -> PyT
     if isinstance(frozen, (tuple, list)) and all(isinstance(name, str) for name in frozen):
         asked = named("frozen", frozen)
     elif callable(frozen) and not isinstance(frozen, eqx.Module):
-        asked = {k for k, (_, leaf) in enumerate(paths) if frozen(leaf)}
+        asked = {k for k, (_, leaf) in enumerate(paths) if floating[k] and frozen(leaf)}
     else:
         numbered = jax.tree.unflatten(structure, range(len(paths)))
         try:

@@ -32,6 +32,7 @@ from hjcontrol.networks.foreign_models import (
     of_sklearn,
     of_torch,
 )
+from hjcontrol.networks.import_checks import agrees_with_sklearn, agrees_with_torch
 from hjcontrol.networks.trained import Trained
 from hjcontrol.networks.units import identity
 
@@ -74,7 +75,9 @@ def from_model(
         raise ValueError(f"from_model: a trained model is needed; found {shown(model)}.")
     if _home(model) == "sklearn":
         layers, own = of_sklearn(model)
-        return _made(layers, own if names is None else names, guess=False)
+        made = _made(layers, own if names is None else names, guess=False)
+        agrees_with_sklearn(model, layers, made.labels)
+        return made
     chain, weights = _ours(model)
     if chain is not None:
         if names is None:
@@ -94,7 +97,10 @@ def from_model(
             "from_model: a scikit-learn, equinox or torch model, a flax tree, a state dict, pairs (W, b) "
             f"or a solution is needed; found {shown(model)}."
         )
-    return _made(layers, names, guess=True)
+    made = _made(layers, names, guess=True)
+    if hasattr(model, "state_dict") and hasattr(model, "children"):
+        agrees_with_torch(model, layers)
+    return made
 
 
 def _made(layers: list[Layer], labels: tuple[Any, ...] | None, *, guess: bool) -> Trained:

@@ -179,7 +179,8 @@ def _held(model: Any, frozen: Any) -> Any:
     """`True` for what is held, shaped like the model; `None` where each piece decides alone."""
     if isinstance(frozen, (tuple, list)) and not frozen:
         return None
-    if isinstance(model, list) and not all(isinstance(m, eqx.Module) for m in model):
+    plain = lambda m: callable(m) and not isinstance(m, (eqx.Module, tuple))
+    if isinstance(model, list) and not all(isinstance(m, eqx.Module) or plain(m) for m in model):
         raise ValueError(
             "ControlProblem: `frozen` says what is held of a model, or of a list of modules; found "
             "other pieces in the list. Hold arrays by hj.networks.ModuleStage(module, frozen=...)."
@@ -228,7 +229,8 @@ def _stages(model: Any, held: Any) -> list[Any]:
             extra = jax.tree.map(lambda a, b: bool(a or b), held, _full(extra, model))
         elif held is not None:
             extra = held
-        return [as_stage(model) if extra == () else ModuleStage(model, frozen=extra)]
+        bare = extra == () or not isinstance(model, eqx.Module)  # a function holds nothing
+        return [as_stage(model) if bare else ModuleStage(model, frozen=extra)]
     shares = [None] * len(layers) if held is None else _shares(model, held)
     return [s for part, of in zip(layers, shares, strict=True) for s in _stages(part, of)]
 

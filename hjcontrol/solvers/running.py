@@ -22,6 +22,7 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, value_and_gradient
 from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
+from hjcontrol.solvers.closures import opened
 from hjcontrol.solvers.driver import advance, initial
 from hjcontrol.solvers.implicit import moved
 from hjcontrol.solvers.names import by_name
@@ -86,7 +87,7 @@ def run(
             f"run: {solver.name} runs outside JAX, so it is no pure function. Use `hj.solve`, or a "
             "method such as Newton or Gradient."
         )
-    weights = automatic(weights)
+    weights, problem = automatic(weights), opened(problem)
     problem.chain.check_weights("run", weights)
     admit(problem, solver)
     solver.ready()

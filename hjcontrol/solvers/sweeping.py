@@ -24,6 +24,7 @@ from hjcontrol._ground.results import RESULTS, name_of
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.threads import one_blas_thread
 from hjcontrol.control import ControlProblem
+from hjcontrol.solvers.ends import begun
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.running import Trained, run
 from hjcontrol.solvers.solver import AbstractSolver
@@ -134,11 +135,7 @@ def _stated(make_problem: Callable[..., Any], point: Point, key: Any) -> Made:
             "sweep: `make_problem` must give a ControlProblem, or one with weights; found "
             f"{type(problem).__name__} at {dict(point)}."
         )
-    if start is None and key is None:
-        raise ValueError(
-            "sweep: a start is needed. Pass `key=`, or give weights beside the problem."
-        )
-    return jax.tree.flatten((problem, problem.init(key) if start is None else start))
+    return jax.tree.flatten((problem, begun(problem, start, key)))
 
 
 def _groups(made: list[Made]) -> list[list[tuple[int, Made]]]:

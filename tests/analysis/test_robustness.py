@@ -1,11 +1,14 @@
 """How far the output moves: exact constants, bounds that hold and are attained, attacks."""
 
+from fractions import Fraction
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import hjcontrol as hj
 from hjcontrol.analysis import robustness as rb
 from hjcontrol.layers import LSE, ClassHead, LogitHead
 from tests.agreement import assert_agree
@@ -228,3 +231,28 @@ def test_a_label_that_is_not_predicted_has_no_radius():
 def test_bad_input_is_named(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4, 1e6])
+def test_the_radius_allows_for_rounding(offset):
+    """Against the distance in rational arithmetic, in 32 bits and far from the origin."""
+    draw = np.random.default_rng(0)
+    W = draw.normal(size=(3, 3)).astype("f4")
+    b = (-W @ np.full(3, offset, "f4")).astype("f4")
+    X = (draw.normal(size=(20, 3)) + offset).astype("f4")
+    with jax.enable_x64(False):
+        model = hj.networks.from_model([(W, b)])
+        found = jax.vmap(lambda x: rb.certified_radius(model, x))(jnp.asarray(X))
+    exact = lambda array: [Fraction(float(v)) for v in array]
+    for x, radius, k in zip(
+        X, np.asarray(found.radius, float), np.asarray(found.label), strict=True
+    ):
+        z = [sum(a * c for a, c in zip(exact(w), exact(x), strict=True)) for w in W]
+        z = [a + c for a, c in zip(z, exact(b), strict=True)]
+        for c in range(3):
+            if c != k:
+                apart = sum((p - q) ** 2 for p, q in zip(exact(W[k]), exact(W[c]), strict=True))
+                lead = max(z[k] - z[c], Fraction(0))
+                assert Fraction(float(radius)) ** 2 * apart <= lead**2
+    if offset == 0.0:
+        assert (np.asarray(found.radius) > 1e-3).sum() > 10

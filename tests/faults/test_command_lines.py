@@ -23,6 +23,7 @@ from hjcontrol.cli import main
 from hjcontrol.solvers import driver
 from tests.cli import fakes
 from tests.faults.corpus import FILES, LINES, REFUSED, SMALL
+from tests.slow import asked_for
 
 
 @pytest.fixture
@@ -152,4 +153,4 @@ class Folder(RuleBasedStateMachine):
 
 
 TestFolder = Folder.TestCase
-TestFolder.settings = settings(max_examples=4, stateful_step_count=8)
+TestFolder.settings = settings(max_examples=4 if asked_for() else 2, stateful_step_count=8)

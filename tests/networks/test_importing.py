@@ -10,7 +10,7 @@ import pytest
 from sklearn.datasets import load_wine
 from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, Ridge
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import (
@@ -193,3 +193,32 @@ def test_what_has_no_place_is_named_in_one_line(call, words):
         call()
     assert words in str(said.value)
     assert "\n" not in str(said.value)
+
+
+def test_what_is_more_than_its_arrays_is_refused():
+    """A link function, pairs of classes, a clipped scaler. A twin of each is read."""
+    X, y = load_wine(return_X_y=True)
+    X = StandardScaler().fit_transform(X)
+    few = y < 2
+    clipped = lambda clip: make_pipeline(MinMaxScaler(clip=clip), LogisticRegression(C=0.1))
+    cases = [
+        (SVC(kernel="linear").fit(X, y), SVC(kernel="linear").fit(X[few], y[few])),
+        (PoissonRegressor().fit(X, y + 1.0), Ridge().fit(X, y + 1.0)),
+        (clipped(True).fit(X, y), clipped(False).fit(X, y)),
+    ]
+    for model, twin in cases:
+        with pytest.raises(ValueError, match="from_model: "):
+            hj.networks.from_model(model)
+        read = hj.networks.from_model(twin)
+        ours = np.asarray(jax.vmap(read if read.labels is None else read.predict)(X))
+        np.testing.assert_allclose(np.ravel(ours), twin.predict(X), rtol=1e-9)
+
+
+def test_flax_layers_whose_order_is_not_known_are_refused():
+    square = {"kernel": np.eye(4), "bias": np.zeros(4)}
+    with pytest.raises(ValueError, match="do not say their order"):
+        hj.networks.from_model({"in": square, "head": square}, activation="relu")
+    wide = {"kernel": np.ones((4, 7)), "bias": np.zeros(7)}
+    back = {"kernel": np.ones((7, 3)), "bias": np.zeros(3)}
+    read = hj.networks.from_model({"a_head": back, "in": wide}, activation="relu")
+    np.testing.assert_allclose(read(np.ones(4)), 28.0)  # 4 into each of 7

@@ -362,3 +362,37 @@ def test_a_later_batch_of_another_structure_is_named():
     problem = stated(mlp(), lambda: iter(batches), None)
     with pytest.raises(ValueError, match="batch 2 has float64"):
         hj.solve(problem, hj.Gradient(ADAM), max_steps=5)
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [
+        (lambda x, y: [(x, y), (x, y + 5)], "labels 5 to 6"),
+        (lambda x, y: [(x, y), (x, y[:1])], "one number of samples"),
+        (lambda x, y: [(x, y), (x[:0], y[:0])], "at least one"),
+    ],
+)
+def test_a_second_batch_is_looked_at_too(batches, words):
+    x, y = np.ones((4, 3)), np.arange(4) % 2
+    model = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0))
+    with pytest.raises(ValueError, match=words):
+        hj.ControlProblem(model, lambda: iter(batches(x, y)), terminal=hj.softmax_cross_entropy)
+
+
+def test_labels_behind_a_function_and_on_other_samples():
+    x, y = jnp.ones((4, 3)), jnp.arange(4) % 2
+    model = eqx.nn.MLP(3, 2, 4, 1, key=jax.random.key(0))
+    problem = hj.ControlProblem(model, x, y, terminal=hj.softmax_cross_entropy)
+    with pytest.raises(ValueError, match="labels 2 to 3"):
+        problem.on(x, y + 2)
+    assert jnp.isinf(
+        hj.softmax_cross_entropy(jnp.zeros(2), jnp.asarray(2))
+    )  # not a cost without a lower bound
+    assert not jnp.isinf(hj.softmax_cross_entropy(jnp.zeros(2), jnp.asarray(1)))
+
+
+def test_one_iterator_again_and_again_is_refused():
+    once = iter([(np.ones((4, 3)), np.ones((4, 1)))] * 3)
+    model = eqx.nn.MLP(3, 1, 4, 1, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="only once"):
+        hj.ControlProblem(model, lambda: once, terminal=hj.least_squares)

@@ -166,3 +166,24 @@ def test_what_is_no_pure_function_is_refused():
             (X,),
             (X,),
         )
+
+
+def test_a_temperature_that_a_cost_closes_over_has_its_derivative():
+    x = jnp.asarray([[1.0, -0.5], [0.3, 0.8], [-1.0, 0.2], [0.5, 0.5]])
+    labels = jnp.asarray([0, 1, 0, 1])
+
+    def size(eps):
+        problem = hj.ControlProblem(
+            (lambda theta, v: theta @ v, jnp.zeros((2, 2))),
+            x,
+            labels,
+            terminal=lambda z, y: eps * hj.softmax_cross_entropy(z / eps, y),
+            running=hj.Ridge(0.1),
+        )
+        found = hj.solvers.run(problem, hj.Newton(tol=1e-12), problem.init(jax.random.key(0)), 80)
+        return sum(jnp.sum(a**2) for a in jax.tree.leaves(found.weights))
+
+    h, value = 1e-4, jax.jit(size)
+    by_difference = (value(0.7 + h) - value(0.7 - h)) / (2 * h)
+    np.testing.assert_allclose(jax.jit(jax.grad(size))(0.7), by_difference, rtol=1e-6)
+    assert abs(by_difference) > 0.1

@@ -11,9 +11,11 @@ r"""How far can the output move? Lipschitz constant, curvature, certified radius
                  int_0^r min(|grad f_a - grad f_b| + D_b^2 s/(4 eps), max_k |grad f_a - W_k|) ds < margin
                  lse_k(z_k + r |grad f_a - W_k|, eps) < score_a
 
-Norms are Euclidean, radii in the units of the inputs. The certificates are proofs in exact arithmetic;
-in floating point they carry its rounding. Raising eps lowers the *bound* on the curvature; the curvature
-at a point need not fall with it, and M does not depend on eps at all.
+Norms are Euclidean, radii in the units of the inputs. The certified radius allows for the rounding of
+what it is computed from: a margin is taken less by (d + 8) ulp of |W| |x| + |b|, and a radius by
+(d + 16) ulp of itself (Higham, Accuracy and Stability of Numerical Algorithms, 3.1). Raising eps lowers
+the *bound* on the curvature; the curvature at a point need not fall with it, and M does not depend on
+eps at all.
 """
 
 from collections.abc import Callable
@@ -261,7 +263,8 @@ def _affine_radius(classifier: ClassHead, x: Array, label: Array) -> Radius:
     eps = layer.eps.astype(z.dtype)
     apart = jnp.where(classifier.members, z[None, :], -jnp.inf)
     slopes = gibbs(apart, eps, axis=1) @ layer.W
-    slope, score = slopes[label], scores[label]
+    slope, score = slopes[label], scores[label] - _rounding(layer, x, eps)
+    shorter = 1.0 - (x.size + 16) * jnp.finfo(z.dtype).eps
     away = _lengths(layer.W - slope[None, :])
 
     def against(members: Array, logits: Array, own: Array, other: Array) -> tuple[Array, ...]:
@@ -271,15 +274,16 @@ def _affine_radius(classifier: ClassHead, x: Array, label: Array) -> Radius:
         quarter = diameter(layer.W, members)
         reach = lambda D: _reach(margin, start, D, eps, steepest)
         raised = lambda r: lse(logits + jnp.where(members, r * away, 0.0), eps)
-        far = jnp.min(jnp.where(members, _ratio(score - logits, away), jnp.inf))
+        far = jnp.min(jnp.where(members, _ratio(jnp.maximum(score - logits, 0.0), away), jnp.inf))
         return margin, reach(quarter), _below(raised, score, far), reach(2 * lipschitz(layer))
 
     found = jax.vmap(against)(classifier.members, apart, slopes, scores)
     others = jnp.arange(classifier.count) != label
     margin, curved, atoms, published = (jnp.where(others, a, jnp.inf) for a in found)
     held = jnp.min(margin) > 0
+    margin = jnp.where(others, scores[label] - scores, jnp.inf)  # as computed
     best = jnp.where(others, jnp.maximum(curved, atoms), jnp.inf)
-    least = lambda a: jnp.where(held, jnp.min(a), 0.0)
+    least = lambda a: jnp.where(held, shorter * jnp.min(a), 0.0)
     return Radius(
         label=label,
         rival=jnp.argmin(jnp.where(held, best, margin)),
@@ -289,6 +293,13 @@ def _affine_radius(classifier: ClassHead, x: Array, label: Array) -> Radius:
         by_atoms=least(atoms),
         published=least(published),
     )
+
+
+def _rounding(layer: LSE, x: Array, eps: Array) -> Array:
+    """A bound on what two computed scores together are off by."""
+    unit = jnp.finfo(layer.W.dtype).eps
+    sizes = jnp.max(jnp.abs(layer.W) @ jnp.abs(x) + jnp.abs(layer.b))
+    return unit * ((x.size + 8) * sizes + 4 * eps * jnp.log(layer.b.size + 1.0))
 
 
 def _rise(r: Array, start: Array, D: Array, eps: Array, steepest: Array) -> Array:

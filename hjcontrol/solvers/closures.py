@@ -1,0 +1,71 @@
+"""Costs that close over a traced value, with that value as a part of the problem.
+
+    terminal = lambda x, y: eps * phi(x / eps, y)          eps traced: its derivative is asked for
+
+A custom derivative sees what a problem holds and not what its functions close over. Such a function is
+traced once for one sample, and what it closes over becomes its arrays.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from hjcontrol._ground.concrete import traced
+from hjcontrol.control import ControlProblem, StateCost, WeightCost
+from hjcontrol.control.ensemble import replaced
+
+
+def opened(problem: ControlProblem) -> ControlProblem:
+    """The problem whose terminal and running costs hold what they close over.
+
+    **Raises:** `ValueError` for a stage, a reading cost or a constraint that closes over a traced value.
+    """
+    one = lambda tree: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree)
+    fields: dict[str, Any] = {}
+    if _closes(problem.terminal):
+        weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+        final = jax.eval_shape(problem.rollout, weights).final
+        read = (final,) if problem.targets is None else (final, problem.targets)
+        fields["terminal"] = _held(problem.terminal, tuple(map(one, read)))
+    running = [_cost(problem, cost) for cost in problem.running]
+    if any(new is not old for new, old in zip(running, problem.running, strict=True)):
+        fields["running"] = tuple(running)
+    return replaced(problem, **fields) if fields else problem
+
+
+def _cost(problem: ControlProblem, cost: Any) -> Any:
+    function = getattr(cost, "function", None)
+    if not _closes(function):
+        return cost
+    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    states = jax.eval_shape(problem.rollout, weights).runs
+    second = lambda tree: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[2:], a.dtype), tree)
+    first = lambda tree: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree)
+    alike = len(problem.chain.runs) == 1 and not problem.chain.runs[0].tied
+    if alike and isinstance(cost, WeightCost):
+        return eqx.tree_at(lambda c: c.function, cost, _held(function, (first(weights[0]),)))
+    if alike and isinstance(cost, StateCost) and cost.reads == "nothing":
+        shapes = (second(states[0]), first(weights[0]))
+        return eqx.tree_at(lambda c: c.function, cost, _held(function, shapes))
+    raise ValueError(
+        "run: a running cost closes over a value that is traced, and a derivative in it is not seen. "
+        "Write the cost as an `eqx.Module` that holds the value."
+    )
+
+
+def _closes(function: Any) -> bool:
+    """Whether a plain function closes over, or has as a default, a traced value."""
+    if isinstance(function, eqx.Module) or not callable(function):
+        return False
+    cells = [c.cell_contents for c in getattr(function, "__closure__", None) or ()]
+    held = (*cells, *(getattr(function, "__defaults__", None) or ()))
+    inner = any(_closes(a) for a in held if callable(a) and hasattr(a, "__closure__"))
+    return inner or any(traced(a) for a in jax.tree.leaves(held))
+
+
+def _held(function: Callable[..., Any], shapes: tuple[Any, ...]) -> Any:
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    return eqx.filter_closure_convert(function, *zeros)
