@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 import hjcontrol as hj
+from tests.slow import asked_for
 from tests.verification.planted import FAULTS, NOWHERE, STATE, WEIGHTS, affine, network
 
 SHAPES = ((3, 8), (6, 5), (12, 3))  # depth, width: one compilation each
-TRIALS = 200
+TRIALS = 200 if asked_for() else 40
 
 
 def cost(x, y):
