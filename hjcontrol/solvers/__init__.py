@@ -5,7 +5,7 @@ from hjcontrol._ground.lazy import lazily
 _HOMES = {
     "solve": ".driver",
     "run": ".running",
-    "Trained": ".running",
+    "Ended": ".running",
     "sweep": ".sweeping",
     "Sweep": ".sweeping",
     "Checkpoint": ".checkpoint",

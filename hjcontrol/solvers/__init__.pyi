@@ -15,7 +15,7 @@ from hjcontrol.solvers.names import NAMES as NAMES
 from hjcontrol.solvers.names import by_name as by_name
 from hjcontrol.solvers.newton import Newton as Newton
 from hjcontrol.solvers.riccati import Riccati as Riccati
-from hjcontrol.solvers.running import Trained as Trained
+from hjcontrol.solvers.running import Ended as Ended
 from hjcontrol.solvers.running import run as run
 from hjcontrol.solvers.selection import capabilities as capabilities
 from hjcontrol.solvers.selection import capability_table as capability_table
@@ -31,6 +31,7 @@ __all__ = [
     "Checkpoint",
     "Direct",
     "DiscreteMSA",
+    "Ended",
     "ExtendedMSA",
     "Gradient",
     "MSA",
@@ -39,7 +40,6 @@ __all__ = [
     "Riccati",
     "Shooting",
     "Sweep",
-    "Trained",
     "as_nlp",
     "by_name",
     "capabilities",

@@ -1,6 +1,6 @@
 """A solve as a pure function: what `hj.solve` does between its start and its report.
 
-    run(problem, solver, weights, max_steps)  ->  Trained          under jit, vmap and grad
+    run(problem, solver, weights, max_steps)  ->  Ended          under jit, vmap and grad
 
 The steps, the tests for convergence and the detection of non-finite values are the driver's. Left out is
 what needs a host: progress, the history, checkpoints, the clock, and words about a failure. `vmap` over
@@ -30,7 +30,7 @@ from hjcontrol.solvers.selection import admit
 from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver
 
 
-class Trained(Shown):
+class Ended(Shown):
     """Where a run ended: weights, `J`, `max |dH/dtheta|`, the outcome, steps and evaluations."""
 
     weights: Weights
@@ -49,7 +49,7 @@ def run(
     max_steps: int | Int[Array, ""] | None = None,
     *,
     key: Key[Array, ""] | None = None,
-) -> Trained:
+) -> Ended:
     """Solve a control problem by a pure function, which may be jitted, vmapped and differentiated.
 
     **Arguments:**
@@ -60,7 +60,7 @@ def run(
     - `max_steps`: step limit; the method's own default without it.
     - `key`: for minibatches.
 
-    **Returns:** `Trained`, the same weights as `hj.solve` ends with. Their derivative in whatever the
+    **Returns:** `Ended`, the same weights as `hj.solve` ends with. Their derivative in whatever the
     problem holds is the implicit function's, `-(d2J/dtheta2)^-1 d2J/dtheta dc`, exact at a stationary
     point: ask for a small `tol`. It is NaN unless the result is `successful`; in `weights` (the start)
     and in the solver's settings it is zero.
@@ -95,7 +95,7 @@ def run(
     weights, result, counts = _solved(problem, solver, weights, limit, key)
     value, gradient = value_and_gradient(problem, weights)
     stationarity = jax.lax.stop_gradient(problem.control_set.stationarity(weights, gradient))
-    return Trained(weights, value, stationarity, result, *counts)
+    return Ended(weights, value, stationarity, result, *counts)
 
 
 @eqx.filter_custom_jvp

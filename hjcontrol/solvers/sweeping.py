@@ -26,7 +26,7 @@ from hjcontrol._ground.threads import one_blas_thread
 from hjcontrol.control import ControlProblem
 from hjcontrol.solvers.ends import begun
 from hjcontrol.solvers.names import by_name
-from hjcontrol.solvers.running import Trained, run
+from hjcontrol.solvers.running import Ended, run
 from hjcontrol.solvers.solver import AbstractSolver
 
 Point = Mapping[str, Any]
@@ -37,7 +37,7 @@ class Sweep(Told, Shown):
     """`points[k]` and where its run ended, `runs[k]`; `num_programs`: how many programs there were."""
 
     points: list[dict[str, Any]]
-    runs: list[Trained]
+    runs: list[Ended]
     num_programs: int = eqx.field(static=True)
 
     @property
@@ -109,7 +109,7 @@ def sweep(
         rest = (solver, raw, max_steps)
         jobs = [(make_problem, [points[k] for k, _ in g], *rest) for g in groups]
         answers = [f.result() for f in [executor.submit(_elsewhere, *job) for job in jobs]]
-    runs: dict[int, Trained] = {}
+    runs: dict[int, Ended] = {}
     for group, answer in zip(groups, answers, strict=True):
         runs |= {k: one for (k, _), one in zip(group, answer, strict=True)}
     return Sweep(points, [runs[k] for k in range(len(points))], len(groups))
@@ -182,7 +182,7 @@ def _elsewhere(make_problem: Any, points: list, solver: Any, raw: Any, max_steps
     return _together([made for _, made in group], solver, key, max_steps)
 
 
-def _together(made: list[Made], solver: AbstractSolver, key: Any, max_steps: Any) -> list[Trained]:
+def _together(made: list[Made], solver: AbstractSolver, key: Any, max_steps: Any) -> list[Ended]:
     """The runs of one program, of NumPy arrays."""
     first, tree = made[0]
     columns = list(zip(*(leaves for leaves, _ in made), strict=True))
@@ -191,8 +191,8 @@ def _together(made: list[Made], solver: AbstractSolver, key: Any, max_steps: Any
     shared = [None if d else a for a, d in zip(first, differ, strict=True)]
 
     @eqx.filter_jit
-    def all_of_them(own: list, shared: list, solver: AbstractSolver, key: Any) -> Trained:
-        def one(mine: list) -> Trained:
+    def all_of_them(own: list, shared: list, solver: AbstractSolver, key: Any) -> Ended:
+        def one(mine: list) -> Ended:
             leaves = [b if a is None else a for a, b in zip(mine, shared, strict=True)]
             problem, start = jax.tree.unflatten(tree, leaves)
             return run(problem, solver, start, max_steps, key=key)

@@ -60,7 +60,7 @@ _NAMES = {
         head_table identity sentence_encoder
     """,
     "solvers": """
-        AbstractSolver Sweep Trained capabilities capability_table loadable_backends
+        AbstractSolver Ended Sweep capabilities capability_table loadable_backends
     """,
     "solvers.convex": """
         AbstractConvexProblem Ball Difference JointFit PricedAtoms PrimalDual polish

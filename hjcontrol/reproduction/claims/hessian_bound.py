@@ -5,6 +5,7 @@ Published: forty unit rows in d = 8 (default_rng(3)) at one x0; trained layers o
 
 import jax
 import numpy as np
+from jax.typing import ArrayLike
 
 from hjcontrol.analysis.robustness import Curvature, layer_curvature
 from hjcontrol.layers import LSE
@@ -26,7 +27,7 @@ def published_layer() -> tuple[np.ndarray, np.ndarray]:
 
 
 @jax.jit
-def told(W: np.ndarray, x: np.ndarray, eps: float) -> tuple[Curvature, jax.Array]:
+def told(W: ArrayLike, x: ArrayLike, eps: ArrayLike) -> tuple[Curvature, jax.Array]:
     """What `layer_curvature` says of the layer without biases; its Hessian by differentiation."""
     layer = LSE(W, jax.numpy.zeros(len(W)), eps)
     return layer_curvature(layer, x), jax.hessian(layer)(x)

@@ -45,11 +45,12 @@ def _hamiltonians(longer: float) -> np.ndarray:
         rng = np.random.default_rng(3)
         shape = built.state
         theta = jax.tree.map(
-            lambda a, r=rng: r.standard_normal(a.shape), built.cell.init(jax.random.key(0))
+            lambda a, r=rng: jnp.asarray(r.standard_normal(a.shape)),
+            built.cell.init(jax.random.key(0)),
         )
-        x, u = rng.standard_normal(shape), rng.standard_normal(8)
+        x, u = jnp.asarray(rng.standard_normal(shape)), jnp.asarray(rng.standard_normal(8))
         step = cell(8, shape[-1]).step(x, theta, u)
-        for p in rng.standard_normal((2, *shape)):
+        for p in jnp.asarray(rng.standard_normal((2, *shape))):
             slope = jax.grad(lambda q: built.hamiltonian(x, q, theta, u))(p)
             apart.append(np.ravel(x + longer * slope - step))
     return np.concatenate(apart)
@@ -60,7 +61,7 @@ def _viscosity(nu: float) -> tuple[float, float]:
     """Half the variance of one step over its length: of a GRU's, run as drift with noise of `nu`; and how
     far the step without noise is from the drift's."""
     h, rng = 0.5, np.random.default_rng(5)
-    draw = lambda *shape: rng.standard_normal(shape) / 2
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape) / 2)
     gru = RecurrentWeights(draw(18, 6), draw(18, 3), draw(18))
     x, u = draw(6), draw(3)
     moved = lambda a, theta: GRU(INPUTS, UNITS).step(a, theta, u) - a
