@@ -4,6 +4,7 @@ A layer comes from a file, from your own module, or from data: then samples are 
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     first = found.reading(found.shown[0], own)
     page = asked.out / "explore.html"
     classless = "none: a radius holds a class, and this layer has none"
-    shown = {k: classless if k == "radius" and np.isnan(first[k]) else first[k] for k in TOLD}
+    shown = {k: classless if k == "radius" and math.isnan(first[k]) else first[k] for k in TOLD}
     record = Record(
         head.name,
         f"{found.layer.b.size} atoms, {found.layer.W.shape[1]} inputs; {len(found.shown)} to pick from",

@@ -146,7 +146,8 @@ class Stream:
 
     def _started(self) -> Iterator[Any]:
         try:
-            return iter(self.source() if callable(self.source) else self.source)
+            source: Any = self.source() if callable(self.source) else self.source
+            return iter(source)
         except TypeError as error:
             raise ValueError(
                 "ControlProblem: `inputs` as a function is called without arguments and gives the "
