@@ -22,7 +22,9 @@ import pytest
 
 from tests.haste import HASTE
 from tests.slow import asked_for, is_slow
+from tests.typed import install
 
+install()
 os.environ.setdefault("XLA_FLAGS", " ".join(HASTE))  # read when JAX makes its first array
 
 X64 = os.environ.get("JAX_ENABLE_X64", "1").lower() not in ("0", "false", "off")

@@ -62,7 +62,7 @@ SLOW = [
     "solvers/test_published_problems.py::test_the_published_value_and_the_program_by_hand[Bryson-Denham, x <= 1/6",
     "solvers/test_published_problems.py::test_the_published_value_and_the_program_by_hand[Egerstedt, relaxed, x2 >= .4",
     "solvers/test_published_problems.py::test_the_published_value_and_the_program_by_hand[Lotka-Volterra fishing",
-    "solvers/test_published_problems.py::test_the_published_value_and_the_program_by_hand[Rayleigh",
+    "solvers/test_published_problems.py::test_the_published_value_and_the_program_by_hand[Rayleigh]",
     "solvers/test_published_problems.py::test_the_published_value_and_the_program_by_hand[Rayleigh, |u| <= 1",
     "solvers/test_published_problems.py::test_the_published_value_and_the_program_by_hand[Van der Pol, -.3 <= u <= 1",
     "solvers/test_published_problems.py::test_the_published_value_and_the_program_by_hand[Van der Pol, x >= -1/4",
