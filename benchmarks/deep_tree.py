@@ -4,9 +4,11 @@
 
 Networks: scikit-learn's MLP with two layers of 16 ReLUs behind a `StandardScaler`; half of the samples
 train network and trees, fidelity is measured on the other half. Then the exact tree in a box about one
-sample, of side twice `reach` standard deviations: leaves, open leaves, seconds.
+sample, of side twice `reach` standard deviations: leaves, open leaves, seconds. Last, where `affinitree`
+is installed (a tree builder in Rust), exact trees of random nets by both: leaves, processor seconds.
 """
 
+import itertools
 import time
 
 import jax
@@ -59,6 +61,42 @@ def main():
         tree = tr.model_tree(ours, decide=True, max_leaves=500, box=box)
         seconds = time.perf_counter() - start
         print(f"| {reach} | {len(tree.leaves)} | {tree.open.sum()} | {seconds:.1f} |", flush=True)
+    beside_affinitree()
+
+
+def beside_affinitree():
+    try:
+        import affinitree
+    except ImportError:
+        print("affinitree is not installed; no comparison")
+        return
+    print("\n| net | leaves, ours / affinitree | seconds | ratio |\n|---|---|---|---|")
+    for k, sizes in enumerate(((2, 16, 1), (2, 12, 12, 1), (3, 10, 10, 1), (4, 8, 8, 1))):
+        draw = np.random.default_rng(k)
+        layers = [
+            (draw.normal(size=(o, i)) / i**0.5, 0.5 * draw.normal(size=o))
+            for i, o in itertools.pairwise(sizes)
+        ]
+        theirs = affinitree.Architecture(sizes[0])
+        for j, (W, b) in enumerate(layers):
+            theirs.linear(affinitree.AffFunc.from_mats(W, b))
+            if j < len(layers) - 1:
+                theirs.relu()
+        build = lambda layers=layers: tr.model_tree(layers, max_leaves=100_000)
+        peer = lambda theirs=theirs: affinitree.builder.from_layers(theirs)
+        (tree, mine), (other, took) = fastest(build), fastest(peer)
+        leaves = f"{len(tree.leaves)} / {other.num_terminals()}"
+        print(f"| {sizes} | {leaves} | {mine:.3f} / {took:.3f} | {mine / took:.2f} |", flush=True)
+
+
+def fastest(call, repeats=5):
+    """What it gives, and the least processor seconds of a few calls."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.process_time()
+        found = call()
+        seconds.append(time.process_time() - start)
+    return found, min(seconds)
 
 
 if __name__ == "__main__":

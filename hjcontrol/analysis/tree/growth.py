@@ -23,6 +23,14 @@ PAIRS = 400  # candidate splits looked at in one node
 TRIED = 12  # of which so many are asked whether the two cells touch
 
 
+class Level(NamedTuple):
+    """A block as arrays, and the pieces of each of its groups."""
+
+    W: np.ndarray
+    b: np.ndarray
+    groups: tuple[np.ndarray, ...]
+
+
 class State(NamedTuple):
     """What is decided at a node."""
 
@@ -57,13 +65,12 @@ class Grown(NamedTuple):
     children: list[tuple[int, int]]
     split: list[tuple[np.ndarray, float] | None]
     leaf: list[Leaf | None]
-    programs: int
 
 
 def start(blocks: tuple[AffineBlock, ...], region: Region) -> State:
     """The root: nothing decided."""
     d = blocks[0].W.shape[1]
-    return State(region, np.eye(d), np.zeros(d), 0, _groups(blocks[0]), {})
+    return State(region, np.eye(d), np.zeros(d), 0, _level(blocks[0]).groups, {})
 
 
 def grow(
@@ -74,14 +81,15 @@ def grow(
     decide: bool,
 ) -> Grown:
     """Split until every node is a leaf or the budget is spent."""
-    out = Grown([(-1, -1)], [None], [None], 0)
+    levels = [_level(block) for block in blocks]
+    out = Grown([(-1, -1)], [None], [None])
     order = itertools.count()
     everyone = np.arange(0 if points is None else len(points))
     heap = [(-len(everyone), 0, next(order), 0, root, everyone)]
     closed = 0
     while heap:
         _, depth, _, node, state, here = heapq.heappop(heap)
-        what = _advance(blocks, state, decide)
+        what = _advance(levels, state, decide)
         if isinstance(what, Leaf):
             out.leaf[node] = what
             closed += 1
@@ -102,35 +110,36 @@ def grow(
     return out
 
 
-def _groups(block: AffineBlock) -> tuple[np.ndarray, ...]:
-    return tuple(np.flatnonzero(block.group == g) for g in range(block.units))
+def _level(block: AffineBlock) -> Level:
+    groups = tuple(np.flatnonzero(block.group == g) for g in range(block.units))
+    return Level(block.W, block.b, groups)
 
 
-def _advance(blocks: tuple[AffineBlock, ...], state: State, decide: bool) -> Leaf | Split:
+def _advance(levels: list[Level], state: State, decide: bool) -> Leaf | Split:
     """Decide maxima until one needs a split or none is left."""
     while True:
-        block = blocks[state.block]
-        Z, z = block.W @ state.A, block.W @ state.c + block.b
-        for g in range(block.units):
+        level = levels[state.block]
+        Z, z = level.W @ state.A, level.W @ state.c + level.b
+        for g in range(len(level.groups)):
+            if len(state.alive[g]) == 1:
+                continue
             what = _decide(state, g, Z, z)
             if isinstance(what, Split):
                 return what
             state = what
         winners = np.array([alive[0] for alive in state.alive])
-        if state.block == len(blocks) - 1:
-            label = int(winners[0]) if block.units == 1 < len(block.b) else -1
+        if state.block == len(levels) - 1:
+            label = int(winners[0]) if len(level.groups) == 1 < len(level.b) else -1
             if decide:
                 return Leaf(state.A, state.c, label)
             return Leaf(Z[winners], z[winners], label)
-        after = blocks[state.block + 1]
-        state = State(state.region, Z[winners], z[winners], state.block + 1, _groups(after), {})
+        groups = levels[state.block + 1].groups
+        state = State(state.region, Z[winners], z[winners], state.block + 1, groups, {})
 
 
 def _decide(state: State, g: int, Z: np.ndarray, z: np.ndarray) -> State | Split:
     """One group: the state with its winner known, or a split between two that can win."""
     alive = state.alive[g]
-    if len(alive) == 1:
-        return state
     if len(alive) == 2:
         return _between(state, g, int(alive[0]), int(alive[1]), Z, z)
     state = _prune(state, g, Z, z)

@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from hjcontrol.analysis.tree import generators
+from hjcontrol.analysis.tree.generators import Generators
+
 THIN = 1e-9
 
 
@@ -19,15 +22,20 @@ class Region(NamedTuple):
     A: np.ndarray
     c: np.ndarray
     inside: np.ndarray
+    generators: Generators | None = None  # unless they are too many
 
 
 def everywhere(d: int, box: np.ndarray | None = None) -> Region:
     """The whole space, or a box (2, d)."""
+    whole = generators.of_everything(d)
     if box is None:
-        return Region(np.zeros((0, d)), np.zeros(0), np.zeros(d))
-    return Region(
-        np.vstack([np.eye(d), -np.eye(d)]), np.concatenate([-box[0], box[1]]), box.mean(axis=0)
-    )
+        return Region(np.zeros((0, d)), np.zeros(0), np.zeros(d), whole)
+    A, c = np.vstack([np.eye(d), -np.eye(d)]), np.concatenate([-box[0], box[1]])
+    if 2**d > generators.MOST:
+        whole = None
+    for a, offset in zip(A, c, strict=True):
+        whole = whole and generators.cut(whole, a, offset)[1]
+    return Region(A, c, box.mean(axis=0), whole)
 
 
 def unit(a: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -57,10 +65,12 @@ def interior(A: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, float]:
 
 def halves(region: Region, a: np.ndarray, c: float) -> tuple[Region | None, Region | None]:
     """The parts where `a.x + c` is negative, and not; `None` for one without interior."""
-    length = float(np.linalg.norm(a))
+    length = float(np.sqrt(a @ a))
     if length == 0:
         return (region, None) if c < 0 else (None, region)
     a, c = a / length, c / length
+    if region.generators is not None:
+        return _read_off(region, a, c)
     height = float(a @ region.inside + c)
     parts = []
     for sign in (-1.0, 1.0):
@@ -75,6 +85,21 @@ def halves(region: Region, a: np.ndarray, c: float) -> tuple[Region | None, Regi
     # One side is empty: the row cuts nothing off. Both are: the thin region lies where its point does.
     lower = parts[1] is None and (parts[0] is not None or height < 0)
     return (region, None) if lower else (None, region)
+
+
+def _read_off(region: Region, a: np.ndarray, c: float) -> tuple[Region | None, Region | None]:
+    """The two parts by the region's generators."""
+    below, above = generators.cut(region.generators, a, c)
+    if below is None or above is None:
+        return (region, None) if above is None else (None, region)
+    height = float(a @ region.inside + c)
+    parts = []
+    for sign, part in ((-1.0, below), (1.0, above)):
+        inside = region.inside if sign * height > 10 * THIN else generators.center(part)
+        A, offsets = np.concatenate([region.A, sign * a[None]]), np.append(region.c, sign * c)
+        few = part if len(part.rays) <= generators.MOST else None
+        parts.append(Region(A, offsets, inside, few))
+    return parts[0], parts[1]
 
 
 def touching(A: np.ndarray, c: np.ndarray, a: np.ndarray, at: float) -> bool:

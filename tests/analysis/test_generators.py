@@ -1,0 +1,75 @@
+"""Regions by vertices and directions, against SciPy's linear programs and Qhull's vertices."""
+
+import numpy as np
+import pytest
+from scipy.optimize import linprog
+from scipy.spatial import HalfspaceIntersection
+
+from hjcontrol.analysis.tree import generators, model_tree
+from hjcontrol.analysis.tree.regions import everywhere, halves
+
+
+def reaches(A, c, a, offset, sign):
+    """Whether `A x + c >= 0` goes further than 1e-7 beyond `a.x + offset = 0`, by HiGHS."""
+    found = linprog(-sign * a, A_ub=-A, b_ub=c, bounds=(None, None), method="highs")
+    return found.status == 3 or -found.fun + sign * offset > 1e-7
+
+
+def walk(d, seed, cuts, box):
+    """Regions met when random hyperplanes are let cut, a random side each time."""
+    draw = np.random.default_rng(seed)
+    region = everywhere(d, np.array([-np.ones(d), np.ones(d)]) if box else None)
+    for _ in range(cuts):
+        a = draw.normal(size=d)
+        a, offset = a / np.linalg.norm(a), 0.7 * draw.normal()
+        parts = halves(region, a, offset)
+        yield region, a, offset, parts
+        there = [p for p in parts if p is not None]
+        region = there[draw.integers(len(there))]
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 5])
+@pytest.mark.parametrize("box", [False, True])
+def test_what_is_cut_is_what_linear_programs_say(d, box):
+    split = 0
+    for region, a, offset, parts in walk(d, d, 25, box):
+        assert region.generators is not None
+        assert [p is not None for p in parts] == [
+            reaches(region.A, region.c, a, offset, sign) for sign in (-1.0, 1.0)
+        ]
+        split += all(p is not None for p in parts)
+        for part in parts:
+            assert part is None or (part.A @ part.inside + part.c > 0).all()
+    assert split >= min(d, 3)
+
+
+@pytest.mark.parametrize("d", [2, 3, 4])
+def test_rays_are_the_vertices(d):
+    *_, (region, _, _, _) = walk(d, 7, 20, True)
+    rays = region.generators.rays
+    ours = rays[:, :-1] / rays[:, -1:]
+    theirs = HalfspaceIntersection(np.column_stack([-region.A, -region.c]), region.inside)
+    theirs = np.unique(theirs.intersections.round(9), axis=0)
+    assert len(ours) == len(theirs)
+    assert np.abs(ours[:, None] - theirs[None]).max(axis=2).min(axis=1).max() < 1e-8
+
+
+def test_a_vertex_that_is_left_out_is_seen():
+    square = everywhere(2, np.array([[-1.0, -1.0], [1.0, 1.0]])).generators
+    a, offset = np.ones(2) / 2**0.5, -1.9 / 2**0.5  # it cuts off the corner (1, 1) only
+    assert None not in generators.cut(square, a, offset)
+    others = (square.rays[:, :2] < 0).any(axis=1)
+    wrong = square._replace(rays=square.rays[others], tight=square.tight[others])
+    assert generators.cut(wrong, a, offset)[1] is None
+
+
+def test_without_generators_the_tree_is_the_same(monkeypatch):
+    draw = np.random.default_rng(3)
+    layers = [(draw.normal(size=(o, i)), draw.normal(size=o)) for i, o in ((3, 5), (5, 4), (4, 2))]
+    quick = model_tree(layers)
+    monkeypatch.setattr(generators, "MOST", 0)
+    slow = model_tree(layers)
+    assert slow.complete
+    assert (slow.left == quick.left).all()
+    assert (slow.right == quick.right).all()
+    assert np.abs(slow.coef - quick.coef).max() < 1e-12
