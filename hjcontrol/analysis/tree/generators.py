@@ -29,6 +29,19 @@ def of_everything(d: int) -> Generators:
     return Generators(basis[:d], basis[d:], np.zeros((1, 1), bool))
 
 
+def of_a_box(A: np.ndarray, c: np.ndarray) -> Generators | None:
+    """Of the box `A x + c >= 0`, rows of unit length; `None` if it has more than `MOST` vertices."""
+    whole = of_everything(A.shape[1]) if 2 ** A.shape[1] <= MOST else None
+    for a, offset in zip(A, c, strict=True):
+        whole = whole and cut(whole, a, offset)[1]
+    return whole
+
+
+def unless_many(found: Generators) -> Generators | None:
+    """`None` where they cost more than linear programs do."""
+    return found if len(found.rays) <= MOST else None
+
+
 def center(found: Generators) -> np.ndarray:
     """An interior point."""
     total = found.rays.sum(axis=0)

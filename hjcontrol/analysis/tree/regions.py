@@ -10,8 +10,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hjcontrol.analysis.tree import generators
-from hjcontrol.analysis.tree.generators import Generators
+from hjcontrol.analysis.tree.generators import (
+    Generators,
+    center,
+    cut,
+    of_a_box,
+    of_everything,
+    unless_many,
+)
 
 THIN = 1e-9
 
@@ -27,15 +33,10 @@ class Region(NamedTuple):
 
 def everywhere(d: int, box: np.ndarray | None = None) -> Region:
     """The whole space, or a box (2, d)."""
-    whole = generators.of_everything(d)
     if box is None:
-        return Region(np.zeros((0, d)), np.zeros(0), np.zeros(d), whole)
+        return Region(np.zeros((0, d)), np.zeros(0), np.zeros(d), of_everything(d))
     A, c = np.vstack([np.eye(d), -np.eye(d)]), np.concatenate([-box[0], box[1]])
-    if 2**d > generators.MOST:
-        whole = None
-    for a, offset in zip(A, c, strict=True):
-        whole = whole and generators.cut(whole, a, offset)[1]
-    return Region(A, c, box.mean(axis=0), whole)
+    return Region(A, c, box.mean(axis=0), of_a_box(A, c))
 
 
 def unit(a: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,16 +90,15 @@ def halves(region: Region, a: np.ndarray, c: float) -> tuple[Region | None, Regi
 
 def _read_off(region: Region, a: np.ndarray, c: float) -> tuple[Region | None, Region | None]:
     """The two parts by the region's generators."""
-    below, above = generators.cut(region.generators, a, c)
+    below, above = cut(region.generators, a, c)
     if below is None or above is None:
         return (region, None) if above is None else (None, region)
     height = float(a @ region.inside + c)
     parts = []
     for sign, part in ((-1.0, below), (1.0, above)):
-        inside = region.inside if sign * height > 10 * THIN else generators.center(part)
+        inside = region.inside if sign * height > 10 * THIN else center(part)
         A, offsets = np.concatenate([region.A, sign * a[None]]), np.append(region.c, sign * c)
-        few = part if len(part.rays) <= generators.MOST else None
-        parts.append(Region(A, offsets, inside, few))
+        parts.append(Region(A, offsets, inside, unless_many(part)))
     return parts[0], parts[1]
 
 
