@@ -194,7 +194,7 @@ def check(problem, values):
     difference = (moved[0] - moved[1]) / (2 * h)
     values = (first, *rest)
     layer.as_cvxpy(*values).solve(
-        solver="CLARABEL", tol_gap_abs=1e-11, tol_gap_rel=1e-11, tol_feas=1e-11
+        solver="CLARABEL", tol_gap_abs=1e-13, tol_gap_rel=1e-13, tol_feas=1e-13
     )
     theirs = np.concatenate([np.ravel(np.asarray(v.value)) for v in problem.variables()])
     return {

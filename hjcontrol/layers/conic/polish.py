@@ -51,8 +51,9 @@ def polished(
     forced = (xp.max(abs(q), initial=0.0) > 0) | (xp.max(abs(P), initial=0.0) > 0)
     weak = WEAK * xp.max(first.D, initial=0.0) / xp.where(strength > 0, strength, 1.0)
     Z = xp.where(forced, xp.maximum(first.Z, weak), 1e8)  # without force, nothing is held
-    state = classify(cones, raw[1], raw[2], first.S, Z)
-    snapped = (raw[0], *snap(cones, state, raw[1], raw[2], first.S, Z))
+    S = xp.maximum(first.S, WEAK * xp.max(first.S, initial=0.0))  # noise sets no scale of its own
+    state = classify(cones, raw[1], raw[2], S, Z)
+    snapped = (raw[0], *snap(cones, state, raw[1], raw[2], S, Z))
     out = dropped(P, A, cones, directions(cones, state, *snapped[1:]))
     refine = lambda v: newton(P, q, A, b, cones, state, out, v)
     worst = _number(first.worst)
@@ -95,7 +96,10 @@ def newton(
     gamma = xp.sqrt(local.sigma) * g
     ds = -rp - A @ dx
     new = moved(cones, state, s, z, ds, across(cones, local, g), gamma)
-    return (_from_single_rows(A, b, cones, x + dx, new[0]), *new)
+    # What cancels to roundoff is 0 until the next step says more: at the apex of a cone nothing else
+    # would tell an entry from its own noise.
+    gone = abs(x + dx) <= np.finfo(x.dtype).eps ** 0.75 * abs(x)
+    return (_from_single_rows(A, b, cones, xp.where(gone, 0.0, x + dx), new[0]), *new)
 
 
 def _loop(

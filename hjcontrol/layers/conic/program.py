@@ -119,8 +119,10 @@ def _residuals(program: ConicProgram, x: Array, z: Array, base: Array) -> Residu
     unit = jnp.finfo(x.dtype).eps
     rough = lambda u, v: jnp.max(jnp.where(v > 0, ratio(u, v), 0.0), initial=0.0)
     offset = jnp.abs(base) + jnp.abs(nu0)
+    # An equality all of whose terms are roundoff is met as well as it can be.
+    met = (jnp.arange(b.size) < cones.zero) & (S <= rough_[0])
     floor = jnp.maximum(
-        rough(jnp.abs(b) + jnp.abs(A) @ (jnp.abs(x) + jnp.abs(x0)), S),
+        rough(jnp.abs(b) + jnp.abs(A) @ (jnp.abs(x) + jnp.abs(x0)), jnp.where(met, 0.0, S)),
         rough(jnp.abs(q) + jnp.abs(P) @ jnp.abs(x) + jnp.abs(A).T @ (jnp.abs(z) + offset), D),
     )
     return Residuals(
