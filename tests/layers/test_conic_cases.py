@@ -108,12 +108,24 @@ def barrier():
     return cp.Problem(cp.Maximize(cp.sum(cp.log(p)) + z @ p), [cp.sum(p) == 1])
 
 
+def cubes():
+    x, c = variable(3), parameter(3)
+    return cp.Problem(cp.Minimize(cp.sum(cp.power(x, 3, approx=False)) - c @ x))
+
+
+def power_cone():
+    x, c = variable(3), parameter(3)
+    cone = cp.constraints.PowCone3D(x[0], x[1], x[2], 0.3)
+    return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - c)), [cone])
+
+
 def vertex():
     w, q = variable(2), parameter(2)
     return cp.Problem(cp.Minimize(q @ w), [cp.sum(w) == 1, w >= 0])
 
 
 STAR = np.array([1.0, -1, -1, -1])
+CUBED = np.array([1.0, 2, 0.5])
 MIX = np.zeros((3, 3))
 MIX[0, 1] = MIX[1, 0] = 1.0
 EYE = np.eye(3) - 1 / 3
@@ -259,6 +271,17 @@ GROUPS: dict[str, tuple] = {
     "barrier": (
         barrier(),
         [Case(None, [STAR], np.array([0.3660254037844386, *[0.2113248654051871] * 3]))],
+    ),
+    "cubes": (  # x = sqrt(c/3), x' = 1/(2 sqrt(3 c))
+        cubes(),
+        [Case(None, [CUBED], np.sqrt(CUBED / 3), J=np.diag(0.5 / np.sqrt(3 * CUBED)))],
+    ),
+    "power cone": (  # its apex, and the flat face along y: |z|^(1/0.3) does not bend at 0
+        power_cone(),
+        [
+            Case(None, [np.array([-1.0, -1, 0.2])], np.zeros(3), J=np.zeros((3, 3))),
+            Case(None, [np.array([-1.0, 1, 0])], np.array([0.0, 1, 0]), J=np.diag([0.0, 1, 1])),
+        ],
     ),
     "vertex": (
         vertex(),

@@ -118,11 +118,11 @@ BAD = {
         ),
         "two variables have the name 'x'",
     ),
-    "a power cone": (
+    "a wide power cone": (
         lambda x, c: cp.Problem(
-            cp.Minimize(c @ x), [cp.constraints.PowCone3D(x[0], x[1], x[2], 0.3)]
+            cp.Minimize(c @ x), [cp.constraints.PowConeND(x[:2], x[2], np.array([0.3, 0.7]))]
         ),
-        "power cones",
+        "power cones of more than three dimensions|no cone form",
     ),
     "an engine": (None, "`engine` must be one of"),
 }

@@ -93,6 +93,7 @@ def _solve(P: Any, q: Any, A: Any, b: Any, cones: Cones, tol: float) -> tuple:
     kinds += [clarabel.SecondOrderConeT(d) for d in cones.soc]
     kinds += [clarabel.PSDTriangleConeT(p) for p in cones.psd]
     kinds += [clarabel.ExponentialConeT() for _ in range(cones.exp)]
+    kinds += [clarabel.PowerConeT(alpha) for alpha in cones.power]
     settings = clarabel.DefaultSettings()
     settings.verbose = False
     settings.max_threads = 1

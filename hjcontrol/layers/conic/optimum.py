@@ -111,7 +111,7 @@ def _engine(engine: str, cones: Cones) -> str:
         raise ValueError(
             f"ProgramLayer: `engine` must be one of {', '.join(ENGINES)}; found {engine!r}."
         )
-    curved = [k for k in ("soc", "psd", "exp") if getattr(cones, k)]
+    curved = [k for k in ("soc", "psd", "exp", "power") if getattr(cones, k)]
     if engine == "auto":
         return "clarabel" if curved else "interior"
     if engine == "interior" and curved:

@@ -129,10 +129,11 @@ def _kept(best: tuple, new: tuple, worst: Either, idle: Either) -> tuple[tuple, 
 
 
 def _from_single_rows(A: Either, b: Either, cones: Cones | Layout, x: Either, s: Either) -> Either:
-    """`x_j = -s_i / A_ij` from rows `A_ij x_j + s_i = 0` of an exponential cone or of an active bound:
-    there s has every digit, where x was found as a difference."""
+    """`x_j = -s_i / A_ij` from rows `A_ij x_j + s_i = 0` of an exponential or power cone or of an active
+    bound: there s has every digit, where x was found as a difference."""
     xp = namespace(x)
-    full = {"exp": lambda u: xp.ones(u.shape, bool), "nonneg": lambda u: u == 0}
+    every = lambda u: xp.ones(u.shape, bool)
+    full = {"exp": every, "power": every, "nonneg": lambda u: u == 0}
     none = lambda u: xp.zeros(u.shape, bool)
     blocks = zip(cones.groups(), cones.cut(s), strict=True)
     exact = cones.join([full.get(kind, none)(u) for (kind, _, _), u in blocks])

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol.deformation.soft_maximum import floating
-from hjcontrol.layers.conic.cones import WORDS, Cones, violation
-from hjcontrol.layers.conic.measures import centre, ratio, roughness, scales
+from hjcontrol.layers.conic.cones import WORDS, Cones
+from hjcontrol.layers.conic.measures import centre, ratio, roughness, scales, violation
 from hjcontrol.layers.conic.optimum import Data, Point, optimum
 from hjcontrol.layers.program import AbstractProgram, Residuals, Scales
 
@@ -120,7 +120,7 @@ def _residuals(program: ConicProgram, x: Array, z: Array, base: Array) -> Residu
     rough = lambda u, v: jnp.max(jnp.where(v > 0, ratio(u, v), 0.0), initial=0.0)
     offset = jnp.abs(base) + jnp.abs(nu0)
     # An equality all of whose terms are roundoff is met as well as it can be.
-    met = (jnp.arange(b.size) < cones.zero) & (S <= rough_[0])
+    met = (jnp.arange(b.size) < cones.zero) & (rough_[0] >= S)
     floor = jnp.maximum(
         rough(jnp.abs(b) + jnp.abs(A) @ (jnp.abs(x) + jnp.abs(x0)), jnp.where(met, 0.0, S)),
         rough(jnp.abs(q) + jnp.abs(P) @ jnp.abs(x) + jnp.abs(A).T @ (jnp.abs(z) + offset), D),

@@ -164,15 +164,18 @@ def _refuse(problem: Any) -> None:
 
 
 def _cones(dims: Any) -> Cones:
-    power = list(getattr(dims, "p3d", ())) + list(getattr(dims, "pnd", ()) or ())
-    if power:
+    wide = list(getattr(dims, "pnd", ()) or ())
+    if wide:
         raise ValueError(
-            f"ProgramLayer: the problem needs {len(power)} power cones (PowCone3D, PowConeND), which are "
-            "not understood. State powers by `cp.power` with a rational exponent and `approx=True`, or "
-            "`cp.geo_mean`: cvxpy writes those with second-order cones."
+            f"ProgramLayer: the problem needs {len(wide)} power cones of more than three dimensions "
+            "(PowConeND), which are not understood. State them by PowCone3D, or use `cp.geo_mean` with "
+            "`approx=True`: cvxpy writes it with second-order cones."
         )
     whole = lambda sizes: tuple(int(d) for d in sizes)
-    return Cones(int(dims.zero), int(dims.nonneg), whole(dims.soc), whole(dims.psd), int(dims.exp))
+    power = tuple(float(v) for v in getattr(dims, "p3d", ()))
+    return Cones(
+        int(dims.zero), int(dims.nonneg), whole(dims.soc), whole(dims.psd), int(dims.exp), power
+    )
 
 
 def _selection(compiled: Any, size: int) -> sp.csc_array:
