@@ -34,7 +34,7 @@ from jaxtyping import Array, Bool, Float, Real
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol._ground.third_party import needs
-from hjcontrol.deformation.soft_maximum import checked, floating, temperature
+from hjcontrol.deformation.soft_maximum import checked, floating, temperature, wide
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
 from hjcontrol.layers.regulariser import AbstractRegulariser
 from hjcontrol.layers.root import decreasing_root
@@ -142,8 +142,9 @@ class Separable(AbstractConvexLayer):
         return _value(self.phi, self.eps.astype(z.dtype), z, section, (p, pivot, lam))
 
     def __call__(self, z: Real[ArrayLike, " n"]) -> Float[Array, " n"]:
-        z, section = _at(self, z)
-        return _solve(self.phi, self.eps.astype(z.dtype), z, section)[0]
+        z = floating(z)
+        w, section = _at(self, wide(z))
+        return _solve(self.phi, self.eps.astype(w.dtype), w, section)[0].astype(z.dtype)
 
     def conjugate(self, p: Real[ArrayLike, " n"]) -> Float[Array, ""]:
         p, (a, t, lo, hi) = _at(self, p)

@@ -71,6 +71,11 @@ class Cones(Shown):
         """Where the rows of each cone are."""
         return _layout(self.zero, self.nonneg, self.soc, self.psd, self.exp, self.power)
 
+    @property
+    def straight(self) -> bool:
+        """Whether there are only equalities and inequalities."""
+        return self.layout.straight
+
     def groups(self) -> tuple[tuple[str, Any, np.ndarray], ...]:
         """`(kind, size, rows)` with `rows` of shape (cones, rows of each); equal cones stand together.
         The size of a power cone is its exponent."""
@@ -100,7 +105,9 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
 
 
 def _exponents(value: Any) -> tuple[float, ...]:
-    if not isinstance(value, (tuple, list)) or not all(0 < v < 1 for v in value):
+    if not isinstance(value, (tuple, list)) or not all(
+        isinstance(v, (int, float, np.number)) and 0 < v < 1 for v in value
+    ):
         raise ValueError(
             f"Cones: `power` must be a tuple of exponents between 0 and 1; found {shown(value)}."
         )
@@ -121,6 +128,11 @@ class Layout:
 
     def groups(self) -> tuple[tuple[str, Any, np.ndarray], ...]:
         return self._groups
+
+    @property
+    def straight(self) -> bool:
+        """Whether there are only equalities and inequalities."""
+        return all(kind in ("zero", "nonneg") for kind, _, _ in self._groups)
 
     def cut(self, v: Any) -> list[Any]:
         found, at = [], 0

@@ -19,6 +19,7 @@ from hjcontrol.layers.conic.measures import Measures, centre, measures, roughnes
 from hjcontrol.layers.conic.splitting import across, along, classify, directions, moved, snap
 
 STEPS, PATIENCE = 25, 5
+STRAIGHT = 2  # patience where nothing is curved: one step arrives, others take off its roundoff
 WEAK = 1e-8  # a multiplier below this share of the forces holds nothing
 
 
@@ -57,21 +58,24 @@ def polished(
     out = dropped(P, A, cones, directions(cones, state, *snapped[1:]))
     refine = lambda v: newton(P, q, A, b, cones, state, out, v)
     worst = _number(first.worst)
+    patience, goal = (STRAIGHT, 4 * unit) if cones.straight else (PATIENCE, unit)
     if xp is np:
-        best = _loop(judge, refine, raw, snapped, worst, unit)
+        best = _loop(judge, refine, raw, snapped, worst, goal, patience)
         return Polished(best[1], best[2], best[3], state, out, best[0])
 
     def step(carry: tuple) -> tuple:
         v, best, idle, count = carry
+        v = refine(v)
         best, idle = _kept(best, v, judge(*v).worst, idle)
-        return refine(v), best, idle, count + 1
+        return v, best, idle, count + 1
 
     def more(carry: tuple) -> Either:
         _, best, idle, count = carry
-        return (count < STEPS) & (best[0] > unit) & (idle < PATIENCE)
+        return (count < STEPS) & (best[0] > goal) & (idle < patience)
 
     count = xp.zeros((), np.int32)
-    _, best, _, _ = jax.lax.while_loop(more, step, (snapped, (worst, *raw), count, count))
+    best, _ = _kept((worst, *raw), snapped, judge(*snapped).worst, count)
+    _, best, _, _ = jax.lax.while_loop(more, step, (snapped, best, count, count))
     return Polished(best[1], best[2], best[3], state, out, best[0])
 
 
@@ -103,15 +107,21 @@ def newton(
 
 
 def _loop(
-    judge: Callable, refine: Callable, raw: tuple, v: tuple, worst: Either, unit: float
+    judge: Callable,
+    refine: Callable,
+    raw: tuple,
+    v: tuple,
+    worst: Either,
+    goal: float,
+    patience: int,
 ) -> tuple:
     """The same loop in NumPy."""
-    best, idle = (worst, *raw), 0
+    best, idle = _kept((worst, *raw), v, judge(*v).worst, 0)[0], 0
     for _ in range(STEPS):
-        best, idle = _kept(best, v, judge(*v).worst, idle)
-        if not (best[0] > unit and idle < PATIENCE and np.all(np.isfinite(v[0]))):
+        if not (best[0] > goal and idle < patience and np.all(np.isfinite(v[0]))):
             break
         v = refine(v)
+        best, idle = _kept(best, v, judge(*v).worst, idle)
     return best
 
 

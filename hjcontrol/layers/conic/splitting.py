@@ -128,6 +128,8 @@ def directions(cones: Cones | Layout, state: Either, s: Either, z: Either) -> Lo
 def along(cones: Cones | Layout, local: Local, v: Either) -> Either:
     """`sqrt(sigma) c v`: coordinates of a vector of rows, or of each column of a matrix of rows."""
     xp = namespace(v)
+    if v.shape[0] == 0:
+        return v
     out = cones.join(
         [xp.einsum("kld,kd...->kl...", c, u) for c, u in zip(local.c, cones.cut(v), strict=True)]
     )
