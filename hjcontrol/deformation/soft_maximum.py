@@ -30,6 +30,11 @@ def floating(x: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
     return x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(jnp.result_type(float))
 
 
+def wide(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Half precision as float32, all else as it is: a sum of halves ends at 65504."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def temperature(eps: Real[ArrayLike, ""] | float | int) -> Float[Array, ""]:
     """`eps` as a floating scalar array: a leaf, so that sweeps do not recompile.
 

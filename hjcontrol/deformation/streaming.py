@@ -5,7 +5,9 @@ r"""Log-sum-exp of affine scores, for many queries against many atoms, in bounde
 
 Scores exist one tile (queries x atoms) at a time: a running maximum m and the sums that belong to it,
 
-    acc <- acc exp((m - m')/eps) + exp((z - m')/eps) V
+    acc <- acc exp((m - m')/eps) + exp((z - m')/eps) V,    f = m + eps log1p(rest)
+
+The sum without its largest term is what is kept, `rest`: a value near 0 has all its digits.
 
 Tiles meet by matrix products, so a score carries the rounding of |x||W|: shift queries and atoms towards
 the origin first where that matters. Scores that agree to that rounding count as tied at eps = 0.
@@ -71,12 +73,8 @@ def streaming_gibbs_mean(
         raise ValueError(
             f"streaming_gibbs_mean: `V` needs a row for each of {W.shape[0]} atoms; found {V.shape[0]}."
         )
-    top, acc = _compiled_stream(
-        X, W, b, jnp.concatenate([jnp.ones_like(V[:, :1]), V], axis=1), eps, tile
-    )
-    total = acc[:, :1]
-    none = jnp.where(jnp.isnan(top)[:, None], jnp.nan, 1.0)  # no atom, or no number
-    return acc[:, 1:] / jnp.where(total > 0, total, none)
+    top, acc, rest = _compiled_stream(X, W, b, V, eps, tile)
+    return acc / jnp.where(jnp.isnan(top), jnp.nan, 1.0 + rest)[:, None]
 
 
 def _check(X: Array, W: Array, b: Array, eps: ArrayLike, tile: tuple[int, int]) -> Array:
@@ -128,62 +126,65 @@ def _scores(x: Array, w: Array, b: Array) -> Array:
 
 def _stream(
     X: Array, W: Array, b: Array, V: Array, eps: Array, tile: tuple[int, int]
-) -> tuple[Array, Array]:
-    """Row maxima (n,) and `sum_j exp((z_ij - max_i)/eps) V_j`, (n, k)."""
+) -> tuple[Array, Array, Array]:
+    """Row maxima (n,), `sum_j exp((z_ij - max_i)/eps) V_j`, (n, k), and that sum of 1 less 1, (n,)."""
     atoms = min(tile[1], W.shape[0])
     stored = (_tiled(W, atoms), _tiled(b, atoms, -jnp.inf), _tiled(V, atoms))
 
-    def row(x: Array) -> tuple[Array, Array]:
+    def row(x: Array) -> tuple[Array, Array, Array]:
         @jax.checkpoint  # second derivatives recompute the scores of a tile
-        def column(carry: tuple[Array, Array], part: tuple[Array, Array, Array]):
-            top, acc = carry
+        def column(carry: tuple[Array, Array, Array], part: tuple[Array, Array, Array]):
+            top, acc, rest = carry
             w, offset, v = part
             z = _scores(x, w, offset)
+            new = jnp.max(z, axis=1) > top
+            first = new[:, None] & (jnp.arange(z.shape[1])[None] == jnp.argmax(z, axis=1)[:, None])
             higher = jax.lax.stop_gradient(jnp.maximum(top, jnp.max(z, axis=1)))
             shift = _shift(higher)
             fade = _weights(top[:, None], shift, eps)
-            return (higher, acc * fade + _weights(z, shift, eps) @ v), None
+            weights = _weights(z, shift, eps)
+            # The largest weight is 1: taken off its own entry, which keeps its derivative.
+            others = jnp.sum(weights - first, axis=1) + jnp.where(new, fade[:, 0], 0.0)
+            return (higher, acc * fade + weights @ v, rest * fade[:, 0] + others), None
 
         start = (
             jnp.full(x.shape[0], -jnp.inf, x.dtype),
             jnp.zeros((x.shape[0], V.shape[1]), x.dtype),
+            jnp.zeros(x.shape[0], x.dtype),
         )
         return jax.lax.scan(column, start, stored)[0]
 
     queries = min(tile[0], max(X.shape[0], 1))
-    top, acc = jax.lax.map(row, _tiled(X, queries))
-    flat = lambda a: a.reshape(-1, *a.shape[2:])[: X.shape[0]]
-    return flat(top), flat(acc)
+    found = jax.lax.map(row, _tiled(X, queries))
+    top, acc, rest = (jax.lax.collapse(a, 0, 2)[: X.shape[0]] for a in found)
+    return top, acc, rest
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _value(tile: tuple[int, int], X: Array, W: Array, b: Array, eps: Array) -> Array:
-    ones = jnp.ones_like(W[:, :1])
-    top, acc = _stream(X, W, b, ones, eps, tile)
-    return _assembled(top, acc[:, 0], eps)
+    top, _, rest = _stream(X, W, b, W[:, :0], eps, tile)
+    return _assembled(top, rest, eps)
 
 
-def _assembled(top: Array, total: Array, eps: Array) -> Array:
-    soft = top + eps * jnp.log(jnp.where(total > 0, total, 1.0))
+def _assembled(top: Array, rest: Array, eps: Array) -> Array:
+    soft = top + eps * jnp.log1p(rest)
     value = jnp.where((eps > 0) & jnp.isfinite(top), soft, top)
     return jnp.where(eps >= 0, value, jnp.nan)
 
 
 def _forward(tile: tuple[int, int], X: Array, W: Array, b: Array, eps: Array):
-    V = jnp.concatenate([jnp.ones_like(W[:, :1]), W], axis=1)
-    top, acc = _stream(X, W, b, V, eps, tile)
-    total = jnp.where(acc[:, 0] > 0, acc[:, 0], 1.0)
-    slope = acc[:, 1:] / total[:, None]
-    return _assembled(top, acc[:, 0], eps), (X, W, b, eps, top, total, slope)
+    top, acc, rest = _stream(X, W, b, W, eps, tile)
+    slope = acc / (1.0 + rest)[:, None]
+    return _assembled(top, rest, eps), (X, W, b, eps, top, rest, slope)
 
 
 def _backward(tile: tuple[int, int], kept: tuple[Array, ...], ct: Array):
-    X, W, b, eps, top, total, slope = kept
+    X, W, b, eps, top, rest, slope = kept
     ct = jnp.where(jnp.isfinite(top), ct, 0.0)
     queries = min(tile[0], max(X.shape[0], 1))
     # Queries that fill up the last tile lie infinitely below their maximum: weight 0, not inf * 0.
     far = float(jnp.finfo(X.dtype).max)
-    rows = _tiled(X, queries), _tiled(_shift(top), queries, far), _tiled(ct / total, queries)
+    rows = _tiled(X, queries), _tiled(_shift(top), queries, far), _tiled(ct / (1.0 + rest), queries)
 
     def column(part: tuple[Array, Array]) -> tuple[Array, Array]:
         w, offset = part
@@ -205,8 +206,9 @@ def _backward(tile: tuple[int, int], kept: tuple[Array, ...], ct: Array):
     atoms = min(tile[1], W.shape[0])
     both, heat = jax.lax.map(column, (_tiled(W, atoms), _tiled(b, atoms, -jnp.inf)))
     both = both.reshape(-1, both.shape[-1])[: W.shape[0]]
-    # Entropy: log(sum e) - E[(z - top)/eps], never as (f - E[z])/eps, which cancels at small eps.
-    entropy = jnp.sum(ct * jnp.log(total)) - jnp.sum(heat)
+    # Entropy: log(sum e) - E[(z - top)/eps], two terms of one sign, never as (f - E[z])/eps, which
+    # cancels at small eps.
+    entropy = jnp.sum(ct * jnp.log1p(rest)) - jnp.sum(heat)
     return ct[:, None] * slope, both[:, :-1], both[:, -1], entropy
 
 

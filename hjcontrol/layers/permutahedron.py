@@ -137,6 +137,10 @@ class Permutahedron(AbstractGaugeLayer):
         self.eps, self.anchors = eps, checked("Permutahedron", anchors, axes=1, mask=False)
 
     @property
+    def entries(self) -> int:
+        return self.anchors.shape[0]
+
+    @property
     def gauge(self) -> Hull:
         return Hull(self.anchors)
 

@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.third_party import needs
 from hjcontrol.layers.regulariser import AbstractRegulariser
+from hjcontrol.layers.root import decreasing_root
 
 Pointwise = Callable[[Any], Any]
 
@@ -144,27 +145,11 @@ def _inverted(potential: Potential, u: Array) -> Array:
         grow = lambda s: (jnp.clip(middle + sign * 2.0 ** s[1], *ends), s[1] + 1)
         return jax.lax.while_loop(wrong, grow, (middle, jnp.zeros((), int)))[0]
 
-    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        p, low, high, moved, _, count = state
-        short = u - slope(p)
-        low, high = jnp.where(short >= 0, p, low), jnp.where(short <= 0, p, high)
+    def look(p: Array) -> tuple[Array, Array, Array]:
         bent = jax.grad(slope)(p)
-        newton = p + short / jnp.where(bent > 0, bent, 1.0)
-        good = (bent > 0) & (newton > low) & (newton < high) & (jnp.abs(newton - p) <= 0.5 * moved)
-        new = jnp.where(good, newton, 0.5 * (low + high))
-        near = jnp.abs(new - p) <= unit * jnp.maximum(jnp.abs(p), jnp.finfo(u.dtype).tiny)
-        return new, low, high, jnp.abs(new - p), near | (short == 0), count + 1
+        return u - slope(p), bent, unit * jnp.maximum(jnp.abs(p), jnp.finfo(u.dtype).tiny) * bent
 
-    low, high = widen(-1.0, ends[0]), widen(1.0, ends[1])
-    start = (
-        0.5 * (low + high),
-        low,
-        high,
-        jnp.full((), jnp.inf, u.dtype),
-        False,
-        jnp.zeros((), int),
-    )
-    p = jax.lax.while_loop(lambda s: ~s[4] & (s[5] < 200), step, start)[0]
+    p = decreasing_root(look, widen(-1.0, ends[0]), widen(1.0, ends[1]))
     if not potential.steep:
         p = jnp.where(u >= slope(ends[1]), ends[1], p) if math.isfinite(potential.hi) else p
         p = jnp.where(u <= slope(ends[0]), ends[0], p) if math.isfinite(potential.lo) else p

@@ -1,5 +1,5 @@
 r"""Any parametrised convex program of the user's as a layer: linear, quadratic, second-order,
-exponential and semidefinite cones.
+exponential, power and semidefinite cones.
 
     x(theta) = argmin  x.P x/2 + q(theta).x    s.t.   b(theta) - A(theta) x  in  K
 

@@ -76,11 +76,25 @@ class AbstractGaugeLayer(AbstractConvexLayer):
         """psi."""
 
     @property
+    def entries(self) -> int | None:
+        """How many entries a sample has, where the set says so."""
+        return None
+
+    def _checked(self, z: Any) -> Array:
+        name = type(self).__name__
+        z = checked(name, z, mask=False)
+        if self.entries is not None and z.shape != (self.entries,):
+            raise ValueError(
+                f"{name}: one sample has shape {(self.entries,)}; found {z.shape}. Batch with `jax.vmap`."
+            )
+        return z
+
+    @property
     def modulus(self) -> Float[Array, ""]:
         return self.eps
 
     def value(self, z: Real[ArrayLike, "*shape"]) -> Float[Array, ""]:
-        z = checked(type(self).__name__, z, mask=False)
+        z = self._checked(z)
         p, eps = self(z), self.eps.astype(z.dtype)
         finite = jnp.all(jnp.isfinite(p))
         held = jnp.where(finite, p, 0.0)
@@ -88,8 +102,8 @@ class AbstractGaugeLayer(AbstractConvexLayer):
         return jnp.where(finite, value, jnp.where(jnp.any(jnp.isnan(p)), jnp.nan, jnp.inf))
 
     def __call__(self, z: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-        z = checked(type(self).__name__, z, mask=False)
-        return self.gauge.prox(z, self.eps.astype(z.dtype))
+        z = self._checked(z)
+        return self.gauge.prox(z, self.eps.astype(z.dtype)).astype(z.dtype)
 
     def conjugate(self, p: Real[ArrayLike, "*shape"]) -> Float[Array, ""]:
         p = floating(p)
@@ -97,7 +111,7 @@ class AbstractGaugeLayer(AbstractConvexLayer):
         return jnp.where(worst(self.gauge.violation(p), p) > slack(p), jnp.inf, cost)
 
     def program(self, z: Real[ArrayLike, "*shape"]) -> GaugeProgram:
-        z = checked(type(self).__name__, z, mask=False)
+        z = self._checked(z)
         eps = self.eps.astype(z.dtype)
         p = self(z)
         best = (z - self.gauge.centre(z)) - eps * jnp.where(jnp.isfinite(p), p, 0.0)
@@ -107,7 +121,7 @@ class AbstractGaugeLayer(AbstractConvexLayer):
         needs("AbstractGaugeLayer.as_cvxpy", "cvxpy")
         import cvxpy as cp
 
-        z = np.asarray(checked(type(self).__name__, z, mask=False), float)
+        z = np.asarray(self._checked(z), float)
         p = cp.Variable(z.shape, name="p")
         cost, constraints = self.gauge.as_cvxpy(p)
         objective = cp.sum(cp.multiply(z, p)) - cost

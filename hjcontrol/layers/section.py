@@ -34,9 +34,10 @@ from jaxtyping import Array, Bool, Float, Real
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol._ground.third_party import needs
-from hjcontrol.deformation.soft_maximum import checked, floating, temperature
+from hjcontrol.deformation.soft_maximum import checked, floating, temperature, wide
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer, AbstractFace
 from hjcontrol.layers.regulariser import AbstractRegulariser
+from hjcontrol.layers.root import decreasing_root
 from hjcontrol.layers.separable import SeparableProgram
 
 
@@ -141,8 +142,9 @@ class Separable(AbstractConvexLayer):
         return _value(self.phi, self.eps.astype(z.dtype), z, section, (p, pivot, lam))
 
     def __call__(self, z: Real[ArrayLike, " n"]) -> Float[Array, " n"]:
-        z, section = _at(self, z)
-        return _solve(self.phi, self.eps.astype(z.dtype), z, section)[0]
+        z = floating(z)
+        w, section = _at(self, wide(z))
+        return _solve(self.phi, self.eps.astype(w.dtype), w, section)[0].astype(z.dtype)
 
     def conjugate(self, p: Real[ArrayLike, " n"]) -> Float[Array, ""]:
         p, (a, t, lo, hi) = _at(self, p)
@@ -284,27 +286,7 @@ def _root(phi: AbstractRegulariser, u: Array, section: Section) -> Array:
         start = jnp.asarray(-sign, u.dtype), jnp.zeros((), int)
         return jax.lax.while_loop(wrong, grow, start)[0]
 
-    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        lam, low, high, moved, _, count = state
-        excess, slope, noise = look(lam)
-        low, high = jnp.where(excess >= 0, lam, low), jnp.where(excess <= 0, lam, high)
-        newton = lam + excess / jnp.where(slope > 0, slope, 1.0)
-        inside = (newton > low) & (newton < high) & (jnp.abs(newton - lam) <= 0.5 * moved)
-        new = jnp.where((slope > 0) & inside, newton, 0.5 * (low + high))
-        met = (jnp.abs(excess) <= noise) | (new == lam)
-        return jnp.where(met, lam, new), low, high, jnp.abs(new - lam), met, count + 1
-
-    low, high = widen(1.0), widen(-1.0)
-    start = (
-        0.5 * (low + high),
-        low,
-        high,
-        jnp.full((), jnp.inf, u.dtype),
-        False,
-        jnp.zeros((), int),
-    )
-    state = jax.lax.while_loop(lambda s: ~s[4] & (s[5] < 200), step, start)
-    return state[0]
+    return decreasing_root(look, widen(1.0), widen(-1.0))
 
 
 @eqx.filter_custom_jvp

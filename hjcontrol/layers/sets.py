@@ -270,6 +270,10 @@ class HalfSpace(AbstractUnbounded):
             raise ValueError("HalfSpace: `a` must not be 0; found 0 throughout.")
 
     @property
+    def entries(self) -> int:
+        return self.a.shape[0]
+
+    @property
     def gauge(self) -> Plane:
         return Plane(self.a, self.b)
 
@@ -304,6 +308,10 @@ class AffineSet(AbstractUnbounded):
                     f"AffineSet: no point meets all equations; the best misses row {np.argmax(off)} by "
                     f"{np.max(off):.2g}."
                 )
+
+    @property
+    def entries(self) -> int:
+        return self.A.shape[1]
 
     @property
     def gauge(self) -> Flat:

@@ -17,7 +17,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.third_party import needs
-from hjcontrol.deformation.soft_maximum import checked, floating
+from hjcontrol.deformation.soft_maximum import checked, floating, wide
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer
 from hjcontrol.layers.regulariser import AbstractRegulariser
 from hjcontrol.layers.separable import BoxFace, SeparableProgram, centred_derivative
@@ -38,10 +38,12 @@ class AbstractSimplexLayer(AbstractConvexLayer):
         return self.eps * self.phi.modulus
 
     def value(self, z: Real[ArrayLike, " n"]) -> Float[Array, ""]:
-        return _value(self, _checked(self, z))
+        z = _checked(self, z)
+        return _value(self, wide(z)).astype(z.dtype)
 
     def __call__(self, z: Real[ArrayLike, " n"]) -> Float[Array, " n"]:
-        return _argmax(self, _checked(self, z))
+        z = _checked(self, z)
+        return _argmax(self, wide(z)).astype(z.dtype)
 
     def conjugate(self, p: Real[ArrayLike, " n"]) -> Float[Array, ""]:
         p = floating(p)
@@ -52,7 +54,7 @@ class AbstractSimplexLayer(AbstractConvexLayer):
     def face(self, z: Real[ArrayLike, " n"]) -> BoxFace:
         z = _checked(self, z)
         above, ties, share = _hard(self, z)
-        p = _argmax(self, z)
+        p = self(z)
         undecided = (self.eps <= 0) & (share < 1.0)  # more ties than places
         lower = jnp.where(undecided, above, p)
         upper = jnp.where(undecided, above + ties, p)

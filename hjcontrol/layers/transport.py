@@ -1,9 +1,12 @@
-r"""Entropic transport: a plan with given row and column sums. Birkhoff's polytope: all sums 1.
+r"""Transport: a plan with given row and column sums. Birkhoff's polytope: all sums 1.
 
-    value(Z) = max of sum_ij Z_ij P_ij - eps P_ij log P_ij    s.t.  P 1 = r,  P^T 1 = c,  P >= 0
-    P_ij = exp((Z_ij - f_i - g_j)/eps)
+    value(Z) = max of sum_ij Z_ij P_ij - eps phi(P_ij)    s.t.  P 1 = r,  P^T 1 = c,  P >= 0
 
-Potentials by Sinkhorn's sums in the log domain, then Newton on the rows' with the columns met exactly.
+    phi = p log p          P_ij = exp((Z_ij - f_i - g_j)/eps)              every entry positive
+    phi = (p^2 - p)/2      P_ij = max(Z_ij - f_i - g_j, 0)/eps             most entries 0
+
+Squares are a quadratic program, solved as one (`conic`): plans of some hundred entries. Entropy: by
+Sinkhorn's sums in the log domain, then Newton on the rows' with the columns met exactly.
 Its matrix is a graph's Laplacian, S_ik = -sum_j P_ij P_kj/c_j off the diagonal and minus their sum on it:
 a nearly integral plan keeps its small entries. The derivative is formed from differences alone:
 
@@ -24,15 +27,18 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
+from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.third_party import needs
 from hjcontrol.deformation import lse
 from hjcontrol.deformation.soft_maximum import checked, floating, temperature
+from hjcontrol.layers.conic.cones import Cones
+from hjcontrol.layers.conic.optimum import Data, Point, optimum
 from hjcontrol.layers.layer import SLACK, AbstractConvexLayer
 from hjcontrol.layers.program import AbstractProgram, Residuals, Scales
 from hjcontrol.layers.prox import BallFace
-from hjcontrol.layers.regulariser import Shannon
+from hjcontrol.layers.regulariser import AbstractRegulariser, Shannon, Tsallis
 from hjcontrol.layers.separable import SeparableProgram
 
 SWEEPS = 500  # Sinkhorn's, at most
@@ -47,6 +53,7 @@ class TransportProgram(AbstractProgram):
     rows: Float[Array, " n"]
     columns: Float[Array, " m"]
     potentials: tuple[Float[Array, " n"], Float[Array, " m"]]
+    phi: AbstractRegulariser
 
     def residuals(self, candidate: Any, dual: Any = None) -> Residuals:
         """Residuals of a plan `(n, m)` and of potentials, a pair of shapes `(n,)` and `(m,)`."""
@@ -57,8 +64,11 @@ class TransportProgram(AbstractProgram):
                 f"certify: a plan of shape {self.z.shape} and potentials of shapes {self.rows.shape}, "
                 f"{self.columns.shape} are needed; found {p.shape}, {f.shape}, {g.shape}."
             )
-        left = self.z - f[:, None] - g[None] + self.eps  # phi'(p) = log p + 1
-        terms = SeparableProgram(left, self.eps, Shannon(), None, None, None).residuals(p)
+        shift = self.eps * (
+            1.0 if isinstance(self.phi, Shannon) else -0.5
+        )  # phi' less log p, less p
+        left = self.z - f[:, None] - g[None] + shift
+        terms = SeparableProgram(left, self.eps, self.phi, None, None, None).residuals(p)
         apart = {} if terms.excess is None else terms.excess
         sums = {
             "rows": jnp.sum(p, axis=1) - self.rows,
@@ -70,11 +80,9 @@ class TransportProgram(AbstractProgram):
         primal = {"box": jnp.maximum(-p, 0.0)} | {k: jnp.abs(v) for k, v in sums.items()}
         worst = jnp.max(jnp.stack([jnp.max(v) for v in primal.values()])) / width
         outside = worst > jnp.finfo(p.dtype).eps ** SLACK
-        value = jnp.sum(Shannon().value(jnp.maximum(p, 0.0))) * self.eps - jnp.sum(p * self.z)
+        value = jnp.sum(self.phi.value(jnp.maximum(p, 0.0))) * self.eps - jnp.sum(p * self.z)
         bound = jnp.sum(f * self.rows) + jnp.sum(g * self.columns)
-        mass = self.eps * jnp.sum(jnp.exp((left - self.eps) / self.eps)) - self.eps * jnp.sum(
-            self.rows
-        )
+        mass = self.eps * jnp.sum(self.phi.conjugate(left / self.eps)) - shift * jnp.sum(self.rows)
         excess = {
             "p": apart["p"],
             "rows": -f * sums["rows"],
@@ -101,7 +109,8 @@ class TransportProgram(AbstractProgram):
 
 @admits(eps="> 0", rows="> 0", columns="> 0")
 class Transport(AbstractConvexLayer):
-    """Entropic transport between marginals `rows` and `columns` for gains `Z`, by potentials.
+    """Transport between marginals `rows` and `columns` for gains `Z`: entropic, or with
+    `phi=Tsallis(2.0)` quadratic, whose plans are sparse.
 
     **Example:**
 
@@ -115,8 +124,9 @@ class Transport(AbstractConvexLayer):
     eps: Float[Array, ""] = eqx.field(converter=temperature)
     rows: Float[Array, " n"]
     columns: Float[Array, " m"]
+    phi: AbstractRegulariser
     domain = "transport polytope"
-    regulariser = "sum p log p (Shannon)"
+    regulariser = "sum of phi (Shannon, squares)"
     curvature = "smooth; strongly convex dual"
 
     def __init__(
@@ -124,8 +134,15 @@ class Transport(AbstractConvexLayer):
         eps: float | Float[Array, ""],
         rows: Real[ArrayLike, " n"],
         columns: Real[ArrayLike, " m"],
+        phi: AbstractRegulariser | None = None,
     ):
-        """**Raises:** `ValueError` unless both are positive and of one sum, and `eps > 0`."""
+        """**Raises:** `ValueError` unless both are positive and of one sum, `eps > 0`, and `phi` is
+        `Shannon()` or `Tsallis(2.0)`."""
+        self.phi = Shannon() if phi is None else phi
+        if not isinstance(self.phi, (Shannon, Tsallis)) or getattr(self.phi, "alpha", 2.0) != 2.0:
+            raise ValueError(
+                f"Transport: `phi` must be Shannon() or Tsallis(2.0); found {shown(phi)}."
+            )
         self.eps, self.rows, self.columns = eps, floating(rows), floating(columns)
         row_sum, column_sum = known(jnp.sum(self.rows)), known(jnp.sum(self.columns))
         both = row_sum is not None and column_sum is not None
@@ -136,16 +153,22 @@ class Transport(AbstractConvexLayer):
 
     @property
     def modulus(self) -> Float[Array, ""]:
-        return self.eps / jnp.minimum(jnp.max(self.rows), jnp.max(self.columns))
+        most = jnp.minimum(jnp.max(self.rows), jnp.max(self.columns))
+        return self.eps / most if isinstance(self.phi, Shannon) else self.eps
 
     def value(self, z: Real[ArrayLike, "n m"]) -> Float[Array, ""]:
         z = self._checked(z)
         p, eps = self(z), self.eps.astype(z.dtype)
-        return jnp.sum(p * z) - eps * jnp.sum(Shannon().value(p))
+        return jnp.sum(p * z) - eps * jnp.sum(self.phi.value(p))
 
     def __call__(self, z: Real[ArrayLike, "n m"]) -> Float[Array, "n m"]:
         z = self._checked(z)
-        return _plan(z, self.eps.astype(z.dtype), *self._marginals(z))
+        eps, marginals = self.eps.astype(z.dtype), self._marginals(z)
+        if isinstance(self.phi, Shannon):
+            return _plan(z, eps, *marginals)
+        return jnp.where(
+            jnp.isnan(jnp.sum(z)), jnp.nan, _squares(z, eps, *marginals).x.reshape(z.shape)
+        )
 
     def _checked(self, z: Any) -> Array:
         z = checked("Transport", z, axes=2, mask=False)
@@ -164,7 +187,7 @@ class Transport(AbstractConvexLayer):
         p = floating(p)
         off = [jnp.max(-p), jnp.max(jnp.abs(jnp.sum(p, 1) - self.rows))]
         off = jnp.max(jnp.stack([*off, jnp.max(jnp.abs(jnp.sum(p, 0) - self.columns))]))
-        value = self.eps.astype(p.dtype) * jnp.sum(Shannon().value(jnp.maximum(p, 0.0)))
+        value = self.eps.astype(p.dtype) * jnp.sum(self.phi.value(jnp.maximum(p, 0.0)))
         return jnp.where(off > jnp.finfo(p.dtype).eps ** SLACK, jnp.inf, value)
 
     def face(self, z: Real[ArrayLike, "n m"]) -> BallFace:
@@ -172,16 +195,26 @@ class Transport(AbstractConvexLayer):
         return BallFace(p, jnp.zeros((), p.dtype))
 
     def sandwich(self, shape: tuple[int, ...]) -> tuple[float, float]:
-        """Entropies of a plan: at most that of the product; at least as if it were in one place a row."""
+        """Of a plan: entropies, at most that of the product; at least as if it were in one place a row.
+        Squares likewise, the plan of no gains being the least."""
         r, c = np.asarray(self.rows, float), np.asarray(self.columns, float)
-        p = np.outer(r, c) / c.sum()
-        return -float(r.sum() * np.log(min(r.max(), c.max()))), -float(np.sum(p * np.log(p)))
+        p, most = np.outer(r, c) / c.sum(), min(r.max(), c.max())
+        if not isinstance(self.phi, Shannon):
+            least = np.asarray(self(jnp.zeros(shape)), float)
+            return float(r.sum() * (1 - most)) / 2, float(r.sum() - np.sum(least**2)) / 2
+        return -float(r.sum() * np.log(most)), -float(np.sum(p * np.log(p)))
 
     def program(self, z: Real[ArrayLike, "n m"]) -> TransportProgram:
         z = self._checked(z)
         rows, columns = self._marginals(z)
         eps = self.eps.astype(z.dtype)
-        return TransportProgram(z, eps, rows, columns, _potentials(z, eps, rows, columns))
+        if isinstance(self.phi, Shannon):
+            potentials = _potentials(z, eps, rows, columns)
+        else:
+            found = jax.lax.stop_gradient(_squares(z, eps, rows, columns))
+            both = found.z + found.centre
+            potentials = both[: rows.size], both[rows.size : rows.size + columns.size]
+        return TransportProgram(z, eps, rows, columns, potentials, self.phi)
 
     def as_cvxpy(self, z: Real[ArrayLike, "n m"]) -> Any:
         needs("Transport.as_cvxpy", "cvxpy")
@@ -189,17 +222,30 @@ class Transport(AbstractConvexLayer):
 
         z = np.asarray(self._checked(z), float)
         p = cp.Variable(z.shape, name="p")
-        objective = cp.sum(cp.multiply(z, p)) + float(self.eps) * cp.sum(cp.entr(p))
+        objective = cp.sum(cp.multiply(z, p)) - float(self.eps) * self.phi.as_cvxpy(p)
         sums = [cp.sum(p, axis=1) == np.asarray(self.rows, float)]
         sums += [cp.sum(p, axis=0) == np.asarray(self.columns, float)]
+        sums += [] if self.phi.steep else [p >= 0]
         return cp.Problem(cp.Maximize(objective), sums)
 
 
-def birkhoff(n: int, eps: float | Float[Array, ""]) -> Transport:
+def birkhoff(
+    n: int, eps: float | Float[Array, ""], phi: AbstractRegulariser | None = None
+) -> Transport:
     """Doubly stochastic matrices of size `n`: [`Transport`][hjcontrol.layers.Transport] with sums 1."""
     if not (isinstance(n, int) and n >= 1):
         raise ValueError(f"birkhoff: `n` must be an integer >= 1; found {n!r}.")
-    return Transport(eps, jnp.ones(n), jnp.ones(n))
+    return Transport(eps, jnp.ones(n), jnp.ones(n), phi)
+
+
+def _squares(z: Array, eps: Array, rows: Array, columns: Array) -> Point:
+    """The quadratic program of the plan, row by row; its equalities' multipliers are the potentials."""
+    n, m = z.shape
+    eye = lambda k: jnp.eye(k, dtype=z.dtype)
+    one = lambda k: jnp.ones((1, k), z.dtype)
+    A = jnp.concatenate([jnp.kron(eye(n), one(m)), jnp.kron(one(n), eye(m)), -eye(n * m)])
+    b = jnp.concatenate([rows, columns, jnp.zeros(n * m, z.dtype)])
+    return optimum(Data(eps * eye(n * m), -z.ravel(), A, b), Cones(zero=n + m, nonneg=n * m))
 
 
 def _laplacian(p: Array, columns: Array) -> Array:

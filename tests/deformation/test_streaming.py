@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 
@@ -124,3 +125,23 @@ def test_a_million_atoms_in_bounded_memory(key):
 def test_bad_input_is_refused(make, message, scores):
     with pytest.raises(ValueError, match=message):
         make(*scores)
+
+
+@pytest.mark.parametrize("tile", [(512, 1024), (1, 1)])
+@pytest.mark.parametrize("order", [[0.0, -40.0], [-40.0, 0.0], [-41.0, 0.0, -40.0]])
+def test_a_value_near_zero_keeps_its_digits(order, tile):
+    """60 digits: log1p(exp -40) = 4.248354255291589e-18."""
+    b = jnp.asarray(order)
+    X, W = jnp.zeros((1, 1)), jnp.zeros((b.size, 1))
+    with mpmath.workdps(60):
+        want = mpmath.log(mpmath.fsum(mpmath.exp(mpmath.mpf(v)) for v in order))
+    f = lambda b: streaming_lse(X, W, b, 1.0, tile=tile)[0]
+    assert abs(float(f(b)) / float(want) - 1) < 1e-15
+    small = jnp.asarray(np.exp(np.array(order)) / (1 + 4e-18))
+    np.testing.assert_allclose(jax.grad(f)(b), small, rtol=1e-15)
+    twice = jax.grad(lambda b: jnp.sum(jax.grad(f)(b) * jnp.arange(1.0, b.size + 1)))(b)
+    pi, c = np.asarray(small), np.arange(1.0, b.size + 1)
+    np.testing.assert_allclose(twice, pi * (c - pi @ c), atol=1e-16)
+    by_eps = jax.grad(lambda e: streaming_lse(X, W, b, e, tile=tile)[0])(jnp.asarray(1.0))
+    entropy = float(want) - float(sum(p * v for p, v in zip(small, order, strict=True)))
+    assert abs(float(by_eps) / entropy - 1) < 1e-13

@@ -10,10 +10,11 @@ from typing import NamedTuple
 import cvxpy as cp
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 
-from hjcontrol.layers import ConicProgram, ProgramLayer, certify
+from hjcontrol.layers import ConicProgram, ProgramLayer, QuadraticProgram, certify
 from hjcontrol.layers.conic.optimum import Data, optimum
 
 
@@ -107,12 +108,24 @@ def barrier():
     return cp.Problem(cp.Maximize(cp.sum(cp.log(p)) + z @ p), [cp.sum(p) == 1])
 
 
+def cubes():
+    x, c = variable(3), parameter(3)
+    return cp.Problem(cp.Minimize(cp.sum(cp.power(x, 3, approx=False)) - c @ x))
+
+
+def power_cone():
+    x, c = variable(3), parameter(3)
+    cone = cp.constraints.PowCone3D(x[0], x[1], x[2], 0.3)
+    return cp.Problem(cp.Minimize(0.5 * cp.sum_squares(x - c)), [cone])
+
+
 def vertex():
     w, q = variable(2), parameter(2)
     return cp.Problem(cp.Minimize(q @ w), [cp.sum(w) == 1, w >= 0])
 
 
 STAR = np.array([1.0, -1, -1, -1])
+CUBED = np.array([1.0, 2, 0.5])
 MIX = np.zeros((3, 3))
 MIX[0, 1] = MIX[1, 0] = 1.0
 EYE = np.eye(3) - 1 / 3
@@ -259,6 +272,17 @@ GROUPS: dict[str, tuple] = {
         barrier(),
         [Case(None, [STAR], np.array([0.3660254037844386, *[0.2113248654051871] * 3]))],
     ),
+    "cubes": (  # x = sqrt(c/3), x' = 1/(2 sqrt(3 c))
+        cubes(),
+        [Case(None, [CUBED], np.sqrt(CUBED / 3), J=np.diag(0.5 / np.sqrt(3 * CUBED)))],
+    ),
+    "power cone": (  # its apex, and the flat face along y: |z|^(1/0.3) does not bend at 0
+        power_cone(),
+        [
+            Case(None, [np.array([-1.0, -1, 0.2])], np.zeros(3), J=np.zeros((3, 3))),
+            Case(None, [np.array([-1.0, 1, 0])], np.array([0.0, 1, 0]), J=np.diag([0.0, 1, 1])),
+        ],
+    ),
     "vertex": (
         vertex(),
         [Case(None, [np.array([1.0, 2])], np.array([1.0, 0]), J=np.zeros((2, 2)))],
@@ -280,8 +304,12 @@ def test_answer_and_derivative_in_every_unit(name):
     def answer(first, others, cost, unit):
         d = layer.reading.data(jnp.concatenate([first.ravel(), *others, jnp.ones(1)]))
         scaled = Data(d.P * cost / unit**2, d.q * cost / unit, d.A, d.b * unit)
-        point = optimum(scaled, layer.reading.cones)
-        return layer.reading.variables(point.x)["p"] / unit, (point.converged, point.loose)
+        cones = layer.reading.cones
+        point = optimum(scaled, cones)
+        program = ConicProgram(scaled.P, scaled.q, scaled.A, scaled.b, cones)
+        judged = certify(program, point.x, point)
+        ended = point.converged, point.loose, judged
+        return layer.reading.variables(point.x)["p"] / unit, ended
 
     @jax.jit
     def both(first, others, directions, probe, cost, unit):
@@ -301,11 +329,15 @@ def test_answer_and_derivative_in_every_unit(name):
         shape = case.answer.shape
         probe = directions[0] if name == "softmax" else np.cos(np.arange(case.answer.size))
         probe = jnp.asarray(probe).reshape(shape)
+        plain = None
         for cost, unit in UNITS:
-            p, (converged, loose), forward, pulled = both(
+            p, (converged, loose, judged), forward, pulled = both(
                 first, others, jnp.asarray(directions), probe, cost, unit
             )
             assert converged
+            assert judged.verdict == "optimal"
+            plain = p if plain is None else plain
+            close(p, np.asarray(plain), False, 1e-12)
             assert not np.any(np.asarray(loose) & layer.reading.named())
             close(p, case.answer, case.relative)
             if name == "softmax" and (cost, unit) == UNITS[0]:  # J is symmetric
@@ -318,6 +350,51 @@ def test_answer_and_derivative_in_every_unit(name):
                 )
                 gap = jnp.sum(jnp.ravel(d) * jnp.ravel(pulled)) - jnp.sum(got * probe)
                 assert abs(gap) <= 1e-10 * size
+
+
+def test_softmax_of_a_hundred_at_a_small_temperature():
+    """The derivative against the closed rule (p g - p p.g)/eps in 60 digits; p down to 1e-150."""
+    layer = ProgramLayer(entropic(100, 0.01))
+    rng = np.random.default_rng(0)
+    Z, G = rng.standard_normal((6, 100)), rng.standard_normal((6, 100))
+    pull = lambda z, g: jax.vjp(lambda z: layer.solve(z).variables["p"], z)[1](g)[0]
+    found = jax.jit(jax.vmap(pull))(jnp.asarray(Z), jnp.asarray(G))
+    for z, g, got in zip(Z, G, np.asarray(found), strict=True):
+        with mpmath.workdps(60):
+            e = [mpmath.exp((mpmath.mpf(v) - mpmath.mpf(max(z))) / mpmath.mpf(0.01)) for v in z]
+            p = [v / mpmath.fsum(e) for v in e]
+            mean = mpmath.fdot(p, g)
+            want = [
+                a * (mpmath.mpf(b) - mean) / mpmath.mpf(0.01) for a, b in zip(p, g, strict=True)
+            ]
+            off = mpmath.norm([mpmath.mpf(a) - b for a, b in zip(got, want, strict=True)])
+            assert off <= 1e-12 * mpmath.norm(want)
+
+
+def test_a_cap_moves_the_others_and_the_sum_has_its_multiplier():
+    """Caps (.3, .3, .4, .5), z = (1, -1, -1, -1): each other entry takes a third of what the cap gives
+    up. max sum log p + z.p on sum p = 1: 1/p_j + z_j = 2 + sqrt 3."""
+    layer, caps = ProgramLayer(capped()), jnp.array([0.3, 0.3, 0.4, 0.5])
+    slope = jax.jit(jax.jacrev(lambda u: layer.solve(jnp.asarray(STAR), u).variables["p"]))(caps)
+    close(slope[1:, 0], np.full(3, -1 / 3), True)
+    layer = ProgramLayer(barrier())
+    point = layer.solve(STAR).point
+    close(point.z[:1] + point.centre[:1], np.array([3.732050807568877]), True)
+
+
+@pytest.mark.parametrize(("cost", "unit"), UNITS)
+def test_no_optimum_or_more_than_one_in_every_unit(cost, unit):
+    one = jnp.ones(1)
+    bounds = jnp.array([[-1.0], [1.0]])
+    made = lambda q, G, h: QuadraticProgram(jnp.zeros((1, 1)), q * cost / unit, G=G, h=h * unit)
+    between = made(0 * one, bounds, jnp.array([-1.0, 0.0])).solve()
+    below = made(one, bounds[1:], jnp.ones(1)).solve()
+    loose = made(0 * one, bounds, jnp.array([0.0, 1.0])).solve()
+    assert bool(between.infeasible), "w >= 1, w <= 0"
+    assert bool(below.unbounded), "min w, w <= 1"
+    assert bool(loose.converged), "0 <= w <= 1"
+    assert bool(loose.loose[0])
+    assert not bool(loose.infeasible | loose.unbounded | between.converged | below.converged)
 
 
 def test_a_moved_entry_is_refused_and_the_own_answer_is_not():

@@ -78,6 +78,8 @@ def test_failure_is_a_value():
     proof = empty.proof["inequality"]  # Farkas, by hand: -x <= -2 and x <= 1 weigh the same
     assert_agree(proof, np.ones(4), 1e-6)
     assert not np.any(empty.proof["direction of x"])
+    given = ProgramLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [c >= 0]))
+    assert given.solve(-jnp.ones(2)).result == RESULTS.infeasible  # a row without variables
     below = ProgramLayer(cp.Problem(cp.Minimize(c @ x), [x <= 1]))
     assert below.solve(-jnp.ones(2)).result == RESULTS.successful
     endless = below.solve(jnp.ones(2))
@@ -118,11 +120,19 @@ BAD = {
         ),
         "two variables have the name 'x'",
     ),
-    "a power cone": (
+    "a wide power cone": (
         lambda x, c: cp.Problem(
-            cp.Minimize(c @ x), [cp.constraints.PowCone3D(x[0], x[1], x[2], 0.3)]
+            cp.Minimize(c @ x), [cp.constraints.PowConeND(x[:2], x[2], np.array([0.3, 0.7]))]
         ),
-        "power cones",
+        "power cones of more than three dimensions|no cone form",
+    ),
+    "no variable": (
+        lambda x, c: cp.Problem(cp.Minimize(cp.sum(c))),
+        "the problem has no variables",
+    ),
+    "no entry": (
+        lambda x, c: cp.Problem(cp.Minimize(cp.sum_squares(x - c) + cp.sum(cp.Variable(0)))),
+        "has no entries; found shape",
     ),
     "an engine": (None, "`engine` must be one of"),
 }
@@ -141,6 +151,8 @@ def test_what_is_refused_at_construction(what):
 @pytest.mark.usefixtures("unchecked")
 def test_what_is_refused_of_a_parameter(lasso):
     for value, words in (
+        (("abc", R), r"parameter c must be a real array of shape \(3,\); found 'abc'"),
+        ((C * 1j, R), "parameter c must be a real array"),
         ((C, -10.0), "declared `nonneg=True` and must be >= 0; found -10.0"),
         ((C * jnp.nan, R), "parameter c must be finite; found nan"),
         ((jnp.stack([C, C]), R), r"Batch with `jax.vmap`: one call takes one sample"),
@@ -205,6 +217,43 @@ def test_precision_of_the_input_is_kept_and_nothing_is_traced_twice(lasso, monke
     lasso.solve(C + 0.01, R)
     lasso.solve(C + 0.02, R)
     assert not traced
+
+
+def test_what_is_not_finite_stays_so(lasso):
+    found = jax.jit(lambda c: lasso.solve(c, R))(C.at[0].set(jnp.nan))
+    assert np.all(np.isnan(found.variables["x"]))
+    assert not found.point.converged
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_start_of_another_program_is_refused(lasso):
+    other = QuadraticProgram(jnp.eye(2), jnp.ones(2)).solve()
+    assert_agree(other.x, -jnp.ones(2), 1e-15)  # no constraint at all
+    with pytest.raises(ValueError, match="positive semidefinite; found the eigenvalue"):
+        QuadraticProgram(-jnp.eye(2), jnp.ones(2)).solve()
+    for start in (other, 3):
+        with pytest.raises(ValueError, match="`start` must be the `Point` of a program with"):
+            lasso.solve(C, R, start=start)
+
+
+@pytest.mark.parametrize("power", [3, 6])
+def test_units_of_every_variable_and_row(power):
+    """Answers in units of 10^u, u in [-power, power], are those in units of 1, carried over."""
+    rng, parts, units = np.random.default_rng(5), [], []
+    for _ in range(50):
+        L, G, A = (rng.standard_normal(s) for s in ((8, 8), (12, 8), (2, 8)))
+        inside = 0.1 * rng.standard_normal(8)
+        h = np.maximum(rng.random(12) + 0.1, G @ inside + 0.1 * rng.random(12))
+        P, q = L @ L.T / 8 + 0.1 * np.eye(8), rng.standard_normal(8)
+        D, E, F = (10.0 ** rng.uniform(-power, power, k) for k in (8, 2, 12))
+        rough = D[:, None] * P * D, q * D, E[:, None] * A * D, E * (A @ inside)
+        parts.append(((P, q, A, A @ inside, G, h), (*rough, F[:, None] * G * D, h * F)))
+        units.append(D)
+    stack = lambda k: [jnp.asarray(np.stack(v)) for v in zip(*(p[k] for p in parts), strict=True)]
+    plain, rough = solve_all(*stack(0)), solve_all(*stack(1))
+    assert np.all(np.asarray(plain.converged))
+    assert np.all(np.asarray(rough.converged))
+    assert_agree(rough.x * np.stack(units), plain.x, 1e-9)
 
 
 def test_what_is_left_undecided_is_said():

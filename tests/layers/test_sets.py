@@ -10,10 +10,12 @@ from scipy.optimize import isotonic_regression
 from hjcontrol.layers import (
     FURTHER,
     AffineSet,
+    BinaryEntropy,
     Clip,
     HalfSpace,
     Sparsemax,
     Transport,
+    Tsallis,
     argmax,
     birkhoff,
     build,
@@ -37,9 +39,15 @@ def _look(layer, z, dz):
     }
 
 
-@pytest.mark.parametrize("name", ["l1-ball", "half-space", "affine-set", "transport", "birkhoff"])
+@pytest.mark.parametrize(
+    "name", ["l1-ball", "half-space", "affine-set", "transport", "birkhoff", "quadratic-transport"]
+)
 def test_answer_value_derivative_and_certificate(name):
-    layer, shape = build(name), FURTHER[name].shape
+    if name == "quadratic-transport":
+        half, third = jnp.full(2, 0.5), jnp.full(3, 1 / 3)
+        layer, shape = Transport(6.0, half, third, Tsallis(2.0)), (2, 3)
+    else:
+        layer, shape = build(name), FURTHER[name].shape
     z, dz = (jnp.asarray(np.random.default_rng(k).standard_normal(shape)) for k in (3, 4))
     found = eqx.filter_jit(_look)(layer, z, dz)
     np.testing.assert_allclose(*found["envelope"], atol=1e-13)
@@ -129,6 +137,7 @@ def test_weighted_isotonic_regression(n):
         (lambda: AffineSet(1.0, np.ones((2, 2)), np.array([1.0, 2.0])), "no point meets all"),
         (lambda: Transport(0.5, np.ones(2), np.ones(3)), "must have one sum; found 2 and 3"),
         (lambda: Transport(0.0, np.ones(2), np.ones(2)), "`eps` must be > 0"),
+        (lambda: Transport(0.5, np.ones(2), np.ones(2), BinaryEntropy()), "`phi` must be Shannon"),
         (lambda: birkhoff(2, 0.5)(np.ones((2, 3))), "gains must have shape"),
         (lambda: birkhoff(0, 0.5), "an integer >= 1"),
         (lambda: Sparsemax(1.0, radius=-1.0), "`radius` must be > 0"),

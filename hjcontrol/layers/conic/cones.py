@@ -1,10 +1,10 @@
 r"""Which rows of `A x + s = b, s in K` belong to which cone.
 
-    K = {0}^zero x R+^nonneg x SOC(d_1) x .. x PSD(p_1) x .. x EXP^exp
+    K = {0}^zero x R+^nonneg x SOC(d_1) x .. x PSD(p_1) x .. x EXP^exp x POW(alpha_1) x ..
 
 Second order: s_0 >= |s_1..|. PSD(p): the upper triangle, column by column, off-diagonals times sqrt 2.
 Exponential: closure of {(x, y, z): y exp(x/y) <= z, y > 0}; its dual holds (u, v, w) with u < 0 and
-w >= -u exp(v/u - 1).
+w >= -u exp(v/u - 1). Power(alpha): x^alpha y^(1 - alpha) >= |z|, x, y >= 0.
 """
 
 import functools
@@ -23,7 +23,8 @@ Either = Any  # an array of NumPy or of JAX
 
 class Cones(Shown):
     """Sizes of the cones, in the order of the rows: equalities, inequalities, second-order cones by
-    dimension, semidefinite matrices by side, and the number of exponential cones (three rows each).
+    dimension, semidefinite matrices by side, the number of exponential cones, and power cones by alpha
+    (three rows each).
 
     **Example:**
 
@@ -37,6 +38,7 @@ class Cones(Shown):
     soc: tuple[int, ...] = eqx.field(static=True)
     psd: tuple[int, ...] = eqx.field(static=True)
     exp: int = eqx.field(static=True)
+    power: tuple[float, ...] = eqx.field(static=True)
 
     def __init__(
         self,
@@ -45,11 +47,13 @@ class Cones(Shown):
         soc: Any = (),
         psd: Any = (),
         exp: Any = 0,
+        power: Any = (),
     ):
-        """**Raises:** `ValueError` for a size that is no whole number, or too small."""
+        """**Raises:** `ValueError` for a size that is no whole number, or too small, or an exponent that
+        is not between 0 and 1."""
         self.zero, self.nonneg = _count("zero", zero), _count("nonneg", nonneg)
         self.soc, self.psd = _sizes("soc", soc), _sizes("psd", psd)
-        self.exp = _count("exp", exp)
+        self.exp, self.power = _count("exp", exp), _exponents(power)
 
     @property
     def rows(self) -> int:
@@ -59,16 +63,22 @@ class Cones(Shown):
             + self.nonneg
             + sum(self.soc)
             + sum(p * (p + 1) // 2 for p in self.psd)
-            + 3 * self.exp
+            + 3 * (self.exp + len(self.power))
         )
 
     @property
     def layout(self) -> "Layout":
         """Where the rows of each cone are."""
-        return _layout(self.zero, self.nonneg, self.soc, self.psd, self.exp)
+        return _layout(self.zero, self.nonneg, self.soc, self.psd, self.exp, self.power)
 
-    def groups(self) -> tuple[tuple[str, int, np.ndarray], ...]:
-        """`(kind, size, rows)` with `rows` of shape (cones, rows of each); equal cones stand together."""
+    @property
+    def straight(self) -> bool:
+        """Whether there are only equalities and inequalities."""
+        return self.layout.straight
+
+    def groups(self) -> tuple[tuple[str, Any, np.ndarray], ...]:
+        """`(kind, size, rows)` with `rows` of shape (cones, rows of each); equal cones stand together.
+        The size of a power cone is its exponent."""
         return self.layout.groups()
 
     def cut(self, v: Either) -> list[Either]:
@@ -94,10 +104,20 @@ def _sizes(name: str, value: Any) -> tuple[int, ...]:
     return tuple(_count(name, v, 1) for v in value)
 
 
+def _exponents(value: Any) -> tuple[float, ...]:
+    if not isinstance(value, (tuple, list)) or not all(
+        isinstance(v, (int, float, np.number)) and 0 < v < 1 for v in value
+    ):
+        raise ValueError(
+            f"Cones: `power` must be a tuple of exponents between 0 and 1; found {shown(value)}."
+        )
+    return tuple(float(v) for v in value)
+
+
 class Layout:
     """The same for loops in NumPy, where looking up a module's fields would take most of the time."""
 
-    def __init__(self, zero: int, found: list[tuple[str, int, np.ndarray]]):
+    def __init__(self, zero: int, found: list[tuple[str, Any, np.ndarray]]):
         self.zero = zero
         self._groups = tuple(found)
         order = np.concatenate([rows.ravel() for _, _, rows in found] or [np.zeros(0, int)])
@@ -106,8 +126,13 @@ class Layout:
         self._order = None if straight else order
         self._back = None if straight else np.argsort(order)
 
-    def groups(self) -> tuple[tuple[str, int, np.ndarray], ...]:
+    def groups(self) -> tuple[tuple[str, Any, np.ndarray], ...]:
         return self._groups
+
+    @property
+    def straight(self) -> bool:
+        """Whether there are only equalities and inequalities."""
+        return all(kind in ("zero", "nonneg") for kind, _, _ in self._groups)
 
     def cut(self, v: Any) -> list[Any]:
         found, at = [], 0
@@ -125,7 +150,14 @@ class Layout:
 
 
 @functools.lru_cache(maxsize=256)
-def _layout(zero: int, nonneg: int, soc: tuple[int, ...], psd: tuple[int, ...], exp: int) -> Layout:
+def _layout(
+    zero: int,
+    nonneg: int,
+    soc: tuple[int, ...],
+    psd: tuple[int, ...],
+    exp: int,
+    power: tuple[float, ...],
+) -> Layout:
     found, at = [], 0
     for kind, count in (("zero", zero), ("nonneg", nonneg)):
         if count:
@@ -142,6 +174,10 @@ def _layout(zero: int, nonneg: int, soc: tuple[int, ...], psd: tuple[int, ...], 
                 found.append((kind, p, np.asarray(firsts)[:, None] + np.arange(d)))
     if exp:
         found.append(("exp", 3, at + np.arange(3 * exp).reshape(exp, 3)))
+    at += 3 * exp
+    for alpha in dict.fromkeys(power):
+        firsts = at + 3 * np.flatnonzero(np.asarray(power) == alpha)
+        found.append(("power", alpha, firsts[:, None] + np.arange(3)))
     return Layout(zero, found)
 
 
@@ -151,6 +187,7 @@ WORDS = {
     "soc": "second-order cone",
     "psd": "positive semidefinite cone",
     "exp": "exponential cone",
+    "power": "power cone",
 }
 
 
@@ -190,33 +227,3 @@ def vector(M: Float[Either, "*k p p"]) -> Float[Either, "*k d"]:
 def _fit(factor: np.ndarray, v: Either) -> np.ndarray:
     """Constants with the dtype and the number of axes of `v`."""
     return factor.astype(v.dtype).reshape((1,) * (v.ndim - factor.ndim) + factor.shape)
-
-
-def violation(kind: str, p: int, v: Float[Either, "k d"], dual: bool) -> Float[Either, " k"]:
-    """How far each block lies outside its cone (its dual cone): 0 inside, in the units of the block."""
-    xp = namespace(v)
-    if kind == "zero":
-        return xp.zeros(v.shape[0], v.dtype) if dual else xp.abs(v[:, 0])
-    if kind == "nonneg":
-        return xp.maximum(-v[:, 0], 0.0)
-    if kind == "soc":
-        return xp.maximum(xp.linalg.norm(v[:, 1:], axis=1) - v[:, 0], 0.0)
-    if kind == "psd":
-        return xp.maximum(-xp.linalg.eigvalsh(matrix(v, p))[:, 0], 0.0)
-    x, y, z = v[:, 0], v[:, 1], v[:, 2]
-    if dual:  # u <= 0 and -u exp(v/u - 1) <= w; at u = 0: v, w >= 0
-        inside = x < 0
-        u = xp.where(inside, x, -1.0)
-        curved = xp.maximum(-u * xp.exp(xp.minimum(y / u - 1.0, 700.0)) - z, 0.0)
-        # where the exponential is steep, v is what is off: v >= u (1 + log(w / -u))
-        w = xp.where(z > 0, z, 1.0)
-        along = xp.where(z > 0, xp.maximum(u * (1.0 + xp.log(w) - xp.log(-u)) - y, 0.0), xp.inf)
-        flat = xp.maximum(xp.maximum(x, 0.0), xp.maximum(xp.maximum(-y, 0.0), -z))
-        return xp.where(inside, xp.minimum(curved, along), flat)
-    inside = y > 0
-    safe = xp.where(inside, y, 1.0)
-    curved = xp.maximum(safe * xp.exp(xp.minimum(x / safe, 700.0)) - z, 0.0)
-    w = xp.where(z > 0, z, 1.0)
-    along = xp.where(z > 0, xp.maximum(x - safe * (xp.log(w) - xp.log(safe)), 0.0), xp.inf)
-    flat = xp.maximum(xp.maximum(x, 0.0), xp.maximum(-y, -z))
-    return xp.where(inside, xp.minimum(curved, along), xp.maximum(flat, 0.0))

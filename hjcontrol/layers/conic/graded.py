@@ -11,6 +11,7 @@ rows that depend on others and columns that nothing decides, is found beforehand
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from jaxtyping import Bool, Float
@@ -96,7 +97,10 @@ def system(P: Either, A: Either, cones: Cones | Layout, local: Local, out: Dropp
     alive = ~xp.concatenate([out.columns, out.rows])
     K = xp.where(alive[:, None] & alive[None, :], K, xp.eye(K.shape[0], dtype=K.dtype))
     kind = xp.where(local.tau == 0, 1, xp.where(local.sigma > 0, 2, 3))
+    kind = xp.where(out.rows, 4, kind)
     order = xp.argsort(xp.concatenate([xp.zeros(n, kind.dtype), kind]), stable=True)
+    if cones.straight:  # at most n rows hold, and the others know nothing of x
+        order = order[: 2 * n]
     return System(K[order][:, order], order, alive)
 
 
@@ -108,4 +112,9 @@ def solved(K: System, right: Float[Either, " N"]) -> Float[Either, " N"]:
         out = xp.linalg.solve(K.K, right[K.order])
     except np.linalg.LinAlgError:  # NumPy's; JAX returns what is not finite
         return np.full_like(right, np.nan)
-    return xp.where(K.alive, out[xp.argsort(K.order)], 0.0)
+    if xp is np:
+        whole = np.zeros_like(right)
+        whole[K.order] = out
+    else:
+        whole = jnp.zeros_like(right).at[K.order].set(out, unique_indices=True)
+    return xp.where(K.alive, whole, 0.0)

@@ -2,11 +2,12 @@ r"""Mehrotra's predictor and corrector for linear and quadratic programs, in JAX
 
     minimise  x.P x/2 + q.x    s.t.   E x = e : nu,    F x + s = h : lam,    s, lam >= 0
 
-One factorisation an iteration. It stops when the worst relative residual is at roundoff, when a proof
-that there is no optimum is found, or when nothing was gained for some iterations; the best iterate is
-returned, and the polish goes on from there.
+One factorisation an iteration, Cholesky's. It stops when the worst relative residual is at roundoff,
+when a proof that there is no optimum is found, or when nothing was gained for some iterations; the best
+iterate is returned, and the polish goes on from there.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = Non
     unit = float(jnp.finfo(dtype).eps)
     ridge = unit**0.8 * jnp.maximum(1.0, jnp.max(jnp.abs(P), initial=0.0))
     goal = unit**0.6  # the polish does the rest
+    base = P + E.T @ E + ridge * jnp.eye(n, dtype=dtype)
 
     def residuals(v: tuple) -> tuple[Array, Array, Array]:
         x, nu, lam, s = v
@@ -52,19 +54,7 @@ def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = Non
         rd, rp, rs = residuals(v)
         mu = jnp.sum(lam * s) / max(m, 1)
         w = lam / s
-        H = P + F.T @ (w[:, None] * F) + ridge * jnp.eye(n, dtype=dtype)
-        if k:
-            K = jnp.concatenate(
-                [
-                    jnp.concatenate([H, E.T], axis=1),
-                    jnp.concatenate([E, -ridge * jnp.eye(k, dtype=dtype)], axis=1),
-                ]
-            )
-            factor = jax.scipy.linalg.lu_factor(K)
-            back = lambda r: jax.scipy.linalg.lu_solve(factor, r)
-        else:
-            factor = jax.scipy.linalg.cho_factor(H)
-            back = lambda r: jax.scipy.linalg.cho_solve(factor, r)
+        back = _factored(base + F.T @ (w[:, None] * F), E, ridge)
 
         def direction(target: Array) -> tuple:
             middle = (target - lam * s) / s + w * rs
@@ -137,6 +127,24 @@ def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = Non
     )
 
 
+def _factored(H: Array, E: Array, ridge: Array) -> Callable[[Array], Array]:
+    """Solves `H x + E' y = r, E x = t` with `E' E` added to H and `E' t` to r, which changes no solution:
+    H may be singular where only equalities hold a variable."""
+    n, k = H.shape[0], E.shape[0]
+    whole = jax.scipy.linalg.cho_factor(H)
+    if k == 0:
+        return lambda r: jax.scipy.linalg.cho_solve(whole, r)
+    B = jax.scipy.linalg.cho_solve(whole, E.T)
+    inner = jax.scipy.linalg.cho_factor(E @ B + ridge * jnp.eye(k, dtype=H.dtype))
+
+    def back(r: Array) -> Array:
+        x = jax.scipy.linalg.cho_solve(whole, r[:n] + E.T @ r[n:])
+        y = jax.scipy.linalg.cho_solve(inner, E @ x - r[n:])
+        return jnp.concatenate([x - B @ y, y])
+
+    return back
+
+
 def _growing(v: tuple, size: Array) -> Array:
     """Multipliers or the point run away: give a proof the time to come out."""
     top = jnp.max(jnp.abs(jnp.concatenate([*v, jnp.zeros(1)])))
@@ -158,7 +166,10 @@ def _proof(P: Array, q: Array, E: Array, e: Array, F: Array, h: Array, v: tuple)
     size = jnp.abs(E).T @ jnp.abs(nu) + jnp.abs(F).T @ lam
     value = e @ nu + h @ lam
     weight = jnp.abs(e) @ jnp.abs(nu) + jnp.abs(h) @ lam
-    infeasible = (top(pull) <= near * top(size)) & (value < -1e-3 * weight) & (value < 0)
+    # A row without variables needs no balance: there the rest of the multipliers is noise.
+    bare = top(pull) * jnp.maximum(1.0, top(x)) <= -near * value
+    balanced = (top(pull) <= near * top(size)) | bare
+    infeasible = balanced & (value < -1e-3 * weight) & (value < 0)
     # The push of what is not a proof is small against the value it would have to move.
     infeasible &= top(pull) * 1e3 * jnp.maximum(1.0, top(x)) < -value
     reach = jnp.abs(x)

@@ -10,12 +10,13 @@ X_j and Z_i say how large a variable or a multiplier would have to be to matter:
 the variable that bounds it is 0 and every measure without X is noise. 0/0 is 0, and no 1 is added.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
-from hjcontrol.layers.conic.cones import Cones, Either, Layout, namespace, violation
+from hjcontrol.layers.conic import power
+from hjcontrol.layers.conic.cones import Cones, Either, Layout, matrix, namespace
 
 
 class Measures(NamedTuple):
@@ -85,6 +86,38 @@ def _shared(cones: Cones | Layout, v: Either) -> Either:
     """The same where a rotation mixes the entries; an exponential cone's have units of their own."""
     blocks = zip(cones.groups(), cones.cut(v), cones.cut(_wide(cones, v)), strict=True)
     return cones.join([w if kind in ("soc", "psd") else u for (kind, _, _), u, w in blocks])
+
+
+def violation(kind: str, p: Any, v: Float[Either, "k d"], dual: bool) -> Float[Either, " k"]:
+    """How far each block lies outside its cone (its dual cone): 0 inside, in the units of the block."""
+    xp = namespace(v)
+    if kind == "zero":
+        return xp.zeros(v.shape[0], v.dtype) if dual else xp.abs(v[:, 0])
+    if kind == "nonneg":
+        return xp.maximum(-v[:, 0], 0.0)
+    if kind == "soc":
+        return xp.maximum(xp.linalg.norm(v[:, 1:], axis=1) - v[:, 0], 0.0)
+    if kind == "psd":
+        return xp.maximum(-xp.linalg.eigvalsh(matrix(v, p))[:, 0], 0.0)
+    if kind == "power":
+        return power.outside(v, p, dual)
+    x, y, z = v[:, 0], v[:, 1], v[:, 2]
+    if dual:  # u <= 0 and -u exp(v/u - 1) <= w; at u = 0: v, w >= 0
+        inside = x < 0
+        u = xp.where(inside, x, -1.0)
+        curved = xp.maximum(-u * xp.exp(xp.minimum(y / u - 1.0, 700.0)) - z, 0.0)
+        # where the exponential is steep, v is what is off: v >= u (1 + log(w / -u))
+        w = xp.where(z > 0, z, 1.0)
+        along = xp.where(z > 0, xp.maximum(u * (1.0 + xp.log(w) - xp.log(-u)) - y, 0.0), xp.inf)
+        flat = xp.maximum(xp.maximum(x, 0.0), xp.maximum(xp.maximum(-y, 0.0), -z))
+        return xp.where(inside, xp.minimum(curved, along), flat)
+    inside = y > 0
+    safe = xp.where(inside, y, 1.0)
+    curved = xp.maximum(safe * xp.exp(xp.minimum(x / safe, 700.0)) - z, 0.0)
+    w = xp.where(z > 0, z, 1.0)
+    along = xp.where(z > 0, xp.maximum(x - safe * (xp.log(w) - xp.log(safe)), 0.0), xp.inf)
+    flat = xp.maximum(xp.maximum(x, 0.0), xp.maximum(-y, -z))
+    return xp.where(inside, xp.minimum(curved, along), xp.maximum(flat, 0.0))
 
 
 def measures(

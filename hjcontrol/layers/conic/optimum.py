@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.shown import Shown
 from hjcontrol.layers.conic.cones import Cones
 from hjcontrol.layers.conic.graded import Dropped, solved, system
@@ -23,6 +24,7 @@ from hjcontrol.layers.conic.polish import polished
 from hjcontrol.layers.conic.splitting import across, along, directions
 
 ENGINES = ("auto", "interior", "clarabel")
+ROUNDS = 10  # of the scaling: each halves the exponents that are left
 
 
 class Point(Shown):
@@ -63,12 +65,61 @@ def accuracy(dtype: Any) -> float:
 
 
 def optimum(data: Data, cones: Cones, engine: str = "auto", start: Any = None) -> Point:
-    """Solve. `start` is a `Point` of a program of the same shape: the interior point starts there."""
+    """Solve. `start` is a `Point` of a program of the same shape: the interior point starts there.
+
+    **Raises:** `ValueError` for an engine that is not known or cannot, or a `start` of another shape.
+    """
     engine = _engine(engine, cones)
-    scaled, units = _scaled(data, cones)
+    if start is not None and not (
+        isinstance(start, Point) and start.x.shape == data.q.shape and start.z.shape == data.b.shape
+    ):
+        raise ValueError(
+            f"ProgramLayer: `start` must be the `Point` of a program with {data.q.size} columns and "
+            f"{data.b.size} rows; found {shown(start)}."
+        )
+    even = _even(data) if cones.straight else None
+    scaled, units = _scaled(data if even is None else even[0], cones)
     if start is not None:
-        start = _in_units(start, units)
-    return _put_back(_optimum(scaled, cones, engine, start), units)
+        start = _in_units(start if even is None else _rescaled(start, *even[1], back=False), units)
+    at = _put_back(_optimum(scaled, cones, engine, start), units)
+    return at if even is None else _rescaled(at, *even[1], back=True)
+
+
+@eqx.filter_jit
+def _even(data: Data) -> tuple[Data, tuple[Array, Array]]:
+    """Columns and rows of size 1, and their units: powers of two, so that no digit changes. Only where
+    rows may be scaled one by one. (Ruiz 2001)"""
+    P, A = (jnp.abs(jax.lax.stop_gradient(v)) for v in (data.P, data.A))
+    m, n = A.shape
+    root = lambda v: 1 / jnp.sqrt(jnp.where((v > 0) & jnp.isfinite(v), v, 1.0))
+
+    def step(_: Any, units: tuple[Array, Array]) -> tuple[Array, Array]:
+        d, e = units
+        rows = e[:, None] * A * d[None]
+        force = jnp.max(d[:, None] * P * d[None], axis=0, initial=0.0)
+        columns = jnp.maximum(force, jnp.max(rows, axis=0, initial=0.0))
+        return d * root(columns), e * root(jnp.max(rows, axis=1, initial=0.0))
+
+    start = jnp.ones(n, P.dtype), jnp.ones(m, P.dtype)
+    d, e = (_power(v) for v in jax.lax.fori_loop(0, ROUNDS, step, start))
+    even = Data(
+        d[:, None] * data.P * d[None], d * data.q, e[:, None] * data.A * d[None], e * data.b
+    )
+    return even, (d, e)
+
+
+@eqx.filter_jit
+def _rescaled(at: Point, d: Array, e: Array, back: bool) -> Point:
+    """A point in units of the data as given (`back`), or in even ones."""
+    d, e = (d, e) if back else (1 / d, 1 / e)
+    n = d.size
+    way = jnp.concatenate([at.proof[:n] * d, at.proof[n:] * e])
+    way = way / jnp.maximum(jnp.max(jnp.abs(way), initial=0.0), jnp.finfo(d.dtype).tiny)
+    return eqx.tree_at(
+        lambda t: (t.x, t.s, t.z, t.centre, t.proof),
+        at,
+        (at.x * d, at.s / e, at.z * e, at.centre * e, way),
+    )
 
 
 @eqx.filter_jit
@@ -111,7 +162,7 @@ def _engine(engine: str, cones: Cones) -> str:
         raise ValueError(
             f"ProgramLayer: `engine` must be one of {', '.join(ENGINES)}; found {engine!r}."
         )
-    curved = [k for k in ("soc", "psd", "exp") if getattr(cones, k)]
+    curved = [k for k in ("soc", "psd", "exp", "power") if getattr(cones, k)]
     if engine == "auto":
         return "clarabel" if curved else "interior"
     if engine == "interior" and curved:
@@ -142,7 +193,7 @@ def _found(data: Data, cones: Cones, engine: str, start: Any) -> Point:
     else:
         x, s, z, code, steps = interior(P, q, A, b, cones.zero, start)
         at = polished(P, q, A, b, cones, tuple(jnp.nan_to_num(v) for v in (x, s, z)))
-    known = jnp.all(jnp.isfinite(jnp.concatenate([x, s, z])))
+    known = jnp.all(jnp.isfinite(jnp.concatenate([x, s, z, q, b, A.ravel(), P.ravel()])))
     infeasible = known & (code == INFEASIBLE)
     unbounded = known & (code == UNBOUNDED)
     converged = known & ~infeasible & ~unbounded & (at.worst <= accuracy(q.dtype))

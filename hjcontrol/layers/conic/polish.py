@@ -19,6 +19,7 @@ from hjcontrol.layers.conic.measures import Measures, centre, measures, roughnes
 from hjcontrol.layers.conic.splitting import across, along, classify, directions, moved, snap
 
 STEPS, PATIENCE = 25, 5
+STRAIGHT = 2  # patience where nothing is curved: one step arrives, others take off its roundoff
 WEAK = 1e-8  # a multiplier below this share of the forces holds nothing
 
 
@@ -51,26 +52,30 @@ def polished(
     forced = (xp.max(abs(q), initial=0.0) > 0) | (xp.max(abs(P), initial=0.0) > 0)
     weak = WEAK * xp.max(first.D, initial=0.0) / xp.where(strength > 0, strength, 1.0)
     Z = xp.where(forced, xp.maximum(first.Z, weak), 1e8)  # without force, nothing is held
-    state = classify(cones, raw[1], raw[2], first.S, Z)
-    snapped = (raw[0], *snap(cones, state, raw[1], raw[2], first.S, Z))
+    S = xp.maximum(first.S, WEAK * xp.max(first.S, initial=0.0))  # noise sets no scale of its own
+    state = classify(cones, raw[1], raw[2], S, Z)
+    snapped = (raw[0], *snap(cones, state, raw[1], raw[2], S, Z))
     out = dropped(P, A, cones, directions(cones, state, *snapped[1:]))
     refine = lambda v: newton(P, q, A, b, cones, state, out, v)
     worst = _number(first.worst)
+    patience, goal = (STRAIGHT, 4 * unit) if cones.straight else (PATIENCE, unit)
     if xp is np:
-        best = _loop(judge, refine, raw, snapped, worst, unit)
+        best = _loop(judge, refine, raw, snapped, worst, goal, patience)
         return Polished(best[1], best[2], best[3], state, out, best[0])
 
     def step(carry: tuple) -> tuple:
         v, best, idle, count = carry
+        v = refine(v)
         best, idle = _kept(best, v, judge(*v).worst, idle)
-        return refine(v), best, idle, count + 1
+        return v, best, idle, count + 1
 
     def more(carry: tuple) -> Either:
         _, best, idle, count = carry
-        return (count < STEPS) & (best[0] > unit) & (idle < PATIENCE)
+        return (count < STEPS) & (best[0] > goal) & (idle < patience)
 
     count = xp.zeros((), np.int32)
-    _, best, _, _ = jax.lax.while_loop(more, step, (snapped, (worst, *raw), count, count))
+    best, _ = _kept((worst, *raw), snapped, judge(*snapped).worst, count)
+    _, best, _, _ = jax.lax.while_loop(more, step, (snapped, best, count, count))
     return Polished(best[1], best[2], best[3], state, out, best[0])
 
 
@@ -95,19 +100,28 @@ def newton(
     gamma = xp.sqrt(local.sigma) * g
     ds = -rp - A @ dx
     new = moved(cones, state, s, z, ds, across(cones, local, g), gamma)
-    return (_from_single_rows(A, b, cones, x + dx, new[0]), *new)
+    # What cancels to roundoff is 0 until the next step says more: at the apex of a cone nothing else
+    # would tell an entry from its own noise.
+    gone = abs(x + dx) <= np.finfo(x.dtype).eps ** 0.75 * abs(x)
+    return (_from_single_rows(A, b, cones, xp.where(gone, 0.0, x + dx), new[0]), *new)
 
 
 def _loop(
-    judge: Callable, refine: Callable, raw: tuple, v: tuple, worst: Either, unit: float
+    judge: Callable,
+    refine: Callable,
+    raw: tuple,
+    v: tuple,
+    worst: Either,
+    goal: float,
+    patience: int,
 ) -> tuple:
     """The same loop in NumPy."""
-    best, idle = (worst, *raw), 0
+    best, idle = _kept((worst, *raw), v, judge(*v).worst, 0)[0], 0
     for _ in range(STEPS):
-        best, idle = _kept(best, v, judge(*v).worst, idle)
-        if not (best[0] > unit and idle < PATIENCE and np.all(np.isfinite(v[0]))):
+        if not (best[0] > goal and idle < patience and np.all(np.isfinite(v[0]))):
             break
         v = refine(v)
+        best, idle = _kept(best, v, judge(*v).worst, idle)
     return best
 
 
@@ -125,10 +139,11 @@ def _kept(best: tuple, new: tuple, worst: Either, idle: Either) -> tuple[tuple, 
 
 
 def _from_single_rows(A: Either, b: Either, cones: Cones | Layout, x: Either, s: Either) -> Either:
-    """`x_j = -s_i / A_ij` from rows `A_ij x_j + s_i = 0` of an exponential cone or of an active bound:
-    there s has every digit, where x was found as a difference."""
+    """`x_j = -s_i / A_ij` from rows `A_ij x_j + s_i = 0` of an exponential or power cone or of an active
+    bound: there s has every digit, where x was found as a difference."""
     xp = namespace(x)
-    full = {"exp": lambda u: xp.ones(u.shape, bool), "nonneg": lambda u: u == 0}
+    every = lambda u: xp.ones(u.shape, bool)
+    full = {"exp": every, "power": every, "nonneg": lambda u: u == 0}
     none = lambda u: xp.zeros(u.shape, bool)
     blocks = zip(cones.groups(), cones.cut(s), strict=True)
     exact = cones.join([full.get(kind, none)(u) for (kind, _, _), u in blocks])

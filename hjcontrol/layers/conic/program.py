@@ -7,14 +7,17 @@ KKT:  P x + q + A' z = 0,   s.z = 0            gap = x.(P x + q + A' z) + s.z
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.concrete import known
 from hjcontrol.deformation.soft_maximum import floating
-from hjcontrol.layers.conic.cones import WORDS, Cones, violation
-from hjcontrol.layers.conic.measures import centre, ratio, roughness, scales
+from hjcontrol.layers.conic.cones import WORDS, Cones
+from hjcontrol.layers.conic.measures import centre, ratio, roughness, scales, violation
 from hjcontrol.layers.conic.optimum import Data, Point, optimum
 from hjcontrol.layers.program import AbstractProgram, Residuals, Scales
 
@@ -47,6 +50,7 @@ class ConicProgram(AbstractProgram):
             raise ValueError(
                 f"ConicProgram: `cones` have {self.cones.rows} rows; found b of shape {self.b.shape}."
             )
+        _refuse_concave(self.P)
 
     def solve(self, engine: str = "auto", start: Point | None = None) -> Point:
         """The optimum: `interior` (JAX, equalities and inequalities), `clarabel` (every cone, on the
@@ -79,6 +83,25 @@ class ConicProgram(AbstractProgram):
                 f"certify: the multipliers must have shape {self.b.shape}; found {z.shape}."
             )
         return _residuals(self, x, z, base)
+
+
+def _refuse_concave(P: Any) -> None:
+    """Where P is known: it must be symmetric and positive semidefinite."""
+    seen = known(P) if isinstance(P, (np.ndarray, jax.Array)) and P.ndim == 2 else None
+    if seen is None or not np.all(np.isfinite(seen)) or seen.size == 0:
+        return
+    near = (1e-9 if P.dtype == np.float64 else 1e-4) * np.max(np.abs(seen))
+    skew = np.max(np.abs(seen - seen.T))
+    if skew > near:
+        raise ValueError(
+            f"ConicProgram: `P` must be symmetric; found entries off their mirror by {skew:.1e}."
+        )
+    lowest = float(np.min(np.linalg.eigvalsh(seen)))
+    if lowest < -near:
+        raise ValueError(
+            f"ConicProgram: `P` must be positive semidefinite; found the eigenvalue {lowest:.1e}. The "
+            "program is not convex."
+        )
 
 
 @eqx.filter_jit
@@ -119,8 +142,10 @@ def _residuals(program: ConicProgram, x: Array, z: Array, base: Array) -> Residu
     unit = jnp.finfo(x.dtype).eps
     rough = lambda u, v: jnp.max(jnp.where(v > 0, ratio(u, v), 0.0), initial=0.0)
     offset = jnp.abs(base) + jnp.abs(nu0)
+    # An equality all of whose terms are roundoff is met as well as it can be.
+    met = (jnp.arange(b.size) < cones.zero) & (rough_[0] >= S)
     floor = jnp.maximum(
-        rough(jnp.abs(b) + jnp.abs(A) @ (jnp.abs(x) + jnp.abs(x0)), S),
+        rough(jnp.abs(b) + jnp.abs(A) @ (jnp.abs(x) + jnp.abs(x0)), jnp.where(met, 0.0, S)),
         rough(jnp.abs(q) + jnp.abs(P) @ jnp.abs(x) + jnp.abs(A).T @ (jnp.abs(z) + offset), D),
     )
     return Residuals(

@@ -106,40 +106,45 @@ def read(problem: Any) -> Reading:
                 f"{str(error).splitlines()[0]}"
             ) from error
         compiled = data["param_prob"]
-        select = _selection(compiled, start - 1)
+        chosen = _selection(compiled, start - 1)
     finally:
         for p, value in zip(parameters, before, strict=True):
             p.save_value(value)
     cones = _cones(data["dims"])
     n = compiled.x.size
     linear: Any = getattr(compiled, "q", None)
-    linear = sp.csc_array(compiled.c if linear is None else linear) @ select
-    stacked: Any = sp.coo_array(sp.csc_array(compiled.A) @ select)
-    rows = stacked.shape[0] // (n + 1)
+    linear = _entries(compiled.c if linear is None else linear, chosen)
+    stacked = _entries(compiled.A, chosen)
+    rows = compiled.A.shape[0] // (n + 1)
     if rows != cones.rows:
         raise ValueError(
             f"ProgramLayer: cvxpy's cone form has {rows} rows, and its cones {cones.rows}: this version "
             "of cvxpy is not understood. Use one that the documentation lists."
         )
-    i, j = stacked.row % rows, stacked.row // rows
+    at, of, by = stacked
+    i, j = at % rows, at // rows
     last = j == n
     table = lambda at, of, by: Table(
         jnp.asarray(at, jnp.int32), jnp.asarray(of, jnp.int32), jnp.asarray(by)
     )
-    A = table((i * n + j)[~last], stacked.col[~last], -stacked.data[~last])
-    b = table(i[last], stacked.col[last], stacked.data[last])
-    linear = sp.coo_array(linear)
-    keep = linear.row < n
-    q = table(linear.row[keep], linear.col[keep], linear.data[keep])
+    A = table((i * n + j)[~last], of[~last], -by[~last])
+    b = table(i[last], of[last], by[last])
+    keep = linear[0] < n
+    q = table(*(v[keep] for v in linear))
     P = table(np.zeros(0), np.zeros(0), np.zeros(0))
     if compiled.P is not None:
-        quadratic = sp.coo_array(sp.csc_array(compiled.P) @ select)
-        P = table(quadratic.row, quadratic.col, quadratic.data)
+        P = table(*_entries(compiled.P, chosen))
     return Reading(P, q, A, b, n, cones, _places(problem, compiled, chain, inverse))
 
 
 def _refuse(problem: Any) -> None:
+    if not problem.variables():
+        raise ValueError("ProgramLayer: the problem has no variables; found nothing to solve for.")
     for v in problem.variables():
+        if v.size == 0:
+            raise ValueError(
+                f"ProgramLayer: variable {v.name()} has no entries; found shape {v.shape}. Leave it out."
+            )
         for kind in ("boolean", "integer", "complex", "imag", "hermitian"):
             on = v.attributes.get(kind)
             if on is not None and on is not False and np.size(on):
@@ -164,21 +169,35 @@ def _refuse(problem: Any) -> None:
 
 
 def _cones(dims: Any) -> Cones:
-    power = list(getattr(dims, "p3d", ())) + list(getattr(dims, "pnd", ()) or ())
-    if power:
+    wide = list(getattr(dims, "pnd", ()) or ())
+    if wide:
         raise ValueError(
-            f"ProgramLayer: the problem needs {len(power)} power cones (PowCone3D, PowConeND), which are "
-            "not understood. State powers by `cp.power` with a rational exponent and `approx=True`, or "
-            "`cp.geo_mean`: cvxpy writes those with second-order cones."
+            f"ProgramLayer: the problem needs {len(wide)} power cones of more than three dimensions "
+            "(PowConeND), which are not understood. State them by PowCone3D, or use `cp.geo_mean` with "
+            "`approx=True`: cvxpy writes it with second-order cones."
         )
     whole = lambda sizes: tuple(int(d) for d in sizes)
-    return Cones(int(dims.zero), int(dims.nonneg), whole(dims.soc), whole(dims.psd), int(dims.exp))
+    power = tuple(float(v) for v in getattr(dims, "p3d", ()))
+    return Cones(
+        int(dims.zero), int(dims.nonneg), whole(dims.soc), whole(dims.psd), int(dims.exp), power
+    )
 
 
-def _selection(compiled: Any, size: int) -> sp.csc_array:
-    """From the user's parameters, then 1, to the compiled ones, then 1, by their tags."""
+def _entries(tensor: Any, chosen: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, ...]:
+    """Rows, the user's parameters, and factors of a map from the compiled parameters."""
+    of, sign = chosen
+    entries: Any = sp.coo_array(tensor)
+    kept = sign[entries.col] != 0
+    column = entries.col[kept]
+    return entries.row[kept], of[column], entries.data[kept] * sign[column]
+
+
+def _selection(compiled: Any, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of the compiled parameters, then 1: which of the user's each is, by its tag, and its sign, 0 for
+    none."""
     total = compiled.total_param_size
-    of, at, by = [size], [total], [1.0]
+    of, sign = np.zeros(total + 1, int), np.zeros(total + 1)
+    of[total], sign[total] = size, 1.0
     for p in compiled.parameters:
         value = np.ravel(np.asarray(_dense(p.value), float), order="F")
         first = compiled.param_id_to_col[p.id]
@@ -189,21 +208,27 @@ def _selection(compiled: Any, size: int) -> sp.csc_array:
                 "its entries. Use a parameter without attributes."
             )
         there = np.flatnonzero(tags)
-        at.extend(first + there)
-        of.extend((tags[there] - 1).astype(int))
-        by.extend(np.sign(value[there]))
-    return sp.csc_array((by, (at, of)), shape=(total + 1, size + 1))
+        of[first + there] = tags[there] - 1
+        sign[first + there] = np.sign(value[there])
+    return of, sign
 
 
 def _dense(value: Any) -> Any:
     return value.toarray() if hasattr(value, "toarray") else value
 
 
+class _AnyShape(np.ndarray):
+    """Zeros that take any shape."""
+
+    def reshape(self, *shape: Any, **_: Any) -> np.ndarray:
+        return np.zeros(shape[0] if len(shape) == 1 else shape).view(_AnyShape)
+
+
 class _AnyDual(dict):
     """Versions of cvxpy up to 1.8 look up duals of every constraint on the way back."""
 
     def __missing__(self, key: Any) -> np.ndarray:
-        return np.zeros(1)
+        return np.zeros(1).view(_AnyShape)
 
     def __contains__(self, key: Any) -> bool:
         return True

@@ -5,6 +5,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.concrete import known
 from hjcontrol.deformation.soft_maximum import floating
 
@@ -62,7 +63,7 @@ def checked_parameter(parameter: Any, value: Any) -> Any:
         raise ValueError(
             f"ProgramLayer: parameter {name} has no value; found None. Pass an array of shape {shape}."
         )
-    value = floating(value)
+    value = _real(name, shape, value)
     if value.shape != shape:
         hint = "Batch with `jax.vmap`" if value.ndim > len(shape) else "Reshape it"
         raise ValueError(
@@ -77,6 +78,19 @@ def checked_parameter(parameter: Any, value: Any) -> Any:
     if matrix:
         value = (value + jnp.swapaxes(value, -1, -2)) / 2
     return value
+
+
+def _real(name: str, shape: tuple, value: Any) -> Any:
+    try:
+        kind = value if hasattr(value, "dtype") else np.asarray(value)
+    except ValueError:  # lists of several lengths
+        kind = None
+    real = jnp.floating, jnp.integer
+    if kind is None or not any(jnp.issubdtype(kind.dtype, r) for r in real):
+        raise ValueError(
+            f"ProgramLayer: parameter {name} must be a real array of shape {shape}; found {shown(value)}."
+        )
+    return floating(value)
 
 
 def _refuse(name: str, seen: np.ndarray, on: set, matrix: bool) -> None:

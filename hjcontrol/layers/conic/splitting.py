@@ -4,7 +4,8 @@ r"""A strictly complementary pair splits each cone into directions c, each with 
 
 (1, 0) holds s along c (an active row, a normal), (0, 1) holds z (a slack row, the ray of s), and both
 nonzero is curvature: s0/z0 across a second-order cone, lambda_i/mu_j between range and null space of a
-matrix, a e^-r / b along the exponential's curve s = a (r, 1, e^r), z = b (-e^r, -(1-r) e^r, 1).
+matrix, a e^-r / b along the exponential's curve s = a (r, 1, e^r), z = b (-e^r, -(1-r) e^r, 1); the
+power cone's curve is in `power`.
 Of the exponential cone r, log a and log b are what is kept: a probability of 1e-251 has all its digits.
 """
 
@@ -13,9 +14,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int
 
+from hjcontrol.layers.conic import power
 from hjcontrol.layers.conic.cones import Cones, Either, Layout, matrix, namespace, triangle, vector
-
-PINNED, CURVED, FREE = range(3)  # s = 0; both on the boundary; z = 0
+from hjcontrol.layers.conic.power import CURVED, FREE, PINNED  # s = 0: pinned; z = 0: free
 
 
 class Local(NamedTuple):
@@ -46,6 +47,8 @@ def classify(
         elif kind == "psd":
             values = xp.linalg.eigvalsh(matrix(u - v, p))
             found = xp.sum(values > 0, axis=1)
+        elif kind == "power":
+            found = power.state(u, v, p)
         else:
             low = 1e-5
             large = lambda w: xp.max(xp.abs(w), axis=1)
@@ -76,6 +79,8 @@ def snap(
                 new = _curved(k, *new)
         elif kind == "psd":
             new = _split_pair(u, v, k[:, 0], p)
+        elif kind == "power":
+            new = power.on_face(k, (u, v), (su, sv), p)
         else:
             r, a, b = _read_exp(u / su, v / sv, u, v)
             on = _write_exp(r, a, b)
@@ -102,6 +107,8 @@ def directions(cones: Cones | Layout, state: Either, s: Either, z: Either) -> Lo
             c, one, two = _soc(u, v)
         elif kind == "psd":
             c, one, two = _psd(u, v, k, p)
+        elif kind == "power":
+            c, one, two = power.directions(k, u, v, p)
         else:
             c, one, two = _exp(u, v)
         if kind != "psd":
@@ -121,6 +128,8 @@ def directions(cones: Cones | Layout, state: Either, s: Either, z: Either) -> Lo
 def along(cones: Cones | Layout, local: Local, v: Either) -> Either:
     """`sqrt(sigma) c v`: coordinates of a vector of rows, or of each column of a matrix of rows."""
     xp = namespace(v)
+    if v.shape[0] == 0:
+        return v
     out = cones.join(
         [xp.einsum("kld,kd...->kl...", c, u) for c, u in zip(local.c, cones.cut(v), strict=True)]
     )
@@ -172,6 +181,8 @@ def moved(
                 xp.where(k == CURVED, on[0], xp.where(k == PINNED, 0.0, u + du)),
                 xp.where(k == CURVED, on[1], xp.where(k == FREE, 0.0, v + dv)),
             )
+        elif kind == "power":
+            new = power.stepped(k, (u, v), (du, dv), g, p)
         elif kind == "psd":
             new = _split_pair(u + du, v + dv, k[:, 0], p)
         else:
