@@ -173,7 +173,7 @@ def _reasons(problem: ControlProblem) -> dict[str, str]:
         order.sort(key=lambda n: (n != "newton", n == "gradient"))
         order.sort(key=lambda n: n == "discrete-msa")
     reasons = {name: PREFERENCE[name] for name in order}
-    if problem.num_samples > 1:
+    if problem.num_samples > 1 or not isinstance(problem.control_set, Free):
         return reasons
     from hjcontrol.solvers.riccati.ensemble import small
 
