@@ -26,8 +26,8 @@ HALVINGS = 40
 ARMIJO = 0.1
 
 
-def before(
-    stage: Stage, low: Array, high: Array, P: Array, p: Array
+def within(
+    low: Array, high: Array, stage: Stage, P: Array, p: Array
 ) -> tuple[Array, Array, Array, Array, Array]:
     """Bellman's step with bounds: `P`, `p`, `K`, `k`, and `k'H k`."""
     H = stage.R + stage.B.T @ P @ stage.B

@@ -25,7 +25,7 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, Free, Trajectory, costate, sample_hamiltonian
 from hjcontrol.control.feedback import Gains, closed_loop, flatten
 from hjcontrol.networks import AbstractStage, Weights, advance
-from hjcontrol.solvers.riccati import boxed
+from hjcontrol.solvers.riccati.boxed import within
 from hjcontrol.solvers.riccati.lqr import Stage, before
 from hjcontrol.solvers.riccati.stages import pack
 
@@ -91,7 +91,7 @@ class Stacked(Shown):
                 P, p, K, k = before(damped, *carry)
                 bend = jnp.zeros_like(self.curvature)
             else:
-                P, p, K, k, bend = boxed.before(damped, *room, *carry)
+                P, p, K, k, bend = within(*room, damped, *carry)
             bent = stage.B.T @ carry[0] @ stage.B
             own = jnp.sum(jnp.abs(jnp.diag(stage.R + bent)))
             return (P, p), (P, K, k, -(stage.r + stage.B.T @ carry[1]) @ k, own, bend)
