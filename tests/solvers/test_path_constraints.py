@@ -171,6 +171,20 @@ def test_samples_that_share_weights(solver):
     assert hj.verify(found).verdict == "exact"
 
 
+def test_an_augmented_lagrangian_continues_with_its_multipliers():
+    problem, method = shared(StateBox(upper=1.6, name="lid")), AugmentedLagrangian(Riccati())
+    found = hj.solve(problem, method, init=problem.init(jax.random.key(0)))
+    again = hj.solve(problem, method, init=found)
+    assert bool(again.result == hj.RESULTS.successful)
+    assert abs(float(again.objective) - 0.71) < 1e-8
+    weights_alone = hj.solve(problem, method, init=found.weights)
+    evaluations = [s.stats["num_evals"] for s in (again, weights_alone)]
+    assert evaluations[0] < 0.5 * evaluations[1], evaluations
+    other = shared(StateBox(upper=1.6, name="roof"))
+    with pytest.raises(ValueError, match=r"solution of other constraints.*'roof'.*'lid'"):
+        hj.solve(other, method, init=found)
+
+
 def test_without_the_lid_the_optimum_is_lower():
     found = hj.solve(shared(), "direct", init=shared().init(jax.random.key(0)))
     assert abs(float(found.objective) - 0.6875) < 1e-9
