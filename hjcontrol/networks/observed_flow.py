@@ -95,12 +95,7 @@ class ObservedFlow(AbstractStage):
         return "context"
 
     def check(self, given):
-        times = getattr(given, "times", None)
-        if not isinstance(given, Seen) or times is None:
-            raise ValueError(
-                "ObservedFlow: `context` must be hj.networks.Seen(times, inputs); found "
-                f"{type(given).__name__}."
-            )
+        times = _seen(given).times
         if known_to_fail(jnp.all(jnp.diff(times, axis=-1) >= 0)):
             *sample, j = np.argwhere(~(np.diff(np.asarray(times), axis=-1) >= 0))[0].tolist()
             raise ValueError(
@@ -117,7 +112,7 @@ class ObservedFlow(AbstractStage):
             )
 
     def step(self, x, theta, seen):
-        solution = self.solve(x, theta, seen)
+        solution = self.solve(x, theta, _seen(seen))
         reached = succeeded(solution)
         values = at_times(self.flow.numerics.solver, solution, self._times(x, seen))
         return jax.tree.map(lambda a: jnp.where(reached, a, jnp.nan), values)
@@ -164,6 +159,15 @@ class ObservedFlow(AbstractStage):
         flow, (seen,) = self.flow, given
         report = _traced(self, x, theta, seen)
         return failure(report, float(flow.t0), float(flow.t1), flow.numerics, theta)
+
+
+def _seen(given: Any) -> Seen:
+    if isinstance(given, Seen):
+        return given
+    raise ValueError(
+        "ObservedFlow: `context` must be hj.networks.Seen(times, inputs); found a "
+        f"{type(given).__name__}."
+    )
 
 
 def _driven(t: Any, x: PyTree, args: tuple[AbstractStage, Any, Any]) -> PyTree:

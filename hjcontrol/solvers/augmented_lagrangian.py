@@ -96,10 +96,10 @@ class AugmentedLagrangian(AbstractSolver):
     default_max_steps = 20_000
 
     def __check_init__(self):
-        if not self.inner.traceable or not hasattr(self.inner, "tol"):
+        if not self.inner.priced:
             raise ValueError(
-                "AugmentedLagrangian: `inner` must be a method that runs inside JAX and has a `tol`, "
-                f"such as Newton, Riccati or Gradient; found {self.inner.name}."
+                "AugmentedLagrangian: `inner` must be Newton, Riccati (also as DDP) or Gradient; found "
+                f"{self.inner.name}."
                 + (" It takes the constraints itself." if self.inner.path else "")
             )
         if getattr(self.inner, "batch_size", None) is not None:

@@ -273,12 +273,16 @@ def test_who_takes_a_constraint_along_depth():
     for name in hj.solvers.NAMES:
         if hj.solvers.by_name(name).path:
             continue
-        with pytest.raises(ValueError, match=r"direct, augmented-newton, or hj\.solvers"):
+        with pytest.raises(ValueError, match="direct, augmented-newton") as refused:
             hj.solve(problem, name, init=start)
+        around = f"or hj.solvers.AugmentedLagrangian({name}) around it" in str(refused.value)
+        assert around == hj.solvers.by_name(name).priced
     with pytest.raises(ValueError, match="no constraint; solve it by newton"):
         hj.solve(shared(), AugmentedLagrangian(Newton()), init=shared().init(jax.random.key(0)))
     with pytest.raises(ValueError, match="takes the constraints itself"):
         AugmentedLagrangian(hj.solvers.Direct())
+    with pytest.raises(ValueError, match="must be Newton, Riccati"):
+        AugmentedLagrangian(hj.solvers.Shooting())
     with pytest.raises(ValueError, match="cannot begin at states"):
         hj.solve(shared(), "newton", init=Guess(start, jnp.zeros((2, 5, 1))))
     with pytest.raises(ValueError, match="needs 5 entries along depth"):

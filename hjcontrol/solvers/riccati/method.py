@@ -119,6 +119,7 @@ class Riccati(AbstractSolver):
     default_max_steps = 1000
     asks = "forward-over-reverse"
     sets = "bounds"
+    priced = True
 
     def __check_init__(self):
         if self.curvature not in ("gauss_newton", "ddp"):
