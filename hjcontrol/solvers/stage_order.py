@@ -1,7 +1,7 @@
 r"""The nonlinear program in order of stages, as FATROP wants it.
 
     variables   x_0 theta_0 | x_1 theta_1 | .. | x_K            nx, nu: how many of each a stage has
-    rows        x_1 - F_0, x_0 fixed, path_0 | x_2 - F_1, path_1 | .. | path_K, the terminal constraint
+    rows        x_1 - F_0, x_0 fixed | x_2 - F_1 | .. | the terminal constraint
 
 The gap is written x_{k+1} - F_k: with the house's sign, F_k - x_{k+1}, FATROP's factorisation fails. Its
 multipliers are therefore minus the costates, and `back` turns them. A stage's block is as wide as the
@@ -15,7 +15,8 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from hjcontrol.control import Budget, ControlProblem
+from hjcontrol.control import ControlProblem, StateBox
+from hjcontrol.control.path_checks import names_of
 from hjcontrol.networks import Flow
 from hjcontrol.solvers.transcription import Transcription
 
@@ -29,8 +30,12 @@ def check_stages(problem: ControlProblem) -> None:
         raise ValueError(f"{who}; found stages with tied weights. {instead}.")
     if problem.couples:
         raise ValueError(f"{who}; found a cost that couples stages (Smoothing). {instead}.")
-    if any(isinstance(c, Budget) for c in problem.path):
-        raise ValueError(f"{who}; found a Budget, which couples all stages. {instead}.")
+    rows = [c for c in problem.path if not isinstance(c, StateBox)]
+    if rows or len(problem.path) > 1:
+        raise ValueError(
+            "Direct: fatrop takes one StateBox along depth, as bounds of its variables, and no rows of "
+            f"path constraints; found {', '.join(map(repr, names_of(problem.path)))}. {instead}."
+        )
     if any(isinstance(run.stage, Flow) for run in problem.chain.runs):
         raise ValueError(f"{who}; found a Flow. {instead}, or state it as Residual stages.")
     if not problem.control_set.elementwise:
@@ -81,7 +86,6 @@ def stage_order(t: Transcription, unit: float = 1.0) -> StageOrder:
     at, rows = np.empty(t.nlp["x"].numel(), int), np.empty(t.nlp["g"].numel(), int)
     nx, nu, ng = [len(first)], [], [len(first)]
     place, row, fixed = len(first), 0, np.zeros(0, int)
-    signs = np.ones(len(rows))
     for k in range(K):
         for name in (f"theta[{k}]", f"x[{k + 1}]"):
             own = t.variables[name]
@@ -91,22 +95,15 @@ def stage_order(t: Transcription, unit: float = 1.0) -> StageOrder:
         own = t.constraints[f"F[{k}] - x[{k + 1}]"]
         rows[own] = row + np.arange(own.stop - own.start)
         row += own.stop - own.start
-        signs[own] = -1.0
         if k == 0:
             fixed = row + np.arange(len(first))
             row += len(first)
-        begun = row
-        for own in _path_rows(t, k):
-            rows[own] = row + np.arange(own.stop - own.start)
-            row += own.stop - own.start
-        if k == 0:
-            ng[0] += row - begun
-        else:
-            ng.append(row - begun)
-    begun = row
-    for own in (*_path_rows(t, K), t.constraints.get("terminal", slice(0, 0))):
-        rows[own] = row + np.arange(own.stop - own.start)
-        row += own.stop - own.start
+            continue
+        ng.append(0)
+    ends = t.constraints.get("terminal", slice(0, 0))
+    rows[ends] = row + np.arange(ends.stop - ends.start)
+    signs = np.ones(len(rows))
+    signs[: ends.start if "terminal" in t.constraints else None] = -1.0
     x = ca.MX.sym("x", place)
     f, g = ca.graph_substitute([t.nlp["f"], t.nlp["g"]], [t.nlp["x"]], [x[at.tolist()]])
     parts = ca.vertcat(ca.DM(signs) * g, x[: len(first)] - ca.DM(first))
@@ -124,18 +121,13 @@ def stage_order(t: Transcription, unit: float = 1.0) -> StageOrder:
         "N": K,
         "nx": nx,
         "nu": [*nu, 0],
-        "ng": [*ng, row - begun],
+        "ng": [*ng, ends.stop - ends.start],
         "equality": equality.tolist(),
         "expand": True,  # one graph of scalars: a stage's derivatives are found by its own columns
     }
     bounds = {"lbx": lbx, "ubx": ubx, "lbg": lbg, "ubg": ubg}
     nlp = {"x": x, "f": f / unit, "g": parts[order.tolist()]}
     return StageOrder(nlp, options, at, rows, signs, first, bounds, unit)
-
-
-def _path_rows(t: Transcription, k: int) -> list[slice]:
-    """Where the rows of the path constraints at depth k stand in the transcription."""
-    return [t.constraints[f"path: {name}[{k}]"] for name, _ in t.programs.paths.rows[k]]
 
 
 def _tightened(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
