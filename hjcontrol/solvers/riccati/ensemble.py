@@ -91,7 +91,8 @@ class Stacked(Shown):
                 P, p, K, k = before(damped, *carry)
                 bend = jnp.zeros_like(self.curvature)
             else:
-                P, p, K, k, bend = within(*room, damped, *carry)
+                low, high = room
+                P, p, K, k, bend = within(low, high, damped, *carry)
             bent = stage.B.T @ carry[0] @ stage.B
             own = jnp.sum(jnp.abs(jnp.diag(stage.R + bent)))
             return (P, p), (P, K, k, -(stage.r + stage.B.T @ carry[1]) @ k, own, bend)
