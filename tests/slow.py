@@ -47,6 +47,7 @@ SLOW = [
     "networks/test_encoder.py::test_the_backward_pass_is_the_costate_and_a_wrong_rule_is_named",
     "networks/test_flow.py::test_a_solve_that_fails_says_where_and_why",
     "networks/test_flow.py::test_newton_on_a_flow",
+    "networks/test_observed_flow.py::test_the_table_of_derivatives_tells_the_truth_of_twice[stiff",
     "networks/test_recurrent.py::test_newton_and_the_direct_method_solve_a_recurrence",
     "networks/test_transformer.py::test_a_masked_post_norm_transformer_is_verified",
     "reproduction/test_claims.py::test_the_claim_comes_out_as_recorded_and_its_control_turns[scaling-trained",

@@ -11,8 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol.control.hamiltonians import given_at
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.networks import AbstractStage, Weights
+from hjcontrol.networks.given import read_of
 
 
 def require(problem: ControlProblem, derivative: str, who: str) -> None:
@@ -39,7 +41,8 @@ def complaint(problem: ControlProblem, weights: Weights) -> str | None:
         return None
     k = max(finite.index(False) - 1, 0)
     stage, theta = problem.chain[k], problem.chain.unstack(weights)[k]
-    words = stage.complaint(states[k], theta)
+    read = () if stage.reads == "nothing" else (read_of(given_at(problem, k)),)
+    words = stage.complaint(states[k], theta, *read)
     return None if words is None else f"stage {k} ({type(stage).__name__}): {words}"
 
 

@@ -183,6 +183,10 @@ class Free(_Bounds):
         del v  # theta - (theta - g) would round g to the last digit of theta
         return g
 
+    def stationarity(self, weights, gradient):
+        del weights
+        return largest(gradient)
+
     def leaf_normal(self, v, g):
         return jnp.zeros_like(v)
 

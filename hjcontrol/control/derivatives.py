@@ -8,6 +8,7 @@ one reverse pass with a shift at every state gives all costates at once:  p_k = 
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -85,12 +86,19 @@ def gauss_newton_curvature(
         each = costs(states, problem.targets, problem.given, w)
         return jnp.mean(each) + problem.total_weight_cost(w)
 
-    def states_of(w):
-        trajectory = problem.rollout(w)
+    def states_of(w, task):
+        trajectory = task.rollout(w)
         return trajectory.runs, trajectory.final
 
-    states, forward = jax.linearize(states_of, weights)
-    backward = jax.linear_transpose(forward, weights)
+    runs = problem.chain.runs
+    if all(run.stage.refusal("forward") is None for run in runs):
+        states, forward = jax.linearize(lambda w: states_of(w, problem), weights)
+        backward = jax.linear_transpose(forward, weights)
+    else:  # an adjoint for each direction: no program has both
+        stages = [run.stage.forward() for run in runs]
+        other = eqx.tree_at(lambda p: [r.stage for r in p.chain.runs], problem, stages)
+        forward = lambda v: jax.jvp(lambda w: states_of(w, other), (weights,), (v,))[1]
+        states, backward = jax.vjp(lambda w: states_of(w, problem), weights)
     _, hessian = jax.linearize(jax.grad(cost, argnums=(0, 1)), states, weights)
 
     def product(v: Weights) -> Weights:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.shown import Shown
+from hjcontrol.control.control_sets import Free
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.trajectory import Trajectory, swapped
 from hjcontrol.networks import AbstractStage, Weights, advance
@@ -110,13 +111,15 @@ def flatten(x: Any) -> Float[Array, "n d"]:
 def closed_loop(
     problem: ControlProblem, weights: Weights, states: Trajectory, gains: Gains, offsets: Any
 ) -> tuple[Weights, Trajectory, Float[Array, ""]]:
-    """Weights moved by `k_k + K_k dx_k`, stage after stage along the states that they lead to; those
-    states; and `J` along them. `offsets`: `k_k`, one entry a run, `(stages, m)`."""
+    """Weights moved by `k_k + K_k dx_k`, within their set, stage after stage along the states that they
+    lead to; those states; and `J` along them. `offsets`: `k_k`, one entry a run, `(stages, m)`."""
 
     def body(r: int, carry: Any, stage: AbstractStage, th: Any, u: Any, old: Any, K: Any, k: Any):
         x, cost = carry
         flat, unravel = ravel_pytree(th)
         new = unravel(flat + k + K @ (flatten(x) - flatten(old)).reshape(-1))
+        if not isinstance(problem.control_set, Free):
+            new = problem.control_set.project_stage(new, r)
         paid = jax.vmap(lambda a, u: jnp.asarray(problem.state_cost(a, new, u), flat.dtype))(x, u)
         cost = cost + jnp.mean(paid) + jnp.asarray(problem.weight_cost(new), flat.dtype)
         return (jax.vmap(lambda a, u: advance(stage, a, new, u))(x, u), cost), (x, new)

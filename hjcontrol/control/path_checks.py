@@ -3,7 +3,7 @@
 What a constraint says of x_0 alone is true or false once the problem is stated: inputs are given.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -136,7 +136,8 @@ def _check_contradictions(problem: Any) -> None:
     """Refuse an equality that fixes one coordinate of a state or of weights outside its bounds."""
     fixed = [c for c in on_samples(problem.path) if c.kind == "=="]
     boxes = [c for c in problem.path if isinstance(c, StateBox)]
-    if not fixed or not (boxes or problem.control_set.elementwise):
+    end = _ending(problem)
+    if not (fixed or end) or not (boxes or problem.control_set.elementwise):
         return
     key = jax.eval_shape(lambda: jax.random.key(0))
     weights = jax.eval_shape(problem.init, key)
@@ -153,6 +154,30 @@ def _check_contradictions(problem: Any) -> None:
             if any(here):
                 k = at.start + here.index(True)
                 _refuse_outside(name, c, (x, theta, first), (low, high), k)
+        if end and at.start == depth:
+            _refuse_outside("terminal constraint", end, (x, theta, first), (low, high), depth)
+
+
+class _Ending(NamedTuple):
+    """A terminal equality of the first sample, as if it were one along depth."""
+
+    constraint: Any
+    target: Any
+
+    def values(self, x: Any, theta: Any, read: Any) -> Any:
+        del theta, read
+        return self.constraint(x, self.target)
+
+
+def _ending(problem: Any) -> _Ending | None:
+    c = problem.terminal_constraint
+    if (
+        c is None
+        or c.kind != "="
+        or any(known(a) is None for a in jax.tree.leaves(problem.targets))
+    ):
+        return None
+    return _Ending(c, jax.tree.map(lambda a: a[0], problem.targets))
 
 
 def _limits(problem: Any, boxes: list[Any], at: slice, z: tuple[Any, Any], r: int) -> Any:

@@ -279,6 +279,11 @@ class Budget(Shown):
     def __check_init__(self):
         if self.kind not in KINDS:
             raise ValueError(f"Budget: `kind` must be '<=' or '=='; found {self.kind!r}.")
+        if self.function is None and known_to_fail(self.limit >= 0):
+            raise ValueError(
+                "Budget: `limit` must be >= 0, for a sum of squares is; found "
+                f"{float(self.limit):g}. Pass a `function` of your own for another cost."
+            )
 
     def of(self, theta: PyTree[Array]) -> Array:
         """What one stage's weights spend."""

@@ -64,6 +64,8 @@ def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
             f"{'Phi(x_K)' if targets is None else 'Phi(x_K, y)'} of one sample: {_first_line(error)}"
         ) from error
     _scalar("`terminal`", value, problem)
+    if problem.terminal_constraint is not None:
+        _ending(problem.terminal_constraint, final, targets)
     for theta, xs, u in zip(weights, runs, given, strict=True):
         stage = lambda tree: jax.tree.map(
             lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree
@@ -75,6 +77,22 @@ def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
                 _cost(cost.state, cost.function, arguments, "state", problem)
             elif isinstance(cost, WeightCost) and jax.tree.leaves(th):
                 _cost(cost.weights, cost.function, (th,), "weights", problem)
+
+
+def _ending(constraint: Any, final: Any, target: Any) -> None:
+    try:
+        value = jax.eval_shape(constraint, final, target)
+    except Exception as error:  # the user's function: whatever it raises
+        arguments = "x_K" if target is None else "x_K, y"
+        raise ValueError(
+            f"ControlProblem: `terminal_constraint` {line_of(constraint.function)} fails as a function "
+            f"g({arguments}) of one sample: {_first_line(error)}"
+        ) from error
+    if value.size == 0 or not jnp.issubdtype(value.dtype, jnp.floating):
+        raise ValueError(
+            "ControlProblem: `terminal_constraint` must give floating numbers for one sample; found "
+            f"{value.dtype}[{value.size}]. (A comparison such as x == 1 is stated as x - 1.)"
+        )
 
 
 def _check_noisy(problem: Any) -> None:

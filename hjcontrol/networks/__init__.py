@@ -21,6 +21,7 @@ from hjcontrol.networks.head_tables import HeadTable, head_table
 from hjcontrol.networks.importing import from_model
 from hjcontrol.networks.linear import Driven
 from hjcontrol.networks.log_semiring import LogSemiring
+from hjcontrol.networks.observed_flow import Moment, ObservedFlow, Seen
 from hjcontrol.networks.recurrent import GRU, LSTM, RNN, Output, RecurrentWeights
 from hjcontrol.networks.residual import Residual
 from hjcontrol.networks.stage import (
@@ -84,12 +85,15 @@ __all__ = [
     "MeanPool",
     "ModeWeights",
     "ModuleStage",
+    "Moment",
     "NormWeights",
+    "ObservedFlow",
     "Output",
     "Pointwise",
     "RecurrentWeights",
     "Residual",
     "Run",
+    "Seen",
     "SelfAttention",
     "SentenceEncoder",
     "SoftplusUnits",

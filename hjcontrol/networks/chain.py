@@ -4,8 +4,7 @@
 
 Neighbouring stages of one kind (same code, same shapes, state kept) form a *run*: their array leaves
 and weights are stacked on a leading axis and scanned, so compile time does not grow with depth.
-`weights` is a tuple with one entry a run, every leaf with the run's number of weight sets in front: one
-a stage, or a single one for a run that is `Tied` (a recurrence: the same weights at every step).
+`weights` has one entry a run, every leaf with its sets in front: one a stage, or one if it is `Tied`.
 """
 
 import itertools
@@ -19,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.by_shape import once_per_shape
 from hjcontrol._ground.concrete import known
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree
@@ -158,14 +158,17 @@ class Chain(Shown):
 
         **Raises:** `ValueError` naming the first leaf that differs, with both shapes.
         """
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        want, have = _shapes(jax.eval_shape(self.init, key)), _shapes(weights)
+        want, have = _shapes(self.drawn()), _shapes(weights)
         for path in dict.fromkeys([*want, *have]):
             if want.get(path) != have.get(path):
                 raise ValueError(
                     f"{who}: `weights` must be shaped as `init` draws them: {path or 'they'} must be "
                     f"{want.get(path, 'absent')}; found {have.get(path, 'nothing there')}."
                 )
+
+    def drawn(self) -> Any:
+        """Shapes and dtypes of what `init` draws."""
+        return _drawn(self)
 
     def __len__(self) -> int:
         return sum(run.length for run in self.runs)
@@ -284,6 +287,11 @@ class Chain(Shown):
             carry, out = run.scan(step, carry, theta, tuple(slices), u, reverse)
             outs.append(out)
         return carry, tuple(reversed(outs) if reverse else outs)
+
+
+@once_per_shape
+def _drawn(chain: Chain) -> Any:
+    return eqx.filter_eval_shape(lambda c: c.init(jax.random.key(0)), chain)
 
 
 def check_given(stages: Sequence[AbstractStage], forcing: PyTree, context: PyTree) -> None:

@@ -150,17 +150,24 @@ class Flow(AbstractStage):
     def refusal(self, derivative: str) -> str | None:
         if capable(self.numerics, derivative):
             return None
-        instead = "RecursiveCheckpointAdjoint" if derivative == "reverse" else "DirectAdjoint"
+        instead = {"reverse": "`adjoint='checkpoint'`", "forward": "`adjoint='direct'`"}
+        both = "`adjoint='twice'` (Riccati, DDP and shooting need 'direct')"
         return (
             f"its adjoint, {type(self.numerics.adjoint).__name__}, offers no {derivative} derivative. "
-            f"Make the flow with `adjoint=diffrax.{instead}()`."
+            f"Make the flow with {instead.get(derivative, both)}."
         )
+
+    def forward(self) -> "Flow":
+        if capable(self.numerics, "forward"):
+            return self
+        return self.using(self.numerics.through("forward"))
 
     def using(self, numerics: Numerics) -> "Flow":
         """The same flow, integrated otherwise."""
         return eqx.tree_at(lambda f: f.numerics, self, numerics)
 
-    def complaint(self, x: PyTree[Array], theta: PyTree[Array]) -> str | None:
+    def complaint(self, x: PyTree[Array], theta: PyTree[Array], *given: Any) -> str | None:
+        del given
         report = eqx.filter_jit(jax.vmap(lambda a: self.numerics.trace(*self.statement(a, theta))))(
             x
         )

@@ -10,14 +10,17 @@ Which derivatives of a flow an adjoint supports, checked before a solve starts:
 | adjoint | reverse | forward | forward-over-reverse | agrees with the discrete costate |
 |---|---|---|---|---|
 | RecursiveCheckpointAdjoint | yes | no | no; yes for a solver of one stage, Euler | exactly |
+| the same, named `"twice"` | yes | no | yes | exactly |
 | DirectAdjoint | yes | yes | yes | exactly |
 | BacksolveAdjoint | yes | no | no | to solver tolerance |
 | ForwardMode | no | yes | no | exactly |
 | ImplicitAdjoint | yes | yes | yes | never: it differentiates a steady state |
 
 The second derivative through the default adjoint fails in the inner loop over Runge-Kutta stages
-(diffrax #332). A test asks diffrax itself whether the table is true; for an adjoint outside the
-table a small solve is lowered.
+(diffrax #332). `"twice"` writes out that inner loop (diffrax's `scan_kind="bounded"`) and evaluates dense
+output where states are asked for at times, so forward mode goes over the checkpointed backward pass: the
+derivatives of `DirectAdjoint` without its cost. A test asks diffrax itself whether the table is true;
+for an adjoint outside the table a small solve is lowered.
 """
 
 from collections.abc import Callable
@@ -31,9 +34,11 @@ from jaxtyping import Array, Bool, Float, PyTree
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
+from hjcontrol.networks.flow_twice import TWICE, goes_twice, written_out
 
-ADJOINTS = {
+ADJOINTS = {  # "twice": see `Numerics`
     "checkpoint": "RecursiveCheckpointAdjoint",
+    "twice": "RecursiveCheckpointAdjoint",
     "direct": "DirectAdjoint",
     "backsolve": "BacksolveAdjoint",
     "forward": "ForwardMode",
@@ -73,8 +78,8 @@ class Numerics(Shown):
         - `solver`: any diffrax solver of one `ODETerm`; default `Tsit5()`.
         - `controller`: any diffrax step size controller; default `PIDController` at 1e-6, or
           `ConstantStepSize()` when `dt0` is given or the solver estimates no error.
-        - `adjoint`: any diffrax adjoint, or `"checkpoint"` (default), `"direct"`, `"backsolve"`,
-          `"forward"`.
+        - `adjoint`: any diffrax adjoint, or `"checkpoint"` (default), `"twice"`, `"direct"`,
+          `"backsolve"`, `"forward"`.
         - `dt0`: first step, positive. Without it, the controller's own choice; under constant steps
           the whole piece.
         - `max_steps`: limit of one piece; reverse mode needs one.
@@ -99,7 +104,6 @@ class Numerics(Shown):
             raise ValueError(
                 _wanted("stepsize_controller", "a diffrax step size controller", controller)
             )
-        adjoint = adjoint_named("checkpoint" if adjoint is None else adjoint)
         _compatible(solver)
         if isinstance(controller, diffrax.AbstractAdaptiveStepSizeController) and not adaptive:
             raise ValueError(
@@ -107,6 +111,9 @@ class Numerics(Shown):
                 f"{type(solver).__name__} makes none. Take `diffrax.ConstantStepSize()` with `dt0=`, "
                 "or a solver such as diffrax.Heun() or diffrax.Tsit5()."
             )
+        twice = isinstance(adjoint, str) and adjoint == "twice"
+        solver = written_out(solver) if twice else solver
+        adjoint = adjoint_named("checkpoint" if adjoint is None else adjoint)
         self.solver, self.adjoint, self.max_steps = solver, adjoint, int(max_steps)
         self.controller = _replaced(controller, jnp.asarray)
         self.dt0 = None if dt0 is None else jnp.asarray(dt0, float)
@@ -123,11 +130,18 @@ class Numerics(Shown):
         t1: Float[Array, ""],
         x: PyTree[Array],
         args: PyTree,
+        times: Float[Array, " times"] | None = None,
         **saving: Any,
     ) -> Any:
-        """diffrax's own `Solution` of one sample, in the dtype of `x`; it never raises on values."""
+        """diffrax's own `Solution` of one sample, in the dtype of `x`; it never raises on values.
+
+        `times`: where states are asked for, by `at_times`."""
         needs("A Flow", "diffrax")
         import diffrax
+
+        if times is not None:
+            saveat = diffrax.SaveAt(dense=True) if self.twice else diffrax.SaveAt(ts=times)
+            saving = {"saveat": saveat, **saving}
 
         dtype = jnp.result_type(*jax.tree.leaves(x))
         cast = lambda a: jnp.asarray(a).astype(dtype)
@@ -165,6 +179,11 @@ class Numerics(Shown):
             "steps": solution.stats["num_steps"],
             "out of steps": jnp.asarray(solution.result == diffrax.RESULTS.max_steps_reached),
         }
+
+    @property
+    def twice(self) -> bool:
+        """Whether forward mode goes over the backward pass, by a solver whose stages are written out."""
+        return goes_twice(self.solver)
 
     @property
     def by_tolerance(self) -> bool:
@@ -254,6 +273,8 @@ def capable(numerics: Any, derivative: str) -> bool:
     import diffrax
 
     known = CAPABILITIES.get(type(numerics.adjoint).__name__)
+    if isinstance(numerics.adjoint, diffrax.RecursiveCheckpointAdjoint) and numerics.twice:
+        return derivative in TWICE
     stages = isinstance(numerics.solver, (diffrax.AbstractRungeKutta, diffrax.AbstractSRK))
     if isinstance(numerics.adjoint, diffrax.RecursiveCheckpointAdjoint) and not stages:
         return derivative == "reverse" or probe(numerics, derivative)

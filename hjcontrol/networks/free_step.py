@@ -31,7 +31,7 @@ class StepWeights(NamedTuple):
     theta: PyTree[Array]
 
 
-@admits(start="finite")
+@admits(start=">= 0")
 class FreeStep(AbstractStage):
     """One step along `drift`, of a length that is a weight; it begins at `start`.
 

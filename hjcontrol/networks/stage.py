@@ -96,10 +96,14 @@ class AbstractStage(Shown):
         del x, theta
         return None
 
-    def complaint(self, x: PyTree[Array], theta: PyTree[Array]) -> str | None:
+    def forward(self) -> "AbstractStage":
+        """The same stage with a derivative of the kind "forward", for its values are the same."""
+        return self
+
+    def complaint(self, x: PyTree[Array], theta: PyTree[Array], *given: Any) -> str | None:
         """Why `step` fails on some of the states `x`, leaves `(n, ...)`, and what to do; `None` if
-        the stage cannot fail, or does not there."""
-        del x, theta
+        the stage cannot fail, or does not there. `given`: what the stage reads, samples in front."""
+        del x, theta, given
         return None
 
 

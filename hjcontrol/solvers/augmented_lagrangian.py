@@ -74,7 +74,8 @@ class AugmentedLagrangian(AbstractSolver):
     - `steps`: most steps of the inner method between two updates.
 
     The control sets that it takes are the inner method's. `solution.path_multipliers` holds the
-    multipliers by name.
+    multipliers by name; a start that is a `Solution` of the same constraints is taken with them, and its
+    weights are near: the inner method begins with its last tolerance.
 
     **Example:**
 
@@ -88,16 +89,17 @@ class AugmentedLagrangian(AbstractSolver):
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-9)
     rho: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=10.0)
     steps: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=400)
+    warm: Multipliers | None = None
 
     terminal = True
     path = True
     default_max_steps = 20_000
 
     def __check_init__(self):
-        if not self.inner.traceable or not hasattr(self.inner, "tol"):
+        if not self.inner.priced:
             raise ValueError(
-                "AugmentedLagrangian: `inner` must be a method that runs inside JAX and has a `tol`, "
-                f"such as Newton, Riccati or Gradient; found {self.inner.name}."
+                "AugmentedLagrangian: `inner` must be Newton, Riccati (also as DDP) or Gradient; found "
+                f"{self.inner.name}."
                 + (" It takes the constraints itself." if self.inner.path else "")
             )
         if getattr(self.inner, "batch_size", None) is not None:
@@ -142,7 +144,9 @@ class AugmentedLagrangian(AbstractSolver):
         return dataclasses.replace(self, inner=self.inner.measuring(units))
 
     def continued(self, start: Solution) -> "AugmentedLagrangian":
-        return dataclasses.replace(self, inner=self.inner.continued(start))
+        path, end = dict(start.path_multipliers or {}), start.terminal_multiplier
+        warm = Multipliers(end, path) if path or end is not None else None
+        return dataclasses.replace(self, inner=self.inner.continued(start), warm=warm)
 
     def at(self, tol: Float[Array, ""]) -> AbstractSolver:
         """The inner method with this tolerance, in the unit of `dJ/dtheta` where the weights stand."""
@@ -150,10 +154,11 @@ class AugmentedLagrangian(AbstractSolver):
         return eqx.tree_at(lambda s: s.tol, self.inner, tol / own)
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> AugmentedState:
-        nu, dtype = nothing(problem), problem.dtype
-        rho = jnp.asarray(self.rho, dtype)
-        tol = (_unit(problem, weights) * jnp.maximum(self.inner.tol, LOOSE)).astype(dtype)  # pyright: ignore
-        inner = _strong(self.at(tol).init(_priced(problem, nu, rho), weights, key))
+        nu, dtype = _begun(problem, self.warm), problem.dtype
+        rho, loose = jnp.asarray(self.rho, dtype), LOOSE if self.warm is None else 0.0
+        tol = (_unit(problem, weights) * jnp.maximum(self.inner.tol, loose)).astype(dtype)  # pyright: ignore
+        first = self if self.warm is None else dataclasses.replace(self, inner=self.inner.nearby())
+        inner = _strong(first.at(tol).init(_priced(problem, nu, rho), weights, key))
         unknown, zero = jnp.asarray(jnp.inf, dtype), jnp.asarray(0)
         return AugmentedState(
             inner, nu, rho, tol, unknown, unknown, unknown, zero, zero, zero, jnp.asarray(False)
@@ -210,6 +215,27 @@ def nothing(problem: ControlProblem) -> Multipliers:
     final = jax.eval_shape(lambda k: problem.rollout(problem.init(k)).final, key)
     shape = jax.eval_shape(lambda x: ending.values(problem, x), final).shape
     return Multipliers(jnp.zeros(shape, problem.dtype), path)
+
+
+def _begun(problem: ControlProblem, warm: Multipliers | None) -> Multipliers:
+    """Multipliers to start from: zero, or those of a solution.
+
+    **Raises:** `ValueError` for multipliers of other constraints.
+    """
+    zero = nothing(problem)
+    if warm is None:
+        return zero
+    said = [
+        {"terminal": jnp.shape(m.terminal) if m.terminal is not None else "none"}
+        | {name: jnp.shape(v) for name, v in m.path.items()}
+        for m in (zero, warm)
+    ]
+    if said[0] != said[1]:
+        raise ValueError(
+            "AugmentedLagrangian: `init` is a solution of other constraints. This problem's multipliers "
+            f"have the shapes {said[0]}; found {said[1]}. Start from its weights: `init.weights`."
+        )
+    return jax.tree.map(lambda a, z: jnp.asarray(a, z.dtype), warm, zero)
 
 
 def _unit(problem: ControlProblem, weights: Weights) -> Float[Array, ""]:

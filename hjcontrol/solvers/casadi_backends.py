@@ -118,6 +118,32 @@ def options_for(
     return quiet
 
 
+SMALL = 2000  # variables of a program that is written out in scalars
+
+
+def scalars(t: Transcription, own: Mapping[str, ca.Function]) -> dict[str, Any]:
+    """Options that write a small program out in scalars, without calls of a stage's function: a solve
+    takes half to nine tenths of the time, and some tenths of a second go into building. Empty for a
+    larger program, and for one that holds a factorisation of CasADi's, which has no scalars.
+
+    `own`: derivatives, as `casadi.nlpsol` takes them in its options.
+    """
+    program = ca.Function("program", [t.nlp["x"]], [t.nlp["f"], t.nlp["g"]])
+    if _written_out(program) is program:
+        return {}
+    return {name: _written_out(f) for name, f in own.items()} | {"expand": True}
+
+
+def _written_out(f: ca.Function) -> ca.Function:
+    """A function of a small program's variables in scalars; itself where there are none."""
+    if f.size1_in(0) > SMALL:
+        return f
+    try:
+        return f.expand()
+    except RuntimeError:  # CasADi's word for a node without scalars
+        return f
+
+
 _WARM = {
     "warm_start_init_point": "yes",
     "mu_init": 1e-8,
@@ -244,7 +270,8 @@ class Watch(ca.Callback):
         self.shapes |= {"lam_g": g.numel(), "lam_p": 0}
         lam_x, lam_g = ca.MX.sym("lam_x", x.numel()), ca.MX.sym("lam_g", g.numel())
         slope = ca.gradient(t.nlp["f"] + ca.dot(lam_g, g), x)
-        self.slope = ca.Function("slope", [x, lam_x, lam_g], [ca.norm_inf(slope + lam_x)])
+        norm = ca.Function("slope", [x, lam_x, lam_g], [ca.norm_inf(slope + lam_x)])
+        self.slope = _written_out(norm)
         self.parts = ca.Function("parts", [x, lam_g], [slope, g])
         self.report, self.count = report, -1
         self.attached, self.interrupted, self.error = False, False, None

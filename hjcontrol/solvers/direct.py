@@ -200,7 +200,7 @@ def _step(direct: Direct, problem: ControlProblem, state: DirectState) -> Direct
         result, message, residual(watch, t, end, direct.unit, direct.tol), allowed
     )
     if not bool(result == RESULTS.successful):
-        message = "; ".join([message, *t.violations(end["x"])])
+        message = "; ".join([message, *t.violations(end["x"], most=3)])
     slope = watch.slope(end["x"], end["lam_x"], end["lam_g"])
     info = Info(jnp.asarray(end["f"].item()), jnp.asarray(float(slope)), jnp.asarray(evaluations))
     duals = end["lam_x"], end["lam_g"]
@@ -243,7 +243,7 @@ def _initial(
     import casadi as ca
 
     from hjcontrol.solvers import transcription as transcriptions
-    from hjcontrol.solvers.casadi_backends import Watch, options_for
+    from hjcontrol.solvers.casadi_backends import Watch, options_for, scalars
     from hjcontrol.solvers.lagrangian import derivatives
     from hjcontrol.solvers.stage_order import stage_order
 
@@ -270,8 +270,9 @@ def _initial(
         options["iteration_callback"], watch.attached = watch, True
     plain = t.programs.ending is None and not any(t.programs.spans)
     plain = plain and not any(t.programs.paths.rows) and not t.programs.paths.budgets
-    if direct.backend == "ipopt" and t.kind != "single" and plain:
-        options = {**derivatives(t), **options}
+    if direct.backend == "ipopt" and t.kind != "single":
+        own = derivatives(t) if plain else {}
+        options = {**(scalars(t, own) or own), **options}
     order = stage_order(t, direct.unit) if staged else None
     options = options if order is None else order.options | options
     nlp = t.nlp if order is None else order.nlp

@@ -30,8 +30,8 @@ from hjcontrol.control.capability import coarse
 from hjcontrol.control.derivatives import totals
 from hjcontrol.control.solution import priced_by
 from hjcontrol.networks import Weights
+from hjcontrol.solvers import ends
 from hjcontrol.solvers.checkpoint import Checkpoint, Snapshot
-from hjcontrol.solvers.ends import begun, held_at_a_time, keeping, trimmed, units_of, words_of
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.progress import Progress, followed
 from hjcontrol.solvers.selection import admit, first
@@ -112,37 +112,39 @@ def solve(
     guess = init if isinstance(init, Guess) else None
     init = guess.weights if guess is not None else init
     concrete("solve", problem=problem, init=init, key=key)
-    if isinstance(solver, str):
-        solver = by_name(first(problem) if solver == "auto" else solver)
-    weights = begun(problem, init, key)
+    if auto := isinstance(solver, str) and solver == "auto":
+        solver = first(problem)
+    solver = by_name(solver) if isinstance(solver, str) else solver
+    weights = ends.begun(problem, init, key)
     max_steps = solver.default_max_steps if max_steps is None else max_steps
     if max_steps < 0:
         raise ValueError(f"solve: `max_steps` must be >= 0; found {max_steps}.")
     check_stream(problem, solver)
-    admit(problem, solver)
-    solver.ready()
+    if not auto:  # which has asked
+        admit(problem, solver)
+        solver.ready()
     if isinstance(init, Solution):
         solver = solver.continued(init)
     if guess is not None:
         solver = solver.guessed(guess.along(problem))
-    original, problem = problem, held_at_a_time(problem, solver, chunk, keep)
+    original, problem = problem, ends.held_at_a_time(problem, solver, chunk, keep)
     watch = watching(problem, solver, callback, validation, patience, every, checkpoint)
-    keeper = keeping(problem, solver, weights, key, checkpoint, resume)
+    keeper = ends.keeping(problem, solver, weights, key, checkpoint, resume)
     follow = followed(solver.name) if progress is True else nullcontext(progress or None)
     run = partial(_run_traced, keeper=keeper, watch=watch) if solver.traceable else _run_host
     finish = _finished
     if problem.stream is not None:
         run, finish = partial(run_streamed, watch=watch), finished_stream
-    # XLA calls LAPACK from its own threads, where OpenBLAS's spinning ones only get in the way: one
-    # Cholesky factor of order 1000 takes 0.9 s on two cores with them, 0.02 s without.
+    # OpenBLAS's spinning threads get in the way of XLA's: a Cholesky factor of order 1000 takes 0.9 s
+    # on two cores with them, 0.02 s without.
     with one_blas_thread(), follow as show:
         meter = _Meter(show)
-        solver = solver.measuring(units_of(problem, weights, solver))
+        solver = solver.measuring(ends.units_of(problem, weights, solver))
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)
     best = state if watch is None else watch.kept(state)
     problem, original = (solver.settled(p, best) for p in (problem, original))
     solution = finish(problem, solver, state, (steps, result, compile_seconds), meter, watch)
-    solution = trimmed(solution, original if chunk is None else problem, keep)
+    solution = ends.trimmed(solution, original if chunk is None else problem, keep)
     spent = compile_seconds + meter.seconds
     solution.stats["other_seconds"] = time.perf_counter() - clock - spent
     if throw and not bool(result == RESULTS.successful):
@@ -157,13 +159,13 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter, 
     steps, result, compile_seconds = ended
     outcome = solver.postprocess(problem, state if watch is None else watch.kept(state))
     outcome = outcome if watch is None else watch.told(outcome)
-    message = outcome.message or words_of(problem, solver, state, outcome.weights, result)
+    message = outcome.message or ends.words_of(problem, solver, state, outcome.weights, result)
     nu, path = outcome.terminal_multiplier, outcome.path_multipliers
     stated = priced_by(problem, nu, path)
     final = totals if problem.chunked and not outcome.mesh else backpropagate
-    value, states, costates, gradient = eqx.filter_jit(final)(stated, outcome.weights)
+    value, states, costates, gradient = ends.compiled(final)(stated, outcome.weights)
     if stated is not problem:  # the price of the constraint is no part of J
-        value = eqx.filter_jit(ControlProblem.objective)(problem, outcome.weights)
+        value = ends.compiled(ControlProblem.objective)(problem, outcome.weights)
     stationarity = problem.control_set.stationarity(outcome.weights, gradient)
     doubt = outcome.doubt(problem, value) if bool(result == RESULTS.successful) else None
     if doubt is not None:

@@ -1,6 +1,8 @@
 """The two ends of a solve: where it starts, and what is kept and told of it."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -18,6 +20,8 @@ from hjcontrol.networks.model import draws
 from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, identity
 from hjcontrol.solvers.solver import AbstractSolver
 
+# One wrapper a function: making it takes a millisecond.
+compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = functools.cache(eqx.filter_jit)
 PASS = 256  # samples at a time, where a method of minibatches looks at all of them
 
 
@@ -53,9 +57,7 @@ def units_of(problem: ControlProblem, weights: Weights, solver: AbstractSolver) 
         return Units(1.0, 1.0, 1.0)
     if problem.stream is not None:
         problem = problem.placed(*problem.stream.first)
-    return measured(
-        problem, weights, eqx.filter_jit(sketched if problem.chunked else backpropagate)
-    )
+    return measured(problem, weights, compiled(sketched if problem.chunked else backpropagate))
 
 
 def trimmed(solution: Solution, problem: ControlProblem, keep: str | None) -> Solution:
@@ -90,9 +92,12 @@ def begun(problem: ControlProblem, init: Any, key: Any) -> Weights:
         return problem.init(key)
     init = automatic(init)
     problem.chain.check_weights("solve: `init`", init)
-    shape = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    shape = problem.chain.drawn()
     init = jax.tree.unflatten(jax.tree.structure(shape), map(jnp.asarray, jax.tree.leaves(init)))
-    return jax.tree.map(lambda a, s: a.astype(s.dtype), init, shape)
+    floating = lambda s: jnp.issubdtype(s.dtype, jnp.floating)
+    return jax.tree.map(
+        lambda a, s: a.astype(problem.dtype if floating(s) else s.dtype), init, shape
+    )
 
 
 def keeping(problem, solver, weights, key, checkpoint, resume) -> Keeper | None:

@@ -82,6 +82,7 @@ class Gradient(AbstractSolver):
     minibatch = True
     streams = True
     couples = True
+    priced = True
     default_max_steps = 5000
 
     @property

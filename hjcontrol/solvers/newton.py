@@ -103,6 +103,7 @@ class Newton(AbstractSolver):
     asks = "forward-over-reverse"
     sets = "bounds"
     couples = True
+    priced = True
 
     default_max_steps = 5000
 

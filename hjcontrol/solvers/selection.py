@@ -47,16 +47,19 @@ def admit(problem: ControlProblem, solver: AbstractSolver) -> None:
         able = [n for n in NAMES if by_name(n).terminal]
         raise ValueError(
             f"{solver.name}: it takes no constraint on the final states. Use "
-            f"{', '.join(able)}, or hj.solvers.AugmentedLagrangian({solver.name}) around it."
+            f"{', '.join(able)}{_around(solver)}."
         )
     if problem.path and not solver.path:
         able = [n for n in NAMES if by_name(n).path]
         raise ValueError(
             f"{solver.name}: it takes no constraint along depth; found "
-            f"{', '.join(map(repr, names_of(problem.path)))}. Use {', '.join(able)}, or "
-            f"hj.solvers.AugmentedLagrangian({solver.name}) around it."
+            f"{', '.join(map(repr, names_of(problem.path)))}. Use {', '.join(able)}{_around(solver)}."
         )
     solver.check(problem)
+
+
+def _around(solver: AbstractSolver) -> str:
+    return f", or hj.solvers.AugmentedLagrangian({solver.name}) around it" if solver.priced else ""
 
 
 class Selection(NamedTuple):
@@ -173,7 +176,7 @@ def _reasons(problem: ControlProblem) -> dict[str, str]:
         order.sort(key=lambda n: (n != "newton", n == "gradient"))
         order.sort(key=lambda n: n == "discrete-msa")
     reasons = {name: PREFERENCE[name] for name in order}
-    if problem.num_samples > 1:
+    if problem.num_samples > 1 or not isinstance(problem.control_set, Free):
         return reasons
     from hjcontrol.solvers.riccati.ensemble import small
 

@@ -36,6 +36,7 @@ from hjcontrol.control import (
     terminal_costate,
     value_and_gradient,
 )
+from hjcontrol.control.capability import require
 from hjcontrol.control.trajectory import swapped
 from hjcontrol.control.units import Units, plain
 from hjcontrol.networks import Weights
@@ -224,6 +225,7 @@ def _step(shooting: Shooting, problem: ControlProblem, state: ShootingState) -> 
 
 
 def _check(shooting: Shooting, problem: ControlProblem) -> None:
+    require(problem, "forward", "shooting")  # of the canonical step, beside forward over reverse
     shapes = jax.eval_shape(
         lambda key: tuple(problem.rollout(problem.init(key))), jax.random.key(0)
     )

@@ -115,6 +115,8 @@ class AbstractSolver(Shown):
     - `couples`: whether a cost may couple the weights of different stages (`Smoothing`).
     - `terminal`: whether it takes a constraint on the final states.
     - `path`: whether it takes constraints along depth.
+    - `priced`: whether `AugmentedLagrangian` may make costs of constraints for it; then it has a `tol`,
+      and its state has `weights`.
     - `ensemble`: most samples it is meant for; `None` for any number.
     - `package`: the third-party package that it runs on; `None` for JAX and optax.
     """
@@ -129,6 +131,7 @@ class AbstractSolver(Shown):
     couples: ClassVar[bool] = False
     terminal: ClassVar[bool] = False
     path: ClassVar[bool] = False
+    priced: ClassVar[bool] = False
     ensemble: ClassVar[int | None] = None
     package: ClassVar[str | None] = None
     default_max_steps: ClassVar[int] = 1000

@@ -15,7 +15,8 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
-from hjcontrol.control import ControlProblem
+from hjcontrol.control import ControlProblem, StateBox
+from hjcontrol.control.path_checks import names_of
 from hjcontrol.networks import Flow
 from hjcontrol.solvers.transcription import Transcription
 
@@ -29,6 +30,12 @@ def check_stages(problem: ControlProblem) -> None:
         raise ValueError(f"{who}; found stages with tied weights. {instead}.")
     if problem.couples:
         raise ValueError(f"{who}; found a cost that couples stages (Smoothing). {instead}.")
+    rows = [c for c in problem.path if not isinstance(c, StateBox)]
+    if rows or len(problem.path) > 1:
+        raise ValueError(
+            "Direct: fatrop takes one StateBox along depth, as bounds of its variables, and no rows of "
+            f"path constraints; found {', '.join(map(repr, names_of(problem.path)))}. {instead}."
+        )
     if any(isinstance(run.stage, Flow) for run in problem.chain.runs):
         raise ValueError(f"{who}; found a Flow. {instead}, or state it as Residual stages.")
     if not problem.control_set.elementwise:

@@ -119,7 +119,7 @@ def adjoint_ladder(
 
     - `flow`: a `Flow`, one piece; its solver and controller are used, its adjoint is not.
     - `tols`: set as `rtol` and `atol`; as `dt0` where the flow has constant steps.
-    - `adjoints`: names (`checkpoint`, `direct`, `backsolve`, `forward`) or diffrax adjoints.
+    - `adjoints`: names (`checkpoint`, `twice`, `direct`, `backsolve`, `forward`) or diffrax adjoints.
     - `inputs`: an ensemble of states, leaves `(n, ...)`; `weights`: one piece's, as `flow.init` gives.
     - `cost`: of one sample's final state, a scalar; default `|x|^2 / 2`.
     - `repeats`: timed runs, after one that is not counted.
@@ -148,7 +148,9 @@ def adjoint_ladder(
     tols = [float(t) for t in np.atleast_1d(tols)]
     if not tols or not all(0 < t < np.inf for t in tols):
         raise ValueError(f"adjoint_ladder: `tols` must be positive, one at least; found {tols}.")
-    named = [(_name(a), adjoint_named(a)) for a in adjoints]
+    for adjoint in adjoints:
+        adjoint_named(adjoint)
+    named = [(_name(a), a) for a in adjoints]
     if not named:
         raise ValueError("adjoint_ladder: one adjoint at least is needed; found none.")
     x = jax.tree.map(jnp.asarray, inputs)
@@ -158,7 +160,7 @@ def adjoint_ladder(
     gradients = [(n, *_compiled(flow, a, mean, x, weights, tols[0])) for n, a in named]
     same = next((run for name, run, *_ in gradients if name == "direct"), None)
     if same is None:
-        same = _compiled(flow, adjoint_named("direct"), mean, x, weights, tols[0])[0]
+        same = _compiled(flow, "direct", mean, x, weights, tols[0])[0]
     rungs = []
     for tol in tols:
         at = jnp.asarray(tol, truth.dtype)

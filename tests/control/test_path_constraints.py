@@ -104,6 +104,23 @@ REFUSED = {
     "crossed": (lambda: StateBox(1.0, 0.0), "must not exceed"),
     "no-bound": (lambda: StateBox(), "must be finite"),
     "radius": (lambda: StateBall(-1.0), "radius"),
+    "end": (
+        lambda: steering(
+            StateBox(upper=1.0),
+            terminal_constraint=hj.control.TerminalConstraint(lambda x, y: x[:1] - 3.0),
+        ),
+        "'terminal constraint' asks coordinate 0 of the state to be 3 at depth 3",
+    ),
+    "no-end": (
+        lambda: steering(terminal_constraint=hj.control.TerminalConstraint(lambda x, y: x[:0])),
+        r"`terminal_constraint` must give floating numbers.*float64\[0\]",
+    ),
+    "end-arguments": (
+        lambda: steering(terminal_constraint=hj.control.TerminalConstraint(lambda: 0.0)),
+        r"g\(x_K, y\) of one sample",
+    ),
+    "negative-budget": (lambda: Budget(-1.0), "`limit` must be >= 0"),
+    "backwards": (lambda: hj.networks.FreeStep(hj.as_stage(lambda x: -x), -1.0), "must be >= 0"),
     "budget": (lambda: steering(Budget(1.0, lambda th: th)), "must give a scalar"),
     "inputs": (lambda: steering(StateBox(upper=1.5, first=0)), "sample 1 violates it by 0.5"),
     "no-references": (lambda: steering(running=lambda x, u, r: r), "found no `references`"),

@@ -171,6 +171,20 @@ def test_samples_that_share_weights(solver):
     assert hj.verify(found).verdict == "exact"
 
 
+def test_an_augmented_lagrangian_continues_with_its_multipliers():
+    problem, method = shared(StateBox(upper=1.6, name="lid")), AugmentedLagrangian(Riccati())
+    found = hj.solve(problem, method, init=problem.init(jax.random.key(0)))
+    again = hj.solve(problem, method, init=found)
+    assert bool(again.result == hj.RESULTS.successful)
+    assert abs(float(again.objective) - 0.71) < 1e-8
+    weights_alone = hj.solve(problem, method, init=found.weights)
+    evaluations = [s.stats["num_evals"] for s in (again, weights_alone)]
+    assert evaluations[0] < 0.5 * evaluations[1], evaluations
+    other = shared(StateBox(upper=1.6, name="roof"))
+    with pytest.raises(ValueError, match=r"solution of other constraints.*'roof'.*'lid'"):
+        hj.solve(other, method, init=found)
+
+
 def test_without_the_lid_the_optimum_is_lower():
     found = hj.solve(shared(), "direct", init=shared().init(jax.random.key(0)))
     assert abs(float(found.objective) - 0.6875) < 1e-9
@@ -259,12 +273,16 @@ def test_who_takes_a_constraint_along_depth():
     for name in hj.solvers.NAMES:
         if hj.solvers.by_name(name).path:
             continue
-        with pytest.raises(ValueError, match=r"direct, augmented-newton, or hj\.solvers"):
+        with pytest.raises(ValueError, match="direct, augmented-newton") as refused:
             hj.solve(problem, name, init=start)
+        around = f"or hj.solvers.AugmentedLagrangian({name}) around it" in str(refused.value)
+        assert around == hj.solvers.by_name(name).priced
     with pytest.raises(ValueError, match="no constraint; solve it by newton"):
         hj.solve(shared(), AugmentedLagrangian(Newton()), init=shared().init(jax.random.key(0)))
     with pytest.raises(ValueError, match="takes the constraints itself"):
         AugmentedLagrangian(hj.solvers.Direct())
+    with pytest.raises(ValueError, match="must be Newton, Riccati"):
+        AugmentedLagrangian(hj.solvers.Shooting())
     with pytest.raises(ValueError, match="cannot begin at states"):
         hj.solve(shared(), "newton", init=Guess(start, jnp.zeros((2, 5, 1))))
     with pytest.raises(ValueError, match="needs 5 entries along depth"):

@@ -187,8 +187,13 @@ def test_values_that_are_not_finite_are_a_result():
 
 def test_what_cannot_be_treated_is_refused_with_a_remedy():
     boxed = rings(control_set=hj.control.Box(-1.0, 1.0))
-    with pytest.raises(ValueError, match=r"ddp: it treats control sets.*'free'; found a Box.*adam"):
+    with pytest.raises(ValueError, match=r"at most 64 states.*Use `Newton`"):
         hj.solve(boxed, Riccati(curvature="ddp"), key=jax.random.key(0))
+    ball = rings(control_set=hj.control.L2Ball(1.0))
+    with pytest.raises(
+        ValueError, match=r"ddp: it treats control sets.*'bounds'; found a L2Ball.*adam"
+    ):
+        hj.solve(ball, Riccati(curvature="ddp"), key=jax.random.key(0))
     cell = Tied(lambda x: jnp.tanh(x), 3)
     x = jnp.ones((2, 3))
     tied = hj.ControlProblem([cell], x, terminal=lambda x: jnp.sum(x**2))

@@ -100,6 +100,10 @@ def test_what_has_no_blocks_is_refused():
     )
     with pytest.raises(ValueError, match=r"found a L2Ball\. Use ipopt"):
         hj.solve(ball, Direct(backend="fatrop"), init=ball.init(jax.random.key(0)))
+    lid = hj.control.PathConstraint(lambda x: x[0] - 9.0, name="lid")
+    walled = hj.ControlProblem(chain, x, terminal=lambda x: jnp.sum(x**2), path=lid)
+    with pytest.raises(ValueError, match=r"no rows of path constraints; found 'lid'\. Use ipopt"):
+        hj.solve(walled, Direct(backend="fatrop"), init=walled.init(jax.random.key(0)))
 
 
 def test_success_is_judged_by_the_conditions_not_by_the_plugin():

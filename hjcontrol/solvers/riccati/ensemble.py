@@ -12,7 +12,6 @@ Bertsekas 1989), which makes the open-loop step Newton's. Textbook DDP puts the 
 function in its place; then it is not. Weights are in the order of `ravel_pytree`, a stage at a time.
 """
 
-import functools
 from typing import Any
 
 import equinox as eqx
@@ -21,10 +20,12 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
+from hjcontrol._ground.by_shape import once_per_shape
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import ControlProblem, Trajectory, costate, sample_hamiltonian
+from hjcontrol.control import ControlProblem, Free, Trajectory, costate, sample_hamiltonian
 from hjcontrol.control.feedback import Gains, closed_loop, flatten
 from hjcontrol.networks import AbstractStage, Weights, advance
+from hjcontrol.solvers.riccati.boxed import within
 from hjcontrol.solvers.riccati.lqr import Stage, before
 from hjcontrol.solvers.riccati.stages import pack
 
@@ -33,37 +34,25 @@ STATES, WEIGHTS = 64, 256  # all samples' states together, and a stage's weights
 
 def small(problem: ControlProblem) -> bool:
     """Whether the stacked recursion suits the problem."""
-    leaves, tree = jax.tree.flatten(problem)
-    shapes = tuple((a.shape, str(a.dtype)) if eqx.is_array(a) else a for a in leaves)
-    return _small(_Stated(problem, (tree, shapes)))
+    return _small(problem)
 
 
-class _Stated:
-    """A problem, equal to another of the same functions and shapes."""
-
-    def __init__(self, problem: ControlProblem, key: Any):
-        self.problem, self.key = problem, key
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Stated) and self.key == other.key
-
-
-@functools.lru_cache(maxsize=32)
-def _small(stated: _Stated) -> bool:
-    problem = stated.problem
-    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
-    states = jax.eval_shape(problem.rollout, weights)
+@once_per_shape
+def _small(problem: ControlProblem) -> bool:
+    weights, states, runs = eqx.filter_eval_shape(_rolled, problem)
     if not jax.tree.leaves(weights):
         return False
     widths = [_size(states.final)]
-    for run, theta, xs in zip(problem.chain.runs, weights, states.runs, strict=True):
+    for run, theta, xs in zip(runs, weights, states.runs, strict=True):
         if (run.tied and run.length > 1) or _size(theta) // run.sets > WEIGHTS:
             return False
         widths.append(_size(xs) // run.length)
     return max(widths) <= STATES
+
+
+def _rolled(problem: ControlProblem) -> tuple[Any, Any, Any]:
+    weights = problem.init(jax.random.key(0))
+    return weights, problem.rollout(weights), problem.chain.runs
 
 
 def _size(tree: Any) -> int:
@@ -78,6 +67,9 @@ def _scan(body: Any, carry: Any, run: Any, reverse: bool = False) -> tuple[Any, 
     return carry, jax.tree.map(lambda a: a[None], out)
 
 
+Room = tuple[tuple[Float[Array, "_ _"], Float[Array, "_ _"]], ...]  # (stages, m) by run
+
+
 class Stacked(Shown):
     """A rollout to second order: the stages of every run, and the terminal cost's `Q` and `q`."""
 
@@ -86,32 +78,41 @@ class Stacked(Shown):
     q: Float[Array, " N"]
     curvature: Float[Array, ""]  # mean |diag d2J/dtheta2| of this model, the other weights fixed
     growth: Float[Array, ""]  # how much of a change at some depth can arrive at the end
+    room: Room | None = None  # how far each stage's weights may move down and up; None: anywhere
 
     def policy(self, mu: Float[Array, ""] | float = 0.0) -> "Policy":
         """The sweep from the last stage to the first, with `mu` added to every `Quu`."""
 
-        def body(carry: tuple[Array, Array], stage: Stage) -> tuple[tuple[Array, Array], Any]:
+        def body(carry: tuple[Array, Array], at: Any) -> tuple[tuple[Array, Array], Any]:
+            stage, room = at
             eye = jnp.eye(stage.R.shape[-1], dtype=stage.R.dtype)
             damped = eqx.tree_at(lambda s: s.R, stage, stage.R + mu * eye)
-            P, p, K, k = before(damped, *carry)
+            if room is None:
+                P, p, K, k = before(damped, *carry)
+                bend = jnp.zeros_like(self.curvature)
+            else:
+                low, high = room
+                P, p, K, k, bend = within(low, high, damped, *carry)
             bent = stage.B.T @ carry[0] @ stage.B
             own = jnp.sum(jnp.abs(jnp.diag(stage.R + bent)))
-            return (P, p), (P, K, k, -(stage.r + stage.B.T @ carry[1]) @ k, own)
+            return (P, p), (P, K, k, -(stage.r + stage.B.T @ carry[1]) @ k, own, bend)
 
         value, outs = (self.Q, self.q), []
-        for run in reversed(self.runs):
-            value, out = _scan(body, value, run, reverse=True)
+        rooms = (None,) * len(self.runs) if self.room is None else self.room
+        for at in reversed(list(zip(self.runs, rooms, strict=True))):
+            value, out = _scan(body, value, at, reverse=True)
             outs.insert(0, out)
-        P, K, k, fall, own = zip(*outs, strict=True)
+        P, K, k, fall, own, bend = zip(*outs, strict=True)
         total = lambda parts: sum(map(jnp.sum, parts), jnp.zeros_like(self.curvature))
         scale = total(own) / sum(a.size for a in k)
         scale = jnp.where(jnp.isfinite(scale), scale, self.curvature)
-        return Policy(self.runs, K, k, P, total(fall), scale)
+        bend = None if self.room is None else total(bend)
+        return Policy(self.runs, K, k, P, total(fall), scale, bend)
 
 
 class Policy(Shown):
     """What a sweep found: gains, open-loop terms and value functions by run, the slope of the model
-    along its step, `-g.s`, and the size of `Quu`."""
+    along its step, `-g.s`, the size of `Quu`, and the model's bend."""
 
     runs: tuple[Stage, ...]
     K: Gains
@@ -119,6 +120,7 @@ class Policy(Shown):
     P: tuple[Float[Array, "_ _ _"], ...]
     slope: Float[Array, ""]
     scale: Float[Array, ""]
+    bend: Float[Array, ""] | None = None  # k'Quu k within bounds; without them it is the slope
 
     def open_loop(self) -> tuple[Float[Array, "_ _"], ...]:
         """The step `s` in the weights, along the linear closed loop."""
@@ -138,7 +140,7 @@ class Policy(Shown):
         """`-g.s` and `s'M s`, the damping taken off again."""
         length = lambda: sum((jnp.sum(u**2) for u in self.open_loop()), jnp.zeros_like(mu))
         damped = jax.lax.cond(mu > 0, lambda: mu * length(), lambda: jnp.zeros_like(mu))
-        return self.slope, self.slope - damped
+        return self.slope, (self.slope if self.bend is None else self.bend) - damped
 
     def roll(
         self,
@@ -185,7 +187,17 @@ def stacked(
     (*_, most), outs = problem.fold(body, start, weights, *along, reverse=True)
     runs, own = zip(*outs, strict=True)
     total = sum(map(jnp.sum, own)) / _size(weights)
-    return Stacked(runs, Q, q, total, most / jnp.max(jnp.abs(probe)))
+    growth = most / jnp.max(jnp.abs(probe))
+    return Stacked(runs, Q, q, total, growth, _room(problem, weights))
+
+
+def _room(problem: ControlProblem, weights: Weights) -> Room | None:
+    if isinstance(problem.control_set, Free):
+        return None
+    low, high = problem.control_set.bounds(weights)
+    rows = lambda tree: jax.vmap(lambda a: ravel_pytree(a)[0])(tree)
+    pairs = zip(low, high, weights, strict=True)
+    return tuple((rows(a) - rows(th), rows(b) - rows(th)) for a, b, th in pairs)
 
 
 def model(

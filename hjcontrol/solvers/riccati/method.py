@@ -15,6 +15,7 @@ At roundoff J no longer tells steps apart: a step then counts if it lowers the g
 of untied stages, one sample above all, are swept stage after stage (`ensemble`), their `J` and gradient
 taken along the states of the closed loop; larger ones by a matrix of all weights (`factored`).
 
+bounds       `Quu` is minimised within them, by projected Newton (`boxed`); small ensembles only
 Mayer form   costs linear in the states have no Gauss-Newton curvature, mean |diag M| <= 1e-8 |g|: the
              scale of mu is then |g|, and DDP is exact at once
 """
@@ -32,15 +33,23 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import (
     ControlProblem,
+    Free,
     Trajectory,
     backpropagate,
     costate,
 )
-from hjcontrol.control.control_sets import largest
+from hjcontrol.control.capability import require
 from hjcontrol.control.feedback import Feedback, Gains
-from hjcontrol.control.units import Units, plain, resolved
+from hjcontrol.control.units import Units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.riccati.ensemble import Policy, Stacked, small, stacked
+from hjcontrol.solvers.riccati.ensemble import (
+    STATES,
+    WEIGHTS,
+    Policy,
+    Stacked,
+    small,
+    stacked,
+)
 from hjcontrol.solvers.riccati.factored import Factored, Sweep, matrix
 from hjcontrol.solvers.riccati.stages import flat_weights, linearise
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
@@ -62,6 +71,7 @@ class RiccatiState(Shown):
     weights: Weights
     objective: Float[Array, ""]
     gradient: Weights
+    size: Float[Array, ""]  # stationarity: the largest gradient, or what bounds leave of it
     states: Trajectory
     costates: Trajectory
     threshold: Float[Array, ""]  # largest gradient at which DDP's curvature is the exact one
@@ -108,7 +118,8 @@ class Riccati(AbstractSolver):
 
     default_max_steps = 1000
     asks = "forward-over-reverse"
-    sets = "free"
+    sets = "bounds"
+    priced = True
 
     def __check_init__(self):
         if self.curvature not in ("gauss_newton", "ddp"):
@@ -136,9 +147,9 @@ class Riccati(AbstractSolver):
 
     def step(self, problem: ControlProblem, state: RiccatiState) -> RiccatiState:
         # Once crossed the threshold stays crossed: `_arrived` lifts it then.
-        exact = self.curvature == "ddp" and largest(state.gradient) <= state.threshold
+        size = state.size
+        exact = self.curvature == "ddp" and size <= state.threshold
         model = _model(problem, state, exact)
-        size = largest(state.gradient)
         flat = model.curvature <= FLAT * size
 
         def attempt(carry: Any) -> Any:
@@ -167,14 +178,15 @@ class Riccati(AbstractSolver):
         mu, _, evals, good, landing, gains, foreseen, scale = jax.lax.while_loop(
             again, attempt, start
         )
-        new = _arrived(problem, state, landing, mu, good, state.num_evals + evals + 1, flat)
+        count = state.num_evals + evals + 1
+        new = _arrived(problem, state, landing, mu, good, count, flat, self.unit)
         kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), gains, state.gains)
         fields = lambda s: (s.gains, s.growth, s.foreseen, s.scale, s.flat)
         found = (kept, model.growth, foreseen, scale, flat)
         return eqx.tree_at(fields, new, found, is_leaf=lambda leaf: leaf is None)
 
     def info(self, state: RiccatiState) -> Info:
-        return Info(state.objective, largest(state.gradient), state.num_evals)
+        return Info(state.objective, state.size, state.num_evals)
 
     def terminate(
         self, problem: ControlProblem, state: RiccatiState
@@ -198,7 +210,7 @@ class Riccati(AbstractSolver):
 def _reached(riccati: Riccati, state: RiccatiState) -> Bool[Array, ""]:
     """Whether the gradient is small: in its unit, and where that is an exploding rollout's, only if
     no fall of `J` is in sight either."""
-    size, tol = largest(state.gradient), riccati.tol
+    size, tol = state.size, riccati.tol
     quiet = (state.growth <= LOUD) | (state.foreseen <= tol * jnp.abs(state.objective))
     return (size <= tol * jnp.minimum(riccati.unit, 1.0)) | ((size <= tol * riccati.unit) & quiet)
 
@@ -227,16 +239,20 @@ def _model(problem: ControlProblem, state: RiccatiState, exact: Any) -> Stacked 
 
 
 def _initial(riccati: Riccati, problem: ControlProblem, weights: Weights, key: Any) -> RiccatiState:
+    if not isinstance(problem.control_set, Free):
+        weights = problem.control_set.project(weights)
     value, states, costates, gradient = backpropagate(problem, weights)
+    size = stationarity(problem, weights, gradient, riccati.unit)
     return RiccatiState(
         weights,
         value,
         gradient,
+        size,
         states,
         costates,
         # a start that is nearly stationary already needs no Gauss-Newton sweeps first
         jnp.maximum(
-            riccati.switch * largest(gradient),
+            riccati.switch * size,
             jnp.cbrt(jnp.finfo(value.dtype).eps) * jnp.abs(value),
         ).astype(value.dtype),
         jnp.zeros_like(value),
@@ -262,6 +278,7 @@ def _no_gains(problem: ControlProblem, weights: Weights, states: Trajectory) -> 
 
 def _check(riccati: Riccati, problem: ControlProblem) -> None:
     who = f"Riccati ({riccati.name})"
+    require(problem, "forward", who)  # of each stage alone, beside forward over reverse
     first = 0
     for run in problem.chain.runs:
         if run.tied and run.length > 1:
@@ -273,8 +290,12 @@ def _check(riccati: Riccati, problem: ControlProblem) -> None:
         first += run.length
     if small(problem):
         return
-    shapes = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
-    size = sum(a.size for a in jax.tree.leaves(shapes))
+    if not isinstance(problem.control_set, Free):
+        raise ValueError(
+            f"{who}: bounds on weights are met stage by stage, which suits at most {STATES} states of "
+            f"all samples together and {WEIGHTS} weights a stage; found more. Use `Newton`."
+        )
+    size = sum(a.size for a in jax.tree.leaves(problem.chain.drawn()))
     if not 0 < size <= LARGEST:
         raise ValueError(
             f"{who}: the sweep factors a matrix of all weights, so there must be 1 to {LARGEST}; "
@@ -282,33 +303,29 @@ def _check(riccati: Riccati, problem: ControlProblem) -> None:
         )
 
 
-def _arrived(problem, state, landing, mu, good, evals, flat) -> RiccatiState:
+def _arrived(problem, state, landing, mu, good, evals, flat, unit) -> RiccatiState:
     weights, states, value = landing
     if states is None:
         value, states, costates, gradient = backpropagate(problem, weights)
     else:  # along the closed loop's own states, which no other rollout need reproduce
         costates, gradient = costate(problem, weights, states)
     floor = 10 * jnp.finfo(value.dtype).eps * jnp.abs(value)
-    size, blind = largest(gradient), state.objective - value <= floor
+    size = stationarity(problem, weights, gradient, unit)
+    blind = state.objective - value <= floor
     # Where J is blind the gradient judges alone, so the last steps never lose what was reached.
-    good = good & (~blind | (size <= largest(state.gradient)))
+    good = good & (~blind | (size <= state.size))
     progress = good & (~blind | (size < state.best))
-    new = (weights, value, gradient, states, costates)
-    old = (state.weights, state.objective, state.gradient, state.states, state.costates)
-    weights, value, gradient, states, costates = jax.tree.map(
-        lambda a, b: jnp.where(good, a, b), new, old
-    )
+    fields = ("weights", "objective", "gradient", "size", "states", "costates")
+    new = (weights, value, gradient, size, states, costates)
+    old = tuple(getattr(state, name) for name in fields)
+    kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), new, old)
     best = jnp.where(blind & good, jnp.minimum(size, state.best), state.best)
-    crossed = (jnp.minimum(size, largest(state.gradient)) <= state.threshold) | flat
+    crossed = (jnp.minimum(size, state.size) <= state.threshold) | flat
     threshold = jnp.where(crossed, jnp.inf, state.threshold)
     failures = jnp.where(progress, 0, state.failures + 1)
     return dataclasses.replace(
         state,
-        weights=weights,
-        objective=value,
-        gradient=gradient,
-        states=states,
-        costates=costates,
+        **dict(zip(fields, kept, strict=True)),
         threshold=threshold,
         mu=mu,
         best=best,

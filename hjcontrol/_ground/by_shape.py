@@ -1,0 +1,58 @@
+"""A tree of arrays without its numbers: what may be found out once for all trees of one shape.
+
+    equal   to another of the same functions, shapes and dtypes, whatever the numbers
+    tree    the same tree of `jax.ShapeDtypeStruct`s, for `equinox.filter_eval_shape`
+
+A cache keyed by it holds no data.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+
+
+class ByShape:
+    """A hashable tree of shapes. Leaves that are no arrays count by their value.
+
+    **Raises:** `TypeError` when hashed, for a leaf or a static field that has no hash.
+    """
+
+    def __init__(self, tree: Any):
+        leaves, self.structure = jax.tree.flatten(tree)
+        self.leaves = tuple((a.shape, a.dtype) if eqx.is_array(a) else a for a in leaves)
+        self.arrays = tuple(map(eqx.is_array, leaves))
+
+    @property
+    def tree(self) -> Any:
+        """The tree, its arrays known by shape and dtype."""
+        pairs = zip(self.leaves, self.arrays, strict=True)
+        known = [jax.ShapeDtypeStruct(*a) if array else a for a, array in pairs]
+        return jax.tree.unflatten(self.structure, known)
+
+    def __hash__(self) -> int:
+        return hash((self.structure, self.leaves))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ByShape):
+            return False
+        mine, theirs = (self.leaves, self.arrays), (other.leaves, other.arrays)
+        return mine == theirs and self.structure == other.structure
+
+
+def once_per_shape(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`function` of a tree of shapes, called with a tree of arrays and run once for all of one shape."""
+    cached = functools.lru_cache(maxsize=64)(lambda shape: function(shape.tree))
+
+    @functools.wraps(function)
+    def found(tree: Any) -> Any:
+        shape = ByShape(tree)
+        try:
+            hash(shape)
+        except TypeError:  # a static field without a hash
+            return function(shape.tree)
+        return cached(shape)
+
+    return found
