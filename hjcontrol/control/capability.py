@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol.control.problem import ControlProblem
+from hjcontrol.control.streams import some
 from hjcontrol.networks import AbstractStage, Weights
 
 
@@ -51,6 +52,7 @@ def coarse(problem: ControlProblem, weights: Weights) -> str | None:
     or where no stage makes one."""
     if not any(_estimates(run.stage) for run in problem.chain.runs):
         return None
+    problem = some(problem)
     errors, size = _discretisation(problem, weights)
     errors = np.asarray(errors)
     worst = int(errors.argmax())

@@ -27,6 +27,7 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.threads import one_blas_thread
 from hjcontrol.control import ControlProblem, Guess, History, Solution, backpropagate, costate
 from hjcontrol.control.capability import coarse
+from hjcontrol.control.control_sets import AbstractControlSet
 from hjcontrol.control.derivatives import totals
 from hjcontrol.control.solution import priced_by
 from hjcontrol.networks import Weights
@@ -35,7 +36,7 @@ from hjcontrol.solvers.ends import begun, held_at_a_time, keeping, trimmed, unit
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.progress import Progress, followed
 from hjcontrol.solvers.selection import admit, first
-from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver
+from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver, summed
 from hjcontrol.solvers.streaming import check_stream, finished_stream, run_streamed
 from hjcontrol.solvers.watching import watching
 
@@ -131,7 +132,7 @@ def solve(
     follow = followed(solver.name) if progress is True else nullcontext(progress or None)
     run = partial(_run_traced, keeper=keeper, watch=watch) if solver.traceable else _run_host
     finish = _finished
-    if problem.stream is not None:
+    if problem.stream is not None and not summed(problem, solver):
         run, finish = partial(run_streamed, watch=watch), finished_stream
     # XLA calls LAPACK from its own threads, where OpenBLAS's spinning ones only get in the way: one
     # Cholesky factor of order 1000 takes 0.9 s on two cores with them, 0.02 s without.
@@ -164,13 +165,13 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter, 
     value, states, costates, gradient = eqx.filter_jit(final)(stated, outcome.weights)
     if stated is not problem:  # the price of the constraint is no part of J
         value = eqx.filter_jit(ControlProblem.objective)(problem, outcome.weights)
-    stationarity = problem.control_set.stationarity(outcome.weights, gradient)
+    stationarity = _stationarity(problem.control_set, outcome.weights, gradient)
     doubt = outcome.doubt(problem, value) if bool(result == RESULTS.successful) else None
     if doubt is not None:
         result, message = RESULTS.open_loop_unstable, doubt
         value, states = outcome.objective, outcome.states
         costates, gradient = eqx.filter_jit(costate)(stated, outcome.weights, states)
-        stationarity = problem.control_set.stationarity(outcome.weights, gradient)
+        stationarity = _stationarity(problem.control_set, outcome.weights, gradient)
     rough = None
     if bool(result == RESULTS.successful):
         rough = (outcome.coarse(states) if outcome.mesh else None) or coarse(
@@ -205,6 +206,11 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter, 
         weight_multipliers=outcome.weight_multipliers,
         feedback=outcome.feedback,
     )
+
+
+@eqx.filter_jit
+def _stationarity(control_set: AbstractControlSet, weights: Weights, gradient: Weights) -> Array:
+    return control_set.stationarity(weights, gradient)
 
 
 class _Meter:
