@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from hjcontrol._ground.concrete import traced
@@ -48,7 +49,7 @@ def aside(who: str, function: Callable[..., Any], args: tuple, kwargs: dict[str,
         own = getattr(leaf, "sharding", None)
         if not isinstance(leaf, jax.Array) or not isinstance(own, NamedSharding):
             return leaf
-        same = own.mesh.device_ids.tolist() == mesh.device_ids.tolist()
+        same = np.array_equal(own.mesh.device_ids, mesh.device_ids)
         same = same and own.mesh.axis_names == mesh.axis_names
         return jax.device_put(leaf, NamedSharding(mesh, own.spec)) if same else leaf
 

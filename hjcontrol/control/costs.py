@@ -95,7 +95,7 @@ def least_squares(x: Tree, target: Tree) -> Float[Array, ""]:
             f"least_squares: `x` and `target` must be shaped alike; found {shapes[0]} and {shapes[1]}."
         )
     squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), x, target)
-    return 0.5 * sum(jax.tree.leaves(squares))
+    return 0.5 * jax.tree.reduce(jnp.add, squares)
 
 
 class AbstractRunningCost(Shown):

@@ -115,7 +115,7 @@ def read(model: Any, one: Any = None) -> Any:
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State):
         return noisy(*model)
     if _is_applied(model):
-        apply, params = model
+        apply, params = model[0], model[1]
         found = noisy_linen(apply, params, one)
         if found is None and _arguments(apply)[1:2] == ["rng"]:
             found = noisy_haiku(apply, params, None, one)
