@@ -24,6 +24,7 @@ from jaxtyping import Int
 
 from hjcontrol._ground.annotations import UnfitError, is_key, rule, shown, tells
 from hjcontrol._ground.concrete import known, traced
+from hjcontrol._ground.meshes import aside, explicit
 
 F = TypeVar("F", bound=Callable[..., Any])
 _BOUND = re.compile(r"(>=|>|<=|<) ([-+.\de]+)")
@@ -135,8 +136,7 @@ def _guarded(
 ) -> Any:
     signature = inspect.signature(function)
 
-    @functools.wraps(function)
-    def at_the_door(*args: Any, **kwargs: Any) -> Any:
+    def entered(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         check(bound)
         try:
@@ -144,6 +144,10 @@ def _guarded(
         except _HIDDEN:
             concrete(who, **bound.arguments)
             raise
+
+    @functools.wraps(function)
+    def at_the_door(*args: Any, **kwargs: Any) -> Any:
+        return aside(who, entered, args, kwargs) if explicit() else entered(*args, **kwargs)
 
     return at_the_door
 

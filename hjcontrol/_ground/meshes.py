@@ -4,19 +4,78 @@
 
 Under explicit axes every operation must say how its result is laid out. The numerics here leave that to
 the compiler, which is what axes of the kind Auto mean: the same devices, the same pieces, nothing moved.
+A mesh of explicit axes that `jax.set_mesh` has set is set aside while a public function runs.
 """
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from hjcontrol._ground.concrete import traced
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 def automatic(tree: Any) -> Any:
     """The same arrays, those on explicit axes on automatic ones; what is traced stays as it is."""
     return jax.tree.map(_one, tree)
+
+
+def explicit() -> bool:
+    """Whether `jax.set_mesh` has set a mesh with explicit axes."""
+    return AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types
+
+
+def aside(who: str, function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+    """Call a function without the mesh that `jax.set_mesh` has set. Its arguments come on automatic axes;
+    the arrays that it returns are on the set mesh's own, except those of a problem, which stay.
+
+    **Raises:** `ValueError` under `jit`, `vmap` or `grad`, where the mesh cannot be set aside.
+    """
+    try:
+        mesh = jax.sharding.get_mesh()
+    except ValueError as error:
+        raise ValueError(
+            f"{who}: found a mesh of Explicit axes under jit, vmap or grad, where hjcontrol needs Auto "
+            "axes. Call it by `jax.sharding.auto_axes(function, out_sharding=jax.P())`, or make the mesh "
+            "by `jax.make_mesh(shape, names, axis_types=(jax.sharding.AxisType.Auto,) * len(names))`."
+        ) from error
+
+    def back(leaf: Any) -> Any:
+        own = getattr(leaf, "sharding", None)
+        if not isinstance(leaf, jax.Array) or not isinstance(own, NamedSharding):
+            return leaf
+        same = np.array_equal(own.mesh.device_ids, mesh.device_ids)
+        same = same and own.mesh.axis_names == mesh.axis_names
+        return jax.device_put(leaf, NamedSharding(mesh, own.spec)) if same else leaf
+
+    stays = lambda node: getattr(type(node), "keeps_its_axes", False)
+    with jax.set_mesh(None):
+        found = function(*map(_moved, args), **{name: _moved(a) for name, a in kwargs.items()})
+    return jax.tree.map(lambda a: a if stays(a) else back(a), found, is_leaf=stays)
+
+
+def off_the_mesh(function: F) -> F:
+    """A function that is called by `aside` where `jax.set_mesh` has set explicit axes."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        if explicit():
+            return aside(function.__name__, function, args, kwargs)
+        return function(*args, **kwargs)
+
+    return cast(F, called)
+
+
+def _moved(argument: Any) -> Any:
+    """`automatic`, and the very object where there is nothing to move."""
+    if any(_one(leaf) is not leaf for leaf in jax.tree.leaves(argument)):
+        return automatic(argument)
+    return argument
 
 
 def _one(leaf: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy as np
 
 from hjcontrol.control.hamiltonians import given_at
 from hjcontrol.control.problem import ControlProblem
+from hjcontrol.control.streams import some
 from hjcontrol.networks import AbstractStage, Weights
 from hjcontrol.networks.given import read_of
 
@@ -54,6 +55,7 @@ def coarse(problem: ControlProblem, weights: Weights) -> str | None:
     or where no stage makes one."""
     if not any(_estimates(run.stage) for run in problem.chain.runs):
         return None
+    problem = some(problem)
     errors, size = _discretisation(problem, weights)
     errors = np.asarray(errors)
     worst = int(errors.argmax())

@@ -2,7 +2,8 @@ r"""A mean over samples, a chunk at a time: memory is that of one chunk's states
 
     (1/n) sum_i f_i = sum_c (n_c / n) [ (1/n_c) sum_{i in c} f_i ]        c = chunks of `problem.chunk`
 
-One `lax.scan` over the chunks of equal size, and what is left of the samples after it. A cost of the
+Of a memory map a chunk is read when its turn comes. One `lax.scan` over the chunks of equal size, and
+what is left of the samples after it. A cost of the
 weights alone is in every chunk's mean; the shares sum to one, so it is counted once.
 """
 
@@ -38,6 +39,8 @@ def mean_over_chunks(problem: Any, f: Callable[[Any], PyTree[Array]]) -> PyTree[
 
 def chunk_of(problem: Any, start: Any, length: int) -> Any:
     """The problem on `length` samples from `start` on, which may be traced."""
+    if problem.stream is not None:
+        return problem.placed(*problem.stream.read(start, length))
     n = problem.num_samples
     parts = lambda p: (p.inputs, p.targets, p.forcing, p.context, p.references)
 

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol._ground.shown import Shown
+from hjcontrol._ground.trees import Tree
 from hjcontrol.control.references import Wants, extras, wanted
 from hjcontrol.deformation import gibbs, lse
 
@@ -77,8 +78,10 @@ def check_labels(labels: Any, logits: Any) -> None:
 
 
 @admits()
-def least_squares(x: Float[Array, " d"], target: Float[Array, " d"]) -> Float[Array, ""]:
-    r"""$\tfrac12\|x - y\|^2$.
+def least_squares(x: Tree, target: Tree) -> Float[Array, ""]:
+    r"""$\tfrac12\|x - y\|^2$, over all entries of all leaves.
+
+    **Raises:** `ValueError` for a state and a target that are not shaped alike.
 
     **Example:**
 
@@ -86,7 +89,13 @@ def least_squares(x: Float[Array, " d"], target: Float[Array, " d"]) -> Float[Ar
         >>> float(hj.control.least_squares(jnp.array([3.0]), jnp.array([1.0])))
         2.0
     """
-    return 0.5 * jnp.sum((x - target) ** 2)
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (x, target)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"least_squares: `x` and `target` must be shaped alike; found {shapes[0]} and {shapes[1]}."
+        )
+    squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), x, target)
+    return 0.5 * jax.tree.reduce(jnp.add, squares)
 
 
 class AbstractRunningCost(Shown):

@@ -17,6 +17,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.meshes import automatic
 from hjcontrol.control.chunks import mean_over_chunks
 from hjcontrol.control.problem import ControlProblem
+from hjcontrol.control.streams import held
 from hjcontrol.control.trajectory import Trajectory
 from hjcontrol.networks import Weights
 
@@ -35,6 +36,7 @@ def backpropagate(
     problem: ControlProblem, weights: Weights
 ) -> tuple[Float[Array, ""], Trajectory, Trajectory, Weights]:
     """`J`, states, costates and gradient in one reverse pass."""
+    held(problem)
     n = problem.num_samples
     x, y, u = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype),

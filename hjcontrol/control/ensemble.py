@@ -4,13 +4,46 @@ inputs, targets, forcing, context        every leaf (n, ...), n >= 1, inputs flo
 """
 
 import copy
+import inspect
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from hjcontrol.control.statement import check_targets
+from hjcontrol.networks.chain import Chain, Tied
+from hjcontrol.networks.stage import AbstractStage
+
+
+def arrays(tree: Any) -> Any:
+    """A tree whose lists of numbers, or of such lists, are arrays; a list of arrays stays a tree.
+
+    **Raises:** `ValueError` for rows that differ in length.
+    """
+    if isinstance(tree, (list, tuple)) and tree and not hasattr(tree, "_fields"):
+        if all(isinstance(a, (int, float)) for a in _numbers(tree)):
+            try:
+                return np.asarray(tree)
+            except ValueError as error:
+                raise ValueError(
+                    "ControlProblem: a list of samples must have rows of one length; found rows that "
+                    "differ. Pad or cut them."
+                ) from error
+        return type(tree)(map(arrays, tree))
+    if isinstance(tree, dict):
+        return {name: arrays(part) for name, part in tree.items()}
+    return tree
+
+
+def _numbers(tree: Any) -> Any:
+    for part in tree:
+        if isinstance(part, (list, tuple)):
+            yield from _numbers(part)
+        else:
+            yield part
 
 
 def sequences(forcing: PyTree) -> PyTree[Array]:
@@ -50,11 +83,48 @@ def samples(ensemble: dict[str, PyTree]) -> int:
     for name, tree in ensemble.items():
         for a in jax.tree.leaves(tree):
             if a.ndim == 0 or a.shape[0] != n:
+                also = " A list of arrays is a tree: stack samples by `np.stack`."
                 raise ValueError(
                     f"ControlProblem: every leaf of `{name}` must have {n} samples in front; "
-                    f"found shape {a.shape}."
+                    f"found shape {a.shape}.{also if isinstance(tree, (list, tuple)) else ''}"
                 )
     return n
+
+
+def of_one(tree: Any) -> Any:
+    """One sample of what has samples in front, as shapes."""
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a)[1:], a.dtype), tree)
+
+
+def whole_chain(**options: Any) -> None:
+    """Refuse what says something of a model's arrays beside a `Chain`.
+
+    **Raises:** `ValueError`.
+    """
+    for name, value in options.items():
+        if value is not None and value != ():
+            raise ValueError(
+                f"ControlProblem: `{name}` is for stages or a model; found it beside a Chain, which is "
+                "complete. Pass the stages."
+            )
+
+
+def tokens(inputs: Any, stages: Any) -> tuple[Any, tuple[bool, ...]]:
+    """Inputs of whole numbers as floating ones, for a model that takes them; and which leaves are."""
+    first = stages[0] if isinstance(stages, (list, tuple)) and stages else stages
+    leaves = jax.tree.leaves(inputs)
+    whole = tuple(jnp.issubdtype(a.dtype, jnp.integer) for a in leaves)
+    own = isinstance(first, (AbstractStage, Chain, Tied)) or _plain(first)
+    if not any(whole) or own:
+        return inputs, ()
+    floating = [a.dtype for a, w in zip(leaves, whole, strict=True) if not w]
+    dtype = jnp.result_type(*floating) if floating else jnp.result_type(float)
+    cast = [a.astype(dtype) if w else a for a, w in zip(leaves, whole, strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(inputs), cast), whole
+
+
+def _plain(piece: Any) -> bool:
+    return callable(piece) and inspect.isroutine(piece) and not hasattr(piece, "__self__")
 
 
 def on_samples_of(problem: Any, inputs: Any, targets: Any) -> Any:
@@ -70,7 +140,7 @@ def on_samples_of(problem: Any, inputs: Any, targets: Any) -> Any:
         )
     first = (problem.inputs, problem.targets) if problem.stream is None else problem.stream.first
     cast = lambda a: jnp.asarray(a, problem.dtype if _floating(a) else None)
-    inputs, targets = jax.tree.map(cast, (inputs, targets))
+    inputs, targets = jax.tree.map(cast, (arrays(inputs), arrays(targets)))
     samples({"inputs": inputs, "targets": targets})
     shapes = [jax.tree.map(lambda a: jnp.shape(a)[1:], tree) for tree in (first, (inputs, targets))]
     if shapes[0] != shapes[1]:
@@ -95,3 +165,10 @@ def replaced(problem: Any, **fields: Any) -> Any:
 
 def _floating(a: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(a), jnp.floating)
+
+
+@eqx.filter_jit
+def drawn(chain: Chain, control_set: Any, dtype: Any, key: Any) -> Any:
+    """Weights to start from, drawn by one program."""
+    cast = lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
+    return control_set.project(jax.tree.map(cast, chain.init(key)))

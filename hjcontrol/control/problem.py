@@ -9,6 +9,7 @@ given besides x_0 (an input sequence, a mask) is no state: it has no costate, an
 depth. The sample axis leads every ensemble array, and nothing but the mean crosses it.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
+import hjcontrol.control.ensemble as data
 from hjcontrol._ground.arguments import admits, places
 from hjcontrol._ground.meshes import automatic
 from hjcontrol._ground.shown import Shown
@@ -24,12 +26,11 @@ from hjcontrol._ground.trees import Tree, TreeLike
 from hjcontrol.control.chunks import checked_chunk, chunk_of, mean_over_chunks
 from hjcontrol.control.control_sets import AbstractControlSet, Free
 from hjcontrol.control.costs import AbstractRunningCost, StateCost
-from hjcontrol.control.ensemble import on_samples_of, replaced, samples, sequences
 from hjcontrol.control.path_checks import check_path, listed, on_samples
 from hjcontrol.control.path_constraints import AbstractPathConstraint, Budget
-from hjcontrol.control.references import References, gathered, shaped
+from hjcontrol.control.references import References, gathered, referenced
 from hjcontrol.control.statement import check_statement
-from hjcontrol.control.streams import Stream, came_in
+from hjcontrol.control.streams import Stream, came_in, held
 from hjcontrol.control.terminal_constraint import TerminalConstraint
 from hjcontrol.control.trajectory import Trajectory, swapped
 from hjcontrol.networks import Chain, Weights, advance
@@ -73,6 +74,8 @@ class ControlProblem(Shown):
     chunk: int | None = eqx.field(static=True)
     stream: Stream | None = eqx.field(static=True)  # then there are no inputs and targets
 
+    keeps_its_axes = True  # of a mesh: see `_ground.meshes`
+
     def __init__(
         self,
         stages: Any,
@@ -89,13 +92,15 @@ class ControlProblem(Shown):
         path: AbstractPathConstraint | Budget | Sequence[Any] | None = None,
         frozen: Any = (),
         chunk: int | None = None,
+        compute_dtype: Any = None,
     ):
         """**Arguments:**
 
         - `stages`: stages, modules or functions in order of depth, stated for one sample; or a whole
           model: an `eqx.Module`, a pair `(apply, params)` of flax linen or haiku, a flax NNX module. A
           model that came with weights starts from them.
-        - `inputs`: initial states `x_0`, every leaf `(n, ...)`, floating. Or batches, for `Gradient`: a
+        - `inputs`: initial states `x_0`, every leaf `(n, ...)`, floating; of a model whole numbers too
+          (tokens), which are held as floating ones and have no costate. Or batches, for `Gradient`: a
           loader or a generator function of pairs (inputs, targets); or memory maps (`np.memmap`).
         - `targets`: what the terminal cost compares with, every leaf `(n, ...)`, or `None`.
         - `terminal`: `Phi(x_K, y)` of one sample; `Phi(x_K)` when there are no targets.
@@ -113,8 +118,8 @@ class ControlProblem(Shown):
           several.
         - `frozen`: which arrays of a model are held, as `hj.networks.ModuleStage` takes it: names of
           fields, a tree of booleans shaped like the model, or a function of a leaf.
-        - `chunk`: samples whose states are held at a time, where J and its derivatives are summed up; all
-          of them without it.
+        - `chunk`: samples whose states are held at a time, of sums over samples; all without it.
+        - `compute_dtype`: of every stage's step, such as `jnp.bfloat16`; all else keeps its dtype.
 
         **Raises:** `ValueError` for empty, ragged or non-floating inputs, targets of another length,
         sequences that differ in length or do not fit the stages, a stage that does not accept its state,
@@ -122,23 +127,33 @@ class ControlProblem(Shown):
         is not a scalar.
         """
         beside = {"forcing": forcing, "context": context, "references": references, "path": path}
+        inputs, targets = data.arrays(inputs), data.arrays(targets)
         self.stream, inputs, targets = came_in(inputs, targets, terminal, beside)
         inputs, targets, forcing, context, references = automatic(
-            (inputs, targets, sequences(forcing), jax.tree.map(jnp.asarray, context), references)
+            (
+                inputs,
+                targets,
+                data.sequences(forcing),
+                jax.tree.map(jnp.asarray, context),
+                references,
+            )
         )
+        chained = isinstance(stages, Chain)
+        self.model = None if chained else automatic(read(stages, data.of_one(inputs)))
+        inputs, whole = data.tokens(inputs, stages)
         ensemble = {"inputs": inputs, "targets": targets, "forcing": forcing, "context": context}
-        n = samples(ensemble)
-        one = {
-            name: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree)
-            for name, tree in ensemble.items()
-        }
+        n, one = (
+            data.samples(ensemble),
+            {name: data.of_one(tree) for name, tree in ensemble.items()},
+        )
         given = (one["forcing"], one["context"])
-        self.model = None if isinstance(stages, Chain) else automatic(read(stages))
-        if isinstance(stages, Chain):
+        if chained:
+            data.whole_chain(frozen=frozen, compute_dtype=compute_dtype)
             check_given([run.stage for run in stages.runs for _ in range(run.length)], *given)
             self.chain = stages
         else:
-            self.chain = Chain(stages_of(self.model, frozen), one["inputs"], *given)
+            stated = stages_of(self.model, frozen, compute_dtype, whole)
+            self.chain = Chain(stated, one["inputs"], *given)
         self.inputs, self.targets, self.terminal = inputs, targets, terminal
         self.forcing, self.context = forcing, context
         self.terminal_constraint = terminal_constraint
@@ -164,11 +179,8 @@ class ControlProblem(Shown):
     @property
     def num_samples(self) -> int:
         """Size n of the ensemble."""
-        if self.stream is not None:
-            raise ValueError(
-                "ControlProblem: its samples come in batches and are not held, and this asks for all of "
-                "them. Train by hj.Gradient; for the rest take samples: problem.on(inputs, targets)."
-            )
+        if self.stream is not None and self.inputs is None:
+            return self.stream.count
         return jax.tree.leaves(self.inputs)[0].shape[0]
 
     @property
@@ -179,7 +191,9 @@ class ControlProblem(Shown):
     @property
     def chunked(self) -> bool:
         """Whether J is summed up over more than one chunk of samples."""
-        return self.stream is None and self.chunk is not None and self.chunk < self.num_samples
+        if self.stream is not None:  # a memory map is read in chunks, one or more
+            return self.stream.rows is not None and self.chunk is not None
+        return self.chunk is not None and self.chunk < self.num_samples
 
     @property
     def first_chunk(self) -> "ControlProblem":
@@ -191,7 +205,7 @@ class ControlProblem(Shown):
 
         **Raises:** `ValueError` for less than one, or with constraints on the states.
         """
-        return replaced(self, chunk=checked_chunk("in_chunks", self, chunk))
+        return data.replaced(self, chunk=checked_chunk("in_chunks", self, chunk))
 
     @property
     def given(self) -> tuple[PyTree[Array], ...]:
@@ -232,8 +246,7 @@ class ControlProblem(Shown):
     @admits()
     def init(self, key: Key[Array, ""]) -> Weights:
         """Weights to start from, in the inputs' dtype, inside the control set."""
-        cast = lambda a: a.astype(self.dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
-        return self.control_set.project(jax.tree.map(cast, self.chain.init(key)))
+        return data.drawn(self.chain, self.control_set, self.dtype, key)
 
     def terminal_cost(self, x: PyTree[Array], y: PyTree[Array]) -> Float[Array, ""]:
         """`Phi` of one sample."""
@@ -334,7 +347,7 @@ class ControlProblem(Shown):
             return mean_over_chunks(
                 self, lambda p: jax.checkpoint(lambda w: p.data_cost(w))(weights)
             )
-        self.num_samples  # noqa: B018  a stream holds none, and says so
+        held(self)
         cost = lambda x, y, u: self.sample_cost(weights, x, y, given=u)[0]
         return jnp.mean(jax.vmap(cost)(self.inputs, self.targets, self.given))
 
@@ -346,7 +359,7 @@ class ControlProblem(Shown):
         """
         weights = automatic(weights)
         self.chain.check_weights("rollout", weights)
-        self.num_samples  # noqa: B018
+        held(self)
         states = lambda x, u: self.chain.states(weights, x, u)
         runs, final = jax.vmap(states)(self.inputs, self.given)
         return Trajectory(runs, final)
@@ -366,12 +379,16 @@ class ControlProblem(Shown):
         **Raises:** `ValueError` for samples shaped otherwise, or where each sample has more than inputs
         and targets.
         """
-        return on_samples_of(self, inputs, targets)
+        return data.on_samples_of(self, inputs, targets)
 
     def placed(self, inputs: Any, targets: Any) -> "ControlProblem":
         """`on`, unchecked: for a batch that a stream has checked."""
         inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
-        return replaced(self, inputs=inputs, targets=targets, stream=None)
+        inputs = jax.tree.map(lambda a: a.astype(self.dtype), inputs)  # tokens
+        read = self.references
+        if read is not None and read.target is not None:  # a cost reads the sample's target
+            read = dataclasses.replace(read, target=jax.tree.map(lambda a: a[:, None], targets))
+        return data.replaced(self, inputs=inputs, targets=targets, references=read, stream=None)
 
     @admits()
     def with_references(self, references: TreeLike) -> "ControlProblem":
@@ -380,15 +397,4 @@ class ControlProblem(Shown):
 
         **Raises:** `ValueError` for a problem without references, or references shaped differently.
         """
-        if self.references is None or not jax.tree.leaves(self.references.own):
-            raise ValueError(
-                "with_references: the problem was stated without `references`; state it anew with them."
-            )
-        shape = (self.num_samples, len(self.chain), self.dtype)
-        new, old = shaped("with_references", references, shape), self.references.own
-        shapes = [jax.tree.map(jnp.shape, tree) for tree in (old, new)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"with_references: `references` must be shaped as before, {shapes[0]}; found {shapes[1]}."
-            )
-        return eqx.tree_at(lambda p: p.references.own, self, new)
+        return referenced(self, references)

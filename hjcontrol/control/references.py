@@ -163,3 +163,22 @@ def shaped(who: str, references: Any, shape: tuple[int, int, Any]) -> Any:
         return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
 
     return jax.tree.map(one, references)
+
+
+def referenced(problem: Any, references: Any) -> Any:
+    """The problem with other references, shaped as the old ones.
+
+    **Raises:** `ValueError`.
+    """
+    if problem.references is None or not jax.tree.leaves(problem.references.own):
+        raise ValueError(
+            "with_references: the problem was stated without `references`; state it anew with them."
+        )
+    shape = (problem.num_samples, len(problem.chain), problem.dtype)
+    new, old = shaped("with_references", references, shape), problem.references.own
+    shapes = [jax.tree.map(jnp.shape, tree) for tree in (old, new)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"with_references: `references` must be shaped as before, {shapes[0]}; found {shapes[1]}."
+        )
+    return eqx.tree_at(lambda p: p.references.own, problem, new)

@@ -23,7 +23,7 @@ from hjcontrol._ground.results import GOOD, RESULTS, name_of
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree, TreeLike
 from hjcontrol.control.derivatives import backpropagate
-from hjcontrol.control.ensemble import sequences
+from hjcontrol.control.ensemble import arrays, sequences
 from hjcontrol.control.feedback import Feedback
 from hjcontrol.control.pricing import augmented, lagrangian
 from hjcontrol.control.problem import ControlProblem
@@ -164,7 +164,7 @@ class Solution(Told, Shown):
 
 
 def _predicted(problem: ControlProblem, weights: Weights, *ensemble: Any) -> Tree:
-    new = automatic(jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), ensemble))
+    new = automatic(jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), arrays(ensemble)))
     inputs = problem.inputs if problem.stream is None else problem.stream.first[0]
     old = (inputs, problem.forcing, problem.context)
     shapes = [jax.tree.map(lambda a: jnp.shape(a)[1:], tree) for tree in (old, new)]

@@ -18,7 +18,7 @@ from hjcontrol.control.costs import (
     softmax_cross_entropy,
 )
 from hjcontrol.networks.given import reference_of
-from hjcontrol.networks.noisy import Noisy
+from hjcontrol.networks.noisy import AbstractNoisy
 
 
 def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
@@ -36,7 +36,7 @@ def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
             f"ControlProblem: nothing to train: {line_of(problem.model, 1)} has no floating array that "
             "is not held. Give its weights as floating JAX arrays."
         )
-    if isinstance(problem.model, Noisy):
+    if isinstance(problem.model, AbstractNoisy):
         _check_noisy(problem)
     given = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), jax.eval_shape(lambda: problem.given)
@@ -107,7 +107,7 @@ def _check_noisy(problem: Any) -> None:
     if more:
         raise ValueError(
             f"ControlProblem: a model with {', '.join(problem.model.names)} is trained on its outputs "
-            f"and weights alone; found `{more[0]}`. `eqx.nn.inference_mode(model)` has no noise."
+            f"and weights alone; found `{more[0]}`. {problem.model.remedy}"
         )
 
 

@@ -38,6 +38,28 @@ ONCE = (
 )
 
 
+NOT_HELD = (
+    "ControlProblem: its samples come in batches and are not held, and this asks for all of them. A "
+    "memory map is read in chunks: state the problem with `chunk=1024`, for J, its derivatives, Newton "
+    "and full-batch Gradient. A loader is for hj.Gradient. For the rest take samples: "
+    "problem.on(inputs, targets)."
+)
+
+
+def held(problem: Any) -> None:
+    """Refuse a problem whose samples are not held in memory.
+
+    **Raises:** `ValueError`.
+    """
+    if problem.stream is not None:
+        raise ValueError(NOT_HELD)
+
+
+def some(problem: Any) -> Any:
+    """The problem itself, or that of the first batch, where its samples are not held."""
+    return problem if problem.stream is None else problem.placed(*problem.stream.first)
+
+
 class Stream:
     """Batches of one structure. `first`: the first one; `rows`: samples of a memory map, else `None`."""
 
@@ -75,9 +97,36 @@ class Stream:
             self.check(self.second, 1)
 
     @property
+    def count(self) -> int:
+        """How many samples there are: known of a memory map.
+
+        **Raises:** `ValueError` for any other stream.
+        """
+        if self.rows is None:
+            raise ValueError(NOT_HELD)
+        return self.rows
+
+    def read(self, rows: Any, count: int) -> tuple[Any, Any]:
+        """`count` rows of a memory map inside a compiled program, which asks for them when it runs.
+        `rows`: the first of them."""
+        shapes = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(
+                (count, *a.shape[1:]), jax.dtypes.canonicalize_dtype(a.dtype)
+            ),
+            (self.source, self.targets),
+        )
+
+        def fetch(first: Any) -> Any:
+            batch = self._read(slice(int(first), int(first) + count))
+            return jax.tree.map(lambda a, s: a.astype(s.dtype, copy=False), batch, shapes)
+
+        return jax.pure_callback(fetch, shapes, rows, vmap_method="sequential")
+
+    @property
     def dtype(self) -> Any:
-        """Floating dtype of the inputs, as JAX takes them in."""
-        return jax.dtypes.canonicalize_dtype(np.result_type(*jax.tree.leaves(self.first[0])))
+        """Floating dtype of the inputs, as JAX takes them in; of whole numbers the default one."""
+        dtypes = [a.dtype for a in jax.tree.leaves(self.first[0]) if a.dtype.kind in "fV"]
+        return jax.dtypes.canonicalize_dtype(np.result_type(*(dtypes or [float])))
 
     def epoch(self) -> Iterator[tuple[Any, Any]]:
         """One pass over the batches as they come; of a memory map, its rows in order."""

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 from hjcontrol.control.ensemble import replaced
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.networks import Weights
-from hjcontrol.networks.noisy import Noisy
+from hjcontrol.networks.noisy import AbstractNoisy
 
 
 def noise_of(problem: ControlProblem, key: Key[Array, ""] | None, who: str) -> Any:
@@ -22,7 +22,7 @@ def noise_of(problem: ControlProblem, key: Key[Array, ""] | None, who: str) -> A
 
     **Raises:** `ValueError` without a key.
     """
-    if not isinstance(problem.model, Noisy):
+    if not isinstance(problem.model, AbstractNoisy):
         return None
     if key is None:
         raise ValueError(
@@ -44,6 +44,8 @@ def estimate(
         [theta] = problem.chain.unstack(w)
         module = eqx.combine(theta, problem.chain[0].rest)
         out, new = module.train(problem.inputs, state, draw)
+        if state is not None:  # a layer may keep statistics in another precision than it computes
+            new = [a.astype(old.dtype) for a, old in zip(new, state, strict=True)]
         each = jax.vmap(problem.terminal_cost)(out, problem.targets)
         return jnp.mean(each) + problem.total_weight_cost(w), new
 
@@ -68,9 +70,9 @@ def refuse_noise(problem: ControlProblem, who: str) -> None:
 
     **Raises:** `ValueError` naming the layers.
     """
-    if isinstance(problem.model, Noisy):
+    if isinstance(problem.model, AbstractNoisy):
         raise ValueError(
             f"{who}: {', '.join(problem.model.names)} is trained by minibatches only, "
             "`hj.Gradient(optimiser, batch_size=...)`: elsewhere J is a function of the weights alone. "
-            "`eqx.nn.inference_mode(model)` has no noise."
+            f"{problem.model.remedy}"
         )

@@ -32,6 +32,7 @@ from hjcontrol.control.control_sets import Free, largest
 from hjcontrol.control.derivatives import backpropagate
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.networks import Weights
+from hjcontrol.networks.casts import grain
 
 NUDGE, SMALL = 0.3, 0.1
 STEP, WINDOW = 1e4, 1e-2
@@ -44,6 +45,7 @@ class Units(NamedTuple):
     gradient: Float[Array, ""] | float
     costate: Float[Array, ""] | float
     state: Float[Array, ""] | float
+    grain: float = 0.0  # relative rounding of stages that compute in a coarser precision
 
 
 def unit(size: Float[Array, ""]) -> Float[Array, ""]:
@@ -64,7 +66,8 @@ def measured(
     states, costates and gradient at the weights, where they are known."""
     here = ask(problem, weights)[1:] if here is None else here
     near = ask(problem, _nudged(problem, weights))[1:]
-    return _of(here, near, jnp.asarray(problem.num_samples, problem.dtype))
+    found = _of(here, near, jnp.asarray(problem.num_samples, problem.dtype))
+    return found._replace(grain=grain(problem.chain))
 
 
 @eqx.filter_jit
@@ -108,13 +111,15 @@ def plain(of: Float[Array, ""] | float) -> Float[Array, ""] | float:
 
 
 def resolved(tol: Float[Array, ""], default: float, power: float, units: Units) -> Float[Array, ""]:
-    """A method's tolerance. The default one is no finer than the dtype resolves, `(COARSE eps)^power`;
-    another one is meant as it is. `power`: 1 for a method that solves for g, 1/2 for one that compares
-    values of J."""
-    dtype, value = jnp.asarray(units.gradient).dtype, known(tol)
-    if dtype == jnp.float64 or value is None or not np.allclose(value, default, rtol=1e-5, atol=0):
+    """A method's tolerance. The default one is no finer than the dtype resolves, `(COARSE eps)^power`,
+    and than twice the rounding of stages that compute in a coarser one; another one is meant as it is.
+    `power`: 1 for a method that solves for g, 1/2 for one that compares values of J."""
+    dtype, value, coarse = jnp.asarray(units.gradient).dtype, known(tol), 2.0 * units.grain
+    fine = dtype == jnp.float64 and not coarse
+    if fine or value is None or not np.allclose(value, default, rtol=1e-5, atol=0):
         return tol
-    return jnp.asarray(max(default, (COARSE * float(jnp.finfo(dtype).eps)) ** power), tol.dtype)
+    least = 0.0 if dtype == jnp.float64 else (COARSE * float(jnp.finfo(dtype).eps)) ** power
+    return jnp.asarray(max(default, least, coarse), tol.dtype)
 
 
 def in_units(tree: PyTree[Array], of: Float[Array, ""] | float) -> PyTree[Array]:

@@ -19,9 +19,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from hjcontrol.networks.casts import FromIntegers, bare, rounded
 from hjcontrol.networks.chain import Chain, Tied, Weights
 from hjcontrol.networks.held import weights_of
-from hjcontrol.networks.noisy import Noisy, noisy
+from hjcontrol.networks.noisy import AbstractNoisy, noisy
+from hjcontrol.networks.noisy_foreign import NoisyNNX, noisy_haiku, noisy_linen, single
 from hjcontrol.networks.stage import (
     AbstractStage,
     EquinoxCell,
@@ -51,10 +53,10 @@ class Applied(eqx.Module):
     def __init__(self, apply: Callable[..., Any], params: PyTree):
         self.params = jax.tree.map(lambda a: jnp.asarray(a) if eqx.is_array_like(a) else a, params)
         self.apply = apply
-        self.keyed = _second_argument(apply) == "rng"
+        self.keyed = _arguments(apply)[1:2] == ["rng"]
 
     def __call__(self, x: Any) -> Any:
-        return self.apply(self.params, *((None,) if self.keyed else ()), x)
+        return single(lambda x: self.apply(self.params, *((None,) if self.keyed else ()), x), x)
 
     @property
     def collections(self) -> PyTree[bool] | tuple:
@@ -75,17 +77,10 @@ class Merged(eqx.Module):
 
     def __init__(self, module: Any):
         nnx = sys.modules["flax.nnx"]
-        for _, part in nnx.iter_modules(module):
-            drops = isinstance(part, nnx.Dropout) and not part.deterministic and part.rate > 0
-            if drops or (isinstance(part, nnx.BatchNorm) and not part.use_running_average):
-                raise ValueError(
-                    f"ControlProblem: {type(part).__name__} is in training mode, which this library "
-                    "supports for equinox models. Call `model.eval()` first, or state it in equinox."
-                )
         self.graph, self.params, self.rest = nnx.split(module, nnx.Param, ...)
 
     def __call__(self, x: Any) -> Any:
-        return self.module()(x)
+        return single(self.module(), x)
 
     def module(self) -> Any:
         """The module itself, anew."""
@@ -98,14 +93,33 @@ def is_nnx(model: Any) -> bool:
     return nnx is not None and isinstance(model, nnx.Module)
 
 
-def read(model: Any) -> Any:
-    """A model of another library as an `eqx.Module`, a tuple of pieces as a list, all else as it is."""
+def _merged(module: Any) -> Merged | NoisyNNX:
+    """A flax NNX module, with noise if a part of it is in training mode."""
+    nnx, names = sys.modules["flax.nnx"], {}
+    for _, part in nnx.iter_modules(module):
+        drops = isinstance(part, nnx.Dropout) and not part.deterministic and part.rate > 0
+        if drops or (isinstance(part, nnx.BatchNorm) and not part.use_running_average):
+            names[type(part).__name__] = None
+    return NoisyNNX(module, tuple(names)) if names else Merged(module)
+
+
+def read(model: Any, one: Any = None) -> Any:
+    """A model of another library as an `eqx.Module`, a tuple of pieces as a list, all else as it is.
+    `one`: a sample, as a shape; without one, noise is looked for in equinox and NNX models alone."""
     if is_nnx(model):
-        return Merged(model)
+        return _merged(model)
+    if _is_applied(model[:2] if isinstance(model, tuple) and len(model) == 3 else None):
+        state = model[2]
+        if _arguments(model[0])[2:3] == ["rng"] and isinstance(state, dict):
+            return noisy_haiku(model[0], model[1], state, one)
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State):
         return noisy(*model)
     if _is_applied(model):
-        return Applied(*model)
+        apply, params = model[0], model[1]
+        found = noisy_linen(apply, params, one)
+        if found is None and _arguments(apply)[1:2] == ["rng"]:
+            found = noisy_haiku(apply, params, None, one)
+        return Applied(apply, params) if found is None else found
     if isinstance(model, (list, eqx.Module)) and not isinstance(model, AbstractStage):
         found = noisy(model)
         if found is not None:
@@ -113,14 +127,23 @@ def read(model: Any) -> Any:
     return list(model) if isinstance(model, tuple) else model
 
 
-def stages_of(model: Any, frozen: Any = ()) -> list[Any]:
+def stages_of(
+    model: Any, frozen: Any = (), compute_dtype: Any = None, whole: tuple[bool, ...] = ()
+) -> list[Any]:
     """The stages of a model that `read` gave, in order of depth.
 
-    **Arguments:** `frozen`: what is held, as `ModuleStage` takes it, of the whole model.
+    **Arguments:** `frozen`: what is held, as `ModuleStage` takes it, of the whole model; `compute_dtype`:
+    as of `ControlProblem`; `whole`: which leaves of the inputs are whole numbers, held as floating ones.
 
     **Raises:** `ValueError` for a model that is none, whose weights are half precision, or which needs a
     key or a state.
     """
+    if compute_dtype is not None and isinstance(model, AbstractNoisy):
+        raise ValueError(
+            "ControlProblem: `compute_dtype` is for models without noise; found "
+            f"{', '.join(model.names)}. "
+            "Let the model's own layers compute in that precision."
+        )
     if isinstance(model, type) or not (callable(model) or isinstance(model, (list, eqx.Module))):
         raise ValueError(
             "ControlProblem: a list of stages, an eqx.Module, a pair (apply, params) or a flax NNX "
@@ -134,9 +157,11 @@ def stages_of(model: Any, frozen: Any = ()) -> list[Any]:
             if leaf.dtype in (jnp.float16, jnp.bfloat16):
                 raise ValueError(
                     f"ControlProblem: weights must be float32 or float64; stage {k} has {leaf.dtype}. "
-                    "Convert the model's arrays: a step of half precision rounds small updates away."
+                    "Convert the model's arrays, for a step of half precision rounds small updates away; "
+                    "`compute_dtype=jnp.bfloat16` computes in bfloat16 with float32 weights."
                 )
-    return stages
+    stages = rounded(stages, compute_dtype)
+    return [FromIntegers(as_stage(stages[0]), whole), *stages[1:]] if whole else stages
 
 
 def trained(model: Any, chain: Chain, weights: Weights) -> Any:
@@ -167,12 +192,11 @@ def _is_applied(model: Any) -> bool:
     return not whole and all(eqx.is_array_like(a) for a in jax.tree.leaves(params))
 
 
-def _second_argument(function: Callable[..., Any]) -> str | None:
+def _arguments(function: Callable[..., Any]) -> list[str]:
     try:
-        names = list(inspect.signature(function).parameters)
+        return list(inspect.signature(function).parameters)
     except (TypeError, ValueError):
-        return None
-    return names[1] if len(names) > 1 else None
+        return []
 
 
 def _held(model: Any, frozen: Any) -> Any:
@@ -221,7 +245,7 @@ def _stages(model: Any, held: Any) -> list[Any]:
         if isinstance(model, (Tied, AbstractStage)):
             return [model]
         extra = model.collections if isinstance(model, Applied) else ()
-        if isinstance(model, Noisy) and model.state is not None:
+        if isinstance(model, AbstractNoisy) and model.state is not None:
             extra = _but(model, lambda m: m.state)
         if isinstance(model, Merged):
             extra = _but(model, lambda m: m.rest)
@@ -276,6 +300,7 @@ def _assembled(model: Any, pairs: Iterator[tuple[AbstractStage, Any]]) -> Any:
 
 def _rebuilt(piece: Any, stage: AbstractStage, theta: Any) -> Any:
     """One piece with its weights."""
+    stage = bare(stage)
     if not jax.tree.leaves(theta):
         return piece
     if isinstance(piece, ModuleStage):
@@ -284,7 +309,7 @@ def _rebuilt(piece: Any, stage: AbstractStage, theta: Any) -> Any:
         module = eqx.combine(theta, stage.rest)
         if isinstance(module, Applied):
             return (module.apply, module.params)
-        if isinstance(module, Noisy):
+        if isinstance(module, AbstractNoisy):
             return module.came_in()
         if isinstance(module, EquinoxCell):
             return module.cell

@@ -6,6 +6,7 @@
 key     of each sample, for dropout         state   running statistics, which are no weights
 """
 
+import abc
 import inspect
 from typing import Any
 
@@ -14,7 +15,28 @@ import jax
 from jaxtyping import Array, Key, PyTree
 
 
-class Noisy(eqx.Module):
+class AbstractNoisy(eqx.Module):
+    """A model that draws random numbers or keeps a state while it is trained; called, it is in inference.
+    `names`: its layers that do; `remedy`: how to state it without."""
+
+    names: eqx.AbstractVar[tuple[str, ...]]
+    state: eqx.AbstractVar[list[Array] | None]
+    remedy: eqx.AbstractClassVar[str]
+
+    @abc.abstractmethod
+    def __call__(self, x: Any) -> Any:
+        """The output of one sample in inference."""
+
+    @abc.abstractmethod
+    def train(self, inputs: PyTree[Array], state: Any, key: Key[Array, ""]) -> tuple[Any, Any]:
+        """The outputs of a batch, every leaf `(n, ...)`, and the state after it."""
+
+    @abc.abstractmethod
+    def came_in(self) -> Any:
+        """The model of the kind that came in."""
+
+
+class Noisy(AbstractNoisy):
     """Such a model; called, it is in inference. `names`: its layers that need a key or a state."""
 
     model: eqx.Module
@@ -24,6 +46,8 @@ class Noisy(eqx.Module):
     axis: str | None = eqx.field(static=True)
     keyed: bool = eqx.field(static=True)
     form: Any = eqx.field(static=True)  # of the State
+
+    remedy = "`eqx.nn.inference_mode(model)` has no noise."
 
     def __call__(self, x: Any) -> Any:
         return self._run(eqx.nn.inference_mode(self.model), x, self.state, None)[0]
@@ -81,7 +105,8 @@ def noisy(model: Any, state: eqx.nn.State | None = None) -> Noisy | None:
     names = _names([*dropouts, *norms]) or (type(model).__name__,)
     leaves, form = (None, None) if state is None else jax.tree.flatten(state)
     axis = next(iter(axes), None)
-    return Noisy(model, leaves, pieces, names, axis, _takes_key(model), form)
+    keyed = _takes_key(model)
+    return Noisy(model, leaves, pieces, names, axis, keyed, form)  # pyright: ignore[reportCallIssue]
 
 
 def _drops(module: Any) -> bool:

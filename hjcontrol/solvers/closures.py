@@ -56,13 +56,15 @@ def _cost(problem: ControlProblem, cost: Any) -> Any:
     )
 
 
-def _closes(function: Any) -> bool:
-    """Whether a plain function closes over, or has as a default, a traced value."""
-    if isinstance(function, eqx.Module) or not callable(function):
+def _closes(function: Any, within: tuple[int, ...] = ()) -> bool:
+    """Whether a plain function closes over, or has as a default, a traced value. `within`: the functions
+    that hold this one."""
+    if isinstance(function, eqx.Module) or not callable(function) or id(function) in within:
         return False
     cells = [c.cell_contents for c in getattr(function, "__closure__", None) or ()]
     held = (*cells, *(getattr(function, "__defaults__", None) or ()))
-    inner = any(_closes(a) for a in held if callable(a) and hasattr(a, "__closure__"))
+    functions = (a for a in held if callable(a) and hasattr(a, "__closure__"))
+    inner = any(_closes(a, (*within, id(function))) for a in functions)
     return inner or any(traced(a) for a in jax.tree.leaves(held))
 
 

@@ -35,7 +35,7 @@ from hjcontrol.solvers.checkpoint import Checkpoint, Snapshot
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.progress import Progress, followed
 from hjcontrol.solvers.selection import admit, first
-from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver
+from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver, summed
 from hjcontrol.solvers.streaming import check_stream, finished_stream, run_streamed
 from hjcontrol.solvers.watching import watching
 
@@ -133,7 +133,7 @@ def solve(
     follow = followed(solver.name) if progress is True else nullcontext(progress or None)
     run = partial(_run_traced, keeper=keeper, watch=watch) if solver.traceable else _run_host
     finish = _finished
-    if problem.stream is not None:
+    if problem.stream is not None and not summed(problem, solver):
         run, finish = partial(run_streamed, watch=watch), finished_stream
     # OpenBLAS's spinning threads get in the way of XLA's: a Cholesky factor of order 1000 takes 0.9 s
     # on two cores with them, 0.02 s without.
@@ -166,13 +166,13 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter, 
     value, states, costates, gradient = ends.compiled(final)(stated, outcome.weights)
     if stated is not problem:  # the price of the constraint is no part of J
         value = ends.compiled(ControlProblem.objective)(problem, outcome.weights)
-    stationarity = problem.control_set.stationarity(outcome.weights, gradient)
+    stationarity = ends.stationarity(problem, outcome.weights, gradient)
     doubt = outcome.doubt(problem, value) if bool(result == RESULTS.successful) else None
     if doubt is not None:
         result, message = RESULTS.open_loop_unstable, doubt
         value, states = outcome.objective, outcome.states
         costates, gradient = eqx.filter_jit(costate)(stated, outcome.weights, states)
-        stationarity = problem.control_set.stationarity(outcome.weights, gradient)
+        stationarity = ends.stationarity(problem, outcome.weights, gradient)
     rough = None
     if bool(result == RESULTS.successful):
         rough = (outcome.coarse(states) if outcome.mesh else None) or coarse(

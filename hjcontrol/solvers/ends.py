@@ -8,20 +8,23 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from hjcontrol._ground.meshes import automatic
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Free, Solution, backpropagate
 from hjcontrol.control.capability import complaint
 from hjcontrol.control.derivatives import sketched
+from hjcontrol.control.streams import some
 from hjcontrol.control.units import Units, measured
 from hjcontrol.networks import Weights
 from hjcontrol.networks.model import draws
 from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, identity
-from hjcontrol.solvers.solver import AbstractSolver
+from hjcontrol.solvers.solver import AbstractSolver, summed
 
 # One wrapper a function: making it takes a millisecond.
 compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = functools.cache(eqx.filter_jit)
+MAPPED = 1024  # rows of a memory map that are read at a time, where a step takes all of them
 PASS = 256  # samples at a time, where a method of minibatches looks at all of them
 
 
@@ -38,25 +41,33 @@ def held_at_a_time(
     if chunk is not None:
         return problem.in_chunks(chunk)
     batch = getattr(solver, "batch_size", None)
-    if batch is None or problem.chunk is not None or problem.stream is not None:
+    mapped = problem.stream is not None and summed(problem, solver)
+    if problem.chunk is not None or (problem.stream is not None and not mapped):
+        return problem
+    if not mapped and batch is None:
         return problem
     if problem.path or problem.terminal_constraint is not None:
         return problem
-    most = max(batch, PASS)
+    most = MAPPED if mapped else max(batch, PASS)
     n = problem.num_samples
+    most = min(most, n) if mapped else most
     # A chunk that divides the samples leaves no remainder, and so no second program.
     even = [size for size in range(most // 2, most + 1) if size and n % size == 0]
     return problem.in_chunks(max(even, default=most))
 
 
+def stationarity(problem: ControlProblem, weights: Weights, gradient: Weights) -> Array:
+    """How far from stationary, in the measure of the problem's control set; one program."""
+    return compiled(type(problem.control_set).stationarity)(problem.control_set, weights, gradient)
+
+
 def units_of(problem: ControlProblem, weights: Weights, solver: AbstractSolver) -> Units:
     """The problem's units at the start; of minibatches with free weights, which ask for none, the unit
     one: nothing is computed."""
-    batches = problem.stream is not None or getattr(solver, "batch_size", None) is not None
+    batches = not summed(problem, solver)
     if batches and solver.streams and isinstance(problem.control_set, Free):
         return Units(1.0, 1.0, 1.0)
-    if problem.stream is not None:
-        problem = problem.placed(*problem.stream.first)
+    problem = some(problem) if batches else problem
     return measured(problem, weights, compiled(sketched if problem.chunked else backpropagate))
 
 
@@ -129,6 +140,7 @@ def words_of(problem, solver, state, weights, result) -> str | None:
     that the next step would have tried."""
     if not bool(result == RESULTS.nonfinite):
         return solver.said(problem) if bool(result == RESULTS.successful) else None
+    problem = some(problem)
     words = complaint(problem, weights)
     if words is None and solver.traceable:
         tried = eqx.filter_jit(solver.step)(problem, state)

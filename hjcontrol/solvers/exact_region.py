@@ -61,7 +61,7 @@ def stepped(
     weights, value, gradient = at
     flat, unravel = ravel_pytree(weights)
     whole = lambda v: ravel_pytree(product(unravel(v)))[0]
-    states = jax.eval_shape(problem.rollout, weights)
+    states = jax.eval_shape(lambda w: problem.first_chunk.rollout(w), weights)
     values, Q = jnp.linalg.eigh(hessian(whole, flat, _count(states)))
     b = Q.T @ ravel_pytree(gradient)[0]
     least = jnp.finfo(b.dtype).eps * jnp.max(jnp.abs(values))

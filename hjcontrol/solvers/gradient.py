@@ -33,7 +33,7 @@ from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.training import estimate, noise_of, refuse_noise, settled
 from hjcontrol.control.units import Units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome, summed
 from hjcontrol.solvers.spectral import Spectral, first, stepped
 
 
@@ -81,6 +81,7 @@ class Gradient(AbstractSolver):
 
     minibatch = True
     streams = True
+    sums = True
     couples = True
     priced = True
     default_max_steps = 5000
@@ -98,11 +99,11 @@ class Gradient(AbstractSolver):
         return dataclasses.replace(self, batch_size=None, given=True)
 
     def check(self, problem: ControlProblem) -> None:
+        parts = not summed(problem, self)
         if problem.stream is None:
             check_batch_size(problem, self.batch_size, "Gradient")
-        if problem.stream is None and self.whole:
+        if not parts and self.whole:
             refuse_noise(problem, "Gradient with all samples a step")
-        parts = problem.stream is not None or self.batch_size is not None
         if parts and _spectral(self, problem):
             raise ValueError(
                 "Gradient: a line search on a control set compares values of J, so it needs all samples; "

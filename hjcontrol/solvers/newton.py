@@ -101,6 +101,7 @@ class Newton(AbstractSolver):
     unit: Float[Array, ""] | float = 1.0
 
     asks = "forward-over-reverse"
+    sums = True
     sets = "bounds"
     couples = True
     priced = True

@@ -24,10 +24,11 @@ from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.closures import opened
 from hjcontrol.solvers.driver import advance, initial
+from hjcontrol.solvers.ends import held_at_a_time
 from hjcontrol.solvers.implicit import moved
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.selection import admit
-from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver
+from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver, summed
 
 
 class Ended(Shown):
@@ -87,6 +88,13 @@ def run(
             f"run: {solver.name} runs outside JAX, so it is no pure function. Use `hj.solve`, or a "
             "method such as Newton or Gradient."
         )
+    if problem.stream is not None and not summed(problem, solver):
+        raise ValueError(
+            f"run: {solver.name} takes these samples in batches that come from outside, which is no pure "
+            "function. Use `hj.solve`, or state the problem on arrays."
+        )
+    if problem.stream is not None:
+        problem = held_at_a_time(problem, solver, None, None)
     weights, problem = automatic(weights), opened(problem)
     problem.chain.check_weights("run", weights)
     admit(problem, solver)

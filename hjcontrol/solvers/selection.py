@@ -14,7 +14,7 @@ from hjcontrol.control.path_checks import names_of
 from hjcontrol.control.training import refuse_noise
 from hjcontrol.networks import Flow
 from hjcontrol.solvers.names import NAMES, by_name
-from hjcontrol.solvers.solver import MEANING, SETS, AbstractSolver
+from hjcontrol.solvers.solver import MEANING, SETS, AbstractSolver, summed
 
 
 @admits()
@@ -109,6 +109,8 @@ def _unable(problem: ControlProblem, method: AbstractSolver) -> str | None:
         return str(error).split(": ", 1)[-1]
     if method.package is not None and not installed(method.package):
         return f"{method.package} is not installed."
+    if problem.stream is not None and not (method.streams or summed(problem, method)):
+        return "it needs the states of all samples, which come in batches."
     if method.ensemble is not None and problem.num_samples > method.ensemble:
         return f"meant for at most {method.ensemble} samples; found {problem.num_samples}."
     return None
@@ -175,6 +177,9 @@ def _reasons(problem: ControlProblem) -> dict[str, str]:
     if not isinstance(problem.control_set, Free):  # the one that has multipliers comes first
         order.sort(key=lambda n: (n != "newton", n == "gradient"))
         order.sort(key=lambda n: n == "discrete-msa")
+    if problem.stream is not None:
+        whole = "newton" if problem.stream.rows is not None else "adam"
+        return {whole: "samples that are read from a file, or come in batches"}
     reasons = {name: PREFERENCE[name] for name in order}
     if problem.num_samples > 1 or not isinstance(problem.control_set, Free):
         return reasons

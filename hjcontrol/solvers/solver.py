@@ -81,6 +81,14 @@ class Outcome(Shown):
         return f"J = {right:.10g} along the program's states, {found:.4g} along a rollout of the weights."
 
 
+def summed(problem: ControlProblem, solver: Any) -> bool:
+    """Whether a solver takes all samples a step, of arrays or of a memory map that is read in chunks."""
+    whole = getattr(solver, "batch_size", None) is None
+    if problem.stream is None:
+        return whole
+    return whole and solver.sums and problem.stream.rows is not None
+
+
 MESH = 1e-3  # of the largest state
 GROSS = 1e-2  # beyond what a program's tolerance on its constraints explains
 Report = Callable[[int, float, float], None]  # step, objective, stationarity
@@ -110,6 +118,8 @@ class AbstractSolver(Shown):
     - `sets`: the control sets it treats, a key of `SETS`.
     - `minibatch`: whether a step may use part of the samples.
     - `streams`: whether batches may come from outside; then it has `arriving`.
+    - `sums`: whether it asks for sums over samples alone (J, its gradient, curvature times a vector), so
+      that a memory map can be read in chunks.
     - `duals`: whether it returns multipliers of its own.
     - `flows`: whether a stage may be a `Flow`, of continuous depth.
     - `couples`: whether a cost may couple the weights of different stages (`Smoothing`).
@@ -126,6 +136,7 @@ class AbstractSolver(Shown):
     sets: ClassVar[str] = "convex"
     minibatch: ClassVar[bool] = False
     streams: ClassVar[bool] = False
+    sums: ClassVar[bool] = False
     duals: ClassVar[bool] = False
     flows: ClassVar[bool] = True
     couples: ClassVar[bool] = False

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Solution, value_and_gradient
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.solver import AbstractSolver
+from hjcontrol.solvers.solver import AbstractSolver, summed
 
 READ = 64
 
@@ -33,19 +33,22 @@ def check_stream(problem: ControlProblem, solver: AbstractSolver) -> None:
     if problem.stream is None:
         return
     rows, size = problem.stream.rows, getattr(solver, "batch_size", None)
+    if summed(problem, solver):
+        return
     if not solver.streams:
+        also = "hj.Newton, hj.Gradient" if rows is not None else "hj.Gradient"
         raise ValueError(
-            f"{solver.name}: it needs all samples in memory, and they come in batches. Use hj.Gradient, "
-            "or state the problem on arrays, with `chunk=` if their states are too many."
+            f"{solver.name}: it needs the states of all samples in memory, and the samples come in "
+            f"batches. Use {also}, or state the problem on arrays."
         )
     if rows is None and size is not None:
         raise ValueError(
             f"{solver.name}: a loader makes its own batches; found `batch_size` = {size}. Leave it out."
         )
-    if rows is not None and (size is None or not 1 <= size <= rows):
+    if rows is not None and not 1 <= (size or 0) <= rows:
         raise ValueError(
-            f"{solver.name}: a memory map is read in batches, so `batch_size` must lie in 1 .. {rows} "
-            f"(its rows); found {size}."
+            f"{solver.name}: `batch_size` must lie in 1 .. {rows} (the rows of the memory map); found "
+            f"{size}."
         )
 
 

@@ -7,6 +7,7 @@ program: `run` under `vmap`, the arrays that differ stacked, the others shared. 
 or code are another program. Programs are independent jobs, for any `concurrent.futures.Executor`.
 """
 
+import inspect
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
+from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.record import Record, Told
 from hjcontrol._ground.results import RESULTS, name_of
@@ -64,7 +66,7 @@ class Sweep(Told, Shown):
 @admits(max_steps=">= 0")
 def sweep(
     make_problem: Callable[..., Any],
-    grid: Mapping[str, Sequence[Any]] | Sequence[Point],
+    grid: Mapping[str, Any] | Sequence[Point],
     solver: AbstractSolver | str,
     executor: Executor | None = None,
     *,
@@ -117,6 +119,14 @@ def sweep(
 
 def _points(grid: Any) -> list[dict[str, Any]]:
     if isinstance(grid, Mapping):
+        for name, values in grid.items():
+            if isinstance(values, str) or (
+                np.ndim(values) == 0 and not isinstance(values, Sequence)
+            ):
+                raise ValueError(
+                    f"sweep: `grid` needs a list of values for each name; `{name}` has {shown(values)}. "
+                    f"Write [{shown(values)}] for one value."
+                )
         points = [dict(zip(grid, p, strict=True)) for p in itertools.product(*grid.values())]
         points = points if grid else []
     else:
@@ -128,8 +138,17 @@ def _points(grid: Any) -> list[dict[str, Any]]:
 
 def _stated(make_problem: Callable[..., Any], point: Point, key: Any) -> Made:
     """The leaves of a problem and its start: arrays, and all else."""
+    try:
+        inspect.signature(make_problem).bind(**point)
+    except TypeError as error:
+        raise ValueError(
+            f"sweep: `grid` names the arguments of `make_problem`, and they do not fit: {error}; found "
+            f"{', '.join(map(str, point)) or 'no names'}."
+        ) from error
+    except ValueError:  # a function without a signature
+        pass
     made = make_problem(**point)
-    problem, start = made if isinstance(made, tuple) else (made, None)
+    problem, start = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(problem, ControlProblem):
         raise ValueError(
             "sweep: `make_problem` must give a ControlProblem, or one with weights; found "
@@ -155,16 +174,19 @@ def _groups(made: list[Made]) -> list[list[tuple[int, Made]]]:
     return groups
 
 
-def _kind(leaf: Any) -> Any:
+def _kind(leaf: Any, within: tuple[int, ...] = ()) -> Any:
     """What two leaves of one program have in common. A function that is made anew for every point is the
-    same one, if its code and what it holds are."""
+    same one, if its code and what it holds are. `within`: the functions that hold this one."""
     if eqx.is_array(leaf):
         return leaf.shape, leaf.dtype
     code = getattr(leaf, "__code__", None)
     if code is None:
         return leaf
-    held = [cell.cell_contents for cell in leaf.__closure__ or ()]
-    return code, [id(c) if eqx.is_array(c) else _kind(c) for c in held], leaf.__defaults__
+    if id(leaf) in within:  # a function that calls itself
+        return code
+    held, within = [cell.cell_contents for cell in leaf.__closure__ or ()], (*within, id(leaf))
+    kinds = [id(c) if eqx.is_array(c) else _kind(c, within) for c in held]
+    return code, kinds, leaf.__defaults__
 
 
 def _same(a: Any, b: Any) -> bool:

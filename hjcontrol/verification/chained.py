@@ -66,6 +66,7 @@ def verify_chain(
 ) -> Certificate:
     """See `hjcontrol.verify`. `given`: its arguments for a chain."""
     weights, multipliers, optimality = (given[k] for k in ("weights", "multipliers", "optimality"))
+    _refuse_batches(problem)
     claims = _claims(problem, weights)
     along = _along(problem, weights)
     unsettled = not_converged(problem) if weights is None and multipliers is None else None
@@ -225,6 +226,19 @@ def _tolerated(optimality: bool | float, problem: ControlProblem) -> float | Non
             f"verify: `optimality` is True, False or a positive tolerance; found {optimality}."
         )
     return float(optimality)
+
+
+def _refuse_batches(problem: Any) -> None:
+    """Refuse samples that come in batches: every one of a certificate's is held with its states."""
+    stated = problem.problem if isinstance(problem, Solution) else problem
+    stream = getattr(stated, "stream", None)
+    if stream is not None:
+        own = "solution.problem" if isinstance(problem, Solution) else "problem"
+        what = "memory map" if stream.rows is not None else "stream of batches"
+        raise ValueError(
+            f"verify: a certificate compares states and costates of samples in memory; found a {what}. "
+            f"Take some of its samples: hj.verify({own}.on(inputs, targets), weights)."
+        )
 
 
 def _claims(

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
+from hjcontrol._ground.meshes import off_the_mesh
 from hjcontrol._ground.progress import reported
 from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.trees import TreeLike
@@ -46,6 +47,7 @@ _OF_CHAINS = {
 
 
 @renamed(tolerance="tol")
+@off_the_mesh
 def verify(
     problem: Any,
     *args: Any,

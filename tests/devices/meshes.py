@@ -66,6 +66,23 @@ def main():
             "twin gathers": "all-gather" in gathering.lower(sharded.inputs).compile().as_text(),
         }
         print(json.dumps(told), flush=True)
+    mesh = jax.make_mesh((4,), ("samples",))
+    with jax.set_mesh(mesh):  # and everything made on it
+        layout = NamedSharding(mesh, PartitionSpec("samples"))
+        sharded = problem(lambda a: jax.device_put(jnp.asarray(a), layout))
+        solved = hj.solve(sharded, solver, init=sharded.init(jax.random.key(0)), max_steps=20)
+        told = {
+            "kind": "ambient",
+            "solve": apart(ended.weights, solved.weights),
+            "sum": bool(jnp.isfinite(sum(jnp.sum(a) for a in jax.tree.leaves(solved.weights)))),
+            "kept": jax.sharding.get_mesh() == mesh,
+        }
+        inside = jax.jit(lambda w: sharded.objective(w))
+        try:
+            inside(solved.weights)
+        except ValueError as error:
+            told["under jit"] = str(error)
+        print(json.dumps(told), flush=True)
 
 
 if __name__ == "__main__":

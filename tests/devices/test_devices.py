@@ -50,6 +50,14 @@ def test_no_sample_is_gathered(told, kind):
     assert told[kind]["twin gathers"]  # a program that gathers them is told apart
 
 
+def test_a_mesh_that_was_set_is_set_aside(told):
+    row = told["ambient"]
+    assert row["solve"] <= 1e-12
+    assert row["sum"]  # what comes back is on the mesh that is set
+    assert row["kept"]
+    assert "objective: found a mesh of Explicit axes under jit" in row["under jit"]
+
+
 def test_two_processes_find_what_one_finds(tmp_path):
     with socket.socket() as door:
         door.bind(("127.0.0.1", 0))
