@@ -1,6 +1,6 @@
 r"""Does a claim notice when a tool that it calls is wrong?
 
-    tools(claim)                        the public names that its file, and files beside it, import
+    tools(claim)                        the public names that its functions call
     constant | opposite | hundredth     every number that the tool gives is 1/2, -v, or 1.01 v
     turned                              the claim's audit with that tool, unsound as it must be
 
@@ -14,8 +14,8 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from types import ModuleType
-from typing import Any
+from types import CodeType, ModuleType
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -39,21 +39,29 @@ FAULTS: dict[str, Callable[[Any], Any]] = {
 
 @admits()
 def tools(claim: Claim) -> tuple[str, ...]:
-    """The public functions and layers that the claim calls, as `module:name`."""
-    found = set()
-    for file in _files(_home(claim)):
-        for name, value in vars(file).items():
-            place = _public(name, value, file)
-            if place is not None:
-                found.add(place)
-    return tuple(sorted(found))
+    """The public functions and layers that the claim calls, as `module:name`: those that functions of its
+    file name, and the functions of other claims' files that they call."""
+    return tuple(sorted(_named(_home(claim))))
+
+
+class Trial(NamedTuple):
+    """A claim's audit with a faulty tool, and how many of the numbers that it saw were spoilt."""
+
+    entry: Entry
+    spoilt: int
+
+    @property
+    def turned(self) -> bool:
+        """Whether the audit is unsound."""
+        return not self.entry.sound
 
 
 @admits()
-def audit_with_fault(claim: Claim, tool: str, fault: str) -> Entry:
+def audit_with_fault(claim: Claim, tool: str, fault: str) -> Trial:
     """The claim's fast audit with one of its `tools` faulty, in a way of `FAULTS`.
 
-    The control runs only where the check alone does not tell. What the claim raises, this raises.
+    The control runs only where the check alone does not tell. What the claim raises, this raises. A class
+    whose weights alone the claim reads, and no method, spoils nothing.
 
     **Raises:** `ValueError` for a tool that the claim does not call, or an unknown fault.
     """
@@ -64,13 +72,25 @@ def audit_with_fault(claim: Claim, tool: str, fault: str) -> Entry:
         )
     home = _home(claim).__name__
     quiet = warnings.catch_warnings(action="ignore")
-    with _replaced(tool, FAULTS[fault]), jax.enable_x64(True), quiet:
+    spoil = _Counted(FAULTS[fault])
+    with _replaced(tool, spoil), jax.enable_x64(True), quiet:
         fresh = importlib.import_module(home).CLAIM
         found = fresh.check(True)
         first = Entry(fresh, found, Evidence(()), 0.0)
         if first.faults_of_check:
-            return first
-        return Entry(fresh, found, fresh.control(True), 0.0)
+            return Trial(first, spoil.times)
+        return Trial(Entry(fresh, found, fresh.control(True), 0.0), spoil.times)
+
+
+class _Counted:
+    """A fault, and how often it was applied."""
+
+    def __init__(self, fault: Callable[[Any], Any]):
+        self.fault, self.times = fault, 0
+
+    def __call__(self, value: Any) -> Any:
+        self.times += 1
+        return self.fault(value)
 
 
 def _home(claim: Claim) -> ModuleType:
@@ -81,17 +101,38 @@ def _home(claim: Claim) -> ModuleType:
     )
 
 
-def _files(home: ModuleType) -> list[ModuleType]:
-    """The claim's file, and the files of claims whose functions it calls."""
-    reached = {home.__name__: home}
-    waiting = [home]
+def _named(home: ModuleType) -> set[str]:
+    """Tools that the claim's functions name, and that the functions of other claims that they name do."""
+    found: set[str] = set()
+    own = [v for v in vars(home).values() if _written_in(home, v)]
+    claim = vars(home)["CLAIM"]
+    waiting = [(f, home) for f in (*own, claim.check, claim.control)]
+    seen = set()
     while waiting:
-        for value in vars(waiting.pop()).values():
-            other = getattr(inspect.unwrap(value), "__module__", "") if callable(value) else ""
-            if other.startswith(CLAIMS + ".") and other not in reached:
-                reached[other] = sys.modules[other]
-                waiting.append(reached[other])
-    return list(reached.values())
+        function, file = waiting.pop()
+        if id(function) in seen:
+            continue
+        seen.add(id(function))
+        for name in _names(inspect.unwrap(function).__code__):
+            value = vars(file).get(name)
+            place = None if value is None else _public(name, value, file)
+            if place is not None:
+                found.add(place)
+            home_of = getattr(inspect.unwrap(value), "__module__", None) or ""
+            if home_of.startswith(CLAIMS + ".") and _written_in(sys.modules[home_of], value):
+                waiting.append((value, sys.modules[home_of]))
+    return found
+
+
+def _written_in(file: ModuleType, value: Any) -> bool:
+    value = inspect.unwrap(value) if callable(value) else value
+    return inspect.isfunction(value) and value.__module__ == file.__name__
+
+
+def _names(code: CodeType) -> set[str]:
+    """Every name that a function and the functions inside it look up."""
+    inner = (c for c in code.co_consts if isinstance(c, CodeType))
+    return set(code.co_names).union(*map(_names, inner))
 
 
 def _public(name: str, value: Any, file: ModuleType) -> str | None:

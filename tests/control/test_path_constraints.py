@@ -8,6 +8,7 @@ import pytest
 import hjcontrol as hj
 from hjcontrol.control import Box, Budget, PathConstraint, StateBall, StateBox
 from hjcontrol.control.pricing import path_values, price, priced
+from hjcontrol.networks import as_stage
 
 
 def steering(path=(), depth=3, **options):
@@ -120,7 +121,7 @@ REFUSED = {
         r"g\(x_K, y\) of one sample",
     ),
     "negative-budget": (lambda: Budget(-1.0), "`limit` must be >= 0"),
-    "backwards": (lambda: hj.networks.FreeStep(hj.as_stage(lambda x: -x), -1.0), "must be >= 0"),
+    "backwards": (lambda: hj.networks.FreeStep(as_stage(lambda x: -x), -1.0), "must be >= 0"),
     "budget": (lambda: steering(Budget(1.0, lambda th: th)), "must give a scalar"),
     "inputs": (lambda: steering(StateBox(upper=1.5, first=0)), "sample 1 violates it by 0.5"),
     "no-references": (lambda: steering(running=lambda x, u, r: r), "found no `references`"),

@@ -10,6 +10,10 @@ from hjcontrol.reproduction.faulty import FAULTS, audit_with_fault, tools
 
 pytestmark = pytest.mark.xdist_group("claims")
 EVERY = [(c.id, tool) for c in CLAIMS for tool in tools(c)]
+CARRIED = {  # the claim reads their weights, and calls no method of theirs
+    ("folds", "hjcontrol.deformation:LSE"),
+    ("landscape-counts", "hjcontrol.deformation:LSE"),
+}
 FEW = [
     ("core-identity", "hjcontrol.hamilton_jacobi:hopf_cole", "hundredth"),
     ("monotone-robustness", "hjcontrol.analysis.robustness:lipschitz", "hundredth"),
@@ -21,11 +25,13 @@ FEW = [
 
 
 def turned(name, tool, fault):
-    """Whether the claim's audit is unsound with that tool, or refuses what the tool gives."""
+    """Whether the claim's audit is unsound with that tool, or refuses what the tool gives; `None` where
+    the claim saw no number of it."""
     try:
-        return not audit_with_fault(by_id(name), tool, fault).sound
-    except ValueError:  # another tool will not take what it gives
+        trial = audit_with_fault(by_id(name), tool, fault)
+    except (ValueError, ArithmeticError):  # another tool will not take what it gives
         return True
+    return trial.turned if trial.spoilt else None
 
 
 @pytest.mark.parametrize(("name", "tool", "fault"), FEW)
@@ -41,8 +47,11 @@ def test_every_claim_calls_a_tool_that_users_call():
 
 @pytest.mark.parametrize(("name", "tool"), EVERY)
 def test_every_tool_of_every_claim(name, tool):
-    for fault in FAULTS:
-        assert turned(name, tool, fault), fault
+    told = {fault: turned(name, tool, fault) for fault in FAULTS}
+    if set(told.values()) == {None}:
+        assert (name, tool) in CARRIED
+    else:
+        assert set(told.values()) == {True}, told
 
 
 def test_a_tool_that_is_not_called_is_refused():

@@ -14,7 +14,7 @@ from hjcontrol.layers import LSE
 from hjcontrol.reproduction import by_hand
 from hjcontrol.reproduction.claim import Claim, Evidence, evidence
 from hjcontrol.reproduction.claims.effective_dimension import loss_exponent
-from hjcontrol.reproduction.claims.hessian_bound import published_layer
+from hjcontrol.reproduction.claims.hessian_bound import covariance, published_layer
 from hjcontrol.reproduction.claims.setting import cloud
 from hjcontrol.reproduction.finding import at_least, at_most, equal, zero
 
@@ -29,14 +29,17 @@ def _values(W, b, x, eps):
 def _measure(margin: float, other: bool = False) -> Evidence:
     """`margin`: the lead asked for, in eps log N. `other`: what the rules hold or fail for instead: two
     atoms, rough targets, a tie, atoms six times, a difference of two layers."""
-    found = window(2 if other else 100, 2)
+    atoms = 2 if other else 100  # on a square of side 1: h = N^{-1/2}, the window is h² to h/log N
+    found = window(atoms, 2)
     low, high, rule = (float(a) for a in (found.floor, found.ceiling, found.heuristic))
     halving = [2 ** ((1 if other else 2) / loss_exponent(d, other)) for d in (1, 2)]
     W, x0 = published_layer()
     if other:
         first, second = W[np.argsort(W @ x0)[-2:]]
         x0 = x0 - (first - second) * ((first - second) @ x0) / ((first - second) @ (first - second))
-    norms = [float(layer_curvature(LSE(W, np.zeros(40), e), x0).norm) for e in (0.05, 0.1)]
+    bends = [layer_curvature(LSE(W, np.zeros(40), e), x0) for e in (0.05, 0.1)]
+    norms = [float(bend.norm) for bend in bends]
+    apart = [b.hessian - covariance(W, x0, e) for b, e in zip(bends, (0.05, 0.1), strict=True)]
     W, b = cloud(61, 12, 2)
     x = np.random.default_rng(62).uniform(-2, 2, (500, 2))
     f, z, dominated, excess = (np.asarray(a) for a in _values(W, b, x, 0.1))
@@ -74,6 +77,13 @@ def _measure(margin: float, other: bool = False) -> Evidence:
         ),
         zero("8: f_ε − f_0 as the tool tells it", excess - (f - z.max(1)), 1e-12, role="instead"),
         at_least("1: the window is not empty", high / low, 1.0, role="instead"),
+        zero(
+            "1: h², h/log N and N^{−1/d} against the window",
+            [low - 1 / atoms, high - atoms**-0.5 / np.log(atoms), rule - atoms**-0.5],
+            1e-14,
+            role="instead",
+        ),
+        zero("3: second derivatives − by hand", apart, 1e-12, role="instead"),
     )
 
 

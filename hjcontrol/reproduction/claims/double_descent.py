@@ -13,7 +13,7 @@ import numpy as np
 from hjcontrol.layers import Softplus
 from hjcontrol.reproduction import by_hand
 from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence
-from hjcontrol.reproduction.finding import at_least, at_most
+from hjcontrol.reproduction.finding import at_least, at_most, zero
 
 SAMPLES, EPS = 24, 0.05
 PEAK = 10.0  # what counts as a peak: an order of magnitude over the widest
@@ -46,6 +46,15 @@ def _features(ridge: float) -> tuple[np.ndarray, np.ndarray]:
             runs.append((error, np.abs((bend[SAMPLES:, :N] * w[:N] ** 2) @ c).mean()))
     both = np.median(np.reshape(runs, (12, len(WIDTHS), 2)), axis=0)
     return both[:, 0], both[:, 1]
+
+
+def _off() -> float:
+    """How far the units and their second derivatives are from the closed form."""
+    z = np.linspace(-0.5, 0.5, 101)
+    value, bend = (np.asarray(a) for a in _units(z[:, None]))
+    share = 1 / (1 + np.exp(-z / EPS))
+    apart = value[:, 0] - EPS * np.logaddexp(0, z / EPS), EPS * bend[:, 0] - share * (1 - share)
+    return float(np.abs(apart).max())
 
 
 def layers() -> np.ndarray:
@@ -86,6 +95,7 @@ def _check(fast: bool) -> Evidence:
         *_peaks(error, curvature),
         at_least("layer: error at the peak over the widest", over, PEAK),
         at_most("layer: no peak, within a half", over, 1.5, role="instead"),
+        zero("features and their curvature − by hand", _off(), 1e-13, role="instead"),
         picture=Picture(
             "Least-norm features of growing width (24 samples), and a trained layer.",
             "width",

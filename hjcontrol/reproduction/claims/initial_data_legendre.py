@@ -23,7 +23,8 @@ def _measure(square: float) -> Evidence:
     x = np.linspace(-40, 40, 16001)[:, None]
     f = (x @ W.T + b).max(1)
     star = np.asarray(_conjugate(x, f, W))
-    exposed = np.asarray(envelope(InitialData(y, g), T).active)
+    hull = envelope(InitialData(y, g), T)
+    exposed = np.asarray(hull.active)
     soft = 0.2 * np.log(np.exp((x @ W.T + b - f[:, None]) / 0.2).sum(1)) + f
     read = lambda s: (s - (y[:, 0] ** 2) / (4 * T))[exposed]
     return evidence(
@@ -37,6 +38,9 @@ def _measure(square: float) -> Evidence:
             role="amended",
         ),
         zero("atoms exposed, of seven", exposed.sum() - 7, 0.5, role="amended"),
+        zero(
+            "the envelope − g, which is convex", np.asarray(hull.values) - g, 1e-9, role="amended"
+        ),
     )
 
 

@@ -10,12 +10,12 @@ import functools
 
 import numpy as np
 
-from hjcontrol.analysis.bifurcation import critical_points
+from hjcontrol.analysis.bifurcation import CriticalPoints, critical_points
 from hjcontrol.reproduction.claim import Claim, Evidence, evidence
 from hjcontrol.reproduction.claims.entropy_gradient import moments
 from hjcontrol.reproduction.claims.folds import published_layer
 from hjcontrol.reproduction.claims.setting import plane
-from hjcontrol.reproduction.finding import equal
+from hjcontrol.reproduction.finding import equal, zero
 
 PRINTED = {  # maxima, minima, saddles
     0.01: (0, 2, 7),
@@ -30,13 +30,19 @@ WINDOW = np.array([[-9.0, -9.0], [9.0, 9.0]])
 
 
 @functools.cache
+def _list(eps: float) -> CriticalPoints:
+    return critical_points(published_layer(eps), WINDOW)
+
+
 def _ours(eps: float) -> tuple[int, int, int]:
-    found = critical_points(published_layer(eps), WINDOW)
+    found = _list(eps)
     n = [found.kinds.count(k) for k in ("maximum", "minimum", "saddle")]
     return (n[0], n[1], n[2]) if found.certified else (-1, -1, -1)
 
 
-def _by_hand(eps: float, width: float) -> tuple[int, int, int]:
+@functools.cache
+def _by_hand(eps: float, width: float) -> tuple[tuple[int, int, int], np.ndarray]:
+    """The counts, and the points."""
     y, g = plane()
     W, b = y / 2, -g - (y**2).sum(1) / 4
     axis = np.linspace(-width, width, 60)
@@ -64,7 +70,13 @@ def _by_hand(eps: float, width: float) -> tuple[int, int, int]:
             points.append(place)
             low, high = np.linalg.eigvalsh(H)
             counts[0 if high < 0 else 1 if low > 0 else 2] += 1
-    return counts[0], counts[1], counts[2]
+    return (counts[0], counts[1], counts[2]), np.array(points)
+
+
+def _apart(eps: float) -> np.ndarray:
+    """From each point found by hand to the nearest of ours."""
+    hand = _by_hand(eps, 9.0)[1]
+    return np.linalg.norm(hand[:, None] - _list(eps).points[None], axis=2).min(axis=1)
 
 
 def _measure(kinds: int, proved: bool = False) -> Evidence:
@@ -95,9 +107,15 @@ def _measure(kinds: int, proved: bool = False) -> Evidence:
         ),
         equal(
             "the same by hand",
-            np.ravel([_by_hand(e, 9.0) for e in PLANE]),
+            np.ravel([_by_hand(e, 9.0)[0] for e in PLANE]),
             np.ravel(list(PLANE.values())),
             0.5,
+            role="number",
+        ),
+        zero(
+            "places, ours − by hand",
+            np.concatenate([_apart(e) for e in PLANE]),
+            1e-6,
             role="number",
         ),
     )

@@ -58,30 +58,55 @@ def _read(atoms, classes, x, labels, eps):
             found.radius,
             worst.value < 0,
             worst.value - lead(a + worst.step),
+            found.by_atoms,
         )
 
     return jax.vmap(one)(x, labels)
 
 
 @functools.cache
-def _traded(means: bool) -> np.ndarray:
-    """Accuracy, mean radius of what is right, accuracy under attack, the attacks' defect, by eps.
-    `means`: the atoms are the means of the classes, twenty times each, which is as one."""
+def _traded(means: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracy, mean radius of what is right, accuracy under attack, the attacks' defect, by eps; and
+    radii by the atoms' distances alone. `means`: the atoms are the means of the classes, twenty times
+    each, which is as one."""
     x, c = _digits()
     atoms, classes = x[:ATOMS], c[:ATOMS]
     if means:
         each = [atoms[classes == k].mean(0) for k in range(10)]
         atoms, classes = np.repeat(each, ATOMS // 10, axis=0), np.repeat(range(10), ATOMS // 10)
     held = slice(ATOMS, ATOMS + HELD)
-    rows = []
+    rows, distances = [], []
     for eps in EPS:
-        right, radius, left, off = (
+        right, radius, left, off, within = (
             np.asarray(a) for a in _read(atoms, classes, x[held], c[held], eps)
         )
         rows.append(
             (right.mean(), (right * radius).mean(), (right & left).mean(), np.abs(off).max())
         )
-    return np.array(rows)
+        distances.append(within)
+    return np.array(rows), np.array(distances)
+
+
+def _by_distances(eps: float, count: int) -> np.ndarray:
+    """How far the first `count` can move until the rivals' atoms, each nearing as fast as its distance
+    to the mean atom allows, reach the score."""
+    from scipy.optimize import brentq
+
+    x, c = _digits()
+    atoms, found = x[:ATOMS], []
+    for a in x[ATOMS : ATOMS + count]:
+        z = atoms @ a - (atoms**2).sum(1) / 2
+        own = [np.flatnonzero(c[:ATOMS] == k) for k in range(10)]
+        scores = np.array([by_hand.lse(z[k], eps) for k in own])
+        label = int(scores.argmax())
+        away = np.linalg.norm(
+            atoms - by_hand.weights(z[own[label]], eps) @ atoms[own[label]], axis=1
+        )
+        over = lambda r, k, z=z, away=away, s=scores[label]: (
+            by_hand.lse(z[k] + r * away[k], eps) - s
+        )
+        found.append(min(brentq(over, 0, 9, (k,), 1e-13) for n, k in enumerate(own) if n != label))
+    return np.array(found)
 
 
 def _by_hand() -> list[float]:
@@ -146,27 +171,31 @@ def _shared(y, there, x, power):
     return crossover(LogitHead(logits, 1.0), x)
 
 
-def _crossover(n: int, d: int, power: int) -> float:
-    """For `n^d` nodes; atoms and inputs are filled up to one shape, so that there is one program."""
+def _crossover(n: int, d: int, power: int) -> tuple[float, float]:
+    """For `n^d` nodes, and the mean entropy there by hand; atoms and inputs are filled up to one shape,
+    so that there is one program."""
     axis = -1 + 2 * (np.arange(n) + 0.5) / n
     y = np.stack([a.ravel() for a in np.meshgrid(*[axis] * d, indexing="ij")], axis=1)
     x = np.random.default_rng(1).uniform(-1, 1, (200, d))
     filled = np.pad(y, ((0, 729 - len(y)), (0, 3 - d)))
-    return float(_shared(filled, np.arange(729) < len(y), np.pad(x, ((0, 0), (0, 3 - d))), power))
+    eps = float(_shared(filled, np.arange(729) < len(y), np.pad(x, ((0, 0), (0, 3 - d))), power))
+    far = np.linalg.norm(x[:, None] - y[None], axis=2) ** power
+    return eps, float(by_hand.entropy(by_hand.weights(-far / 4, abs(eps))).mean())
 
 
 def _measure(means: bool, power: int = 2) -> Evidence:
     """`means`: one atom a class. `power` of the transport cost."""
-    accuracy, radius, left, off = _traded(means).T
-    slopes, lines = [], {}
+    (accuracy, radius, left, off), distances = _traded(means)[0].T, _traded(means)[1]
+    slopes, entropies, lines = [], [], {}
     for d, widths in NODES.items():
-        found = np.array([_crossover(n, d, power) for n in widths])
+        found, mixed = np.array([_crossover(n, d, power) for n in widths]).T
+        entropies += [*mixed]
         N = np.array(widths, float) ** d
         slopes.append(by_hand.slope(N, found))
         lines[f"d = {d}"] = (N, found)
     table = [float(window(N, d).heuristic) for N, d in CASES]
     moved, learnt = (0, 1.0) if means else _moved_by_net()
-    still = 0.0 if means else float(np.ptp(_traded(True)[:, 0]) + moved)
+    still = 0.0 if means else float(np.ptp(_traded(True)[0][:, 0]) + moved)
     return evidence(
         at_least(
             "cold is brittle: radius at ε = 0.3 over that at 0.001", radius[1] / radius[0], 1.03
@@ -189,6 +218,18 @@ def _measure(means: bool, power: int = 2) -> Evidence:
             ()
             if means
             else (
+                zero(
+                    "mean entropy at the crossover − log 2",
+                    np.subtract(entropies, np.log(2)),
+                    1e-9,
+                    role="instead",
+                ),
+                zero(
+                    "radius by the atoms' distances − by hand, ten digits, ε = 0.3",
+                    distances[1, :10] - _by_distances(EPS[1], 10),
+                    1e-9,
+                    role="instead",
+                ),
                 zero("what the attack reaches − the lead at its step", off, 1e-12, role="instead"),
                 at_least("accuracy of the trained net", learnt, 0.85, role="instead"),
                 equal(

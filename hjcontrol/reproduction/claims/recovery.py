@@ -12,7 +12,7 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from hjcontrol.hamilton_jacobi import c_transform, data_of_layer, merge
+from hjcontrol.hamilton_jacobi import InitialData, c_transform, data_of_layer, merge
 from hjcontrol.reproduction import by_hand
 from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence
 from hjcontrol.reproduction.finding import equal, zero
@@ -53,6 +53,15 @@ def _merged(eps: float) -> tuple[float, float, float]:
     return square, float(y[k]), float(g[k])
 
 
+def _merging() -> np.ndarray:
+    """Two atoms at one place and one elsewhere, merged at ε = 0.3, against the closed form."""
+    data = InitialData(jnp.array([[1.0], [1.0], [-1.0]]), jnp.array([0.4, 0.1, 0.2]))
+    one = merge(data, 0.3, tol=0.05)
+    found = sorted(zip(np.asarray(one.atoms)[:, 0], np.asarray(one.energies(0.3)), strict=True))
+    together = -0.3 * np.log(np.exp(-0.4 / 0.3) + np.exp(-0.1 / 0.3))
+    return np.subtract(found, [(-1.0, 0.2), (1.0, together)])
+
+
 def _measure(fast: bool, offset: float, steep: float = 1.0) -> Evidence:
     """Values and biases are `offset` too large; the values are those of `steep` |y|."""
     cost = steep * G + (X[:, None] - Y) ** 2 / 4
@@ -71,6 +80,7 @@ def _measure(fast: bool, offset: float, steep: float = 1.0) -> Evidence:
             1e-14,
             role="amended",
         ),
+        zero("two atoms at one place, merged − by hand", _merging(), 1e-14, role="amended"),
         zero("target − (|x|/7 − 15/49)", target - (np.abs(X) / 7 - 15 / 49), 1e-14, role="number"),
     ]
     picture = None
