@@ -97,14 +97,13 @@ def _by_distances(eps: float, count: int) -> np.ndarray:
     for a in x[ATOMS : ATOMS + count]:
         z = atoms @ a - (atoms**2).sum(1) / 2
         own = [np.flatnonzero(c[:ATOMS] == k) for k in range(10)]
-        scores = np.array([by_hand.lse(z[k], eps) for k in own])
+        scores = np.array([by_hand.lse(z[None, k], eps)[0] for k in own])
         label = int(scores.argmax())
         away = np.linalg.norm(
             atoms - by_hand.weights(z[own[label]], eps) @ atoms[own[label]], axis=1
         )
-        over = lambda r, k, z=z, away=away, s=scores[label]: (
-            by_hand.lse(z[k] + r * away[k], eps) - s
-        )
+        rise = lambda r, k, z=z, away=away: by_hand.lse((z[k] + r * away[k])[None], eps)[0]
+        over = lambda r, k, rise=rise, score=scores[label]: rise(r, k) - score
         found.append(min(brentq(over, 0, 9, (k,), 1e-13) for n, k in enumerate(own) if n != label))
     return np.array(found)
 
