@@ -97,6 +97,7 @@ def _even(data: Data) -> tuple[Data, tuple[Array, Array]]:
         d, e = units
         rows = e[:, None] * A * d[None]
         force = jnp.max(d[:, None] * P * d[None], axis=0, initial=0.0)
+        force = force * root(jnp.max(force, initial=0.0)) ** 2  # a factor of the cost has no say
         columns = jnp.maximum(force, jnp.max(rows, axis=0, initial=0.0))
         return d * root(columns), e * root(jnp.max(rows, axis=1, initial=0.0))
 
