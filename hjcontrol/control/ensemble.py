@@ -7,7 +7,6 @@ import copy
 import inspect
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -167,8 +166,7 @@ def _floating(a: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(a), jnp.floating)
 
 
-@eqx.filter_jit
 def drawn(chain: Chain, control_set: Any, dtype: Any, key: Any) -> Any:
-    """Weights to start from, drawn by one program."""
+    """Weights to start from. Not one program: fused, they are another in the last digit."""
     cast = lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
     return control_set.project(jax.tree.map(cast, chain.init(key)))

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
+from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.shown import Shown
@@ -32,12 +33,15 @@ from hjcontrol.networks.flow_twice import at_times
 from hjcontrol.networks.stage import AbstractStage
 
 
+@admits()
 class Seen(Shown):
     """What an `ObservedFlow` reads: the problem's `context`.
 
     - `times`: `(n, T)`, or `(T,)` of one sample.
     - `inputs`: `None`, or an interpolation whose leaves have the samples in front, such as
       `jax.vmap(diffrax.LinearInterpolation)(ts, ys)` of `(n, L)` and `(n, L, c)`.
+
+    **Raises:** `ValueError` for times that are no real numbers, or inputs without `evaluate`.
 
     **Example:**
 
@@ -48,6 +52,17 @@ class Seen(Shown):
 
     times: Float[Array, "*samples times"] = eqx.field(converter=jnp.asarray)
     inputs: PyTree = None
+
+    def __check_init__(self):
+        if self.times.ndim > 2:
+            raise ValueError(
+                f"Seen: `times` must be (n, T), or (T,) of one sample; found {shown(self.times)}."
+            )
+        if self.inputs is not None and not callable(getattr(self.inputs, "evaluate", None)):
+            raise ValueError(
+                "Seen: `inputs` must be a diffrax interpolation or a module with `evaluate(t)`; found "
+                f"{shown(self.inputs)}."
+            )
 
 
 class Moment(NamedTuple):

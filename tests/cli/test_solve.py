@@ -116,7 +116,7 @@ def test_auto_says_what_it_takes(here, capsys):
         (("options.adam", "options.adm"), [], ["unknown solver", "mean 'adam'"]),
         (("[network]", '[network]\narchitecture = "gruu"'), [], ["architecture", "mean 'gru'"]),
         (("", ""), ["--solver", "newtn"], ["--solver", "mean 'newton'"]),
-        (("", ""), ["--solver", "ddp"], ["control sets", "Box"]),
+        (("", ""), ["--solver", "ddp"], ["bounds on weights", "Use `Newton`"]),
         (("", ""), ["--resume"], ["--resume needs --checkpoint"]),
         (("=", ""), [], ["not valid TOML"]),
     ],

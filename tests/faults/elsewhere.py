@@ -55,7 +55,7 @@ _NAMES = {
     """,
     "networks": """
         AbstractArchitecture AbstractStage AbstractUnits AffineWeights AttentionWeights
-        BlockWeights EmbedWeights FeedForwardWeights HeadTable MeanPool ModeWeights NormWeights
+        BlockWeights EmbedWeights FeedForwardWeights HeadTable MeanPool ModeWeights Moment NormWeights
         Output RecurrentWeights SentenceEncoder StateSpaceWeights StepWeights Symmetry Weights
         head_table identity sentence_encoder
     """,

@@ -226,9 +226,8 @@ _NETWORKS = {
     "ModuleStage": _made(
         networks.ModuleStage, module=lambda: eqx.nn.Linear(2, 2, key=KEY), reads="nothing"
     ),
-    "Moment": _made(networks.Moment, t=0.5, u=None),
     "ObservedFlow": _made(networks.ObservedFlow, drift=networks.Dense(2, 2), t1=1.0),
-    "Seen": _made(networks.Seen, times=jnp.array([0.5, 1.0]), inputs=None),
+    "Seen": _made(networks.Seen, times=jnp.array([[0.5, 1.0]]), inputs=None),
     "Pointwise": _made(networks.Pointwise, activation=jnp.tanh),
     "Residual": _made(networks.Residual, drift=networks.Dense(2, 2), h=0.5),
     "Run": _made(networks.Run, stage=networks.Dense(2, 2), length=2, tied=False),
