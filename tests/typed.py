@@ -14,7 +14,9 @@ def jaxtyped(fn=None, *, typechecker=None):
     """`jaxtyping.jaxtyped`, which the import hook looks up by this name."""
     if fn is None:
         return functools.partial(jaxtyped, typechecker=typechecker)
-    if inspect.isclass(fn) and checked_already(fn.__init__):
+    if inspect.isclass(fn) and hasattr(
+        fn.__init__, "__wrapped__"
+    ):  # checked, or refusing, on its own
         return fn
     if not inspect.isfunction(fn):
         return WHOLE(fn, typechecker=typechecker)
@@ -29,17 +31,7 @@ def jaxtyped(fn=None, *, typechecker=None):
             made.append(WHOLE(fn, typechecker=typechecker))
         return made[0](*args, **kwargs)
 
-    checked.made = made
     return checked
-
-
-def checked_already(fn) -> bool:
-    """Whether a function, or one that it wraps, is checked when it is called."""
-    while not hasattr(fn, "made"):
-        if not hasattr(fn, "__wrapped__"):
-            return False
-        fn = fn.__wrapped__
-    return True
 
 
 def install() -> None:
