@@ -145,6 +145,7 @@ def solve(
     problem, original = (solver.settled(p, best) for p in (problem, original))
     solution = finish(problem, solver, state, (steps, result, compile_seconds), meter, watch)
     solution = ends.trimmed(solution, original if chunk is None else problem, keep)
+    del state, best, run  # a transcribed program takes a while to let go of: it is the call's time
     spent = compile_seconds + meter.seconds
     solution.stats["other_seconds"] = time.perf_counter() - clock - spent
     if throw and not bool(result == RESULTS.successful):

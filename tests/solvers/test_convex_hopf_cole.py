@@ -23,10 +23,11 @@ def norm_data(d: int = 1, n: int = 60, seed: int = 0):
 
 
 def by_cvxpy(p: HopfCole) -> float:
-    """The same program in the masses themselves."""
+    """The same program in the masses, each in the unit in which it counts at most 1."""
     import cvxpy as cp
 
     A = np.exp(np.asarray(p.logits))
+    A = A / A.max(axis=0)
     c = cp.Variable(A.shape[1], nonneg=True)
     u = A @ c
     loss = 0.5 * cp.sum_squares(u - 1) if p.loss == "squared" else cp.sum(u - 1 - cp.log(u))

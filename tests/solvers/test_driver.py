@@ -170,6 +170,8 @@ def test_unknown_name():
 @pytest.mark.parametrize("solver", ["adam", "direct"])
 def test_the_three_times_are_the_calls_own(solver):
     problem = rings()
+    with pytest.raises(ValueError, match="max_steps"):  # the first call of all builds its checks
+        hj.solve(problem, solver, key=jax.random.key(0), max_steps=-1)
     began = time.perf_counter()
     solution = hj.solve(problem, solver, key=jax.random.key(0), max_steps=3)
     wall = time.perf_counter() - began
