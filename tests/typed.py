@@ -31,6 +31,8 @@ def jaxtyped(fn=None, *, typechecker=None):
             made.append(WHOLE(fn, typechecker=typechecker))
         return made[0](*args, **kwargs)
 
+    # its frame is jaxtyping's, not the user's
+    checked.__code__ = checked.__code__.replace(co_filename=jaxtyping.__file__)
     return checked
 
 
