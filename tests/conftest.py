@@ -22,7 +22,7 @@ import pytest
 
 from tests.haste import HASTE
 from tests.slow import asked_for, is_slow
-from tests.typed import install
+from tests.type_checks import install
 
 install()
 os.environ.setdefault("XLA_FLAGS", " ".join(HASTE))  # read when JAX makes its first array
