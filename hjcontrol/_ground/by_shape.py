@@ -15,21 +15,21 @@ import jax
 
 
 class ByShape:
-    """A hashable tree of shapes. Leaves that are no arrays count by their value.
+    """A hashable tree of shapes. Leaves that are no arrays count by their type and value.
 
     **Raises:** `TypeError` when hashed, for a leaf or a static field that has no hash.
     """
 
     def __init__(self, tree: Any):
         leaves, self.structure = jax.tree.flatten(tree)
-        self.leaves = tuple((a.shape, a.dtype) if eqx.is_array(a) else a for a in leaves)
+        self.leaves = tuple((a.shape, a.dtype) if eqx.is_array(a) else (type(a), a) for a in leaves)
         self.arrays = tuple(map(eqx.is_array, leaves))
 
     @property
     def tree(self) -> Any:
         """The tree, its arrays known by shape and dtype."""
         pairs = zip(self.leaves, self.arrays, strict=True)
-        known = [jax.ShapeDtypeStruct(*a) if array else a for a, array in pairs]
+        known = [jax.ShapeDtypeStruct(*a) if array else a[1] for a, array in pairs]
         return jax.tree.unflatten(self.structure, known)
 
     def __hash__(self) -> int:

@@ -20,11 +20,10 @@ from hjcontrol.networks.chain import Chain, Tied
 from hjcontrol.networks.stage import AbstractStage, as_stage
 
 
-class Rounded(AbstractStage):
-    """A stage whose step is computed in `compute_dtype`; what enters and leaves keeps its dtype."""
+class AbstractCast(AbstractStage):
+    """A stage around another, which it computes otherwise: all that it says is what that one says."""
 
-    stage: AbstractStage
-    compute_dtype: Any = eqx.field(static=True)
+    stage: eqx.AbstractVar[AbstractStage]
 
     @property
     def reads(self):
@@ -32,11 +31,6 @@ class Rounded(AbstractStage):
 
     def check(self, given):
         self.stage.check(given)
-
-    def step(self, x, theta, *u):
-        wide = jnp.result_type(*jax.tree.leaves(x))
-        x, theta, u = cast_all((x, theta, u), self.compute_dtype)
-        return cast_all(self.stage.step(x, theta, *u), wide)
 
     def init(self, key):
         return self.stage.init(key)
@@ -44,19 +38,30 @@ class Rounded(AbstractStage):
     def refusal(self, derivative):
         return self.stage.refusal(derivative)
 
+    def forward(self):
+        return eqx.tree_at(lambda s: s.stage, self, self.stage.forward())
 
-class FromIntegers(AbstractStage):
+    def complaint(self, x, theta, *given):
+        return self.stage.complaint(x, theta, *given)
+
+
+class Rounded(AbstractCast):
+    """A stage whose step is computed in `compute_dtype`; what enters and leaves keeps its dtype."""
+
+    stage: AbstractStage
+    compute_dtype: Any = eqx.field(static=True)
+
+    def step(self, x, theta, *u):
+        wide = jnp.result_type(*jax.tree.leaves(x))
+        x, theta, u = cast_all((x, theta, u), self.compute_dtype)
+        return cast_all(self.stage.step(x, theta, *u), wide)
+
+
+class FromIntegers(AbstractCast):
     """A first stage of whole numbers, which are held as floating ones. `whole`: which leaves are."""
 
     stage: AbstractStage
     whole: tuple[bool, ...] = eqx.field(static=True)
-
-    @property
-    def reads(self):
-        return self.stage.reads
-
-    def check(self, given):
-        self.stage.check(given)
 
     def step(self, x, theta, *u):
         leaves, form = jax.tree.flatten(x)
@@ -64,12 +69,6 @@ class FromIntegers(AbstractStage):
         own = [number(a) if w else a for a, w in zip(leaves, self.whole, strict=True)]
         new = self.stage.step(jax.tree.unflatten(form, own), theta, *u)
         return cast_all(new, jnp.result_type(*leaves))
-
-    def init(self, key):
-        return self.stage.init(key)
-
-    def refusal(self, derivative):
-        return self.stage.refusal(derivative)
 
 
 def cast_all(tree: PyTree, dtype: Any) -> PyTree:
@@ -104,7 +103,7 @@ def rounded(stages: Sequence[Any], compute_dtype: Any) -> list[Any]:
 
 def bare(stage: AbstractStage) -> AbstractStage:
     """The stage within."""
-    while isinstance(stage, (Rounded, FromIntegers)):
+    while isinstance(stage, AbstractCast):
         stage = stage.stage
     return stage
 

@@ -135,7 +135,7 @@ def _many(spot: Spot, d: Dispute, disputed: Any, verdict: str, numbers: str, i: 
         return Outcome(CONSISTENT, 0.0, f"{numbers}, all tried", d.argument, at)
     if verdict == KINK:
         words = f"kinks: {numbers}, {WORST} tried"
-        return Outcome(CONSISTENT, 0.0, words, d.argument, at, kink=True)
+        return Outcome(CONSISTENT, relative(d.ours, d.theirs), words, d.argument, at, kink=True)
     gap, doubt, own = direction(spot, d)
     if gap <= d.tol + 10 * doubt and own > 10 * max(gap, doubt):
         words = f"{numbers}, {WORST} tried; along a random direction the values agree to {gap:.0e}"

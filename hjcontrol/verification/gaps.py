@@ -40,10 +40,16 @@ def paired(
 ) -> float:
     """`|<r, J v> - <G r, v>|` over the larger sum of absolute summands. The real part, without
     conjugation."""
-    left = _products(r, [a for a in pushed if is_float(a)])
-    right = _products(by_rule, v)
+    left, right = _sides(r, pushed, by_rule, v)
     gap = abs(_sum(left) - _sum(right))
-    return 0.0 if gap == 0 else gap / max(_sum(map(np.abs, left)), _sum(map(np.abs, right)), TINY)
+    return 0.0 if gap == 0 else gap / max(signal(r, pushed, by_rule, v), TINY)
+
+
+def signal(
+    r: Sequence[Any], pushed: Sequence[Any], by_rule: Sequence[Any], v: Sequence[Any]
+) -> float:
+    """The larger sum of absolute summands: what `paired` is relative to."""
+    return max(_sum(map(np.abs, side)) for side in _sides(r, pushed, by_rule, v))
 
 
 def paired_noise(r: Sequence[Any], pushed: Sequence[Any], shaken: Sequence[Any]) -> float:
@@ -51,6 +57,10 @@ def paired_noise(r: Sequence[Any], pushed: Sequence[Any], shaken: Sequence[Any])
     one, two = ([np.asarray(a) for a in side if is_float(a)] for side in (pushed, shaken))
     moved = _products(r, [a - b for a, b in zip(one, two, strict=True)])
     return abs(_sum(moved)) / max(_sum(map(np.abs, _products(r, one))), TINY)
+
+
+def _sides(r: Any, pushed: Any, by_rule: Any, v: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    return _products(r, [a for a in pushed if is_float(a)]), _products(by_rule, v)
 
 
 def _products(a: Sequence[Any], b: Sequence[Any]) -> list[np.ndarray]:

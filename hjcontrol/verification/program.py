@@ -189,6 +189,7 @@ def contracted(outs: Sequence[Any], weights: Sequence[Any] | None = None) -> Arr
     if weights is None and len(outs) == 1 and _is_scalar(outs[0]):
         return outs[0]
     if weights is None:
+        floats = [jnp.asarray(o) for o in floats]  # a number of Python's is a constant result
         weights = [drawn(o.shape, o.dtype, 0, 1009 + k) for k, o in enumerate(floats)]
     parts = [jnp.sum((o * r).real) for o, r in zip(floats, weights, strict=True)]
     return sum(parts[1:], parts[0])

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Key
 
+from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.meshes import off_the_mesh
 from hjcontrol._ground.progress import reported
 from hjcontrol._ground.renamed import renamed
@@ -162,6 +163,11 @@ def verify(
         with reported(progress, "verify"):
             return verify_chain(problem, given, inputs, cost, seed, key, tol, deliberate)
     _refuse(given, _OF_CHAINS, "a function", "a chain of stages", ("targets",))
+    finer = (finer,) if callable(finer) else finer
+    if not isinstance(finer, (list, tuple)) or not all(map(callable, finer)):
+        raise ValueError(
+            f"verify: `finer` must be a function or a list of functions; found {shown(finer)}."
+        )
     fn, args, held = as_function(problem, args, inputs, targets, cost, argnums)
     with reported(progress, "verify"):
         return verify_function(
@@ -175,7 +181,7 @@ def verify(
             deliberate=deliberate,
             accepted=1e-6 if tol is None else float(tol),
             seed=seed,
-            finer=(finer,) if callable(finer) else tuple(finer),
+            finer=tuple(finer),
         )
 
 

@@ -258,7 +258,8 @@ class _Engine:
             o, t = min(outcomes, key=lambda f: (ORDER.index(f[0].verdict), -f[0].gap))
             if len(disputed) > len(chosen) and o.verdict == EXACT and o.kink:
                 words = f"{o.reason}; {len(chosen)} of {len(disputed)} iterations in dispute tried"
-                o = dataclasses.replace(o, verdict=CONSISTENT, reason=words)
+                left = float(np.max(flat[disputed[TRIED:], k, GAP]))  # not excused by the others
+                o = dataclasses.replace(o, verdict=CONSISTENT, gap=left, reason=words)
             found.append((k, o, t))
             if not place.marked:
                 continue

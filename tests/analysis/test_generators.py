@@ -73,3 +73,18 @@ def test_without_generators_the_tree_is_the_same(monkeypatch):
     assert (slow.left == quick.left).all()
     assert (slow.right == quick.right).all()
     assert np.abs(slow.coef - quick.coef).max() < 1e-12
+
+
+def test_corners_where_more_facets_meet_than_dimensions():
+    """An octahedron has six vertices, four facets at each. Two are cut off, along six edges."""
+    region = everywhere(3, 2 * np.array([-np.ones(3), np.ones(3)]))
+    for signs in np.ndindex(2, 2, 2):
+        a = (2.0 * np.array(signs) - 1) / 3**0.5
+        parts = halves(region, a, 1 / 3**0.5)
+        region = next(p for p in parts if p is not None and (p.A @ np.zeros(3) + p.c > 0).all())
+    assert len(region.generators.rays) == 6
+    a, offset = np.array([0.6, 0.0, 0.8]), -0.5
+    for part, count in zip(halves(region, a, offset), (4 + 6, 2 + 6), strict=True):
+        theirs = HalfspaceIntersection(np.column_stack([-part.A, -part.c]), part.inside)
+        assert len(part.generators.rays) == count
+        assert len(np.unique(theirs.intersections.round(9), axis=0)) == count

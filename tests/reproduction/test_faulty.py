@@ -27,6 +27,7 @@ FEW = [
 def turned(name, tool, fault):
     """Whether the claim's audit is unsound with that tool, or refuses what the tool gives; `None` where
     the claim saw no number of it."""
+    assert tool in tools(by_id(name))
     try:
         trial = audit_with_fault(by_id(name), tool, fault)
     except (ValueError, ArithmeticError):  # another tool will not take what it gives
