@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol.verification.arithmetic import eps_of, hashed, is_float
-from hjcontrol.verification.elements import UNITS
+from hjcontrol.verification.gaps import UNITS
 from hjcontrol.verification.places import Place
 from hjcontrol.verification.program import Measured, Program
 from hjcontrol.verification.rule import REACH, SECOND, VISITS

@@ -16,11 +16,10 @@ import numpy as np
 
 from hjcontrol.verification.arithmetic import drawn, is_float
 from hjcontrol.verification.directional import differences
-from hjcontrol.verification.gaps import distance, relative
+from hjcontrol.verification.gaps import UNITS, beyond, by_element, distance, relative
 from hjcontrol.verification.slopes import Slopes, slopes, together
 from hjcontrol.verification.verdicts import CONSISTENT, EXACT, REFUTED, UNDEFINED, Outcome
 
-UNITS = 64.0  # of noise
 WORST = 16  # elements whose slopes are taken one by one
 KINK, VALUES, WRONG, NO_SLOPE = "kink", "values", "wrong", "undefined"
 _RANK = {WRONG: 0, NO_SLOPE: 1, VALUES: 2, KINK: 3}
@@ -41,22 +40,33 @@ class Spot(NamedTuple):
 
 
 class Dispute(NamedTuple):
-    """One argument: its number, inputs, the rule's image, the derivative's, and the noise of that."""
+    """One argument: its number, inputs, the rule's image, the derivative's, and the noise of each
+    element."""
 
     argument: int
     group: tuple[int, ...]
     ours: np.ndarray
     theirs: np.ndarray
-    noise: float
+    noise: np.ndarray
     tol: float
+
+    @property
+    def gap(self) -> float:
+        """Relative to the argument's largest element; where that explains it, to the element itself."""
+        whole = beyond(self.ours, self.theirs, np.max(self.noise, initial=0.0))
+        if whole.any():
+            return relative(self.ours, self.theirs)
+        off = beyond(self.ours, self.theirs, self.noise)
+        return float(np.max(by_element(self.ours, self.theirs), initial=0.0, where=off))
 
 
 def by_slopes(spot: Spot, d: Dispute) -> Outcome:
     """The outcome of an argument in dispute, from one-sided slopes of the values."""
     shape = np.shape(spot.x[d.group[0]])
     g, t = np.ravel(d.ours), np.ravel(d.theirs)
-    off = distance(g, t)
-    disputed = np.flatnonzero(off > UNITS * d.noise)
+    noise = np.ravel(d.noise)
+    off = distance(g, t) / np.maximum(noise, np.finfo(float).tiny)
+    disputed = np.flatnonzero(beyond(g, t, noise))
     ranked = disputed[np.argsort(-off[disputed], kind="stable")]
     chosen = ranked[:WORST]
     ask = spot.compiled(
@@ -67,7 +77,7 @@ def by_slopes(spot: Spot, d: Dispute) -> Outcome:
     )
     padded = jnp.asarray(np.resize(chosen, WORST))
     found = jax.device_get(ask(spot.x, spot.held, spot.r, padded))
-    told = [judged(g[i], t[i], j, found, d.noise) for j, i in enumerate(chosen)]
+    told = [judged(g[i], t[i], j, found, noise[i]) for j, i in enumerate(chosen)]
     worst = min(range(len(chosen)), key=lambda j: _RANK[told[j][0]])
     verdict, gap = told[worst]
     i = int(chosen[worst])
@@ -76,7 +86,7 @@ def by_slopes(spot: Spot, d: Dispute) -> Outcome:
     if verdict == WRONG:
         flat = not np.any(found.right) and not np.any(found.left) and bool(np.any(g))
         words = numbers + (HINT if flat else "")
-        return Outcome(REFUTED, relative(d.ours, d.theirs), words, d.argument, at)
+        return Outcome(REFUTED, d.gap, words, d.argument, at)
     if verdict == NO_SLOPE:
         return Outcome(UNDEFINED, np.inf, f"no one-sided slope: {numbers}", d.argument, at)
     if len(disputed) > WORST:
@@ -118,15 +128,15 @@ def _many(spot: Spot, d: Dispute, disputed: Any, verdict: str, numbers: str, i: 
     shape = np.shape(spot.x[d.group[0]])
     g, t = np.ravel(d.ours), np.ravel(d.theirs)
     at = index(i, shape)
-    found = _at_once(spot, d, disputed)
+    noise, found = np.ravel(d.noise), _at_once(spot, d, disputed)
     if found is not None:
-        told = [judged(g[e], t[e], j, found, d.noise)[0] for j, e in enumerate(disputed)]
+        told = [judged(g[e], t[e], j, found, noise[e])[0] for j, e in enumerate(disputed)]
         bad = [j for j, v in enumerate(told) if v in (WRONG, NO_SLOPE)]
         if bad:
             e = int(disputed[bad[0]])
             words = _numbers(g[e], found.right[bad[0]], found.left[bad[0]], len(bad))
             kind = UNDEFINED if told[bad[0]] == NO_SLOPE else REFUTED
-            return Outcome(kind, relative(d.ours, d.theirs), words, d.argument, index(e, shape))
+            return Outcome(kind, d.gap, words, d.argument, index(e, shape))
         if all(v == KINK for v in told):
             words = (
                 f"kinks: {numbers}, all tried; the sum of such choices need not be a subgradient"
@@ -135,12 +145,12 @@ def _many(spot: Spot, d: Dispute, disputed: Any, verdict: str, numbers: str, i: 
         return Outcome(CONSISTENT, 0.0, f"{numbers}, all tried", d.argument, at)
     if verdict == KINK:
         words = f"kinks: {numbers}, {WORST} tried"
-        return Outcome(CONSISTENT, relative(d.ours, d.theirs), words, d.argument, at, kink=True)
+        return Outcome(CONSISTENT, d.gap, words, d.argument, at, kink=True)
     gap, doubt, own = direction(spot, d)
     if gap <= d.tol + 10 * doubt and own > 10 * max(gap, doubt):
         words = f"{numbers}, {WORST} tried; along a random direction the values agree to {gap:.0e}"
         return Outcome(CONSISTENT, gap, words, d.argument, at)
-    return Outcome(REFUTED, max(gap, own), numbers, d.argument, at)
+    return Outcome(REFUTED, max(gap, own, d.gap), numbers, d.argument, at)
 
 
 def _at_once(spot: Spot, d: Dispute, disputed: np.ndarray) -> Slopes | None:

@@ -8,6 +8,7 @@ import numpy as np
 from hjcontrol.verification.arithmetic import is_float
 
 TINY = np.finfo(float).tiny
+UNITS = 64.0  # of noise: what is within them is roundoff
 
 
 def distance(a: Any, b: Any) -> np.ndarray:
@@ -33,6 +34,18 @@ def relative(a: Any, b: Any) -> float:
     """`max |a - b|` over the larger of `max |a|` and `max |b|`."""
     gap = furthest(a, b)
     return 0.0 if gap == 0 else gap / max(largest(a), largest(b), TINY)
+
+
+def beyond(a: Any, b: Any, noise: Any) -> np.ndarray:
+    """Which elements are further apart than roundoff explains."""
+    return distance(a, b) > UNITS * np.asarray(noise)
+
+
+def by_element(a: Any, b: Any) -> np.ndarray:
+    """`|a - b|` over the larger of `|a|` and `|b|`, each element by its own size."""
+    size = np.maximum(np.abs(np.asarray(a)), np.abs(np.asarray(b)))
+    size = np.where(np.isfinite(size), size, TINY)
+    return np.where(distance(a, b) == 0, 0.0, distance(a, b) / np.maximum(size, TINY))
 
 
 def paired(

@@ -23,13 +23,14 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.jaxprs import bind
 from hjcontrol.verification.arithmetic import drawn, is_float
+from hjcontrol.verification.images import compared, gathered, paired, relative
 from hjcontrol.verification.inlining import opened_up
 from hjcontrol.verification.places import Place
 
 Mode = Literal["reverse", "forward", "differences", "none"]
 PAIRED = 6  # arguments paired one by one
-FIELDS = ("visits", "gap", "reach", "live", "values", "undefined", "zero", "second")
-(VISITS, GAP, REACH, LIVE, VALUES, GUILTY, ZERO, SECOND) = range(len(FIELDS))
+FIELDS = ("visits", "gap", "reach", "live", "values", "undefined", "zero", "second", "apart")
+(VISITS, GAP, REACH, LIVE, VALUES, GUILTY, ZERO, SECOND, APART) = range(len(FIELDS))
 CALM = {8: 100.0, 4: 20.0}  # decades in which a costate is scaled without losing digits
 Group = tuple[int, ...]
 
@@ -214,12 +215,12 @@ def measured(
         values, found = _forward(function, x, groups, r, ours, seed, place.index)
         flags = [_flags(by_rule[i], x[i]) for i in range(len(x))]
         bad, nonfinite = _any(f[0] for f in flags), _any(f[1] for f in flags)
-        found = [(*f[:3], bad, nonfinite) for f in found]
+        found = [(*f, 0.0, bad, nonfinite) for f in found]
         apart = _about_outputs(place, outs, p, values)[3]
-    columns = jnp.stack([jnp.stack([jnp.asarray(a, wide) for a in f[:3]]) for f in found])
-    rows = rows.at[:, jnp.asarray([GAP, LIVE, ZERO])].set(columns)
-    result = finite_p & _any(f[3] for f in found)
-    entering = _entering([f[3:] for f in found], ins, maps)
+    columns = jnp.stack([jnp.stack([jnp.asarray(a, wide) for a in f[:4]]) for f in found])
+    rows = rows.at[:, jnp.asarray([GAP, LIVE, ZERO, APART])].set(columns)
+    result = finite_p & _any(f[4] for f in found)
+    entering = _entering([f[4:] for f in found], ins, maps)
     rows = rows.at[:, GUILTY].set(entering & (met | result)).at[:, VALUES].set(apart)
     if settings.order == 2 and maps.mode == "reverse":
         rows = rows.at[:, SECOND].set(_second(maps, groups, ins, q, seed))
@@ -335,66 +336,9 @@ def _about_outputs(
     return reach, ~infinite, met, apart
 
 
-def gathered(*parts: Any, total: tuple[int, ...] = ()) -> tuple[Any, ...]:
-    """Maxima (sums at the positions `total`) of arrays of one shape, in one pass: one kernel to compile
-    and run in place of one each."""
-    real = jnp.finfo(jnp.result_type(*(a for a in parts if is_float(a)), jnp.float32)).dtype
-    arrays = tuple(jnp.asarray(a).astype(real) for a in parts)
-
-    def step(x: Any, y: Any) -> Any:
-        pairs = enumerate(zip(x, y, strict=True))
-        return tuple(a + b if k in total else jnp.maximum(a, b) for k, (a, b) in pairs)
-
-    starts = tuple(np.zeros((), real) for _ in arrays)
-    return tuple(jax.lax.reduce(arrays, starts, step, tuple(range(arrays[0].ndim))))
-
-
-def relative(gap: Any, size: Any) -> Any:
-    """`gap / size`, zero where there is no gap."""
-    return jnp.where(gap == 0, 0.0, gap / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
-
-
 def _flags(result: Any, at: Any) -> tuple[Any, Any]:
     """Whether the rule's result, and its input, hold something that is not finite."""
     if not is_float(result) or not result.size:
         return jnp.asarray(False), jnp.asarray(False)
     found = gathered(~jnp.isfinite(result), ~jnp.isfinite(at))
     return found[0] > 0, found[1] > 0
-
-
-def compared(a: Any, b: Any, result: Any, at: Any) -> tuple[Any, Any, Any, Any, Any]:
-    """Gap of `a`, the rule's, and `b` relative to the larger side; share of elements with a derivative;
-    whether the rule gives nothing at all; and whether its `result` for the costate that arrives, and
-    the input `at`, hold something that is not finite. Elements of `a` and `b` that are not finite on
-    both sides are left out."""
-    if not a.size:
-        false = jnp.asarray(False)
-        return jnp.zeros(()), jnp.zeros(()), jnp.asarray(True), false, false
-    neither = ~jnp.isfinite(a) & ~jnp.isfinite(b)
-    a, b = jnp.where(neither, 0, a), jnp.where(neither, 0, b)
-    gap = jnp.where(a == b, 0, jnp.abs(a - b))
-    own, other = (jnp.where(jnp.isfinite(c), jnp.abs(c), 0) for c in (a, b))
-    worst, size, nonzero, bad, entering, live = gathered(
-        jnp.where(jnp.isnan(gap), jnp.inf, gap),
-        jnp.maximum(own, other),
-        a != 0,
-        ~jnp.isfinite(result),
-        ~jnp.isfinite(at),
-        (a != 0) | (b != 0),
-        total=(5,),
-    )
-    return relative(worst, size), live / a.size, nonzero == 0, bad > 0, entering > 0
-
-
-def paired(r: Any, pushed: Any, ours: Any, v: Any) -> tuple[Any, Any, Any]:
-    """The same from `<r, J v>` and `<G r, v>`: no conjugation, the real part."""
-    left = [(a * b).real for a, b in zip(r, pushed, strict=True) if is_float(a)]
-    right = [(a * b).real for a, b in zip(ours, v, strict=True) if is_float(a)]
-    left, right = ([jnp.where(jnp.isfinite(a), a, 0) for a in side] for side in (left, right))
-    total = lambda side: sum((jnp.sum(a) for a in side), jnp.zeros(()))
-    size = lambda side: sum((jnp.sum(jnp.abs(a)) for a in side), jnp.zeros(()))
-    scale = jnp.maximum(size(left), size(right))
-    gap = jnp.abs(total(left) - total(right))
-    count = sum(a.size for a in left) or 1
-    live = sum((jnp.sum(a != 0) for a in left), jnp.zeros((), int)) / count
-    return relative(gap, scale), live, size(right) == 0

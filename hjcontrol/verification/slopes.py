@@ -43,27 +43,23 @@ def slopes(
     """Slopes along the `chosen` flat elements of an argument, moved in all the inputs of its `group`."""
     at = x[group[0]]
     start = function(list(x))
-    height = sum(
-        jnp.sum(jnp.where(jnp.isfinite(f), jnp.abs(f * w), 0))
-        for f, w in zip(start, r, strict=True)
-        if is_float(f)
-    )
     h0 = _first_steps(at).ravel()
 
-    def quotient(i: Any, t: Any) -> Array:
+    def quotient(i: Any, t: Any) -> tuple[Array, Array]:
+        """And the size of the outputs that moved: those of which roundoff is subtracted."""
         inputs, new = _moved(x, group, at.ravel().at[i].add(t.astype(at.dtype)).reshape(at.shape))
         real = (new.ravel()[i] - at.ravel()[i]).real  # the step that was really taken
-        parts = [
-            jnp.sum(jnp.where(f == g, 0, (g - f) * w).real)
-            for f, g, w in zip(start, function(inputs), r, strict=True)
-            if is_float(f)
+        outs = [o for o in zip(start, function(inputs), r, strict=True) if is_float(o[0])]
+        parts = [jnp.sum(jnp.where(f == g, 0, (g - f) * w).real) for f, g, w in outs]
+        sizes = [
+            jnp.sum(jnp.where((f != g) & jnp.isfinite(f), jnp.abs(f * w), 0)) for f, g, w in outs
         ]
-        return sum(parts) / real
+        return sum(parts) / real, sum(sizes)
 
     def one(i: Any) -> tuple[Array, Array]:
         steps = h0[i] * FACTOR ** -jnp.arange(STEPS, dtype=h0.dtype)
-        both = jax.lax.map(lambda t: quotient(i, t), jnp.concatenate([steps, -steps]))
-        noise = jnp.finfo(both.dtype).eps * height
+        both, height = jax.lax.map(lambda t: quotient(i, t), jnp.concatenate([steps, -steps]))
+        noise = jnp.finfo(both.dtype).eps * jnp.max(height)
         found = [limit(side, steps, noise) for side in (both[:STEPS], both[STEPS:])]
         return jnp.stack([f[0] for f in found]), jnp.stack([f[1] for f in found])
 

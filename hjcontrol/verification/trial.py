@@ -2,7 +2,7 @@ r"""A disputed place, tried on its own at the very point where the program ran i
 
 In order, until one explains the gap or it is refuted:
 
-    noise        64 times what the roundoff of every equation of the primal changes
+    noise        64 times what the roundoff of every equation changes, element by element
     formula      rule and derivative replayed in 64 bits, where a dtype is below float32 or the rule is
                  lower than its primal
     inside       rules inside the primal: the place is right up to them, and they are tried in turn
@@ -30,12 +30,15 @@ from hjcontrol.verification.arithmetic import (
     promoted,
     wide,
 )
-from hjcontrol.verification.elements import UNITS, Dispute, Spot, by_slopes, direction, index
+from hjcontrol.verification.bounded import Lengths, bounded, lengths
+from hjcontrol.verification.elements import Dispute, Spot, by_slopes, index
 from hjcontrol.verification.further import converging, holds_loop
-from hjcontrol.verification.gaps import furthest, paired, paired_noise, relative
+from hjcontrol.verification.gaps import UNITS, beyond, furthest, relative
 from hjcontrol.verification.gaps import largest as largest_of
 from hjcontrol.verification.inlining import opened, replay_plain
 from hjcontrol.verification.places import holds_rule, holds_users_rule
+from hjcontrol.verification.pushed import by_differences, by_forward_mode
+from hjcontrol.verification.roundoff import noise_between, shaken
 from hjcontrol.verification.rule import (
     Maps,
     along,
@@ -50,7 +53,7 @@ from hjcontrol.verification.verdicts import (
     DETACHED,
     EXACT,
     REFUTED,
-    UNDEFINED,
+    ROUGH,
     UNTESTED,
     Outcome,
 )
@@ -71,16 +74,26 @@ class Sides:
 class Trial:
     """A place's compiled programs, kept with the program that holds it."""
 
-    def __init__(self, maps: Maps, groups: tuple[tuple[int, ...], ...]):
+    def __init__(
+        self,
+        maps: Maps,
+        groups: tuple[tuple[int, ...], ...],
+        restated: ClosedJaxpr | None = None,
+    ):
+        """`restated`: the primal with scans for its loops, the same at one point."""
         self.maps, self.groups, self.place = maps, groups, maps.place
         self.judged = maps.inputs
         avals = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in self.place.eqn.invars]
         self.closed = jax.make_jaxpr(lambda *ins: primal(self.place, ins))(*avals)
+        self.looping = self.closed  # its loops as they are written
+        self.closed = restated or self.closed
         self.arithmetic = lowest(self.closed)
         # Rules inside a shard_map are not told apart: it is one place.
         self.holds_own_rule = self.place.kind != "shard_map" and holds_users_rule(self.place)
         self.programs: dict[str, Callable] = {}
+        self.bounded: dict[Lengths, Trial] = {}  # restated, by the steps that its loops took
         self.at_point = jax.jit(self._at_point)
+        self.again = jax.jit(self._again)
 
     # ------------------------------------------------------------------ maps
 
@@ -125,13 +138,12 @@ class Trial:
         fit = fit & jnp.isfinite(largest(p))
         p = [jnp.where(fit, a * scale.astype(a.real.dtype), 0) for a in p]
         found: dict[str, Any] = {"p": p, "q": q}
-        shaken = lambda s: lambda *a: noisy(self.closed, s)(*a)
-        moved = [floats(shaken(s)(*ins)) for s in (1, 2)]
+        moved = [floats(noisy(self.closed, s)(*ins)) for s in (1, 2)]
         found["values"] = [
             (
                 _largest(a - b),
-                jnp.maximum(
-                    _biggest([_largest(m[k] - b) for m in moved]), eps_of(b.dtype) * _largest(b)
+                jnp.max(
+                    jnp.stack([*(_largest(m[k] - b) for m in moved), eps_of(b.dtype) * _largest(b)])
                 ),
                 _largest(b),
             )
@@ -139,45 +151,55 @@ class Trial:
         ]
         for name in ("p", "q"):
             r = found[name]
-            ours = self._summed(self.rule(ins, r))
-            theirs = noise = None
+            ours, theirs = self._summed(self.rule(ins, r)), None
             if self.maps.mode == "reverse":
                 theirs = self._summed(self.transposed(self.closed, ins, r))
-                again = [self._summed(self._noisy(ins, r, s)) for s in (1, 2)]
-                noise = [
-                    jnp.maximum(
-                        _biggest([_largest(b[k] - t) for b in again]), eps_of(t.dtype) * _largest(t)
-                    )
-                    for k, t in enumerate(theirs)
-                ]
-            found[f"{name} sides"] = (ours, theirs, noise)
+            found[f"{name} sides"] = (ours, theirs)
         return found
 
-    def _noisy(self, ins: Sequence[Any], r: Sequence[Any], seed: int) -> list[Any]:
-        function = along(lambda full: noisy(self.closed, seed)(*full), ins, self.judged)
-        _, pull = jax.vjp(function, *self._x(ins))
-        return list(pull(self._full(r)))
+    def _again(self, ins: Any, r: Any, salt: Any) -> Any:
+        """The derivative's image and the rule's, rounded at random."""
+        derivative = jax.make_jaxpr(functools.partial(self.transposed, self.closed))(ins, r)
+        programs = derivative, jax.make_jaxpr(self.rule)(ins, r)
+        sides = shaken(programs, jax.tree.leaves((ins, r)), salt)
+        return [None if side is None else self._summed(side) for side in sides]
 
     # ------------------------------------------------------------------ the trial
 
     def judge(self, ins: list[Any], p: list[Any], seed: int, inside: Callable) -> list[Outcome]:
         """One outcome an argument. `inside(ins, r)`: the rows of the rules inside the primal."""
+        if (other := self._restated(ins)) is not None:
+            return other.judge(ins, p, seed, inside)
         found = jax.device_get(self.at_point(ins, p, seed))
         for gap, noise, _ in found["values"]:
             if gap > UNITS * noise:
                 words = f"the rule's forward pass returns other values: they differ by {gap:.1e}"
                 return [Outcome(REFUTED, float(gap), words, k) for k in range(len(self.groups))]
         if self.maps.mode == "reverse":
+            for name in ("p", "q"):
+                run = lambda salt, r=found[name]: jax.device_get(self.again(ins, r, salt))
+                ours, theirs = found[f"{name} sides"]
+                found[f"{name} sides"] = ours, theirs, noise_between(ours, theirs, run)
             told = [self._argument(k, ins, found, seed, inside) for k in range(len(self.groups))]
         else:
-            told = self._whole(ins, found, seed, inside)
+            told = self._whole(ins, found, inside)
         room = max((_room(noise, size) for _, noise, size in found["values"]), default=np.inf)
         return [dataclasses.replace(o, room_of_values=room) for o in told]
+
+    def _restated(self, ins: list[Any]) -> "Trial | None":
+        """The same place with scans for loops, which reverse mode can follow."""
+        if self.maps.mode != "forward" or self.holds_own_rule or not holds_loop(self.closed):
+            return None
+        steps = lengths(self.closed, ins)
+        if steps is not None and steps not in self.bounded:
+            closed = bounded(self.closed, steps, ins)
+            self.bounded[steps] = Trial(self.maps._replace(mode="reverse"), self.groups, closed)
+        return None if steps is None else self.bounded[steps]
 
     def _argument(self, k: int, ins: Any, found: Any, seed: int, inside: Callable) -> Outcome:
         sides = {n: tuple(part[k] for part in found[f"{n} sides"]) for n in ("p", "q")}
         gaps = {n: self._size(a, b, noise) for n, (a, b, noise) in sides.items()}
-        over = {n: furthest(a, b) > UNITS * noise for n, (a, b, noise) in sides.items()}
+        over = {n: beyond(*side).any() for n, side in sides.items()}
         worst = max(gaps, key=lambda n: gaps[n])
         low = self.arithmetic is not None and eps_of(self.arithmetic) > 1e-6
         ours, theirs, _ = sides["q"]
@@ -187,20 +209,22 @@ class Trial:
             words = f"{self.place.library}'s own: judged by the costate that arrives"
             return Outcome(EXACT, gaps["p"], words, k)
         if not any(over.values()) and not low:
-            noise = sum(float(side[2]) for side in sides.values())
+            if gaps[worst] and not any((np.abs(t) > UNITS * e).any() for _, t, e in sides.values()):
+                return Outcome(UNTESTED, 0.0, ROUGH, k)
+            noise = sum(largest_of(side[2]) for side in sides.values())
             room = _room(noise, max(largest_of(side[1]) for side in sides.values()))
-            return Outcome(EXACT, gaps[worst], self._roundoff(), k, room=room)
+            return Outcome(EXACT, gaps[worst], self.roundoff(), k, room=room)
         name = next((n for n in ("q", "p") if over[n]), "q")
         if (told := self._formula(k, ins, found[name], gaps[worst])) is not None:
             return told
         if not any(over.values()):
-            return Outcome(EXACT, gaps[worst], self._roundoff(), k)
+            return Outcome(EXACT, gaps[worst], self.roundoff(), k)
         return self._disputed(k, ins, found, name, sides, seed, inside)
 
     def _size(self, a: Any, b: Any, noise: Any) -> float:
         """The gap relative to what was summed: where larger terms cancel in a derivative, noise
         is larger than one eps of it, and tells their size."""
-        floor, gap = float(noise), furthest(a, b)
+        floor, gap = largest_of(noise), furthest(a, b)
         eps = eps_of(self.arithmetic) if self.arithmetic is not None else 0.0
         within = gap <= UNITS * floor and floor > 0
         return min(relative(a, b), gap / floor * eps) if within else relative(a, b)
@@ -212,15 +236,15 @@ class Trial:
         r = found[name]
         if self.holds_own_rule and (told := self._up_to_rules(k, ins, r, ours, noise, inside)):
             return told
-        if holds_loop(self.closed) and (told := self._run_on(k, ins, r)) is not None:
-            return told
-        told = by_slopes(self._spot(ins, r), self._dispute(k, ours, theirs, noise))
+        if holds_loop(self.looping):
+            return self.run_on(k, ins, r, beyond(ours, theirs, noise))
+        told = by_slopes(self.spot(ins, r), self.dispute(k, ours, theirs, noise))
         if told.verdict == REFUTED and not np.any(sides["q"][0]) and not np.any(sides["p"][1]):
             words = "the rule gives nothing to this argument, and this cost loses nothing by it"
             return Outcome(DETACHED, 1.0, words, k, told.index)
         return told
 
-    def _roundoff(self) -> str:
+    def roundoff(self) -> str:
         if self.arithmetic is None or eps_of(self.arithmetic) <= eps_of(jnp.zeros(()).dtype):
             return ""
         return f"to roundoff of {np.dtype(self.arithmetic).name}"
@@ -239,12 +263,14 @@ class Trial:
             return None
         with jax.enable_x64(True):
             args = [wide(a) for a in jax.tree.leaves((ins, r))]
+            programs = [jax.make_jaxpr(promoted(c))(*args) for c in (derivative, rule)]
+            chosen = lambda side: None if side is None else [self._summed(side)[k]]
+            run = jax.jit(lambda salt: [chosen(s) for s in shaken(programs, args, salt)])
             again = [jax.jit(promoted(c))(*args) for c in (rule, derivative)]
-            shaken = [self._promoted_noise(derivative, args, s) for s in (1, 2)]
             a, b = (np.asarray(self._summed(side)[k]) for side in again)
-            noise = max(furthest(np.asarray(self._summed(s)[k]), b) for s in shaken)
-        gap, floor = relative(a, b), max(noise, eps_of(np.float64) * largest_of(b))
-        if not furthest(a, b) <= UNITS * floor:
+            (noise,) = noise_between([a], [b], lambda salt: jax.device_get(run(salt)))
+        gap = relative(a, b)
+        if beyond(a, b, noise).any():
             if lower or eps_of(of_primal) > 1e-6:
                 where = int(np.argmax(np.abs(a - b)))
                 words = f"in float64 too the formula is off by {gap:.1e}"
@@ -268,10 +294,6 @@ class Trial:
         shape = np.shape(self._x(ins)[self.groups[k][0]])
         return Outcome(REFUTED, gap, words, k, index(where, shape))
 
-    def _promoted_noise(self, derivative: ClosedJaxpr, args: Any, seed: int) -> Any:
-        closed = jax.make_jaxpr(promoted(derivative))(*args)
-        return jax.jit(noisy(closed, seed))(*args)
-
     # ------------------------------------------------------------------ rules inside
 
     def _up_to_rules(
@@ -282,7 +304,7 @@ class Trial:
             kept = jax.device_get(jax.jit(self._with_rules)(ins, r))
         except (ValueError, NotImplementedError):  # a loop: reverse mode of it does not exist
             return None
-        if not furthest(ours, kept[k]) <= UNITS * noise:
+        if beyond(ours, kept[k], noise).any():
             return None
         rows = inside(ins, r)
         return Outcome.of_rows(rows, k) if rows else None
@@ -296,17 +318,21 @@ class Trial:
 
     # ------------------------------------------------------------------ loops
 
-    def _run_on(self, k: int, ins: Any, r: Any) -> Outcome:
-        v = self._direction(ins)
+    def run_on(self, k: int, ins: Any, r: Any, only: np.ndarray | None = None) -> Outcome:
+        """`only`: the elements of argument `k` that are paired; all of every argument if `None`."""
+        v = self.direction(ins)
+        if only is not None:
+            mine = self.groups[k]
+            v = [jnp.where(only, a, 0) if i in mine else jnp.zeros_like(a) for i, a in enumerate(v)]
 
         def push(ins: Any, v: Any) -> Any:
-            function = along(lambda full: replay_plain(self.closed, full), ins, self.judged)
+            function = along(lambda full: replay_plain(self.looping, full), ins, self.judged)
             return jax.jvp(function, self._x(ins), list(v))[1]
 
         rule, pushed = jax.make_jaxpr(self.rule)(ins, r), jax.make_jaxpr(push)(ins, v)
-        return converging(rule, pushed, self.closed, (ins, r, v), eps_of(self.arithmetic), k)
+        return converging(rule, pushed, self.looping, (ins, r, v), eps_of(self.arithmetic), k)
 
-    def _direction(self, ins: Any) -> list[Any]:
+    def direction(self, ins: Any) -> list[Any]:
         v = [drawn(a.shape, a.dtype, 5, i) for i, a in enumerate(self._x(ins))]
         for g in self.groups:
             for i in g[1:]:
@@ -315,76 +341,28 @@ class Trial:
 
     # ------------------------------------------------------------------ elements
 
-    def _spot(self, ins: Any, r: Any) -> Spot:
+    def spot(self, ins: Any, r: Any) -> Spot:
         function = lambda x, held: along(lambda f: replay_plain(self.closed, f), held, self.judged)(
             *x
         )
-        return Spot(function, self._x(ins), list(ins), list(r), self._full(r), self._compiled)
+        return Spot(function, self._x(ins), list(ins), list(r), self._full(r), self.compiled)
 
-    def _compiled(self, name: str, function: Callable) -> Callable:
+    def compiled(self, name: str, function: Callable) -> Callable:
         if name not in self.programs:
             self.programs[name] = jax.jit(function)
         return self.programs[name]
 
-    def _dispute(self, k: int, ours: Any, theirs: Any, noise: Any) -> Dispute:
+    def dispute(self, k: int, ours: Any, theirs: Any, noise: Any) -> Dispute:
         double = eps_of(jnp.zeros((), self.arithmetic).dtype) < 1e-12
         tol = LENIENT if double else SINGLE
-        return Dispute(k, self.groups[k], ours, theirs, float(noise), tol)
+        return Dispute(k, self.groups[k], ours, theirs, np.asarray(noise, float), tol)
 
     # ------------------------------------------------------------------ no reverse mode of the primal
 
-    def _whole(self, ins: Any, found: Any, seed: int, inside: Callable) -> list[Outcome]:
+    def _whole(self, ins: Any, found: Any, inside: Callable) -> list[Outcome]:
         if self.maps.mode == "forward":
-            return [self._forward(ins, found, inside)]
-        return [self._by_differences(k, ins, found) for k in range(len(self.groups))]
-
-    def _forward(self, ins: Any, found: Any, inside: Callable) -> Outcome:
-        arrives = any(np.any(a) for a in found["p"])
-        if self.holds_own_rule:
-            rows = inside(ins, found["p"] if arrives else found["q"])
-            bad = [row for row in rows or () if row.verdict in (REFUTED, UNDEFINED)]
-            if bad:
-                return Outcome.of_rows(bad, 0)
-        v = self._direction(ins)
-        names = [n for n, use in (("q", not self.place.library), ("p", arrives)) if use] or ["q"]
-        push, rule = self._compiled("push", self._push), self._compiled("rule", self.rule)
-        plain = push(ins, v, 0)
-        shaken = [push(ins, v, s) for s in (1, 2)]
-        worst, noise = 0.0, eps_of(self.arithmetic)
-        for n in names:
-            worst = max(worst, paired(found[n], plain, rule(ins, found[n]), v))
-            noise = max([noise, *(paired_noise(found[n], plain, s) for s in shaken)])
-        if worst <= UNITS * noise:
-            return Outcome(EXACT, worst, "by forward mode, paired" + self._suffix(), 0)
-        told = self._run_on(0, ins, found[names[-1]]) if holds_loop(self.closed) else None
-        return told or Outcome(REFUTED, worst, "forward mode of the primal disagrees", 0)
-
-    def _push(self, ins: Any, v: Any, seed: Any) -> Any:
-        """`J v`; with roundoff made at random where `seed` is not zero."""
-
-        def values(full: Any) -> Any:
-            shaken = noisy(self.closed, seed)(*full)
-            return [
-                jnp.where(seed > 0, a, b) if is_float(a) else b
-                for a, b in zip(shaken, replay_plain(self.closed, full), strict=True)
-            ]
-
-        return jax.jvp(along(values, ins, self.judged), self._x(ins), list(v))[1]
-
-    def _suffix(self) -> str:
-        words = self._roundoff()
-        return f"; {words}" if words else ""
-
-    def _by_differences(self, k: int, ins: Any, found: Any) -> Outcome:
-        ours = found["q sides"][0][k]
-        dispute = self._dispute(k, ours, None, 0.0)
-        gap, doubt, _ = direction(self._spot(ins, found["q"]), dispute)
-        words = f"by differences of the values, along a random direction (their error {doubt:.0e})"
-        if not np.any(ours) and gap == 0:
-            return Outcome(UNTESTED, 0.0, "derivative zero here in every probe", k)
-        if gap <= dispute.tol + 10 * doubt and doubt <= 1e-2:
-            return Outcome(CONSISTENT, gap, words, k)
-        return Outcome(REFUTED, gap, words, k)
+            return [by_forward_mode(self, ins, found, inside)]
+        return [by_differences(self, k, ins, found) for k in range(len(self.groups))]
 
 
 def _room(noise: Any, size: Any) -> float:
@@ -393,7 +371,3 @@ def _room(noise: Any, size: Any) -> float:
 
 def _largest(a: Any) -> Any:
     return jnp.max(jnp.where(jnp.isfinite(a), jnp.abs(a), 0), initial=0.0)
-
-
-def _biggest(parts: Sequence[Any]) -> Any:
-    return functools.reduce(jnp.maximum, parts)

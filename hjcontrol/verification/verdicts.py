@@ -21,6 +21,7 @@ from hjcontrol._ground.record import Tone
 EXACT, CONSISTENT, DELIBERATE = "exact", "consistent", "deliberate"
 DETACHED, UNTESTED, UNDEFINED, REFUTED = "detached", "untested", "undefined", "refuted"
 NO_RULE = "no custom rule"
+ROUGH = "roundoff is as large as the derivative: other inputs, or 64 bits, please"
 ORDER = (REFUTED, UNDEFINED, UNTESTED, DETACHED, CONSISTENT, DELIBERATE, EXACT, NO_RULE)
 
 

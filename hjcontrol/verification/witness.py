@@ -19,14 +19,15 @@ from hjcontrol._ground.progress import tell
 from hjcontrol.verification.arithmetic import drawn, eps_of, is_float
 from hjcontrol.verification.certificate import Row
 from hjcontrol.verification.cuts import ended, moved_tables
+from hjcontrol.verification.gaps import UNITS
 from hjcontrol.verification.inlining import opened
 from hjcontrol.verification.nearby import jumps
 from hjcontrol.verification.places import Place, holds_rule, holds_users_rule
 from hjcontrol.verification.program import Program
 from hjcontrol.verification.rows import as_row
-from hjcontrol.verification.rule import GAP, GUILTY, LIVE, REACH, SECOND, VALUES, VISITS
+from hjcontrol.verification.rule import APART, GAP, GUILTY, LIVE, REACH, SECOND, VALUES, VISITS
 from hjcontrol.verification.slots import number, restored
-from hjcontrol.verification.trial import UNITS, Trial
+from hjcontrol.verification.trial import Trial
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
     EXACT,
@@ -192,6 +193,8 @@ class _Engine:
         value_limit = UNITS * min(eps_of(d) for d in outs)
         gaps = flat[:, : len(groups), GAP]
         over = (~(gaps <= limits)).any(axis=1) | (flat[:, 0, VALUES] > value_limit)
+        over |= trial.maps.mode == "forward" and place.kind != "equation"  # pairing hides elements
+        over |= (flat[:, : len(groups), APART] > self._shares(place, groups)).any(axis=1)
         low = trial.arithmetic is not None and eps_of(trial.arithmetic) > 1e-6
         over = (over | (low and place.kind != "equation")) & (flat[:, 0, VISITS] > 0)
         worst = np.where(np.isnan(gaps), np.inf, gaps / limits).max(axis=1)
@@ -204,6 +207,10 @@ class _Engine:
         inputs = self.program.maps[place.index].inputs
         avals = [place.eqn.invars[inputs[g[0]]].aval for g in groups]
         return np.asarray([UNITS * eps_of(a.dtype) for a in avals])
+
+    def _shares(self, place: Place, groups: Any) -> np.ndarray:
+        """Shares of elements, far off beside their own size, that sums which cancel explain."""
+        return np.sqrt(self._limits(place, groups) / UNITS)
 
     def _library(self, place: Place, flat: np.ndarray) -> list[tuple[int, Outcome, int | None]]:
         """Without a costate that arrives, a library's rule speaks only for the user's rules inside it."""
@@ -240,7 +247,7 @@ class _Engine:
                 outs = [v.aval for v in place.eqn.outvars if is_float(v.aval)]
                 p = [jnp.zeros(a.shape, a.dtype) for a in outs]
             judged = trial.judge(ins, p, self.seed, lambda ins, r: self._inside(place, ins, r))
-            if trial.maps.mode == "forward":  # one trial for all the arguments in dispute
+            if trial.maps.mode == "forward" and len(judged) == 1:  # paired, all arguments at once
                 over = ~(flat[t, : len(groups), GAP] <= self._limits(place, groups))
                 ks = np.flatnonzero(over) if over.any() else range(len(groups))
                 judged = [dataclasses.replace(judged[0], argument=int(k)) for k in ks]
