@@ -30,6 +30,7 @@ from hjcontrol.verification.arithmetic import (
     promoted,
     wide,
 )
+from hjcontrol.verification.calling import along, primal, pulled
 from hjcontrol.verification.elements import UNITS, Dispute, Spot, by_slopes, direction, index
 from hjcontrol.verification.further import converging, holds_loop
 from hjcontrol.verification.gaps import furthest, paired, paired_noise, relative
@@ -38,11 +39,8 @@ from hjcontrol.verification.inlining import opened, replay_plain
 from hjcontrol.verification.places import holds_rule, holds_users_rule
 from hjcontrol.verification.rule import (
     Maps,
-    along,
-    called,
     exponent,
     largest,
-    primal,
     random_costate,
 )
 from hjcontrol.verification.verdicts import (
@@ -89,9 +87,7 @@ class Trial:
 
     def rule(self, ins: Sequence[Any], r: Sequence[Any]) -> list[Any]:
         """`G(x) r`, of the judged inputs."""
-        _, pull = jax.vjp(
-            along(functools.partial(called, self.place), ins, self.judged), *self._x(ins)
-        )
+        _, pull = pulled(self.place, ins, self.judged)
         return list(pull(self._full(r)))
 
     def transposed(self, closed: ClosedJaxpr, ins: Sequence[Any], r: Sequence[Any]) -> list[Any]:
@@ -116,9 +112,7 @@ class Trial:
 
     def _at_point(self, ins: Any, p: Any, seed: Any) -> Any:
         floats = lambda outs: [o for o in outs if is_float(o)]
-        outs, _ = jax.vjp(
-            along(functools.partial(called, self.place), ins, self.judged), *self._x(ins)
-        )
+        outs, _ = pulled(self.place, ins, self.judged)
         values = replay_plain(self.closed, ins)
         q = floats(random_costate(self.place, values, seed))
         scale, fit = exponent(largest(p))
