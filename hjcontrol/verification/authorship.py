@@ -7,8 +7,9 @@ are opened until functions are found that were written outside of JAX and of the
 import functools
 import types
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
+import equinox as eqx
 from jax.extend.core import JaxprEqn
 from jax.interpreters import ad
 
@@ -24,13 +25,31 @@ _RULE = (
 )  # where equations hold it
 
 
+class Written(NamedTuple):
+    """Where a function was written, and its name."""
+
+    file: str
+    line: int
+    name: str
+
+
+def author(*functions: Any) -> Written | None:
+    """The outermost function that is not JAX's, nor of a library beneath."""
+    found = (where for function in functions for where in _opened(function))
+    return next((w for w in found if not inside(w.file, homes(BELOW))), None)
+
+
+def rule_author(eqn: JaxprEqn) -> Written | None:
+    """The author of an equation's rule."""
+    return author(*(eqn.params.get(name) for name in _RULE))
+
+
 def users_rule(eqn: JaxprEqn) -> bool:
     """Whether the equation's rule was written in a file of the user's."""
     if foreign(eqn.primitive):
-        return any(users(file) for rule in _registered(eqn.primitive) for file in _files(rule))
-    files = (file for name in _RULE for file in _files(eqn.params.get(name)))
-    writer = next((file for file in files if not inside(file, homes(BELOW))), "")
-    return bool(writer) and users(writer)
+        return any(users(w.file) for rule in _registered(eqn.primitive) for w in _opened(rule))
+    found = rule_author(eqn)
+    return found is not None and users(found.file)
 
 
 def foreign(primitive: Any) -> bool:
@@ -46,25 +65,27 @@ def _registered(primitive: Any) -> tuple[Callable | None, ...]:
 @functools.lru_cache(maxsize=4096)
 def _foreign(*functions: Callable | None) -> bool:
     known = homes(LIBRARIES)
-    return any(not inside(file, known) for function in functions for file in _files(function))
+    return any(not inside(w.file, known) for function in functions for w in _opened(function))
 
 
-def _files(thing: Any) -> Iterator[str]:
-    """Files of the functions in a wrapper, the outermost first."""
+def _opened(thing: Any) -> Iterator[Written]:
+    """The functions in a wrapper, the outermost first."""
     seen: set[int] = set()
     level = [thing]
     for _ in range(_DEPTH):
         level = [a for a in level if id(a) not in seen and not seen.add(id(a))]
-        yield from filter(None, map(_file, level))
+        yield from filter(None, map(_written, level))
         level = [inner for a in level for inner in _within(a)]
 
 
-def _file(thing: Any) -> str:
+def _written(thing: Any) -> Written | None:
     if isinstance(thing, types.FunctionType):
-        return thing.__code__.co_filename
+        code = thing.__code__
+        return Written(code.co_filename, code.co_firstlineno, thing.__name__)
     about = getattr(getattr(thing, "jaxpr", thing), "debug_info", None)
-    words = getattr(about, "func_src_info", None) or ""
-    return words.partition(" at ")[2].rpartition(":")[0]
+    name, _, where = (getattr(about, "func_src_info", None) or "").partition(" at ")
+    file, _, line = where.rpartition(":")
+    return Written(file, int(line), name.split(".")[-1]) if line.isdigit() else None
 
 
 def _within(thing: Any) -> Iterator[Any]:
@@ -81,6 +102,8 @@ def _within(thing: Any) -> Iterator[Any]:
         yield thing.func
         yield from thing.args
         yield from thing.keywords.values()
+    elif isinstance(thing, eqx.filter_custom_vjp):
+        yield from (getattr(thing, name, None) for name in ("fn_bwd", "fn_fwd"))
     elif isinstance(thing, (tuple, list)):
         yield from thing
     elif hasattr(thing, "transforms") and hasattr(thing, "f"):  # JAX's record of a function
