@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol.verification.arithmetic import eps_of
@@ -29,7 +30,7 @@ def unusual(reach: Any) -> Any:
 def of_order_one(p: Sequence[Any]) -> tuple[list[Any], float]:
     """`2^k p` and `2^k`. What is zero, not finite or below the normal numbers is left as it is."""
     size = max((float(np.max(np.abs(a), initial=0.0)) for a in p), default=0.0)
-    limits = [np.finfo(a.dtype) for a in p]
+    limits = [jnp.finfo(a.dtype) for a in p]
     if not (np.isfinite(size) and size > max((float(f.tiny) for f in limits), default=0.0)):
         return list(p), 1.0
     factor = float(np.ldexp(1.0, -int(np.frexp(size)[1])))
@@ -73,7 +74,7 @@ def _apart(
         sum(np.asarray(parts[i]) for i in trial.groups[k])
         for parts in (image(ins, scaled), image(ins, p))
     )
-    limits = np.finfo(np.asarray(wanted).dtype)
+    limits = jnp.finfo(np.asarray(wanted).dtype)
     with np.errstate(all="ignore"):
         there = np.abs(wanted) / np.asarray(factor, limits.dtype)
         normal = (there > 2 * limits.tiny / limits.eps) & (there < limits.max)

@@ -75,3 +75,18 @@ def test_the_iterations_of_a_scan_that_lose_it_are_tried_first():
 
     assert hj.verify(run(rule(jnp.tanh, asking(1e-230))), x).verdict == "refuted"
     assert hj.verify(run(tanh(1.0)), x).verdict == "exact"
+
+
+@pytest.mark.parametrize(
+    "kind", [jnp.bfloat16, jnp.float16, jnp.complex128], ids=lambda d: d.__name__
+)
+def test_costates_of_other_kinds(kind):
+    """An unusual cost around values of few bits, and around complex ones."""
+    unit = 1e-150 if kind is jnp.complex128 else 1.0
+    at = jnp.asarray(x, kind)
+
+    def run(f):
+        return lambda x: unit * jnp.sum(jnp.abs(f(x)).astype(float) ** 2)
+
+    assert hj.verify(run(tanh(1.0)), at).verdict == "exact"
+    assert hj.verify(run(tanh(1.25)), at).verdict == "refuted"
