@@ -33,7 +33,7 @@ from hjcontrol.verification.chain import (
 from hjcontrol.verification.conditions import judged as judged_optimality
 from hjcontrol.verification.curvature import smallest_curvature
 from hjcontrol.verification.diagnosis import diagnosed
-from hjcontrol.verification.function import declared
+from hjcontrol.verification.function import declared, used_up
 from hjcontrol.verification.judgement import judge_places, judge_routes
 from hjcontrol.verification.measuring import check_weights, measure
 from hjcontrol.verification.minimum import minimum_gap
@@ -41,7 +41,7 @@ from hjcontrol.verification.multipliers import excused, not_converged
 from hjcontrol.verification.optimality import examine as examine_optimality
 from hjcontrol.verification.order import graded, judge_order, refinement
 from hjcontrol.verification.path_conditions import Claimed, critical, path_found
-from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNDEFINED
+from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNDEFINED, UNTESTED
 from hjcontrol.verification.witness import examine
 
 ROUTES = (
@@ -108,14 +108,15 @@ def verify_chain(
     rows = [declared(row, calls[0].program, deliberate) for row in rows]
     judged = _judged(problem, finer, calls, found, measured, rows, tol, routes)
     judged = excused(judged, unsettled)
-    finite = bool(np.isfinite(objective))
+    finite, gone = bool(np.isfinite(objective)), used_up(calls[0].program)
+    said = [(UNDEFINED, "" if finite else "the cost is not finite"), (UNTESTED, gone)]
     return Certificate(
         rows=tuple(rows) if "pairing" in routes else (),
         cost=objective,
         gradient=gradient,
         tol=tol,
         accepted=max(1e-6, tol),
-        notes=() if finite else ("the cost is not finite",),
+        notes=tuple(words for _, words in said if words),
         pairs=tuple(_own_weights(problem, pair) for pair, _ in judged),
         refuted=_rank([f for _, findings in judged for f in findings]),
         kinks=_kinks(rows, title),
@@ -127,17 +128,17 @@ def verify_chain(
         optimality=_optimality(
             problem, weights, claims, key, optimal, measured[0].feasibility, along, multipliers
         ),
-        problem=_facts(problem, weights, finite),
+        problem=_facts(problem, weights, [verdict for verdict, words in said if words]),
     )
 
 
-def _facts(problem: ControlProblem, weights: Weights, finite: bool) -> dict[str, Any]:
+def _facts(problem: ControlProblem, weights: Weights, also: list[str]) -> dict[str, Any]:
     return {
         "samples": problem.num_samples,
         "stages": len(problem.chain),
         "weights": sum(a.size for a in jax.tree.leaves(weights)),
         "dtype": np.dtype(problem.dtype).name,
-        "also": () if finite else (UNDEFINED,),
+        "also": tuple(also),
     }
 
 

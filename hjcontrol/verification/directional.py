@@ -48,7 +48,7 @@ def differences(
     function: Callable, x: PyTree[Array], v: PyTree[Array]
 ) -> tuple[PyTree[Array], PyTree[Array]]:
     """`D function(x) v` by Richardson extrapolation, and an estimate of its error, by leaf."""
-    size = lambda tree: jnp.sqrt(sum(jnp.mean(a**2) for a in jax.tree.leaves(tree)))
+    size = lambda tree: jnp.sqrt(sum(jnp.mean(jnp.abs(a) ** 2) for a in jax.tree.leaves(tree)))
     width, length = size(x), size(v)
     h0 = 0.125 * jnp.where(width > 0, width, 1.0) / jnp.where(length > 0, length, 1.0)
 

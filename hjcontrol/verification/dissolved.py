@@ -3,45 +3,89 @@
 `jax.grad` within `fn` applies a rule at once and leaves its result in the program: nothing is left to
 test. Calls of `custom_vjp` and `custom_jvp` are watched while tracing: one whose arguments are being
 differentiated already is dissolved, and so is one of which only traces under a derivative are left.
+What was jitted and traced before is not called again, so a program with a derivative inside is traced
+once more where JAX remembers no trace.
 """
 
 import contextlib
-from collections.abc import Iterator
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr
 
 from hjcontrol._ground.jaxprs import equations
+from hjcontrol.verification.authorship import Written, author, rule_author
 from hjcontrol.verification.inlining import RULES
 
 _DIFFERENTIATED = ("JVPTracer", "LinearizeTracer")
+_turns = itertools.count()
 
 
 class Count:
-    """Names of the rules called while tracing, and of those called under a derivative."""
+    """The rules called while tracing, with their names, and those of them called under a derivative."""
 
     def __init__(self) -> None:
-        self.calls: set[str] = set()
-        self.under: set[str] = set()
+        self.calls: dict[Written, str] = {}
+        self.under: set[Written] = set()
 
     def add(self, rule: Any, args: Any) -> None:
-        """One call of a rule."""
-        name = getattr(rule, "__name__", "") or getattr(getattr(rule, "fun", None), "__name__", "")
-        self.calls.add(name)
+        """One call of a rule. JAX's own, and those of the libraries beneath, are not counted."""
+        functions = (getattr(rule, name, None) for name in ("bwd", "fwd", "jvp"))
+        written = author(*functions)
+        if written is None:
+            return
+        own = author(getattr(rule, "fun", None)) or written
+        where = f"the rule at {os.path.basename(own.file)}:{own.line}"
+        self.calls[written] = where if own.name in ("<lambda>", "_") else own.name
         if any(map(_differentiated, jax.tree.leaves(args))):
-            self.under.add(name)
+            self.under.add(written)
 
     def missing(self, closed: ClosedJaxpr) -> list[str]:
-        """Rules that a derivative inside has used up, JAX's own apart."""
-        left = set()
+        """Names of the rules that a derivative inside has used up."""
+        left, names = set(), set()  # names of those that are not recognised by where they stand
         for eqn in equations(closed.jaxpr):
-            if eqn.primitive.name in RULES and "jvp(" not in str(eqn.source_info.name_stack):
-                about = eqn.params["call_jaxpr"].jaxpr.debug_info
-                left.add((about.func_src_info or "").partition(" at ")[0].split(".")[-1])
-        inner = any("jvp(" in str(e.source_info.name_stack) for e in equations(closed.jaxpr))
-        gone = (self.calls - left) if inner else set()
-        return sorted(self.under | gone)
+            if eqn.primitive.name in RULES and not _derived(eqn):
+                written, own = rule_author(eqn), author(eqn.params["call_jaxpr"])
+                left.add(written)
+                if written not in self.calls and own is not None:
+                    names.add(own.name)
+        gone = set()
+        if derivative_inside(closed):
+            gone = {w for w, name in self.calls.items() if w not in left and name not in names}
+        return sorted({self.calls[w] for w in self.under | gone})
+
+
+def watched(function: Callable, args: Sequence[Any]) -> tuple[ClosedJaxpr, Any, Count]:
+    """`function` traced, the shapes of what it returns, and the rules that it calls."""
+    count = Count()
+    with counting(count):
+        closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+    if derivative_inside(closed):
+        # Any failure is the user's function's, which was traced already.
+        with contextlib.suppress(Exception), counting(count), _nothing_remembered():
+            jax.make_jaxpr(function)(*args)
+    return closed, shape, count
+
+
+def derivative_inside(closed: ClosedJaxpr) -> bool:
+    """Whether the function takes a derivative itself."""
+    return any(map(_derived, equations(closed.jaxpr)))
+
+
+def _derived(eqn: Any) -> bool:
+    return "jvp(" in str(eqn.source_info.name_stack)
+
+
+@contextlib.contextmanager
+def _nothing_remembered() -> Iterator[None]:
+    """Within it JAX finds none of its traces: they are kept by context, and this one is new."""
+    from jax.experimental.xla_metadata import set_xla_metadata
+
+    with set_xla_metadata(hjcontrol=next(_turns)):
+        yield
 
 
 def _differentiated(value: Any) -> bool:
@@ -65,8 +109,7 @@ def counting(count: Count) -> Iterator[None]:
             continue
 
         def call(self: Any, *args: Any, original: Any = original, **kwargs: Any) -> Any:
-            if not (getattr(self, "__module__", "") or "").startswith(("jax.", "equinox.")):
-                count.add(self, (args, kwargs))
+            count.add(self, (args, kwargs))
             return original(self, *args, **kwargs)
 
         try:

@@ -6,8 +6,6 @@ gradient records their inputs and costates, and one `lax.map` measures them all.
 recorded is small; elsewhere, and inside loops, each place measures for itself.
 """
 
-import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,7 +14,8 @@ import numpy as np
 from jaxtyping import Array
 
 from hjcontrol.verification.arithmetic import is_float
-from hjcontrol.verification.rule import Maps, Settings, along, called, measured
+from hjcontrol.verification.calling import pulled
+from hjcontrol.verification.rule import Maps, Settings, measured
 
 MEMBERS = 3  # fewer are no family
 BYTES = 2**28  # recorded, all families together
@@ -58,7 +57,7 @@ def _program(maps: Maps) -> Any:
     ins = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in place.eqn.invars]
 
     def both(*ins: Any) -> Any:
-        outs, pull = _pull(maps, ins)
+        outs, pull = pulled(maps.place, ins, maps.inputs)
         return outs, pull([jnp.ones_like(o) for o in outs])
 
     closed = jax.make_jaxpr(both)(*ins)
@@ -66,11 +65,6 @@ def _program(maps: Maps) -> Any:
     consts = (*closed.consts, *getattr(primal, "consts", ()))
     values = tuple(np.asarray(c).tobytes() if np.size(c) < 1024 else id(c) for c in consts)
     return str(closed), str(primal), values
-
-
-def _pull(maps: Maps, ins: Sequence[Any]) -> Any:
-    x = [ins[i] for i in maps.inputs]
-    return jax.vjp(along(functools.partial(called, maps.place), ins, maps.inputs), *x)
 
 
 def measured_family(
@@ -82,7 +76,9 @@ def measured_family(
     def one(flat: list[Array]) -> Array:
         shaped = [a.reshape(b.shape) for a, b in zip(flat, leaves, strict=True)]
         ins, p, by_rule = jax.tree.unflatten(structure, shaped)
-        outs, pull = ((), lambda q: ()) if maps.mode == "none" else _pull(maps, ins)
+        outs, pull = (
+            ((), lambda q: ()) if maps.mode == "none" else pulled(maps.place, ins, maps.inputs)
+        )
         own = lambda q: pull(list(q))
         return measured(maps, groups, ins, outs, list(p), list(by_rule), own, seed, settings)
 

@@ -143,17 +143,21 @@ def _about_the_whole(
         notes.append("the cost or its gradient is not finite, and no equation was found guilty")
     if not backward and not rows:
         notes.append("no place was reached")
-    missing = call.program.dissolved.missing(call.program.closed) if call.program.dissolved else []
-    if missing:
+    if words := used_up(call.program):
         also.append(UNTESTED)
-        notes.append(
-            f"{', '.join(missing)}: dissolved by a derivative inside fn; verify the inner function with "
-            "order=2"
-        )
+        notes.append(words)
     if not rows and backward and any(not p.library for p in call.program.places.values()):
         also.append(UNTESTED)
         notes.append("rules stand in fn, and none of them has an element to try")
     return notes, also
+
+
+def used_up(program: Program) -> str:
+    """What is to be said of rules that a derivative inside has used up; "" where there is none."""
+    if not program.used_up:
+        return ""
+    names = ", ".join(program.used_up)
+    return f"{names}: dissolved by a derivative inside fn; verify the inner function with order=2"
 
 
 def stated(fn: Callable, args: tuple[Any, ...], wanted: Callable, settings: dict[str, Any]) -> Call:

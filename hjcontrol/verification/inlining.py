@@ -14,6 +14,7 @@ import jax
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from hjcontrol._ground.jaxprs import bind, bodies, called_jaxpr, descend, equations, replay
+from hjcontrol.verification.authorship import foreign
 from hjcontrol.verification.naming import jax_solves
 
 RULES = frozenset({"custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr"})
@@ -50,16 +51,20 @@ def inline(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
 
 def opened_up(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
     """One equation with its own rule set aside, and those inside."""
-    written = eqn.primitive.name in WRITTEN or holds_rule(eqn)
-    if not written and called_jaxpr(eqn) is None:
+    if not (written(eqn) or holds_rule(eqn)) and called_jaxpr(eqn) is None:
         return bind(eqn, inputs)
     found = descend(eqn, inputs, inline)
     return _opaque(eqn, inputs) if found is None else found
 
 
+def written(eqn: JaxprEqn) -> bool:
+    """Whether somebody wrote the equation's derivative: a rule, or a primitive that is not JAX's."""
+    return eqn.primitive.name in WRITTEN or foreign(eqn.primitive)
+
+
 def holds_rule(eqn: JaxprEqn) -> bool:
     """Whether a rule that somebody wrote sits in the equation's bodies."""
-    return any(e.primitive.name in WRITTEN for body in bodies(eqn) for e in equations(body.jaxpr))
+    return any(written(e) for body in bodies(eqn) for e in equations(body.jaxpr))
 
 
 def _opaque(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from jax.extend.core import JaxprEqn
 
-_LIBRARIES = (
+LIBRARIES = (
     "jax",
     "jaxlib",
     "equinox",
@@ -33,7 +33,7 @@ _LIBRARIES = (
 
 
 _TRANSFORM = re.compile(r"\b(?:vmap|jvp|transpose|rematted_computation)\(([^()]*)\)")
-_BELOW = ("jax", "jaxlib", "equinox", "jaxtyping", "beartype")  # what stands below any caller
+BELOW = ("jax", "jaxlib", "equinox", "jaxtyping", "beartype")  # what stands below any caller
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Source:
 
     def __str__(self) -> str:
         where = f"{os.path.basename(self.file)}:{self.line}" if self.file else "?"
-        inside = f" in {self.function}" if self.function and self.function != "<module>" else ""
-        return where + inside + (f" [{self.scope}]" if self.scope else "")
+        named = f" in {self.function}" if self.function and self.function != "<module>" else ""
+        return where + named + (f" [{self.scope}]" if self.scope else "")
 
 
 def located(eqn: JaxprEqn, outer: Source) -> Source:
@@ -60,15 +60,15 @@ def located(eqn: JaxprEqn, outer: Source) -> Source:
     frames = list(getattr(eqn.source_info.traceback, "frames", ()))
     # Beyond the witness's own frames stands the caller of the verification.
     ends = (i for i, f in enumerate(frames) if _asks(f.file_name))
-    frames = [f for f in frames[: next(ends, None)] if not _inside(f.file_name, _own())]
+    frames = [f for f in frames[: next(ends, None)] if not inside(f.file_name, _own())]
     about: dict[str, Any] = {
         "scope": scope,
-        "inside_jax": bool(frames) and _inside(frames[0].file_name, _homes(_BELOW[:2])),
+        "inside_jax": bool(frames) and inside(frames[0].file_name, homes(BELOW[:2])),
     }
-    caller = next((f for f in frames if not _inside(f.file_name, _homes(_BELOW))), None)
-    libraries = (n for n in _LIBRARIES if caller and _inside(caller.file_name, _homes((n,))))
+    caller = next((f for f in frames if not inside(f.file_name, homes(BELOW))), None)
+    libraries = (n for n in LIBRARIES if caller and inside(caller.file_name, homes((n,))))
     about["within"] = next(libraries, "") if caller is not None else outer.within
-    own = next((f for f in frames if _users(f.file_name)), None)
+    own = next((f for f in frames if users(f.file_name)), None)
     if own is not None:
         return Source(own.file_name, own.line_num, _short(own), library=False, **about)
     if outer.file and not outer.library:
@@ -108,7 +108,7 @@ def _defined(eqn: JaxprEqn) -> tuple[str, str]:
 def jax_solves(eqn: JaxprEqn) -> bool:
     """Whether JAX's own linear algebra stated a linear solve: its adjoint is not the user's."""
     for frame in getattr(eqn.source_info.traceback, "frames", ()):
-        if not _inside(frame.file_name, _homes(_BELOW[:2])):
+        if not inside(frame.file_name, homes(BELOW[:2])):
             return False
         if os.path.basename(frame.file_name) == "linalg.py":
             return True
@@ -118,29 +118,18 @@ def jax_solves(eqn: JaxprEqn) -> bool:
 def _definition(eqn: JaxprEqn) -> tuple[str, int, str] | None:
     name, where = _defined(eqn)
     file, _, line = where.rpartition(":")
-    if not line.isdigit() or not _users(file):
+    if not line.isdigit() or not users(file):
         return None
     return file, int(line), name
-
-
-def foreign(primitive: Any) -> bool:
-    """Whether a primitive is neither JAX's nor a known library's: its derivative is somebody's."""
-    rule = getattr(primitive, "impl", None)
-    while isinstance(rule, functools.partial):
-        rule = rule.func
-    module = getattr(rule, "__module__", "") or ""
-    return not module.startswith(tuple(f"{name}." for name in _LIBRARIES)) and module not in (
-        "",
-        *_LIBRARIES,
-    )
 
 
 def _short(frame: Any) -> str:
     return frame.function_name.replace("<locals>.", "").replace("<lambda>", "lambda")
 
 
-def _users(file: str) -> bool:
-    return not _inside(file, _own()) and not _inside(file, _installed())
+def users(file: str) -> bool:
+    """Whether a file is the user's: neither this package's nor an installed one's."""
+    return not inside(file, _own()) and not inside(file, _installed())
 
 
 @functools.cache
@@ -150,7 +139,7 @@ def _own() -> tuple[str, ...]:
 
 def _asks(file: str) -> bool:
     """Whether a frame is the witness's; the one that counts calls of rules stands among the user's."""
-    return _inside(file, _witness()) and os.path.basename(file) != "dissolved.py"
+    return inside(file, _witness()) and os.path.basename(file) != "dissolved.py"
 
 
 @functools.cache
@@ -161,12 +150,13 @@ def _witness() -> tuple[str, ...]:
 @functools.cache
 def _installed() -> tuple[str, ...]:
     paths = sysconfig.get_paths()
-    homes = {os.path.realpath(paths[k]) for k in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return (*homes, *_homes(_LIBRARIES))
+    folders = {os.path.realpath(paths[k]) for k in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return (*folders, *homes(LIBRARIES))
 
 
 @functools.cache
-def _homes(names: tuple[str, ...]) -> tuple[str, ...]:
+def homes(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Folders of the packages that are installed."""
     found = []
     for name in names:
         try:
@@ -179,6 +169,7 @@ def _homes(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 @functools.cache
-def _inside(file: str, folders: tuple[str, ...]) -> bool:
+def inside(file: str, folders: tuple[str, ...]) -> bool:
+    """Whether a file lies in one of the folders."""
     real = os.path.realpath(file)
     return file.startswith("<frozen") or any(real.startswith(f + os.sep) for f in folders)

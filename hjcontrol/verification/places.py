@@ -26,8 +26,9 @@ from hjcontrol._ground.jaxprs import (
     scan_counts,
 )
 from hjcontrol.verification.activity import ENDS, differentiable, flow, get, inputs, loop, reach
-from hjcontrol.verification.inlining import RULES, WRITTEN, holds_rule
-from hjcontrol.verification.naming import Source, foreign, located, rule_name
+from hjcontrol.verification.authorship import foreign, users_rule
+from hjcontrol.verification.inlining import RULES, WRITTEN, holds_rule, written
+from hjcontrol.verification.naming import Source, located, rule_name
 
 LOOPS = frozenset({"scan", "while", "cond"})
 
@@ -50,7 +51,7 @@ class Place:
 
     @property
     def library(self) -> str:
-        """The library that called the rule: such a rule is held to the costate that arrives, for a
+        """The library whose rule it is: such a rule is held to the costate that arrives, for a
         library may rely on costates that are always zero."""
         return self.source.within
 
@@ -141,7 +142,7 @@ class _Builder:
         names: dict[Any, str] = dict(zip(jaxpr.invars, arguments, strict=True))
         steps = []
         for eqn in jaxpr.eqns:
-            source = located(eqn, outer)
+            source = written_at(eqn, outer)
             labels = [_name(names, v) for v in eqn.invars]
             steps.append(self._step(eqn, known, wanted, labels, source, lengths, certain))
             if eqn.primitive.name in _RENAMES:
@@ -189,6 +190,8 @@ class _Builder:
 
     def _kind(self, eqn: JaxprEqn) -> str | None:
         name = eqn.primitive.name
+        if foreign(eqn.primitive):
+            return "primitive"
         if name in WRITTEN:
             return name.removesuffix("_call_jaxpr").removesuffix("_call") if name in RULES else name
         if name == "stop_gradient":
@@ -197,8 +200,6 @@ class _Builder:
             return name if self.every or holds_rule(eqn) else None
         if name in LOOPS or name in CALL_PRIMITIVES or name in ENDS:
             return None
-        if foreign(eqn.primitive):
-            return "primitive"
         return "equation" if self.every else None
 
     def _inside(
@@ -240,14 +241,22 @@ class _Builder:
         return ()
 
 
+def written_at(eqn: JaxprEqn, outer: Source) -> Source:
+    """`located`; a rule that the user wrote is the user's, whatever library calls it."""
+    source = located(eqn, outer)
+    if source.within and written(eqn) and users_rule(eqn):
+        return dataclasses.replace(source, within="")
+    return source
+
+
 def holds_users_rule(place: Place) -> bool:
-    """Whether a rule that no library called sits inside a place."""
+    """Whether a rule that is no library's own sits inside a place."""
 
     def inside(eqn: JaxprEqn, outer: Source) -> bool:
         for body in bodies(eqn):
             for inner in body.jaxpr.eqns:
-                source = located(inner, outer)
-                if inner.primitive.name in WRITTEN and not source.within:
+                source = written_at(inner, outer)
+                if written(inner) and not source.within:
                     return True
                 if inside(inner, source):
                     return True

@@ -18,7 +18,7 @@ from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
 
 from hjcontrol.verification.arithmetic import drawn, is_float
-from hjcontrol.verification.dissolved import Count, counting
+from hjcontrol.verification.dissolved import Count, watched
 from hjcontrol.verification.families import MEMBERS, families, measured_family, split
 from hjcontrol.verification.places import Place, Plan, planned
 from hjcontrol.verification.rule import Maps, Settings, maps_of
@@ -74,6 +74,11 @@ class Program:
         self.trials: dict[int, Any] = {}
         self.inner: dict[int, Any] = {}
         self._programs: dict[Any, Callable] = {}
+
+    @property
+    def used_up(self) -> list[str]:
+        """Names of the rules that a derivative inside the function has used up."""
+        return [] if self.dissolved is None else self.dissolved.missing(self.closed)
 
     def compiled(self, key: Any, make: Callable[[], Callable]) -> Callable:
         if key not in self._programs:
@@ -263,9 +268,7 @@ def called_with(
                 )
             return out[0] if has_aux else out
 
-        count = Count()
-        with counting(count):
-            closed, shape = jax.make_jaxpr(flat, return_shape=True)(*leaves)
+        closed, shape, count = watched(flat, leaves)
         outs = jax.tree.leaves(shape)
         if not any(is_float(o) for o in outs):
             raise ValueError(

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol.verification.arithmetic import eps_of, is_float, noisy
+from hjcontrol.verification.calling import along
 from hjcontrol.verification.elements import direction
 from hjcontrol.verification.further import holds_loop
 from hjcontrol.verification.gaps import UNITS, paired, paired_noise
 from hjcontrol.verification.inlining import replay_plain
-from hjcontrol.verification.rule import along
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
     EXACT,

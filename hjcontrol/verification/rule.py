@@ -21,10 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hjcontrol._ground.jaxprs import bind
 from hjcontrol.verification.arithmetic import drawn, is_float
+from hjcontrol.verification.calling import along, primal, pulled
 from hjcontrol.verification.images import compared, gathered, paired, relative
-from hjcontrol.verification.inlining import opened_up
 from hjcontrol.verification.places import Place
 
 Mode = Literal["reverse", "forward", "differences", "none"]
@@ -84,28 +83,6 @@ def _tried_reverse(place: Place, judged: Sequence[int], *ins: Any) -> Any:
 def _tried_forward(place: Place, judged: Sequence[int], *ins: Any) -> Any:
     x = _at(ins, judged)
     return jax.jvp(along(functools.partial(primal, place), ins, judged), x, x)
-
-
-def called(place: Place, ins: Sequence[Any]) -> list[Any]:
-    """The place's values, its rule kept."""
-    return list(bind(place.eqn, ins))
-
-
-def primal(place: Place, ins: Sequence[Any]) -> list[Any]:
-    """The place's values, rules set aside. An equation of JAX's own stands for itself."""
-    return list(opened_up(place.eqn, list(ins)))
-
-
-def along(function: Any, ins: Sequence[Any], judged: Sequence[int]) -> Any:
-    """`function` of the judged inputs, the others held."""
-
-    def moved(*some: Any) -> list[Any]:
-        full = list(ins)
-        for i, a in zip(judged, some, strict=True):
-            full[i] = a
-        return function(full)
-
-    return moved
 
 
 def _at(ins: Sequence[Any], judged: Sequence[int]) -> list[Any]:
@@ -258,15 +235,15 @@ def _second(maps: Maps, groups: Any, ins: Any, q: Any, seed: Any) -> Any:
         [drawn(a.shape, a.dtype, seed, 17 * maps.place.index + i) for i, a in enumerate(x)], groups
     )
 
-    def image(function: Any) -> Any:
-        def of(*moved: Any) -> Any:
-            full = along(lambda f: function(maps.place, f), ins, maps.inputs)
-            return jax.vjp(full, *moved)[1](list(q))
+    def by_rule(*moved: Any) -> Any:
+        return pulled(maps.place, along(list, ins, maps.inputs)(*moved), maps.inputs)[1](list(q))
 
-        return of
+    def by_primal(*moved: Any) -> Any:
+        function = along(functools.partial(primal, maps.place), ins, maps.inputs)
+        return jax.vjp(function, *moved)[1](list(q))
 
     try:
-        sides = [jax.jvp(image(f), x, v)[1] for f in (called, primal)]
+        sides = [jax.jvp(image, x, v)[1] for image in (by_rule, by_primal)]
     except Exception:  # the rule is the user's: whatever it raises, it has no second derivative
         return jnp.full(len(groups), jnp.nan)
     total = lambda side, g: sum((side[i] for i in g[1:]), side[g[0]])

@@ -22,13 +22,12 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from hjcontrol._ground.jaxprs import bind, called_jaxpr, like, scan_counts
 from hjcontrol.verification.arithmetic import is_float
+from hjcontrol.verification.calling import called, pulled
 from hjcontrol.verification.places import Place, Plan, Step
 from hjcontrol.verification.rule import (
     FIELDS,
     Maps,
     Settings,
-    along,
-    called,
     groups_of,
     measured,
     slot_dtype,
@@ -243,8 +242,7 @@ def wrapped(maps: Maps, slot: Any, ins: list[Any], told: Callable) -> Sequence[A
         return tuple(called(place, ins))
 
     def forward(slot: Any, *ins: Any) -> Any:
-        function = along(functools.partial(called, place), ins, perturbed)
-        outs, pull = jax.vjp(function, *(ins[i] for i in perturbed))
+        outs, pull = pulled(place, ins, perturbed)
         return tuple(outs), _kept((slot, list(ins), list(outs)), pull)
 
     def backward(residuals: Any, p: Any) -> Any:

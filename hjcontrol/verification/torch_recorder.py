@@ -17,7 +17,7 @@ from typing import Any
 import torch  # pyright: ignore[reportMissingImports]
 from torch.overrides import TorchFunctionMode  # pyright: ignore[reportMissingImports]
 
-from hjcontrol.verification.naming import Source, _users
+from hjcontrol.verification.naming import Source, users
 from hjcontrol.verification.torch_places import (
     Function,
     Place,
@@ -167,7 +167,7 @@ def _grouped(args: Sequence[Any], chosen: Sequence[int]) -> list[tuple[int, ...]
 def _definition(code: Any, scope: str) -> Source:
     if code is None:
         return Source(scope=scope)
-    own = _users(code.co_filename)
+    own = users(code.co_filename)
     return Source(code.co_filename, code.co_firstlineno, code.co_qualname, scope, library=not own)
 
 
@@ -175,7 +175,7 @@ def _source(scope: str) -> Source:
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code
-        if _users(code.co_filename):
+        if users(code.co_filename):
             return Source(code.co_filename, frame.f_lineno, code.co_qualname, scope, library=False)
         frame = frame.f_back
     return Source(scope=scope)
@@ -223,7 +223,7 @@ def guilty(run: Run) -> tuple[str, Source] | None:
     lines = re.findall(
         r'File "(.+)", line (\d+), in (\S+)', "\n".join(str(w.message) for w in told)
     )
-    own = [line for line in lines if _users(line[0])]
+    own = [line for line in lines if users(line[0])]
     source = Source(own[-1][0], int(own[-1][1]), own[-1][2], library=False) if own else Source()
     return found[0], source
 

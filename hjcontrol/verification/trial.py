@@ -31,6 +31,7 @@ from hjcontrol.verification.arithmetic import (
     wide,
 )
 from hjcontrol.verification.bounded import Lengths, bounded, lengths
+from hjcontrol.verification.calling import along, primal, pulled
 from hjcontrol.verification.elements import Dispute, Spot, by_slopes, index
 from hjcontrol.verification.further import converging, holds_loop
 from hjcontrol.verification.gaps import UNITS, beyond, furthest, relative
@@ -41,11 +42,8 @@ from hjcontrol.verification.pushed import by_differences, by_forward_mode
 from hjcontrol.verification.roundoff import noise_between, shaken
 from hjcontrol.verification.rule import (
     Maps,
-    along,
-    called,
     exponent,
     largest,
-    primal,
     random_costate,
 )
 from hjcontrol.verification.verdicts import (
@@ -102,9 +100,7 @@ class Trial:
 
     def rule(self, ins: Sequence[Any], r: Sequence[Any]) -> list[Any]:
         """`G(x) r`, of the judged inputs."""
-        _, pull = jax.vjp(
-            along(functools.partial(called, self.place), ins, self.judged), *self._x(ins)
-        )
+        _, pull = pulled(self.place, ins, self.judged)
         return list(pull(self._full(r)))
 
     def transposed(self, closed: ClosedJaxpr, ins: Sequence[Any], r: Sequence[Any]) -> list[Any]:
@@ -129,9 +125,7 @@ class Trial:
 
     def _at_point(self, ins: Any, p: Any, seed: Any) -> Any:
         floats = lambda outs: [o for o in outs if is_float(o)]
-        outs, _ = jax.vjp(
-            along(functools.partial(called, self.place), ins, self.judged), *self._x(ins)
-        )
+        outs, _ = pulled(self.place, ins, self.judged)
         values = replay_plain(self.closed, ins)
         q = floats(random_costate(self.place, values, seed))
         scale, fit = exponent(largest(p))

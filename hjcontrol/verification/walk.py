@@ -5,7 +5,6 @@ can: in `while` loops, in the primal of other rules, in a program that reverse m
 scan are stacked; in a `while` the worst iteration is carried.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
 from hjcontrol._ground.jaxprs import bind, called_jaxpr, like, replay, scan_counts
+from hjcontrol.verification.calling import called, pulled
 from hjcontrol.verification.places import Place, Plan, Step
 from hjcontrol.verification.rule import (
     FIELDS,
@@ -23,8 +23,6 @@ from hjcontrol.verification.rule import (
     VISITS,
     Maps,
     Settings,
-    along,
-    called,
     groups_of,
     measured,
     slot_dtype,
@@ -126,10 +124,9 @@ def measuring(maps: dict[int, Maps], groups: dict[int, Any], seed: Any) -> Walk:
         own = maps[place.index]
         found = groups_of(ins, own.inputs)
         groups[place.index] = found
-        x = [ins[i] for i in own.inputs]
-        if own.mode == "none" or not x:
+        if own.mode == "none" or not own.inputs:
             return called(place, ins), room(place)
-        outs, pull = jax.vjp(along(functools.partial(called, place), ins, own.inputs), *x)
+        outs, pull = pulled(place, ins, own.inputs)
         rows = measured(
             own, found, ins, outs, None, None, lambda q: pull(list(q)), seed, Settings()
         )

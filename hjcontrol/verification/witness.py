@@ -28,6 +28,7 @@ from hjcontrol.verification.rows import as_row
 from hjcontrol.verification.rule import APART, GAP, GUILTY, LIVE, REACH, SECOND, VALUES, VISITS
 from hjcontrol.verification.slots import number, restored
 from hjcontrol.verification.trial import Trial
+from hjcontrol.verification.true_costate import lost, of_order_one, unusual
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
     EXACT,
@@ -196,11 +197,13 @@ class _Engine:
         over |= trial.maps.mode == "forward" and place.kind != "equation"  # pairing hides elements
         over |= (flat[:, : len(groups), APART] > self._shares(place, groups)).any(axis=1)
         low = trial.arithmetic is not None and eps_of(trial.arithmetic) > 1e-6
-        over = (over | (low and place.kind != "equation")) & (flat[:, 0, VISITS] > 0)
+        far = unusual(flat[:, 0, REACH])
+        over = (over | far | (low and place.kind != "equation")) & (flat[:, 0, VISITS] > 0)
         worst = np.where(np.isnan(gaps), np.inf, gaps / limits).max(axis=1)
         worst = np.where(np.isinf(worst), 1e300 + flat[:, 0, REACH], worst)
         chosen = np.flatnonzero(over)
-        return chosen[np.argsort(-worst[chosen], kind="stable")]
+        furthest = np.where(far, np.abs(np.log(np.where(far, flat[:, 0, REACH], 1.0))), 0.0)
+        return chosen[np.lexsort((-furthest[chosen], -worst[chosen]))]
 
     def _limits(self, place: Place, groups: Any) -> np.ndarray:
         """Gaps above these are in dispute, by argument."""
@@ -246,7 +249,8 @@ class _Engine:
             if not p:
                 outs = [v.aval for v in place.eqn.outvars if is_float(v.aval)]
                 p = [jnp.zeros(a.shape, a.dtype) for a in outs]
-            judged = trial.judge(ins, p, self.seed, lambda ins, r: self._inside(place, ins, r))
+            r, factor = of_order_one(p)
+            judged = trial.judge(ins, r, self.seed, lambda ins, r: self._inside(place, ins, r))
             if trial.maps.mode == "forward" and len(judged) == 1:  # paired, all arguments at once
                 over = ~(flat[t, : len(groups), GAP] <= self._limits(place, groups))
                 ks = np.flatnonzero(over) if over.any() else range(len(groups))
@@ -256,8 +260,10 @@ class _Engine:
                     gap, apart = float(flat[t, o.argument, GAP]), float(flat[t, 0, VALUES])
                     doubted = o.beside(gap, apart)
                     kink = doubted is not o and apart <= o.room_of_values
-                    if kink and gap <= 2 * jumps(trial, ins, p, self.seed)[o.argument]:
+                    if kink and gap <= 2 * jumps(trial, ins, r, self.seed)[o.argument]:
                         doubted = o  # a kink within roundoff
+                    if o.verdict == EXACT and (doubted is not o or unusual(flat[t, 0, REACH])):
+                        doubted = lost(trial, ins, p, r, factor, o) or doubted
                     o = doubted
                     told.setdefault(o.argument, []).append((o, int(t)))
         found: list[tuple[int, Outcome, int | None]] = []
