@@ -18,6 +18,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jaxtyping import Array
 
 from hjcontrol._ground.jaxprs import bind, descend, equations, replay
+from hjcontrol.verification.references import is_ref
 
 SUMS = frozenset(
     {
@@ -73,7 +74,7 @@ def lowest(closed: ClosedJaxpr) -> np.dtype | None:
 
 def is_float(value: Any) -> bool:
     """Whether a value, or what stands for one, is floating or complex."""
-    return jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.inexact)
+    return not is_ref(value) and jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.inexact)
 
 
 def eps_of(dtype: Any) -> float:

@@ -41,7 +41,8 @@ from hjcontrol.verification.multipliers import excused, not_converged
 from hjcontrol.verification.optimality import examine as examine_optimality
 from hjcontrol.verification.order import graded, judge_order, refinement
 from hjcontrol.verification.path_conditions import Claimed, critical, path_found
-from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNDEFINED
+from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNDEFINED, UNTESTED
+from hjcontrol.verification.whole import told_of_refs
 from hjcontrol.verification.witness import examine
 
 ROUTES = (
@@ -96,7 +97,7 @@ def verify_chain(
         ask = lambda p: measure(p, weights, trajectory, multipliers, key, routes)
         measured = [jax.device_get(ask(p)) for p in levels]
     except Exception as error:  # the user's stages may raise anything; say which, and what to do
-        raise diagnosed(problem, stage_name) or error from error
+        raise diagnosed(problem, stage_name, error) or error from error
     objective = float(found[0].measured.cost)
     gradient = gradient_of(problem, calls[0], found[0].measured.gradient)
     if not all(np.isfinite(float(f.measured.cost)) for f in found):
@@ -109,13 +110,14 @@ def verify_chain(
     judged = _judged(problem, finer, calls, found, measured, rows, tol, routes)
     judged = excused(judged, unsettled)
     finite = bool(np.isfinite(objective))
+    lost = told_of_refs(calls[0], found[0].measured.gradient) if finite else ""
     return Certificate(
         rows=tuple(rows) if "pairing" in routes else (),
         cost=objective,
         gradient=gradient,
         tol=tol,
         accepted=max(1e-6, tol),
-        notes=() if finite else ("the cost is not finite",),
+        notes=tuple(filter(None, ("" if finite else "the cost is not finite", lost))),
         pairs=tuple(_own_weights(problem, pair) for pair, _ in judged),
         refuted=_rank([f for _, findings in judged for f in findings]),
         kinks=_kinks(rows, title),
@@ -127,17 +129,19 @@ def verify_chain(
         optimality=_optimality(
             problem, weights, claims, key, optimal, measured[0].feasibility, along, multipliers
         ),
-        problem=_facts(problem, weights, finite),
+        problem=_facts(
+            problem, weights, [*([] if finite else [UNDEFINED]), *([UNTESTED] if lost else [])]
+        ),
     )
 
 
-def _facts(problem: ControlProblem, weights: Weights, finite: bool) -> dict[str, Any]:
+def _facts(problem: ControlProblem, weights: Weights, also: Sequence[str]) -> dict[str, Any]:
     return {
         "samples": problem.num_samples,
         "stages": len(problem.chain),
         "weights": sum(a.size for a in jax.tree.leaves(weights)),
         "dtype": np.dtype(problem.dtype).name,
-        "also": () if finite else (UNDEFINED,),
+        "also": tuple(also),
     }
 
 

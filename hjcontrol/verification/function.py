@@ -14,11 +14,9 @@ import numpy as np
 from hjcontrol._ground.progress import tell
 from hjcontrol.verification.arithmetic import eps_of
 from hjcontrol.verification.certificate import Certificate, Row
-from hjcontrol.verification.directional import differences
 from hjcontrol.verification.naming import rule_source
 from hjcontrol.verification.program import Call, Program, called_with
 from hjcontrol.verification.rule import GAP, GUILTY, REACH
-from hjcontrol.verification.slots import looking
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
     DELIBERATE,
@@ -27,6 +25,7 @@ from hjcontrol.verification.verdicts import (
     UNDEFINED,
     UNTESTED,
 )
+from hjcontrol.verification.whole import told_of_refs, told_without_rules
 from hjcontrol.verification.witness import examine
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -112,8 +111,11 @@ def verify_function(
         blamed = blame(fn, args, wanted, has_aux, call.leaves)
         rows += blamed
     notes, also = _about_the_whole(call, rows, blamed, backward)
+    if backward and finite and (words := told_of_refs(call, found.measured.gradient)):
+        also.append(UNTESTED)
+        notes.append(words)
     if not rows and backward and not also:
-        notes.append(whole_program(call, found.measured.gradient))
+        notes.append(told_without_rules(call, found.measured.gradient))
     rows = _refined(rows, finer, args, wanted, settings) if finer else rows
     places = len({row.place for row in rows})
     return Certificate(
@@ -150,7 +152,11 @@ def _about_the_whole(
             f"{', '.join(missing)}: dissolved by a derivative inside fn; verify the inner function with "
             "order=2"
         )
-    if not rows and backward and any(not p.library for p in call.program.places.values()):
+    if (
+        not rows
+        and backward
+        and any(not p.library and not p.ends for p in call.program.places.values())
+    ):
         also.append(UNTESTED)
         notes.append("rules stand in fn, and none of them has an element to try")
     return notes, also
@@ -322,43 +328,6 @@ def blame(fn: Callable, args: Any, wanted: Callable, has_aux: bool, leaves: Any)
                 )
             ]
     return []
-
-
-def whole_program(call: Call, gradient: Sequence[Any]) -> str:
-    """What is said of a program without rules: its gradient against differences of its values, along
-    one direction."""
-    own, program = "no custom rule: every derivative is JAX's own", call.program
-    at = [k for k, a in enumerate(program.active) if a]
-    x = [call.leaves[k] for k in at]
-    if any(jnp.iscomplexobj(a) for a in x):
-        return f"{own}; nothing else was checked"
-    signs = lambda k, a: np.random.default_rng(k).choice([-1.0, 1.0], a.shape)
-    v = [jnp.asarray(signs(k, a), a.dtype) for k, a in enumerate(x)]
-
-    def run(x: list[Any], v: list[Any], gradient: list[Any], leaves: list[Any]) -> Any:
-        def cost(moved: list[Any]) -> Any:
-            return program.cost(program.merged(leaves, at, moved), {}, looking({}, {}), None)
-
-        slope, error = differences(cost, x, v)
-        parts = [g * d for g, d in zip(gradient, v, strict=True)]
-        total = sum((jnp.sum(a) for a in parts), jnp.zeros(()))
-        size = sum((jnp.sum(jnp.abs(a)) for a in parts), jnp.zeros(()))
-        return jnp.abs(slope - total), error, size
-
-    ask = program.compiled("whole", lambda: run)
-    gap, error, size = (float(a) for a in ask(x, v, list(gradient), call.leaves))
-    eps, size = max(eps_of(a.dtype) for a in x), size or 1.0
-    if not np.isfinite(gap) or error > 1e-2 * size:
-        return f"{own}; differences of the values resolve nothing here"
-    if gap <= (1e-6 if eps < 1e-12 else 1e-2) * size + 10 * error:
-        return (
-            f"{own}. The gradient agrees with differences of the values along a random direction to "
-            f"{gap / size:.0e} (their error {error / size:.0e})"
-        )
-    return (
-        f"{own}. The gradient and differences of the values differ by {gap / size:.0e} along a random "
-        "direction: a kink, or values that jump"
-    )
 
 
 def _refined(

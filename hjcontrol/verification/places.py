@@ -25,9 +25,19 @@ from hjcontrol._ground.jaxprs import (
     called_jaxpr,
     scan_counts,
 )
-from hjcontrol.verification.activity import ENDS, differentiable, flow, get, inputs, loop, reach
+from hjcontrol.verification.activity import (
+    ENDS,
+    differentiable,
+    flow,
+    get,
+    inputs,
+    loop,
+    reach,
+    wanted_refs,
+)
 from hjcontrol.verification.inlining import RULES, WRITTEN, holds_rule
 from hjcontrol.verification.naming import Source, foreign, located, rule_name
+from hjcontrol.verification.references import is_ref
 
 LOOPS = frozenset({"scan", "while", "cond"})
 
@@ -44,9 +54,14 @@ class Place:
     active: tuple[bool, ...]
     live: tuple[bool, ...]
     lengths: tuple[int, ...]
-    certain: bool  # run once and for sure: no scan, cond or while around it
+    branched: bool  # a cond or a while stands around it
     reads: tuple[bool, ...]  # whether a live output depends on the input, whatever its derivative
     arguments: tuple[str, ...]  # what each input is: a leaf of fn's arguments, or ""
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is run once and for sure: no scan, cond or while around it."""
+        return not self.lengths and not self.branched
 
     @property
     def library(self) -> str:
@@ -60,6 +75,11 @@ class Place:
         return self.name.split(".")[-1].startswith("hj_")
 
     @property
+    def mutable(self) -> bool:
+        """Whether the place reads or writes a ref that is made outside it: it cannot run alone."""
+        return any(map(is_ref, self.eqn.invars))
+
+    @property
     def ends(self) -> bool:
         """Whether the place cuts its costate: `stop_gradient`."""
         return self.kind == "stop_gradient"
@@ -71,6 +91,7 @@ class Step:
 
     place: Place | None = None
     plans: tuple["Plan", ...] = ()
+    still: bool = False  # nothing that is differentiated enters
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -134,7 +155,7 @@ class _Builder:
         outer: Source,
         lengths: tuple[int, ...],
         known: dict[Any, bool] | None = None,
-        certain: bool = True,
+        branched: bool = False,
     ) -> Plan:
         known = flow(jaxpr, active) if known is None else known
         wanted = reach(jaxpr, known, live)
@@ -143,7 +164,7 @@ class _Builder:
         for eqn in jaxpr.eqns:
             source = located(eqn, outer)
             labels = [_name(names, v) for v in eqn.invars]
-            steps.append(self._step(eqn, known, wanted, labels, source, lengths, certain))
+            steps.append(self._step(eqn, known, wanted, labels, source, lengths, branched))
             if eqn.primitive.name in _RENAMES:
                 names[eqn.outvars[0]] = labels[0]
             elif (inner := called_jaxpr(eqn)) is not None and eqn.primitive.name not in RULES:
@@ -158,14 +179,14 @@ class _Builder:
         labels: list[str],
         source: Source,
         lengths: tuple[int, ...],
-        certain: bool,
+        branched: bool,
     ) -> Step:
         name = eqn.primitive.name
         active = tuple(get(known, v) for v in eqn.invars)
         cut = name == "stop_gradient"
         live = tuple(wanted.get(v, False) and (cut or known.get(v, False)) for v in eqn.outvars)
-        if not any(active) or not any(live):
-            return Step()
+        if not any(active) or not (any(live) or wanted_refs(eqn, wanted)):
+            return Step(still=not any(active))
         kind = self._kind(eqn)
         if kind is not None:
             place = Place(
@@ -177,14 +198,14 @@ class _Builder:
                 active,
                 live,
                 lengths,
-                certain,
+                branched,
                 _reads(eqn, live),
                 tuple(labels),
             )
             return Step(place)
         if name == "while" and not self.whiles:
             return Step()
-        inside = self._inside(eqn, active, live, labels, source, lengths, certain)
+        inside = self._inside(eqn, active, live, labels, source, lengths, branched)
         return Step(plans=inside) if any(plan.indices for plan in inside) else Step()
 
     def _kind(self, eqn: JaxprEqn) -> str | None:
@@ -196,6 +217,8 @@ class _Builder:
         if name == "shard_map":
             return name if self.every or holds_rule(eqn) else None
         if name in LOOPS or name in CALL_PRIMITIVES or name in ENDS:
+            return None
+        if any(map(is_ref, (*eqn.invars, *eqn.outvars))):
             return None
         if foreign(eqn.primitive):
             return "primitive"
@@ -209,12 +232,12 @@ class _Builder:
         labels: list[str],
         source: Source,
         lengths: tuple[int, ...],
-        certain: bool,
+        branched: bool,
     ) -> tuple[Plan, ...]:
         name = eqn.primitive.name
         if (inner := called_jaxpr(eqn)) is not None:
             flags = list(active), list(live)
-            return (self.plan(inner.jaxpr, *flags, labels, source, lengths, None, certain),)
+            return (self.plan(inner.jaxpr, *flags, labels, source, lengths, None, branched),)
         if name == "scan":
             consts, carried = scan_counts(eqn)
             body = eqn.params["jaxpr"].jaxpr
@@ -223,17 +246,17 @@ class _Builder:
                 "" if consts <= i < consts + carried else label for i, label in enumerate(labels)
             ]
             deeper = (*lengths, eqn.params["length"])
-            return (self.plan(body, entry, leaving, inner_labels, source, deeper, None, False),)
+            return (self.plan(body, entry, leaving, inner_labels, source, deeper, None, branched),)
         if name == "while":
             c, b = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
             body = eqn.params["body_jaxpr"].jaxpr
             entry, leaving = loop(body, list(active[c:]), list(live), b, len(active) - c - b)
             inner_labels = [*labels[c : c + b], *[""] * (len(labels) - c - b)]
-            return (self.plan(body, entry, leaving, inner_labels, source, lengths, None, False),)
+            return (self.plan(body, entry, leaving, inner_labels, source, lengths, None, True),)
         if name == "cond":
             return tuple(
                 self.plan(
-                    b.jaxpr, list(active[1:]), list(live), labels[1:], source, lengths, None, False
+                    b.jaxpr, list(active[1:]), list(live), labels[1:], source, lengths, None, True
                 )
                 for b in eqn.params["branches"]
             )

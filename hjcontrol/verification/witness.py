@@ -129,8 +129,16 @@ class _Engine:
             if not self.backward:
                 return []
             flat = table.reshape(-1, *table.shape[-2:])
+            if flat.size and not place.branched and not flat[:, 0, VISITS].any():
+                return []  # no costate arrives
             at = int(np.argmax(flat[:, 0, REACH])) if flat.size else None
             return [self._row(place, 0, ended(place, tables, measured, self._moved), flat, at)]
+        if place.mutable:
+            words = (
+                "the rule reads or writes a `jax.new_ref` from outside: it cannot be tried alone"
+            )
+            flat = table.reshape(-1, *table.shape[-2:])
+            return [self._row(place, 0, Outcome(UNTESTED, 0.0, words, 0), flat, None)]
         groups = self.program.groups.get(i, ())
         if not groups:
             return []
