@@ -32,8 +32,8 @@ from hjcontrol.verification.chain import (
 )
 from hjcontrol.verification.conditions import judged as judged_optimality
 from hjcontrol.verification.curvature import smallest_curvature
+from hjcontrol.verification.declaring import all_declared
 from hjcontrol.verification.diagnosis import diagnosed
-from hjcontrol.verification.function import declared
 from hjcontrol.verification.judgement import judge_places, judge_routes
 from hjcontrol.verification.measuring import check_weights, measure
 from hjcontrol.verification.minimum import minimum_gap
@@ -106,7 +106,7 @@ def verify_chain(
             raise RuntimeError(f"verify: {next(filter(None, words))}")
     title = lambda k: stage_name(problem, k)
     rows = one_each([titled(problem, calls[0], row) for row in found[0].rows])
-    rows = [declared(row, calls[0].program, deliberate) for row in rows]
+    rows = all_declared(rows, calls[0].program, deliberate)
     judged = _judged(problem, finer, calls, found, measured, rows, tol, routes)
     judged = excused(judged, unsettled)
     finite = bool(np.isfinite(objective))

@@ -8,6 +8,7 @@ derivative is taken by Richardson differences of its values. No complex step is 
 silently wrong on a program that is not analytic, and a host callback cannot be asked for complex values.
 """
 
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -61,7 +62,7 @@ def _of_refs(error: Exception) -> ValueError | None:
 
 
 def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".")
+    return textwrap.shorten(str(error), 250, placeholder=" ...").rstrip(".")
 
 
 def _tried(step: Callable, at: Any) -> tuple[str, str] | None:

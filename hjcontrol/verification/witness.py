@@ -23,6 +23,7 @@ from hjcontrol.verification.inlining import opened
 from hjcontrol.verification.nearby import jumps
 from hjcontrol.verification.places import Place, holds_rule, holds_users_rule
 from hjcontrol.verification.program import Program
+from hjcontrol.verification.purity import excused_if_impure
 from hjcontrol.verification.rows import as_row
 from hjcontrol.verification.rule import GAP, GUILTY, LIVE, REACH, SECOND, VALUES, VISITS
 from hjcontrol.verification.slots import number, restored
@@ -248,6 +249,7 @@ class _Engine:
                 outs = [v.aval for v in place.eqn.outvars if is_float(v.aval)]
                 p = [jnp.zeros(a.shape, a.dtype) for a in outs]
             judged = trial.judge(ins, p, self.seed, lambda ins, r: self._inside(place, ins, r))
+            judged = excused_if_impure(judged, trial, ins, p, self.seed)
             if trial.maps.mode == "forward":  # one trial for all the arguments in dispute
                 over = ~(flat[t, : len(groups), GAP] <= self._limits(place, groups))
                 ks = np.flatnonzero(over) if over.any() else range(len(groups))
