@@ -21,6 +21,13 @@ class CommandError(Exception):
         self.code = code
 
 
+def told_error(error: BaseException) -> str:
+    """An error of the user's code: its type, the line that raised it, its message."""
+    from hjcontrol.verification.naming import raised_at
+
+    return f"{type(error).__name__}{raised_at(error)}: {error}"
+
+
 @contextlib.contextmanager
 def refusals(where: str) -> Iterator[None]:
     """What the library refuses, and what the user's code raises, as one line that begins with `where`."""

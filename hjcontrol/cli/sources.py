@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hjcontrol as hj
-from hjcontrol.cli.errors import CommandError
+from hjcontrol.cli.errors import CommandError, told_error
 from hjcontrol.cli.schema import misspelt
 from hjcontrol.cli.terminal import Screen
 
@@ -82,7 +82,7 @@ class Target:
         except (Exception, SystemExit) as error:  # the user's own exception is shown as it is
             if self.found is None:
                 raise
-            raise CommandError(f"{self.name}: {type(error).__name__}: {error}") from error
+            raise CommandError(f"{self.name}: {told_error(error)}") from error
         _check_logits(self.name, problem, classes)
         return problem
 
@@ -114,7 +114,7 @@ def read_target(name: str) -> Target:
     except CommandError:
         raise
     except (Exception, SystemExit) as error:
-        raise CommandError(f"{name}: {type(error).__name__}: {error}") from error
+        raise CommandError(f"{name}: {told_error(error)}") from error
 
 
 def _program(name: str, found: Any) -> Program | None:
@@ -158,7 +158,7 @@ def _object(name: str) -> Any:
         loaded = _file(str(Path(module).resolve())) if own else importlib.import_module(module)
     except (Exception, SystemExit) as error:
         raise CommandError(
-            f"{name}: {module} cannot be imported ({type(error).__name__}: {error}). "
+            f"{name}: {module} cannot be imported ({told_error(error)}). "
             "Call the command in the folder that holds it, or give FILE.py:OBJECT."
         ) from error
     finally:

@@ -12,8 +12,8 @@ from hjcontrol.verification.certificate import (
 )
 from hjcontrol.verification.chained import ROUTES
 from hjcontrol.verification.curvature import lanczos, smallest_curvature
+from hjcontrol.verification.declaring import deliberate
 from hjcontrol.verification.directional import derivative
-from hjcontrol.verification.function import deliberate
 from hjcontrol.verification.minimum import minimum_gap
 from hjcontrol.verification.verifying import verify
 

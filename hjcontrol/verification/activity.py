@@ -2,6 +2,9 @@
 
 active    depends on what is differentiated                         forward
 live      reaches the cost through differentiable paths             backward, `stop_gradient` ends it
+
+A ref is active once something active is written into it, and live once it is read: which came first is
+not asked, for in a loop either may.
 """
 
 from collections.abc import Sequence
@@ -12,6 +15,7 @@ from jax.extend.core import Jaxpr, JaxprEqn, Literal
 
 from hjcontrol._ground.jaxprs import called_jaxpr, scan_counts
 from hjcontrol.verification.inlining import RULES
+from hjcontrol.verification.references import is_ref
 
 ENDS = frozenset({"stop_gradient", "nondifferentiable_backward"})
 
@@ -38,15 +42,27 @@ def flow(jaxpr: Jaxpr, active: Sequence[bool], stop: bool = True) -> dict[Any, b
     known: dict[Any, bool] = {
         v: a and (differentiable(v) or not stop) for v, a in zip(jaxpr.invars, active, strict=True)
     }
+    while _flown(jaxpr, known, stop):
+        pass
+    return known
+
+
+def _flown(jaxpr: Jaxpr, known: dict[Any, bool], stop: bool) -> bool:
+    """One pass through the equations; whether it found a ref active that was not."""
+    again = False
     for eqn in jaxpr.eqns:
         entering = [get(known, v) for v in eqn.invars]
         if any(entering):
-            leaving = _through(eqn, entering, stop)
+            written = [v for v in eqn.invars if is_ref(v) and not get(known, v)]
             known.update(
                 (v, out and (differentiable(v) or not stop))
-                for v, out in zip(eqn.outvars, leaving, strict=True)
+                for v, out in zip(eqn.outvars, _through(eqn, entering, stop), strict=True)
             )
-    return known
+            after = _written(eqn, entering, stop) if written else entering
+            new = {v for v, out in zip(eqn.invars, after, strict=True) if out and v in written}
+            known.update((v, differentiable(v) or not stop) for v in new)
+            again = again or any(known[v] for v in new)
+    return again
 
 
 def _outputs(jaxpr: Jaxpr, active: Sequence[bool], stop: bool) -> list[bool]:
@@ -84,6 +100,25 @@ def _through(eqn: JaxprEqn, entering: list[bool], stop: bool) -> list[bool]:
     return [True] * len(eqn.outvars)
 
 
+def _written(eqn: JaxprEqn, entering: list[bool], stop: bool) -> list[bool]:
+    """Which inputs are active afterwards: refs into which something active may be written."""
+    name, stop = eqn.primitive.name, stop and eqn.primitive.name not in RULES
+    inside = lambda jaxpr, entry: [get(flow(jaxpr, entry, stop), v) for v in jaxpr.invars]
+    if (inner := called_jaxpr(eqn)) is not None:
+        return inside(inner.jaxpr, entering)
+    if name == "scan":
+        body = eqn.params["jaxpr"].jaxpr
+        return inside(body, _fixed(body, entering, *scan_counts(eqn), stop))
+    if name == "while":
+        c, b = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+        body, own = eqn.params["body_jaxpr"].jaxpr, entering[c:]
+        return [*entering[:c], *inside(body, _fixed(body, own, b, len(own) - b, stop))]
+    if name == "cond":
+        found = [inside(b.jaxpr, entering[1:]) for b in eqn.params["branches"]]
+        return [entering[0], *(any(after) for after in zip(*found, strict=True))]
+    return [True] * len(eqn.invars)
+
+
 def _fixed(
     body: Jaxpr, entering: Sequence[bool], consts: int, carried: int, stop: bool
 ) -> list[bool]:
@@ -101,20 +136,35 @@ def reach(
     jaxpr: Jaxpr, known: dict[Any, bool], live: Sequence[bool], stop: bool = True
 ) -> dict[Any, bool]:
     """Which variables reach the live outputs through differentiable paths. (What is cut by a
-    `stop_gradient` is live behind it, and not before.)"""
-    wanted: dict[Any, bool] = {}
+    `stop_gradient` is live behind it, and not before.) A ref from outside may be read there."""
+    wanted: dict[Any, bool] = {v: True for v in (*jaxpr.constvars, *jaxpr.invars) if is_ref(v)}
     for v, out in zip(jaxpr.outvars, live, strict=True):
         if not isinstance(v, Literal):
             wanted[v] = wanted.get(v, False) or out
+    while _reached(jaxpr, known, wanted, stop):
+        pass
+    return wanted
+
+
+def _reached(jaxpr: Jaxpr, known: dict[Any, bool], wanted: dict[Any, bool], stop: bool) -> bool:
+    """One pass back through the equations; whether it found a ref wanted that was not."""
+    again = False
     for eqn in reversed(jaxpr.eqns):
         leaving = [wanted.get(v, False) for v in eqn.outvars]
-        if not any(leaving) or (stop and eqn.primitive.name in ENDS):
+        written = wanted_refs(eqn, wanted)
+        if not (any(leaving) or written) or (stop and eqn.primitive.name in ENDS):
             continue
         entering = [get(known, v) for v in eqn.invars]
         for v, out in zip(eqn.invars, _back(eqn, entering, leaving), strict=True):
             if not isinstance(v, Literal) and out:
+                again = again or (is_ref(v) and not get(wanted, v))
                 wanted[v] = True
-    return wanted
+    return again
+
+
+def wanted_refs(eqn: JaxprEqn, wanted: dict[Any, bool]) -> bool:
+    """Whether an equation may write into a ref that is read."""
+    return any(is_ref(v) and get(wanted, v) for v in eqn.invars)
 
 
 def inputs(

@@ -190,7 +190,7 @@ def _argument(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outco
         noise = np.asarray(alone.eps * largest(s.theirs[k]))
         if beyond(s.ours[k], s.theirs[k], noise).any() or _far(s.ours[k], s.theirs[k], alone.eps):
             noise, rough = _noise(k, alone, s), True
-            told = told or (np.abs(s.theirs[k]) > UNITS * noise).any()
+        told = told or (np.abs(s.theirs[k]) > UNITS * noise).any()
         if beyond(s.ours[k], s.theirs[k], noise).any():
             over = name, noise  # the random costate, which comes last, where both are
     hidden = (

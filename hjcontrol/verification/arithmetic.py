@@ -18,6 +18,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jaxtyping import Array
 
 from hjcontrol._ground.jaxprs import bind, descend, equations, replay
+from hjcontrol.verification.references import is_ref
 
 SUMS = frozenset(
     {
@@ -73,7 +74,7 @@ def lowest(closed: ClosedJaxpr) -> np.dtype | None:
 
 def is_float(value: Any) -> bool:
     """Whether a value, or what stands for one, is floating or complex."""
-    return jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.inexact)
+    return not is_ref(value) and jnp.issubdtype(getattr(value, "dtype", np.dtype(int)), jnp.inexact)
 
 
 def eps_of(dtype: Any) -> float:
@@ -98,16 +99,29 @@ def noisy(closed: ClosedJaxpr, seed: Any) -> Callable[..., list[Any]]:
     def rule(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
         if eqn.primitive.name in SUMS:
             inputs = [shaken(a) for a in inputs]
+        if eqn.primitive.name in _WHOLE or not any(is_float(v.aval) for v in eqn.outvars):
+            inputs = [_settled(a) for a in inputs]
         found = None if eqn.primitive.name == WHOLE else descend(eqn, inputs, rule)
         if found is not None:
             return found
         outs = bind(eqn, inputs)
-        return outs if eqn.primitive.name in _EXACT else [shaken(a) for a in outs]
+        exact = eqn.primitive.name in _EXACT or not any(map(is_float, inputs))
+        return outs if exact else [shaken(a) for a in outs]
 
     return lambda *args: replay(closed, args, rule)
 
 
-# Their values are copies of their inputs: nothing is rounded.
+def _settled(value: Any) -> Any:
+    """A whole number again what roundoff made of one: no index jumps by it."""
+    if not is_float(value) or jnp.iscomplexobj(value):
+        return value
+    near = jnp.round(value)
+    return jnp.where(jnp.abs(value - near) <= 8 * eps_of(value.dtype) * jnp.abs(near), near, value)
+
+
+_WHOLE = frozenset({"floor", "ceil", "round"})
+
+# Their values are copies of their inputs, or whole numbers: nothing is rounded.
 _EXACT = frozenset(
     {
         "reshape",
@@ -133,6 +147,7 @@ _EXACT = frozenset(
         "sign",
         "abs",
         "expand_dims",
+        *_WHOLE,
     }
 )
 

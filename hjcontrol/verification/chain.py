@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, PyTree
 
 from hjcontrol.control import ControlProblem
 from hjcontrol.networks import Weights, advance
+from hjcontrol.networks.casts import FromIntegers, bare
 from hjcontrol.verification.certificate import Row
 from hjcontrol.verification.naming import Source
 from hjcontrol.verification.places import Place
@@ -128,14 +129,18 @@ def _coupled(x: PyTree, theta: PyTree, problem: ControlProblem) -> Float[Array, 
 
 
 def chain_program(problem: ControlProblem, weights: Weights) -> Call:
-    """The program of `J(weights)` and of its inputs' costates."""
+    """The program of `J(weights)` and of its inputs' costates; whole numbers have none."""
+    first = problem.chain.runs[0].stage
+    paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(problem.inputs)[0]]
+    whole = first.whole if isinstance(first, FromIntegers) else (False,) * len(paths)
+    moved = {path for path, fixed in zip(paths, whole, strict=True) if not fixed}
 
     def wanted(path: Any) -> bool:
         if path[0].idx == 0:
             return False
         if path[1].idx == 1:
             return True
-        return getattr(path[2], "name", "") == "inputs"
+        return getattr(path[2], "name", "") == "inputs" and tuple(path[3:]) in moved
 
     def name(path: Any) -> str:
         if path[0].idx == 1 and path[1].idx == 1:
@@ -279,7 +284,8 @@ def stage_name(problem: ControlProblem, k: int) -> str:
 def _piece(problem: ControlProblem, k: int) -> Any:
     for run in problem.chain.runs:
         if k < run.length:
-            return getattr(run.stage, "function", getattr(run.stage, "rest", run.stage))
+            stage = bare(run.stage)
+            return getattr(stage, "function", getattr(stage, "rest", stage))
         k -= run.length
     raise IndexError("stage index out of range")
 

@@ -32,8 +32,9 @@ from hjcontrol.verification.chain import (
 )
 from hjcontrol.verification.conditions import judged as judged_optimality
 from hjcontrol.verification.curvature import smallest_curvature
+from hjcontrol.verification.declaring import all_declared
 from hjcontrol.verification.diagnosis import diagnosed
-from hjcontrol.verification.function import declared, used_up
+from hjcontrol.verification.function import used_up
 from hjcontrol.verification.judgement import judge_places, judge_routes
 from hjcontrol.verification.measuring import check_weights, measure
 from hjcontrol.verification.minimum import minimum_gap
@@ -42,6 +43,7 @@ from hjcontrol.verification.optimality import examine as examine_optimality
 from hjcontrol.verification.order import graded, judge_order, refinement
 from hjcontrol.verification.path_conditions import Claimed, critical, path_found
 from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNDEFINED, UNTESTED
+from hjcontrol.verification.whole import told_of_refs
 from hjcontrol.verification.witness import examine
 
 ROUTES = (
@@ -96,7 +98,7 @@ def verify_chain(
         ask = lambda p: measure(p, weights, trajectory, multipliers, key, routes)
         measured = [jax.device_get(ask(p)) for p in levels]
     except Exception as error:  # the user's stages may raise anything; say which, and what to do
-        raise diagnosed(problem, stage_name) or error from error
+        raise diagnosed(problem, stage_name, error) or error from error
     objective = float(found[0].measured.cost)
     gradient = gradient_of(problem, calls[0], found[0].measured.gradient)
     if not all(np.isfinite(float(f.measured.cost)) for f in found):
@@ -105,11 +107,16 @@ def verify_chain(
             raise RuntimeError(f"verify: {next(filter(None, words))}")
     title = lambda k: stage_name(problem, k)
     rows = one_each([titled(problem, calls[0], row) for row in found[0].rows])
-    rows = [declared(row, calls[0].program, deliberate) for row in rows]
+    rows = all_declared(rows, calls[0].program, deliberate)
     judged = _judged(problem, finer, calls, found, measured, rows, tol, routes)
     judged = excused(judged, unsettled)
     finite, gone = bool(np.isfinite(objective)), used_up(calls[0].program)
-    said = [(UNDEFINED, "" if finite else "the cost is not finite"), (UNTESTED, gone)]
+    kept = told_of_refs(calls[0], found[0].measured.gradient) if finite else ""
+    said = [
+        (UNDEFINED, "" if finite else "the cost is not finite"),
+        (UNTESTED, gone),
+        (UNTESTED, kept),
+    ]
     return Certificate(
         rows=tuple(rows) if "pairing" in routes else (),
         cost=objective,

@@ -8,6 +8,7 @@ derivative is taken by Richardson differences of its values. No complex step is 
 silently wrong on a program that is not analytic, and a host callback cannot be asked for complex values.
 """
 
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -27,9 +28,10 @@ REMEDIES = {
 
 
 def diagnosed(
-    problem: ControlProblem, name: Callable[[ControlProblem, int], str]
+    problem: ControlProblem, name: Callable[[ControlProblem, int], str], error: Exception
 ) -> ValueError | None:
-    """What is wrong with the first stage that cannot be verified; `None` if it is no stage's fault."""
+    """What is wrong with the first stage that cannot be verified; `None` if it is no stage's fault.
+    `error`: what was raised."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     weights = jax.eval_shape(problem.chain.unstack, jax.eval_shape(problem.init, key))
     one = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
@@ -46,7 +48,21 @@ def diagnosed(
         for _ in range(run.length):
             x = jax.eval_shape(lambda *a, run=run: advance(run[0], *a), x, weights[k], u)
             k += 1
-    return None
+    return _of_refs(error)
+
+
+def _of_refs(error: Exception) -> ValueError | None:
+    words = str(error)
+    if "JaxprInputEffect" not in words and "mutable array" not in words:
+        return None
+    return ValueError(
+        "verify: a stage keeps values in a `jax.new_ref`, and JAX cannot differentiate it in a row of "
+        f"equal stages, which is a scan: {_short(error)}. Write the stage without refs."
+    )
+
+
+def _short(error: Exception) -> str:
+    return textwrap.shorten(str(error), 250, placeholder=" ...").rstrip(".")
 
 
 def _tried(step: Callable, at: Any) -> tuple[str, str] | None:
@@ -63,5 +79,5 @@ def _tried(step: Callable, at: Any) -> tuple[str, str] | None:
         try:
             jax.eval_shape(trial, *at)
         except Exception as error:  # the stage is the user's: it may raise anything
-            return what, " ".join(str(error).split())[:200].rstrip(".")
+            return what, _short(error)
     return None

@@ -1,10 +1,9 @@
 """Verification of any function: `hj.verify(fn, *args)`."""
 
 import dataclasses
-import inspect
-import re
+import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -14,62 +13,18 @@ import numpy as np
 from hjcontrol._ground.progress import tell
 from hjcontrol.verification.arithmetic import eps_of
 from hjcontrol.verification.certificate import Certificate, Row
-from hjcontrol.verification.directional import differences
-from hjcontrol.verification.naming import rule_source
+from hjcontrol.verification.declaring import all_declared
+from hjcontrol.verification.naming import raised_at
 from hjcontrol.verification.program import Call, Program, called_with
 from hjcontrol.verification.rule import GAP, GUILTY, REACH
-from hjcontrol.verification.slots import looking
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
-    DELIBERATE,
-    EXACT,
     REFUTED,
     UNDEFINED,
     UNTESTED,
 )
+from hjcontrol.verification.whole import told_of_refs, told_without_rules
 from hjcontrol.verification.witness import examine
-
-F = TypeVar("F", bound=Callable[..., Any])
-_DECLARED = re.compile(r"hj\.deliberate\[([^\]]*)\]")
-
-
-def deliberate(reason: str) -> Callable[[F], F]:
-    """Declare that a rule differs from the derivative on purpose: a straight-through estimator, a
-    clipped gradient, a reversed one.
-
-    ```python
-    @hj.deliberate("straight-through")
-    @jax.custom_vjp
-    def quantise(x): ...
-    ```
-
-    **Arguments:** `reason`: shown in the certificate.
-
-    **Returns:** a decorator. Places called through it have the verdict `deliberate`.
-
-    **Raises:** `ValueError` without a reason in words.
-    """
-    if not isinstance(reason, str) or not reason.strip():
-        raise ValueError(f"deliberate: `reason` must say why, in words; found {reason!r}.")
-    words = re.sub(r"[\[\]/()]", " ", reason).strip()
-
-    def declared(rule: F) -> F:
-        if not callable(rule):
-            raise ValueError(
-                f"deliberate: a function is needed; found {type(rule).__name__}. Write it above the rule."
-            )
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            with jax.named_scope(f"hj.deliberate[{words}]"):
-                return rule(*args, **kwargs)
-
-        for name in ("__name__", "__doc__", "__module__", "__qualname__"):
-            if hasattr(rule, name):
-                setattr(call, name, getattr(rule, name))
-        call.__wrapped__ = rule  # type: ignore[attr-defined]
-        return call
-
-    return declared
 
 
 def verify_function(
@@ -98,7 +53,7 @@ def verify_function(
         raise ValueError(_nothing(fn, args, chosen))
     backward = costate != "random"
     found = examined(call, backward, costate != "actual", seed)
-    rows = [declared(row, call.program, deliberate) for row in found.rows]
+    rows = all_declared(found.rows, call.program, deliberate)
     cost, gradient, finite = np.nan, None, True
     if backward:
         cost = float(np.real(found.measured.cost))
@@ -112,8 +67,11 @@ def verify_function(
         blamed = blame(fn, args, wanted, has_aux, call.leaves)
         rows += blamed
     notes, also = _about_the_whole(call, rows, blamed, backward)
+    if backward and finite and (words := told_of_refs(call, found.measured.gradient)):
+        also.append(UNTESTED)
+        notes.append(words)
     if not rows and backward and not also:
-        notes.append(whole_program(call, found.measured.gradient))
+        notes.append(told_without_rules(call, found.measured.gradient))
     rows = _refined(rows, finer, args, wanted, settings) if finer else rows
     places = len({row.place for row in rows})
     return Certificate(
@@ -146,7 +104,8 @@ def _about_the_whole(
     if words := used_up(call.program):
         also.append(UNTESTED)
         notes.append(words)
-    if not rows and backward and any(not p.library for p in call.program.places.values()):
+    own = [p for p in call.program.places.values() if not p.library and not p.ends]
+    if not rows and backward and own:
         also.append(UNTESTED)
         notes.append("rules stand in fn, and none of them has an element to try")
     return notes, also
@@ -178,11 +137,18 @@ def stated(fn: Callable, args: tuple[Any, ...], wanted: Callable, settings: dict
 
 def _untraceable(fn: Callable, error: Exception) -> str:
     name = getattr(fn, "__name__", type(fn).__name__)
-    why = " ".join(str(error).split())[:300]
     return (
-        f"verify: `fn` ({name}) cannot be traced with these arguments: {type(error).__name__}: {why} "
+        f"verify: `fn` ({name}) cannot be traced with these arguments: {told_briefly(error)} "
         "Write it in operations that `jax.jit` accepts, and pass what it needs as arguments."
     )
+
+
+def told_briefly(error: Exception) -> str:
+    """An error's type, the user's line that raised it and the beginning of its message, cut between
+    words, as a sentence."""
+    words = textwrap.shorten(str(error), 400, placeholder=" ...") or "no message"
+    stop = "" if words.endswith((".", "!", "?")) else "."
+    return f"{type(error).__name__}{raised_at(error)}: {words}{stop}"
 
 
 def examined(call: Call, backward: bool, random: bool, seed: int) -> Any:
@@ -196,9 +162,8 @@ def examined(call: Call, backward: bool, random: bool, seed: int) -> Any:
         ) from error
     except Exception as error:  # the rules are the user's: they may raise anything
         if "Reverse-mode differentiation" not in str(error):
-            why = " ".join(str(error).split())[:300] or "no message"
             raise ValueError(
-                f"verify: `fn` cannot be differentiated here: {type(error).__name__}: {why} Compare "
+                f"verify: `fn` cannot be differentiated here: {told_briefly(error)} Compare "
                 "`jax.grad` of it at the same arguments; `argnums` says which of them are differentiated."
             ) from error
         raise ValueError(
@@ -223,7 +188,10 @@ def _argnums(argnums: Any, args: tuple[Any, ...]) -> tuple[int, ...] | None:
         raise ValueError(
             f"verify: `argnums` are positions among {len(args)} arguments; found {argnums!r}."
         )
-    return tuple(int(k) % len(args) for k in asked)
+    found = tuple(int(k) % len(args) for k in asked)
+    if len(set(found)) < len(found):
+        raise ValueError(f"verify: `argnums` names an argument twice; found {argnums!r}.")
+    return found
 
 
 def _wanted(path: Any, argnums: tuple[int, ...] | None) -> bool:
@@ -259,40 +227,6 @@ def _notes(program: Program) -> list[str]:
     return [] if program.scalar else ["fn is not scalar: <r, fn> with random r was verified"]
 
 
-def declared(row: Row, program: Program, given: Sequence[Any]) -> Row:
-    """The row, `deliberate` if the user declared its rule."""
-    source = row.source
-    found = _DECLARED.search(source.scope)
-    words = found.group(1).strip() if found else _matched(row, program, given)
-    scope = "/".join(s for s in _DECLARED.sub("", source.scope).split("/") if s.strip())
-    row = dataclasses.replace(row, source=dataclasses.replace(source, scope=scope))
-    if words is None or row.verdict in (EXACT, UNTESTED, UNDEFINED):
-        return row
-    return dataclasses.replace(row, verdict=DELIBERATE, reason=f"declared: {words}")
-
-
-def _matched(row: Row, program: Program, given: Sequence[Any]) -> str | None:
-    place = program.places.get(row.place)
-    origin = rule_source(place.eqn) if place is not None else ""
-    for item in given:
-        if isinstance(item, str):
-            here = f"{row.file}:{row.line}"
-            if any(w == item or w.endswith("/" + item) for w in (here, origin)) or item == row.rule:
-                return item
-        elif callable(item):
-            function = inspect.unwrap(getattr(item, "fun", item))
-            code = getattr(function, "__code__", None)
-            if code is not None and origin == f"{code.co_filename}:{code.co_firstlineno}":
-                return getattr(item, "__name__", row.rule)
-            if (
-                code is not None
-                and origin.rpartition(":")[0] == code.co_filename
-                and getattr(function, "__name__", "") == row.rule.split(".")[-1]
-            ):
-                return function.__name__
-    return None
-
-
 def blame(fn: Callable, args: Any, wanted: Callable, has_aux: bool, leaves: Any) -> list[Row]:
     """The first equation, in the order of the program, that makes something finite infinite or NaN."""
     call = called_with(fn, args, wanted, has_aux=has_aux, blame=True)
@@ -326,43 +260,6 @@ def blame(fn: Callable, args: Any, wanted: Callable, has_aux: bool, leaves: Any)
                 )
             ]
     return []
-
-
-def whole_program(call: Call, gradient: Sequence[Any]) -> str:
-    """What is said of a program without rules: its gradient against differences of its values, along
-    one direction."""
-    own, program = "no custom rule: every derivative is JAX's own", call.program
-    at = [k for k, a in enumerate(program.active) if a]
-    x = [call.leaves[k] for k in at]
-    if any(jnp.iscomplexobj(a) for a in x):
-        return f"{own}; nothing else was checked"
-    signs = lambda k, a: np.random.default_rng(k).choice([-1.0, 1.0], a.shape)
-    v = [jnp.asarray(signs(k, a), a.dtype) for k, a in enumerate(x)]
-
-    def run(x: list[Any], v: list[Any], gradient: list[Any], leaves: list[Any]) -> Any:
-        def cost(moved: list[Any]) -> Any:
-            return program.cost(program.merged(leaves, at, moved), {}, looking({}, {}), None)
-
-        slope, error = differences(cost, x, v)
-        parts = [g * d for g, d in zip(gradient, v, strict=True)]
-        total = sum((jnp.sum(a) for a in parts), jnp.zeros(()))
-        size = sum((jnp.sum(jnp.abs(a)) for a in parts), jnp.zeros(()))
-        return jnp.abs(slope - total), error, size
-
-    ask = program.compiled("whole", lambda: run)
-    gap, error, size = (float(a) for a in ask(x, v, list(gradient), call.leaves))
-    eps, size = max(eps_of(a.dtype) for a in x), size or 1.0
-    if not np.isfinite(gap) or error > 1e-2 * size:
-        return f"{own}; differences of the values resolve nothing here"
-    if gap <= (1e-6 if eps < 1e-12 else 1e-2) * size + 10 * error:
-        return (
-            f"{own}. The gradient agrees with differences of the values along a random direction to "
-            f"{gap / size:.0e} (their error {error / size:.0e})"
-        )
-    return (
-        f"{own}. The gradient and differences of the values differ by {gap / size:.0e} along a random "
-        "direction: a kink, or values that jump"
-    )
 
 
 def _refined(

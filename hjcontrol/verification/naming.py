@@ -11,6 +11,7 @@ import importlib.util
 import os
 import re
 import sysconfig
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,17 @@ def located(eqn: JaxprEqn, outer: Source) -> Source:
     if caller is None:
         return dataclasses.replace(outer, **about)
     return Source(caller.file_name, caller.line_num, _short(caller), **about)
+
+
+def raised_at(error: BaseException) -> str:
+    """` at file:line in function`, the innermost line of the user's that an error came through; "" where
+    it came through none."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if users(f.filename)]
+    if not frames:
+        return ""
+    last = frames[-1]
+    inside = "" if last.name.startswith("<") else f" in {last.name}"
+    return f" at {os.path.basename(last.filename)}:{last.lineno}{inside}"
 
 
 def _scope(stack: str) -> str:

@@ -25,10 +25,20 @@ from hjcontrol._ground.jaxprs import (
     called_jaxpr,
     scan_counts,
 )
-from hjcontrol.verification.activity import ENDS, differentiable, flow, get, inputs, loop, reach
+from hjcontrol.verification.activity import (
+    ENDS,
+    differentiable,
+    flow,
+    get,
+    inputs,
+    loop,
+    reach,
+    wanted_refs,
+)
 from hjcontrol.verification.authorship import foreign, users_rule
 from hjcontrol.verification.inlining import RULES, WRITTEN, holds_rule, written
 from hjcontrol.verification.naming import Source, located, rule_name
+from hjcontrol.verification.references import is_ref
 
 LOOPS = frozenset({"scan", "while", "cond"})
 
@@ -45,9 +55,14 @@ class Place:
     active: tuple[bool, ...]
     live: tuple[bool, ...]
     lengths: tuple[int, ...]
-    certain: bool  # run once and for sure: no scan, cond or while around it
+    branched: bool  # a cond or a while stands around it
     reads: tuple[bool, ...]  # whether a live output depends on the input, whatever its derivative
     arguments: tuple[str, ...]  # what each input is: a leaf of fn's arguments, or ""
+
+    @property
+    def certain(self) -> bool:
+        """Whether it is run once and for sure: no scan, cond or while around it."""
+        return not self.lengths and not self.branched
 
     @property
     def library(self) -> str:
@@ -61,6 +76,11 @@ class Place:
         return self.name.split(".")[-1].startswith("hj_")
 
     @property
+    def mutable(self) -> bool:
+        """Whether the place reads or writes a ref that is made outside it: it cannot run alone."""
+        return any(map(is_ref, self.eqn.invars))
+
+    @property
     def ends(self) -> bool:
         """Whether the place cuts its costate: `stop_gradient`."""
         return self.kind == "stop_gradient"
@@ -72,6 +92,7 @@ class Step:
 
     place: Place | None = None
     plans: tuple["Plan", ...] = ()
+    still: bool = False  # nothing that is differentiated enters
 
     @property
     def indices(self) -> tuple[int, ...]:
@@ -135,7 +156,7 @@ class _Builder:
         outer: Source,
         lengths: tuple[int, ...],
         known: dict[Any, bool] | None = None,
-        certain: bool = True,
+        branched: bool = False,
     ) -> Plan:
         known = flow(jaxpr, active) if known is None else known
         wanted = reach(jaxpr, known, live)
@@ -144,7 +165,7 @@ class _Builder:
         for eqn in jaxpr.eqns:
             source = written_at(eqn, outer)
             labels = [_name(names, v) for v in eqn.invars]
-            steps.append(self._step(eqn, known, wanted, labels, source, lengths, certain))
+            steps.append(self._step(eqn, known, wanted, labels, source, lengths, branched))
             if eqn.primitive.name in _RENAMES:
                 names[eqn.outvars[0]] = labels[0]
             elif (inner := called_jaxpr(eqn)) is not None and eqn.primitive.name not in RULES:
@@ -159,14 +180,14 @@ class _Builder:
         labels: list[str],
         source: Source,
         lengths: tuple[int, ...],
-        certain: bool,
+        branched: bool,
     ) -> Step:
         name = eqn.primitive.name
         active = tuple(get(known, v) for v in eqn.invars)
         cut = name == "stop_gradient"
         live = tuple(wanted.get(v, False) and (cut or known.get(v, False)) for v in eqn.outvars)
-        if not any(active) or not any(live):
-            return Step()
+        if not any(active) or not (any(live) or wanted_refs(eqn, wanted)):
+            return Step(still=not any(active))
         kind = self._kind(eqn)
         if kind is not None:
             place = Place(
@@ -178,14 +199,14 @@ class _Builder:
                 active,
                 live,
                 lengths,
-                certain,
+                branched,
                 _reads(eqn, live),
                 tuple(labels),
             )
             return Step(place)
         if name == "while" and not self.whiles:
             return Step()
-        inside = self._inside(eqn, active, live, labels, source, lengths, certain)
+        inside = self._inside(eqn, active, live, labels, source, lengths, branched)
         return Step(plans=inside) if any(plan.indices for plan in inside) else Step()
 
     def _kind(self, eqn: JaxprEqn) -> str | None:
@@ -200,6 +221,8 @@ class _Builder:
             return name if self.every or holds_rule(eqn) else None
         if name in LOOPS or name in CALL_PRIMITIVES or name in ENDS:
             return None
+        if any(map(is_ref, (*eqn.invars, *eqn.outvars))):
+            return None
         return "equation" if self.every else None
 
     def _inside(
@@ -210,12 +233,12 @@ class _Builder:
         labels: list[str],
         source: Source,
         lengths: tuple[int, ...],
-        certain: bool,
+        branched: bool,
     ) -> tuple[Plan, ...]:
         name = eqn.primitive.name
         if (inner := called_jaxpr(eqn)) is not None:
             flags = list(active), list(live)
-            return (self.plan(inner.jaxpr, *flags, labels, source, lengths, None, certain),)
+            return (self.plan(inner.jaxpr, *flags, labels, source, lengths, None, branched),)
         if name == "scan":
             consts, carried = scan_counts(eqn)
             body = eqn.params["jaxpr"].jaxpr
@@ -224,17 +247,17 @@ class _Builder:
                 "" if consts <= i < consts + carried else label for i, label in enumerate(labels)
             ]
             deeper = (*lengths, eqn.params["length"])
-            return (self.plan(body, entry, leaving, inner_labels, source, deeper, None, False),)
+            return (self.plan(body, entry, leaving, inner_labels, source, deeper, None, branched),)
         if name == "while":
             c, b = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
             body = eqn.params["body_jaxpr"].jaxpr
             entry, leaving = loop(body, list(active[c:]), list(live), b, len(active) - c - b)
             inner_labels = [*labels[c : c + b], *[""] * (len(labels) - c - b)]
-            return (self.plan(body, entry, leaving, inner_labels, source, lengths, None, False),)
+            return (self.plan(body, entry, leaving, inner_labels, source, lengths, None, True),)
         if name == "cond":
             return tuple(
                 self.plan(
-                    b.jaxpr, list(active[1:]), list(live), labels[1:], source, lengths, None, False
+                    b.jaxpr, list(active[1:]), list(live), labels[1:], source, lengths, None, True
                 )
                 for b in eqn.params["branches"]
             )

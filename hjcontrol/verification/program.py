@@ -21,6 +21,7 @@ from hjcontrol.verification.arithmetic import drawn, is_float
 from hjcontrol.verification.dissolved import Count, watched
 from hjcontrol.verification.families import MEMBERS, families, measured_family, split
 from hjcontrol.verification.places import Place, Plan, planned
+from hjcontrol.verification.references import leaving_as_found
 from hjcontrol.verification.rule import Maps, Settings, maps_of
 from hjcontrol.verification.slots import (
     empty,
@@ -82,7 +83,7 @@ class Program:
 
     def compiled(self, key: Any, make: Callable[[], Callable]) -> Callable:
         if key not in self._programs:
-            self._programs[key] = jax.jit(make())
+            self._programs[key] = leaving_as_found(jax.jit(make()), self.closed.consts)
         return self._programs[key]
 
     def _run(self, settings: Settings) -> Callable:

@@ -14,7 +14,7 @@ from jax.extend.core import ClosedJaxpr
 
 from hjcontrol.verification.arithmetic import eps_of, noisy
 from hjcontrol.verification.further import holds_loop
-from hjcontrol.verification.gaps import beyond
+from hjcontrol.verification.gaps import beyond, distance
 
 SALTS = ((1, 2), (3, 4, 5, 6, 7, 8, 9, 10))  # drawn twice, and eight times more where that decides
 Arrays = Sequence[Any]
@@ -29,7 +29,7 @@ def moves(plain: Arrays, again: Sequence[Arrays | None]) -> list[np.ndarray]:
     """Of each array, how far its elements move in any run, at least half a unit in the last place."""
     found = []
     for i, a in enumerate(plain):
-        runs = [np.inf if run is None else np.abs(np.asarray(run[i]) - a) for run in again]
+        runs = [np.inf if run is None else distance(run[i], a) for run in again]
         found.append(np.max(np.broadcast_arrays(_ulp(a), *map(_finite, runs)), axis=0))
     return found
 
@@ -62,10 +62,9 @@ def _doubtful(a: Any, b: Any, noise: np.ndarray) -> bool:
 
 
 def _ulp(a: Any) -> np.ndarray:
-    return eps_of(np.asarray(a).dtype) * _finite(np.abs(np.asarray(a)))
+    return np.asarray(eps_of(np.asarray(a).dtype) * _finite(np.abs(np.asarray(a))))
 
 
 def _finite(size: Any) -> np.ndarray:
     """What is not a number, and an overflow of one run, moves nothing; a loop's stays infinite."""
-    size = np.asarray(size)
-    return size if size.ndim == 0 else np.where(np.isfinite(size), size, 0)
+    return np.asarray(size if size is np.inf else np.where(np.isfinite(size), size, 0))

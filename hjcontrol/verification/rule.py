@@ -44,8 +44,8 @@ class Maps(NamedTuple):
 
 def maps_of(place: Place) -> Maps:
     """Which inputs are judged, and which derivative of the primal there is. Decided while tracing."""
-    judged = tuple(i for i in _judged(place) if place.active[i])
-    if place.ends:
+    judged = tuple(i for i in _judged(place) if place.active[i] and not place.mutable)
+    if place.ends or place.mutable:
         return Maps(place, judged, "none")
     avals = [v.aval for v in place.eqn.invars]
     shapes = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]

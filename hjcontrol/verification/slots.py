@@ -24,6 +24,7 @@ from hjcontrol._ground.jaxprs import bind, called_jaxpr, like, scan_counts
 from hjcontrol.verification.arithmetic import is_float
 from hjcontrol.verification.calling import called, pulled
 from hjcontrol.verification.places import Place, Plan, Step
+from hjcontrol.verification.references import kept_still
 from hjcontrol.verification.rule import (
     FIELDS,
     Maps,
@@ -55,7 +56,7 @@ def _step(eqn: JaxprEqn, step: Step, ins: list[Any], slots: Slots, visit: Visit)
     if step.place is not None:
         return visit(step.place, slots[step.place.index], arrays(eqn, ins))
     if not step.plans:
-        return bind(eqn, ins)
+        return bind(eqn, kept_still(ins) if step.still else ins)
     own = {i: slots[i] for i in step.indices}
     name, plan = eqn.primitive.name, step.plans[0]
     if name == "scan":
@@ -143,6 +144,8 @@ def measuring(
         own = maps[place.index]
         found = groups_of(ins, own.inputs)
         groups[place.index] = found
+        if place.mutable:
+            return called(place, ins)
         if place.index in taken:
             return wrapped(own, slot, ins, functools.partial(_whole, own))
 

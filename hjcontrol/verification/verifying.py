@@ -227,6 +227,11 @@ def _check_values(trees: Any, costate: Any, order: Any, tol: Any, progress: Any)
             "verify: call it outside `jit`, `grad` and `vmap`; found an argument that is traced. Pass "
             "the function that you would compile, and its arguments."
         )
+    if any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(trees)):
+        raise TypeError(
+            "verify: arguments are arrays with values, for a rule is judged at a point; found a "
+            "`jax.ShapeDtypeStruct`. Pass an array of that shape, `jax.random.normal(key, shape)`."
+        )
     if costate not in COSTATES:
         raise ValueError(f"verify: `costate` is one of {', '.join(COSTATES)}; found {costate!r}.")
     if order not in (1, 2) or isinstance(order, bool):

@@ -24,6 +24,7 @@ from hjcontrol.verification.inlining import opened
 from hjcontrol.verification.nearby import jumps
 from hjcontrol.verification.places import Place, holds_rule, holds_users_rule
 from hjcontrol.verification.program import Program
+from hjcontrol.verification.purity import excused_if_impure
 from hjcontrol.verification.rows import as_row
 from hjcontrol.verification.rule import APART, GAP, GUILTY, LIVE, REACH, SECOND, VALUES, VISITS
 from hjcontrol.verification.slots import number, restored
@@ -131,8 +132,16 @@ class _Engine:
             if not self.backward:
                 return []
             flat = table.reshape(-1, *table.shape[-2:])
+            if flat.size and not place.branched and not flat[:, 0, VISITS].any():
+                return []  # no costate arrives
             at = int(np.argmax(flat[:, 0, REACH])) if flat.size else None
             return [self._row(place, 0, ended(place, tables, measured, self._moved), flat, at)]
+        if place.mutable:
+            words = (
+                "the rule reads or writes a `jax.new_ref` from outside: it cannot be tried alone"
+            )
+            flat = table.reshape(-1, *table.shape[-2:])
+            return [self._row(place, 0, Outcome(UNTESTED, 0.0, words, 0), flat, None)]
         groups = self.program.groups.get(i, ())
         if not groups:
             return []
@@ -251,6 +260,7 @@ class _Engine:
                 p = [jnp.zeros(a.shape, a.dtype) for a in outs]
             r, factor = of_order_one(p)
             judged = trial.judge(ins, r, self.seed, lambda ins, r: self._inside(place, ins, r))
+            judged = excused_if_impure(judged, trial, ins, r, self.seed)
             if trial.maps.mode == "forward" and len(judged) == 1:  # paired, all arguments at once
                 over = ~(flat[t, : len(groups), GAP] <= self._limits(place, groups))
                 ks = np.flatnonzero(over) if over.any() else range(len(groups))

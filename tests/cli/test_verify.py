@@ -258,7 +258,7 @@ def test_a_function_brings_its_arguments_and_the_code_says_what_was_shown(
         (("pair", "--steps", "3"), "--steps: says nothing of"),
         (("pair", "--optimality"), "--optimality: says nothing of"),
         (("bare",), "returns (fn, args), args a tuple; it returned float"),
-        (("raising",), "ZeroDivisionError: division by zero"),
+        (("raising",), ": division by zero"),
         (("words",), "cannot be traced"),
         (("leaving",), "SystemExit"),
         (("sized",), "found int"),
@@ -272,6 +272,30 @@ def test_what_is_no_function_to_verify_is_one_line(line, message, free, tmp_path
     assert err.count("\n") == 1
     assert message in err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("def fn(x=X):\n    return missing * x", "NameError at {at} in fn"),
+        ("def fn():\n    return 1 / 0, X", "ZeroDivisionError at {at} in fn"),
+        (
+            "rule.defvjp(lambda x: (jnp.sum(x), x), lambda x, p:\n    ({}[0],))\nfn = rule, X",
+            "KeyError at {at}",
+        ),
+        ("fn = None\nX / missing", "NameError at {at}"),
+    ],
+    ids=["body", "made", "rule", "file"],
+)
+def test_an_error_in_the_user_s_file_is_told_with_its_line(text, error, tmp_path, capsys):
+    above = "import jax, jax.numpy as jnp\nX = jnp.ones(3)\nrule = jax.custom_vjp(lambda x: jnp.sum(x))\n"
+    path = tmp_path / "mine.py"
+    path.write_text(above + text)
+    line = len(above.splitlines()) + 2  # the second of `text`
+    code, out, err = run(capsys, f"{path}:fn", "--out", str(tmp_path / "out"))
+    assert code == 2, out
+    assert error.format(at=f"mine.py:{line}") in err
+    assert err.count("\n") == 1
 
 
 def test_networks_and_functions_in_one_line(free, own, tmp_path, capsys):
