@@ -108,6 +108,14 @@ def test_a_rule_over_a_foreign_primitive_is_not_judged_by_its_derivative(factor)
 
 
 @off
+@pytest.mark.parametrize("make", [by_jvp, by_transpose])
+def test_a_foreign_primitive_in_a_stage(make, factor):
+    stages, inputs = [make(factor), jnp.sin], np.stack([at, at[::-1]])
+    found = hj.verify(stages, inputs=inputs, cost=lambda y: jnp.sum(y**2))
+    assert found.verdict == ("consistent" if factor == 1 else "refuted")
+
+
+@off
 def test_a_derivative_that_the_user_gave_to_a_primitive_of_jax(factor, monkeypatch):
     monkeypatch.setitem(
         ad.primitive_jvps,
