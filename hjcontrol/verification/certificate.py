@@ -84,6 +84,7 @@ class Row:
     entered: int | None = None  # argument of the outer place by which a rule inside was reached
     stage: int | None = None  # of a chain
     tensor: str = ""  # "state" or "weights", of a chain
+    moved: bool = False  # `index` is of the rule's input, which is `parameter` sliced or transposed
 
     @property
     def file(self) -> str:
@@ -133,6 +134,8 @@ class Row:
             parts.append(f"iteration {at}")
         if self.kind != "stop_gradient":
             element = f"[{', '.join(map(str, self.index))}]" if self.index else ""
+            if element and self.parameter and self.moved:
+                element = f", element {self.index} of the rule's input"
             parts.append((self.parameter or f"argument {self.argument}") + element)
         return ", ".join(parts)
 

@@ -249,7 +249,7 @@ def blame(fn: Callable, args: Any, wanted: Callable, has_aux: bool, leaves: Any)
                     source=place.source,
                     iteration=None if at is None else tuple(int(j) for j in at),
                     argument=0,
-                    parameter=place.arguments[0] if place.arguments else "",
+                    parameter=place.arguments[0].name if place.arguments else "",
                     index=None,
                     shape=(),
                     arithmetic="",

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
 from hjcontrol._ground.jaxprs import (
     CALL_PRIMITIVES,
@@ -37,6 +37,7 @@ from hjcontrol.verification.activity import (
 )
 from hjcontrol.verification.authorship import foreign, users_rule
 from hjcontrol.verification.inlining import RULES, WRITTEN, holds_rule, written
+from hjcontrol.verification.labels import Label, Labels, carried_on, label_of, passed, renames
 from hjcontrol.verification.naming import Source, located, rule_name
 from hjcontrol.verification.references import is_ref
 
@@ -57,7 +58,7 @@ class Place:
     lengths: tuple[int, ...]
     branched: bool  # a cond or a while stands around it
     reads: tuple[bool, ...]  # whether a live output depends on the input, whatever its derivative
-    arguments: tuple[str, ...]  # what each input is: a leaf of fn's arguments, or ""
+    arguments: tuple[Label, ...]  # what each input is: a leaf of fn's arguments, or nothing
 
     @property
     def certain(self) -> bool:
@@ -125,7 +126,7 @@ class Plan:
 def planned(
     closed: ClosedJaxpr,
     active: Sequence[bool],
-    arguments: Sequence[str],
+    arguments: Sequence[Label],
     *,
     every: bool = False,
     whiles: bool = False,
@@ -152,7 +153,7 @@ class _Builder:
         jaxpr: Jaxpr,
         active: list[bool],
         live: list[bool],
-        arguments: list[str],
+        arguments: list[Label],
         outer: Source,
         lengths: tuple[int, ...],
         known: dict[Any, bool] | None = None,
@@ -160,16 +161,16 @@ class _Builder:
     ) -> Plan:
         known = flow(jaxpr, active) if known is None else known
         wanted = reach(jaxpr, known, live)
-        names: dict[Any, str] = dict(zip(jaxpr.invars, arguments, strict=True))
+        names: Labels = dict(zip(jaxpr.invars, arguments, strict=True))
         steps = []
         for eqn in jaxpr.eqns:
             source = written_at(eqn, outer)
-            labels = [_name(names, v) for v in eqn.invars]
+            labels = [label_of(names, v) for v in eqn.invars]
             steps.append(self._step(eqn, known, wanted, labels, source, lengths, branched))
-            if eqn.primitive.name in _RENAMES:
-                names[eqn.outvars[0]] = labels[0]
+            if renames(eqn):
+                names[eqn.outvars[0]] = carried_on(eqn, labels[0])
             elif (inner := called_jaxpr(eqn)) is not None and eqn.primitive.name not in RULES:
-                names.update(zip(eqn.outvars, _passed(inner.jaxpr, labels), strict=True))
+                names.update(zip(eqn.outvars, passed(inner.jaxpr, labels), strict=True))
         return Plan(tuple(steps))
 
     def _step(
@@ -177,7 +178,7 @@ class _Builder:
         eqn: JaxprEqn,
         known: dict[Any, bool],
         wanted: dict[Any, bool],
-        labels: list[str],
+        labels: list[Label],
         source: Source,
         lengths: tuple[int, ...],
         branched: bool,
@@ -230,7 +231,7 @@ class _Builder:
         eqn: JaxprEqn,
         active: tuple[bool, ...],
         live: tuple[bool, ...],
-        labels: list[str],
+        labels: list[Label],
         source: Source,
         lengths: tuple[int, ...],
         branched: bool,
@@ -243,16 +244,15 @@ class _Builder:
             consts, carried = scan_counts(eqn)
             body = eqn.params["jaxpr"].jaxpr
             entry, leaving = loop(body, list(active), list(live), consts, carried)
-            inner_labels = [
-                "" if consts <= i < consts + carried else label for i, label in enumerate(labels)
-            ]
+            scanned = [label._replace(moved=True) for label in labels[consts + carried :]]
+            inner_labels = [*labels[:consts], *[Label()] * carried, *scanned]
             deeper = (*lengths, eqn.params["length"])
             return (self.plan(body, entry, leaving, inner_labels, source, deeper, None, branched),)
         if name == "while":
             c, b = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
             body = eqn.params["body_jaxpr"].jaxpr
             entry, leaving = loop(body, list(active[c:]), list(live), b, len(active) - c - b)
-            inner_labels = [*labels[c : c + b], *[""] * (len(labels) - c - b)]
+            inner_labels = [*labels[c : c + b], *[Label()] * (len(labels) - c - b)]
             return (self.plan(body, entry, leaving, inner_labels, source, lengths, None, True),)
         if name == "cond":
             return tuple(
@@ -295,34 +295,3 @@ def _reads(eqn: JaxprEqn, live: tuple[bool, ...]) -> tuple[bool, ...]:
     sizes = [int(np.prod(v.aval.shape)) for v in eqn.invars]
     used = inputs(inner, [True] * len(eqn.invars), list(live), False)
     return tuple(a and size > 0 for a, size in zip(used, sizes, strict=True))
-
-
-_RENAMES = frozenset(
-    {
-        "reshape",
-        "convert_element_type",
-        "squeeze",
-        "expand_dims",
-        "broadcast_in_dim",
-        "transpose",
-        "slice",
-        "dynamic_slice",
-        "copy",
-        "copy_p",
-        "reduce_precision",
-        "sharding_constraint",
-    }
-)
-
-
-def _name(names: dict[Any, str], atom: Any) -> str:
-    return "" if isinstance(atom, Literal) else names.get(atom, "")
-
-
-def _passed(jaxpr: Jaxpr, labels: Sequence[str]) -> list[str]:
-    """Names of a call's results that are its own inputs, reshaped at most."""
-    names: dict[Any, str] = dict(zip(jaxpr.invars, labels, strict=True))
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name in _RENAMES:
-            names[eqn.outvars[0]] = _name(names, eqn.invars[0])
-    return [_name(names, v) for v in jaxpr.outvars]

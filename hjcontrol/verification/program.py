@@ -20,6 +20,7 @@ from jaxtyping import Array
 from hjcontrol.verification.arithmetic import drawn, is_float
 from hjcontrol.verification.dissolved import Count, watched
 from hjcontrol.verification.families import MEMBERS, families, measured_family, split
+from hjcontrol.verification.labels import Label
 from hjcontrol.verification.places import Place, Plan, planned
 from hjcontrol.verification.references import leaving_as_found
 from hjcontrol.verification.rule import Maps, Settings, maps_of
@@ -52,7 +53,7 @@ class Program:
         self,
         closed: ClosedJaxpr,
         active: Sequence[bool],
-        labels: Sequence[str],
+        labels: Sequence[Label],
         *,
         every: bool = False,
         whiles: bool = False,
@@ -278,7 +279,7 @@ def called_with(
             )
         title = (lambda path: label(path, fn)) if name is None else name
         scalar = len(outs) == 1 and _is_scalar(outs[0])
-        labels = [title(path) for path, _ in paths]
+        labels = [Label(title(path)) for path, _ in paths]
         return Program(closed, chosen, labels, scalar=scalar, dissolved=count, **settings)
 
     program = remembered(key, make)

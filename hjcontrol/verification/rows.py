@@ -8,6 +8,7 @@ import numpy as np
 
 from hjcontrol.verification.arithmetic import eps_of, is_float
 from hjcontrol.verification.certificate import Row
+from hjcontrol.verification.labels import Label
 from hjcontrol.verification.places import Place
 from hjcontrol.verification.program import Program
 from hjcontrol.verification.rule import GAP, LIVE, REACH, SECOND, VISITS
@@ -45,6 +46,7 @@ def as_row(
             place=place.index,
             entered=position,
         )
+    label = place.arguments[position] if position < len(place.arguments) else Label()
     by_iteration = lambda column: column.reshape(place.lengths) if flat.size else np.zeros(0)
     return Row(
         verdict=o.verdict,
@@ -56,7 +58,8 @@ def as_row(
         source=place.source,
         iteration=iteration,
         argument=position,
-        parameter=place.arguments[position] if position < len(place.arguments) else "",
+        parameter=label.name,
+        moved=label.moved,
         index=o.index,
         shape=tuple(place.eqn.invars[position].aval.shape),
         arithmetic=_dtype(program, place),

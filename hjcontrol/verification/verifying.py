@@ -101,8 +101,8 @@ def verify(
     - `order`: 2 also compares second derivatives.
     - `every`: every equation is judged, by forward mode, not only rules somebody wrote.
     - `finer`: the same program at tighter tolerances, once or more: its gaps must shrink.
-    - `deliberate`: rules that differ on purpose: `"file.py:52"`, a rule's name or the rule itself; or
-      decorate the rule with `hj.deliberate(reason)`.
+    - `deliberate`: rules that differ on purpose: `"file.py:52"`, a rule's name or the rule itself, each
+      of them in the program; or decorate the rule with `hj.deliberate(reason)`.
 
     Of a chain of stages:
 
