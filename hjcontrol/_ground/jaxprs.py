@@ -87,14 +87,14 @@ def scan_counts(eqn: JaxprEqn) -> tuple[int, int]:
     return same(eqn.invars, body.invars) - carry, carry
 
 
-def bodies(eqn: JaxprEqn) -> Iterator[ClosedJaxpr]:
-    """The programs among an equation's parameters."""
+def bodies(eqn: JaxprEqn) -> Iterator[Jaxpr]:
+    """The programs among an equation's parameters, without the constants that they close over."""
     for value in eqn.params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(item, ClosedJaxpr):
-                yield item
+                yield item.jaxpr
             elif isinstance(item, Jaxpr):
-                yield ClosedJaxpr(item, ())
+                yield item
 
 
 def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
@@ -102,7 +102,7 @@ def equations(jaxpr: Jaxpr) -> Iterator[JaxprEqn]:
     for eqn in jaxpr.eqns:
         yield eqn
         for body in bodies(eqn):
-            yield from equations(body.jaxpr)
+            yield from equations(body)
 
 
 def descend(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any] | None:

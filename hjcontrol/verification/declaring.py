@@ -106,7 +106,7 @@ def _standing(jaxpr: Jaxpr, outer: Source) -> Iterator[Rule]:
         if eqn.primitive.name in (*WRITTEN, "stop_gradient"):
             yield Rule(rule_name(eqn), f"{source.file}:{source.line}", rule_source(eqn))
         for body in bodies(eqn):
-            yield from _standing(body.jaxpr, source)
+            yield from _standing(body, source)
 
 
 def _of_row(row: Row, program: Program) -> Rule:

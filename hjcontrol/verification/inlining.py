@@ -64,7 +64,7 @@ def written(eqn: JaxprEqn) -> bool:
 
 def holds_rule(eqn: JaxprEqn) -> bool:
     """Whether a rule that somebody wrote sits in the equation's bodies."""
-    return any(written(e) for body in bodies(eqn) for e in equations(body.jaxpr))
+    return any(written(e) for body in bodies(eqn) for e in equations(body))
 
 
 def _opaque(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:

@@ -19,6 +19,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from hjcontrol._ground.jaxprs import equations
 from hjcontrol.control import ControlProblem
 from hjcontrol.networks import Flow
 from hjcontrol.networks.flow_numerics import STEPS, TOLERANCES
@@ -99,23 +100,7 @@ def _at_level(problem: ControlProblem, level: int) -> ControlProblem:
 def _may_have_kinks(flow: Flow, x: Any, theta: Any) -> bool:
     one = jax.tree.map(lambda a: a[0] if eqx.is_array(a) else a, flow)  # its run's first
     program = jax.make_jaxpr(lambda a, c: one.velocity(one.t0, a, c))(x, theta)
-    return _holds(program.jaxpr)
-
-
-def _holds(jaxpr: Any) -> bool:
-    bodies = lambda eqn: (j for v in eqn.params.values() for j in jax.tree.leaves(v, is_leaf=_body))
-    return any(
-        eqn.primitive.name in _KINKS or any(_holds(_inner(b)) for b in bodies(eqn) if _body(b))
-        for eqn in jaxpr.eqns
-    )
-
-
-def _body(value: Any) -> bool:
-    return hasattr(_inner(value), "eqns")
-
-
-def _inner(value: Any) -> Any:
-    return getattr(value, "jaxpr", value)
+    return any(eqn.primitive.name in _KINKS for eqn in equations(program.jaxpr))
 
 
 def graded(name: str, found: Refinement | None) -> bool:

@@ -277,7 +277,7 @@ def holds_users_rule(place: Place) -> bool:
 
     def inside(eqn: JaxprEqn, outer: Source) -> bool:
         for body in bodies(eqn):
-            for inner in body.jaxpr.eqns:
+            for inner in body.eqns:
                 source = written_at(inner, outer)
                 if written(inner) and not source.within:
                     return True
@@ -291,7 +291,7 @@ def holds_users_rule(place: Place) -> bool:
 def _reads(eqn: JaxprEqn, live: tuple[bool, ...]) -> tuple[bool, ...]:
     if eqn.primitive.name not in RULES:
         return (True,) * len(eqn.invars)
-    inner = next(iter(bodies(eqn))).jaxpr
+    inner = next(iter(bodies(eqn)))
     sizes = [int(np.prod(v.aval.shape)) for v in eqn.invars]
     used = inputs(inner, [True] * len(eqn.invars), list(live), False)
     return tuple(a and size > 0 for a, size in zip(used, sizes, strict=True))
