@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 
 import hjcontrol as hj
 from hjcontrol.control import (
@@ -29,9 +30,26 @@ X, Y = (jax.random.normal(jax.random.key(k), (12, 2)) for k in (0, 1))
 SCALES = (1e-8, 1.0, 1e8)
 
 
+def scaled(c, x, y):
+    return c * least_squares(x, y)
+
+
+def away(c, a, th):
+    return 0.5 * c * jnp.sum((th - a) ** 2)
+
+
+def still(x, th):
+    return x
+
+
+def paid_step(c, th):
+    return c * (0.5 * th.h + 0.5 * jnp.sum(th.theta**2))
+
+
 def network(c: float, **sets) -> ControlProblem:
+    """The unit of the cost is a leaf: one program serves them all."""
     stages = [Residual(Dense(2, 2), 0.25)] * 2
-    cost = lambda x, y: c * least_squares(x, y)
+    cost = Partial(scaled, jnp.asarray(c))
     return ControlProblem(stages, X, Y, terminal=cost, running=Ridge(1e-2 * c), **sets)
 
 
@@ -86,8 +104,7 @@ def test_the_slope_of_a_parabola_is_no_minimum(c):
 @pytest.mark.parametrize("c", SCALES)
 def test_multipliers_of_sets_are_zero_in_the_unit_of_the_cost(c):
     """J = c (|v - a|^2 / 2) on a ball, a simplex and v >= 0; a is inside, outside, and on the edge."""
-    cost = lambda a: WeightCost(lambda th: 0.5 * c * jnp.sum((th - a) ** 2))
-    still = lambda x, th: x
+    cost = lambda a: WeightCost(Partial(away, jnp.asarray(c), a))
     seen = []
     for of, a in (
         (L2Ball(1.0), jnp.asarray([0.3, 0.4])),
@@ -111,12 +128,12 @@ def test_free_steps_in_the_unit_of_the_cost():
     """The problem of `test_optimality`, its cost times c: h_k = 1/2, theta_k = -1/2, one stage idle."""
     drift = hj.networks.as_stage((lambda x, th: th, jnp.zeros(1)))
     for c in SCALES:
-        paid = WeightCost(lambda th, c=c: c * (0.5 * th.h + 0.5 * jnp.sum(th.theta**2)))
+        paid = WeightCost(Partial(paid_step, jnp.asarray(c)))
         problem = ControlProblem(
             [FreeStep(drift)] * 3,
             jnp.full((1, 1), 1.5),
             jnp.zeros((1, 1)),
-            terminal=lambda x, y, c=c: c * least_squares(x, y),
+            terminal=Partial(scaled, jnp.asarray(c)),
             running=paid,
             control_set=ByLeaf(h=Nonnegative()),
         )
