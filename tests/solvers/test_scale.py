@@ -22,10 +22,10 @@ SCALES = (1e-8, 1.0, 1e8)
 
 
 class Times(eqx.Module):
-    """A cost times c."""
+    """A cost times c, which is a leaf: one program serves every unit."""
 
     cost: object
-    c: float = eqx.field(static=True)
+    c: jax.Array = eqx.field(converter=jnp.asarray)
 
     def __call__(self, *of):
         return self.c * self.cost(*of)
