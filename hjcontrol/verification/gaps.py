@@ -15,7 +15,7 @@ def distance(a: Any, b: Any) -> np.ndarray:
     """`|a - b|` by element: 0 where both are not finite or equal, infinite where one is not a number."""
     a, b = np.asarray(a), np.asarray(b)
     same = (~np.isfinite(a) & ~np.isfinite(b)) | (a == b)
-    gap = np.abs(np.where(same, 0, a - np.where(same, a, b)))
+    gap = np.abs(np.where(same, 0, a) - np.where(same, 0, b))
     return np.where(np.isnan(gap), np.inf, gap)
 
 
