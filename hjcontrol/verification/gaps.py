@@ -38,14 +38,15 @@ def relative(a: Any, b: Any) -> float:
 
 def beyond(a: Any, b: Any, noise: Any) -> np.ndarray:
     """Which elements are further apart than roundoff explains."""
-    return distance(a, b) > UNITS * np.asarray(noise)
+    return np.asarray(distance(a, b) > UNITS * np.asarray(noise))
 
 
 def by_element(a: Any, b: Any) -> np.ndarray:
     """`|a - b|` over the larger of `|a|` and `|b|`, each element by its own size."""
     size = np.maximum(np.abs(np.asarray(a)), np.abs(np.asarray(b)))
     size = np.where(np.isfinite(size), size, TINY)
-    return np.where(distance(a, b) == 0, 0.0, distance(a, b) / np.maximum(size, TINY))
+    gap = distance(a, b)
+    return np.where(gap == 0, 0.0, gap / np.maximum(size, TINY))
 
 
 def paired(

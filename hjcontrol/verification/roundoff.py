@@ -30,13 +30,15 @@ def moves(plain: Arrays, again: Sequence[Arrays | None]) -> list[np.ndarray]:
     found = []
     for i, a in enumerate(plain):
         runs = [np.inf if run is None else distance(run[i], a) for run in again]
-        found.append(np.max(np.broadcast_arrays(_ulp(a), *map(_finite, runs)), axis=0))
+        most = np.max(np.broadcast_arrays(_ulp(a), *map(_finite, runs)), axis=0)
+        found.append(np.asarray(most))  # of one number too
     return found
 
 
 def noise_of(derivative: np.ndarray, rule: np.ndarray) -> np.ndarray:
     """Noise of the difference of two images that move so."""
-    return np.maximum(derivative, np.minimum(rule, np.max(derivative, initial=0.0)))
+    of_rule = np.minimum(rule, np.max(derivative, initial=0.0))
+    return np.asarray(np.maximum(derivative, of_rule))
 
 
 def noise_between(
