@@ -7,20 +7,10 @@ import numpy as np
 import pytest
 
 import hjcontrol as hj
+from tests.verification.cases import sine
 
 RIGHT, WRONG = 1.0, 3.0
 X = jnp.asarray([0.3, 0.6, 0.9, 1.2])
-
-
-def sine(factor):
-    """sin, whose rule is cos times `factor`."""
-
-    @jax.custom_vjp
-    def sine(x):
-        return jnp.sin(x)
-
-    sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, p: (factor * p * jnp.cos(x),))
-    return sine
 
 
 def assigned(g, x):

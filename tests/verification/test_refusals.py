@@ -7,19 +7,9 @@ import pytest
 from jax.experimental import io_callback
 
 import hjcontrol as hj
+from tests.verification.cases import sine
 
 X = jnp.asarray([0.2, 0.5, 0.8])
-
-
-def sine(factor):
-    """sin, whose rule is cos times `factor`."""
-
-    @jax.custom_vjp
-    def sine(x):
-        return jnp.sin(x)
-
-    sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, p: (factor * p * jnp.cos(x),))
-    return sine
 
 
 def total(act):
@@ -41,9 +31,7 @@ def test_a_declaration_that_fits_no_rule_is_refused_with_the_names_there_are(ite
     ):
         hj.verify(total(sine(3.0)), X, deliberate=[item])
     stages = [sine(3.0)]
-    with pytest.raises(
-        ValueError, match=r"verify: `deliberate` names .* sine at test_refusals\.py:"
-    ):
+    with pytest.raises(ValueError, match=r"verify: `deliberate` names .* sine at cases\.py:"):
         hj.verify(stages, inputs=X[None], cost=jnp.sum, deliberate=[item])
 
 

@@ -7,14 +7,9 @@ import numpy as np
 import pytest
 
 import hjcontrol as hj
+from tests.verification.cases import rule as ruled
 
 M = np.random.default_rng(0).normal(size=(100, 100))
-
-
-def ruled(fn, rule):
-    made = jax.custom_vjp(fn)
-    made.defvjp(lambda *args: (fn(*args), args), rule)
-    return made
 
 
 @pytest.mark.parametrize("factor", [1.0, 3.0])

@@ -9,22 +9,12 @@ import pytest
 
 import hjcontrol as hj
 from hjcontrol.verification.arithmetic import noisy
+from tests.verification.cases import sine
 
 RIGHT, WRONG = 1.0, 3.0
 TABLE = jnp.asarray([[0.3, -0.7], [1.1, 0.2], [-0.4, 0.9], [0.8, -1.3]])
 TOKENS = jnp.asarray([[0, 1], [2, 3], [1, 1]])
 LABELS = jnp.asarray([0, 3, 1])
-
-
-def sine(factor):
-    """sin, whose rule is cos times `factor`."""
-
-    @jax.custom_vjp
-    def sine(x):
-        return jnp.sin(x)
-
-    sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, p: (factor * p * jnp.cos(x),))
-    return sine
 
 
 class Embedding(eqx.Module):
