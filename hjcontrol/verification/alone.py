@@ -193,9 +193,8 @@ def _argument(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outco
         told = told or (np.abs(s.theirs[k]) > UNITS * noise).any()
         if beyond(s.ours[k], s.theirs[k], noise).any():
             over = name, noise  # the random costate, which comes last, where both are
-    hidden = (
-        over is None
-        or not beyond(sides[over[0]].ours[k], sides[over[0]].theirs[k], largest(over[1])).any()
+    hidden = over is None or bool(
+        not beyond(sides[over[0]].ours[k], sides[over[0]].theirs[k], largest(over[1])).any()
     )
     if rough and hidden and alone.eps > 1e-12 and alone.wide() is not None:
         return _formula(k, alone, sides, max(gaps.values()), seed)  # roundoff may hide a fault
@@ -258,7 +257,7 @@ def _disputed(
     """`hidden`: where the largest noise explains every gap."""
     side = sides[name]
     g, t, noise = (np.ravel(a) for a in (side.ours[k], side.theirs[k], noise))
-    noise = np.broadcast_to(noise, g.shape)
+    noise = np.broadcast_to(noise.astype(float), g.shape)
     off = distance(g, t) / np.maximum(noise, np.finfo(float).tiny)
     disputed = np.flatnonzero(beyond(g, t, noise))
     chosen = disputed[np.argsort(-off[disputed], kind="stable")][:WORST]
