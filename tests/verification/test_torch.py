@@ -407,3 +407,35 @@ def test_without_pytorch_the_error_names_the_extra():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.count("\n") == 1
     assert "hjcontrol[torch]" in out.stdout
+
+
+# ------------------------------------------------------------------ elements of very different size
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+def test_small_elements_are_judged_by_their_own_size(dtype):
+    x = torch.tensor([1e6, 1.0, 3.0], dtype=dtype, requires_grad=True)
+    square = lambda slope: rule("Square", lambda x: x**2, lambda g, x: g * slope(x))
+    call = lambda slope: hj.verify_torch(lambda x: square(slope).apply(x).sum(), x)
+    assert call(lambda x: torch.where(x < 10, 0 * x, 2 * x)).verdict == "refuted"
+    assert call(lambda x: x + x).verdict == "exact"
+
+
+@pytest.mark.parametrize("dtype", DTYPES[:2], ids=str)
+def test_a_rule_may_round_where_the_derivative_does_not(dtype):
+    x = torch.tensor([-20.0, -5, 0, 5, 12, 14, 20, 30], dtype=dtype, requires_grad=True)
+    value = lambda x: 1 / (1 + torch.exp(-x))
+    own = lambda x: value(x) * (1 - value(x))
+    call = lambda slope: hj.verify_torch(
+        lambda x: rule("Sigmoid", value, lambda g, x: g * slope(x)).apply(x).sum(), x
+    )
+    assert call(own).verdict == "exact"
+    assert call(lambda x: torch.where(x < -10, 3.0, 1.0).to(dtype) * own(x)).verdict == "refuted"
+
+
+def test_roundoff_as_large_as_the_derivative_shows_nothing():
+    x = torch.tensor([0.3, 0.7], dtype=torch.float64, requires_grad=True)
+    wave = rule("Wave", lambda x: torch.sin(1e16 * x), lambda g, x: 0 * g)
+    found = hj.verify_torch(lambda x: wave.apply(x).sum(), x)
+    assert found.verdict == "untested"
+    assert "roundoff" in str(found)
