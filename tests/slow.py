@@ -51,6 +51,7 @@ SLOW = [
     "networks/test_recurrent.py::test_newton_and_the_direct_method_solve_a_recurrence",
     "networks/test_transformer.py::test_a_masked_post_norm_transformer_is_verified",
     "reproduction/test_claims.py::test_the_claim_comes_out_as_recorded_and_its_control_turns[scaling-trained",
+    "reproduction/test_claims.py::test_the_docs_page_is_current[scaling-trained",
     "reproduction/test_faulty.py::test_every_tool_of_every_claim",
     "solvers/test_checkpoint.py::test_a_chain_of_interruptions_changes_nothing[newton",
     "solvers/test_checkpoint.py::test_killed_at_random_moments",
