@@ -27,17 +27,16 @@ from hjcontrol.verification.arithmetic import (
     is_float,
     lowest,
     noisy,
-    promoted,
-    wide,
 )
 from hjcontrol.verification.bounded import Lengths, bounded, lengths
 from hjcontrol.verification.calling import along, primal, pulled
-from hjcontrol.verification.elements import Dispute, Spot, by_slopes, index
+from hjcontrol.verification.elements import Dispute, Spot, by_slopes
+from hjcontrol.verification.formula import by_formula, is_low, other_values
 from hjcontrol.verification.further import converging, holds_loop
 from hjcontrol.verification.gaps import UNITS, beyond, furthest, relative
 from hjcontrol.verification.gaps import largest as largest_of
 from hjcontrol.verification.inlining import opened, replay_plain
-from hjcontrol.verification.places import holds_rule, holds_users_rule
+from hjcontrol.verification.places import holds_users_rule
 from hjcontrol.verification.pushed import by_differences, by_forward_mode
 from hjcontrol.verification.roundoff import noise_between, shaken
 from hjcontrol.verification.rule import (
@@ -47,7 +46,6 @@ from hjcontrol.verification.rule import (
     random_costate,
 )
 from hjcontrol.verification.verdicts import (
-    CONSISTENT,
     DETACHED,
     EXACT,
     REFUTED,
@@ -101,15 +99,15 @@ class Trial:
     def rule(self, ins: Sequence[Any], r: Sequence[Any]) -> list[Any]:
         """`G(x) r`, of the judged inputs."""
         _, pull = pulled(self.place, ins, self.judged)
-        return list(pull(self._full(r)))
+        return list(pull(self.full(r)))
 
     def transposed(self, closed: ClosedJaxpr, ins: Sequence[Any], r: Sequence[Any]) -> list[Any]:
         """`T(x) r`, of the judged inputs, for a replay of the primal."""
         function = along(lambda full: replay_plain(closed, full), ins, self.judged)
         _, pull = jax.vjp(function, *self._x(ins))
-        return list(pull(self._full(r)))
+        return list(pull(self.full(r)))
 
-    def _full(self, r: Sequence[Any]) -> list[Any]:
+    def full(self, r: Sequence[Any]) -> list[Any]:
         """Costates of the floating outputs, with the void ones of the others."""
         given, full = iter(r), []
         for v in self.place.eqn.outvars:
@@ -117,7 +115,7 @@ class Trial:
             full.append(next(given) if is_float(v.aval) else zero)
         return full
 
-    def _summed(self, parts: Sequence[Any]) -> list[Any]:
+    def summed(self, parts: Sequence[Any]) -> list[Any]:
         """One array an argument."""
         return [sum((parts[i] for i in g[1:]), parts[g[0]]) for g in self.groups]
 
@@ -145,9 +143,9 @@ class Trial:
         ]
         for name in ("p", "q"):
             r = found[name]
-            ours, theirs = self._summed(self.rule(ins, r)), None
+            ours, theirs = self.summed(self.rule(ins, r)), None
             if self.maps.mode == "reverse":
-                theirs = self._summed(self.transposed(self.closed, ins, r))
+                theirs = self.summed(self.transposed(self.closed, ins, r))
             found[f"{name} sides"] = (ours, theirs)
         return found
 
@@ -156,7 +154,7 @@ class Trial:
         derivative = jax.make_jaxpr(functools.partial(self.transposed, self.closed))(ins, r)
         programs = derivative, jax.make_jaxpr(self.rule)(ins, r)
         sides = shaken(programs, jax.tree.leaves((ins, r)), salt)
-        return [None if side is None else self._summed(side) for side in sides]
+        return [None if side is None else self.summed(side) for side in sides]
 
     # ------------------------------------------------------------------ the trial
 
@@ -169,6 +167,9 @@ class Trial:
             if gap > UNITS * noise:
                 words = f"the rule's forward pass returns other values: they differ by {gap:.1e}"
                 return [Outcome(REFUTED, float(gap), words, k) for k in range(len(self.groups))]
+        if is_low(self.arithmetic) and (apart := other_values(self, ins)):
+            words = f"the rule's forward pass returns other values: in float64 they differ by {apart:.1e}"
+            return [Outcome(REFUTED, apart, words, k) for k in range(len(self.groups))]
         if self.maps.mode == "reverse":
             for name in ("p", "q"):
                 run = lambda salt, r=found[name]: jax.device_get(self.again(ins, r, salt))
@@ -195,7 +196,7 @@ class Trial:
         gaps = {n: self._size(a, b, noise) for n, (a, b, noise) in sides.items()}
         over = {n: beyond(*side).any() for n, side in sides.items()}
         worst = max(gaps, key=lambda n: gaps[n])
-        low = self.arithmetic is not None and eps_of(self.arithmetic) > 1e-6
+        low = is_low(self.arithmetic)
         ours, theirs, _ = sides["q"]
         if not any(over.values()) and not np.any(ours) and not np.any(theirs):
             return Outcome(UNTESTED, 0.0, "derivative zero here in every probe", k)
@@ -209,7 +210,8 @@ class Trial:
             room = _room(noise, max(largest_of(side[1]) for side in sides.values()))
             return Outcome(EXACT, gaps[worst], self.roundoff(), k, room=room)
         name = next((n for n in ("q", "p") if over[n]), "q")
-        if (told := self._formula(k, ins, found[name], gaps[worst])) is not None:
+        exceeds = any(over.values())
+        if (told := by_formula(self, k, ins, found[name], gaps[worst], exceeds)) is not None:
             return told
         if not any(over.values()):
             return Outcome(EXACT, gaps[worst], self.roundoff(), k)
@@ -243,51 +245,6 @@ class Trial:
             return ""
         return f"to roundoff of {np.dtype(self.arithmetic).name}"
 
-    # ------------------------------------------------------------------ formula
-
-    def _formula(self, k: int, ins: Any, r: Any, bare: float) -> Outcome | None:
-        """Rule and derivative replayed in 64 bits; `None` where arithmetic is no excuse."""
-        rule = jax.make_jaxpr(self.rule)(ins, r)
-        derivative = jax.make_jaxpr(functools.partial(self.transposed, self.closed))(ins, r)
-        of_rule, of_primal = lowest(rule), self.arithmetic
-        if of_rule is None or of_primal is None:
-            return None
-        lower = eps_of(of_rule) > eps_of(of_primal)
-        if not lower and eps_of(of_primal) < 1e-6:
-            return None
-        with jax.enable_x64(True):
-            args = [wide(a) for a in jax.tree.leaves((ins, r))]
-            programs = [jax.make_jaxpr(promoted(c))(*args) for c in (derivative, rule)]
-            chosen = lambda side: None if side is None else [self._summed(side)[k]]
-            run = jax.jit(lambda salt: [chosen(s) for s in shaken(programs, args, salt)])
-            again = [jax.jit(promoted(c))(*args) for c in (rule, derivative)]
-            a, b = (np.asarray(self._summed(side)[k]) for side in again)
-            (noise,) = noise_between([a], [b], lambda salt: jax.device_get(run(salt)))
-        gap = relative(a, b)
-        if beyond(a, b, noise).any():
-            if lower or eps_of(of_primal) > 1e-6:
-                where = int(np.argmax(np.abs(a - b)))
-                words = f"in float64 too the formula is off by {gap:.1e}"
-                return self._refuted_formula(k, ins, gap, where, words)
-            return None
-        if lower:
-            words = (
-                f"formula exact in float64 ({gap:.0e}); the rule itself rounds to {of_rule.name}"
-            )
-            return Outcome(CONSISTENT, bare, words, k)
-        words = (
-            f"formula exact in float64 ({gap:.0e}); roundoff of {of_primal.name} inside: {bare:.0e}"
-        )
-        return Outcome(EXACT, gap, words, k)
-
-    def _refuted_formula(
-        self, k: int, ins: Any, gap: float, where: int, words: str
-    ) -> Outcome | None:
-        if holds_rule(self.place.eqn) or holds_loop(self.closed):
-            return None
-        shape = np.shape(self._x(ins)[self.groups[k][0]])
-        return Outcome(REFUTED, gap, words, k, index(where, shape))
-
     # ------------------------------------------------------------------ rules inside
 
     def _up_to_rules(
@@ -308,7 +265,7 @@ class Trial:
         _, pull = jax.vjp(
             along(lambda full: replay_plain(body, full), ins, self.judged), *self._x(ins)
         )
-        return self._summed(pull(self._full(r)))
+        return self.summed(pull(self.full(r)))
 
     # ------------------------------------------------------------------ loops
 
@@ -339,7 +296,7 @@ class Trial:
         function = lambda x, held: along(lambda f: replay_plain(self.closed, f), held, self.judged)(
             *x
         )
-        return Spot(function, self._x(ins), list(ins), list(r), self._full(r), self.compiled)
+        return Spot(function, self._x(ins), list(ins), list(r), self.full(r), self.compiled)
 
     def compiled(self, name: str, function: Callable) -> Callable:
         if name not in self.programs:

@@ -1,0 +1,89 @@
+"""A place replayed in 64 bits: is it the formula that is off, or its arithmetic?"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from hjcontrol.verification.arithmetic import eps_of, is_float, lowest, noisy, promoted, wide
+from hjcontrol.verification.calling import along, pulled
+from hjcontrol.verification.elements import Dispute, Spot, by_slopes
+from hjcontrol.verification.further import holds_loop
+from hjcontrol.verification.gaps import UNITS, beyond, furthest, largest, relative
+from hjcontrol.verification.inlining import replay_plain
+from hjcontrol.verification.roundoff import SALTS, noise_between, shaken
+from hjcontrol.verification.verdicts import CONSISTENT, EXACT, REFUTED, Outcome
+
+LOW = 1e-6  # an eps above this hides faults that one sees
+LENIENT = 1e-9
+
+
+def is_low(dtype: Any) -> bool:
+    """Whether a place that computes in this dtype is replayed."""
+    return dtype is not None and eps_of(dtype) > LOW
+
+
+def by_formula(trial: Any, k: int, ins: Any, r: Any, bare: float, over: bool) -> Outcome | None:
+    """Rule and derivative of argument `k` in 64 bits; `None` where arithmetic is no excuse. `bare`: the
+    gap as it was computed, `over`: and whether it is more than the derivative's own roundoff."""
+    rule = jax.make_jaxpr(trial.rule)(ins, r)
+    derivative = jax.make_jaxpr(functools.partial(trial.transposed, trial.closed))(ins, r)
+    of_rule, of_primal = lowest(rule), trial.arithmetic
+    if of_rule is None or of_primal is None:
+        return None
+    lower = eps_of(of_rule) > eps_of(of_primal)
+    if not lower and not is_low(of_primal):
+        return None
+    with jax.enable_x64(True):
+        args = [wide(a) for a in jax.tree.leaves((ins, r))]
+        programs = [jax.make_jaxpr(promoted(c))(*args) for c in (derivative, rule)]
+        chosen = lambda side: None if side is None else [trial.summed(side)[k]]
+        run = jax.jit(lambda salt: [chosen(s) for s in shaken(programs, args, salt)])
+        again = [jax.jit(promoted(c))(*args) for c in (rule, derivative)]
+        a, b = (np.asarray(trial.summed(side)[k]) for side in again)
+        (noise,) = noise_between([a], [b], lambda salt: jax.device_get(run(salt)))
+    gap = relative(a, b)
+    if beyond(a, b, noise).any():
+        if not (lower or is_low(of_primal)) or trial.holds_own_rule or holds_loop(trial.closed):
+            return None
+        return _by_slopes(trial, ins, r, Dispute(k, trial.groups[k], a, b, noise, LENIENT))
+    right = f"formula exact in float64 ({gap:.0e}); "
+    if lower or over:
+        words = f"{right}the rule itself rounds to {of_rule.name}"
+        return Outcome(CONSISTENT, bare, words, k)
+    return Outcome(EXACT, gap, f"{right}roundoff of {of_primal.name} inside: {bare:.0e}", k)
+
+
+def _by_slopes(trial: Any, ins: Any, r: Any, d: Dispute) -> Outcome:
+    """A kink is one in 64 bits too: the values there say what the rule may be."""
+    with jax.enable_x64(True):
+        held, costate = [wide(a) for a in ins], [wide(a) for a in r]
+        closed = jax.make_jaxpr(promoted(trial.closed))(*held)
+        function = lambda x, held: along(lambda f: replay_plain(closed, f), held, trial.judged)(*x)
+        x = [held[i] for i in trial.judged]
+        compiled = lambda name, f: trial.compiled(f"in 64 bits, {name}", f)
+        told = by_slopes(Spot(function, x, held, costate, trial.full(costate), compiled), d)
+    too = " too the formula is off by " + f"{relative(d.ours, d.theirs):.1e}"
+    words = f"in float64{too if told.verdict == REFUTED else ''}: {told.reason}"
+    return dataclasses.replace(told, reason=words)
+
+
+def other_values(trial: Any, ins: Any) -> float:
+    """How far the rule's forward pass is from the primal's values in 64 bits; 0 within roundoff."""
+    forward = jax.make_jaxpr(lambda *ins: pulled(trial.place, ins, trial.judged)[0])(*ins)
+    with jax.enable_x64(True):
+        args = [wide(a) for a in ins]
+        primal = jax.make_jaxpr(promoted(trial.closed))(*args)
+        told = [jax.jit(promoted(forward))(*args), jax.jit(promoted(trial.closed))(*args)]
+        again = [] if holds_loop(primal) else [jax.jit(noisy(primal, s))(*args) for s in SALTS[0]]
+    worst = 0.0
+    for k, (a, b) in enumerate(zip(*told, strict=True)):
+        if not is_float(b):
+            continue
+        noise = max([eps_of(jnp.float64) * largest(b), *(furthest(s[k], b) for s in again)])
+        gap = furthest(np.where(np.isfinite(b), a, b), b)
+        worst = max(worst, gap if gap > UNITS * noise else 0.0)
+    return worst
