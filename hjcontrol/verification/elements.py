@@ -72,7 +72,7 @@ def by_slopes(spot: Spot, d: Dispute) -> Outcome:
     ask = spot.compiled(
         f"slopes {d.argument}",
         lambda x, held, r, chosen: slopes(
-            lambda x: spot.function(x, held), x, d.group, _voids(spot, r), chosen
+            lambda x: spot.function(x, held), x, d.group, voids(spot, r), chosen
         ),
     )
     padded = jnp.asarray(np.resize(chosen, WORST))
@@ -98,7 +98,7 @@ def by_slopes(spot: Spot, d: Dispute) -> Outcome:
     return Outcome(CONSISTENT, max(gap, 0.0), words, d.argument, at)
 
 
-def _voids(spot: Spot, r: Any) -> list[Any]:
+def voids(spot: Spot, r: Any) -> list[Any]:
     """`r` with the void costates of outputs that are not floating."""
     given = iter(r)
     return [next(given) if is_float(a) else a for a in spot.full]
@@ -111,9 +111,12 @@ def judged(g: Any, t: Any, j: int, found: Slopes, noise: float) -> tuple[str, fl
     if not np.isfinite([right, left, doubt]).all():
         return NO_SLOPE, np.inf
     low, high = min(right, left), max(right, left)
+    kink = high - low > doubt
+    if kink:  # of several outputs each may take a side of its own
+        low, high = min(low, float(found.low[j])), max(high, float(found.high[j]))
     value, own = np.real(g), np.real(t)
     inside = low - doubt <= value <= high + doubt
-    if high - low > doubt:
+    if kink:
         dispute = abs(value - own) if np.isfinite(own) else 0.0
         return (KINK, 0.0) if inside and dispute <= 2 * (high - low) else (WRONG, np.inf)
     if inside and not low - doubt <= own <= high + doubt:

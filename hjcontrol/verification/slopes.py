@@ -21,16 +21,20 @@ from hjcontrol.verification.arithmetic import is_float
 
 STEPS = 8
 FACTOR = 4.0
+EACH = 2**16  # outputs that are told apart
 Values = Callable[[list[Any]], Sequence[Any]]
 
 
 class Slopes(NamedTuple):
-    """Of each element: both slopes, and the error estimate of each."""
+    """Of each element: both slopes, the error estimate of each, and what they may be where every output
+    takes a side of its own."""
 
     right: Float[Array, " elements"]
     left: Float[Array, " elements"]
     right_error: Float[Array, " elements"]
     left_error: Float[Array, " elements"]
+    low: Float[Array, " elements"]
+    high: Float[Array, " elements"]
 
 
 def slopes(
@@ -44,27 +48,36 @@ def slopes(
     at = x[group[0]]
     start = function(list(x))
     h0 = _first_steps(at).ravel()
+    count = sum(f.size for f in start if is_float(f))
 
-    def quotient(i: Any, t: Any) -> tuple[Array, Array]:
-        """And the size of the outputs that moved: those of which roundoff is subtracted."""
+    def quotient(i: Any, t: Any) -> tuple[Array, Array, Array]:
+        """Of all outputs, the size of those that moved (roundoff is subtracted there), and of each."""
         inputs, new = _moved(x, group, at.ravel().at[i].add(t.astype(at.dtype)).reshape(at.shape))
         real = (new.ravel()[i] - at.ravel()[i]).real  # the step that was really taken
         outs = [o for o in zip(start, function(inputs), r, strict=True) if is_float(o[0])]
-        parts = [jnp.sum(jnp.where(f == g, 0, (g - f) * w).real) for f, g, w in outs]
+        parts = [jnp.where(f == g, 0, (g - f) * w).real for f, g, w in outs]
         sizes = [
             jnp.sum(jnp.where((f != g) & jnp.isfinite(f), jnp.abs(f * w), 0)) for f, g, w in outs
         ]
-        return sum(parts) / real, sum(sizes)
+        each = [a.ravel().astype(real.dtype) for a in parts if count <= EACH]
+        each = jnp.concatenate(each) if each else jnp.zeros(0, real.dtype)
+        return sum(map(jnp.sum, parts)) / real, sum(sizes), each / real
 
     def one(i: Any) -> tuple[Array, Array]:
         steps = h0[i] * FACTOR ** -jnp.arange(STEPS, dtype=h0.dtype)
-        both, height = jax.lax.map(lambda t: quotient(i, t), jnp.concatenate([steps, -steps]))
+        found = jax.lax.map(lambda t: quotient(i, t), jnp.concatenate([steps, -steps]))
+        both, height, each = found
         noise = jnp.finfo(both.dtype).eps * jnp.max(height)
-        found = [limit(side, steps, noise) for side in (both[:STEPS], both[STEPS:])]
-        return jnp.stack([f[0] for f in found]), jnp.stack([f[1] for f in found])
+        (right, e), (left, f) = (limit(side, steps, noise) for side in (both[:STEPS], both[STEPS:]))
+        sides = [
+            jax.vmap(lambda q: limit(q, steps, noise)[0], 1)(side)
+            for side in (each[:STEPS], each[STEPS:])
+            if count <= EACH
+        ] or [right, left]
+        low, high = (jnp.sum(least(*sides)) for least in (jnp.minimum, jnp.maximum))
+        return Slopes(right, left, e, f, low, high)
 
-    values, errors = jax.lax.map(one, chosen)
-    return Slopes(values[:, 0], values[:, 1], errors[:, 0], errors[:, 1])
+    return jax.lax.map(one, chosen)
 
 
 def together(
@@ -113,7 +126,9 @@ def together(
         some, _ = output(jnp.where(where & spread, h0, 0))
         whole, _ = output(jnp.where(where, h0, 0))
         out = half if positions is None else half.reshape(n, *(1,) * (start.ndim - 1))
-        return Slopes(right, left, e, f), jnp.all(jnp.where(out, some == whole, some == start))
+        low, high = jnp.minimum(right, left), jnp.maximum(right, left)
+        alone = jnp.all(jnp.where(out, some == whole, some == start))
+        return Slopes(right, left, e, f, low, high), alone
 
     if every is not None:
         return slope(mask)

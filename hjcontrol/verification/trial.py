@@ -36,6 +36,7 @@ from hjcontrol.verification.further import converging, holds_loop
 from hjcontrol.verification.gaps import UNITS, beyond, furthest, relative
 from hjcontrol.verification.gaps import largest as largest_of
 from hjcontrol.verification.inlining import opened, replay_plain
+from hjcontrol.verification.joint import against
 from hjcontrol.verification.places import holds_users_rule
 from hjcontrol.verification.pushed import by_differences, by_forward_mode
 from hjcontrol.verification.roundoff import noise_between, shaken
@@ -176,10 +177,24 @@ class Trial:
                 ours, theirs = found[f"{name} sides"]
                 found[f"{name} sides"] = ours, theirs, noise_between(ours, theirs, run)
             told = [self._argument(k, ins, found, seed, inside) for k in range(len(self.groups))]
+            told = self._together(told, ins, found)
         else:
             told = self._whole(ins, found, inside)
         room = max((_room(noise, size) for _, noise, size in found["values"]), default=np.inf)
         return [dataclasses.replace(o, room_of_values=room) for o in told]
+
+    def _together(self, told: list[Outcome], ins: Any, found: Any) -> list[Outcome]:
+        """Arguments whose kinks are right one by one, refuted where they are wrong together."""
+        tied = [k for k, o in enumerate(told) if o.kink and o.verdict == EXACT and not o.inner]
+        if not tied or is_low(self.arithmetic):
+            return told
+        sides = {n: list(zip(*found[f"{n} sides"], strict=True)) for n in ("p", "q")}
+        name = "q" if any(beyond(*sides["q"][k]).any() for k in tied) else "p"
+        words = against(self.spot(ins, found[name]), self.groups, sides[name])
+        if not words:
+            return told
+        wrong = lambda k: dataclasses.replace(told[k], verdict=REFUTED, gap=1.0, reason=words)
+        return [wrong(k) if k in tied else o for k, o in enumerate(told)]
 
     def _restated(self, ins: list[Any]) -> "Trial | None":
         """The same place with scans for loops, which reverse mode can follow."""
