@@ -203,12 +203,11 @@ def _along(transcription: Transcription, states: Any) -> list[np.ndarray]:
 
 
 def _violations(transcription: Transcription, x: Any, most: int = 5) -> list[str]:
-    g = ca.Function("g", [transcription.nlp["x"]], [transcription.nlp["g"]])(
-        np.asarray(x, float).ravel()
-    )
-    g = np.array(g).ravel()
-    size = np.maximum(np.maximum(transcription.lbg - g, g - transcription.ubg), 0.0)
-    size[~np.isfinite(g)] = np.inf
+    rows = ca.Function("g", [transcription.nlp["x"]], [transcription.nlp["g"]])
+    g = np.array(rows(np.asarray(x, float).ravel())).ravel()
+    said = lambda i: f"{size[i]:.3g}" if np.isfinite(g[i]) else f"not finite ({g[i]})"
+    beyond = np.maximum(np.maximum(transcription.lbg - g, g - transcription.ubg), 0.0)
+    size = np.where(np.isfinite(g), beyond, np.inf)
     worst, lines = np.argsort(-size, kind="stable")[:most], []
     for i in worst[size[worst] > 0]:
         name, place = next(
@@ -216,23 +215,23 @@ def _violations(transcription: Transcription, x: Any, most: int = 5) -> list[str
         )
         n = transcription.programs.num_samples
         if name in transcription.sets.heights:
-            lines.append(f"{name}, row {int(i) - place.start}: {size[i]:.3g}")
+            lines.append(f"{name}, row {int(i) - place.start}: {said(i)}")
             continue
         if name.startswith("budget: "):
-            lines.append(f"{name[8:]!r}: {size[i]:.3g}")
+            lines.append(f"{name[8:]!r}: {said(i)}")
             continue
         if name.startswith("path: "):
             (at, k), m = name[6:-1].rsplit("[", 1), (place.stop - place.start) // n
             sample, coordinate = divmod(int(i) - place.start, m)
             where = f"{at!r} at depth {k}, sample {sample}, coordinate {coordinate}"
-            lines.append(f"{where}: {size[i]:.3g}")
+            lines.append(f"{where}: {said(i)}")
             continue
         if name == "terminal":
             d = (place.stop - place.start) // n
         else:
             d = transcription.programs.steps[int(name.split("[")[1].split("]")[0])].size1_out(0)
         sample, coordinate = divmod((int(i) - place.start) % (n * d), d)
-        lines.append(f"{name}, sample {sample}, coordinate {coordinate}: {size[i]:.3g}")
+        lines.append(f"{name}, sample {sample}, coordinate {coordinate}: {said(i)}")
     return lines
 
 
