@@ -67,8 +67,8 @@ class Guess(Shown):
                 f"Guess: `states` needs {depth + 1} entries along depth, x_0 to x_{depth}; found "
                 f"{len(found)}."
             )
-        whole, made = hasattr(self.states, "shape"), []
-        for k, (a, s) in enumerate(zip(found, want, strict=True)):
+        whole, made = hasattr(self.states, "shape"), [problem.inputs]
+        for k, (a, s) in enumerate(zip(found[1:], want[1:], strict=True), 1):
             a = jnp.asarray(a, problem.dtype)
             # An array has its samples in front: a depth of it is not one sample's state for all.
             if a.shape != s.shape and (whole or a.shape != s.shape[1:]):
@@ -77,11 +77,11 @@ class Guess(Shown):
                 )
             a = jnp.broadcast_to(a, s.shape)
             finite = np.isfinite(np.asarray(a)).reshape(len(a), -1).all(axis=1)
-            if k > 0 and not finite.all():
+            if not finite.all():
                 i = int(np.flatnonzero(~finite)[0])
                 raise ValueError(f"Guess: `states` at depth {k} of sample {i} is not finite.")
             made.append(a)
-        return (problem.inputs, *made[1:])
+        return tuple(made)
 
 
 def _listed(states: Any, depth: int) -> list[Any]:

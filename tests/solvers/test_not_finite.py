@@ -149,6 +149,6 @@ def test_a_guess_is_finite_where_it_is_used_and_an_array_of_it_has_its_samples_i
     states[1, 2] = np.inf
     with pytest.raises(ValueError, match="depth 2 of sample 1 is not finite"):
         Guess(None, states).along(problem)
-    with pytest.raises(ValueError, match=r"depth 0 must have shape \(2, 2\); found \(2,\)"):
+    with pytest.raises(ValueError, match=r"depth 1 must have shape \(2, 2\); found \(2,\)"):
         Guess(None, np.ones((2, 4))).along(problem)  # two samples, and no coordinates
     assert Guess(None, lambda s: jnp.ones(2)).along(problem)[1].shape == (2, 2)
