@@ -1,9 +1,10 @@
 """`hjcontrol solve`: the problem of a PROBLEM.toml, solved by one method, resumable, and verified.
 
-    data = "digits"                 # or wine, breast_cancer, iris, FILE.csv, FILE.npz
+    data = "digits"                 # or wine, breast_cancer, iris, diabetes, FILE.csv, FILE.npz
     solver = "newton"
     [network]                       # width, depth, step, activation; or `architecture` with its options
-    [costs]                         # ridge, terminal; further running costs by name
+    [costs]                         # ridge, terminal; further running costs by name. Real targets
+                                    # (diabetes) are for terminal = "least-squares": regression
     [control-set]                   # kind = "box", and its numbers
     [options.newton]                # of a solver, under its name
 
@@ -14,6 +15,7 @@ the library's own; they are resolved where the problem is stated (`stated_proble
 """
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -81,7 +83,7 @@ class Asked:
         kind="argument",
         file=False,
     )
-    data: str = option("digits", string, DATA, line=False)
+    data: str = option("digits", string, f"diabetes, {DATA}", line=False)
     target: str | None = option(None, string, TARGET, line=False)
     encode: str | None = option(None, one_of(("one-hot",), "encoding"), ENCODE, line=False)
     samples: int | None = option(None, whole(2), "training samples, default all", line=False)
@@ -132,10 +134,11 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     """Solve, then verify; the solution is an answer before it is verified."""
     import jax
 
+    from hjcontrol.cli.real_targets import loaded
     from hjcontrol.cli.stated_problem import method, stated
 
     split_key, subset_key, start_key, probe_key = jax.random.split(jax.random.key(asked.seed), 4)
-    data = hj.data.load(asked.data, asked.target, encode=asked.encode)
+    data = loaded(asked, screen)
     parts = hj.data.split(data, asked.train_size, key=split_key)
     train = parts.train
     if asked.samples is not None and asked.samples < len(train):
@@ -148,12 +151,17 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
     size = sum(a.size for a in jax.tree.leaves(jax.eval_shape(problem.init, start_key)))
     screen.line(
         f"{data.name}: {len(train)} training and {len(parts.test)} test samples, "
-        f"{data.features.shape[1]} features, {len(data.classes)} classes; "
+        f"{data.features.shape[1]} features, {_targets_in_words(data)}; "
         f"{len(problem.chain)} stages, {size} weights, {type(problem.control_set).__name__}"
     )
-    found = Solved(asked, train, parts.test, _solved(asked, problem, solver, start_key, screen))
+    solution = _solved(asked, problem, solver, start_key, screen)
+    found = Solved(asked, train, parts.test, solution, parts.target_scale)
     yield found.answer(None)._replace(files={"solution.npz": found.write_weights})
     yield found.answer(_verified(found.solution, probe_key, screen))
+
+
+def _targets_in_words(data: Any) -> str:
+    return "a real target" if data.classes is None else f"{len(data.classes)} classes"
 
 
 def _chosen(asked: Asked, problem: Any, screen: Screen) -> Asked:
@@ -225,12 +233,33 @@ def _verified(solution: Any, key: Any, screen: Screen) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Solved:
-    """The solution, and the data that it was found on and is tested on."""
+    """The solution, and the data that it was found on and is tested on; `target_scale` divided real
+    targets."""
 
     asked: Asked
     train: Any
     test: Any
     solution: Any
+    target_scale: float = 1.0
+
+    @property
+    def labelled(self) -> tuple[Any, Any] | None:
+        """The test pair that an accuracy is taken on; none of real targets."""
+        return None if self.train.classes is None else (self.test.features, self.test.targets)
+
+    @functools.cached_property
+    def scores(self) -> dict[str, float | None]:
+        """Of real targets: `train_r2`, `train_rmse`, `test_r2`, `test_rmse`."""
+        from hjcontrol.cli.real_targets import scores
+        from hjcontrol.cli.stated_problem import entered
+
+        found = {}
+        parts = {} if self.labelled else {"train": self.train, "test": self.test}
+        for part, data in parts.items():
+            outputs = self.solution.predict(**entered(self.asked, data))
+            told = scores(outputs, data.targets, self.target_scale)
+            found |= {f"{part}_{name}": value for name, value in told.items()}
+        return found
 
     def write_weights(self, file: Path) -> Path:
         """One array per leaf, named as `run0.W`: the run, then the path within it. No pickles."""
@@ -264,10 +293,11 @@ class Solved:
         from hjcontrol.reporting.tables import accuracy, outcome
 
         solution = self.solution
-        right = accuracy(solution, (self.test.features, self.test.targets))
+        right = accuracy(solution, self.labelled)
         content = (
             self.facts()
             | {**solution.stats, "result": outcome(solution)[0], "test_accuracy": right}
+            | self.scores
             | {"costate": {} if certificate is None else dict(certificate.agreement)}
             | {"verdict": None if certificate is None else certificate.verdict}
         )
@@ -282,18 +312,24 @@ class Solved:
 
     def record(self, certificates: Mapping[str, Any]) -> Record:
         """The solution, and what the witness says of it."""
+        from hjcontrol.cli.real_targets import score_rows
         from hjcontrol.reporting.page import report_record
 
         name = self.solution.solver
         certificate = certificates.get(name)
-        return report_record(
+        found = report_record(
             {name: self.solution},
             certificates=certificates,
-            test=(self.test.features, self.test.targets),
+            test=self.labelled,
             classes=self.train.classes,
             title=f"{self.train.name}, solved by {name}",
             command=command_line.get(),
             verdict=None if certificate is None else certificate.verdict,
+        )
+        if not self.scores:
+            return found
+        return found._replace(
+            rows={"Fit, in the target's units": score_rows(self.scores)} | dict(found.rows)
         )
 
 

@@ -31,18 +31,30 @@ def stated(asked: Any, data: DataSet) -> ControlProblem:
     **Raises:** `CommandError` for a name or number that the library refuses.
     """
     features, labels = jnp.asarray(data.features), jnp.asarray(data.targets)
-    classes = len(data.classes)
-    if asked.costs.get("terminal") == "least-squares":
-        terminal, targets = least_squares, jax.nn.one_hot(labels, classes, dtype=features.dtype)
+    outputs = _outputs(data)
+    if data.classes is None:
+        terminal, targets = least_squares, labels[:, None]
+    elif asked.costs.get("terminal") == "least-squares":
+        terminal, targets = least_squares, jax.nn.one_hot(labels, outputs, dtype=features.dtype)
     else:
         terminal, targets = softmax_cross_entropy, labels
     with refusals(f"{asked.problem}: network"):
-        parts = _network(asked, features, classes)
+        parts = _network(asked, features, outputs)
     running, bounds = _running(asked), _control_set(asked)
     with refusals(asked.problem):
         return ControlProblem(
             **parts, targets=targets, terminal=terminal, running=running, control_set=bounds
         )
+
+
+def entered(asked: Any, data: DataSet) -> dict[str, Any]:
+    """What the stated network reads of a data set: `inputs`, with `forcing` and `context` if any."""
+    parts = _network(asked, jnp.asarray(data.features), _outputs(data))
+    return {name: value for name, value in parts.items() if name != "stages"}
+
+
+def _outputs(data: DataSet) -> int:
+    return 1 if data.classes is None else len(data.classes)
 
 
 def method(asked: Any) -> Any:
@@ -58,7 +70,7 @@ def method(asked: Any) -> Any:
         return by_name(asked.solver, **options)
 
 
-def _network(asked: Any, features: jax.Array, classes: int) -> dict[str, Any]:
+def _network(asked: Any, features: jax.Array, outputs: int) -> dict[str, Any]:
     table = dict(asked.network)
     name = table.pop("architecture", None)
     if name is not None:
@@ -70,11 +82,11 @@ def _network(asked: Any, features: jax.Array, classes: int) -> dict[str, Any]:
         kind = networks.ARCHITECTURES[name]
         table = {k: _activation(v) if k == "activation" else v for k, v in table.items()}
         _check_names(f"{asked.problem}: network", table, fields_of(kind, ("in_size", "classes")))
-        return networks.architecture(name, features.shape[1], classes, **table).ensemble(features)
+        return networks.architecture(name, features.shape[1], outputs, **table).ensemble(features)
     width, depth = table.get("width", WIDTH), table.get("depth", DEPTH)
     dense = networks.Dense(width, width, _activation(table.get("activation", ACTIVATION)))
     residual = networks.Residual(dense, table.get("step", STEP))
-    lift, readout = networks.lift(features.shape[1], width), networks.readout(width, classes)
+    lift, readout = networks.lift(features.shape[1], width), networks.readout(width, outputs)
     return {"stages": [lift, *[residual] * depth, readout], "inputs": features}
 
 

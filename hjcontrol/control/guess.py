@@ -67,18 +67,21 @@ class Guess(Shown):
                 f"Guess: `states` needs {depth + 1} entries along depth, x_0 to x_{depth}; found "
                 f"{len(found)}."
             )
-        made = []
-        for k, (a, s) in enumerate(zip(found, want, strict=True)):
+        whole, made = hasattr(self.states, "shape"), [problem.inputs]
+        for k, (a, s) in enumerate(zip(found[1:], want[1:], strict=True), 1):
             a = jnp.asarray(a, problem.dtype)
-            if a.shape not in (s.shape, s.shape[1:]):
+            # An array has its samples in front: a depth of it is not one sample's state for all.
+            if a.shape != s.shape and (whole or a.shape != s.shape[1:]):
                 raise ValueError(
                     f"Guess: `states` at depth {k} must have shape {s.shape}; found {a.shape}."
                 )
             a = jnp.broadcast_to(a, s.shape)
-            if not np.isfinite(np.asarray(a)).all():
-                raise ValueError(f"Guess: `states` at depth {k} is not finite.")
+            finite = np.isfinite(np.asarray(a)).reshape(len(a), -1).all(axis=1)
+            if not finite.all():
+                i = int(np.flatnonzero(~finite)[0])
+                raise ValueError(f"Guess: `states` at depth {k} of sample {i} is not finite.")
             made.append(a)
-        return (problem.inputs, *made[1:])
+        return tuple(made)
 
 
 def _listed(states: Any, depth: int) -> list[Any]:

@@ -13,6 +13,7 @@ from jax.flatten_util import ravel_pytree
 from hjcontrol._ground.concrete import known
 from hjcontrol.control.path_constraints import AbstractPathConstraint, Budget, StateBox
 from hjcontrol.control.references import References
+from hjcontrol.control.terminal_constraint import NoArrayError
 
 SLACK = 1e-9  # of an input that meets a constraint
 
@@ -118,6 +119,8 @@ def _depths(problem: Any, weights: Any, states: Any) -> Any:
 def _width(name: str, c: AbstractPathConstraint, k: int, at: tuple[Any, Any, Any]) -> int:
     try:
         shape = jax.eval_shape(c.values, *at)
+    except NoArrayError as error:
+        raise ValueError(f"ControlProblem: the path constraint {name!r} {error}") from None
     except Exception as error:  # the function is the user's: it may raise anything
         shapes = [a.shape for a in jax.tree.leaves(at[0])]
         raise ValueError(
@@ -243,9 +246,16 @@ def _check_inputs(problem: Any, name: str, c: AbstractPathConstraint) -> None:
     values = known(jax.vmap(lambda x, r: c.values(x, (), r))(problem.inputs, first))
     if values is None:
         return
+    broken = np.argwhere(~np.isfinite(values))
+    if len(broken):
+        i, j = broken[0]
+        raise ValueError(
+            f"ControlProblem: {name!r} is asked at the inputs (`first=0`), and is {values[i, j]} at "
+            f"depth 0 of sample {i}. Leave x_0 out (`first=1`), or change the input."
+        )
     wrong = np.max(np.abs(values) if c.kind == "==" else values, axis=1)
-    i = int(np.argmax(np.nan_to_num(wrong, nan=np.inf)))
-    if not wrong[i] <= SLACK:
+    i = int(np.argmax(wrong))
+    if wrong[i] > SLACK:
         raise ValueError(
             f"ControlProblem: {name!r} is asked at the inputs (`first=0`), and no weights change them; "
             f"sample {i} violates it by {wrong[i]:.3g}. Leave x_0 out (`first=1`), or change the input."

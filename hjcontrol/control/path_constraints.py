@@ -24,6 +24,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control.references import Wants, extras, positional, wanted
+from hjcontrol.control.terminal_constraint import flat_values
 
 KINDS = ("<=", "==")
 
@@ -69,9 +70,9 @@ class AbstractPathConstraint(Shown):
 class PathConstraint(AbstractPathConstraint):
     """`function` of one sample at one depth is not positive (`kind="<="`), or zero (`"=="`).
 
-    - `function`: `c(x)` of states, or `c(x, theta)` of states and weights, a scalar or an array. With
-      one argument more it reads the problem's reference there, with two more the stage's number and
-      the sample's target.
+    - `function`: `c(x)` of states, or `c(x, theta)` of states and weights, a scalar or an array, which
+      is read row by row. With one argument more it reads the problem's reference there, with two more
+      the stage's number and the sample's target.
     - `on`: `"states"` (x_1 .. x_K) or `"stages"` (k = 0 .. K-1); a function of one argument is on
       states, any other on stages unless `on` says otherwise.
     - `first`, `last`: the depths between which the constraint holds, both included.
@@ -129,7 +130,7 @@ class PathConstraint(AbstractPathConstraint):
 
     def values(self, x, theta, reference):
         own = (x,) if self.on == "states" else (x, theta)
-        return jnp.ravel(self.function(*own, *extras(self.reads, reference)))
+        return flat_values(self.function(*own, *extras(self.reads, reference)))
 
 
 @admits()

@@ -17,6 +17,7 @@ from hjcontrol.control.costs import (
     least_squares,
     softmax_cross_entropy,
 )
+from hjcontrol.control.terminal_constraint import NoArrayError
 from hjcontrol.networks.given import reference_of
 from hjcontrol.networks.noisy import AbstractNoisy
 
@@ -82,6 +83,8 @@ def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
 def _ending(constraint: Any, final: Any, target: Any) -> None:
     try:
         value = jax.eval_shape(constraint, final, target)
+    except NoArrayError as error:
+        raise ValueError(f"ControlProblem: `terminal_constraint` {error}") from None
     except Exception as error:  # the user's function: whatever it raises
         arguments = "x_K" if target is None else "x_K, y"
         raise ValueError(
@@ -157,7 +160,9 @@ def _scalar(name: str, value: Any, problem: Any) -> None:
     if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating):
         raise ValueError(f"ControlProblem: {name} must give a real number; found {dtype}.")
     if getattr(value, "shape", None) != ():
+        shaped = hasattr(value, "shape")
+        found = f"shape {value.shape}" if shaped else f"a {type(value).__name__}"
         raise ValueError(
-            f"ControlProblem: {name} must give a scalar for one sample; found shape "
-            f"{getattr(value, 'shape', type(value).__name__)} ({problem.num_samples} samples)."
+            f"ControlProblem: {name} must give a scalar for one sample; found {found} "
+            f"({problem.num_samples} samples)."
         )

@@ -14,11 +14,29 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.shown import Shown
+
+
+class NoArrayError(TypeError):
+    """A constraint's function gives what is no array."""
+
+
+def flat_values(value: Any) -> Array:
+    """What a constraint's function gives, flat: a matrix row by row.
+
+    **Raises:** `NoArrayError` for anything but a number or one array.
+    """
+    if isinstance(value, (float, int, np.ndarray, np.generic, jax.Array)):
+        return jnp.ravel(jnp.asarray(value))
+    raise NoArrayError(
+        f"must give a number or one array; found a {type(value).__name__}. Put several conditions into "
+        "one array, by `jnp.stack` or `jnp.concatenate`, or state several constraints."
+    )
 
 
 @admits()
@@ -36,7 +54,7 @@ class TerminalConstraint(Shown):
 
     def __call__(self, x: PyTree[Array], y: PyTree[Array]) -> Float[Array, " m"]:
         """`g` of one sample, flat."""
-        return jnp.ravel(self.function(x) if y is None else self.function(x, y))
+        return flat_values(self.function(x) if y is None else self.function(x, y))
 
     def values(self, problem: Any, final: PyTree[Array]) -> Float[Array, "n m"]:
         """`g` of every sample."""

@@ -19,6 +19,17 @@ class DataError(ValueError):
     """Data that cannot be used; the message says what was found, where, and what to do."""
 
 
+class RealTargetError(DataError):
+    """A target that holds numbers and no classes, where classes were asked for.
+
+    - `found`: what was found and where; the message ends with a remedy.
+    """
+
+    def __init__(self, found: str, remedy: str):
+        super().__init__(f"{found} {remedy}")
+        self.found = found
+
+
 def unreadable(path: Path, error: Exception) -> DataError:
     """What to say of a file that cannot be read."""
     if isinstance(error, FileNotFoundError):
@@ -85,7 +96,7 @@ def classified(
     labels = np.array([number[target] for target in targets], np.int32)
     counts = np.bincount(labels, minlength=len(values))
     classes = tuple(str(value) for value in values)
-    _check_classes(name, classes, counts)
+    _check_classes(name, classes, counts, numbers=not any(isinstance(v, str) for v in values))
     return DataSet(
         np.ascontiguousarray(features, float),
         labels,
@@ -138,7 +149,9 @@ def _check_features(
         )
 
 
-def _check_classes(name: str, classes: tuple[str, ...], counts: np.ndarray) -> None:
+def _check_classes(
+    name: str, classes: tuple[str, ...], counts: np.ndarray, *, numbers: bool
+) -> None:
     if len(classes) == 1:
         raise DataError(
             f"{name}: at least two classes are needed; all {counts[0]} samples have the label "
@@ -147,8 +160,10 @@ def _check_classes(name: str, classes: tuple[str, ...], counts: np.ndarray) -> N
     lonely = [c for c, count in zip(classes, counts, strict=True) if count < 2]
     if lonely:
         shown = ", ".join(repr(c) for c in lonely[:3]) + (", ..." if len(lonely) > 3 else "")
-        raise DataError(
+        found = (
             f"{name}: at least two samples a class are needed, one to train on and one to test on; "
             f"{len(lonely)} of {len(classes)} classes have a single one ({shown}) among "
-            f"{counts.sum()} samples. Is the target a class label? Then drop or merge them."
+            f"{counts.sum()} samples."
         )
+        remedy = "Is the target a class label? Then drop or merge them."
+        raise RealTargetError(found, remedy) if numbers else DataError(f"{found} {remedy}")

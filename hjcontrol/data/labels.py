@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from hjcontrol.data.dataset import DataError
+from hjcontrol.data.dataset import DataError, RealTargetError
 
 _WHOLE = re.compile(r"[+-]?(0|[1-9][0-9]*)")
 _CODE = re.compile(r"[+-]?0[0-9]+")
@@ -70,10 +70,11 @@ def _spelt(name: str, texts: Sequence[str], place: Callable[[int], str]) -> list
         )
     bad = [i for i, v in enumerate(values) if v != round(v)]
     if bad:
-        raise DataError(
+        raise RealTargetError(
             f"{name}: the target must hold classes (whole numbers or strings); it looks continuous: "
             f"{texts[bad[0]]} in {place(bad[0])}, {len(set(values))} distinct values in {len(texts)} "
-            "samples. Name another target, or bin this one."
+            "samples.",
+            "Name another target, or bin this one.",
         )
     if max(map(abs, values)) > 2.0**53:
         raise DataError(f"{name}: labels beyond 2^53 are not distinct as decimals. Write them out.")

@@ -6,7 +6,7 @@ from typing import Literal
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol.data.csv_file import read as read_csv
-from hjcontrol.data.dataset import DataError, DataSet
+from hjcontrol.data.dataset import DataError, DataSet, RealTargetError
 from hjcontrol.data.encoding import ENCODINGS
 from hjcontrol.data.npz_file import Archive
 from hjcontrol.data.npz_file import read as read_npz
@@ -48,9 +48,9 @@ def load(
     name = str(source)
     known = (*MEASURED, *PACKAGED) if regression else PACKAGED
     if name in MEASURED and not regression:
-        raise DataError(
-            f"{name}: it has real targets and no classes. Give `regression=True`, or one of "
-            f"{', '.join(PACKAGED)}."
+        raise RealTargetError(
+            f"{name}: it has real targets and no classes.",
+            f"Give `regression=True`, or one of {', '.join(PACKAGED)}.",
         )
     if name in known:
         if encode is not None:

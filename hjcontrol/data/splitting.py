@@ -82,11 +82,17 @@ def _split_measured(
         )
     order = _generator(key).permutation(n)
     first, rest = np.sort(order[:count]), np.sort(order[count:])
-    mean, scale = _spread(data.features[first])
-    middle, spread = _spread(data.targets[first])
-    scaled = dataclasses.replace(
-        data, features=(data.features - mean) / scale, targets=(data.targets - middle) / spread
-    )
+    mean, scale = _statistics(data, data.features[first])
+    with np.errstate(over="ignore", invalid="ignore"):
+        middle, spread = _spread(data.targets[first])
+        features, targets = (data.features - mean) / scale, (data.targets - middle) / spread
+    _check_range(data, features)
+    if not np.isfinite([middle, spread, *targets]).all():
+        raise DataError(
+            f"{data.name}: the target cannot be standardised, its values reach "
+            f"{np.abs(data.targets).max():.3g}. Rescale it."
+        )
+    scaled = dataclasses.replace(data, features=features, targets=targets)
     return Split(scaled.take(first), scaled.take(rest), mean, scale, float(middle), float(spread))
 
 

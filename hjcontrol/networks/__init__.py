@@ -18,6 +18,7 @@ from hjcontrol.networks.encoder import SentenceEncoder, sentence_encoder
 from hjcontrol.networks.flow import Flow
 from hjcontrol.networks.free_step import FreeStep, StepWeights, without_idle_stages
 from hjcontrol.networks.head_tables import HeadTable, head_table
+from hjcontrol.networks.horizon import free_horizon
 from hjcontrol.networks.importing import from_model
 from hjcontrol.networks.linear import Driven
 from hjcontrol.networks.log_semiring import LogSemiring
@@ -110,6 +111,7 @@ __all__ = [
     "as_stage",
     "brownian",
     "depth_bound",
+    "free_horizon",
     "from_model",
     "gelu",
     "head_table",

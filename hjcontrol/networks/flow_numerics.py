@@ -377,3 +377,13 @@ def _replaced(controller: Any, change: Callable[[Any], Array]) -> Any:
         inner = _replaced(controller.controller, change)
         return eqx.tree_at(lambda c: c.controller, controller, inner)
     return controller
+
+
+def tight(numerics: Numerics, tolerance: float) -> Numerics:
+    """Numerics of high order at this tolerance, implicit if these are, to measure an error by."""
+    import diffrax
+
+    stiff = isinstance(numerics.solver, diffrax.AbstractImplicitSolver)
+    solver = diffrax.Kvaerno5() if stiff else diffrax.Dopri8()
+    controller = diffrax.PIDController(rtol=tolerance, atol=tolerance)
+    return Numerics(solver, controller, max_steps=4096)

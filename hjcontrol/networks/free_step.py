@@ -11,6 +11,7 @@ A stage with h = 0 passes its state on: `without_idle_stages` leaves it out, and
 `ByLeaf(h=Nonnegative())` keeps the steps nonnegative; a cost linear in h asks for zeros.
 """
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import equinox as eqx
@@ -20,8 +21,11 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.trees import Tree
 from hjcontrol.networks.chain import Chain, Run, Weights
 from hjcontrol.networks.stage import AbstractStage
+
+Scheme = Literal["euler", "rk4"]
 
 
 class StepWeights(NamedTuple):
@@ -31,9 +35,38 @@ class StepWeights(NamedTuple):
     theta: PyTree[Array]
 
 
+def check_scheme(who: str, scheme: str) -> None:
+    """**Raises:** `ValueError` for a scheme that there is not."""
+    if scheme not in ("euler", "rk4"):
+        raise ValueError(f"{who}: `scheme` must be 'euler' or 'rk4'; found {scheme!r}.")
+
+
+def stepped(f: Callable[[Tree], Tree], x: Tree, h: Float[Array, ""], scheme: Scheme) -> Tree:
+    """One step of length `h` along `x' = f(x)`."""
+    go = lambda v, part: jax.tree.map(lambda a, b: a + part * h.astype(a.dtype) * b, x, v)
+    k1 = f(x)
+    if scheme == "euler":
+        return go(k1, 1.0)
+    k2 = f(go(k1, 0.5))
+    k3 = f(go(k2, 0.5))
+    k4 = f(go(k3, 1.0))
+    mean = lambda a, b, c, d: (a + 2 * b + 2 * c + d) / 6
+    return go(jax.tree.map(mean, k1, k2, k3, k4), 1.0)
+
+
+def halving_error(
+    f: Callable[[Tree], Tree], x: Tree, h: Float[Array, ""], scheme: Scheme
+) -> Float[Array, ""]:
+    """One step against two of half its length, the largest difference."""
+    halves = stepped(f, stepped(f, x, 0.5 * h, scheme), 0.5 * h, scheme)
+    gap = lambda a, b: jnp.max(jnp.abs(a - b), initial=0.0)
+    return jax.tree.reduce(jnp.maximum, jax.tree.map(gap, stepped(f, x, h, scheme), halves))
+
+
 @admits(start=">= 0")
 class FreeStep(AbstractStage):
-    """One step along `drift`, of a length that is a weight; it begins at `start`.
+    """One step along `drift`, of a length that is a weight of its own; it begins at `start`. For steps
+    that share one free time there is `free_horizon`.
 
     `scheme`: `"euler"`, or `"rk4"`, the classical Runge-Kutta step of fourth order.
 
@@ -50,11 +83,10 @@ class FreeStep(AbstractStage):
 
     drift: AbstractStage
     start: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1.0)
-    scheme: Literal["euler", "rk4"] = eqx.field(static=True, default="euler")
+    scheme: Scheme = eqx.field(static=True, default="euler")
 
     def __check_init__(self):
-        if self.scheme not in ("euler", "rk4"):
-            raise ValueError(f"FreeStep: `scheme` must be 'euler' or 'rk4'; found {self.scheme!r}.")
+        check_scheme("FreeStep", self.scheme)
         if self.drift.reads != "nothing":
             raise ValueError(
                 "FreeStep: its drift must read nothing, for idle stages can be left out; found one "
@@ -62,16 +94,7 @@ class FreeStep(AbstractStage):
             )
 
     def step(self, x, theta):
-        f = lambda z: self.drift.step(z, theta.theta)
-        go = lambda v, part: jax.tree.map(lambda a, b: a + part * theta.h.astype(a.dtype) * b, x, v)
-        k1 = f(x)
-        if self.scheme == "euler":
-            return go(k1, 1.0)
-        k2 = f(go(k1, 0.5))
-        k3 = f(go(k2, 0.5))
-        k4 = f(go(k3, 1.0))
-        mean = lambda a, b, c, d: (a + 2 * b + 2 * c + d) / 6
-        return go(jax.tree.map(mean, k1, k2, k3, k4), 1.0)
+        return stepped(lambda z: self.drift.step(z, theta.theta), x, theta.h, self.scheme)
 
     def rate(self, x, theta):
         """`d step / d h`: Euler's is the velocity."""
@@ -82,10 +105,8 @@ class FreeStep(AbstractStage):
 
     def discretisation_error(self, x, theta):
         """One step against two of half its length, the largest difference."""
-        half = theta._replace(h=0.5 * theta.h)
-        gap = lambda a, b: jnp.max(jnp.abs(a - b), initial=0.0)
-        gaps = jax.tree.map(gap, self.step(x, theta), self.step(self.step(x, half), half))
-        return jax.tree.reduce(jnp.maximum, gaps)
+        f = lambda z: self.drift.step(z, theta.theta)
+        return halving_error(f, x, theta.h, self.scheme)
 
     def init(self, key):
         return StepWeights(self.start, self.drift.init(key))

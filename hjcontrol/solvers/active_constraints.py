@@ -34,11 +34,11 @@ def violations(problem: ControlProblem, weights: Weights, most: int = 3) -> list
     ending, states = problem.terminal_constraint, eqx.filter_jit(problem.rollout)(weights)
     if ending is not None:
         g = np.asarray(ending.values(problem, states.final))
-        for (i, j), size in np.ndenumerate(np.abs(g) if ending.kind == "=" else g):
+        for (i, j), size in np.ndenumerate(_worst_if_nan(np.abs(g) if ending.kind == "=" else g)):
             found.append((size, f"the terminal constraint, sample {i}, coordinate {j}"))
     values = path_values(problem, weights, states) if problem.path else {}
     for name, c in zip(names_of(problem.path), problem.path, strict=True):
-        sizes = np.asarray(jnp.abs(values[name]) if c.kind == "==" else values[name])
+        sizes = _worst_if_nan(jnp.abs(values[name]) if c.kind == "==" else values[name])
         if isinstance(c, Budget):
             found.append((float(sizes), f"{name!r}"))
             continue
@@ -47,6 +47,10 @@ def violations(problem: ControlProblem, weights: Weights, most: int = 3) -> list
             found.append((sizes[i, k, j], f"{name!r} at depth {k}, sample {i}, coordinate {j}"))
     found.sort(key=lambda pair: -pair[0])
     return [f"{place}: {float(size):.3g}" for size, place in found[:most] if size > 0]
+
+
+def _worst_if_nan(sizes: Any) -> np.ndarray:
+    return np.where(np.isnan(sizes), np.inf, sizes)
 
 
 class _Held(eqx.Module):

@@ -9,12 +9,14 @@ costate at its end: no sign to flip, no weight to divide by. Order 2s (Legendre)
 W. W. Hager, Runge-Kutta methods in optimal control and the transformed adjoint system (2000).
 """
 
+from typing import Any
+
 import casadi as ca
 import numpy as np
 
 from hjcontrol.solvers.transcribable import SCHEMES
 
-__all__ = ["SCHEMES", "between", "coefficients", "gaps", "size"]
+__all__ = ["SCHEMES", "between", "coefficients", "gaps", "of_piece", "size", "times"]
 
 
 def coefficients(scheme: str, degree: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,6 +26,19 @@ def coefficients(scheme: str, degree: int) -> tuple[np.ndarray, np.ndarray]:
     vandermonde = tau[:, None] ** (powers - 1)
     solve = lambda rows: np.linalg.solve(vandermonde.T, np.atleast_2d(rows).T).T
     return solve(tau[:, None] ** powers / powers), solve(1.0 / powers)[0]
+
+
+def of_piece(scheme: tuple[str, int, Any], k: int) -> tuple[str, int, int]:
+    """The scheme of piece k, where every piece may have its own number of elements."""
+    name, degree, elements = scheme
+    return name, degree, elements if isinstance(elements, int) else elements[k]
+
+
+def times(scheme: tuple[str, int, int]) -> np.ndarray:
+    """The interior points of a piece, and its elements' seams, on [0, 1]."""
+    name, degree, elements = scheme
+    tau = np.array([*ca.collocation_points(degree, name), 1.0])
+    return np.concatenate([(e + tau) / elements for e in range(elements)])[:-1]
 
 
 def size(d: int, n: int, degree: int, elements: int) -> int:
@@ -72,7 +87,4 @@ def gaps(
 
 def between(x: np.ndarray, after: np.ndarray, scheme: tuple[str, int, int]) -> np.ndarray:
     """Interior states on the straight line from `x` to `after`, `(d, n)` each: where a solve starts."""
-    name, degree, elements = scheme
-    tau = np.array([*ca.collocation_points(degree, name), 1.0])
-    at = np.concatenate([(e + tau) / elements for e in range(elements)])[:-1]
-    return np.concatenate([(x + t * (after - x)).T.ravel() for t in at])
+    return np.concatenate([(x + t * (after - x)).T.ravel() for t in times(scheme)])

@@ -43,10 +43,11 @@ class DirectState(Shown):
     info: Info
     result: RESULTS
     message: str | None
+    meshes: tuple[dict[str, float], ...] = ()
 
 
 @renamed(plugin="backend")
-@admits(tol=">= 0", degree=">= 1, <= 9", elements=">= 1", max_steps=">= 0")
+@admits(tol=">= 0", degree=">= 1, <= 9", elements=">= 1", max_steps=">= 0", rounds=">= 0")
 class Direct(AbstractHostSolver):
     """Direct transcription solved by a CasADi plugin.
 
@@ -56,6 +57,9 @@ class Direct(AbstractHostSolver):
     - `backend`: CasADi nlpsol plugin; `ipopt`, `fatrop` and `qrsqp` are known to work;
       `fatrop` takes one block of variables a stage, so no tied weights, and suits few samples.
       Whatever a plugin says, the optimality conditions decide about success.
+    - `mesh_tol`: of a collocated flow. Its pieces are cut into more elements, at most `rounds` times,
+      until the end of each differs from diffrax at 1e-11 by at most `mesh_tol` times the largest state;
+      `stats["path"]` tells every mesh. The last one may still be `too_coarse`.
     - `tol`: feasibility asked of the plugin, and stationarity in the `unit` of `dJ/dtheta`.
     - `unit`: `hj.solve` measures it (see `control.units`).
     - `options`: merged into the plugin's options, in CasADi's own form:
@@ -84,6 +88,8 @@ class Direct(AbstractHostSolver):
     states: tuple[Array, ...] | None = None
     report: Report | None = eqx.field(static=True, default=None)
     max_steps: int = eqx.field(static=True, default=1000)
+    mesh_tol: float | None = eqx.field(static=True, default=None)
+    rounds: int = eqx.field(static=True, default=6)
     unit: float = eqx.field(static=True, default=1.0)
 
     def __check_init__(self):
@@ -96,6 +102,11 @@ class Direct(AbstractHostSolver):
             raise ValueError(
                 "Direct: `degree` must be within 1..9 and `elements` positive; found "
                 f"{self.degree} and {self.elements}."
+            )
+        if self.mesh_tol is not None and not (self.flows and self.mesh_tol > 0):
+            raise ValueError(
+                "Direct: `mesh_tol` must be positive, and is for flows ('legendre', 'radau'); found "
+                f"{self.mesh_tol} for {self.transcription!r}."
             )
         if not self.tol > 0:
             raise ValueError(f"Direct: `tol` must be positive; found {self.tol}.")
@@ -185,11 +196,53 @@ def _outcome(direct: Direct, problem: ControlProblem, state: DirectState) -> Out
         path_multipliers=t.path_multipliers(state.lam_x, state.lam_g),
         weight_multipliers=t.weight_multipliers(state.x, state.lam_x, state.lam_g),
         message=state.message,
+        path=list(state.meshes) or None,
     )
 
 
 def _step(direct: Direct, problem: ControlProblem, state: DirectState) -> DirectState:
-    del problem
+    """One solve; with `mesh_tol` one more on every finer mesh."""
+    state = _solved(direct, state)
+    if direct.mesh_tol is None:
+        return state
+    from hjcontrol.solvers import mesh_refinement as refinement
+    from hjcontrol.solvers import transcription as transcriptions
+
+    for left in range(direct.rounds, -1, -1):
+        if not bool(state.result == RESULTS.successful):
+            return state
+        t, evaluations = state.transcription, state.info.num_evals
+        weights = t.weights(state.x)
+        found, size = refinement.errors(problem, t.states(state.x), weights)
+        allowed, worst = direct.mesh_tol * size, int(found.argmax())
+        told = {
+            "elements": float(np.broadcast_to(np.asarray(t.elements), found.shape).sum()),
+            "error": float(found.max()),
+            "objective": float(state.info.objective),
+        }
+        state = dataclasses.replace(state, meshes=(*state.meshes, told))
+        if found.max() <= allowed:
+            return state
+        if left == 0:
+            words = f"piece {worst} misses diffrax's end by {found.max():.2g}, {allowed:.2g} is allowed."
+            return dataclasses.replace(state, result=RESULTS.too_coarse, message=words)
+        finer = transcriptions.as_nlp(
+            problem,
+            init=weights,
+            transcription=direct.transcription,
+            degree=direct.degree,
+            elements=refinement.split(t, found, allowed),
+            states=tuple(t.states(state.x)),
+        )
+        t = refinement.begun(t, state.x, finer)
+        state = dataclasses.replace(state, transcription=t, call=_called(direct, t))
+        state = _solved(direct, state)
+        info = dataclasses.replace(state.info, num_evals=state.info.num_evals + evaluations)
+        state = dataclasses.replace(state, info=info)
+    return state
+
+
+def _solved(direct: Direct, state: DirectState) -> DirectState:
     from hjcontrol.solvers.casadi_backends import judged, residual, run
 
     t, (solver, watch, order) = state.transcription, state.call
@@ -204,7 +257,7 @@ def _step(direct: Direct, problem: ControlProblem, state: DirectState) -> Direct
     slope = watch.slope(end["x"], end["lam_x"], end["lam_g"])
     info = Info(jnp.asarray(end["f"].item()), jnp.asarray(float(slope)), jnp.asarray(evaluations))
     duals = end["lam_x"], end["lam_g"]
-    return DirectState(t, state.call, end["x"], *duals, info, result, message)
+    return DirectState(t, state.call, end["x"], *duals, info, result, message, state.meshes)
 
 
 def _check(direct: Direct, problem: ControlProblem) -> None:
@@ -240,12 +293,7 @@ def _initial(
     direct: Direct, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None
 ) -> DirectState:
     del key
-    import casadi as ca
-
     from hjcontrol.solvers import transcription as transcriptions
-    from hjcontrol.solvers.casadi_backends import Watch, options_for, scalars
-    from hjcontrol.solvers.lagrangian import derivatives
-    from hjcontrol.solvers.stage_order import stage_order
 
     staged = direct.backend == "fatrop" and direct.transcription == "multiple"
     t = transcriptions.as_nlp(
@@ -259,8 +307,23 @@ def _initial(
     )
     if not t.tame():  # neither a start nor a measure of anything
         t, direct = t.held(), dataclasses.replace(direct, unit=1.0)
-    warm = direct.warm is not None
     t = t.warmed(*direct.warm) if direct.warm is not None else t
+    call = _called(direct, t)
+    value, _, _, gradient = eqx.filter_jit(backpropagate)(problem, weights)
+    info = Info(value, problem.control_set.stationarity(weights, gradient), jnp.asarray(1))
+    return DirectState(t, call, t.x0, None, None, info, RESULTS.max_steps_reached, None)
+
+
+def _called(direct: Direct, t: Any) -> tuple[Any, Any, Any]:
+    """The plugin for a program, what watches it, and the order of its variables, if it has its own."""
+    import casadi as ca
+
+    from hjcontrol.solvers.casadi_backends import Watch, options_for, scalars
+    from hjcontrol.solvers.lagrangian import derivatives
+    from hjcontrol.solvers.stage_order import stage_order
+
+    staged = direct.backend == "fatrop" and direct.transcription == "multiple"
+    warm = direct.warm is not None
     watch = Watch(t, direct.report or (lambda step, objective, stationarity: None))
     limits = (direct.tol, direct.max_steps)
     bounded = bool(np.isfinite(t.lbx).any() or np.isfinite(t.ubx).any() or (t.lbg < t.ubg).any())
@@ -276,12 +339,7 @@ def _initial(
     order = stage_order(t, direct.unit) if staged else None
     options = options if order is None else order.options | options
     nlp = t.nlp if order is None else order.nlp
-    solver = ca.nlpsol("direct", direct.backend, nlp, options)
-    value, _, _, gradient = eqx.filter_jit(backpropagate)(problem, weights)
-    info = Info(value, problem.control_set.stationarity(weights, gradient), jnp.asarray(1))
-    return DirectState(
-        t, (solver, watch, order), t.x0, None, None, info, RESULTS.max_steps_reached, None
-    )
+    return ca.nlpsol("direct", direct.backend, nlp, options), watch, order
 
 
 _WATCHED = ("ipopt", "sqpmethod", "feasiblesqpmethod", "qrsqp")

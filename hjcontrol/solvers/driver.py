@@ -28,6 +28,7 @@ from hjcontrol._ground.threads import one_blas_thread
 from hjcontrol.control import ControlProblem, Guess, History, Solution, backpropagate, costate
 from hjcontrol.control.capability import coarse
 from hjcontrol.control.derivatives import totals
+from hjcontrol.control.finiteness import check_constraints
 from hjcontrol.control.solution import priced_by
 from hjcontrol.networks import Weights
 from hjcontrol.solvers import ends
@@ -125,8 +126,10 @@ def solve(
         solver.ready()
     if isinstance(init, Solution):
         solver = solver.continued(init)
-    if guess is not None:
-        solver = solver.guessed(guess.along(problem))
+    along = None if guess is None else guess.along(problem)
+    if along is not None:
+        solver = solver.guessed(along)
+    check_constraints("solve", problem, weights, along)
     original, problem = problem, ends.held_at_a_time(problem, solver, chunk, keep)
     watch = watching(problem, solver, callback, validation, patience, every, checkpoint)
     keeper = ends.keeping(problem, solver, weights, key, checkpoint, resume)
@@ -160,7 +163,7 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter, 
     steps, result, compile_seconds = ended
     outcome = solver.postprocess(problem, state if watch is None else watch.kept(state))
     outcome = outcome if watch is None else watch.told(outcome)
-    message = outcome.message or ends.words_of(problem, solver, state, outcome.weights, result)
+    message = ends.words_of(problem, solver, state, outcome, result)
     nu, path = outcome.terminal_multiplier, outcome.path_multipliers
     stated = priced_by(problem, nu, path)
     final = totals if problem.chunked and not outcome.mesh else backpropagate

@@ -15,12 +15,13 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Free, Solution, backpropagate
 from hjcontrol.control.capability import complaint
 from hjcontrol.control.derivatives import sketched
+from hjcontrol.control.finiteness import not_finite
 from hjcontrol.control.streams import some
 from hjcontrol.control.units import Units, measured
 from hjcontrol.networks import Weights
 from hjcontrol.networks.model import draws
 from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, identity
-from hjcontrol.solvers.solver import AbstractSolver, summed
+from hjcontrol.solvers.solver import AbstractSolver, Outcome, summed
 
 # One wrapper a function: making it takes a millisecond.
 compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = functools.cache(eqx.filter_jit)
@@ -135,14 +136,16 @@ def keeping(problem, solver, weights, key, checkpoint, resume) -> Keeper | None:
     return Keeper(place, identity(problem, solver, weights, key), resume)
 
 
-def words_of(problem, solver, state, weights, result) -> str | None:
-    """What a stage has to say of values that are not finite: at the weights given back, or at the ones
-    that the next step would have tried."""
+def words_of(problem, solver, state, outcome: Outcome, result) -> str | None:
+    """What the method says of its end, and what is not finite there: at the weights given back, or at
+    those that the next step would have tried; in a stage's own words if it has some."""
     if not bool(result == RESULTS.nonfinite):
-        return solver.said(problem) if bool(result == RESULTS.successful) else None
-    problem = some(problem)
+        said = solver.said(problem) if bool(result == RESULTS.successful) else None
+        return outcome.message or said
+    problem, weights = some(problem), outcome.weights
     words = complaint(problem, weights)
     if words is None and solver.traceable:
         tried = eqx.filter_jit(solver.step)(problem, state)
         words = complaint(problem, solver.postprocess(problem, tried).weights)
-    return words
+    words = not_finite(problem, weights) if words is None else words
+    return "; ".join(filter(None, (outcome.message, words))) or None

@@ -53,7 +53,7 @@ class Transcription:
     programs: Programs
     problem: ControlProblem
     degree: int
-    elements: int
+    elements: int | tuple[int, ...]  # of every piece, or of each stage its own
     sets: SetRows
     lam_g0: np.ndarray | float = 0.0
     rolled: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))  # states at x0
@@ -74,10 +74,8 @@ class Transcription:
     def weight_multipliers(self, x: Any, lam_x: Any, lam_g: Any) -> Weights:
         """The control set's multipliers, shaped like the weights: an element of the normal cone."""
         x, lam_x, lam_g = (np.asarray(a, float).ravel() for a in (x, lam_x, lam_g))
-        m, rows = (
-            self.sets.lower.size,
-            [lam_g[self.constraints[name]] for name in self.sets.heights],
-        )
+        m, heights = self.sets.lower.size, self.sets.heights
+        rows = [lam_g[self.constraints[name]] for name in heights]
         normal = self.sets.normal(x[:m], lam_x[:m], np.concatenate([np.zeros(0), *rows]))
         return self.weights(np.concatenate([normal, x[m:]]))
 
@@ -140,8 +138,8 @@ def _pack(transcription: Transcription, weights: Weights, states: Any = None) ->
     own = [thetas[k] for k in dict.fromkeys(transcription.programs.owner)]
     sizes = np.abs(np.concatenate(own))[transcription.sets.of]
     if states is not None or any(transcription.programs.spans):
-        at = transcription.problem.rollout(weights) if states is None else states
-        return np.concatenate([*own, *_along(transcription, at), sizes])
+        states = transcription.problem.rollout(weights) if states is None else states
+        return np.concatenate([*own, *_along(transcription, states), sizes])
     for step, theta, u in zip(
         transcription.programs.steps, thetas, transcription.programs.given, strict=True
     ):
@@ -197,18 +195,18 @@ def _along(transcription: Transcription, states: Any) -> list[np.ndarray]:
     for k, span in enumerate(transcription.programs.spans[: transcription.programs.joints]):
         if span is not None:
             scheme = (transcription.kind, transcription.degree, transcription.elements)
-            parts.append(collocation.between(states[k], states[k + 1], scheme))
+            own = collocation.of_piece(scheme, k)
+            parts.append(collocation.between(states[k], states[k + 1], own))
         parts.append(states[k + 1].T.ravel())
     return parts
 
 
 def _violations(transcription: Transcription, x: Any, most: int = 5) -> list[str]:
-    g = ca.Function("g", [transcription.nlp["x"]], [transcription.nlp["g"]])(
-        np.asarray(x, float).ravel()
-    )
-    g = np.array(g).ravel()
-    size = np.maximum(np.maximum(transcription.lbg - g, g - transcription.ubg), 0.0)
-    size[~np.isfinite(g)] = np.inf
+    rows = ca.Function("g", [transcription.nlp["x"]], [transcription.nlp["g"]])
+    g = np.array(rows(np.asarray(x, float).ravel())).ravel()
+    said = lambda i: f"{size[i]:.3g}" if np.isfinite(g[i]) else f"not finite ({g[i]})"
+    beyond = np.maximum(np.maximum(transcription.lbg - g, g - transcription.ubg), 0.0)
+    size = np.where(np.isfinite(g), beyond, np.inf)
     worst, lines = np.argsort(-size, kind="stable")[:most], []
     for i in worst[size[worst] > 0]:
         name, place = next(
@@ -216,23 +214,22 @@ def _violations(transcription: Transcription, x: Any, most: int = 5) -> list[str
         )
         n = transcription.programs.num_samples
         if name in transcription.sets.heights:
-            lines.append(f"{name}, row {int(i) - place.start}: {size[i]:.3g}")
+            lines.append(f"{name}, row {int(i) - place.start}: {said(i)}")
             continue
         if name.startswith("budget: "):
-            lines.append(f"{name[8:]!r}: {size[i]:.3g}")
+            lines.append(f"{name[8:]!r}: {said(i)}")
             continue
         if name.startswith("path: "):
             (at, k), m = name[6:-1].rsplit("[", 1), (place.stop - place.start) // n
             sample, coordinate = divmod(int(i) - place.start, m)
             where = f"{at!r} at depth {k}, sample {sample}, coordinate {coordinate}"
-            lines.append(f"{where}: {size[i]:.3g}")
+            lines.append(f"{where}: {said(i)}")
             continue
-        if name == "terminal":
-            d = (place.stop - place.start) // n
-        else:
+        d = (place.stop - place.start) // n
+        if name != "terminal":
             d = transcription.programs.steps[int(name.split("[")[1].split("]")[0])].size1_out(0)
         sample, coordinate = divmod((int(i) - place.start) % (n * d), d)
-        lines.append(f"{name}, sample {sample}, coordinate {coordinate}: {size[i]:.3g}")
+        lines.append(f"{name}, sample {sample}, coordinate {coordinate}: {said(i)}")
     return lines
 
 
@@ -279,7 +276,7 @@ def as_nlp(
     init: Weights,
     transcription: Kind = "multiple",
     degree: int = 4,
-    elements: int = 2,
+    elements: int | tuple[int, ...] = 2,
     whole: bool = False,
     states: Any = None,
 ) -> Transcription:
@@ -308,7 +305,9 @@ def as_nlp(
     joints = 0 if transcription == "single" else programs.joints
     for k, f in enumerate(steps[:joints]):  # ordered by stage
         if programs.spans[k] is not None:
-            sizes[f"z[{k}]"] = collocation.size(f.size1_out(0), n, degree, elements)
+            sizes[f"z[{k}]"] = collocation.size(
+                f.size1_out(0), n, *collocation.of_piece(scheme, k)[1:]
+            )
         sizes[f"x[{k + 1}]"] = f.size1_out(0) * n
     sets = set_rows(problem)
     sizes["t"] = sets.of.size
@@ -343,8 +342,8 @@ def as_nlp(
         sets=sets,
     )
     x0 = _pack(built, init, states)
-    rolled = [x0[s] for name, s in built.variables.items() if name.startswith("x[")]
-    return dataclasses.replace(built, x0=x0, rolled=np.concatenate([np.zeros(0), *rolled]))
+    rolled = [np.zeros(0), *(x0[s] for v, s in built.variables.items() if v.startswith("x["))]
+    return dataclasses.replace(built, x0=x0, rolled=np.concatenate(rolled))
 
 
 def _cost_and_gaps(
@@ -352,7 +351,7 @@ def _cost_and_gaps(
     sizes: dict[str, int],
     parts: dict[str, ca.MX],
     joints: int,
-    scheme: tuple[Kind, int, int],
+    scheme: tuple[Kind, int, Any],
     x: ca.MX,
 ) -> tuple[ca.MX, dict[str, ca.MX]]:
     """The objective along the stages, and what must vanish, by name."""
@@ -372,7 +371,8 @@ def _cost_and_gaps(
         gap, span = ca.vec(after - state), programs.spans[k]
         if span is not None:
             both, z = (before, state), parts[f"z[{k}]"]
-            inside, gap = collocation.gaps(step, both, z, theta, span, scheme)
+            own = collocation.of_piece(scheme, k)
+            inside, gap = collocation.gaps(step, both, z, theta, span, own)
             gaps[f"collocation[{k}]"] = inside
         gaps[f"F[{k}] - x[{k + 1}]"] = gap
         gaps |= dict(programs.paths.at(k, before, theta, u))

@@ -123,6 +123,31 @@ REFUSED = {
     "negative-budget": (lambda: Budget(-1.0), "`limit` must be >= 0"),
     "backwards": (lambda: hj.networks.FreeStep(as_stage(lambda x: -x), -1.0), "must be >= 0"),
     "budget": (lambda: steering(Budget(1.0, lambda th: th)), "must give a scalar"),
+    **{
+        f"a {kind}": (
+            lambda tree=tree: steering(PathConstraint(tree)),
+            f"one array; found a {kind}",
+        )
+        for kind, tree in {
+            "tuple": lambda x: (x[0], x[1]),
+            "list": lambda x: [x[0] - 1.0, x[1]],
+            "dict": lambda x: {"wall": x[0]},
+            "NoneType": lambda x: None,
+        }.items()
+    },
+    "tree-at-the-end": (
+        lambda: steering(terminal_constraint=hj.control.TerminalConstraint(lambda x, y: (x, y))),
+        "`terminal_constraint` must give a number or one array; found a tuple",
+    ),
+    "tree-as-a-cost": (lambda: steering(running=lambda x, u: (x[0], u[0])), "found a tuple"),
+    "no-number-at-an-input": (
+        lambda: steering(PathConstraint(lambda x: jnp.sqrt(1 - x[0]), first=0, name="root")),
+        "'root' is asked at the inputs.*is nan at depth 0 of sample 1",
+    ),
+    "minus-infinity-at-an-input": (
+        lambda: steering(PathConstraint(lambda x: jnp.log(x[0]) - 5, first=0)),
+        "is -inf at depth 0 of sample 0",
+    ),
     "inputs": (lambda: steering(StateBox(upper=1.5, first=0)), "sample 1 violates it by 0.5"),
     "no-references": (lambda: steering(running=lambda x, u, r: r), "found no `references`"),
     "unread": (lambda: steering(references=jnp.ones((2, 3))), "no path constraint reads them"),

@@ -1,5 +1,6 @@
 """Splits: stratified, disjoint, repeatable, standardised by the training part alone."""
 
+import dataclasses
 import zlib
 
 import jax
@@ -117,3 +118,13 @@ def test_the_draws_of_real_targets_too():
     train, every = parts.train.targets, np.concatenate([parts.train.targets, parts.test.targets])
     ranks = np.searchsorted(np.unique(np.round(every, 9)), np.round(train, 9) - 1e-9)
     assert zlib.crc32(ranks.astype("<i8").tobytes()) == 167840065
+
+
+def test_real_targets_whose_spread_overflows_are_refused():
+    data = load("diabetes", regression=True)
+    huge = dataclasses.replace(data, targets=data.targets * 1e300)
+    with pytest.raises(DataError, match="target cannot be standardised"):
+        split(huge, 0.5, key=jax.random.key(0))
+    wide = dataclasses.replace(data, features=data.features * 1e307)
+    with pytest.raises(DataError, match="column 'age' cannot be standardised"):
+        split(wide, 0.5, key=jax.random.key(0))

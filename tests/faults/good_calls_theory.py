@@ -260,6 +260,7 @@ _NETWORKS = {
         stages=[networks.Dense(2, 2, networks.SoftplusUnits(0.5))],
         thetas=lambda: [theta()],
     ),
+    "free_horizon": _made(networks.free_horizon, drift=networks.Dense(2, 2), count=3, start=0.5),
     "gelu": _made(networks.gelu, a=POINT),
     "lift": _made(networks.lift, **_WIDE),
     "readout": _made(networks.readout, width=2, out_size=3),
