@@ -163,6 +163,8 @@ def measured(
             return rows
         reach, projection = _cut(p, seed)
         return rows.at[:, REACH].set(reach).at[:, SECOND].set(projection)
+    if not groups:  # a solve of which only the matrix moves: its adjoint is JAX's own
+        return rows
     q = random_costate(place, outs, seed)
     if not settings.random:
         q = [a if not is_float(a) else jnp.zeros_like(a) for a in q]

@@ -21,6 +21,7 @@ from hjcontrol.verification.certificate import Row
 from hjcontrol.verification.cuts import ended, moved_tables
 from hjcontrol.verification.gaps import UNITS
 from hjcontrol.verification.inlining import opened
+from hjcontrol.verification.naming import jax_solves
 from hjcontrol.verification.nearby import jumps
 from hjcontrol.verification.places import Place, holds_rule, holds_users_rule
 from hjcontrol.verification.program import Program
@@ -143,8 +144,11 @@ class _Engine:
             flat = table.reshape(-1, *table.shape[-2:])
             return [self._row(place, 0, Outcome(UNTESTED, 0.0, words, 0), flat, None)]
         groups = self.program.groups.get(i, ())
-        if not groups:
+        if not groups and (place.library or jax_solves(place.eqn)):
             return []
+        if not groups:
+            words = "only the matrix moves: verify the solve with a right-hand side that does"
+            return [self._row(place, 0, Outcome(UNTESTED, 0.0, words, 0), table, None)]
         flat = table.reshape(-1, *table.shape[-2:])
         visited = flat[:, 0, VISITS] > 0
         if not visited.any():

@@ -1,0 +1,37 @@
+"""Linear solves of which only the matrix is differentiated."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import hjcontrol as hj
+
+A = jnp.asarray([[2.0, 0.3], [0.1, 1.5]])
+OF_JAX = {
+    "inverse": jnp.linalg.inv,
+    "solve": lambda A: jnp.linalg.solve(A, jnp.ones(2)),
+    "power": lambda A: jnp.linalg.matrix_power(A, -1),
+}
+
+
+@pytest.mark.parametrize("name", OF_JAX)
+def test_jax_s_own_is_no_fault(name):
+    found = hj.verify(lambda A: jnp.sum(OF_JAX[name](A)), A)
+    assert found, str(found)
+    inverse = np.linalg.inv(np.asarray(A))
+    if name != "solve":  # d sum(A^-1) = -A^-T 1 1^T A^-T
+        expected = -inverse.T @ np.ones((2, 2)) @ inverse.T
+        np.testing.assert_allclose(jax.tree.leaves(found.gradient)[0], expected, rtol=1e-12)
+
+
+def test_a_solve_of_the_user_s_without_an_argument_to_try_is_untested():
+    def fn(A):
+        diagonal = jnp.diag(A)
+        product = lambda x: diagonal * x
+        wrong = lambda product, b: b / 3.0
+        solve = lambda product, b: b / jax.lax.stop_gradient(diagonal)
+        return jnp.sum(jax.lax.custom_linear_solve(product, jnp.ones(2), solve, wrong))
+
+    found = hj.verify(fn, A)
+    assert not found, str(found)
