@@ -13,6 +13,8 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from hjcontrol._ground.visible import visible
+
 
 class ByShape:
     """A hashable tree of shapes. Leaves that are no arrays count by their type and value.
@@ -43,16 +45,19 @@ class ByShape:
 
 
 def once_per_shape(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """`function` of a tree of shapes, called with a tree of arrays and run once for all of one shape."""
-    cached = functools.lru_cache(maxsize=64)(lambda shape: function(shape.tree))
+    """`function` of a tree of shapes, called with a tree of arrays and run once for all of one shape, as
+    long as nothing changes that the functions in the tree can see."""
+    cached = functools.lru_cache(maxsize=64)(lambda shape, seen: function(shape.tree))
 
     @functools.wraps(function)
     def found(tree: Any) -> Any:
-        shape = ByShape(tree)
+        shape, seen = ByShape(tree), visible(eqx.filter(tree, eqx.is_array, inverse=True))
+        if seen is None:
+            return function(shape.tree)
         try:
             hash(shape)
         except TypeError:  # a static field without a hash
             return function(shape.tree)
-        return cached(shape)
+        return cached(shape, seen)
 
     return found

@@ -2,7 +2,8 @@ r"""A user's function as a program: traced once for its shapes, its rules kept, 
 
     J(args) scalar,  or  <r, outputs>  with a fixed random r  where fn has other outputs
 
-A program is kept, by function and shapes, so that a second call with other values traces nothing.
+A program is kept, by function, what the function can see, and shapes: a second call with other values
+traces nothing, and what was rebound or changed since is traced anew.
 """
 
 import collections
@@ -17,6 +18,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
 
+from hjcontrol._ground.visible import visible
 from hjcontrol.verification.arithmetic import drawn, is_float
 from hjcontrol.verification.dissolved import Count, watched
 from hjcontrol.verification.families import MEMBERS, families, measured_family, split
@@ -209,18 +211,24 @@ def _is_scalar(out: Any) -> bool:
 _PROGRAMS: collections.OrderedDict[Any, Any] = collections.OrderedDict()
 
 
-def remembered(key: Any, make: Callable[[], Any]) -> Any:
-    """`make()`, or what it gave for an equal key before. What cannot be hashed is made anew."""
+def remembered(key: Any, reads: Any, make: Callable[[], Any]) -> Any:
+    """`make()`, or what it gave for an equal key before, if nothing has changed since that can be seen
+    from `reads`. What cannot be hashed, or sees too much, is made anew."""
+    seen = visible(reads)
     try:
-        found = _PROGRAMS.get(key)
+        found = None if seen is None else _PROGRAMS.get((key, seen))
     except TypeError:
         return make()
-    if found is None:
-        found = _PROGRAMS[key] = make()
+    if found is not None:
+        _PROGRAMS.move_to_end((key, seen))
+        return found
+    found = make()
+    if (
+        seen is not None
+    ):  # tracing may have filled a memo of the function's own: it is looked at again
+        _PROGRAMS[key, visible(reads)] = found
         while len(_PROGRAMS) > KEPT:
             _PROGRAMS.popitem(last=False)
-    else:
-        _PROGRAMS.move_to_end(key)
     return found
 
 
@@ -282,7 +290,7 @@ def called_with(
         labels = [Label(title(path)) for path, _ in paths]
         return Program(closed, chosen, labels, scalar=scalar, dissolved=count, **settings)
 
-    program = remembered(key, make)
+    program = remembered(key, static, make)
     return Call(program, leaves, structure, tuple(k for k, c in enumerate(chosen) if c))
 
 
