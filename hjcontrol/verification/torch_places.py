@@ -21,6 +21,7 @@ from hjcontrol.verification.naming import Source
 Function = torch.autograd.Function
 Level = Function.__bases__[0]  # whose `apply` every application ends in
 called = torch.func.functional_call
+unnoted = torch._C.DisableTorchFunction  # what is done inside is no operation of the program's
 
 
 # ------------------------------------------------------------------ trees
@@ -106,7 +107,7 @@ class Place:
     outputs: list[Any] = dataclasses.field(default_factory=list)
     live: list[bool] = dataclasses.field(default_factory=list)
     costates: dict[int, Any] = dataclasses.field(default_factory=dict)
-    pulled: list[Any] = dataclasses.field(default_factory=list)  # one tuple a backward pass
+    pulled: list[Any] = dataclasses.field(default_factory=list)  # one list a backward pass
 
     def recorded(self) -> Arrays:
         """Its floating outputs when the program ran."""
@@ -137,12 +138,17 @@ class Place:
         made = (a.grad_fn for a in outs if backward)
         node = next((n for n in made if isinstance(n, BackwardCFunction)), None)
         if node is not None:
-            node.register_hook(lambda found, _: self.pulled.append(found))
+            node.register_hook(self._depart)
 
     def _arrive(self, k: int, p: Any) -> None:
         if p is None:  # an output that the program does not use
             return
-        self.costates[k] = p.detach().clone() + self.costates.get(k, 0)
+        with unnoted():
+            self.costates[k] = p.detach().clone() + self.costates.get(k, 0)
+
+    def _depart(self, found: Any, arrived: Any) -> None:
+        with unnoted():
+            self.pulled.append([None if g is None else g.detach().clone() for g in found])
 
     def restless(self) -> bool:
         """Whether the rule, run again at the costates that arrived, gives another result than in the
@@ -155,7 +161,8 @@ class Place:
         x = [array(self.args[g[0]]) for g in self.groups]
         with torch.enable_grad():
             out, leaves = self._run(self.apply, x, wide=False, dtypes=dtypes, grad=True)
-            pairs = [(y, self.costates[k]) for k, y in enumerate(floats(out)) if k in self.costates]
+            kept = {k: p.clone() for k, p in self.costates.items()}  # which the rule may write on
+            pairs = [(y, kept[k]) for k, y in enumerate(floats(out)) if k in kept]
             if not pairs:
                 return False
             ys, r = zip(*pairs, strict=True)

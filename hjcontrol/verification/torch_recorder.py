@@ -30,12 +30,12 @@ from hjcontrol.verification.torch_places import (
     plain,
     random_state,
     tensors,
+    unnoted,
 )
 from hjcontrol.verification.torch_whole import Whole, restated
 
 CUSTOM_OP = "torch._library.autograd"
 CALLS = 4  # of one module that are judged
-_unnoted = torch._C.DisableTorchFunction  # what the recorder does itself is no cut of the program's
 
 
 @dataclasses.dataclass(eq=False)
@@ -65,14 +65,14 @@ class Recording:
         active = torch.is_grad_enabled() and any(a.requires_grad for a in given)
         if not given or (not self.within and not active):
             return original(rule, *args)
-        with _unnoted():
+        with unnoted():
             place = self._place(original, rule, args, active)
         self.within.append(place)
         try:
             out = original(rule, *args)
         finally:
             self.within.pop()
-        with _unnoted():
+        with unnoted():
             place.keep(out, active and not self.within)
         if self.within:
             self.inner.setdefault(id(self.within[-1]), []).append(place)
@@ -110,7 +110,7 @@ class Recording:
         self.calls[name] = self.calls.get(name, 0) + 1
         wanted = leaf and not own and torch.is_grad_enabled() and not self.within
         wanted = wanted and self.calls[name] <= CALLS
-        with _unnoted():
+        with unnoted():
             place = _module_place(name, module, args, kwargs, self.names) if wanted else None
         self.open.append(place)
 
@@ -122,7 +122,7 @@ class Recording:
             and name not in self.held
             and any(a.requires_grad for a in floats(out))
         ):
-            with _unnoted():
+            with unnoted():
                 place.keep(out, True)
             self.places.append(place)
 

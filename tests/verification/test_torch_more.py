@@ -91,6 +91,23 @@ def test_a_rule_that_differs_in_the_program_is_untested(first):
     assert "a state that is not passed" in str(found)
 
 
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "exact"), (1.01, "refuted")])
+def test_a_rule_may_write_on_its_costate(factor, verdict):
+    class Writing(Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.sin()
+
+        @staticmethod
+        def backward(ctx, p):
+            return p.mul_(factor * ctx.saved_tensors[0].cos())
+
+    act = Writing.apply
+    found = hj.verify_torch(lambda x: (act(act(2 * x)) ** 2).sum(), vector(*X))
+    assert found.verdict == verdict, str(found)
+
+
 def test_an_argument_given_twice_has_the_sum():
     class Product(Function):
         @staticmethod
@@ -177,6 +194,15 @@ def test_a_guard_at_zero_is_not_detached():
     assert found.verdict == "refuted"
     assert ".detach()" not in str(found)
     assert hj.verify_torch(lambda x: Guarded.apply(x).sum(), vector(*X))
+
+    def penalized(x):  # a backward pass inside, where the costates are recorded too
+        (slope,) = torch.autograd.grad(sine().apply(x).sum() ** 2, x, create_graph=True)
+        return Guarded.apply(x).sum() + (slope**2).sum()
+
+    twice = hj.verify_torch(penalized, vector(0.0, 0.5, 0.0))
+    assert twice.verdict == "refuted"
+    assert ".detach()" not in str(twice)
+    assert hj.verify_torch(penalized, vector(*X))
 
 
 def test_what_cuts_beside_a_rule_is_named():
