@@ -39,6 +39,8 @@ RESOLVED = 1e-2  # a relative error of differences above this decides nothing
 QUIET = "the rule gives nothing to this argument, and this cost loses nothing by it"
 SILENT = "derivative zero here in every probe: other inputs, please"
 STAIRS = "; the values are piecewise constant: a straight-through estimator? Declare it deliberate"
+EMPTY = "the argument is empty: it has no element to differentiate; other inputs, please"
+RESTLESS = "its values are others when it is run again: it depends on a state that is not passed"
 LOW = 1e-6  # an eps above this is replayed in float64
 
 Arrays = list[Any]  # one array an argument or an output; `None` where there is none
@@ -96,18 +98,16 @@ def judge(alone: Alone, recorded: Arrays, arrived: Arrays, seed: int = 0) -> Jud
         return Judged([Outcome(UNTESTED, 0.0, "an argument is not finite", 0)], {})
     p = scaled(arrived)
     sides = {}
-    q = _drawn(recorded, alone.live, seed)
-    for name, r in (("p", p), ("q", q)):
+    for name, r in (("p", p), ("q", _drawn(recorded, alone.live, seed))):
         if name == "q" or any(np.any(a) for a in r):
-            theirs = alone.derivative(r, 0)
-            sides[name] = Sides(r, _zeros(alone.rule(r), theirs, alone.x), theirs)
+            sides[name] = _sides(alone, r)
     if (told := _guilty(recorded, sides)) is not None:
         return Judged([told], {})
     if (told := _values(alone, recorded)) is not None:
         return Judged([told], {})
     outcomes, live = [], {}
-    for k in range(len(alone.x)):
-        outcome = _argument(k, alone, sides, seed)
+    for k, a in enumerate(alone.x):
+        outcome = _argument(k, alone, sides, seed) if a.size else Outcome(UNTESTED, 0.0, EMPTY, k)
         if outcome is not None:
             outcomes.append(outcome)
             image = sides["q"].theirs[k]
@@ -138,12 +138,12 @@ def _drawn(recorded: Arrays, live: list[bool], seed: int) -> Arrays:
     return found
 
 
-def _zeros(ours: Arrays, theirs: Arrays, x: Arrays) -> Arrays:
+def _sides(alone: Alone, r: Arrays) -> Sides:
     """Zeros where the rule gives nothing and the body has something; `None` where neither has."""
-    return [
-        np.zeros_like(a) if g is None and t is not None else g
-        for g, t, a in zip(ours, theirs, x, strict=True)
-    ]
+    theirs = alone.derivative(r, 0)
+    images = zip(alone.rule(r), theirs, alone.x, strict=True)
+    ours = [np.zeros_like(a) if g is None and t is not None else g for g, t, a in images]
+    return Sides(r, ours, theirs)
 
 
 def _guilty(recorded: Arrays, sides: dict[str, Sides]) -> Outcome | None:
@@ -168,10 +168,7 @@ def _values(alone: Alone, recorded: Arrays) -> Outcome | None:
     )
     limit = UNITS * alone.eps
     if far(under, recorded) > limit:
-        words = (
-            "its values are others when it is run again: it depends on a state that is not passed"
-        )
-        return Outcome(UNTESTED, 0.0, words, 0)
+        return Outcome(UNTESTED, 0.0, RESTLESS, 0)
     gap = far(under, plain)
     if gap > limit:
         words = f"the rule's forward pass returns other values: they differ by {gap:.1e}"
@@ -185,7 +182,7 @@ def _argument(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outco
     gaps = {n: relative(s.ours[k], s.theirs[k]) for n, s in sides.items()}
     if alone.eps > LOW:
         return _formula(k, alone, sides, max(gaps.values()), seed)
-    over, rough, told = None, False, False
+    over, rough, told, noise = None, False, False, np.zeros(())
     for name, s in sides.items():
         noise = np.asarray(alone.eps * largest(s.theirs[k]))
         if beyond(s.ours[k], s.theirs[k], noise).any() or _far(s.ours[k], s.theirs[k], alone.eps):
@@ -200,12 +197,25 @@ def _argument(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outco
         return _formula(k, alone, sides, max(gaps.values()), seed)  # roundoff may hide a fault
     if over is not None:
         return _disputed(k, alone, sides, *over, hidden)
+    if rough and (tie := _tie(k, alone, sides, noise)) is not None:
+        return tie
     if rough and not told:
         return Outcome(UNTESTED, 0.0, ROUGH, k)
     if not any(np.any(s.ours[k]) or np.any(s.theirs[k]) for s in sides.values()):
         return Outcome(UNTESTED, 0.0, SILENT, k)
     words = f"to roundoff of {alone.arithmetic}" if alone.eps > 1e-12 else ""
     return Outcome(EXACT, max(gaps.values()), words, k)
+
+
+def _tie(k: int, alone: Alone, sides: dict[str, Sides], noise: np.ndarray) -> Outcome | None:
+    """Where roundoff moves the derivative as far as it is large, it breaks a tie: the values decide."""
+    ours, theirs = sides["q"].ours[k], sides["q"].theirs[k]
+    bare = alone.eps * largest(theirs)
+    broken = beyond(ours, theirs, bare) & (np.abs(theirs) <= UNITS * noise)
+    if not broken.any():
+        return None
+    told = _disputed(k, alone, sides, "q", np.where(broken, bare, np.inf), True)
+    return told if told.kink or told.verdict == REFUTED else None
 
 
 def _far(a: Any, b: Any, eps: float) -> bool:
@@ -229,7 +239,7 @@ def _formula(
         verdict = CONSISTENT if bare <= UNITS * alone.eps else REFUTED
         words = f"to roundoff of {alone.arithmetic}: the place cannot be replayed in float64"
         return Outcome(verdict, bare, words, k)
-    found = {n: Sides(s.r, *_both(wide, s.r)) for n, s in sides.items()}
+    found = {n: _sides(wide, s.r) for n, s in sides.items()}
     told = _argument(k, wide, found, seed)
     if told is None or told.verdict == UNTESTED:
         return told
@@ -241,11 +251,6 @@ def _formula(
     else:
         told.reason = f"in float64: {told.reason}"
     return told
-
-
-def _both(alone: Alone, r: Arrays) -> tuple[Arrays, Arrays]:
-    theirs = alone.derivative(r, 0)
-    return _zeros(alone.rule(r), theirs, alone.x), theirs
 
 
 # ------------------------------------------------------------------ elements in dispute
@@ -314,7 +319,7 @@ def _element(
 
 def _opaque(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outcome | None:
     if alone.eps > 1e-12 and (wide := alone.wide()) is not None:
-        found = {n: Sides(s.r, *_both(wide, s.r)) for n, s in sides.items()}
+        found = {n: _sides(wide, s.r) for n, s in sides.items()}
         if found["q"].theirs[k] is None:
             return _along(k, wide, found, seed)
     return _along(k, alone, sides, seed)
@@ -327,6 +332,7 @@ def _along(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outcome 
     empty = np.zeros_like(alone.x[k])
     ours = {n: np.ravel(empty if s.ours[k] is None else s.ours[k]) for n, s in sides.items()}
     kinks: list[int] = []
+    limit = LENIENT if alone.eps < 1e-12 else SINGLE
     for turn in range(alone.directions):
         v = np.random.default_rng([seed, k, turn]).choice([-1.0, 1.0], alone.x[k].size)
         name = "p" if turn == 0 and "p" in sides else "q"
@@ -335,7 +341,7 @@ def _along(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outcome 
             v[kinks] = 0.0
             gap, error, at_all = _gap(alone, k, r, g, v)
             moved = moved or at_all
-            if gap <= _tolerance(alone) + 10 * error and error <= RESOLVED:
+            if gap <= limit + 10 * error and error <= RESOLVED:
                 worst, doubt = max(worst, gap), max(doubt, error)
                 break
             i = _located(alone, k, r, g, v)
@@ -369,10 +375,6 @@ def _blamed(told: Outcome, gap: float, quiet: bool) -> Outcome:
         return Outcome(CONSISTENT, gap, words, told.argument, told.index)
     words = f"{numbers}; along a random direction off by {gap:.1e}"
     return Outcome(REFUTED, max(gap, told.gap), words, told.argument, told.index)
-
-
-def _tolerance(alone: Alone) -> float:
-    return LENIENT if alone.eps < 1e-12 else SINGLE
 
 
 def _gap(

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
+from torch.autograd.function import BackwardCFunction  # pyright: ignore[reportMissingImports]
 from torch.overrides import TorchFunctionMode  # pyright: ignore[reportMissingImports]
 
 from hjcontrol.verification.alone import Alone, Arrays
-from hjcontrol.verification.gaps import largest
+from hjcontrol.verification.gaps import UNITS, largest, relative
 from hjcontrol.verification.naming import Source
 
 Function = torch.autograd.Function
+Level = Function.__bases__[0]  # whose `apply` every application ends in
 called = torch.func.functional_call
+unnoted = torch._C.DisableTorchFunction  # what is done inside is no operation of the program's
 
 
 # ------------------------------------------------------------------ trees
@@ -104,6 +107,7 @@ class Place:
     outputs: list[Any] = dataclasses.field(default_factory=list)
     live: list[bool] = dataclasses.field(default_factory=list)
     costates: dict[int, Any] = dataclasses.field(default_factory=dict)
+    pulled: list[Any] = dataclasses.field(default_factory=list)  # one list a backward pass
 
     def recorded(self) -> Arrays:
         """Its floating outputs when the program ran."""
@@ -131,8 +135,46 @@ class Place:
             if a.requires_grad and backward:
                 a.register_hook(functools.partial(self._arrive, k))
 
+        made = (a.grad_fn for a in outs if backward)
+        node = next((n for n in made if isinstance(n, BackwardCFunction)), None)
+        if node is not None:
+            node.register_hook(self._depart)
+
     def _arrive(self, k: int, p: Any) -> None:
-        self.costates[k] = p.detach().clone() + self.costates.get(k, 0)
+        if p is None:  # an output that the program does not use
+            return
+        with unnoted():
+            self.costates[k] = p.detach().clone() + self.costates.get(k, 0)
+
+    def _depart(self, found: Any, arrived: Any) -> None:
+        with unnoted():
+            self.pulled.append([None if g is None else g.detach().clone() for g in found])
+
+    def restless(self) -> bool:
+        """Whether the rule, run again at the costates that arrived, gives another result than in the
+        program; only one backward pass can be compared."""
+        at = [i for i, a in enumerate(self.args) if isinstance(a, torch.Tensor)]
+        if len(self.pulled) != 1 or len(self.pulled[0]) != len(at):
+            return False
+        before = dict(zip(at, self.pulled[0], strict=True))
+        dtypes = [self.args[g[0]].dtype for g in self.groups]
+        x = [array(self.args[g[0]]) for g in self.groups]
+        with torch.enable_grad():
+            out, leaves = self._run(self.apply, x, wide=False, dtypes=dtypes, grad=True)
+            kept = {k: p.clone() for k, p in self.costates.items()}  # which the rule may write on
+            pairs = [(y, kept[k]) for k, y in enumerate(floats(out)) if k in kept]
+            if not pairs:
+                return False
+            ys, r = zip(*pairs, strict=True)
+            again = torch.autograd.grad(ys, leaves, r, allow_unused=True)
+        for group, g in zip(self.groups, again, strict=True):
+            then = [before[i] for i in group]
+            if g is None or any(p is None for p in then):
+                continue
+            eps = torch.finfo(lowest_of([g.dtype, *(y.dtype for y in ys)])).eps
+            if relative(array(g), array(sum(then))) > UNITS * eps:
+                return True
+        return False
 
     @property
     def arithmetic(self) -> str:
@@ -269,18 +311,41 @@ def plain(rule: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 @contextlib.contextmanager
-def applying(apply: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
-    """`Function.apply` is `apply(cls, *args)` for a while; yields what it was."""
-    before = Function.__dict__["apply"]
-    Function.apply = classmethod(apply)
+def applying(apply: Callable[..., Any]) -> Iterator[None]:
+    """`rule.apply(*args)` is `apply(original, rule, *args)` for a while, also where bound before."""
+    whole, level = Function.__dict__["apply"], Level.__dict__.get("apply")
+
+    def transformed(rule: Any, *args: Any, **kwargs: Any) -> Any:
+        """A transform of `torch.func` never comes to the level."""
+        if torch._C._are_functorch_transforms_active():
+            return apply(whole.__func__, rule, *args, **kwargs)
+        return whole.__func__(rule, *args, **kwargs)
+
+    def met(rule: Any, *args: Any, **kwargs: Any) -> Any:
+        return (apply if issubclass(rule, Function) else _call)(_below, rule, *args, **kwargs)
+
+    Function.apply, Level.apply = classmethod(transformed), classmethod(met)
     try:
-        yield before.__func__
+        yield
     finally:
-        Function.apply = before
+        Function.apply = whole
+        if level is None:
+            del Level.apply
+        else:
+            Level.apply = level
+
+
+def _below(rule: Any, *args: Any, **kwargs: Any) -> Any:
+    """PyTorch's own application."""
+    return super(Level, rule).apply(*args, **kwargs)
+
+
+def _call(original: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
+    return original(rule, *args, **kwargs)
 
 
 def _set_aside() -> Any:
-    return applying(plain)
+    return applying(lambda original, rule, *args, **kwargs: plain(rule, *args, **kwargs))
 
 
 class _Roundoff(TorchFunctionMode):

@@ -19,7 +19,6 @@ from torch.overrides import TorchFunctionMode  # pyright: ignore[reportMissingIm
 
 from hjcontrol.verification.naming import Source, users
 from hjcontrol.verification.torch_places import (
-    Function,
     Place,
     applying,
     called,
@@ -31,6 +30,7 @@ from hjcontrol.verification.torch_places import (
     plain,
     random_state,
     tensors,
+    unnoted,
 )
 from hjcontrol.verification.torch_whole import Whole, restated
 
@@ -65,13 +65,15 @@ class Recording:
         active = torch.is_grad_enabled() and any(a.requires_grad for a in given)
         if not given or (not self.within and not active):
             return original(rule, *args)
-        place = self._place(original, rule, args, active)
+        with unnoted():
+            place = self._place(original, rule, args, active)
         self.within.append(place)
         try:
             out = original(rule, *args)
         finally:
             self.within.pop()
-        place.keep(out, active and not self.within)
+        with unnoted():
+            place.keep(out, active and not self.within)
         if self.within:
             self.inner.setdefault(id(self.within[-1]), []).append(place)
             return out
@@ -108,7 +110,9 @@ class Recording:
         self.calls[name] = self.calls.get(name, 0) + 1
         wanted = leaf and not own and torch.is_grad_enabled() and not self.within
         wanted = wanted and self.calls[name] <= CALLS
-        self.open.append(_module_place(name, module, args, kwargs, self.names) if wanted else None)
+        with unnoted():
+            place = _module_place(name, module, args, kwargs, self.names) if wanted else None
+        self.open.append(place)
 
     def leave(self, out: Any) -> None:
         """After it."""
@@ -118,7 +122,8 @@ class Recording:
             and name not in self.held
             and any(a.requires_grad for a in floats(out))
         ):
-            place.keep(out, True)
+            with unnoted():
+                place.keep(out, True)
             self.places.append(place)
 
 
@@ -187,7 +192,7 @@ def _source(scope: str) -> Source:
 @dataclasses.dataclass(eq=False)
 class Run:
     """One forward and one backward pass. `missed`: custom nodes of the graph that the recorder did not
-    meet; `detached`: the user's lines that cut a gradient; `weights`: the costate of the outputs."""
+    meet; `detached`: what cut a gradient, with the user's line; `weights`: the costate of the outputs."""
 
     places: list[Place]
     inner: dict[int, list[Place]]
@@ -197,7 +202,7 @@ class Run:
     dtype: str
     dissolved: list[str]
     missed: list[str]
-    detached: list[Source]
+    detached: list[str]
     whole: Whole
 
     @property
@@ -229,17 +234,21 @@ def guilty(run: Run) -> tuple[str, Source] | None:
 
 
 class _Cuts(TorchFunctionMode):
-    """Notes the user's lines that detach a tensor which requires a gradient."""
+    """Notes the user's lines that detach a tensor of the graph, or use one under `no_grad`."""
 
     def __init__(self, recording: Recording):
         super().__init__()
         self.recording, self.found = recording, []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        cuts = func in (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__)
-        if cuts and args[0].requires_grad and not self.recording.within:
-            self.found.append(_source(""))
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        if self.recording.within or not any(a.requires_grad for a in floats(args)):
+            return out
+        if func in (torch.Tensor.detach, torch.detach, torch.Tensor.data.__get__):
+            self.found.append(f".detach() at {_source('')}")
+        elif not torch.is_grad_enabled() and floats(out):
+            self.found.append(f"no_grad at {_source('')}")
+        return out
 
 
 def run(fn: Callable[..., Any], inputs: tuple[Any, ...], seed: int) -> Run:
@@ -273,7 +282,7 @@ def run(fn: Callable[..., Any], inputs: tuple[Any, ...], seed: int) -> Run:
         with (
             _hooked(module, recording),
             _Cuts(recording) as cuts,
-            _recorded(recording),
+            applying(recording.applied),
         ):
             out = fn(*given)
         outs = [a for a in floats(out) if a.requires_grad]
@@ -342,17 +351,6 @@ def _missed(outs: list[Any], recording: Recording) -> list[str]:
             found.add(node.name())
         todo += [parent for parent, _ in node.next_functions]
     return sorted(found)
-
-
-@contextlib.contextmanager
-def _recorded(recording: Recording) -> Iterator[None]:
-    original = Function.__dict__["apply"].__func__
-
-    def apply(rule: Any, *args: Any, **kwargs: Any) -> Any:
-        return recording.applied(original, rule, *args, **kwargs)
-
-    with applying(apply):
-        yield
 
 
 @contextlib.contextmanager

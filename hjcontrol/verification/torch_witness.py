@@ -21,6 +21,14 @@ from hjcontrol.verification.verdicts import (
     Outcome,
 )
 
+RESTLESS = (
+    "its rule gives another result when it is run again: it depends on a state that is not passed"
+)
+UNEXPLAINED = (
+    "a tensor hook, a C++ function, a state that is not passed, or a branch at a single value such as "
+    "where(x == 0, ...)"
+)
+
 
 @renamed(tolerance="tol")
 def verify_torch(
@@ -155,6 +163,8 @@ def _rows(i: int, place: Any, inner: dict[int, list[Any]], seed: int) -> list[Ro
 
 def _judged(place: Any, seed: int) -> Judged:
     try:
+        if place.restless():
+            return Judged([Outcome(UNTESTED, 0.0, RESTLESS, 0)], {})
         return judge(place.alone(), place.recorded(), place.arrived(), seed)
     except Exception as error:  # the rule is the user's
         why = " ".join(str(error).split())[:200]
@@ -260,8 +270,8 @@ def _with_whole(
         before = "" if rows else "no custom rule: every derivative is PyTorch's own. "
         return rows, f"{before}Differences of the values resolve nothing: {outcome.reason}"
     row = _row(len(run.places), whole, outcome, None)
-    lines = ", ".join(dict.fromkeys(str(s) for s in run.detached))
-    cause = f"cut by .detach() at {lines}" if lines else "a tensor hook or a C++ function"
+    lines = ", ".join(dict.fromkeys(run.detached))
+    cause = f"cut by {lines}" if lines else UNEXPLAINED
     row = dataclasses.replace(
         row,
         verdict=DETACHED if lines else REFUTED,
