@@ -322,7 +322,7 @@ def applying(apply: Callable[..., Any]) -> Iterator[None]:
         return whole.__func__(rule, *args, **kwargs)
 
     def met(rule: Any, *args: Any, **kwargs: Any) -> Any:
-        return (apply if issubclass(rule, Function) else _call)(_below, rule, *args, **kwargs)
+        return apply(_below, rule, *args, **kwargs)
 
     Function.apply, Level.apply = classmethod(transformed), classmethod(met)
     try:
@@ -340,12 +340,14 @@ def _below(rule: Any, *args: Any, **kwargs: Any) -> Any:
     return super(Level, rule).apply(*args, **kwargs)
 
 
-def _call(original: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
-    return original(rule, *args, **kwargs)
+def _aside(original: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
+    if issubclass(rule, Function):
+        return plain(rule, *args, **kwargs)
+    return original(rule, *args, **kwargs)  # what a transform of `torch.func` made of one
 
 
 def _set_aside() -> Any:
-    return applying(lambda original, rule, *args, **kwargs: plain(rule, *args, **kwargs))
+    return applying(_aside)
 
 
 class _Roundoff(TorchFunctionMode):

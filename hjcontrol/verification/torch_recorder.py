@@ -19,6 +19,7 @@ from torch.overrides import TorchFunctionMode  # pyright: ignore[reportMissingIm
 
 from hjcontrol.verification.naming import Source, users
 from hjcontrol.verification.torch_places import (
+    Function,
     Place,
     applying,
     called,
@@ -55,6 +56,8 @@ class Recording:
 
     def applied(self, original: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
         """Stands in for `rule.apply`."""
+        if not issubclass(rule, Function):  # what a transform of `torch.func` made of one
+            self.dissolved.append(rule.__name__.removesuffix("Generated"))
         own = rule.__module__.split(".")[0] == "torch" and rule.__module__ != CUSTOM_OP
         if own or kwargs:
             return original(rule, *args, **kwargs)

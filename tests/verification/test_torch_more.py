@@ -143,6 +143,28 @@ def test_a_bound_apply_is_met(way, factor, verdict):
     assert [row.rule for row in found.rows] == ["Bound"]
 
 
+@pytest.mark.parametrize("bound", [True, False])
+def test_a_transform_dissolves_a_bound_apply_too(bound):
+    class Apart(Function):
+        @staticmethod
+        def forward(x):
+            return x.sin()
+
+        @staticmethod
+        def setup_context(ctx, inputs, output):
+            ctx.save_for_backward(*inputs)
+
+        @staticmethod
+        def backward(ctx, p):
+            return p * ctx.saved_tensors[0].cos()
+
+    call = Apart.apply
+    inner = lambda x: (call if bound else Apart.apply)(x).sum()
+    found = hj.verify_torch(lambda x: torch.func.grad(inner)(x).sum(), vector(*X))
+    assert not found
+    assert "Apart: dissolved by a transform of torch.func" in str(found)
+
+
 def test_apply_is_afterwards_what_it_was():
     level = Function.__bases__[0]
     before = Function.__dict__["apply"], level.__dict__.get("apply")
