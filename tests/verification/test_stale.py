@@ -262,6 +262,29 @@ def test_stages(factors):
         assert found.verdict == ("exact" if factor == 1 else "refuted"), str(found)
 
 
+LOOPED = {
+    "scan": lambda x: jax.lax.scan(lambda c, _: (rule(c), None), x, None, length=1)[0],
+    "jit": jax.jit(lambda x: rule(x)),
+}
+
+
+@pytest.mark.parametrize("name", LOOPED)
+def test_what_jax_remembers_is_judged_as_jax_runs_it(name):
+    """JAX keeps a jitted rule that was rebound until its caches are cleared."""
+    global rule
+    loss = lambda x: jnp.sum(LOOPED[name](x))
+    jax.clear_caches()
+    rule = sine(1.0)
+    assert hj.verify(loss, X).verdict == "exact"
+    rule = sine(1.5)
+    found = hj.verify(loss, X)
+    np.testing.assert_allclose(found.gradient, jax.grad(loss)(X), rtol=1e-12)
+    jax.clear_caches()
+    found = hj.verify(loss, X)
+    assert found.verdict == "refuted", str(found)
+    np.testing.assert_allclose(found.gradient, 1.5 * np.cos(X), rtol=1e-12)
+
+
 def counted(body):
     """A function and the list that it lengthens whenever it is traced."""
     traces = []
