@@ -208,6 +208,21 @@ def _is_scalar(out: Any) -> bool:
     return jnp.shape(out) == () and not jnp.iscomplexobj(out)
 
 
+_FORGOTTEN: list[None] = []
+
+
+@jax.jit
+def _forgetting() -> int:
+    _FORGOTTEN.append(None)
+    return 0
+
+
+def _forgotten() -> int:
+    """How often JAX has lost its own traces (`jax.clear_caches`), of which programs are made."""
+    jax.eval_shape(_forgetting)
+    return len(_FORGOTTEN)
+
+
 _PROGRAMS: collections.OrderedDict[Any, Any] = collections.OrderedDict()
 
 
@@ -264,7 +279,7 @@ def called_with(
     shapes = tuple((a.shape, a.dtype, getattr(a, "weak_type", False)) for a in leaves)
     fixed, outline = jax.tree.flatten(static)
     context = (bool(jax.config.jax_enable_x64), jax.config.jax_default_matmul_precision)
-    asked = (has_aux, tuple(sorted(settings.items())), tuple(chosen), context)
+    asked = (has_aux, tuple(sorted(settings.items())), tuple(chosen), context, _forgotten())
     key = (structure, outline, tuple(fixed), shapes, asked)
 
     def make() -> Program:
