@@ -35,3 +35,24 @@ def test_a_solve_of_the_user_s_without_an_argument_to_try_is_untested():
 
     found = hj.verify(fn, A)
     assert not found, str(found)
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.1])
+def test_a_fixed_point_that_raises_where_it_fails(factor):
+    """By default optimistix guards what must not be differentiated."""
+    optimistix = pytest.importorskip("optimistix")
+    method = optimistix.FixedPointIteration(1e-10, 1e-10)
+
+    @jax.custom_jvp
+    def cosine(x):
+        return jnp.cos(x)
+
+    cosine.defjvp(lambda x, v: (jnp.cos(x[0]), -factor * v[0] * jnp.sin(x[0])))
+
+    def fn(a):
+        solved = optimistix.fixed_point(lambda y, a: cosine(a * y), method, jnp.ones(2), a)
+        return jnp.sum(solved.value)
+
+    found = hj.verify(fn, 0.7)
+    assert bool(found) == (factor == 1), str(found)
+    assert (found.verdict == "refuted") == (factor != 1)
