@@ -19,7 +19,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 from hjcontrol._ground.jaxprs import bind, descend, equations, replay, while_parts
 from hjcontrol.verification.arithmetic import is_float
 from hjcontrol.verification.gaps import paired, relative, signal
-from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, Outcome
+from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNTESTED, Outcome
 
 SWEEPS = (0, 8, 64, 512)
 CONVERGED = 1e-9
@@ -81,6 +81,9 @@ def converging(
         first = now if first is None else first
     series = " ".join(f"{g:.0e}" for g in gaps)
     words = f"loops run on {', '.join(map(str, SWEEPS))} sweeps: {series}"
+    if not np.isfinite(gaps).any():
+        words += ": no derivative of the primal is finite, so there is none to compare"
+        return Outcome(UNTESTED, 0.0, words, k, series=tuple(gaps))
     least = eps * told_apart[0]  # a derivative that has died away agrees with any rule
     heard = (g for g, size in zip(gaps, told_apart, strict=True) if np.isfinite(g) and size > least)
     last = min(heard, default=np.inf)

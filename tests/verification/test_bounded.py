@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import hjcontrol as hj
 from hjcontrol.verification.bounded import BYTES, bounded, lengths
 
 
@@ -42,3 +43,18 @@ def test_too_many_steps_to_keep():
     size = BYTES // 8 // 50
     args = [jnp.asarray(27), jnp.ones(size)]
     assert lengths(jax.make_jaxpr(collatz)(*args), args) is None
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_a_loop_whose_derivative_is_not_finite_has_nothing_to_compare(factor):
+    """|x|^(1/2) of zero, squared: the values and the rule are finite, the loop's derivative is not."""
+
+    def value(x):
+        root = lambda c: (c[0] + 1, jnp.sqrt(jnp.abs(c[1])) ** 2)
+        return jax.lax.while_loop(lambda c: c[0] < 3, root, (0, x))[1]
+
+    made = jax.custom_vjp(value)
+    made.defvjp(lambda x: (value(x), x), lambda x, p: (factor * p,))
+    found = hj.verify(lambda x: jnp.sum(made(x)), jnp.zeros(2))
+    assert found.verdict == "untested", str(found)
+    assert not found
