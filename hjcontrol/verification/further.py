@@ -71,8 +71,11 @@ def converging(
     further = [jax.jit(run_on(program)) for program in (rule, pushed, primal)]
     gaps, told_apart, moves, first = [], [], 0.0, None
     for sweeps in SWEEPS:
-        by_rule = further[0](sweeps, *jax.tree.leaves((ins, r)))
-        forward = further[1](sweeps, *jax.tree.leaves((ins, v)))
+        try:
+            by_rule = jax.device_get(further[0](sweeps, *jax.tree.leaves((ins, r))))
+            forward = jax.device_get(further[1](sweeps, *jax.tree.leaves((ins, v))))
+        except jax.errors.JaxRuntimeError:  # a guard of the loop's own: it bears no more sweeps
+            break
         gaps.append(paired(r, forward, by_rule, v))
         told_apart.append(signal(r, forward, by_rule, v))
         now = [np.asarray(a) for a in further[2](sweeps, *ins) if is_float(a)]
@@ -80,7 +83,7 @@ def converging(
             moves = max([moves, *(relative(a, b) for a, b in zip(now, first, strict=True))])
         first = now if first is None else first
     series = " ".join(f"{g:.0e}" for g in gaps)
-    words = f"loops run on {', '.join(map(str, SWEEPS))} sweeps: {series}"
+    words = f"loops run on {', '.join(map(str, SWEEPS[: len(gaps)]))} sweeps: {series}"
     if not np.isfinite(gaps).any():
         words += ": no derivative of the primal is finite, so there is none to compare"
         return Outcome(UNTESTED, 0.0, words, k, series=tuple(gaps))

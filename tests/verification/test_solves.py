@@ -56,3 +56,18 @@ def test_a_fixed_point_that_raises_where_it_fails(factor):
     found = hj.verify(fn, 0.7)
     assert bool(found) == (factor == 1), str(found)
     assert (found.verdict == "refuted") == (factor != 1)
+
+
+def test_a_program_that_raises_nearby_is_still_told():
+    """Conjugate gradients of a symmetric matrix; a matrix nearby is not symmetric."""
+    lineax = pytest.importorskip("lineax")
+    A = jnp.asarray([[2.0, 0.3, 0.1], [0.3, 1.5, 0.2], [0.1, 0.2, 1.0]])
+    solver = lineax.CG(1e-10, 1e-10)
+
+    def fn(A):
+        operator = lineax.MatrixLinearOperator(A, lineax.positive_semidefinite_tag)
+        return jnp.sum(lineax.linear_solve(operator, jnp.arange(1.0, 4), solver).value)
+
+    found = hj.verify(fn, A)
+    assert found.verdict == "no custom rule", str(found)
+    np.testing.assert_allclose(jax.tree.leaves(found.gradient)[0], jax.grad(fn)(A), rtol=1e-12)
