@@ -1,4 +1,10 @@
-"""A place replayed in 64 bits: is it the formula that is off, or its arithmetic?"""
+r"""A place replayed in 64 bits: is it the formula that is off, or its arithmetic?
+
+    G(x) r  and  T(x) r,   rule and derivative, every floating value in float64, casts dropped
+
+Off there too, by more than the roundoff of float64: one-sided slopes of the values decide. Right there,
+but off by more than the derivative rounded as it was computed: the rule rounds, and is `consistent`.
+"""
 
 import dataclasses
 import functools

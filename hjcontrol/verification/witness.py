@@ -144,12 +144,12 @@ class _Engine:
             flat = table.reshape(-1, *table.shape[-2:])
             return [self._row(place, 0, Outcome(UNTESTED, 0.0, words, 0), flat, None)]
         groups = self.program.groups.get(i, ())
+        flat = table.reshape(-1, *table.shape[-2:])
         if not groups and (place.library or jax_solves(place.eqn)):
             return []
         if not groups:
             words = "only the matrix moves: verify the solve with a right-hand side that does"
-            return [self._row(place, 0, Outcome(UNTESTED, 0.0, words, 0), table, None)]
-        flat = table.reshape(-1, *table.shape[-2:])
+            return [self._row(place, 0, Outcome(UNTESTED, 0.0, words, 0), flat, None)]
         visited = flat[:, 0, VISITS] > 0
         if not visited.any():
             why = (
