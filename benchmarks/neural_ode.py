@@ -123,7 +123,7 @@ def tutorial():
     for name in ("gauss_newton", "exact"):
         method = hj.Newton(curvature=name, switch=1.0)
         hj.solve(twice, method, max_steps=1)
-        stop = lambda info: info["seconds"] > own
+        stop = lambda info: info.seconds > own
         found = hj.solve(twice, method, max_steps=500, callback=stop, every=1)
         row(
             case=f"Newton, {name}",

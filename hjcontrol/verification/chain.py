@@ -18,17 +18,20 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import JaxprEqn
 from jaxtyping import Array, Float, PyTree
 
+from hjcontrol._ground.jaxprs import equations
 from hjcontrol.control import ControlProblem
 from hjcontrol.networks import Weights, advance
 from hjcontrol.networks.casts import FromIntegers, bare
 from hjcontrol.verification.certificate import Row
-from hjcontrol.verification.naming import Source
+from hjcontrol.verification.naming import Source, located
 from hjcontrol.verification.places import Place
 from hjcontrol.verification.program import Call, called_with
 from hjcontrol.verification.rule import GAP
 from hjcontrol.verification.verdicts import EXACT
+from hjcontrol.verification.witness import examine
 
 STAGE, TERMINAL, COST, COUPLING = "hj_stage", "hj_terminal", "hj_cost", "hj_coupling"
 
@@ -70,7 +73,11 @@ def marked(kind: str, run: int, function: Callable, x: PyTree, theta: PyTree, he
 
 def read_mark(place: Place) -> Marked | None:
     """What the place is, if it is one of a chain's."""
-    parts = place.name.split(".")[-1].split("__")
+    return _read(place.name.split(".")[-1])
+
+
+def _read(name: str) -> Marked | None:
+    parts = name.split("__")
     if len(parts) != 4 or parts[0] not in (STAGE, TERMINAL, COST, COUPLING):
         return None
     return Marked(parts[0], *map(int, parts[1:]))
@@ -78,6 +85,20 @@ def read_mark(place: Place) -> Marked | None:
 
 def staged_cost(problem: ControlProblem, weights: Weights) -> Float[Array, ""]:
     """`J(theta)`, every stage a place."""
+    return _cost(marked, problem, weights)
+
+
+def _open_cost(problem: ControlProblem, weights: Weights) -> Float[Array, ""]:
+    """`J(theta)`, every stage in a named scope, so that what it holds are places."""
+
+    def named(kind: str, run: int, function: Callable, *args: PyTree) -> Any:
+        with jax.named_scope(f"{kind}__{run}__0__0"):
+            return function(*args)
+
+    return _cost(named, problem, weights)
+
+
+def _cost(marked: Callable, problem: ControlProblem, weights: Weights) -> Float[Array, ""]:
     n = problem.num_samples
 
     def step(x: Any, theta: Any, held: Any) -> Any:
@@ -128,7 +149,7 @@ def _coupled(x: PyTree, theta: PyTree, problem: ControlProblem) -> Float[Array, 
     return problem.coupling(theta)
 
 
-def chain_program(problem: ControlProblem, weights: Weights) -> Call:
+def chain_program(problem: ControlProblem, weights: Weights, cost: Callable = staged_cost) -> Call:
     """The program of `J(weights)` and of its inputs' costates; whole numbers have none."""
     first = problem.chain.runs[0].stage
     paths = [path for path, _ in jax.tree_util.tree_flatten_with_path(problem.inputs)[0]]
@@ -147,7 +168,33 @@ def chain_program(problem: ControlProblem, weights: Weights) -> Call:
             return "weights" + jax.tree_util.keystr(tuple(path[2:]))
         return ""
 
-    return called_with(staged_cost, (problem, weights), wanted, name=name)
+    return called_with(cost, (problem, weights), wanted, name=name)
+
+
+def cut_inside(problem: ControlProblem, weights: Weights, call: Call, seed: int) -> list[Row]:
+    """What each `stop_gradient` inside a stage cuts: the stage's own derivative does not see it."""
+    if all(_jax_cuts(eqn) for eqn in equations(call.program.closed.jaxpr)):
+        return []
+    whole = chain_program(problem, weights, _open_cost)
+    own = lambda place: place.ends and not place.source.inside_jax
+    rows = examine(whole.program, whole.leaves, seed=seed, skip=lambda place: not own(place)).rows
+    return [_staged(problem, row) for row in rows]
+
+
+def _jax_cuts(eqn: JaxprEqn) -> bool:
+    """Whether an equation cuts no derivative, or is JAX's own."""
+    return eqn.primitive.name != "stop_gradient" or located(eqn, Source()).inside_jax
+
+
+def _staged(problem: ControlProblem, row: Row) -> Row:
+    """The row with its stage, which is read off its named scopes."""
+    mark = next(m for m in map(_read, row.scope.split("/")) if m is not None)
+    scope = "/".join(part for part in row.scope.split("/") if _read(part) is None)
+    k, iteration = _start(problem, mark), row.iteration or ()
+    if mark.kind == STAGE and problem.chain.runs[mark.run].length > 1 and iteration:
+        k, iteration = k + iteration[0], iteration[1:]
+    source = dataclasses.replace(row.source, scope=scope)
+    return dataclasses.replace(row, place=-1, stage=k, source=source, iteration=iteration or None)
 
 
 def gradient_of(problem: ControlProblem, call: Call, flat: Sequence[Any]) -> Weights:

@@ -24,6 +24,7 @@ from hjcontrol.verification.chain import (
     by_depth,
     capped,
     chain_program,
+    cut_inside,
     gradient_of,
     one_each,
     read_mark,
@@ -94,6 +95,7 @@ def verify_chain(
             examine(c.program, c.leaves, seed=seed, skip=skip if k == 0 else lambda place: True)
             for k, c in enumerate(calls)
         ]
+        cuts = cut_inside(problem, weights, calls[0], seed)
         tell(f"comparing {', '.join(routes)}")
         ask = lambda p: measure(p, weights, trajectory, multipliers, key, routes)
         measured = [jax.device_get(ask(p)) for p in levels]
@@ -107,18 +109,16 @@ def verify_chain(
             raise RuntimeError(f"verify: {next(filter(None, words))}")
     title = lambda k: stage_name(problem, k)
     rows = one_each([titled(problem, calls[0], row) for row in found[0].rows])
-    rows = all_declared(rows, calls[0].program, deliberate)
+    declared = all_declared([*rows, *cuts], calls[0].program, deliberate)
+    rows = declared[: len(rows)]
     judged = _judged(problem, finer, calls, found, measured, rows, tol, routes)
     judged = excused(judged, unsettled)
-    finite, gone = bool(np.isfinite(objective)), used_up(calls[0].program)
+    finite = bool(np.isfinite(objective))
     kept = told_of_refs(calls[0], found[0].measured.gradient) if finite else ""
-    said = [
-        (UNDEFINED, "" if finite else "the cost is not finite"),
-        (UNTESTED, gone),
-        (UNTESTED, kept),
-    ]
+    said = [(UNDEFINED, "" if finite else "the cost is not finite"), (UNTESTED, kept)]
+    said.insert(1, (UNTESTED, used_up(calls[0].program)))
     return Certificate(
-        rows=tuple(rows) if "pairing" in routes else (),
+        rows=tuple(declared) if "pairing" in routes else (),
         cost=objective,
         gradient=gradient,
         tol=tol,

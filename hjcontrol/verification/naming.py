@@ -8,10 +8,12 @@ down.
 import dataclasses
 import functools
 import importlib.util
+import itertools
 import os
 import re
 import sysconfig
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +48,9 @@ class Source:
     function: str = ""
     scope: str = ""
     library: bool = True
-    inside_jax: bool = False  # the innermost line is JAX's own
+    inside_jax: bool = (
+        False  # a function of JAX's asked for `stop_gradient`, no line outside of JAX
+    )
     within: str = ""  # the library whose call it is, if it is not the user's
 
     def __str__(self) -> str:
@@ -64,7 +68,7 @@ def located(eqn: JaxprEqn, outer: Source) -> Source:
     frames = [f for f in frames[: next(ends, None)] if not inside(f.file_name, _own())]
     about: dict[str, Any] = {
         "scope": scope,
-        "inside_jax": bool(frames) and inside(frames[0].file_name, homes(BELOW[:2])),
+        "inside_jax": _within_jax(frames),
     }
     caller = next((f for f in frames if not inside(f.file_name, homes(BELOW))), None)
     libraries = (n for n in LIBRARIES if caller and inside(caller.file_name, homes((n,))))
@@ -79,6 +83,16 @@ def located(eqn: JaxprEqn, outer: Source) -> Source:
     if caller is None:
         return dataclasses.replace(outer, **about)
     return Source(caller.file_name, caller.line_num, _short(caller), **about)
+
+
+def _within_jax(frames: Sequence[Any]) -> bool:
+    """Whether a function of JAX's called `stop_gradient`, itself, under a map or over a tree."""
+    below = lambda f: inside(f.file_name, homes(BELOW[:2]))
+    names = [f.function_name for f in itertools.takewhile(below, frames)]
+    if "stop_gradient" not in names:
+        return bool(names)
+    own = len(names) - names[::-1].index("stop_gradient")
+    return any(not name.startswith("tree_map") for name in names[own:])
 
 
 def raised_at(error: BaseException) -> str:

@@ -57,7 +57,7 @@ CALLS = [
     Case("target apart", average, (W, 0.9 * W), "no custom rule", {"argnums": 0}),
     Case("its own target", shadow, (W,), "detached"),
     Case("straight through", straight, (x,), "detached"),
-    Case("nothing lost", unused, (x,), "exact"),
+    Case("no costate to cut", unused, (x,), "untested", words="not seen"),
     Case("stop_gradient inside a rule", total(inside), (x,), "exact"),
     Case("optax", lambda z: jnp.sum(optax.huber_loss(bad(z), jnp.ones_like(z))), (x,), "refuted"),
     Case("optax right", lambda z: jnp.sum(optax.log_cosh(good(z))), (x,), "exact"),
@@ -107,6 +107,30 @@ def test_a_wrong_cost_is_a_place():
     cost = rule(lambda y: jnp.sum(y**2), lambda r, p: (2.02 * p * r[0],), name="square")
     found = hj.verify(Net(jnp.asarray(W), good), inputs=x, cost=cost)
     assert (found.verdict, found.worst.rule) == ("refuted", "square")
+
+
+# ------------------------------------------------------------------ stop_gradient inside a stage
+
+seen = lambda x, w: x + jnp.tanh(x @ w) - jnp.mean(x)
+hidden = lambda x, w: x + jnp.tanh(x @ w) - jax.lax.stop_gradient(jnp.mean(x))
+attending = lambda x, w: jax.nn.softmax(x @ w)
+
+
+@pytest.mark.parametrize("deep", [1, 2])
+def test_what_a_stage_cuts_is_said_with_its_stage_and_line(deep):
+    stages = [(seen, W), *[(hidden, W)] * deep, (attending, W)]
+    found = hj.verify(stages, inputs=x, cost=lambda z: jnp.sum(z**3))
+    (row,) = [r for r in found.rows if r.kind == "stop_gradient"]
+    assert found.verdict == row.verdict == "detached"
+    assert (row.stage, row.file, row.scope) in [(k, __file__, "") for k in range(1, 1 + deep)]
+    assert hj.verify([(seen, W)] * 3, inputs=x, cost=lambda z: jnp.sum(z**3)).verdict == "exact"
+
+
+def test_what_a_cost_cuts_is_said():
+    cost = lambda z: jnp.sum(z * jax.lax.stop_gradient(z))
+    found = hj.verify([(seen, W)], inputs=x, cost=cost)
+    (row,) = [r for r in found.rows if r.kind == "stop_gradient"]
+    assert (found.verdict, row.stage) == ("detached", 1)
 
 
 # ------------------------------------------------------------------ what certificates do
