@@ -22,7 +22,7 @@ import numpy as np
 OBJECTS = 20_000  # looked at, at most
 LARGE = 2**26  # bytes of an array that are all read; of a larger one some of the elements
 _NUMBERS = (str, bytes, int, float, complex)
-_PLAIN = {*_NUMBERS, bool, type(None), type(...)}
+PLAIN = frozenset({*_NUMBERS, bool, type(None), type(...)})
 _CONTAINERS = (list, tuple, set, frozenset)
 
 
@@ -62,7 +62,7 @@ def _walked(value: Any) -> Hashable | None:
     waiting = [value]
     while waiting:
         value = waiting.pop()
-        if type(value) in _PLAIN:
+        if type(value) in PLAIN:
             key.append((type(value), repr(value)))
             continue
         at = (id(value.module), value.names) if isinstance(value, _Named) else id(value)
@@ -125,7 +125,7 @@ def _function(value: types.FunctionType) -> tuple[Hashable, list[Any]]:
     parts = [value.__defaults__, value.__kwdefaults__, vars(value), *cells]
     if _installed(value.__code__.co_filename):
         return Same(value.__code__), parts
-    names = _names(value.__code__)
+    names = names_in(value.__code__)
     found = {n: value.__globals__[n] for n in names if n in value.__globals__}
     imported = {n: sys.modules[n] for n in names if n in sys.modules and n not in found}
     reached = _reached((found | imported).values(), names)
@@ -141,20 +141,20 @@ def _filled(cell: types.CellType) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
-def _names(code: types.CodeType) -> tuple[str, ...]:
+def names_in(code: types.CodeType) -> tuple[str, ...]:
     """Every name in a code and in the codes inside of it."""
-    inner = (_names(c) for c in code.co_consts if isinstance(c, types.CodeType))
+    inner = (names_in(c) for c in code.co_consts if isinstance(c, types.CodeType))
     return tuple(sorted({*code.co_names, *itertools.chain.from_iterable(inner)}))
 
 
 def _reached(values: Any, names: tuple[str, ...]) -> list[Any]:
     """The values, the user's own modules among them with the names that are looked up in them."""
-    own = lambda v: isinstance(v, types.ModuleType) and not _packaged(v.__name__)
+    own = lambda v: isinstance(v, types.ModuleType) and not packaged(v.__name__)
     return [_Named(v, names) if own(v) else v for v in values]
 
 
 def _class(value: type) -> tuple[Hashable, list[Any]]:
-    if _packaged(value.__module__):
+    if packaged(value.__module__):
         return Same(value), []
     special = lambda name: name.startswith("__") and name.endswith("__")
     own = {n: v for n, v in vars(value).items() if not special(n) or callable(v)}
@@ -175,7 +175,7 @@ def _slots(kind: type) -> tuple[tuple[str, Any], ...]:
     return tuple((n, v) for n, v in members if isinstance(v, types.MemberDescriptorType))
 
 
-def _packaged(name: str | None) -> bool:
+def packaged(name: str | None) -> bool:
     """Whether a module of that name is part of Python or of an installed package."""
     if name is None or name == "__main__":
         return False

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol._ground.interned import interned
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree
 from hjcontrol.control.references import Wants, extras, wanted
@@ -192,7 +193,7 @@ class StateCost(AbstractRunningCost):
     **Raises:** `ValueError` for a function that needs another number of arguments.
     """
 
-    function: Callable[..., Any]
+    function: Callable[..., Any] = eqx.field(converter=interned)
 
     def __check_init__(self):
         try:
@@ -216,7 +217,7 @@ class StateCost(AbstractRunningCost):
 class WeightCost(AbstractRunningCost):
     """A user's cost `r(theta)` of one stage's weights."""
 
-    function: Callable[[PyTree[Array]], Float[Array, ""]]
+    function: Callable[[PyTree[Array]], Float[Array, ""]] = eqx.field(converter=interned)
 
     def state(self, x, theta):
         return 0.0

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known, known_to_fail
+from hjcontrol._ground.interned import interned
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control.references import Wants, extras, positional, wanted
 from hjcontrol.control.terminal_constraint import flat_values
@@ -113,7 +114,7 @@ class PathConstraint(AbstractPathConstraint):
             raise ValueError(f"PathConstraint: `on` must be 'states' or 'stages'; found {on!r}.")
         count = positional(function)
         self.on = on or ("states" if count == 1 else "stages")
-        self.function, self.kind, self.name = function, kind, name
+        self.function, self.kind, self.name = interned(function), kind, name
         self.first, self.last = first, last
         try:
             wanted(function, self._own)
@@ -273,7 +274,9 @@ class Budget(Shown):
     """
 
     limit: Float[Array, ""] = eqx.field(converter=jnp.asarray)
-    function: Callable[[PyTree[Array]], Float[Array, ""]] | None = None
+    function: Callable[[PyTree[Array]], Float[Array, ""]] | None = eqx.field(
+        converter=interned, default=None
+    )
     kind: str = eqx.field(static=True, default="<=")
     name: str | None = eqx.field(static=True, default="budget")
 

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 import hjcontrol.control.ensemble as data
 from hjcontrol._ground.arguments import admits, places
+from hjcontrol._ground.interned import interned
 from hjcontrol._ground.meshes import automatic
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree, TreeLike
@@ -139,7 +140,8 @@ class ControlProblem(Shown):
             )
         )
         chained = isinstance(stages, Chain)
-        self.model = None if chained else automatic(read(stages, data.of_one(inputs)))
+        model = None if chained else automatic(read(stages, data.of_one(inputs)))
+        self.model = jax.tree.map(interned, model)
         inputs, whole = data.tokens(inputs, stages)
         ensemble = {"inputs": inputs, "targets": targets, "forcing": forcing, "context": context}
         n, one = (
@@ -154,7 +156,7 @@ class ControlProblem(Shown):
         else:
             stated = stages_of(self.model, frozen, compute_dtype, whole)
             self.chain = Chain(stated, one["inputs"], *given)
-        self.inputs, self.targets, self.terminal = inputs, targets, terminal
+        self.inputs, self.targets, self.terminal = inputs, targets, interned(terminal)
         self.forcing, self.context = forcing, context
         self.terminal_constraint = terminal_constraint
         seen = self.chain.given(forcing, context, samples=True)

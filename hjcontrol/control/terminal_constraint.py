@@ -19,6 +19,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.interned import interned
 from hjcontrol._ground.shown import Shown
 
 
@@ -43,7 +44,7 @@ def flat_values(value: Any) -> Array:
 class TerminalConstraint(Shown):
     """`function(x_K, y)` of one sample, or `function(x_K)` without targets, is zero, or not positive."""
 
-    function: Callable[..., Float[Array, "..."]]
+    function: Callable[..., Float[Array, "..."]] = eqx.field(converter=interned)
     kind: str = eqx.field(static=True, default="=")
 
     def __check_init__(self):

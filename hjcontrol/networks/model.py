@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from hjcontrol._ground.interned import interned
 from hjcontrol.networks.casts import FromIntegers, bare, rounded
 from hjcontrol.networks.chain import Chain, Tied, Weights
 from hjcontrol.networks.held import weights_of
@@ -52,7 +53,7 @@ class Applied(eqx.Module):
 
     def __init__(self, apply: Callable[..., Any], params: PyTree):
         self.params = jax.tree.map(lambda a: jnp.asarray(a) if eqx.is_array_like(a) else a, params)
-        self.apply = apply
+        self.apply = interned(apply)
         self.keyed = _arguments(apply)[1:2] == ["rng"]
 
     def __call__(self, x: Any) -> Any:

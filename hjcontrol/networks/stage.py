@@ -22,6 +22,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.interned import interned
 from hjcontrol._ground.shown import Shown
 from hjcontrol.networks.given import read_of
 from hjcontrol.networks.held import weights_of
@@ -194,7 +195,7 @@ class FunctionStage(AbstractStage):
     given: Reads = eqx.field(static=True)
 
     def __init__(self, function: Callable, initial: PyTree | None = None, reads: Reads = "nothing"):
-        self.function, self.given = function, reads
+        self.function, self.given = interned(function), reads
         self.weighted = initial is not None
         self.initial = () if initial is None else jax.tree.map(jax.numpy.asarray, initial)
 
