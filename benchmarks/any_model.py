@@ -101,9 +101,7 @@ def full(steps=60, n=2048):
         model, loop = by_hand(network(), x, y, None, steps)
         solution, speed = ours(x, y, None, steps)
     apart = abs(float(loss(model, x, y)) - float(solution.objective))
-    row(
-        part="full batch, n=2048", loop=loop, ours=speed, ratio=speed / loop, apart=apart, turn=turn
-    )
+    row(part="full batch, n=2048", loop=loop, ours=speed, ratio=speed / loop, apart=apart)
 
 
 def memmap(path=None):

@@ -79,23 +79,23 @@ def hypergradient():
     start, n = small().init(jax.random.key(0)), 200
     solver = hj.Newton(tol=1e-11)
 
-    def value(ridge, sample, x):
-        return held.objective(
-            hj.solvers.run(small(ridge, sample=sample, x=x), solver, start, 5000).weights
-        )
+    def solved(start, ridge, sample, x):
+        return hj.solvers.run(small(ridge, sample=sample, x=x), solver, start, 5000).weights
 
-    both = jax.jit(jax.value_and_grad(value, argnums=(0, 1, 2)))
-    at = [jnp.asarray(0.05), jnp.ones(n), jnp.asarray(small().inputs)]
-    slopes = both(*at)[1]
+    value = lambda *given: held.objective(solved(*given))
+    both = jax.jit(jax.value_and_grad(value, argnums=(1, 2, 3)))
+    at = [jnp.asarray(2e-3), jnp.ones(n), jnp.asarray(small().inputs)]
+    start = jax.jit(solved)(start, *at)  # so that all solves stay at one minimum of several
+    slopes = both(start, *at)[1]
     for k, name in enumerate(("ridge", "sample weights", "data")):
         way = jnp.cos(jnp.arange(at[k].size, dtype=float)).reshape(at[k].shape)
-        h = 1e-4 if k else 1e-5
-        ends = []
-        for sign in (1, -1):
-            moved = list(at)
-            moved[k] = at[k] + sign * h * way
-            ends.append(both(*moved)[0])
-        central, slope = (ends[0] - ends[1]) / (2 * h), jnp.sum(slopes[k] * way)
+        h = 1e-4 if k else 1e-6
+
+        def there(t, k=k, way=way):
+            return both(start, *[a + t * way if i == k else a for i, a in enumerate(at)])[0]
+
+        once, twice = (there(s) - there(-s) for s in (h, 2 * h))
+        central, slope = (8 * once - twice) / (12 * h), jnp.sum(slopes[k] * way)
         row(
             what="hypergradient",
             of=name,
