@@ -81,12 +81,12 @@ def main() -> None:
     for seed in range(3):
         drawn = [weights(*shape, 3 * seed + k) for k, shape in enumerate(SHAPES)]
         start = problem.chain.stack(drawn)
-        newton = hj.solve(problem, hj.Newton(tol=1e-13), init=start, max_steps=400)
+        newton = hj.solve(problem, hj.Newton(tol=1e-13), init=start, max_steps=10_000)
         seconds = newton.stats["solve_seconds"]
         other = hj.solve(problem, adam, init=start, max_steps=1000)
         spent = other.stats["solve_seconds"]
         while spent < seconds:
-            other = hj.solve(problem, lbfgs, init=other, max_steps=300)
+            other = hj.solve(problem, lbfgs, init=other, max_steps=2000)
             spent += other.stats["solve_seconds"]
         for name, solution, took in (("newton", newton, seconds), ("adam + l-bfgs", other, spent)):
             row(

