@@ -49,6 +49,20 @@ def replay(closed: ClosedJaxpr, args: Sequence[Any], rule: Rule) -> list[Any]:
     return [read(v) for v in jaxpr.outvars]
 
 
+def one_by_one(function: Callable[..., Any], *args: Any) -> Any:
+    """`function(*args)`, arrays in and out, for one program that rounds as its operations do one by one:
+    none is merged with the next."""
+    closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
+
+    def rule(eqn: JaxprEqn, inputs: list[Any]) -> list[Any]:
+        plain = lambda a: not jnp.issubdtype(a.dtype, jax.dtypes.extended)
+        return [jax.lax.optimization_barrier(a) if plain(a) else a for a in bind(eqn, inputs)]
+
+    return jax.tree.unflatten(
+        jax.tree.structure(shape), replay(closed, jax.tree.leaves(args), rule)
+    )
+
+
 def bind(eqn: JaxprEqn, inputs: Sequence[Any]) -> Sequence[Any]:
     """Apply an equation's own primitive."""
     found = eqn.primitive.get_bind_params(eqn.params)

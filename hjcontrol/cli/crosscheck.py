@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import hjcontrol as hj
 from hjcontrol._ground.record import Quantity, Record
 from hjcontrol.cli.command import Answer, Command, command_line, exit_code, told, verdict
@@ -167,8 +169,14 @@ def _small_problem(trial: Trial, screen: Screen) -> Iterator[None]:
         weights = hj.solve(problem, near, init=drawn, progress=progress).weights
     leaves, structure = jax.tree.flatten(weights)
     keys = jax.random.split(trial.keys[3], len(leaves))
-    noise = [jax.random.normal(k, a.shape, a.dtype) for k, a in zip(keys, leaves, strict=True)]
-    moved = [a * (1 + SMALL_MOVE * z) for a, z in zip(leaves, noise, strict=True)]
+    drawn = lambda keys: [
+        jax.random.normal(keys[k], a.shape, a.dtype) for k, a in enumerate(leaves)
+    ]
+    noise = jax.device_get(jax.jit(drawn)(keys))
+    moved = [
+        jax.numpy.asarray(np.asarray(a) * (1 + SMALL_MOVE * z))
+        for a, z in zip(leaves, noise, strict=True)
+    ]
     start = jax.tree.unflatten(structure, moved)
     trial.small_newton = _solved(problem, "newton", start, screen, SMALL_NEWTON)
     for name in names:

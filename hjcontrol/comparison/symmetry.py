@@ -12,7 +12,6 @@ cannot be told apart by it.
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol._ground.arguments import admits
@@ -62,6 +61,7 @@ def match(problem: ControlProblem, a: Trajectory, b: Trajectory) -> list[Labelli
     """For each depth 0..K, the labelling of `b` that brings it closest to `a`."""
     from scipy.optimize import linear_sum_assignment
 
+    a, b = (jax.tree.map(np.asarray, one) for one in (a, b))
     labellings = [_unchanged(a[k]) for k in range(len(a))]
     for group in groups(problem.chain):
         u = np.concatenate([np.asarray(a[k]) for k in group.depths])
@@ -81,14 +81,14 @@ def match(problem: ControlProblem, a: Trajectory, b: Trajectory) -> list[Labelli
 def relabel(chain: Chain, weights: Weights, labellings: list[Labelling]) -> Weights:
     """The same network with its states relabelled: equal outputs, other weights."""
     thetas = []
-    for k, theta in enumerate(chain.unstack(weights)):
+    for k, theta in enumerate(chain.unstack(jax.tree.map(np.asarray, weights))):
         stage = chain[k]
         if stage.symmetry() is None:
             thetas.append(theta)
         else:
-            dtype = jnp.result_type(*jax.tree.leaves(theta))
+            dtype = np.result_type(*jax.tree.leaves(theta))
             inward, outward = (
-                (one.permutation, jnp.asarray(one.signs, dtype)) for one in labellings[k : k + 2]
+                (one.permutation, one.signs.astype(dtype)) for one in labellings[k : k + 2]
             )
             thetas.append(stage.relabel(theta, inward, outward))
     return chain.stack(thetas)

@@ -7,11 +7,13 @@ import copy
 import inspect
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from hjcontrol._ground.jaxprs import one_by_one
 from hjcontrol.control.statement import check_targets
 from hjcontrol.networks.chain import Chain, Tied
 from hjcontrol.networks.stage import AbstractStage
@@ -166,7 +168,14 @@ def _floating(a: Any) -> bool:
     return jnp.issubdtype(jnp.result_type(a), jnp.floating)
 
 
+@eqx.filter_jit
 def drawn(chain: Chain, control_set: Any, dtype: Any, key: Any) -> Any:
-    """Weights to start from. Not one program: fused, they are another in the last digit."""
+    """Weights to start from."""
     cast = lambda a: a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
-    return control_set.project(jax.tree.map(cast, chain.init(key)))
+    arrays, static = eqx.partition((chain, control_set), eqx.is_array)
+
+    def draw(arrays: Any, key: Any) -> Any:
+        chain, control_set = eqx.combine(arrays, static)
+        return control_set.project(jax.tree.map(cast, chain.init(key)))
+
+    return one_by_one(draw, arrays, key)

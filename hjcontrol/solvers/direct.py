@@ -29,6 +29,7 @@ from hjcontrol.control import (
 )
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
+from hjcontrol.solvers.ends import stationarity
 from hjcontrol.solvers.solver import AbstractHostSolver, Info, Outcome, Report
 
 
@@ -310,7 +311,7 @@ def _initial(
     t = t.warmed(*direct.warm) if direct.warm is not None else t
     call = _called(direct, t)
     value, _, _, gradient = eqx.filter_jit(backpropagate)(problem, weights)
-    info = Info(value, problem.control_set.stationarity(weights, gradient), jnp.asarray(1))
+    info = Info(value, stationarity(problem, weights, gradient), jnp.asarray(1))
     return DirectState(t, call, t.x0, None, None, info, RESULTS.max_steps_reached, None)
 
 
