@@ -219,15 +219,14 @@ class Chain(Shown):
     def stack(self, thetas: Sequence[PyTree[Array]]) -> Weights:
         """The inverse of `unstack`.
 
-        **Raises:** `ValueError` if there is not one entry a stage, or tied stages have weights known to
-        differ.
+        **Raises:** `ValueError` for another number of entries, or tied stages' weights known to differ.
         """
         if len(thetas) != len(self):
             raise ValueError(
                 f"stack: one entry a stage is needed, {len(self)}; found {len(thetas)}."
             )
         it, stacked, k = iter(thetas), [], 0
-        home = lambda a: np if isinstance(a, np.ndarray) else jnp  # NumPy needs no program
+        home = lambda a: np if isinstance(a[0], np.ndarray) else jnp  # NumPy needs no program
         for run in self.runs:
             own = list(itertools.islice(it, run.length))
             if run.tied and not all(_same(own[0], other) for other in own[1:]):
@@ -235,8 +234,7 @@ class Chain(Shown):
                     f"stack: stages {k} to {k + run.length - 1} are tied, so their weights must be "
                     "equal; found weights that differ. State them as untied stages instead."
                 )
-            in_front = lambda *a: jnp.asarray(home(a[0]).stack(a))
-            stacked.append(jax.tree.map(in_front, *own[: run.sets]))
+            stacked.append(jax.tree.map(lambda *a: jnp.asarray(home(a).stack(a)), *own[: run.sets]))
             k += run.length
         return tuple(stacked)
 
