@@ -12,8 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import hjcontrol as hj
 from hjcontrol._ground.record import Quantity, Record
 from hjcontrol.cli.command import Answer, Command, command_line, exit_code, told, verdict
@@ -153,6 +151,7 @@ def _full_problem(trial: Trial, screen: Screen) -> Iterator[None]:
 
 def _small_problem(trial: Trial, screen: Screen) -> Iterator[None]:
     import jax
+    import numpy as np
 
     asked = trial.asked
     if not set(asked.solvers) - set(LARGE):

@@ -9,9 +9,11 @@ assignment problem, solved exactly. Units that are equal on the whole ensemble (
 cannot be told apart by it.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol._ground.arguments import admits
@@ -61,7 +63,6 @@ def match(problem: ControlProblem, a: Trajectory, b: Trajectory) -> list[Labelli
     """For each depth 0..K, the labelling of `b` that brings it closest to `a`."""
     from scipy.optimize import linear_sum_assignment
 
-    a, b = (jax.tree.map(np.asarray, one) for one in (a, b))
     labellings = [_unchanged(a[k]) for k in range(len(a))]
     for group in groups(problem.chain):
         u = np.concatenate([np.asarray(a[k]) for k in group.depths])
@@ -80,15 +81,23 @@ def match(problem: ControlProblem, a: Trajectory, b: Trajectory) -> list[Labelli
 @admits()
 def relabel(chain: Chain, weights: Weights, labellings: list[Labelling]) -> Weights:
     """The same network with its states relabelled: equal outputs, other weights."""
+    moved = tuple(chain[k].symmetry() is not None for k in range(len(chain)))
+    return _relabelled(chain, weights, labellings, moved)
+
+
+@eqx.filter_jit
+def _relabelled(
+    chain: Chain, weights: Weights, labellings: list[Any], moved: tuple[bool, ...]
+) -> Weights:
     thetas = []
-    for k, theta in enumerate(chain.unstack(jax.tree.map(np.asarray, weights))):
+    for k, theta in enumerate(chain.unstack(weights)):
         stage = chain[k]
-        if stage.symmetry() is None:
+        if not moved[k]:
             thetas.append(theta)
         else:
-            dtype = np.result_type(*jax.tree.leaves(theta))
+            dtype = jnp.result_type(*jax.tree.leaves(theta))
             inward, outward = (
-                (one.permutation, one.signs.astype(dtype)) for one in labellings[k : k + 2]
+                (one.permutation, jnp.asarray(one.signs, dtype)) for one in labellings[k : k + 2]
             )
             thetas.append(stage.relabel(theta, inward, outward))
     return chain.stack(thetas)

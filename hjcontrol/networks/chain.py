@@ -226,7 +226,6 @@ class Chain(Shown):
                 f"stack: one entry a stage is needed, {len(self)}; found {len(thetas)}."
             )
         it, stacked, k = iter(thetas), [], 0
-        home = lambda a: np if isinstance(a[0], np.ndarray) else jnp  # NumPy needs no program
         for run in self.runs:
             own = list(itertools.islice(it, run.length))
             if run.tied and not all(_same(own[0], other) for other in own[1:]):
@@ -234,7 +233,7 @@ class Chain(Shown):
                     f"stack: stages {k} to {k + run.length - 1} are tied, so their weights must be "
                     "equal; found weights that differ. State them as untied stages instead."
                 )
-            stacked.append(jax.tree.map(lambda *a: jnp.asarray(home(a).stack(a)), *own[: run.sets]))
+            stacked.append(jax.tree.map(lambda *a: jnp.stack(a), *own[: run.sets]))
             k += run.length
         return tuple(stacked)
 

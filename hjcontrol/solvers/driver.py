@@ -140,7 +140,7 @@ def solve(
         run, finish = partial(run_streamed, watch=watch), finished_stream
     # OpenBLAS's spinning threads get in the way of XLA's: a Cholesky factor of order 1000 takes 0.9 s
     # on two cores with them, 0.02 s without.
-    with one_blas_thread(), follow as show:
+    with one_blas_thread(), ends.explained(problem, weights), follow as show:
         meter = _Meter(show)
         solver = solver.measuring(ends.units_of(problem, weights, solver))
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)

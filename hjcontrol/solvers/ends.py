@@ -1,8 +1,9 @@
 """The two ends of a solve: where it starts, and what is kept and told of it."""
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -134,6 +135,23 @@ def keeping(problem, solver, weights, key, checkpoint, resume) -> Keeper | None:
         )
     place = checkpoint if isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
     return Keeper(place, identity(problem, solver, weights, key), resume)
+
+
+@contextlib.contextmanager
+def explained(problem: ControlProblem, start: Weights) -> Iterator[None]:
+    """What a stage raises while the program runs (an implicit scheme on numbers that are not finite),
+    in the stage's own words where it has some."""
+    try:
+        yield
+    except eqx.EquinoxRuntimeError as error:
+        words = complaint(some(problem), start)
+        if words is None:
+            words = (
+                f"{str(error).split('---')[0].strip()}\nIt was raised at weights that the method tried; "
+                "at the start every state is finite. Start nearer, take shorter steps, or let the stage "
+                "give NaN instead of raising."
+            )
+        raise RuntimeError(f"solve: {words}") from error
 
 
 def words_of(problem, solver, state, outcome: Outcome, result) -> str | None:

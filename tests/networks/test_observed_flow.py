@@ -1,9 +1,11 @@
 """Flows that are seen at times: diffrax's own solve, masks, inputs, second derivatives, refusals."""
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import hjcontrol as hj
@@ -126,6 +128,30 @@ def test_a_solve_that_fails_names_the_sample():
     assert words is not None
     assert "sample 1" in words
     assert complaint(problem, (jnp.zeros(1),)) is None
+
+
+def test_what_an_implicit_scheme_raises_is_said_in_the_flow_s_words():
+    drift = (lambda x, a: a * x**3, jnp.ones(()))
+    how = {"solver": diffrax.Kvaerno3(), "max_steps": 16, "adjoint": "twice"}
+    tols = diffrax.PIDController(rtol=1e-4, atol=1e-6)
+    flow = ObservedFlow(drift, 2.0, stepsize_controller=tols, **how)
+    seen = Seen(jnp.asarray([[0.5], [2.0]]))
+    cost = lambda s: jnp.sum(s**2)
+    problem = hj.ControlProblem([flow], jnp.ones((2, 1)), terminal=cost, context=seen)
+    start = (jnp.ones(1),)
+    with pytest.raises(RuntimeError, match=r"solve: stage 0 \(ObservedFlow\).*max_steps=16"):
+        hj.solve(problem, "gradient", init=start)
+
+
+def test_what_is_raised_on_the_way_is_said_to_be_so():
+    def guarded(x, w):
+        return eqx.error_if(x * w, w > 2, "w is above 2")
+
+    problem = hj.ControlProblem(
+        [(guarded, jnp.ones(()))], jnp.ones((2, 1)), terminal=lambda s: -jnp.sum(s)
+    )
+    with pytest.raises(RuntimeError, match=r"w is above 2(.|\n)*the method tried"):
+        hj.solve(problem, hj.Gradient(optax.sgd(0.5)), max_steps=20)
 
 
 @pytest.mark.parametrize(
