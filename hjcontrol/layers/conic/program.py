@@ -17,7 +17,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.conic.cones import WORDS, Cones
-from hjcontrol.layers.conic.measures import centre, ratio, roughness, scales, violation
+from hjcontrol.layers.conic.measures import apart, centre, ratio, roughness, scales, violation
 from hjcontrol.layers.conic.optimum import Data, Point, optimum
 from hjcontrol.layers.program import AbstractProgram, Residuals, Scales
 
@@ -132,7 +132,7 @@ def _residuals(program: ConicProgram, x: Array, z: Array, base: Array) -> Residu
         if kind == "nonneg":
             product = jnp.minimum(ratio(jnp.maximum(s[:, 0], 0), Su), ratio(v[:, 0], Zv))
         else:
-            product = ratio(ratio(jnp.sum(s * v, axis=1), Su), Zv)
+            product = ratio(ratio(apart(kind, p, s, v), Su), Zv)
         both = join(both, product)
     still = ratio(push, D)
     cost = 0.5 * x @ P @ x + q @ x
