@@ -22,6 +22,8 @@ def check_dpp(problem: Any) -> None:
 
     **Raises:** `ValueError` with that sub-expression and what to write instead.
     """
+    if problem.is_dpp():  # which is more than DCP
+        return
     if not problem.is_dcp():
         parts = [problem.objective, *problem.constraints]
         inside = [a for p in parts for a in p.args]
@@ -31,8 +33,6 @@ def check_dpp(problem: Any) -> None:
             f"ProgramLayer: the problem is not convex by cvxpy's rules (not DCP){at}. Minimise what is "
             "convex, maximise what is concave, and bound convex expressions from above."
         )
-    if problem.is_dpp():
-        return
     parts = [problem.objective.args[0], *(a for c in problem.constraints for a in c.args)]
     found = (_smallest(e, True) for e in parts)
     guilty = next((e for e in found if e is not None), problem.objective)
