@@ -3,11 +3,12 @@
 Candidates beside the optimum *on* the cone meet every constraint, and their gap is of second order.
 """
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from hjcontrol.layers import Cones, ConicProgram, certify
+from hjcontrol.layers import Cones, ConicProgram, QuadraticProgram, certify
 
 OFF = 1e-5
 
@@ -80,3 +81,37 @@ def test_a_column_that_no_force_holds_is_judged_at_any_offset():
         )
         assert certify(program, right, z, tol=1e-7).verdict == "optimal", offset
         assert certify(program, wrong, z, tol=1e-7).verdict not in ("optimal", "near-optimal")
+
+
+def test_an_optimum_of_zero_without_a_right_hand_side():
+    """b = 0 and x = 0: nothing in the data or in the answer has a size."""
+    c = jnp.array([1.0, 0.5, 0.7])
+    nonneg = QuadraticProgram(jnp.zeros((3, 3)), c, G=-jnp.eye(3), h=jnp.zeros(3))
+    bent = QuadraticProgram(jnp.eye(3), c, G=-jnp.eye(3), h=jnp.zeros(3))
+    flat = np.zeros((3, 3)), c, -jnp.eye(3), jnp.zeros(3)
+    apex = ConicProgram(*flat, Cones(soc=(3,)))
+    none = ConicProgram(*flat, Cones(psd=(2,)))  # M = [[1, .35], [.35, .7]]
+    for program in (nonneg, bent, apex, none):
+        found = eqx.filter_jit(lambda p: p.solve())(program)
+        assert bool(found.converged), program
+        assert not np.any(found.x), program
+        assert certify(program, found.x, found).verdict == "optimal"
+        assert certify(program, found.x.at[0].add(1e-3), found).verdict != "optimal"
+
+
+def test_an_optimum_that_is_the_centre_of_its_equalities():
+    """y = x - 1, sum x = 1: the equalities' point next to 0 is the optimum, and no difference is left."""
+    P, A = np.diag([0.0, 0, 1, 1]), np.array([[1.0, 0, -1, 0], [0, 1, 0, -1], [1, 1, 0, 0]])
+    program = ConicProgram(P, np.zeros(4), A, np.ones(3), Cones(zero=3))
+    right, dual = np.array([0.5, 0.5, -0.5, -0.5]), np.array([-0.5, -0.5, 0.5])
+    assert certify(program, right, dual).verdict == "optimal"
+    for wrong in (1.00001 * right, right + 1e-5 * np.array([1, -1, 1, -1])):
+        assert not certify(program, wrong, dual).certified
+
+
+def test_a_cost_that_no_point_feels_leaves_all_undecided():
+    """sum x on the simplex: any point, and the answer says so instead of not converging."""
+    simplex = np.ones((1, 3)), np.ones(1), -np.eye(3), np.zeros(3)
+    found = QuadraticProgram(np.zeros((3, 3)), np.ones(3), *simplex).solve()
+    assert bool(found.converged)
+    assert np.all(found.loose)

@@ -124,6 +124,13 @@ def violation(kind: str, p: Any, v: Float[Either, "k d"], dual: bool) -> Float[E
     return xp.where(inside, xp.minimum(curved, along), xp.maximum(flat, 0.0))
 
 
+def missed(off: Either, S: Either, rough: Either) -> Either:
+    """How far each row is from met, in its unit. A row all of whose terms are roundoff of the data, as
+    where the centre is the optimum, has no unit: it is met where what is left is that roundoff too."""
+    xp = namespace(off)
+    return xp.where((rough >= S) & (xp.abs(off) <= 1e-2 * rough), 0.0, ratio(off, S))
+
+
 def apart(kind: str, p: Any, s: Float[Either, "k d"], z: Float[Either, "k d"]) -> Either:
     """How far each pair is from complementary, to first order, in units of `s` times units of `z`.
 
@@ -160,8 +167,8 @@ def measures(
     """The measures of one pair; the data centred (`centre`) by the caller."""
     xp = namespace(s)
     S, Sb, Zb, D = scales(P, q, A, b, cones, x, z, rough)
-    primal = ratio(A @ x + s - b, _shared(cones, S))
-    dual = ratio(P @ x + q + A.T @ z, D)
+    primal = missed(A @ x + s - b, _shared(cones, S), rough[0])
+    dual = missed(P @ x + q + A.T @ z, D, rough[1])
     slack = []
     for (kind, p, rows), u, v, Su, Zv in zip(
         cones.groups(), *map(cones.cut, (s, z, Sb, Zb)), strict=True

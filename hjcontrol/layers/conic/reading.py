@@ -9,6 +9,7 @@ sent back through cvxpy's own inversion. A second vector, drawn at random, check
 """
 
 import functools
+import warnings
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -89,10 +90,16 @@ def read(problem: Any) -> Reading:
     that cvxpy cannot bring to cone form.
     """
     needs("ProgramLayer", "cvxpy")
-    import cvxpy as cp
-
     _refuse(problem)
     parameters = problem.parameters()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Reading from a sparse")  # nothing is kept of it
+        return _read(problem, parameters)
+
+
+def _read(problem: Any, parameters: list) -> Reading:
+    import cvxpy as cp
+
     before = [p.value for p in parameters]
     try:
         start = 1
@@ -241,7 +248,7 @@ class _AnyDual(dict):
 def _places(problem: Any, compiled: Any, chain: Any, inverse: Any) -> tuple[Place, ...]:
     n = compiled.x.size
     noise = np.random.default_rng(0).uniform(1.0, 2.0, n)
-    back = lambda x: _back(compiled, chain, inverse, x)
+    back = lambda x: _back(problem, compiled, chain, inverse, x)
     tags = np.arange(1.0, n + 1)
     sent = functools.cache(lambda sign: (back(sign * tags), back(sign * noise)))
     found = []
@@ -267,15 +274,22 @@ def _places(problem: Any, compiled: Any, chain: Any, inverse: Any) -> tuple[Plac
     return tuple(found)
 
 
-def _back(compiled: Any, chain: Any, inverse: Any, x: np.ndarray) -> dict[int, Any]:
+def _back(problem: Any, compiled: Any, chain: Any, inverse: Any, x: np.ndarray) -> dict[int, Any]:
     from cvxpy.reductions.solution import Solution
 
+    # Bounds, which would clip what is sent back, are taken off for the time.
+    bounded = [(v, getattr(v, "bounds", None)) for v in problem.variables()]
+    for v, _ in bounded:
+        v.bounds = None
     try:
         solution = Solution("optimal", 0.0, {compiled.x.id: x}, {}, {})
         return _inverted(chain, inverse, solution)
     except (KeyError, TypeError, AttributeError):
         solution = Solution("optimal", 0.0, {compiled.x.id: x}, _AnyDual(), {})
         return _inverted(chain, inverse, solution)
+    finally:
+        for v, bounds in bounded:
+            v.bounds = bounds
 
 
 def _inverted(chain: Any, inverse: Any, solution: Any) -> dict[int, Any]:
