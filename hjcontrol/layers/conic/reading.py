@@ -277,10 +277,10 @@ def _places(problem: Any, compiled: Any, chain: Any, inverse: Any) -> tuple[Plac
 def _back(problem: Any, compiled: Any, chain: Any, inverse: Any, x: np.ndarray) -> dict[int, Any]:
     from cvxpy.reductions.solution import Solution
 
-    # Bounds, which would clip what is sent back, are taken off for the time.
-    bounded = [(v, getattr(v, "bounds", None)) for v in problem.variables()]
+    # Bounds, which would clip what is sent back, are opened for the time.
+    bounded = [(v, v.bounds) for v in problem.variables() if getattr(v, "bounds", None) is not None]
     for v, _ in bounded:
-        v.bounds = None
+        v.bounds = [-np.inf, np.inf]
     try:
         solution = Solution("optimal", 0.0, {compiled.x.id: x}, {}, {})
         return _inverted(chain, inverse, solution)
