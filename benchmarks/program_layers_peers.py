@@ -39,8 +39,10 @@ def quadratics(n, m, k, batch, spread=0.0, seed=0):
 
 
 def relative(x, y):
+    """The worst sample's distance, over the length of its reference, over 1 where that is 0."""
     x, y = np.asarray(x), np.asarray(y)
-    return float(np.max(np.linalg.norm(x - y, axis=1) / np.linalg.norm(y, axis=1)))
+    length = np.linalg.norm(y, axis=1)
+    return float(np.max(np.linalg.norm(x - y, axis=1) / np.where(length > 0, length, 1.0)))
 
 
 def missing(package):

@@ -5,7 +5,8 @@ python scale_free_certificates.py conic    # 600 more of 12 cone programs, read 
 
 Logits and temperature times 1e-12 .. 1e12, a common offset 0 .. 1e12 where the layer does not see one.
 Of a cone program the objective is scaled, and a multiple of its equalities added to the objective.
-Half of the candidates are right (the layer's own answer at those logits), half are wrong by 1e-4 or more.
+Half of the candidates are right (the layer's own answer at those logits), half are wrong by 1e-4 or more:
+of a cone program every other wrong one is the answer to another objective, which meets all constraints.
 """
 
 import itertools
@@ -30,6 +31,7 @@ jax.config.update("jax_enable_x64", True)
 SCALES = (1e-12, 1e-6, 1.0, 1e6, 1e12)
 OFFSETS = (0.0, 1.0, 1e4, 1e8, 1e12)
 SHIFTED = ("softmax", "max", "sparsemax", "entmax", "top-k", "permutahedron", "lml", "csoftmax")
+TURN = itertools.cycle((True, False))
 OTHERS = ("softplus", "clip", "l2-ball", "tanh")
 
 
@@ -102,7 +104,20 @@ def conic_candidates():
             yield name, moved, own, own.x, True
             size, push = 10.0 ** rng.uniform(-4, -1), np.zeros(own.x.size)
             push[used] = rng.standard_normal(used.size)
-            yield name, moved, own, own.x + size * jnp.max(jnp.abs(own.x)) * push, False
+            yield name, moved, own, wrong(program, solve, own.x, size * push), False
+
+
+def wrong(program, solve, x, push):
+    """Every other time the answer to another objective, where it differs; or else the point moved."""
+    push = push * jnp.max(jnp.abs(x))
+    if next(TURN):
+        force = jnp.max(jnp.abs(program.P)) * push + jnp.max(jnp.abs(program.q)) * push
+        other = solve(
+            ConicProgram(program.P, program.q + force, program.A, program.b, program.cones)
+        )
+        if other.converged and jnp.max(jnp.abs(other.x - x)) > 1e-5 * jnp.max(jnp.abs(x)):
+            return other.x
+    return x + push
 
 
 def measure(conic=False):

@@ -52,6 +52,11 @@ def _refuse(problem: Any) -> None:
         raise ValueError(
             "certify: the problem is not convex by cvxpy's rules (`problem.is_dcp()` is False)."
         )
+    for p in problem.parameters():
+        if p.value is None:
+            raise ValueError(
+                f"certify: parameter {p.name()} has no value; found None. Set `{p.name()}.value`."
+            )
     known = {"Equality", "Zero", "Inequality", "NonPos", "NonNeg", "SOC", "ExpCone", "PSD"}
     for i, c in enumerate(problem.constraints):
         if type(c).__name__ not in known:
@@ -141,6 +146,7 @@ def _measure(problem: Any, duals: list) -> Residuals:
     reach = 2.0 * max(units.points.values(), default=1.0)
     gap += reach * sum(float(np.sum(a)) for a in stationarity.values())
     gap = gap if np.isfinite(gap) else np.inf
+    gap = np.nan if any(np.isnan(v.value).any() for v in problem.variables()) else gap
     as_arrays = lambda tree: {k: jnp.asarray(v, float) for k, v in tree.items()}
     rows = {k: jnp.asarray(units.rows[k]) for k in off}
     multipliers = {k: jnp.asarray(units.multipliers[k]) for k in off}

@@ -72,7 +72,7 @@ class ProgramLayer(Shown):
     def __init__(self, problem: Any, engine: str = "auto"):
         """**Raises:** `ValueError` if the problem is not convex or not DPP, naming the sub-expression; if
         it has integer variables, a cone that is not known, or two variables of one name."""
-        if not hasattr(problem, "parameters") or isinstance(problem, type):
+        if not hasattr(problem, "get_problem_data") or isinstance(problem, type):
             raise ValueError(
                 f"ProgramLayer: `problem` must be a cvxpy.Problem; found {shown(problem)}."
             )
@@ -123,8 +123,9 @@ class ProgramLayer(Shown):
         tol: Real[ArrayLike, ""] | float | None = None,
     ) -> Optimality:
         """Certificate of the layer's own answer, from its own multipliers."""
-        point = self.solve(*parameters).point
-        return certify(self.program(*parameters), point.x, point, tol=tol)
+        program = self.program(*parameters)
+        point = program.solve(self.engine)  # in the program's own precision, which judges
+        return certify(program, point.x, point, tol=tol)
 
     def as_cvxpy(self, *parameters: Real[ArrayLike, "..."]) -> Any:
         """The user's own problem, with its parameters set."""
@@ -181,6 +182,10 @@ def _words(found: ProgramSolution) -> str:
         return text
     part = {k: float(np.max(np.abs(v))) for k, v in found.proof.items() if np.size(v)}
     if name == "infeasible":
+        text = (
+            "ProgramLayer: No point that meets the constraints exists at these parameters. Check their "
+            "signs, or relax a constraint with a penalised slack."
+        )
         cones = [k for k, v in part.items() if v > 1e-6 and not k.startswith("direction")]
         text += f" The proof (Farkas) uses the constraints of these kinds: {', '.join(cones)}."
     if name == "unbounded":

@@ -11,9 +11,10 @@ import functools
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.shown import Shown
@@ -222,6 +223,31 @@ def vector(M: Float[Either, "*k p p"]) -> Float[Either, "*k d"]:
     i, j, factor = triangle(M.shape[-1])
     u = M[..., i, j]
     return u * _fit(factor, u)
+
+
+@jax.custom_jvp
+def spectrum(M: Float[Array, "k p p"]) -> tuple[Array, Array]:
+    """Eigenvalues and vectors. Their derivative, which only a second derivative of the optimum asks
+    for, is refused where two eigenvalues are equal: no single basis moves with the matrix there."""
+    return tuple(jnp.linalg.eigh(M))
+
+
+@spectrum.defjvp
+def _spectrum_rule(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+    (M,), (dM,) = primals, tangents
+    values, Q = spectrum(M)
+    apart = values[:, None, :] - values[:, :, None]
+    size = jnp.max(jnp.abs(values), axis=1, initial=0.0)[:, None, None]
+    same = jnp.abs(apart) <= float(np.finfo(M.dtype).eps) ** 0.5 * size
+    same &= ~np.eye(M.shape[-1], dtype=bool)[None]
+    words = (
+        "The second derivative of a semidefinite optimum is not found where two eigenvalues of `s` or of "
+        "`z` are equal. Move the parameters, or take differences of the first derivative."
+    )
+    apart = eqx.error_if(apart, jnp.any(same), words)
+    turn = jnp.einsum("kji,kjl,klm->kim", Q, dM, Q)
+    rates = jnp.where(apart == 0, 0.0, 1 / jnp.where(apart == 0, 1.0, apart))
+    return (values, Q), (jnp.diagonal(turn, axis1=1, axis2=2), Q @ (rates * turn))
 
 
 def _fit(factor: np.ndarray, v: Either) -> np.ndarray:

@@ -29,6 +29,8 @@ def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = Non
     unit = float(jnp.finfo(dtype).eps)
     ridge = unit**0.8 * jnp.maximum(1.0, jnp.max(jnp.abs(P), initial=0.0))
     goal = unit**0.6  # the polish does the rest
+    # Without a right-hand side all slacks may be 0 together; the data are of unit size.
+    least = jnp.where(jnp.any(b != 0), 0.0, 1.0).astype(dtype)
     base = P + E.T @ E + ridge * jnp.eye(n, dtype=dtype)
 
     def residuals(v: tuple) -> tuple[Array, Array, Array]:
@@ -43,7 +45,8 @@ def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = Non
         reach = jnp.max(jnp.abs(e) + jnp.abs(E) @ jnp.abs(x), initial=0.0)
         reach = jnp.maximum(reach, jnp.max(jnp.abs(h) + jnp.abs(F) @ jnp.abs(x), initial=0.0))
         top = lambda v: jnp.max(jnp.abs(v), initial=0.0)
-        gap = top(jnp.minimum(ratio(lam, jnp.maximum(top(lam), push)), ratio(s, top(s))))
+        size = jnp.maximum(top(s), least)
+        gap = top(jnp.minimum(ratio(lam, jnp.maximum(top(lam), push)), ratio(s, size)))
         return jnp.maximum(
             jnp.maximum(ratio(top(rd), push), ratio(jnp.maximum(top(rp), top(rs)), reach)), gap
         )

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 
 from hjcontrol.layers.conic import power
-from hjcontrol.layers.conic.cones import Cones, Either, Layout, matrix, namespace
+from hjcontrol.layers.conic.cones import Cones, Either, Layout, matrix, namespace, vector
 
 
 class Measures(NamedTuple):
@@ -72,6 +72,10 @@ def scales(
     )
     forces = xp.min(forces, axis=1, initial=xp.inf)
     Z = xp.maximum(push, xp.where(xp.isfinite(forces), forces, 0.0))
+    # A column that no force holds has roundoff for its forces, which is no unit: there a force counts
+    # by what it would do along the column's reach.
+    whole = xp.sum(X * D) / xp.where(X > 0, X, xp.inf)
+    D = xp.where(rough[1] >= D, xp.maximum(D, whole), D)
     return S, _wide(cones, S), _wide(cones, Z), D
 
 
@@ -120,6 +124,35 @@ def violation(kind: str, p: Any, v: Float[Either, "k d"], dual: bool) -> Float[E
     return xp.where(inside, xp.minimum(curved, along), xp.maximum(flat, 0.0))
 
 
+def missed(off: Either, S: Either, rough: Either) -> Either:
+    """How far each row is from met, in its unit. A row all of whose terms are roundoff of the data, as
+    where the centre is the optimum, has no unit: it is met where what is left is that roundoff too."""
+    xp = namespace(off)
+    return xp.where((rough >= S) & (xp.abs(off) <= 1e-2 * rough), 0.0, ratio(off, S))
+
+
+def apart(kind: str, p: Any, s: Float[Either, "k d"], z: Float[Either, "k d"]) -> Either:
+    """How far each pair is from complementary, to first order, in units of `s` times units of `z`.
+
+    Along a curved cone `s.z` is of second order: a point 1e-5 beside the optimum has an `s.z` of 1e-10.
+    The slope of `s.z` along the cone is of first order: Jordan's product for the symmetric cones, and for
+    the others the derivative along their curve at `s`, `a (1, 0, e^r)` and
+    `a (e^r, 0, alpha e^(alpha r))`.
+    """
+    xp = namespace(s)
+    inner = xp.abs(xp.sum(s * z, axis=1))
+    if kind == "soc":
+        slope = s[:, :1] * z[:, 1:] + z[:, :1] * s[:, 1:]
+    elif kind == "psd":
+        S, Z = matrix(s, p), matrix(z, p)
+        slope = vector(S @ Z + Z @ S)
+    elif kind == "power":
+        slope = s[:, :1] * z[:, :1] + p * s[:, 2:] * z[:, 2:]
+    else:
+        slope = s[:, 1:2] * z[:, :1] + s[:, 2:] * z[:, 2:]
+    return xp.maximum(inner, xp.max(xp.abs(slope), axis=1, initial=0.0))
+
+
 def measures(
     P: Either,
     q: Either,
@@ -134,8 +167,8 @@ def measures(
     """The measures of one pair; the data centred (`centre`) by the caller."""
     xp = namespace(s)
     S, Sb, Zb, D = scales(P, q, A, b, cones, x, z, rough)
-    primal = ratio(A @ x + s - b, _shared(cones, S))
-    dual = ratio(P @ x + q + A.T @ z, D)
+    primal = missed(A @ x + s - b, _shared(cones, S), rough[0])
+    dual = missed(P @ x + q + A.T @ z, D, rough[1])
     slack = []
     for (kind, p, rows), u, v, Su, Zv in zip(
         cones.groups(), *map(cones.cut, (s, z, Sb, Zb)), strict=True

@@ -74,7 +74,7 @@ def optimum(data: Data, cones: Cones, engine: str = "auto", start: Any = None) -
         isinstance(start, Point) and start.x.shape == data.q.shape and start.z.shape == data.b.shape
     ):
         raise ValueError(
-            f"ProgramLayer: `start` must be the `Point` of a program with {data.q.size} columns and "
+            f"solve: `start` must be the `Point` of a program with {data.q.size} columns and "
             f"{data.b.size} rows; found {shown(start)}."
         )
     even = _even(data) if cones.straight else None
@@ -160,15 +160,13 @@ def _put_back(at: Point, units: tuple[Array, Array, Array]) -> Point:
 
 def _engine(engine: str, cones: Cones) -> str:
     if engine not in ENGINES:
-        raise ValueError(
-            f"ProgramLayer: `engine` must be one of {', '.join(ENGINES)}; found {engine!r}."
-        )
+        raise ValueError(f"solve: `engine` must be one of {', '.join(ENGINES)}; found {engine!r}.")
     curved = [k for k in ("soc", "psd", "exp", "power") if getattr(cones, k)]
     if engine == "auto":
         return "clarabel" if curved else "interior"
     if engine == "interior" and curved:
         raise ValueError(
-            "ProgramLayer: the engine 'interior' solves linear and quadratic programs; found the cones "
+            "solve: the engine 'interior' solves linear and quadratic programs; found the cones "
             f"{', '.join(curved)}. Use engine='clarabel'."
         )
     return engine

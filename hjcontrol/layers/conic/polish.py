@@ -43,16 +43,23 @@ def polished(
     x0, nu0 = centre(P, q, A, b, cones)
     near_q, near_b = q + A.T @ nu0 + P @ x0, b - A @ x0
 
+    rough = lambda x, z: roughness(P, q, A, b, x, z, x0, nu0)
+
     def judge(x: Either, s: Either, z: Either) -> Measures:
-        rough = roughness(P, q, A, b, x, z, x0, nu0)
-        return measures(P, near_q, A, near_b, cones, x - x0, s, z - nu0, rough)
+        return measures(P, near_q, A, near_b, cones, x - x0, s, z - nu0, rough(x, z))
 
     first = judge(*raw)
     strength = xp.max(abs(A), axis=1, initial=0.0)
     forced = (xp.max(abs(q), initial=0.0) > 0) | (xp.max(abs(P), initial=0.0) > 0)
-    weak = WEAK * xp.max(first.D, initial=0.0) / xp.where(strength > 0, strength, 1.0)
+    least = xp.maximum(WEAK * first.D, rough(raw[0], raw[2])[1])  # less than this is no force
+    weak = xp.max(least, initial=0.0) / xp.where(strength > 0, strength, 1.0)
     Z = xp.where(forced, xp.maximum(first.Z, weak), 1e8)  # without force, nothing is held
-    S = xp.maximum(first.S, WEAK * xp.max(first.S, initial=0.0))  # noise sets no scale of its own
+    # Noise sets no scale of its own. Where b is 0 an optimum of 0 has none, and the data's unit is 1.
+    held = xp.max(abs(b), initial=0.0) > 0
+    largest = xp.maximum(
+        xp.max(first.S, initial=0.0), xp.where(held, 0.0, xp.max(strength, initial=0.0))
+    )
+    S = xp.maximum(first.S, WEAK * largest)
     state = classify(cones, raw[1], raw[2], S, Z)
     snapped = (raw[0], *snap(cones, state, raw[1], raw[2], S, Z))
     out = dropped(P, A, cones, directions(cones, state, *snapped[1:]))

@@ -7,17 +7,24 @@ KKT:  P x + q + A' z = 0,   s.z = 0            gap = x.(P x + q + A' z) + s.z
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Real
 
-from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.arguments import admits, fits
 from hjcontrol._ground.concrete import known
 from hjcontrol.deformation.soft_maximum import floating
 from hjcontrol.layers.conic.cones import WORDS, Cones
-from hjcontrol.layers.conic.measures import centre, ratio, roughness, scales, violation
+from hjcontrol.layers.conic.measures import (
+    apart,
+    centre,
+    missed,
+    ratio,
+    roughness,
+    scales,
+    violation,
+)
 from hjcontrol.layers.conic.optimum import Data, Point, optimum
 from hjcontrol.layers.program import AbstractProgram, Residuals, Scales
 
@@ -45,12 +52,22 @@ class ConicProgram(AbstractProgram):
     b: Float[Array, " m"]
     cones: Cones
 
-    def __check_init__(self):
-        if hasattr(self.b, "shape") and self.b.shape != (self.cones.rows,):
+    def __init__(
+        self,
+        P: Real[ArrayLike, "n n"],
+        q: Real[ArrayLike, " n"],
+        A: Real[ArrayLike, "m n"],
+        b: Real[ArrayLike, " m"],
+        cones: Cones,
+    ):
+        """**Raises:** `ValueError` for shapes that disagree, numbers that are not finite, or a `P` that
+        is not symmetric and positive semidefinite."""
+        self.P, self.q, self.A, self.b = _arrays("ConicProgram", P=P, q=q, A=A, b=b)
+        self.cones = cones
+        if self.b.shape != (cones.rows,):
             raise ValueError(
-                f"ConicProgram: `cones` have {self.cones.rows} rows; found b of shape {self.b.shape}."
+                f"ConicProgram: `cones` have {cones.rows} rows; found b of shape {self.b.shape}."
             )
-        _refuse_concave(self.P)
 
     def solve(self, engine: str = "auto", start: Point | None = None) -> Point:
         """The optimum: `interior` (JAX, equalities and inequalities), `clarabel` (every cone, on the
@@ -76,7 +93,7 @@ class ConicProgram(AbstractProgram):
         if isinstance(dual, Point):
             z, base = dual.z, dual.centre
         else:
-            z = floating(dual)
+            z = jnp.asarray(fits("certify", "dual", dual, Real[ArrayLike, " m"]))
         z = z.astype(x.dtype)
         if z.shape != self.b.shape:
             raise ValueError(
@@ -85,22 +102,39 @@ class ConicProgram(AbstractProgram):
         return _residuals(self, x, z, base)
 
 
-def _refuse_concave(P: Any) -> None:
-    """Where P is known: it must be symmetric and positive semidefinite."""
-    seen = known(P) if isinstance(P, (np.ndarray, jax.Array)) and P.ndim == 2 else None
-    if seen is None or not np.all(np.isfinite(seen)) or seen.size == 0:
+def _arrays(owner: str, **given: Any) -> list[Array]:
+    """The arrays in one dtype, the widest of theirs; where they are known, refused if a number in them is
+    not finite or `P` is not symmetric and positive semidefinite."""
+    arrays = {name: floating(v) for name, v in given.items()}
+    dtype = jnp.result_type(*arrays.values())
+    if arrays["q"].size == 0:
+        raise ValueError(f"{owner}: at least one variable is needed; found `q` of shape (0,).")
+    for name, v in arrays.items():
+        seen = known(v)
+        if seen is not None and not np.all(np.isfinite(seen)):
+            hint = " Leave out a row that bounds nothing." if name in ("b", "h") else ""
+            raise ValueError(
+                f"{owner}: `{name}` must be finite; found {seen[~np.isfinite(seen)][0]}.{hint}"
+            )
+    _refuse_concave(owner, arrays["P"])
+    return [v.astype(dtype) for v in arrays.values()]
+
+
+def _refuse_concave(owner: str, P: Array) -> None:
+    seen = known(P)
+    if seen is None or seen.size == 0:
         return
     near = (1e-9 if P.dtype == np.float64 else 1e-4) * np.max(np.abs(seen))
     skew = np.max(np.abs(seen - seen.T))
     if skew > near:
         raise ValueError(
-            f"ConicProgram: `P` must be symmetric; found entries off their mirror by {skew:.1e}."
+            f"{owner}: `P` must be symmetric; found entries off their mirror by {skew:.1e}."
         )
     lowest = float(np.min(np.linalg.eigvalsh(seen)))
     if lowest < -near:
         raise ValueError(
-            f"ConicProgram: `P` must be positive semidefinite; found the eigenvalue {lowest:.1e}. The "
-            "program is not convex."
+            f"{owner}: `P` must be positive semidefinite; found the eigenvalue {lowest:.1e}. The program "
+            "is not convex."
         )
 
 
@@ -115,8 +149,8 @@ def _residuals(program: ConicProgram, x: Array, z: Array, base: Array) -> Residu
     slack = moved_b - A @ near
     push = P @ near + moved_q + A.T @ force
     primal, sign, both = {}, {}, {}
-    for (kind, p, _), s, v, Sr, Su, Zv in zip(
-        cones.groups(), *map(cones.cut, (slack, force, S, Sb, Zb)), strict=True
+    for (kind, p, _), s, v, Sr, Su, Zv, rough in zip(
+        cones.groups(), *map(cones.cut, (slack, force, S, Sb, Zb, rough_[0])), strict=True
     ):
         name = WORDS[kind]
         Su, Zv = Su[:, 0], Zv[:, 0]
@@ -125,38 +159,42 @@ def _residuals(program: ConicProgram, x: Array, z: Array, base: Array) -> Residu
             name: jnp.concatenate([d[name], new]) if name in d else new,
         }
         unit = Sr[:, 0] if kind in ("zero", "nonneg") else Su
-        primal = join(primal, ratio(violation(kind, p, s, False), unit))
+        out = violation(kind, p, s, False)
+        primal = join(primal, missed(out, unit, jnp.max(rough, axis=1)))
         if kind == "zero":
             continue
         sign = join(sign, ratio(violation(kind, p, v, True), Zv))
         if kind == "nonneg":
             product = jnp.minimum(ratio(jnp.maximum(s[:, 0], 0), Su), ratio(v[:, 0], Zv))
         else:
-            product = ratio(ratio(jnp.sum(s * v, axis=1), Su), Zv)
+            product = ratio(ratio(apart(kind, p, s, v), Su), Zv)
         both = join(both, product)
     still = ratio(push, D)
     cost = 0.5 * x @ P @ x + q @ x
     gap = near @ push + slack @ force
     outside = [jnp.max(v, initial=0.0) for v in primal.values()]
-    out = jnp.max(jnp.stack([*outside, jnp.zeros((), x.dtype)]))
+    outermost = jnp.max(jnp.stack([*outside, jnp.zeros((), x.dtype)]))
     unit = jnp.finfo(x.dtype).eps
-    rough = lambda u, v: jnp.max(jnp.where(v > 0, ratio(u, v), 0.0), initial=0.0)
+    share = lambda u, v: jnp.max(jnp.where(v > 0, ratio(u, v), 0.0), initial=0.0)
     offset = jnp.abs(base) + jnp.abs(nu0)
     # An equality all of whose terms are roundoff is met as well as it can be.
     met = (jnp.arange(b.size) < cones.zero) & (rough_[0] >= S)
     floor = jnp.maximum(
-        rough(jnp.abs(b) + jnp.abs(A) @ (jnp.abs(x) + jnp.abs(x0)), jnp.where(met, 0.0, S)),
-        rough(jnp.abs(q) + jnp.abs(P) @ jnp.abs(x) + jnp.abs(A).T @ (jnp.abs(z) + offset), D),
+        share(jnp.abs(b) + jnp.abs(A) @ (jnp.abs(x) + jnp.abs(x0)), jnp.where(met, 0.0, S)),
+        share(jnp.abs(q) + jnp.abs(P) @ jnp.abs(x) + jnp.abs(A).T @ (jnp.abs(z) + offset), D),
     )
+    energy = jnp.abs(near) @ D + S @ jnp.abs(force)
+    noise = (jnp.abs(x) + jnp.abs(x0)) @ rough_[1] + rough_[0] @ (jnp.abs(z) + offset)
+    idle = (noise >= energy) & (jnp.abs(gap) <= 1e-2 * noise)  # the centre is the optimum
     return Residuals(
         primal=primal,
         dual={**{f"sign of {k}": v for k, v in sign.items()}, "gradient": still},
         complementarity=both,
         stationarity={"x": still},
-        objective=jnp.where(out > jnp.sqrt(unit), jnp.inf, cost),
+        objective=jnp.where(outermost > jnp.sqrt(unit), jnp.inf, cost),
         dual_objective=cost - gap,
         excess=gap,
-        scales=Scales(excess=jnp.abs(near) @ D + S @ jnp.abs(force), floor=unit * floor),
+        scales=Scales(excess=jnp.where(idle, jnp.inf, energy), floor=unit * floor),
     )
 
 
@@ -194,16 +232,17 @@ class QuadraticProgram(AbstractProgram):
         G: Real[ArrayLike, "m n"] | None = None,
         h: Real[ArrayLike, " m"] | None = None,
     ):
-        """**Raises:** `ValueError` for shapes that disagree, or `A` without `b`, or `G` without `h`."""
+        """**Raises:** `ValueError` for shapes that disagree, `A` without `b`, `G` without `h`, numbers
+        that are not finite, or a `P` that is not symmetric and positive semidefinite."""
         if (A is None) != (b is None) or (G is None) != (h is None):
             raise ValueError(
                 "QuadraticProgram: `A` comes with `b`, and `G` with `h`; found one without the other."
             )
-        self.P, self.q = floating(P), floating(q)
-        n = self.q.size
-        none = jnp.zeros((0, n), self.q.dtype), jnp.zeros(0, self.q.dtype)
-        self.A, self.b = none if A is None else (floating(A), floating(b))
-        self.G, self.h = none if G is None else (floating(G), floating(h))
+        n, dtype = jnp.shape(q)[0], floating(q).dtype
+        none = jnp.zeros((0, n), dtype), jnp.zeros(0, dtype)
+        (A, b), (G, h) = none if A is None else (A, b), none if G is None else (G, h)
+        found = _arrays("QuadraticProgram", P=P, q=q, A=A, b=b, G=G, h=h)
+        self.P, self.q, self.A, self.b, self.G, self.h = found
 
     @property
     def conic(self) -> ConicProgram:
@@ -227,7 +266,17 @@ class QuadraticProgram(AbstractProgram):
         **Raises:** `ValueError` for the wrong shapes.
         """
         if isinstance(dual, dict):
-            dual = jnp.concatenate(
-                [jnp.ravel(floating(dual[k])) for k in ("equality", "inequality")]
-            )
+            kinds = {"equality": self.b, "inequality": self.h}
+            if set(dual) != set(kinds):
+                raise ValueError(
+                    "certify: multipliers of a QuadraticProgram are a dict with `equality` and "
+                    f"`inequality`; found {', '.join(map(str, dual)) or 'an empty dict'}."
+                )
+            for kind, like in kinds.items():
+                if jnp.shape(dual[kind]) != like.shape:
+                    raise ValueError(
+                        f"certify: the multipliers `{kind}` must have shape {like.shape}; found "
+                        f"{jnp.shape(dual[kind])}."
+                    )
+            dual = jnp.concatenate([floating(dual[kind]) for kind in kinds])
         return self.conic.residuals(candidate, dual)

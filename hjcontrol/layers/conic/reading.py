@@ -8,9 +8,12 @@ the parameters are *tagged* with 1, 2, 3, .. and the compiled ones are read; the
 sent back through cvxpy's own inversion. A second vector, drawn at random, checks the reading.
 """
 
+import functools
+import warnings
 from typing import Any, NamedTuple
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
@@ -87,10 +90,16 @@ def read(problem: Any) -> Reading:
     that cvxpy cannot bring to cone form.
     """
     needs("ProgramLayer", "cvxpy")
-    import cvxpy as cp
-
     _refuse(problem)
     parameters = problem.parameters()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Reading from a sparse")  # nothing is kept of it
+        return _read(problem, parameters)
+
+
+def _read(problem: Any, parameters: list) -> Reading:
+    import cvxpy as cp
+
     before = [p.value for p in parameters]
     try:
         start = 1
@@ -124,16 +133,18 @@ def read(problem: Any) -> Reading:
     at, of, by = stacked
     i, j = at % rows, at // rows
     last = j == n
-    table = lambda at, of, by: Table(
-        jnp.asarray(at, jnp.int32), jnp.asarray(of, jnp.int32), jnp.asarray(by)
-    )
-    A = table((i * n + j)[~last], of[~last], -by[~last])
-    b = table(i[last], of[last], by[last])
     keep = linear[0] < n
-    q = table(*(v[keep] for v in linear))
-    P = table(np.zeros(0), np.zeros(0), np.zeros(0))
-    if compiled.P is not None:
-        P = table(*_entries(compiled.P, chosen))
+    bent = (np.zeros(0),) * 3 if compiled.P is None else _entries(compiled.P, chosen)
+    parts = (
+        bent,
+        tuple(v[keep] for v in linear),
+        ((i * n + j)[~last], of[~last], -by[~last]),
+        (i[last], of[last], by[last]),
+    )
+    whole = lambda v: np.asarray(v, np.int32)
+    # All in one transfer: one by one they take a good part of the building.
+    parts = jax.device_put([(whole(at), whole(of), by) for at, of, by in parts])
+    P, q, A, b = (Table(*part) for part in parts)
     return Reading(P, q, A, b, n, cones, _places(problem, compiled, chain, inverse))
 
 
@@ -237,25 +248,24 @@ class _AnyDual(dict):
 def _places(problem: Any, compiled: Any, chain: Any, inverse: Any) -> tuple[Place, ...]:
     n = compiled.x.size
     noise = np.random.default_rng(0).uniform(1.0, 2.0, n)
-    back = lambda x: _back(compiled, chain, inverse, x)
-    # A sign attribute clips what is sent back, so both signs are sent.
-    tagged, negated = back(np.arange(1.0, n + 1)), back(-np.arange(1.0, n + 1))
-    checked = {1: back(noise), -1: back(-noise)}
+    back = lambda x: _back(problem, compiled, chain, inverse, x)
+    tags = np.arange(1.0, n + 1)
+    sent = functools.cache(lambda sign: (back(sign * tags), back(sign * noise)))
     found = []
     for v in problem.variables():
-        if v.id not in tagged:
+        if v.id not in sent(1)[0]:
             raise ValueError(
                 f"ProgramLayer: variable {v.name()} is not found in cvxpy's cone form. State its "
                 "attributes as constraints."
             )
         read = lambda values, v=v: np.ravel(np.asarray(_dense(values[v.id]), float))
-        up, down = read(tagged), read(negated)
-        sign = 1 if np.any(up) or not np.any(down) else -1
-        tags = up if sign > 0 else -down
-        columns = np.round(np.abs(tags)).astype(int) - 1
-        factors = np.where(columns < 0, 0.0, np.sign(tags))
+        # A sign attribute clips what is sent back: where nothing arrives, the other sign is sent.
+        sign = 1 if np.any(read(sent(1)[0])) or not np.any(read(sent(-1)[0])) else -1
+        there = sign * read(sent(sign)[0])
+        columns = np.round(np.abs(there)).astype(int) - 1
+        factors = np.where(columns < 0, 0.0, np.sign(there))
         columns = np.maximum(columns, 0)
-        if not np.allclose(factors * sign * noise[columns], read(checked[sign]), 1e-12, 0.0):
+        if not np.allclose(factors * sign * noise[columns], read(sent(sign)[1]), 1e-12, 0.0):
             raise ValueError(
                 f"ProgramLayer: cvxpy transforms variable {v.name()} in a way that is not a choice of "
                 "entries. Use a variable without attributes, and constraints in their stead."
@@ -264,15 +274,22 @@ def _places(problem: Any, compiled: Any, chain: Any, inverse: Any) -> tuple[Plac
     return tuple(found)
 
 
-def _back(compiled: Any, chain: Any, inverse: Any, x: np.ndarray) -> dict[int, Any]:
+def _back(problem: Any, compiled: Any, chain: Any, inverse: Any, x: np.ndarray) -> dict[int, Any]:
     from cvxpy.reductions.solution import Solution
 
+    # Bounds, which would clip what is sent back, are opened for the time.
+    bounded = [(v, v.bounds) for v in problem.variables() if getattr(v, "bounds", None) is not None]
+    for v, _ in bounded:
+        v.bounds = [-np.inf, np.inf]
     try:
         solution = Solution("optimal", 0.0, {compiled.x.id: x}, {}, {})
         return _inverted(chain, inverse, solution)
     except (KeyError, TypeError, AttributeError):
         solution = Solution("optimal", 0.0, {compiled.x.id: x}, _AnyDual(), {})
         return _inverted(chain, inverse, solution)
+    finally:
+        for v, bounds in bounded:
+            v.bounds = bounds
 
 
 def _inverted(chain: Any, inverse: Any, solution: Any) -> dict[int, Any]:

@@ -22,25 +22,54 @@ def check_dpp(problem: Any) -> None:
 
     **Raises:** `ValueError` with that sub-expression and what to write instead.
     """
-    if not problem.is_dcp():
-        parts = [problem.objective, *problem.constraints]
-        inside = [a for p in parts for a in p.args]
-        guilty = next((e for e in (_smallest(e, False) for e in inside) if e is not None), None)
-        at = f"; the sub-expression at fault is `{guilty}`" if guilty is not None else ""
-        raise ValueError(
-            f"ProgramLayer: the problem is not convex by cvxpy's rules (not DCP){at}. Minimise what is "
-            "convex, maximise what is concave, and bound convex expressions from above."
-        )
-    if problem.is_dpp():
+    if problem.is_dpp():  # which is more than DCP
         return
-    parts = [problem.objective.args[0], *(a for c in problem.constraints for a in c.args)]
-    found = (_smallest(e, True) for e in parts)
-    guilty = next((e for e in found if e is not None), problem.objective)
+    dpp = problem.is_dcp()
+    guilty = _guilty(problem, dpp)
+    if not dpp:
+        raise ValueError(
+            "ProgramLayer: the problem is not convex by cvxpy's rules (not DCP); the sub-expression at "
+            f"fault is `{guilty}`. Minimise what is convex, maximise what is concave, and bound convex "
+            "expressions from above."
+        )
     raise ValueError(
         f"ProgramLayer: the problem is not DPP; the sub-expression at fault is `{guilty}`. A parameter "
-        "may enter only affinely, and never multiply another parameter: give the product a parameter of "
-        "its own, write `quad_form(x, P)` as `sum_squares(L.T @ x)`, and `x / p` as `q * x`."
+        f"may enter only affinely, and never multiply another parameter: {_rewrite(guilty)}."
     )
+
+
+def _guilty(problem: Any, dpp: bool) -> Any:
+    """The smallest sub-expression that breaks the rules; or the constraint or objective, whose parts
+    keep them each."""
+    whole = [problem.objective, *problem.constraints]
+    for part in whole:
+        for e in part.args:
+            found = _smallest(e, dpp)
+            if found is not None:
+                return found
+    return next((part for part in whole if not part.is_dcp(dpp=dpp)), problem.objective)
+
+
+def _rewrite(guilty: Any) -> str:
+    """What to write instead of an expression that is not DPP."""
+    kind = type(guilty).__name__
+    if kind == "QuadForm":
+        return "write `sum_squares(L.T @ x)` with a parameter L, where L L' is the matrix"
+    if kind == "DivExpression" and guilty.args[1].parameters():
+        return (
+            f"write `multiply(q, {guilty.args[0]})` with a parameter q, the inverse of the divisor"
+        )
+    inside = _of_parameters(guilty)
+    what = f"`{inside}`" if inside is not None else "the product"
+    return f"give {what} a parameter of its own, whose value is computed beforehand"
+
+
+def _of_parameters(expression: Any) -> Any:
+    """The largest sub-expression that holds parameters alone, and not one of them bare."""
+    if expression.parameters() and not expression.variables() and len(expression.args):
+        return expression if not hasattr(expression, "dual_value") else None
+    found = (_of_parameters(child) for child in expression.args)
+    return next((e for e in found if e is not None), None)
 
 
 def _smallest(expression: Any, dpp: bool) -> Any:
@@ -70,8 +99,8 @@ def checked_parameter(parameter: Any, value: Any) -> Any:
             f"ProgramLayer: parameter {name} has shape {shape}; found {value.shape}. {hint}: one call "
             "takes one sample."
         )
-    on = {k for k, v in parameter.attributes.items() if v is not None and v is not False}
-    matrix = on & {"symmetric", "PSD", "NSD"}
+    on = {k: v for k, v in parameter.attributes.items() if v is not None and v is not False}
+    matrix = on.keys() & {"symmetric", "PSD", "NSD"}
     seen = known(value)
     if seen is not None:
         _refuse(name, np.asarray(seen, float), on, bool(matrix))
@@ -93,7 +122,7 @@ def _real(name: str, shape: tuple, value: Any) -> Any:
     return floating(value)
 
 
-def _refuse(name: str, seen: np.ndarray, on: set, matrix: bool) -> None:
+def _refuse(name: str, seen: np.ndarray, on: dict, matrix: bool) -> None:
     if not np.all(np.isfinite(seen)):
         offender = seen[~np.isfinite(seen)][0]
         raise ValueError(f"ProgramLayer: parameter {name} must be finite; found {offender}.")
@@ -111,7 +140,7 @@ def _refuse(name: str, seen: np.ndarray, on: set, matrix: bool) -> None:
             f"ProgramLayer: parameter {name} must be symmetric; found entries that differ from their "
             f"mirror by {np.max(np.abs(seen - seen.T)):.1e}. Pass (M + M.T) / 2."
         )
-    if {"PSD", "NSD"} & on and seen.size:
+    if {"PSD", "NSD"} & on.keys() and seen.size:
         lowest = np.min(np.linalg.eigvalsh(seen if "PSD" in on else -seen))
         if lowest < -near:
             word = "PSD" if "PSD" in on else "NSD"
@@ -119,7 +148,18 @@ def _refuse(name: str, seen: np.ndarray, on: set, matrix: bool) -> None:
                 f"ProgramLayer: parameter {name} is declared `{word}=True`; found an eigenvalue of the "
                 f"wrong sign, {lowest:.1e}."
             )
+    if "sparsity" in on and np.any(seen[~_pattern(on["sparsity"], seen.shape)]):
+        raise ValueError(
+            f"ProgramLayer: parameter {name} is declared with `sparsity`; found entries outside of it."
+        )
     if "diag" in on and seen.ndim == 2 and np.any(seen - np.diag(np.diag(seen))):
         raise ValueError(
             f"ProgramLayer: parameter {name} is declared `diag=True`; found entries off its diagonal."
         )
+
+
+def _pattern(sparsity: Any, shape: tuple) -> np.ndarray:
+    """Where a parameter may have entries; `True` leaves it to the values."""
+    held = np.zeros(shape, bool)
+    held[sparsity if isinstance(sparsity, tuple) else tuple(map(tuple, sparsity))] = True
+    return held

@@ -9,13 +9,22 @@ power cone's curve is in `power`.
 Of the exponential cone r, log a and log b are what is kept: a probability of 1e-251 has all its digits.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from hjcontrol.layers.conic import power
-from hjcontrol.layers.conic.cones import Cones, Either, Layout, matrix, namespace, triangle, vector
+from hjcontrol.layers.conic.cones import (
+    Cones,
+    Either,
+    Layout,
+    matrix,
+    namespace,
+    spectrum,
+    triangle,
+    vector,
+)
 from hjcontrol.layers.conic.power import CURVED, FREE, PINNED  # s = 0: pinned; z = 0: free
 
 
@@ -100,6 +109,7 @@ def directions(cones: Cones | Layout, state: Either, s: Either, z: Either) -> Lo
         cones.groups(), cones.cut(s), cones.cut(z), cones.cut(state), strict=True
     ):
         k, d = k[:, 0], rows.shape[1]
+        u, v = _calm(kind, p, k, u, v)
         if kind in ("zero", "nonneg"):
             c = xp.ones((rows.shape[0], 1, 1), s.dtype)
             one, two = xp.ones_like(u), xp.zeros_like(u)
@@ -133,15 +143,14 @@ def along(cones: Cones | Layout, local: Local, v: Either) -> Either:
     out = cones.join(
         [xp.einsum("kld,kd...->kl...", c, u) for c, u in zip(local.c, cones.cut(v), strict=True)]
     )
-    root = xp.sqrt(local.sigma)
+    root = _root(local.sigma)
     return out * (root[:, None] if v.ndim == 2 else root)
 
 
 def across(cones: Cones | Layout, local: Local, g: Either) -> Either:
     """`sum c sqrt(sigma) g`: the step of z whose coordinates are `g`."""
     xp = namespace(g)
-    g = xp.sqrt(local.sigma) * g
-    blocks = zip(local.c, cones.cut(g), strict=True)
+    blocks = zip(local.c, cones.cut(_root(local.sigma) * g), strict=True)
     return cones.join([xp.einsum("kld,kl->kd", c, u) for c, u in blocks])
 
 
@@ -194,6 +203,32 @@ def moved(
                 new = _curved(k, *new)
         found.append(new)
     return cones.join([new[0] for new in found]), cones.join([new[1] for new in found])
+
+
+def _root(v: Either) -> Either:
+    """The square root, with the derivative 0 at 0: a sigma of 0 stays 0 along its face."""
+    xp = namespace(v)
+    return xp.where(v > 0, xp.sqrt(_positive(v)), 0.0)
+
+
+def _calm(kind: str, p: Any, k: Either, u: Either, v: Either) -> tuple[Either, Either]:
+    """The pair, and where no curve is, a fixed one: its directions are not used, and at the apex they
+    have no derivative."""
+    xp = namespace(v)
+    if kind == "psd":
+        on = (k > 0) & (k < p)
+        plain = vector(np.diag(np.arange(1.0, p + 1)))
+        pair = plain, -plain
+    elif kind == "soc" and u.shape[1] > 1:
+        on, e = k == CURVED, np.eye(2, u.shape[1])
+        pair = e[0] + e[1], e[0] - e[1]
+    elif kind == "exp":
+        on, pair = k == CURVED, (np.array([0.0, 1.0, 1.0]), np.array([-1.0, -1.0, 1.0]))
+    else:
+        return u, v
+    steady = (w.astype(u.dtype)[None] for w in pair)
+    on = on[:, None]
+    return tuple(xp.where(on, w, fixed) for w, fixed in zip((u, v), steady, strict=True))
 
 
 def _positive(v: Either) -> Either:
@@ -275,7 +310,7 @@ def _psd(u: Either, v: Either, rank: Either, p: int) -> tuple[Either, Either, Ei
     length = lambda w: xp.linalg.norm(w, axis=1, keepdims=True)
     rho = length(u) / _positive(length(v))
     rho = xp.where(rho > 0, rho, 1.0)
-    values, Q = xp.linalg.eigh(matrix(u - rho * v, p))
+    values, Q = (np.linalg.eigh if xp is np else spectrum)(matrix(u - rho * v, p))
     i, j, factor = triangle(p)
     left, right = xp.swapaxes(Q[:, :, i], 1, 2), xp.swapaxes(Q[:, :, j], 1, 2)
     outer = left[:, :, :, None] * right[:, :, None, :]
