@@ -44,6 +44,10 @@ for switch, least in KEPT.items():
     jax.config.update(switch, least)
     os.environ.setdefault(switch.upper(), str(int(least)))
 
+# Tracing makes millions of small objects, few of them in cycles, and Python looks through the young ones
+# at every 700: a tenth of the suite's time.
+gc.set_threshold(50_000, 10, 10)
+
 hypothesis.settings.register_profile(
     "laws",
     deadline=None,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hjcontrol.verification.arithmetic import eps_of, is_float, lowest, noisy, promoted, wide
+from hjcontrol.verification.arithmetic import eps_of, is_float, noisy, promoted, wide
 from hjcontrol.verification.calling import along, pulled
 from hjcontrol.verification.elements import Dispute, Spot, by_slopes
 from hjcontrol.verification.further import holds_loop
@@ -35,22 +35,21 @@ def is_low(dtype: Any) -> bool:
 def by_formula(trial: Any, k: int, ins: Any, r: Any, bare: float, over: bool) -> Outcome | None:
     """Rule and derivative of argument `k` in 64 bits; `None` where arithmetic is no excuse. `bare`: the
     gap as it was computed, `over`: and whether it is more than the derivative's own roundoff."""
-    rule = jax.make_jaxpr(trial.rule)(ins, r)
-    derivative = jax.make_jaxpr(functools.partial(trial.transposed, trial.closed))(ins, r)
-    of_rule, of_primal = lowest(rule), trial.arithmetic
+    of_rule, of_primal = trial.lowest_of_rule(ins, r), trial.arithmetic
     if of_rule is None or of_primal is None:
         return None
     lower = eps_of(of_rule) > eps_of(of_primal)
     if not lower and not is_low(of_primal):
         return None
+    _retrace(trial, ins, r)
     with jax.enable_x64(True):
         args = [wide(a) for a in jax.tree.leaves((ins, r))]
-        programs = [jax.make_jaxpr(promoted(c))(*args) for c in (derivative, rule)]
-        chosen = lambda side: None if side is None else [trial.summed(side)[k]]
-        run = jax.jit(lambda salt: [chosen(s) for s in shaken(programs, args, salt)])
-        again = [jax.jit(promoted(c))(*args) for c in (rule, derivative)]
+        again = [trial.programs[f"{side} in 64 bits"](*args) for side in ("rule", "derivative")]
         a, b = (np.asarray(trial.summed(side)[k]) for side in again)
-        (noise,) = noise_between([a], [b], lambda salt: jax.device_get(run(salt)))
+        chosen = lambda side: None if side is None else [side[k]]
+        shake = lambda salt: trial.programs["shaken in 64 bits"](args, salt)
+        run = lambda salt: [chosen(side) for side in jax.device_get(shake(salt))]
+        (noise,) = noise_between([a], [b], run)
     gap = relative(a, b)
     if beyond(a, b, noise).any():
         if not (lower or is_low(of_primal)) or trial.holds_own_rule or holds_loop(trial.closed):
@@ -61,6 +60,23 @@ def by_formula(trial: Any, k: int, ins: Any, r: Any, bare: float, over: bool) ->
         words = f"{right}the rule itself rounds to {of_rule.name}"
         return Outcome(CONSISTENT, bare, words, k)
     return Outcome(EXACT, gap, f"{right}roundoff of {of_primal.name} inside: {bare:.0e}", k)
+
+
+def _retrace(trial: Any, ins: Any, r: Any) -> None:
+    """The trial's programs in 64 bits: one of each, whichever argument is asked about and how often."""
+    if "shaken in 64 bits" in trial.programs:
+        return
+    rule = jax.make_jaxpr(trial.rule)(ins, r)
+    derivative = jax.make_jaxpr(functools.partial(trial.transposed, trial.closed))(ins, r)
+    for name, closed in (("rule", rule), ("derivative", derivative)):
+        trial.compiled(f"{name} in 64 bits", promoted(closed))
+
+    def again(args: Any, salt: Any) -> Any:
+        programs = [jax.make_jaxpr(promoted(c))(*args) for c in (derivative, rule)]
+        summed = lambda side: None if side is None else trial.summed(side)
+        return [summed(side) for side in shaken(programs, args, salt)]
+
+    trial.compiled("shaken in 64 bits", again)
 
 
 def _by_slopes(trial: Any, ins: Any, r: Any, d: Dispute) -> Outcome:

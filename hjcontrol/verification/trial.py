@@ -88,6 +88,7 @@ class Trial:
         # Rules inside a shard_map are not told apart: it is one place.
         self.holds_own_rule = self.place.kind != "shard_map" and holds_users_rule(self.place)
         self.programs: dict[str, Callable] = {}
+        self.told_lowest: list[Any] = []
         self.bounded: dict[Lengths, Trial] = {}  # restated, by the steps that its loops took
         self.at_point = jax.jit(self._at_point)
         self.again = jax.jit(self._again)
@@ -101,6 +102,12 @@ class Trial:
         """`G(x) r`, of the judged inputs."""
         _, pull = pulled(self.place, ins, self.judged)
         return list(pull(self.full(r)))
+
+    def lowest_of_rule(self, ins: Sequence[Any], r: Sequence[Any]) -> Any:
+        """The lowest precision that the rule computes in; it is traced once to tell."""
+        if not self.told_lowest:
+            self.told_lowest.append(lowest(jax.make_jaxpr(self.rule)(ins, r)))
+        return self.told_lowest[0]
 
     def transposed(self, closed: ClosedJaxpr, ins: Sequence[Any], r: Sequence[Any]) -> list[Any]:
         """`T(x) r`, of the judged inputs, for a replay of the primal."""
@@ -270,7 +277,7 @@ class Trial:
     ) -> Outcome | None:
         """Right up to the rules inside the primal, and then as right as they are."""
         try:
-            kept = jax.device_get(jax.jit(self._with_rules)(ins, r))
+            kept = jax.device_get(self.compiled("with rules", self._with_rules)(ins, r))
         except (ValueError, NotImplementedError):  # a loop: reverse mode of it does not exist
             return None
         if beyond(ours, kept[k], noise).any():

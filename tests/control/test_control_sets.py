@@ -1,6 +1,7 @@
 """Control sets: projections against a cone solver, normal cones, and which set goes to which weight."""
 
 import cvxpy as cp
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,12 +38,13 @@ SETS = {
 @pytest.mark.parametrize("name", SETS)
 def test_projection_is_the_nearest_point(name):
     of, constraints = SETS[name]
-    found = of.project(({"W": jnp.asarray(V), "b": ()},))[0]["W"]
+    project = eqx.filter_jit(of.project)
+    found = project(({"W": jnp.asarray(V), "b": ()},))[0]["W"]
     for point, ours in zip(V, found, strict=True):
         v = cp.Variable(point.shape)
         cp.Problem(cp.Minimize(cp.sum_squares(v - point)), constraints(v)).solve(cp.CLARABEL)
         assert_agree(ours, v.value, 1e-5)
-    again = of.project(({"W": found},))[0]["W"]
+    again = project(({"W": found, "b": ()},))[0]["W"]
     assert_agree(again, found, 1e-14)
     # The twin: another radius is another set.
     assert disagreement(found, V) > 1e-2
@@ -53,10 +55,10 @@ def test_what_a_step_leaves_behind_is_normal(name):
     """Complementarity: the multiplier has no component towards any other point of the set."""
     of, _ = SETS[name]
     w, g = (jnp.asarray(RNG.normal(size=V.shape)) for _ in range(2))
-    at = of.project((w,))
-    normal = of.normal(at, (g,))[0]
-    reached = jax.tree.map(jnp.subtract, at, of.violation(at, (g,)))[0]
-    others = of.project((jnp.asarray(RNG.normal(size=(20, *V.shape[1:]))),))[0]
+    at = eqx.filter_jit(of.project)((w,))
+    normal = eqx.filter_jit(of.normal)(at, (g,))[0]
+    reached = jax.tree.map(jnp.subtract, at, eqx.filter_jit(of.violation)(at, (g,)))[0]
+    others = eqx.filter_jit(of.project)((jnp.asarray(RNG.normal(size=(20, *V.shape[1:]))),))[0]
     towards = jnp.einsum("kij,knij->kn", normal, others[None] - reached[:, None])
     assert float(towards.max()) < 1e-12
     assert float(jnp.einsum("kij,knij->kn", -normal, others[None] - reached[:, None]).max()) > 1e-3

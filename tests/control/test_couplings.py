@@ -33,7 +33,9 @@ def test_smoothing_is_the_sum_of_squared_differences():
     weights = problem.init(jax.random.key(1))
     thetas = np.asarray([ravel_pytree(t)[0] for t in problem.chain.unstack(weights)[1:-1]])
     expected = 0.15 * np.sum(np.diff(thetas, axis=0) ** 2)
-    np.testing.assert_allclose(problem.total_weight_cost(weights), expected, rtol=1e-14)
+    np.testing.assert_allclose(
+        eqx.filter_jit(problem.total_weight_cost)(weights), expected, rtol=1e-14
+    )
 
 
 def test_every_route_counts_the_coupling(smoothed):
@@ -44,10 +46,11 @@ def test_every_route_counts_the_coupling(smoothed):
     np.testing.assert_allclose(far, near, atol=1e-8)
     weights = problem.init(jax.random.key(2))
     _, gradient = jax.jit(lambda w: hj.control.costate(problem, w))(weights)
-    both = [ravel_pytree(g)[0] for g in (gradient, jax.grad(problem.objective)(weights))]
+    both = [ravel_pytree(g)[0] for g in (gradient, jax.jit(jax.grad(problem.objective))(weights))]
     np.testing.assert_allclose(*both, atol=1e-14)
     # The twin: without the coupling the weights are not stationary.
-    assert jnp.abs(ravel_pytree(jax.grad(rings().objective)(ours.weights))[0]).max() > 1e-4
+    uncoupled = jax.jit(jax.grad(rings().objective))(ours.weights)
+    assert jnp.abs(ravel_pytree(uncoupled)[0]).max() > 1e-4
 
 
 def test_terminal_constraint_by_its_multipliers():

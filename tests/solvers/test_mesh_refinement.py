@@ -1,6 +1,7 @@
 """A collocation mesh that refines itself: its error against closed forms and a tight diffrax."""
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,14 +37,20 @@ def rollout(problem, weights):
     """The states by diffrax alone, at 1e-12, piece after piece."""
     x, found = problem.inputs[0], []
     for stage, theta in zip(problem.chain, problem.chain.unstack(weights), strict=True):
-        field = lambda t, y, args: stage.drift.step(y, args)
-        control = diffrax.PIDController(rtol=1e-12, atol=1e-12)
-        x = diffrax.diffeqsolve(
-            diffrax.ODETerm(field), diffrax.Dopri8(), stage.t0, stage.t1, None, x, theta,
-            stepsize_controller=control, max_steps=10_000,
-        ).ys[-1]  # fmt: skip
+        ends = jnp.asarray(stage.t0, float), jnp.asarray(stage.t1, float)
+        x = piece(stage.drift, *ends, x, theta)
         found.append(np.asarray(x))
     return found
+
+
+@eqx.filter_jit
+def piece(drift, t0, t1, x, theta):
+    field = lambda t, y, args: drift.step(y, args)
+    control = diffrax.PIDController(rtol=1e-12, atol=1e-12)
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(field), diffrax.Dopri8(), t0, t1, None, x, theta,
+        stepsize_controller=control, max_steps=10_000,
+    ).ys[-1]  # fmt: skip
 
 
 def test_the_estimate_is_the_error_in_closed_form():

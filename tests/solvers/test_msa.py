@@ -2,6 +2,7 @@
 
 import itertools
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,10 +12,12 @@ from jax.flatten_util import ravel_pytree
 import hjcontrol as hj
 from hjcontrol.networks import Dense, Residual, Tied, readout
 from hjcontrol.solvers import MSA, ExtendedMSA
-from hjcontrol.solvers.msa.point import at
+from hjcontrol.solvers.msa import point as msa_point
 from hjcontrol.solvers.msa.quadratic import is_quadratic
 from hjcontrol.solvers.msa.stage import StageMinimiser
 from hjcontrol.solvers.msa.sweep import sweep
+
+at = eqx.filter_jit(msa_point.at)  # one program, not sixty
 
 LOWER, UPPER = np.asarray([-0.3, -0.3, -0.2]), np.asarray([0.25, 0.1, 0.25])
 BOX = hj.control.Box(LOWER, UPPER)
@@ -216,7 +219,8 @@ def test_tied_stages_share_one_minimisation():
     assert solution.result == hj.RESULTS.successful
     value = lambda t: tied.objective((t[None],))
     zero = jnp.zeros(3)
-    exact = -jnp.linalg.solve(jax.hessian(value)(zero), jax.grad(value)(zero))
+    curved, slope = jax.jit(lambda t: (jax.hessian(value)(t), jax.grad(value)(t)))(zero)
+    exact = -jnp.linalg.solve(curved, slope)
     np.testing.assert_allclose(solution.weights[0][0], exact, atol=1e-10)
 
 
@@ -225,7 +229,7 @@ def test_fixed_points_are_stationary_in_a_box():
     solution = hj.solve(problem, ExtendedMSA(tol=1e-11), key=jax.random.key(0), max_steps=400)
     assert solution.result == hj.RESULTS.successful
     point = at(problem, solution.weights)
-    again, fell = sweep(
+    again, fell = eqx.filter_jit(sweep)(
         problem, solution.weights, point.paths, jnp.asarray(0.2), StageMinimiser().on(BOX)
     )
     np.testing.assert_allclose(flat(again), flat(solution.weights), atol=1e-10)
