@@ -5,6 +5,7 @@ are opened until functions are found that were written outside of JAX and of the
 """
 
 import functools
+import os
 import types
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -48,8 +49,20 @@ def users_rule(eqn: JaxprEqn) -> bool:
     """Whether the equation's rule was written in a file of the user's."""
     if foreign(eqn.primitive):
         return any(users(w.file) for rule in _registered(eqn.primitive) for w in _opened(rule))
+    given = (eqn.params.get(name) for name in _RULE)
+    outermost = next((w for rule in given for w in _opened(rule)), None)
+    if outermost is not None and inside(
+        outermost.file, _solvers()
+    ):  # which holds the user's functions
+        return False
     found = rule_author(eqn)
     return found is not None and users(found.file)
+
+
+@functools.cache
+def _solvers() -> tuple[str, ...]:
+    """Where JAX keeps solvers with rules of their own."""
+    return tuple(os.path.join(home, "experimental") for home in homes(BELOW[:1]))
 
 
 def foreign(primitive: Any) -> bool:

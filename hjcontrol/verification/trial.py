@@ -28,6 +28,7 @@ from hjcontrol.verification.arithmetic import (
     lowest,
     noisy,
 )
+from hjcontrol.verification.authorship import users_rule
 from hjcontrol.verification.bounded import Lengths, bounded, lengths
 from hjcontrol.verification.calling import along, primal, pulled
 from hjcontrol.verification.elements import Dispute, Spot, by_slopes
@@ -306,7 +307,8 @@ class Trial:
             return jax.jvp(function, self._x(ins), list(v))[1]
 
         rule, pushed = jax.make_jaxpr(self.rule)(ins, r), jax.make_jaxpr(push)(ins, v)
-        return converging(rule, pushed, self.looping, (ins, r, v), eps_of(self.arithmetic), k)
+        users, eps = users_rule(self.place.eqn), eps_of(self.arithmetic)
+        return converging(rule, pushed, self.looping, (ins, r, v), eps, k, users)
 
     def direction(self, ins: Any) -> list[Any]:
         v = [drawn(a.shape, a.dtype, 5, i) for i, a in enumerate(self._x(ins))]

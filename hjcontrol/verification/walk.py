@@ -37,7 +37,13 @@ class Walk:
     `merge(old, new)`: of a `while`."""
 
     def __init__(self, visit: Callable, room: Callable[[Place], Any], merge: Callable):
-        self.visit, self.room, self.merge = visit, room, merge
+        self.visit, self._room, self.merge = visit, room, merge
+        self._scans = 0  # around what is being traced
+
+    def room(self, place: Place) -> Any:
+        """A note of nothing, stacked as the scans from here to the place stack theirs."""
+        inner = place.lengths[self._scans :]
+        return jax.tree.map(lambda a: jnp.broadcast_to(a, (*inner, *a.shape)), self._room(place))
 
     def __call__(
         self, closed: ClosedJaxpr, plan: Plan, args: Sequence[Any], turn: Any = 0
@@ -76,7 +82,9 @@ class Walk:
         consts, carry, xs = ins[:split], ins[split : split + carried], ins[split + carried :]
 
         def body(carry: Any, x: Any) -> Any:
+            self._scans += 1
             out, notes = self(p["jaxpr"], plan, [*consts, *carry, *x], turn)
+            self._scans -= 1
             return like(out[:carried], carry), (out[carried:], notes)
 
         carry, (ys, notes) = jax.lax.scan(
@@ -169,6 +177,7 @@ def recording(index: int, room: Any, at: Any, number: Callable) -> Walk:
     def merge(old: Any, new: Any) -> Any:
         if not old:
             return old
-        return jax.tree.map(lambda a, b: jnp.where(new[1], b, a), old, new)
+        met = lambda b: jnp.reshape(new[1], new[1].shape + (1,) * (b.ndim - new[1].ndim))
+        return jax.tree.map(lambda a, b: jnp.where(met(b), b, a), old, new)
 
     return Walk(visit, empty, merge)

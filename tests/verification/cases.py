@@ -44,7 +44,7 @@ def pair(name, make, args, wrong=1.01, verdict="exact", **said):
     """A case with the rule right, and its twin with the rule off."""
     said = {"worst": {}, **said}
     return [
-        Case(f"{name} right", make(1.0), args, verdict),
+        Case(f"{name} right", make(1.0), args, verdict, said.get("options", {})),
         Case(f"{name} wrong", make(wrong), args, "refuted", **said),
     ]
 

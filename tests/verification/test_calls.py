@@ -8,7 +8,7 @@ import optax
 import pytest
 
 import hjcontrol as hj
-from tests.verification.cases import Case, W, bad, check, good, rule, table, tanh, x
+from tests.verification.cases import Case, W, bad, check, good, pair, rule, table, tanh, x
 
 total = lambda f: lambda *args: jnp.sum(f(*args) ** 2)
 two = lambda x, W: jnp.sum(good(x @ W)) + jnp.sum(bad(x))
@@ -22,6 +22,21 @@ def looped(c):
     third, rest = tanh(c), tanh()
     turn = lambda s: (jax.lax.cond(s[1] == 3, third, rest, s[0]), s[1] + 1)
     return lambda x: jnp.sum(jax.lax.while_loop(lambda s: s[1] < 5, turn, (x, 0))[0])
+
+
+def scan_within(around):
+    """A scan of three in a `while`, or in a branch of a `cond` in a `while`."""
+
+    def made(c):
+        act = tanh(c)
+        three = lambda y: jax.lax.scan(lambda h, _: (act(h), None), y, None, length=3)[0]
+        inner = (
+            three if around == "while" else lambda y: jax.lax.cond(y.sum() > -9e9, three, good, y)
+        )
+        turn = lambda s: (inner(s[0]), s[1] + 1)
+        return lambda x: jnp.sum(jax.lax.while_loop(lambda s: s[1] < 2, turn, (x, 0))[0])
+
+    return made
 
 
 # ------------------------------------------------------------------ stop_gradient
@@ -47,6 +62,15 @@ CALLS = [
     Case("outputs right", many(1.0), (x, W), "exact", words="not scalar"),
     Case("outputs wrong", many(1.01), (x, W), "refuted", words="not scalar"),
     Case("while right", looped(1.0), (x,), "exact", random),
+    *pair("scan in while", scan_within("while"), (x,), worst={"rule": "bad"}, options=random),
+    *pair(
+        "scan in cond in while",
+        scan_within("cond"),
+        (x,),
+        verdict="untested",
+        worst={"rule": "bad"},
+        options=random,
+    ),
     Case("while wrong", looped(1.01), (x,), "refuted", random, worst={"iteration": (3,)}),
     Case("scan at random", lambda x: jnp.sum(jax.lax.map(bad, x)), (x,), "refuted", random),
     Case("every right", lambda x: jnp.sum(jnp.tanh(x @ W) ** 2), (x,), "exact", every),

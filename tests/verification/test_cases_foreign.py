@@ -19,6 +19,7 @@ import optax
 import optimistix
 import pytest
 from jax.experimental import pallas
+from jax.experimental.ode import odeint
 
 import hjcontrol as hj
 from tests.verification.cases import Case, bad, check, good, rule, table, x
@@ -123,6 +124,19 @@ DYNAMICS = [
     Case("36 recursive", ode(bad, "recursive"), (V, b), "refuted", line="act(V @ y)"),
     Case("36 backsolve", ode(bad, "backsolve"), (V, b), "refuted", line="act(V @ y)"),
     Case("37", ode(jnp.tanh, "backsolve"), (V, b), "consistent", gap=1e-2, holds=False),
+]
+
+
+def jax_ode(act):
+    """JAX's own solver: a library's rule by another scheme than that of its primal."""
+    return lambda V, start: jnp.sum(
+        odeint(lambda y, t, V: act(V @ y), start, jnp.linspace(0.0, 1.0, 2), V)[-1] ** 2
+    )
+
+
+DYNAMICS += [
+    Case("odeint", jax_ode(jnp.tanh), (V, b), "consistent", gap=1e-6, holds=True),
+    Case("odeint wrong dynamics", jax_ode(bad), (V, b), "refuted", line="act(V @ y)"),
 ]
 
 
