@@ -11,7 +11,7 @@ import dis
 import functools
 import types
 import weakref
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import jax
@@ -28,7 +28,7 @@ class _OwnError(Exception):
     """The function stands for itself."""
 
 
-def interned(function: Any) -> Any:
+def interned(function: Callable[..., Any]) -> Callable[..., Any]:
     """The first function made that is alike, or `function` itself. What is no plain function comes back
     as it is."""
     if not isinstance(function, types.FunctionType) or packaged(function.__module__):
@@ -42,6 +42,11 @@ def interned(function: Any) -> Any:
         return function
     _FIRST[key] = function  # variables of the first were bound anew since
     return function
+
+
+def all_interned(tree: Any) -> Any:
+    """The tree with its functions interned."""
+    return jax.tree.map(lambda a: interned(a) if callable(a) else a, tree)
 
 
 def _key(function: types.FunctionType, depth: int) -> Hashable:

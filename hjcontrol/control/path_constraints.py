@@ -274,9 +274,7 @@ class Budget(Shown):
     """
 
     limit: Float[Array, ""] = eqx.field(converter=jnp.asarray)
-    function: Callable[[PyTree[Array]], Float[Array, ""]] | None = eqx.field(
-        converter=interned, default=None
-    )
+    function: Callable[[PyTree[Array]], Float[Array, ""]] | None = None
     kind: str = eqx.field(static=True, default="<=")
     name: str | None = eqx.field(static=True, default="budget")
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 import hjcontrol.control.ensemble as data
 from hjcontrol._ground.arguments import admits, places
-from hjcontrol._ground.interned import interned
+from hjcontrol._ground.interned import all_interned, interned
 from hjcontrol._ground.meshes import automatic
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree, TreeLike
@@ -140,14 +140,12 @@ class ControlProblem(Shown):
             )
         )
         chained = isinstance(stages, Chain)
-        model = None if chained else automatic(read(stages, data.of_one(inputs)))
-        self.model = jax.tree.map(interned, model)
+        model = None if chained else all_interned(read(stages, data.of_one(inputs)))
+        self.model = automatic(model)
         inputs, whole = data.tokens(inputs, stages)
         ensemble = {"inputs": inputs, "targets": targets, "forcing": forcing, "context": context}
-        n, one = (
-            data.samples(ensemble),
-            {name: data.of_one(tree) for name, tree in ensemble.items()},
-        )
+        n = data.samples(ensemble)
+        one = {name: data.of_one(tree) for name, tree in ensemble.items()}
         given = (one["forcing"], one["context"])
         if chained:
             data.whole_chain(frozen=frozen, compute_dtype=compute_dtype)
