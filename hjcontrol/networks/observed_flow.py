@@ -140,7 +140,9 @@ class ObservedFlow(AbstractStage):
     def statement(self, x: PyTree[Array], theta: PyTree[Array], seen: Seen) -> tuple:
         """Velocity, `t0`, the last time, start and arguments, as `Numerics.solve` takes them."""
         flow = self.flow
-        end = self._times(x, seen)[-1]
+        last = self._times(x, seen)[-1]
+        # Beyond the last time by a few roundings, so that none of them puts it outside.
+        end = last + 64 * jnp.finfo(last.dtype).eps * jnp.maximum(jnp.abs(last), jnp.abs(flow.t0))
         return _driven, flow.t0, end, x, (flow.drift, flow.path(theta), seen.inputs)
 
     def _times(self, x: PyTree[Array], seen: Seen) -> Float[Array, " times"]:

@@ -83,8 +83,7 @@ def eps_of(dtype: Any) -> float:
 
 
 def noisy(closed: ClosedJaxpr, seed: Any) -> Callable[..., list[Any]]:
-    """The program with roundoff made at random in every equation. Guards (`equinox.error_if`) are left
-    out: at the very edge of what they allow, roundoff would trip them."""
+    """The program with roundoff made at random in every equation."""
     count = iter(range(1, 1 << 30))
 
     def shaken(value: Any) -> Any:
@@ -98,8 +97,6 @@ def noisy(closed: ClosedJaxpr, seed: Any) -> Callable[..., list[Any]]:
         )
 
     def rule(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
-        if (passing := _passing(eqn)) is not None:
-            return replay(passing, inputs[1:], rule)
         if eqn.primitive.name in SUMS:
             inputs = [shaken(a) for a in inputs]
         if eqn.primitive.name in _WHOLE or not any(is_float(v.aval) for v in eqn.outvars):
@@ -112,19 +109,6 @@ def noisy(closed: ClosedJaxpr, seed: Any) -> Callable[..., list[Any]]:
         return outs if exact else [shaken(a) for a in outs]
 
     return lambda *args: replay(closed, args, rule)
-
-
-def _passing(eqn: JaxprEqn) -> ClosedJaxpr | None:
-    """The branch of a guard that does not raise; `None` for any other equation."""
-    if eqn.primitive.name != "cond":
-        return None
-    kept = [b for b in eqn.params["branches"] if not any(map(_raises, equations(b.jaxpr)))]
-    return kept[0] if len(kept) == 1 < len(eqn.params["branches"]) else None
-
-
-def _raises(eqn: JaxprEqn) -> bool:
-    called = getattr(eqn.params.get("callback"), "callback_func", None)
-    return getattr(called, "__module__", "") == "equinox._errors"
 
 
 def _settled(value: Any) -> Any:

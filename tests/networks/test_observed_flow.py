@@ -66,6 +66,19 @@ def test_the_states_are_those_of_diffrax_by_hand():
     assert jnp.max(jnp.abs(plain[:, 0] - plain[:, 1])) > 1e-3  # other times, other states
 
 
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "exact"), (1.001, "refuted")])
+def test_the_witness_reaches_the_rules_of_a_drift(factor, verdict):
+    act = jax.custom_vjp(jnp.tanh)
+    act.defvjp(lambda y: (jnp.tanh(y), y), lambda y, p: (factor * p / jnp.cosh(y) ** 2,))
+    flow = ObservedFlow((lambda x, A: act(A @ x), jnp.eye(2)), 1.0, max_steps=64)
+    cost = lambda states, y: jnp.sum((states - y) ** 2)
+    goal = jnp.zeros((*TIMES.shape, 2))
+    problem = hj.ControlProblem([flow], X, goal, terminal=cost, context=Seen(TIMES))
+    found = hj.verify(problem, (A[None],))
+    assert {r.verdict for r in found.rows if r.stage == 0} == {verdict}
+    assert {r.tensor for r in found.rows if r.stage == 0} == {"state", "weights"}
+
+
 def test_masked_observations_weigh_nothing_and_others_do():
     problem = stated(flow_of())
     values, keep = problem.targets

@@ -127,6 +127,27 @@ DYNAMICS = [
 ]
 
 
+def adaptive(act):
+    """What most users write: adaptive steps, seen at times of which the last ends the solve."""
+    times = jnp.linspace(0.0, 1.0, 4)
+    how = {
+        "saveat": diffrax.SaveAt(ts=times),
+        "stepsize_controller": diffrax.PIDController(rtol=1e-3, atol=1e-6),
+        "max_steps": 64,
+    }
+
+    def fn(V, start):
+        field = diffrax.ODETerm(lambda t, y, V: act(V @ y))
+        return jnp.sum(
+            diffrax.diffeqsolve(
+                field, diffrax.Tsit5(), times[0], times[-1], 0.1, start, args=V, **how
+            ).ys
+            ** 2
+        )
+
+    return fn
+
+
 def jax_ode(act):
     """JAX's own solver: a library's rule by another scheme than that of its primal."""
     return lambda V, start: jnp.sum(
@@ -135,6 +156,8 @@ def jax_ode(act):
 
 
 DYNAMICS += [
+    Case("adaptive", adaptive(good), (V, b), "exact"),
+    Case("adaptive wrong", adaptive(bad), (V, b), "refuted", line="act(V @ y)"),
     Case("odeint", jax_ode(jnp.tanh), (V, b), "consistent", gap=1e-6, holds=True),
     Case("odeint wrong dynamics", jax_ode(bad), (V, b), "refuted", line="act(V @ y)"),
 ]
