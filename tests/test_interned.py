@@ -69,8 +69,8 @@ def test_alike_is_the_same_code_with_equal_contents(make, given, other):
 
 @pytest.mark.parametrize("make", [by_module, counting])
 def test_what_may_change_stands_for_itself(make):
-    interned(make(0))
-    second = make(0)
+    first, second = make(0), make(0)
+    assert interned(first) is first
     assert interned(second) is second
 
 

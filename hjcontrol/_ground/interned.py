@@ -9,6 +9,7 @@ module, writes to a variable outside, or carries attributes stands for itself.
 
 import dis
 import functools
+import sys
 import types
 import weakref
 from collections.abc import Callable, Hashable, Iterator
@@ -53,7 +54,8 @@ def _key(function: types.FunctionType, depth: int) -> Hashable:
     if depth == 0 or vars(function) or _writes(function.__code__):
         raise _OwnError
     known = function.__globals__
-    read = [known[name] for name in names_in(function.__code__) if name in known]
+    names = names_in(function.__code__)
+    read = [known.get(name, sys.modules.get(name)) for name in names]  # or imported inside
     if any(type(v) in PLAIN and v is not None for v in read):
         raise _OwnError
     cells = [cell.cell_contents for cell in function.__closure__ or ()]

@@ -51,10 +51,8 @@ def users_rule(eqn: JaxprEqn) -> bool:
         return any(users(w.file) for rule in _registered(eqn.primitive) for w in _opened(rule))
     given = (eqn.params.get(name) for name in _RULE)
     outermost = next((w for rule in given for w in _opened(rule)), None)
-    if outermost is not None and inside(
-        outermost.file, _solvers()
-    ):  # which holds the user's functions
-        return False
+    if outermost is not None and inside(outermost.file, _solvers()):
+        return False  # though it holds the user's functions
     found = rule_author(eqn)
     return found is not None and users(found.file)
 

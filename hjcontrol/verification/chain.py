@@ -176,8 +176,8 @@ def cut_inside(problem: ControlProblem, weights: Weights, call: Call, seed: int)
     if all(_jax_cuts(eqn) for eqn in equations(call.program.closed.jaxpr)):
         return []
     whole = chain_program(problem, weights, _open_cost)
-    own = lambda place: place.ends and not place.source.inside_jax
-    rows = examine(whole.program, whole.leaves, seed=seed, skip=lambda place: not own(place)).rows
+    others = lambda place: not place.ends or place.source.inside_jax
+    rows = examine(whole.program, whole.leaves, seed=seed, skip=others).rows
     return [_staged(problem, row) for row in rows]
 
 

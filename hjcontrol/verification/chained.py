@@ -115,8 +115,8 @@ def verify_chain(
     judged = excused(judged, unsettled)
     finite = bool(np.isfinite(objective))
     kept = told_of_refs(calls[0], found[0].measured.gradient) if finite else ""
-    said = [(UNDEFINED, "" if finite else "the cost is not finite"), (UNTESTED, kept)]
-    said.insert(1, (UNTESTED, used_up(calls[0].program)))
+    words = "" if finite else "the cost is not finite"
+    said = [(UNDEFINED, words), (UNTESTED, used_up(calls[0].program)), (UNTESTED, kept)]
     return Certificate(
         rows=tuple(declared) if "pairing" in routes else (),
         cost=objective,

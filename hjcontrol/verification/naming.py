@@ -48,9 +48,7 @@ class Source:
     function: str = ""
     scope: str = ""
     library: bool = True
-    inside_jax: bool = (
-        False  # a function of JAX's asked for `stop_gradient`, no line outside of JAX
-    )
+    inside_jax: bool = False  # a function of JAX's made it: of `stop_gradient`, asked for it
     within: str = ""  # the library whose call it is, if it is not the user's
 
     def __str__(self) -> str:

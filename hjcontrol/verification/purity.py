@@ -23,6 +23,8 @@ def excused_if_impure(
     outcomes: Sequence[Outcome], trial: Trial, ins: Sequence[Any], p: Sequence[Any], seed: int
 ) -> list[Outcome]:
     """The outcomes of a trial; `untested` of a place that is not pure."""
+    if all(o.verdict == UNTESTED for o in outcomes):  # it may not bear another run
+        return list(outcomes)
     against = any(o.verdict in (REFUTED, UNDEFINED) for o in outcomes)
     hosted = any(e.primitive.name in OPAQUE for e in equations(trial.closed.jaxpr))
     if not (against or hosted) or not _changes(trial, ins, p, seed):

@@ -150,6 +150,17 @@ def test_what_a_stage_cuts_is_said_with_its_stage_and_line(deep):
     assert hj.verify([(seen, W)] * 3, inputs=x, cost=lambda z: jnp.sum(z**3)).verdict == "exact"
 
 
+@pytest.mark.parametrize(("room", "verdict"), [(1e-6, "refuted"), (0.0, "untested")])
+def test_a_guard_that_roundoff_trips_leaves_its_stage_untested(room, verdict):
+    def guarded(x, w):
+        y = bad(x @ w)
+        return eqx.error_if(y, 2 * y > 2 * jnp.max(y) + room, "too large")
+
+    found = hj.verify([(guarded, W)], inputs=x, cost=lambda z: jnp.sum(z**2))
+    assert found.verdict == verdict
+    assert verdict == "refuted" or "guard" in str(found)
+
+
 def test_what_a_cost_cuts_is_said():
     cost = lambda z: jnp.sum(z * jax.lax.stop_gradient(z))
     found = hj.verify([(seen, W)], inputs=x, cost=cost)
