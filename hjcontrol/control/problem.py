@@ -37,7 +37,7 @@ from hjcontrol.control.trajectory import Trajectory, swapped
 from hjcontrol.networks import Chain, Weights, advance
 from hjcontrol.networks.chain import check_given
 from hjcontrol.networks.given import Given, mapped, reference_of
-from hjcontrol.networks.model import read, stages_of
+from hjcontrol.networks.model import form_of, read, stages_of
 
 
 @admits()
@@ -71,7 +71,7 @@ class ControlProblem(Shown):
     terminal_constraint: TerminalConstraint | None
     references: References | None
     path: tuple[AbstractPathConstraint | Budget, ...]
-    model: Any  # what came in, for `Solution.model`; `None` for a Chain
+    model: Any  # the form of what came in, for `Solution.model`; `None` for a Chain
     chunk: int | None = eqx.field(static=True)
     stream: Stream | None = eqx.field(static=True)  # then there are no inputs and targets
 
@@ -140,8 +140,8 @@ class ControlProblem(Shown):
             )
         )
         chained = isinstance(stages, Chain)
-        model = None if chained else all_interned(read(stages, data.of_one(inputs)))
-        self.model = automatic(model)
+        model = automatic(None if chained else all_interned(read(stages, data.of_one(inputs))))
+        self.model = form_of(model)
         inputs, whole = data.tokens(inputs, stages)
         ensemble = {"inputs": inputs, "targets": targets, "forcing": forcing, "context": context}
         n = data.samples(ensemble)
@@ -152,7 +152,7 @@ class ControlProblem(Shown):
             check_given([run.stage for run in stages.runs for _ in range(run.length)], *given)
             self.chain = stages
         else:
-            stated = stages_of(self.model, frozen, compute_dtype, whole)
+            stated = stages_of(model, frozen, compute_dtype, whole)
             self.chain = Chain(stated, one["inputs"], *given)
         self.inputs, self.targets, self.terminal = inputs, targets, interned(terminal)
         self.forcing, self.context = forcing, context

@@ -165,8 +165,17 @@ def stages_of(
     return [FromIntegers(as_stage(stages[0]), whole), *stages[1:]] if whole else stages
 
 
+def form_of(model: Any) -> Any:
+    """What `trained` needs of a model: of a list's pairs `(step, theta)` nothing, for a stage has both.
+    A problem of a thousand stages then holds no thousand arrays beside its weights."""
+    pair = lambda piece: isinstance(piece, tuple) and bool(jax.tree.leaves(piece[1:2]))
+    if not isinstance(model, list):
+        return model
+    return [None if pair(piece) else form_of(piece) for piece in model]
+
+
 def trained(model: Any, chain: Chain, weights: Weights) -> Any:
-    """The model that came in with these weights: of the kind that it was.
+    """The model of this form with these weights: of the kind that came in.
 
     A stage of this library has no weights in it: it comes back as a piece that has, `(step, theta)`.
     """

@@ -394,3 +394,24 @@ def test_one_iterator_again_and_again_is_refused():
     model = eqx.nn.MLP(3, 1, 4, 1, key=jax.random.key(0))
     with pytest.raises(ValueError, match="only once"):
         hj.ControlProblem(model, lambda: once, terminal=hj.least_squares)
+
+
+def test_a_list_of_many_pairs_comes_back_trained_and_is_not_held_piece_by_piece():
+    """A problem's leaves are looked at in every call: two a stage made a solve of 1000 stages 30 ms longer."""
+    step = lambda x, w: x + 0.1 * jnp.tanh(w @ x)
+    forced = (lambda x, w, u: x + w * u, jnp.ones(2), "forcing")
+    still = (lambda x, w: 0.9 * x, ())
+    starts = [0.1 * k * jnp.eye(2) for k in range(40)]
+    model = [*[(step, w) for w in starts], forced, still, [still, (step, starts[3])]]
+    x, u = jnp.asarray([[1.0, -0.5]]), jnp.ones((1, 1, 2))
+    problem = hj.ControlProblem(model, x, forcing=u, terminal=lambda x: jnp.sum(x**2))
+    assert len(jax.tree.leaves(problem)) < 20
+    solution = hj.solve(problem, "gradient", max_steps=3)
+    found = solution.model
+    assert found[41] is still or found[41][1] == ()
+    assert [len(piece) for piece in found[40:42]] == [3, 2]
+    trained = [theta for piece in [*found[:41], found[42][1]] for theta in [piece[1]]]
+    kept = [a for a in problem.chain.unstack(solution.weights) if jax.tree.leaves(a)]
+    assert all(map(np.array_equal, trained, kept))
+    again = hj.ControlProblem(found, x, forcing=u, terminal=lambda x: jnp.sum(x**2))
+    assert again.objective(again.init(jax.random.key(1))) == solution.objective
