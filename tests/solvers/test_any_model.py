@@ -397,7 +397,7 @@ def test_one_iterator_again_and_again_is_refused():
 
 
 def test_a_list_of_many_pairs_comes_back_trained_and_is_not_held_piece_by_piece():
-    """A problem's leaves are looked at in every call: two a stage made a solve of 1000 stages 30 ms longer."""
+    """A problem's leaves are looked at in every call: two a stage made 1000 stages 30 ms slower."""
     step = lambda x, w: x + 0.1 * jnp.tanh(w @ x)
     forced = (lambda x, w, u: x + w * u, jnp.ones(2), "forcing")
     still = (lambda x, w: 0.9 * x, ())
