@@ -159,14 +159,33 @@ def like(values: Sequence[Any], wanted: Sequence[Any]) -> list[Any]:
     ]
 
 
-def while_parts(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> tuple[Any, Any, list[Any]]:
-    """Condition and body of a `while` as functions of what is carried, and where it starts."""
+def while_parts(
+    eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule, ended: bool = True
+) -> tuple[Any, Any, list[Any]]:
+    """Condition and body of a `while` as functions of what is carried, and where it starts. `ended`: of a
+    batch, those that have ended keep what they carry; otherwise they go on with the others."""
     p = eqn.params
     c, b = p["cond_nconsts"], p["body_nconsts"]
-    for_cond, for_body, carry = inputs[:c], inputs[c : c + b], list(inputs[c + b :])
-    going = lambda carry: replay(p["cond_jaxpr"], [*for_cond, *carry], rule)[0]
-    once = lambda carry: like(replay(p["body_jaxpr"], [*for_body, *carry], rule), carry)
-    return going, once, carry
+    going, kept = while_condition(eqn, inputs, rule)
+    body = lambda carry: like(replay(p["body_jaxpr"], [*inputs[c : c + b], *carry], rule), carry)
+    once = (lambda carry: kept(body(carry), carry)) if ended else body
+    return going, once, list(inputs[c + b :])
+
+
+def while_condition(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> tuple[Any, Any]:
+    """Whether a `while` goes on, and what is carried then: `going(carry)`, `kept(new, carry)`. Of a batch
+    (`vmap`) each has an answer of its own; the loop goes on while one is true."""
+    p = eqn.params
+    asked = lambda carry: replay(p["cond_jaxpr"], [*inputs[: p["cond_nconsts"]], *carry], rule)[0]
+    if not p["cond_jaxpr"].out_avals[0].shape:
+        return asked, lambda new, carry: new
+
+    def kept(new: Sequence[Any], carry: Sequence[Any]) -> list[Any]:
+        on = asked(carry)
+        rows = lambda a: on.reshape(on.shape + (1,) * (a.ndim - on.ndim))
+        return [jnp.where(rows(a), a, b) for a, b in zip(new, carry, strict=True)]
+
+    return lambda carry: jnp.any(asked(carry)), kept
 
 
 def _while(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any]:

@@ -1,7 +1,7 @@
 r"""The arithmetic of a program: its lowest dtype, its roundoff measured, and the same in 64 bits.
 
     noise     every equation's floating output times 1 + eps u, u = +-1, eps of *that* equation's dtype;
-              inputs of sums and products over many terms likewise, element by element
+              inputs of sums and products over many terms, and of decompositions, likewise
     promoted  every floating value in 64 bits, casts between floats dropped
 
 Noise says how far two right formulas may differ; promotion asks whether a formula is right, whatever
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import ClosedJaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 from jaxtyping import Array
 
 from hjcontrol._ground.jaxprs import bind, descend, equations, replay
@@ -30,6 +30,14 @@ SUMS = frozenset(
         "cumprod",
         "reduce_window_sum",
         "scatter-add",
+        "cholesky",
+        "custom_linear_solve",
+        "eigh",
+        "lu",
+        "qr",
+        "svd",
+        "triangular_solve",
+        "tridiagonal_solve",
     }
 )
 # A linear solve that is left in a primal is JAX's own, and stays whole: its solve has no derivative.
@@ -176,6 +184,7 @@ def promoted(closed: ClosedJaxpr) -> Callable[..., list[Any]]:
         for key in ("preferred_element_type", "dtype", "new_dtype"):
             if new.get(key) is not None and jnp.issubdtype(new[key], jnp.inexact):
                 new[key] = _wider(new[key])
+        new |= {k: _body(v) for k, v in p.items() if isinstance(v, (Jaxpr, ClosedJaxpr))}
         if name == "bitcast_convert_type":
             cast = [_cast(a, v.aval.dtype) for a, v in zip(inputs, eqn.invars, strict=True)]
             return [wide(a) for a in bind(eqn, cast)]
@@ -183,6 +192,15 @@ def promoted(closed: ClosedJaxpr) -> Callable[..., list[Any]]:
         return [wide(a) for a in (out if eqn.primitive.multiple_results else [out])]
 
     return lambda *args: replay(_widened(closed), [wide(a) for a in args], rule)
+
+
+def _body(body: Any) -> Any:
+    """What combines two elements (of a scatter, of a reduction), in 64 bits."""
+    closed = body if isinstance(body, ClosedJaxpr) else ClosedJaxpr(body, ())
+    number = lambda v: _wider(v.aval.dtype) if is_float(v.aval) else v.aval.dtype
+    at = [jax.ShapeDtypeStruct(v.aval.shape, number(v)) for v in closed.jaxpr.invars]
+    found = jax.make_jaxpr(promoted(closed))(*at)
+    return found if body is closed else found.jaxpr
 
 
 def _widened(closed: ClosedJaxpr) -> ClosedJaxpr:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 from jaxtyping import PyTree
 
@@ -51,10 +52,12 @@ def degree(function: Callable[[PyTree], Any], at: PyTree) -> float:
     """Largest degree of any output of `function`, as a polynomial in all leaves of `at`; `inf` if it is
     none, or not known to be one."""
     closed = jax.make_jaxpr(function)(at)
-    return max(_degrees(closed, [1.0] * len(jax.tree.leaves(at))), default=0.0)
+    return max(degrees(closed, [1.0] * len(jax.tree.leaves(at))), default=0.0)
 
 
-def _degrees(closed: ClosedJaxpr, inputs: list[float]) -> list[float]:
+def degrees(closed: ClosedJaxpr, inputs: list[float]) -> list[float]:
+    """The degree of every output, from those of the inputs: 1 of an argument, 0 of a constant."""
+
     def rule(eqn: JaxprEqn, args: list[Any]) -> list[_Degree]:
         return [_Degree(d) for d in _rule(eqn, [_of(a) for a in args])]
 
@@ -71,9 +74,11 @@ def _rule(eqn: JaxprEqn, args: list[float]) -> list[float]:
         return [0.0] * count
     inner = called_jaxpr(eqn)
     if inner is not None and len(inner.jaxpr.invars) == len(args):
-        return _degrees(inner, args)
+        return degrees(inner, args)
     if name == "scan":
         return _scan(eqn, args)
+    if name == "convert_element_type" and not _inexact(eqn.params["new_dtype"]):
+        return [math.inf]
     if name in _LINEAR:
         return [max(args)] * count
     if name in _INDEXED:
@@ -90,12 +95,16 @@ def _rule(eqn: JaxprEqn, args: list[float]) -> list[float]:
     return [math.inf] * count
 
 
+def _inexact(dtype: Any) -> bool:
+    return jnp.issubdtype(dtype, jnp.inexact)
+
+
 def _scan(eqn: JaxprEqn, args: list[float]) -> list[float]:
     """Carried degrees are raised until they stay; those that do not stay are infinite."""
     consts, carried = scan_counts(eqn)
     fixed, state, rest = args[:consts], args[consts : consts + carried], args[consts + carried :]
     for _ in range(carried + 2):
-        out = _degrees(eqn.params["jaxpr"], fixed + state + rest)
+        out = degrees(eqn.params["jaxpr"], fixed + state + rest)
         raised = [max(a, b) for a, b in zip(state, out[:carried], strict=True)]
         if raised == state:
             return out

@@ -211,7 +211,8 @@ def direction(spot: Spot, d: Dispute) -> tuple[float, float, float]:
     v, slope, error = jax.device_get(ask(spot.x, spot.held, spot.r))
     along = lambda side: float(np.sum((np.asarray(side) * v).real))
     size = float(np.sum(np.abs(np.asarray(d.ours) * v))) or 1.0
-    own = np.inf if d.theirs is None else abs(slope - along(d.theirs)) / size
+    sound = d.theirs is not None and np.isfinite(d.theirs).all()  # a derivative that may be right
+    own = abs(slope - along(d.theirs)) / size if sound else np.inf
     return abs(float(slope) - along(d.ours)) / size, float(error) / size, float(own)
 
 

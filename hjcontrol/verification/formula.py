@@ -32,14 +32,18 @@ def is_low(dtype: Any) -> bool:
     return dtype is not None and eps_of(dtype) > LOW
 
 
-def by_formula(trial: Any, k: int, ins: Any, r: Any, bare: float, over: bool) -> Outcome | None:
+def by_formula(
+    trial: Any, k: int, ins: Any, r: Any, bare: float, over: bool, low: bool = False
+) -> Outcome | None:
     """Rule and derivative of argument `k` in 64 bits; `None` where arithmetic is no excuse. `bare`: the
-    gap as it was computed, `over`: and whether it is more than the derivative's own roundoff."""
+    gap as it was computed, `over`: and whether it is more than the derivative's own roundoff; `low`: the
+    roundoff of the place's dtype is found to hide faults."""
     of_rule, of_primal = trial.lowest_of_rule(ins, r), trial.arithmetic
     if of_rule is None or of_primal is None:
         return None
     lower = eps_of(of_rule) > eps_of(of_primal)
-    if not lower and not is_low(of_primal):
+    low = low or is_low(of_primal)
+    if not lower and not low:
         return None
     _retrace(trial, ins, r)
     with jax.enable_x64(True):
@@ -52,14 +56,27 @@ def by_formula(trial: Any, k: int, ins: Any, r: Any, bare: float, over: bool) ->
         (noise,) = noise_between([a], [b], run)
     gap = relative(a, b)
     if beyond(a, b, noise).any():
-        if not (lower or is_low(of_primal)) or trial.holds_own_rule or holds_loop(trial.closed):
+        if trial.holds_own_rule or holds_loop(trial.closed):
             return None
         return _by_slopes(trial, ins, r, Dispute(k, trial.groups[k], a, b, noise, LENIENT))
+    if low and not is_low(of_primal) and not (np.abs(b) > UNITS * noise).any():
+        return None  # roundoff in 64 bits too
     right = f"formula exact in float64 ({gap:.0e}); "
     if lower or over:
         words = f"{right}the rule itself rounds to {of_rule.name}"
         return Outcome(CONSISTENT, bare, words, k)
     return Outcome(EXACT, gap, f"{right}roundoff of {of_primal.name} inside: {bare:.0e}", k)
+
+
+def in_double(trial: Any, k: int, ins: Any, r: Any, bare: float) -> Outcome | None:
+    """`by_formula` of a place in 32 bits whose roundoff hides faults; `None` too where a program cannot
+    be rewritten, or computes in 64 bits already."""
+    if trial.arithmetic is None or not LOW >= eps_of(trial.arithmetic) > LENIENT:
+        return None
+    try:
+        return by_formula(trial, k, ins, r, bare, over=False, low=True)
+    except (TypeError, ValueError, NotImplementedError):
+        return None
 
 
 def _retrace(trial: Any, ins: Any, r: Any) -> None:

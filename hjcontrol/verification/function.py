@@ -9,13 +9,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
 from hjcontrol._ground.progress import tell
 from hjcontrol.verification.arithmetic import eps_of
 from hjcontrol.verification.certificate import Certificate, Row
 from hjcontrol.verification.declaring import all_declared
 from hjcontrol.verification.naming import raised_at
-from hjcontrol.verification.program import Call, Program, called_with
+from hjcontrol.verification.program import Call, Program, called_with, contracted
 from hjcontrol.verification.rule import GAP, GUILTY, REACH
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
@@ -161,6 +162,11 @@ def examined(call: Call, backward: bool, random: bool, seed: int) -> Any:
             "`fn` is traced (nor can `jax.grad(jax.jit(fn))`). Pass the value to the rule as an argument."
         ) from error
     except Exception as error:  # the rules are the user's: they may raise anything
+        if backward and _differentiable(call):
+            raise RuntimeError(
+                "verify: an error of hjcontrol's own, for `jax.grad` of `fn` runs: "
+                f"{told_briefly(error)} Please report it with the program; `costate='random'` may go another way."
+            ) from error
         if "Reverse-mode differentiation" not in str(error):
             raise ValueError(
                 f"verify: `fn` cannot be differentiated here: {told_briefly(error)} Compare "
@@ -171,6 +177,18 @@ def examined(call: Call, backward: bool, random: bool, seed: int) -> Any:
             "`fori_loop` of dynamic length. Use `lax.scan`, or pass `costate='random'`, which tries the "
             "rules inside without a backward pass."
         ) from error
+
+
+def _differentiable(call: Call) -> bool:
+    """Whether JAX itself differentiates the program, at these arguments."""
+    program, at = call.program, list(call.at)
+    whole = jaxpr_as_fun(program.closed)
+    cost = lambda moved: contracted(whole(*program.merged(call.leaves, at, moved)), None)
+    try:
+        jax.block_until_ready(jax.jit(jax.grad(cost))([call.leaves[k] for k in at]))
+    except Exception:  # of the user's rules
+        return False
+    return True
 
 
 def _argnums(argnums: Any, args: tuple[Any, ...]) -> tuple[int, ...] | None:

@@ -1,6 +1,9 @@
 r"""Loops run on: an implicit rule is the derivative of the iteration only once it has converged.
 
-    gap(k) = | <r, J v> - <G r, v> |,    k = 0, 8, 64, 512 sweeps after each `while` has ended
+    gap(k) = | <r, J v> - <G r, v> |,    k = 0, 8, 64, 512 sweeps after each loop has ended
+
+loops    each `while`; if that is not enough, each iteration of fixed length: a `scan` of nothing, as
+         of `fori_loop`. Its length is part of its definition, so its gap is that before it runs on.
 
 Both the rule's program (its adjoint solve is a loop as well) and the primal's derivative run on: run on
 the primal alone and the two stand at different points. A sweep that gives a value that is not finite is
@@ -16,7 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, JaxprEqn
 
-from hjcontrol._ground.jaxprs import bind, descend, equations, replay, while_parts
+from hjcontrol._ground.jaxprs import (
+    bind,
+    descend,
+    equations,
+    like,
+    replay,
+    scan_counts,
+    while_parts,
+)
 from hjcontrol.verification.arithmetic import is_float
 from hjcontrol.verification.gaps import paired, relative, signal
 from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNTESTED, Outcome
@@ -31,12 +42,25 @@ def holds_loop(closed: ClosedJaxpr) -> bool:
     return any(eqn.primitive.name == "while" for eqn in equations(closed.jaxpr))
 
 
-def run_on(closed: ClosedJaxpr) -> Callable[..., list[Any]]:
-    """`program(sweeps, *args)`: the program with each outermost `while` run on."""
+def holds_iteration(closed: ClosedJaxpr) -> bool:
+    """Whether a program holds an iteration of fixed length."""
+    return any(map(_iterates, equations(closed.jaxpr)))
+
+
+def _iterates(eqn: JaxprEqn) -> bool:
+    if eqn.primitive.name != "scan":
+        return False
+    consts, carried = scan_counts(eqn)
+    return (consts + carried, carried) == (len(eqn.invars), len(eqn.outvars))
+
+
+def run_on(closed: ClosedJaxpr, fixed: bool = False) -> Callable[..., list[Any]]:
+    """`program(sweeps, *args)`: the program with each outermost `while` run on; `fixed`: also each
+    iteration of fixed length."""
 
     def program(sweeps: Any, *args: Any) -> list[Any]:
         def rule(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
-            if eqn.primitive.name == "while":
+            if eqn.primitive.name == "while" or (fixed and _iterates(eqn)):
                 return _further(eqn, inputs, sweeps)
             found = descend(eqn, inputs, rule)
             return bind(eqn, inputs) if found is None else found
@@ -47,11 +71,15 @@ def run_on(closed: ClosedJaxpr) -> Callable[..., list[Any]]:
 
 
 def _further(eqn: JaxprEqn, inputs: Sequence[Any], sweeps: Any) -> Sequence[Any]:
-    going, once, carry = while_parts(eqn, inputs, lambda e, i: bind(e, i))
-    carry = jax.lax.while_loop(going, once, carry)
+    if eqn.primitive.name == "while":
+        carry = jax.lax.while_loop(*while_parts(eqn, inputs, bind))
+        _, onward, _ = while_parts(eqn, inputs, bind, ended=False)
+    else:
+        carry, consts = bind(eqn, inputs), inputs[: scan_counts(eqn)[0]]
+        onward = lambda carry: like(replay(eqn.params["jaxpr"], [*consts, *carry], bind), carry)
 
     def again(_: Any, carry: list[Any]) -> list[Any]:
-        new = once(carry)
+        new = onward(carry)
         sound = functools.reduce(
             jnp.logical_and,
             [jnp.all(jnp.isfinite(a)) for a in new if is_float(a)],
@@ -70,12 +98,13 @@ def converging(
     eps: float,
     k: int,
     users: bool,
+    fixed: bool = False,
 ) -> Outcome:
     """The outcome of argument `k` as the loops run on. `rule`: of `(ins, r)`; `pushed`: `J v`, of
     `(ins, v)`; `primal`: of the inputs; `at`: `(ins, r, v)`; `eps`: of the primal's arithmetic;
-    `users`: whether the rule is the user's, not a library's."""
+    `users`: whether the rule is the user's, not a library's; `fixed`: as in `run_on`."""
     ins, r, v = at
-    further = [jax.jit(run_on(program)) for program in (rule, pushed, primal)]
+    further = [jax.jit(run_on(program, fixed)) for program in (rule, pushed, primal)]
     gaps, told_apart, moves, first = [], [], 0.0, None
     for sweeps in SWEEPS:
         try:
@@ -98,11 +127,15 @@ def converging(
     heard = (g for g, size in zip(gaps, told_apart, strict=True) if np.isfinite(g) and size > least)
     last = min(heard, default=np.inf)
     told = lambda verdict, more: Outcome(verdict, last, words + more, k, series=tuple(gaps))
+    if fixed and last <= CONVERGED and gaps[0] <= LOOSE:
+        words += "; the loop has a fixed length, and the rule is that of its limit"
+        return Outcome(CONSISTENT, gaps[0], words, k, series=tuple(gaps))
     if last <= CONVERGED:
         return told(CONSISTENT, "")
     if moves <= 64 * eps and last <= LOOSE:
         return told(CONSISTENT, "; a smaller fault cannot be seen")
-    if not users and moves > LOOSE and gaps[0] <= LOOSE:  # no fixed point: steps through time
-        words += "; the loop has no limit, and a library's rule may follow another scheme than it"
+    if not users and gaps[0] <= LOOSE:  # steps through time, or a solver to a tolerance of its own
+        limit = "has no limit" if moves > LOOSE else "comes no nearer to its limit"
+        words += f"; the loop {limit}, and a library's rule may follow another scheme than it"
         return Outcome(CONSISTENT, gaps[0], words, k, series=tuple(gaps))
     return told(REFUTED, ": the gap stays")

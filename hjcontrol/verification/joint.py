@@ -20,14 +20,21 @@ from hjcontrol.verification.slopes import slopes
 Side = tuple[np.ndarray, np.ndarray, np.ndarray]  # the rule's image, the derivative's, the noise
 
 
-def against(spot: Spot, groups: Sequence[tuple[int, ...]], sides: Sequence[Side]) -> str:
-    """What speaks against the rule along all elements in dispute at once; "" if nothing does."""
+def against(
+    spot: Spot,
+    groups: Sequence[tuple[int, ...]],
+    sides: Sequence[Side],
+    rounding: Sequence[np.ndarray],
+) -> str:
+    """What speaks against the rule along all elements in dispute at once; "" if nothing does. `rounding`:
+    how far roundoff moves the rule's images; at a kink the derivative, a 0 or a 1, does not tell."""
     masks = [beyond(*side) for side in sides]
     for k, mask in enumerate(masks):  # arguments of one shape tie with each other
         same = [m for m in masks if m.shape == mask.shape]
         masks[k] = np.any(same, axis=0)
     tied = [np.abs(np.asarray(spot.x[g[0]])[m]) for g, m in zip(groups, masks, strict=True)]
     unit = max([float(np.max(a, initial=0.0)) for a in tied]) or 1.0
+    unit = 2.0 ** np.floor(np.log2(unit))  # so that x + t v is not rounded
     moves = [unit * m for m in masks]
 
     def along(x: Any, held: Any, r: Any, moves: Any) -> Any:
@@ -44,7 +51,8 @@ def against(spot: Spot, groups: Sequence[tuple[int, ...]], sides: Sequence[Side]
     found = spot.compiled("joint", along)(spot.x, spot.held, spot.r, moves)
     right, left, e, f, low, high = (float(a[0]) for a in found)
     value = sum(float(np.sum(np.real(s[0]) * v)) for s, v in zip(sides, moves, strict=True))
-    noise = sum(float(np.sum(s[2] * v)) for s, v in zip(sides, moves, strict=True))
+    every = zip(sides, rounding, moves, strict=True)
+    noise = sum(float(np.sum(np.maximum(s[2], e) * v)) for s, e, v in every)
     doubt = 10 * (e + f) + UNITS * noise
     if not np.isfinite([right, left, doubt]).all():
         return ""

@@ -61,11 +61,10 @@ def _push(trial: Any, ins: Any, v: Any, seed: Any) -> Any:
     return jax.jvp(along(values, ins, trial.judged), [ins[i] for i in trial.judged], list(v))[1]
 
 
-def by_differences(trial: Any, k: int, ins: Any, found: Any) -> Outcome:
-    """Differences of the values along a random direction of argument `k`."""
-    ours = found["q sides"][0][k]
+def by_differences(trial: Any, k: int, ins: Any, r: Any, ours: Any) -> Outcome:
+    """Differences of the values along a random direction of argument `k`, beside the image of `r`."""
     dispute = trial.dispute(k, ours, None, 0.0)
-    gap, doubt, _ = direction(trial.spot(ins, found["q"]), dispute)
+    gap, doubt, _ = direction(trial.spot(ins, r), dispute)
     words = f"by differences of the values, along a random direction (their error {doubt:.0e})"
     if not np.any(ours) and gap == 0:
         return Outcome(UNTESTED, 0.0, "derivative zero here in every probe", k)

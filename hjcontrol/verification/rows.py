@@ -63,7 +63,7 @@ def as_row(
         index=o.index,
         shape=tuple(place.eqn.invars[position].aval.shape),
         arithmetic=_dtype(program, place),
-        reason=o.reason,
+        reason="; ".join(filter(None, (o.reason, _unused(place) if o.verdict == EXACT else ""))),
         gaps=by_iteration(flat[:, k, GAP]) if flat.size else np.zeros(0),
         reaches=by_iteration(flat[:, 0, REACH]) if flat.size else np.zeros(0),
         series=o.series,
@@ -71,6 +71,16 @@ def as_row(
         inner=tuple(o.inner),
         place=place.index,
     )
+
+
+def _unused(place: Place) -> str:
+    """What is not said of a rule of several outputs, where the program uses some."""
+    outs = enumerate(zip(place.eqn.outvars, place.live, strict=True))
+    dead = [str(k) for k, (v, live) in outs if is_float(v.aval) and not live]
+    if not dead or place.library or place.marked or place.kind == "equation":
+        return ""
+    many = f"outputs {', '.join(dead)} are" if len(dead) > 1 else f"output {dead[0]} is"
+    return f"{many} not used here: what the rule does with a costate there is untested"
 
 
 def innermost(rows: Sequence[Row]) -> Row | None:

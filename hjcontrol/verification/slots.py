@@ -80,7 +80,7 @@ def _step(eqn: JaxprEqn, step: Step, ins: list[Any], slots: Slots, visit: Visit)
 def arrays(eqn: JaxprEqn, ins: Sequence[Any]) -> list[Any]:
     """Inputs of an equation as arrays: a literal may be a bare number."""
     return [
-        a if hasattr(a, "dtype") else jnp.asarray(a, v.aval.dtype)
+        jnp.asarray(a, v.aval.dtype) if isinstance(a, (bool, int, float, complex)) else a
         for a, v in zip(ins, eqn.invars, strict=True)
     ]
 

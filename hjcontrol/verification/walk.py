@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, JaxprEqn, Literal
 
-from hjcontrol._ground.jaxprs import bind, called_jaxpr, like, replay, scan_counts
+from hjcontrol._ground.jaxprs import bind, called_jaxpr, like, scan_counts, while_condition
 from hjcontrol.verification.calling import called, pulled
 from hjcontrol.verification.places import Place, Plan, Step
 from hjcontrol.verification.rule import (
@@ -95,19 +95,18 @@ class Walk:
     def _while(self, eqn: JaxprEqn, plan: Plan, ins: list[Any]) -> Any:
         p = eqn.params
         c, b = p["cond_nconsts"], p["body_nconsts"]
-        for_cond, for_body, start = ins[:c], ins[c : c + b], list(ins[c + b :])
-
-        def going(state: Any) -> Any:
-            return replay(p["cond_jaxpr"], [*for_cond, *state[0]], bind)[0]
+        for_body, start = ins[c : c + b], list(ins[c + b :])
+        going, kept = while_condition(eqn, ins, bind)
 
         def once(state: Any) -> Any:
             carry, notes, turn = state
             out, new = self(p["body_jaxpr"], plan, [*for_body, *carry], turn)
             notes = {i: self.merge(note, new[i]) for i, note in notes.items()}
-            return like(out, carry), notes, turn + 1
+            return kept(like(out, carry), carry), notes, turn + 1
 
         room = {place.index: self.room(place) for place in plan.places}
-        carry, notes, _ = jax.lax.while_loop(going, once, (start, room, jnp.zeros((), jnp.int32)))
+        on, begun = lambda state: going(state[0]), (start, room, jnp.zeros((), jnp.int32))
+        carry, notes, _ = jax.lax.while_loop(on, once, begun)
         return carry, notes
 
     def _cond(self, eqn: JaxprEqn, step: Step, ins: list[Any], turn: Any) -> Any:

@@ -151,6 +151,8 @@ class _Engine:
             words = "only the matrix moves: verify the solve with a right-hand side that does"
             return [self._row(place, 0, Outcome(UNTESTED, 0.0, words, 0), flat, None)]
         visited = flat[:, 0, VISITS] > 0
+        if not visited.any() and place.library and not holds_users_rule(place):
+            return []  # a library's way out that this program does not take
         if not visited.any():
             why = (
                 "the scan has no iteration" if 0 in place.lengths else "not run: a branch not taken"
@@ -185,6 +187,9 @@ class _Engine:
                     continue
                 if place.marked and not holds_rule(place.eqn):
                     outcomes[k] = Outcome(EXACT, 0.0, "", k)  # every derivative is JAX's own
+                    continue
+                if self._trial(place).constant(k):
+                    outcomes[k] = Outcome(EXACT, 0.0, "its values do not change with it", k)
                     continue
                 words = "derivative zero here in every probe: other inputs, please"
                 outcomes[k] = Outcome(UNTESTED, 0.0, words, k)
