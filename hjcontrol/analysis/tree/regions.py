@@ -97,7 +97,10 @@ def _read_off(region: Region, a: np.ndarray, c: float) -> tuple[Region | None, R
     parts = []
     for sign, part in ((-1.0, below), (1.0, above)):
         inside = region.inside if sign * height > 10 * THIN else center(part)
-        A, offsets = np.concatenate([region.A, sign * a[None]]), np.append(region.c, sign * c)
+        A, offsets = (
+            np.concatenate([region.A, sign * a[None]]),
+            np.concatenate([region.c, [sign * c]]),
+        )
         parts.append(Region(A, offsets, inside, unless_many(part)))
     return parts[0], parts[1]
 
