@@ -5,8 +5,8 @@ import pytest
 from scipy.optimize import linprog
 from scipy.spatial import HalfspaceIntersection
 
-from hjcontrol.analysis.tree import generators, model_tree
-from hjcontrol.analysis.tree.regions import everywhere, halves
+from hjcontrol.analysis.tree import generators, growth, model_tree, regions
+from hjcontrol.analysis.tree.regions import everywhere, halves, interior, reached
 
 
 def reaches(A, c, a, offset, sign):
@@ -96,6 +96,26 @@ def test_without_generators_the_tree_is_the_same(monkeypatch, dead):
     assert (slow.left == quick.left).all()
     assert (slow.right == quick.right).all()
     assert np.abs(slow.coef - quick.coef).max() < 1e-12
+
+
+def test_the_box_alone_settles_what_linear_programs_would(monkeypatch):
+    draw = np.random.default_rng(5)
+    layers = [(draw.normal(size=(o, i)), draw.normal(size=o)) for i, o in ((10, 5), (5, 3))]
+    box = draw.normal(size=10) + 0.2 * np.array([-np.ones(10), np.ones(10)])
+    asked = []
+    monkeypatch.setattr(regions, "interior", lambda A, c: asked.append(1) or interior(A, c))
+    quick, few = model_tree(layers, box=box), len(asked)
+    assert everywhere(10, box).generators is None
+    monkeypatch.setattr(growth, "reached", lambda region, h: None)
+    slow = model_tree(layers, box=box)
+    assert few < len(asked) - few
+    assert quick.complete
+    assert (quick.left == slow.left).all()
+    assert np.abs(quick.coef - slow.coef).max() < 1e-12
+    assert len(quick.leaves) > 1
+    small = lambda region, h: reached(region._replace(box=region.inside + 0 * box), h)
+    monkeypatch.setattr(growth, "reached", small)  # the twin: a box that is too small loses leaves
+    assert len(model_tree(layers, box=box).leaves) < len(quick.leaves)
 
 
 def test_corners_where_more_facets_meet_than_dimensions():

@@ -16,9 +16,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hjcontrol.analysis.tree.generators import sides
 from hjcontrol.analysis.tree.piecewise import AffineBlock
-from hjcontrol.analysis.tree.regions import THIN, Region, halves, interior, touching
+from hjcontrol.analysis.tree.regions import THIN, Region, halves, interior, reached, touching
 
 PAIRS = 400  # candidate splits looked at in one node
 TRIED = 12  # of which so many are asked whether the two cells touch
@@ -172,13 +171,13 @@ def _front(level: Level, A: np.ndarray, c: np.ndarray) -> Front:
 
 
 def _settled(level: Level, front: Front, state: State) -> State:
-    """Every group of two whose hyperplane does not cut the region, by the region's generators: all in one
-    product, since none of them changes the region."""
-    cone = state.region.generators
+    """Every group of two whose hyperplane does not cut the region, by its generators or its box: all in
+    one product, since none of them changes the region."""
     which = [k for k in state.pairs if len(state.alive[level.twos[k]]) == 2]
-    if cone is None or not which:
+    found = reached(state.region, front.h[which]) if which else None
+    if found is None:
         return state
-    below, above = sides(cone, front.h[which])
+    below, above = found
     alive, left = list(state.alive), []
     for k, down, up in zip(which, below.tolist(), above.tolist(), strict=True):
         if front.flat[k]:
