@@ -171,13 +171,13 @@ def _moved_by_net() -> tuple[int, float]:
     )
 
 
-@functools.partial(jax.jit, static_argnames="power")
+@jax.jit
 def _shared(y, there, x, power):
     """Where the mean entropy is log 2, of logits `-|x - y|^power/4` of the atoms that are `there`."""
 
     def logits(a):
         square = jnp.sum((a[None] - y) ** 2, axis=1)
-        return jnp.where(there, -(square if power == 2 else jnp.sqrt(square)) / 4, -50.0)
+        return jnp.where(there, -jnp.where(power == 2, square, jnp.sqrt(square)) / 4, -50.0)
 
     return crossover(LogitHead(logits, 1.0), x)
 
