@@ -4,9 +4,9 @@
 
 Digits over 16, scikit-learn's MLP with two layers of 16 ReLUs trained on the first 1000, read on others.
 First bounds of the ten outputs over one and the same ball: mean widths, and seconds a sample after the
-first call. Then decisions over a box: those that our bounds certify, those that Marabou proves (it decides
-each by splitting), those that it refutes; `wrong` counts certificates that it refutes. Where a verifier is
-not installed its table is left out.
+first call. Then decisions over a box: those that our bounds certify, those that Marabou proves (it
+decides each by splitting), those that it refutes; `wrong` counts certificates that it refutes. Where a
+verifier is not installed its table is left out.
 
 auto_LiRPA 0.3, the newest on the registry, was written for torch 1.12: `_older_torch` puts back the four
 private names that it reads. Its bounds are computed by its own code.
