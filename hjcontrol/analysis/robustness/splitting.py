@@ -173,7 +173,7 @@ def _posed(
 def _least(
     model: Trained, posed: _Posed, x: np.ndarray, low: np.ndarray, label: int, seconds: float
 ) -> BoxMargin:
-    """Rival by rival, those that lines hold least first, until lines hold what is left."""
+    """Rival by rival, those that lines hold least first; lines may hold the rest."""
     values = lambda a: np.asarray(_outputs(model, jnp.asarray(a, x.dtype)), float)
     others = np.array([c for c in range(low.size) if c != label])
     z = values(x)
