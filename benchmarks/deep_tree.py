@@ -3,9 +3,11 @@
     python benchmarks/deep_tree.py
 
 Networks: scikit-learn's MLP with two layers of 16 ReLUs behind a `StandardScaler`; half of the samples
-train network and trees, fidelity is measured on the other half. Then the exact tree in a box about one
-sample, of side twice `reach` standard deviations: leaves, open leaves, seconds. Last, where `affinitree`
-is installed (a tree builder in Rust), exact trees of random nets by both: leaves, processor seconds.
+train network and trees, fidelity is measured on the other half; means over five splits, seconds the
+median of them (the first call for a network's shapes compiles: some tenths of a second more). Then the
+exact tree in a box about one sample, of side twice `reach` standard deviations: leaves, open leaves,
+seconds. Last, where `affinitree` is installed (a tree builder in Rust), exact trees of random nets by
+both: leaves, processor seconds.
 """
 
 import itertools
@@ -25,34 +27,51 @@ from hjcontrol.analysis import tree as tr
 jax.config.update("jax_enable_x64", True)
 
 
-def network(load):
+SPLITS = 5
+
+
+def network(load, split=0):
     X, y = load(return_X_y=True)
-    keep = np.random.default_rng(0).permutation(len(X))
+    keep = np.random.default_rng(split).permutation(len(X))
     X, y, half = X[keep], y[keep], len(X) // 2
-    net = MLPClassifier((16, 16), alpha=1e-2, max_iter=1000, random_state=0)
+    net = MLPClassifier((16, 16), alpha=1e-2, max_iter=1000, random_state=split)
     model = make_pipeline(StandardScaler(), net).fit(X[:half], y[:half])
     return hj.networks.from_model(model), model, X[:half], X[half:]
 
 
 def main():
-    print("| data | leaves | ours | seconds | scikit-learn | seconds |\n|---|---|---|---|---|---|")
+    print("| data | leaves | ours | seconds | scikit-learn | seconds | ours ahead or level |")
+    print("|---|---|---|---|---|---|---|")
     for load in (load_wine, load_breast_cancer, load_digits):
-        ours, model, X, test = network(load)
-        told = model.predict(test)
+        runs = [network(load, split) for split in range(SPLITS)]
         for leaves in (2, 4, 8, 16, 32):
-            start = time.perf_counter()
-            tree = tr.distilled_tree(ours, X, max_leaves=leaves, held_out=test)
-            mine = time.perf_counter() - start
-            start = time.perf_counter()
-            theirs = DecisionTreeClassifier(max_leaf_nodes=leaves, random_state=0)
-            theirs.fit(X, model.predict(X))
-            took = time.perf_counter() - start
-            alike = np.mean(theirs.predict(test) == told)
-            size = f"{len(tree.leaves)} / {theirs.get_n_leaves()}"
+            rows = np.array([beside(leaves, *run) for run in runs])
+            mine, took, alike, other, here, there = rows.T
+            size = f"{here.mean():.1f} / {there.mean():.1f}"
             print(
-                f"| {load.__name__[5:]} | {size} | {tree.fidelity(test, told):.3f} | {mine:.2f} | "
-                f"{alike:.3f} | {took:.3f} |"
+                f"| {load.__name__[5:]} | {size} | {mine.mean():.3f} | {np.median(took):.3f} | "
+                f"{alike.mean():.3f} | {np.median(other):.4f} | {(mine >= alike).sum()} of {SPLITS} |",
+                flush=True,
             )
+    exact_in_a_box()
+    beside_affinitree()
+
+
+def beside(leaves, ours, model, X, test):
+    """Fidelity and seconds of ours and of scikit-learn's, and how many leaves each has."""
+    told = model.predict(test)
+    start = time.perf_counter()
+    tree = tr.distilled_tree(ours, X, max_leaves=leaves, held_out=test)
+    mine = time.perf_counter() - start
+    start = time.perf_counter()
+    theirs = DecisionTreeClassifier(max_leaf_nodes=leaves, random_state=0)
+    theirs.fit(X, model.predict(X))
+    took = time.perf_counter() - start
+    alike = np.mean(theirs.predict(test) == told)
+    return tree.fidelity(test, told), mine, alike, took, len(tree.leaves), theirs.get_n_leaves()
+
+
+def exact_in_a_box():
     print("\n| exact, breast_cancer, reach | leaves | open | seconds |\n|---|---|---|---|")
     ours, _, X, _ = network(load_breast_cancer)
     for reach in (0.05, 0.1, 0.2):
@@ -61,7 +80,6 @@ def main():
         tree = tr.model_tree(ours, decide=True, max_leaves=500, box=box)
         seconds = time.perf_counter() - start
         print(f"| {reach} | {len(tree.leaves)} | {tree.open.sum()} | {seconds:.1f} |", flush=True)
-    beside_affinitree()
 
 
 def beside_affinitree():

@@ -43,7 +43,7 @@ Value = (
 
 
 class Picture(NamedTuple):
-    """`draw()` returns matplotlib axes, or markup that is safe to place in a page."""
+    """`draw()` returns matplotlib axes, an `Svg` of them, or markup that is safe to place in a page."""
 
     caption: str
     alt: str

@@ -45,8 +45,9 @@ def __dir__() -> list[str]:
 
 LOG_TWO = 0.6931471805599453
 INSTEAD = (
-    "No eps both lets the kernels touch and keeps the excess small. Measure instead: `by_validation` "
-    "on held-out samples, or `by_bound` on certified losses."
+    "No eps both lets the kernels touch and keeps the excess small: these atoms would have to lie on a "
+    "set of dimension {:.3g} or less, or be 10^{:.3g} in this one. Measure instead: `by_validation` on "
+    "held-out samples, or `by_bound` on certified losses."
 )
 
 
@@ -66,6 +67,26 @@ class Window(Told, Shown):
     def __contains__(self, eps: float) -> bool:
         return bool((self.floor <= eps) & (eps <= self.ceiling))
 
+    @property
+    def fills_dimension(self) -> float:
+        """The largest dimension in which so many atoms leave the window open: `log N / log log N`.
+        Infinite for N <= e, which leave it open in any."""
+        log_n = float(self.floor / (self.ceiling * self.heuristic))
+        return log_n / np.log(log_n) if log_n > 1 else np.inf
+
+    @property
+    def fills_atoms(self) -> float:
+        """`log10 N` of the atoms from which on the window is open in this dimension: `log N = N^(1/d)`
+        solved for its larger root; 0 up to dimension e, where it is never empty."""
+        share = float(self.heuristic)
+        d = -float(self.floor / (self.ceiling * share)) / np.log(share)
+        if d <= np.e:
+            return 0.0
+        log_n = d**2
+        for _ in range(200):  # log N = d log log N: decreasing to the larger root
+            log_n = d * np.log(log_n)
+        return log_n / np.log(10)
+
     def as_record(self) -> Record:
         """What this result says of itself."""
         where = "inside" if float(self.heuristic) in self else "outside"
@@ -78,7 +99,7 @@ class Window(Told, Shown):
                 "spacing": f"atoms are {figure(self.spacing)} (length) apart; orders of magnitude",
                 "heuristic": f"N^(-1/d) = {figure(self.heuristic)} has no units; in these, {where}",
             },
-            notes=(INSTEAD,) if self.empty else (),
+            notes=(INSTEAD.format(self.fills_dimension, self.fills_atoms),) if self.empty else (),
         )
 
 
@@ -120,14 +141,16 @@ def crossover(
     """The `eps` at which the mean entropy of the Gibbs weights over `points` is `entropy` (nats).
 
     The entropy rises with `eps` at fixed logits, so bisection of `log eps` finds the only one.
-    `between`: where it is sought, times the spread of the logits; NaN under `jit` where it is not.
+    `between`: where it is sought, times the spread of the logits; NaN where `jit` hides that it is not
+    there.
 
     **Raises:** `ValueError` where no `eps` there gives that entropy. Two atoms never reach log 2, the
     default: ask for less.
     """
     z = jax.vmap(head_of("crossover", model).scores)(points)
     most = float(np.log(z.shape[1]))
-    if known_to_fail((jnp.asarray(entropy) > 0) & (jnp.asarray(entropy) < most - 1e-12)):
+    asked = known(entropy)  # under `jit` as well: how many atoms there are is no secret
+    if asked is not None and not 0 < asked < most - 1e-12:
         raise ValueError(
             f"crossover: {z.shape[1]} atoms have entropies between 0 and log {z.shape[1]} = "
             f"{most:.6g}, and reach neither; asked was {float(entropy):.6g}. Give `entropy` between them."
@@ -136,7 +159,7 @@ def crossover(
     mean = lambda e: jnp.mean(gibbs_entropy(z, e, axis=1)) - entropy
     low, high = (jnp.log(jnp.asarray(b, z.dtype) * spread) for b in between)
     ends = mean(jnp.exp(low)), mean(jnp.exp(high))
-    reached = (ends[0] < 0) & (ends[1] > 0)
+    reached = (ends[0] < 0) & (ends[1] > 0) & (jnp.asarray(entropy) < most - 1e-12)
     if known_to_fail(reached):
         raise ValueError(
             f"crossover: the mean entropy runs from {float(ends[0] + entropy):.6g} to "

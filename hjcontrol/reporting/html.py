@@ -15,7 +15,7 @@ from pathlib import Path
 from hjcontrol._ground import record_html
 from hjcontrol._ground.files import write_atomically
 from hjcontrol._ground.record import Picture, Record, figure
-from hjcontrol.reporting.plots import svg
+from hjcontrol.reporting.plots import Svg, svg
 
 ROWS = 400  # shown of a table
 HEAD = """<!doctype html>
@@ -112,9 +112,10 @@ def drawn(picture: Picture, numbers: Iterator[int]) -> str:
     """A figure. One that cannot be drawn leaves its place, with the reason."""
     try:
         made = picture.draw()
-        if isinstance(made, str):
+        if isinstance(made, str) and not isinstance(made, Svg):
             return made
-        image = inline(svg(made), f"f{next(numbers)}-", picture.alt)
+        text = made if isinstance(made, Svg) else svg(made)
+        image = inline(text, f"f{next(numbers)}-", picture.alt)
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"[:300]
         image = f'<p class="missing">This picture could not be drawn: {escape(reason)}</p>'

@@ -64,6 +64,10 @@ def svg(axes: Any) -> str:
     return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
 
 
+class Svg(str):
+    """A figure that is drawn already, as `svg` gives it."""
+
+
 def drawn(name: str) -> str:
     """A user's name as matplotlib shows it as it is: a dollar begins no formula, an underscore hides no
     entry of a legend, and what no font can show is a question mark."""

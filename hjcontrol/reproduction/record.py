@@ -2,14 +2,14 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from hjcontrol._ground.files import write_atomically
 from hjcontrol._ground.record import Mark, Picture, Record, Tone, Value, figure
 from hjcontrol.reporting.markdown import cell, fact, table
-from hjcontrol.reporting.plots import INK, LINES, STYLES, new_axes, svg
+from hjcontrol.reporting.plots import INK, LINES, STYLES, Svg, new_axes, svg
 from hjcontrol.reproduction.auditing import turned
 
 TONES: dict[str, Tone] = {
@@ -90,7 +90,13 @@ def curves(title: str, picture: Any) -> Picture:
     """A claim's curves as a picture."""
     names = "; ".join(picture.lines)
     alt = f"{title}: {picture.y_label} against {picture.x_label}; {names}"
-    return Picture(picture.caption, alt, partial(claim_curves, picture))
+    return Picture(picture.caption, alt, partial(_drawn, picture))
+
+
+@lru_cache(maxsize=64)
+def _drawn(picture: Any) -> Svg:
+    """A claim's curves, drawn once for the two pages that show them."""
+    return Svg(svg(claim_curves(picture)))
 
 
 def claims_markdown(
@@ -105,7 +111,7 @@ def claims_markdown(
     if pictures:
         folder.mkdir(exist_ok=True)
     for name, picture in pictures.items():
-        (folder / f"{name}.svg").write_text(svg(claim_curves(picture)), encoding="utf-8")
+        (folder / f"{name}.svg").write_text(_drawn(picture), encoding="utf-8")
     counts = Counter(e["verdict"] for e in entries)
     lines = [HEAD, ", ".join(f"**{counts[v]}** {v}" for v in TONES if counts[v]) + ".", ""]
     lines += table(

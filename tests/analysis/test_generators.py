@@ -5,8 +5,8 @@ import pytest
 from scipy.optimize import linprog
 from scipy.spatial import HalfspaceIntersection
 
-from hjcontrol.analysis.tree import generators, model_tree
-from hjcontrol.analysis.tree.regions import everywhere, halves
+from hjcontrol.analysis.tree import generators, growth, model_tree, regions
+from hjcontrol.analysis.tree.regions import everywhere, halves, interior, reached
 
 
 def reaches(A, c, a, offset, sign):
@@ -63,9 +63,32 @@ def test_a_vertex_that_is_left_out_is_seen():
     assert generators.cut(wrong, a, offset)[1] is None
 
 
-def test_without_generators_the_tree_is_the_same(monkeypatch):
+@pytest.mark.parametrize("d", [1, 3])
+@pytest.mark.parametrize("box", [False, True])
+def test_many_hyperplanes_at_once_are_told_as_one_by_one(d, box):
+    draw = np.random.default_rng(d)
+    h = draw.normal(size=(60, d + 1))
+    h /= np.linalg.norm(h[:, :-1], axis=1, keepdims=True)
+    uncut = 0
+    for region, *_ in walk(d, d, 12, box):
+        cone = region.generators
+        parts = [generators.cut(cone, plane[:-1], float(plane[-1])) for plane in h]
+        one_by_one = np.array([[p is not None for p in both] for both in parts]).T
+        assert (np.array(generators.sides(cone, h)) == one_by_one).all()
+        assert (np.array(generators.sides(cone, -h)) == one_by_one[::-1]).all()
+        uncut += int((~one_by_one.all(axis=0)).sum())
+    assert uncut > 10  # the twin: not every hyperplane cuts
+    tighter = cone._replace(rays=cone.rays[:1], lines=cone.lines[:0])
+    assert not np.all(generators.sides(tighter, h)[0] == one_by_one[0])
+
+
+@pytest.mark.parametrize("dead", [None, -1.0, 0.0, 1.0])
+def test_without_generators_the_tree_is_the_same(monkeypatch, dead):
     draw = np.random.default_rng(3)
     layers = [(draw.normal(size=(o, i)), draw.normal(size=o)) for i, o in ((3, 5), (5, 4), (4, 2))]
+    if dead is not None:  # a unit that does not read its input
+        layers[0][0][2], layers[0][1][2] = 0.0, dead
+        layers[1][0][1], layers[1][1][1] = 0.0, dead
     quick = model_tree(layers)
     monkeypatch.setattr(generators, "MOST", 0)
     slow = model_tree(layers)
@@ -73,6 +96,26 @@ def test_without_generators_the_tree_is_the_same(monkeypatch):
     assert (slow.left == quick.left).all()
     assert (slow.right == quick.right).all()
     assert np.abs(slow.coef - quick.coef).max() < 1e-12
+
+
+def test_the_box_alone_settles_what_linear_programs_would(monkeypatch):
+    draw = np.random.default_rng(5)
+    layers = [(draw.normal(size=(o, i)), draw.normal(size=o)) for i, o in ((10, 5), (5, 3))]
+    box = draw.normal(size=10) + 0.2 * np.array([-np.ones(10), np.ones(10)])
+    asked = []
+    monkeypatch.setattr(regions, "interior", lambda A, c: asked.append(1) or interior(A, c))
+    quick, few = model_tree(layers, box=box), len(asked)
+    assert everywhere(10, box).generators is None
+    monkeypatch.setattr(growth, "reached", lambda region, h: None)
+    slow = model_tree(layers, box=box)
+    assert few < len(asked) - few
+    assert quick.complete
+    assert (quick.left == slow.left).all()
+    assert np.abs(quick.coef - slow.coef).max() < 1e-12
+    assert len(quick.leaves) > 1
+    small = lambda region, h: reached(region._replace(box=region.inside + 0 * box), h)
+    monkeypatch.setattr(growth, "reached", small)  # the twin: a box that is too small loses leaves
+    assert len(model_tree(layers, box=box).leaves) < len(quick.leaves)
 
 
 def test_corners_where_more_facets_meet_than_dimensions():

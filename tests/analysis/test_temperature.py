@@ -41,6 +41,22 @@ def test_the_published_heuristics_lie_above_the_window():
     assert "by_validation" not in str(temperature.window(1000, 2))
 
 
+@pytest.mark.parametrize(("atoms", "d"), [(200, 64), (1000, 4), (50, 3.5)])
+def test_an_empty_window_says_what_would_open_it(atoms, d):
+    found = temperature.window(atoms, d)
+    assert found.empty
+    enough = found.fills_dimension
+    assert not temperature.window(atoms, enough * 0.999).empty
+    assert temperature.window(atoms, enough * 1.001).empty  # the twin: no larger dimension does
+    assert f"dimension {enough:.3g} or less" in str(found).replace("\n  ", " ")
+    log_n = found.fills_atoms * np.log(10)
+    assert log_n == pytest.approx(np.exp(log_n / d), rel=1e-9)
+    assert log_n > np.log(atoms)
+    if log_n < 30:
+        assert not temperature.window(int(1.01 * np.exp(log_n)), d).empty
+        assert temperature.window(int(0.99 * np.exp(log_n)), d).empty
+
+
 @pytest.mark.parametrize(("d", "sides"), [(1, (16, 128)), (2, (6, 18)), (3, (4, 9))])
 def test_two_atoms_share_at_a_temperature_that_falls_as_the_spacing_squared(d, sides):
     """Mean entropy log 2: published slopes in N are -2.04, -1.07, -.70; theory -2/d."""
@@ -65,13 +81,16 @@ def test_at_the_crossover_the_entropy_is_the_one_asked_for():
     p /= p.sum(1, keepdims=True)
     assert_agree(jnp.asarray(-(p * np.log(p)).sum(1).mean()), jnp.asarray(1.0))
     assert bool(jnp.isnan(both(2.0)))  # more than log 7: never reached
+    assert bool(jnp.isnan(both(np.log(7.0))))  # nor is log 7, whatever roundoff says far out
 
 
 def test_a_binary_head_has_no_crossover_at_log_2_and_says_so():
     two, x = layer(atoms=2), points(16)
     with pytest.raises(ValueError, match=r"2 atoms .* log 2 = 0.693147, .* asked was 0.693147"):
         temperature.crossover(two, x)
-    eps = float(temperature.crossover(two, x, entropy=0.3))
+    with pytest.raises(ValueError, match=r"2 atoms .* asked was 0.693147"):
+        jax.jit(lambda x: temperature.crossover(two, x))(x)
+    eps = float(jax.jit(lambda x: temperature.crossover(two, x, entropy=0.3))(x))
     logit = np.asarray(x @ (two.W[1] - two.W[0])) + float(two.b[1] - two.b[0])
     p = 1 / (1 + np.exp(-logit / eps))
     assert_agree(jnp.asarray(-(p * np.log(p) + (1 - p) * np.log1p(-p)).mean()), jnp.asarray(0.3))

@@ -11,6 +11,7 @@ import pytest
 from sklearn.tree import DecisionTreeClassifier
 
 from hjcontrol.analysis import tree as tr
+from hjcontrol.analysis.tree import distilled
 from hjcontrol.layers import LSE, ClassHead
 from hjcontrol.networks import Chain, Dense, Residual, from_model, readout
 from tests.agreement import assert_agree
@@ -265,6 +266,20 @@ def test_bad_points_are_refused(eight):
         eight.predict(np.array([[np.nan, 0.0]]))
     with pytest.raises(ValueError, match="a leaf of this tree"):
         eight.region(0)
+
+
+def test_a_distilled_tree_of_few_samples_gains_by_asking_between_them(monkeypatch):
+    model = from_model(deep(), activation="relu")
+    found = {}
+    for count in (1000, 0):
+        monkeypatch.setattr(distilled, "BETWEEN", count)
+        trees = [
+            tr.distilled_tree(model, X[k : k + 25], max_leaves=12, held_out=X[400:800])
+            for k in range(0, 400, 25)
+        ]
+        found[count] = np.mean([tree.measured["fidelity"] for tree in trees])
+        assert all(tree.measured["points"] == 400 for tree in trees)
+    assert 1 - found[1000] < 0.6 * (1 - found[0])
 
 
 def test_a_distilled_tree_is_small_and_its_fidelity_is_measured():

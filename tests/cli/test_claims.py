@@ -6,6 +6,7 @@ import pytest
 
 import hjcontrol.reproduction as reproduction
 from hjcontrol.cli import main
+from hjcontrol.reproduction import record
 from tests.cli.golden import matches
 
 CHEAP = ["claims", "--fast", "--only", "effective-dimension", "--only", "near-shocks"]
@@ -19,7 +20,10 @@ def strict(path):
 
 def test_two_claims(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    times, curves = [], record.claim_curves
+    monkeypatch.setattr(record, "claim_curves", lambda picture: times.append(1) or curves(picture))
     assert main(CHEAP) == 0
+    assert len(times) == 1  # one picture, drawn once for the page and the page of the docs
     out, err = capsys.readouterr()
     assert err == ""
     lines = out.splitlines()

@@ -19,7 +19,7 @@ _NAMES = {
         Coverage Gap Ray
     """,
     "analysis.robustness": """
-        Attack Change Curvature DeepRadius OutputBounds Radius
+        Attack BoxMargin Change Curvature DeepRadius OutputBounds Radius
     """,
     "analysis.temperature": """
         Choice Window jointly

@@ -181,10 +181,10 @@ def _crosschecked(problem, solution):
 
 
 @functools.cache
-def imported():
+def imported(activation="tanh"):
     """A deep network as `from_model` gives it."""
     return networks.from_model(
-        [(np.eye(3, 2), np.ones(3)), (np.ones((2, 3)), np.arange(2.0))], activation="tanh"
+        [(np.eye(3, 2), np.ones(3)), (np.ones((2, 3)), np.arange(2.0))], activation=activation
     )
 
 
@@ -276,6 +276,14 @@ def _analysis() -> dict:
             key=KEY,
             steps=2,
             starts=2,
+        ),
+        "robustness.box_margin": _made(
+            lambda: a.robustness.box_margin,
+            model=lambda: imported("relu"),
+            x=POINT,
+            radius=0.1,
+            label=0,
+            seconds=5.0,
         ),
         "robustness.output_bounds": _made(
             lambda: a.robustness.output_bounds,

@@ -21,9 +21,11 @@ from hjcontrol.analysis.robustness.deep import (
     output_bounds,
     value_radius,
 )
+from hjcontrol.analysis.robustness.splitting import BoxMargin, box_margin
 
 __all__ = [
     "Attack",
+    "BoxMargin",
     "Change",
     "Curvature",
     "DeepRadius",
@@ -31,6 +33,7 @@ __all__ = [
     "Radius",
     "attack",
     "attacked_radius",
+    "box_margin",
     "certified_radius",
     "change",
     "diameter",

@@ -44,6 +44,7 @@ class Kind(NamedTuple):
     start: float = 0.0
     kinked: Any = False
     affine: bool = False
+    ends: tuple[float, float] | None = None  # of max(up a, down a): up and down
 
 
 def kind_of(units: Any) -> Kind | None:
@@ -87,7 +88,14 @@ def _hinge(up: float, down: float) -> Kind:
         jnp.where(lo > 0, up, down) + jnp.zeros_like(lo),
         jnp.where(hi < 0, down, up) + jnp.zeros_like(lo),
     )
-    return Kind(lines, slopes, max(abs(up), abs(down)), kinked=up != down, affine=up == down)
+    return Kind(
+        lines,
+        slopes,
+        max(abs(up), abs(down)),
+        kinked=up != down,
+        affine=up == down,
+        ends=(up, down),
+    )
 
 
 def _convex(sigma: Callable[[Array], Array], slope: Callable[[Array], Array]) -> Kind:

@@ -3,6 +3,8 @@ r"""A small tree of a deep classifier, cut along the network's own hyperplanes, 
     candidates   at a sample x_i with classes p, q ahead:  z_p - z_q linearised there,
                  (J_p - J_q).(x - x_i) + z_p(x_i) - z_q(x_i) >= 0             J = dz/dx
     choice       the split that leaves least Gini impurity of the network's decisions in its node
+    asked        the network, at the samples and at points up to halfway from one to another: many planes
+                 separate the samples, few of them these points too
     order        best first, until the budget of leaves is spent or every leaf is pure
     fidelity     share of points, not used to grow it, on which tree and network decide alike
 
@@ -13,18 +15,21 @@ import heapq
 import itertools
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
-from jaxtyping import Real
+from jaxtyping import Array, Float, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol.analysis.tree.model_trees import ModelTree
+from hjcontrol.layers.heads import ClassHead
 from hjcontrol.networks.trained import AnyClassifier, class_head_of
 
 ANCHORS = 48  # samples of a node whose hyperplanes are tried
-BATCH = 128
+BETWEEN = 1000  # points between samples
+BATCH = 128  # points asked at once, so that every call runs one program
 
 
 class _Cut(NamedTuple):
@@ -44,6 +49,7 @@ def distilled_tree(
 ) -> ModelTree:
     """A tree of at most `max_leaves` leaves that imitates a classifier where the samples `X` (n, d) are.
 
+    The classifier is asked at the samples and at points between them; their true labels play no part.
     `held_out` (m, d): where fidelity is measured; without it a fifth of `X` is kept back for that.
 
     **Raises:** `ValueError` for samples of another shape or not finite, fewer than ten of them, or a
@@ -64,19 +70,38 @@ def distilled_tree(
         raise ValueError(
             f"distilled_tree: `held_out` has {test.shape[1]} columns; `X` has {X.shape[1]}."
         )
-    at = jax.jit(
-        lambda X: jax.lax.map(
-            lambda x: (head.scores(x), jax.jacrev(head.scores)(x)), X, batch_size=BATCH
-        )
-    )
-    z, J = (np.asarray(part, float) for part in at(jnp.asarray(X)))
-    tree = _grown(X, z, J, max_leaves)
-    decided = np.asarray(jax.jit(jax.vmap(head.predict))(jnp.asarray(test)))
+    asked = np.concatenate([X, _between(X)])
+    z, J = _read(head, np.concatenate([asked, test]))
+    tree = _grown(asked, z[: len(asked)], J[: len(asked)], max_leaves)
+    decided = z[len(asked) :].argmax(axis=1)
     tree.measured = {
         "fidelity": float(np.mean(tree.decide(test) == decided)),
         "points": len(test),
     }
     return tree
+
+
+def _between(X: np.ndarray) -> np.ndarray:
+    """Points on the lines from one sample to another, nearer to the one; the same ones each time."""
+    draw = np.random.default_rng(0)
+    first, second = draw.integers(len(X), size=(2, BETWEEN))
+    return X[first] + draw.uniform(0, 0.5, (BETWEEN, 1)) * (X[second] - X[first])
+
+
+@eqx.filter_jit
+def _asked(
+    head: ClassHead, X: Float[Array, "n d"]
+) -> tuple[Float[Array, "n classes"], Float[Array, "n classes d"]]:
+    return jax.vmap(lambda x: (head.scores(x), jax.jacrev(head.scores)(x)))(X)
+
+
+def _read(head: ClassHead, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores and their derivatives at the points."""
+    count = -(-len(X) // BATCH)
+    filled = np.resize(X, (count * BATCH, X.shape[1]))
+    rows = [_asked(head, jnp.asarray(part)) for part in np.split(filled, count)]
+    z, J = (np.concatenate([np.asarray(r[k], float) for r in rows]) for k in range(2))
+    return z[: len(X)], J[: len(X)]
 
 
 def _checked(name: str, X: ArrayLike) -> np.ndarray:

@@ -48,6 +48,17 @@ def center(found: Generators) -> np.ndarray:
     return total[:-1] / total[-1]
 
 
+def sides(whole: Generators, h: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each hyperplane `h.(x, 1)`, rows of unit length but for the last entry, leaves anything of
+    the region on its negative side, and on its positive one."""
+    height = whole.rays @ h.T
+    below, above = height.min(axis=0) < -TOUCHES, height.max(axis=0) > TOUCHES
+    if len(whole.lines):
+        across = (np.abs(whole.lines @ h.T) > TOUCHES).any(axis=0)
+        return below | across, above | across
+    return below, above
+
+
 def cut(whole: Generators, a: np.ndarray, c: float) -> tuple[Generators | None, Generators | None]:
     """The parts where `a.x + c` is negative and not, |a| = 1; `None` for one without interior."""
     h = np.concatenate([a, [c]])
@@ -62,7 +73,7 @@ def cut(whole: Generators, a: np.ndarray, c: float) -> tuple[Generators | None, 
         return whole, None
     if not below.any():
         return None, whole
-    new, met = _between(whole, height, np.flatnonzero(above), np.flatnonzero(below))
+    new, met = _between(whole, height, above.nonzero()[0], below.nonzero()[0])
     on = ~(above | below)
     parts = []
     for side in (below, above):
@@ -100,7 +111,7 @@ def _between(
     tight = whole.tight.astype(np.float32)
     common = tight[above] @ tight[below].T
     least = whole.rays.shape[1] - len(whole.lines) - 2  # an edge of the cone meets so many rows
-    i, j = np.nonzero(common > least - 0.5)
+    i, j = (common > least - 0.5).nonzero()
     i, j = above[i], below[j]
     shared = whole.tight[i] & whole.tight[j]
     lacking = (

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hjcontrol.analysis.tree.piecewise import AffineBlock
-from hjcontrol.analysis.tree.regions import THIN, Region, halves, interior, touching
+from hjcontrol.analysis.tree.regions import THIN, Region, halves, interior, reached, touching
 
 PAIRS = 400  # candidate splits looked at in one node
 TRIED = 12  # of which so many are asked whether the two cells touch
@@ -29,6 +29,18 @@ class Level(NamedTuple):
     W: np.ndarray
     b: np.ndarray
     groups: tuple[np.ndarray, ...]
+    twos: tuple[int, ...]  # the groups of two pieces
+    pairs: tuple[np.ndarray, np.ndarray]  # their first and second pieces
+
+
+class Front(NamedTuple):
+    """A block's pieces as maps of `x` on a region: `Z x + z`; and the hyperplanes `h.(x, 1)` between the
+    pieces of each group of two, of unit length unless `flat`."""
+
+    Z: np.ndarray
+    z: np.ndarray
+    h: np.ndarray
+    flat: np.ndarray
 
 
 class State(NamedTuple):
@@ -40,6 +52,10 @@ class State(NamedTuple):
     block: int
     alive: tuple[np.ndarray, ...]  # pieces left in each group
     witness: dict[int, np.ndarray]  # piece -> an interior point of the region where it wins
+    front: Front
+    pairs: tuple[
+        int, ...
+    ]  # of the groups of two, counted among themselves, those that may be undecided
 
 
 class Split(NamedTuple):
@@ -70,7 +86,12 @@ class Grown(NamedTuple):
 def start(blocks: tuple[AffineBlock, ...], region: Region) -> State:
     """The root: nothing decided."""
     d = blocks[0].W.shape[1]
-    return State(region, np.eye(d), np.zeros(d), 0, _level(blocks[0]).groups, {})
+    return _entering(region, np.eye(d), np.zeros(d), 0, _level(blocks[0]))
+
+
+def _entering(region: Region, A: np.ndarray, c: np.ndarray, block: int, level: Level) -> State:
+    every = tuple(range(len(level.twos)))
+    return State(region, A, c, block, level.groups, {}, _front(level, A, c), every)
 
 
 def grow(
@@ -112,14 +133,17 @@ def grow(
 
 def _level(block: AffineBlock) -> Level:
     groups = tuple(np.flatnonzero(block.group == g) for g in range(block.units))
-    return Level(block.W, block.b, groups)
+    twos = tuple(g for g, pieces in enumerate(groups) if len(pieces) == 2)
+    i, j = np.array([groups[g] for g in twos], int).reshape(-1, 2).T
+    return Level(block.W, block.b, groups, twos, (i, j))
 
 
 def _advance(levels: list[Level], state: State, decide: bool) -> Leaf | Split:
     """Decide maxima until one needs a split or none is left."""
     while True:
         level = levels[state.block]
-        Z, z = level.W @ state.A, level.W @ state.c + level.b
+        Z, z = state.front.Z, state.front.z
+        state = _settled(level, state.front, state)
         for g in range(len(level.groups)):
             if len(state.alive[g]) == 1:
                 continue
@@ -133,8 +157,36 @@ def _advance(levels: list[Level], state: State, decide: bool) -> Leaf | Split:
             if decide:
                 return Leaf(state.A, state.c, label)
             return Leaf(Z[winners], z[winners], label)
-        groups = levels[state.block + 1].groups
-        state = State(state.region, Z[winners], z[winners], state.block + 1, groups, {})
+        block = state.block + 1
+        state = _entering(state.region, Z[winners], z[winners], block, levels[block])
+
+
+def _front(level: Level, A: np.ndarray, c: np.ndarray) -> Front:
+    """The pieces of a block whose input is `A x + c`."""
+    Z, z = level.W @ A, level.W @ c + level.b
+    i, j = level.pairs
+    h = np.concatenate([Z[i] - Z[j], (z[i] - z[j])[:, None]], axis=1)
+    length = np.sqrt((h[:, :-1] ** 2).sum(axis=1))
+    return Front(Z, z, h / np.where(length > 0, length, 1.0)[:, None], length == 0)
+
+
+def _settled(level: Level, front: Front, state: State) -> State:
+    """Every group of two whose hyperplane does not cut the region, by its generators or its box: all in
+    one product, since none of them changes the region."""
+    which = [k for k in state.pairs if len(state.alive[level.twos[k]]) == 2]
+    found = reached(state.region, front.h[which]) if which else None
+    if found is None:
+        return state
+    below, above = found
+    alive, left = list(state.alive), []
+    for k, down, up in zip(which, below.tolist(), above.tolist(), strict=True):
+        if front.flat[k]:
+            up = front.h[k, -1] >= 0
+        elif down and up:
+            left.append(k)
+            continue
+        alive[level.twos[k]] = level.pairs[0 if up else 1][k : k + 1]
+    return state._replace(alive=tuple(alive), pairs=tuple(left))
 
 
 def _decide(state: State, g: int, Z: np.ndarray, z: np.ndarray) -> State | Split:

@@ -16,6 +16,7 @@ from hjcontrol.analysis.tree.generators import (
     cut,
     of_a_box,
     of_everything,
+    sides,
     unless_many,
 )
 
@@ -29,6 +30,7 @@ class Region(NamedTuple):
     c: np.ndarray
     inside: np.ndarray
     generators: Generators | None = None  # unless they are too many
+    box: np.ndarray | None = None  # (2, d), where the region lies
 
 
 def everywhere(d: int, box: np.ndarray | None = None) -> Region:
@@ -36,7 +38,20 @@ def everywhere(d: int, box: np.ndarray | None = None) -> Region:
     if box is None:
         return Region(np.zeros((0, d)), np.zeros(0), np.zeros(d), of_everything(d))
     A, c = np.vstack([np.eye(d), -np.eye(d)]), np.concatenate([-box[0], box[1]])
-    return Region(A, c, box.mean(axis=0), of_a_box(A, c))
+    return Region(A, c, box.mean(axis=0), of_a_box(A, c), box)
+
+
+def reached(region: Region, h: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Whether the negative side of each hyperplane `h.(x, 1)`, rows, meets the region, and the positive
+    one: by its generators, or by its box, which may say so of a side that does not. `None`: unknown."""
+    if region.generators is not None:
+        return sides(region.generators, h)
+    if region.box is None:
+        return None
+    low, high = region.box
+    at = h[:, :-1] @ ((low + high) / 2) + h[:, -1]
+    reach = np.abs(h[:, :-1]) @ ((high - low) / 2) + THIN
+    return at < reach, at > -reach
 
 
 def unit(a: np.ndarray, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -77,10 +92,10 @@ def halves(region: Region, a: np.ndarray, c: float) -> tuple[Region | None, Regi
     for sign in (-1.0, 1.0):
         A, offsets = np.vstack([region.A, sign * a]), np.append(region.c, sign * c)
         if sign * height > 10 * THIN:
-            parts.append(Region(A, offsets, region.inside))
+            parts.append(Region(A, offsets, region.inside, box=region.box))
             continue
         x, depth = interior(A, offsets)
-        parts.append(Region(A, offsets, x) if depth > THIN else None)
+        parts.append(Region(A, offsets, x, box=region.box) if depth > THIN else None)
     if parts[0] is not None and parts[1] is not None:
         return parts[0], parts[1]
     # One side is empty: the row cuts nothing off. Both are: the thin region lies where its point does.
@@ -97,8 +112,11 @@ def _read_off(region: Region, a: np.ndarray, c: float) -> tuple[Region | None, R
     parts = []
     for sign, part in ((-1.0, below), (1.0, above)):
         inside = region.inside if sign * height > 10 * THIN else center(part)
-        A, offsets = np.concatenate([region.A, sign * a[None]]), np.append(region.c, sign * c)
-        parts.append(Region(A, offsets, inside, unless_many(part)))
+        A, offsets = (
+            np.concatenate([region.A, sign * a[None]]),
+            np.concatenate([region.c, [sign * c]]),
+        )
+        parts.append(Region(A, offsets, inside, unless_many(part), region.box))
     return parts[0], parts[1]
 
 

@@ -5,6 +5,7 @@ r"""Rules for the designer, collected from page and summary, each tried once.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol.analysis.extrapolation import gap
@@ -26,6 +27,12 @@ def _values(W, b, x, eps):
     return jax.vmap(layer)(x), jax.vmap(layer.scores)(x), told.dominated, told.deviation
 
 
+@jax.jit
+def _bend(W, x, eps):
+    found = layer_curvature(LSE(W, jnp.zeros(len(W)), eps), x)
+    return found.norm, found.hessian
+
+
 def _measure(margin: float, other: bool = False) -> Evidence:
     """`margin`: the lead asked for, in eps log N. `other`: what the rules hold or fail for instead: two
     atoms, rough targets, a tie, atoms six times, a difference of two layers."""
@@ -37,9 +44,9 @@ def _measure(margin: float, other: bool = False) -> Evidence:
     if other:
         first, second = W[np.argsort(W @ x0)[-2:]]
         x0 = x0 - (first - second) * ((first - second) @ x0) / ((first - second) @ (first - second))
-    bends = [layer_curvature(LSE(W, np.zeros(40), e), x0) for e in (0.05, 0.1)]
-    norms = [float(bend.norm) for bend in bends]
-    apart = [b.hessian - covariance(W, x0, e) for b, e in zip(bends, (0.05, 0.1), strict=True)]
+    bends = [_bend(W, x0, e) for e in (0.05, 0.1)]
+    norms = [float(norm) for norm, _ in bends]
+    apart = [h - covariance(W, x0, e) for (_, h), e in zip(bends, (0.05, 0.1), strict=True)]
     W, b = cloud(61, 12, 2)
     x = np.random.default_rng(62).uniform(-2, 2, (500, 2))
     f, z, dominated, excess = (np.asarray(a) for a in _values(W, b, x, 0.1))
@@ -49,8 +56,10 @@ def _measure(margin: float, other: bool = False) -> Evidence:
     copies = 6 if other else 1
     many = np.asarray(_values(np.tile(W, (copies, 1)), np.tile(b, copies), x, 0.1)[0])
     V, c = cloud(63, 12, 2)
+    middle = np.concatenate([(x[:250] + x[250:]) / 2] * 2)  # twice, so that it is the same program
     layer = lambda at: np.asarray(_values(W, b, at, 0.1)[0] - other * _values(V, c, at, 0.1)[0])
-    bend = ((layer(x[:250]) + layer(x[250:])) / 2 - layer((x[:250] + x[250:]) / 2)).min()
+    ends = layer(x)
+    bend = ((ends[:250] + ends[250:]) / 2 - layer(middle)[:250]).min()
     decides = top[:, -1] - top[:, -2] > 0.1 * np.log(12)
     return evidence(
         at_most("1: ε = N^{−1/d} against the window's upper end, N = 100, d = 2", rule, high),

@@ -9,6 +9,7 @@ Starts default_rng(0..7), Adam 5000 steps at 0.008, then L-BFGS-B.
 
 import functools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -62,21 +63,28 @@ def _merging() -> np.ndarray:
     return np.subtract(found, [(-1.0, 0.2), (1.0, together)])
 
 
+@jax.jit
+def _read(x, seen, y, W, b):
+    """The c-transform of what is seen, and the values that the weights give."""
+    return c_transform(x, seen, 1.0, y), data_of_layer(W, b, 1.0).values
+
+
 def _measure(fast: bool, offset: float, steep: float = 1.0) -> Evidence:
     """Values and biases are `offset` too large; the values are those of `steep` |y|."""
     cost = steep * G + (X[:, None] - Y) ** 2 / 4
     won = np.unique(cost.argmin(1))
     target = X**2 / 4 - cost.min(1)
-    seen = jnp.asarray(X[:, None]), jnp.asarray(cost.min(1) + offset)
-    back = np.asarray(c_transform(seen[0], seen[1], 1.0, jnp.asarray(Y[:, None])))
     W, b = Y / 2, -G - Y**2 / 4
-    read = data_of_layer(jnp.asarray(W[:, None]), jnp.asarray(b + offset), 1.0)
+    back, read = (
+        np.asarray(a)
+        for a in _read(X[:, None], cost.min(1) + offset, Y[:, None], W[:, None], b + offset)
+    )
     found = [
         equal("atoms of eight that the values on the window determine", len(won), 8, 0.5),
         zero("c-transform of u_0 − g at those that win", (back - G)[won], 1e-3, role="amended"),
         zero(
             "read off from weights − g, all eight",
-            np.asarray(read.values) - G,
+            read - G,
             1e-14,
             role="amended",
         ),

@@ -37,23 +37,35 @@ def _cells(gru, lstm, h, c, u):
     return GRU(INPUTS, UNITS).step(h, gru, u), long[1]
 
 
-def _hamiltonians(longer: float) -> np.ndarray:
-    """`x + longer dH/dp - step` of RNN, GRU and LSTM at random weights, for two p."""
-    apart = []
+@functools.cache
+def _steps() -> tuple[np.ndarray, np.ndarray]:
+    """`step - x` and `dH/dp` of RNN, GRU and LSTM at random weights, for two p."""
+    drifts, slopes = [], []
     for name, cell in (("rnn", RNN), ("gru", GRU), ("lstm", LSTM)):
         built = architecture(name, 64, 10)
         rng = np.random.default_rng(3)
         shape = built.state
         theta = jax.tree.map(
-            lambda a, r=rng: jnp.asarray(r.standard_normal(a.shape)),
-            built.cell.init(jax.random.key(0)),
+            lambda a, r=rng: r.standard_normal(a.shape),
+            jax.eval_shape(built.cell.init, jax.random.key(0)),
         )
-        x, u = jnp.asarray(rng.standard_normal(shape)), jnp.asarray(rng.standard_normal(8))
-        step = cell(8, shape[-1]).step(x, theta, u)
-        for p in jnp.asarray(rng.standard_normal((2, *shape))):
-            slope = jax.grad(lambda q: built.hamiltonian(x, q, theta, u))(p)
-            apart.append(np.ravel(x + longer * slope - step))
-    return np.concatenate(apart)
+        x, u = rng.standard_normal(shape), rng.standard_normal(8)
+
+        @jax.jit
+        def both(x, u, theta, p, built=built, cell=cell, width=shape[-1]):
+            slope = jax.grad(lambda q: built.hamiltonian(x, q, theta, u))
+            return cell(8, width).step(x, theta, u) - x, jax.vmap(slope)(p)
+
+        drift, slope = both(x, u, theta, rng.standard_normal((2, *shape)))
+        drifts.append(np.tile(np.ravel(drift), 2))
+        slopes.append(np.ravel(slope))
+    return np.concatenate(drifts), np.concatenate(slopes)
+
+
+def _hamiltonians(longer: float) -> np.ndarray:
+    """`longer dH/dp - (step - x)`."""
+    drifts, slopes = _steps()
+    return longer * slopes - drifts
 
 
 @functools.cache
@@ -61,16 +73,20 @@ def _viscosity(nu: float) -> tuple[float, float]:
     """Half the variance of one step over its length: of a GRU's, run as drift with noise of `nu`; and how
     far the step without noise is from the drift's."""
     h, rng = 0.5, np.random.default_rng(5)
-    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape) / 2)
+    draw = lambda *shape: rng.standard_normal(shape) / 2
     gru = RecurrentWeights(draw(18, 6), draw(18, 3), draw(18))
     x, u = draw(6), draw(3)
-    moved = lambda a, theta: GRU(INPUTS, UNITS).step(a, theta, u) - a
-    stage = StochasticResidual((moved, gru), h, nu)
+
+    @jax.jit
+    def stepped(x, u, gru, noise):
+        moved = lambda a, theta: GRU(INPUTS, UNITS).step(a, theta, u) - a
+        stage = StochasticResidual((moved, gru), h, nu)
+        return jax.vmap(lambda xi: stage.step(x, gru, xi))(noise), moved(x, gru)
+
     noise = np.random.default_rng(6).standard_normal((4000, 6))
-    ends = jax.jit(jax.vmap(lambda xi: stage.step(x, gru, xi)))(noise)
-    still = np.asarray(stage.step(x, gru, np.zeros(6)))
-    off = still - x - h * np.asarray(moved(x, gru))
-    return float(np.var(np.asarray(ends), axis=0).mean() / (2 * h)), float(np.abs(off).max())
+    ends, drift = (np.asarray(a) for a in stepped(x, u, gru, np.vstack([noise, np.zeros(6)])))
+    off = ends[-1] - x - h * drift
+    return float(np.var(ends[:-1], axis=0).mean() / (2 * h)), float(np.abs(off).max())
 
 
 def _measure(

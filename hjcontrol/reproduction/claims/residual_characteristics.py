@@ -47,8 +47,13 @@ def _transport(x, sign):
 def _network(depth: int, length: float) -> np.ndarray:
     stage = Residual(Dense(2, 2, jnp.tanh), length / depth)
     chain = Chain([stage] * depth, jax.ShapeDtypeStruct((2,), jnp.result_type(float)))
-    weights = chain.stack([AffineWeights(jnp.asarray(A), jnp.asarray(C))] * depth)
-    return np.asarray(jax.jit(jax.vmap(chain, in_axes=(None, 0)))(weights, X))
+
+    @jax.jit
+    def ends(A, C, x):
+        weights = chain.stack([AffineWeights(A, C)] * depth)
+        return jax.vmap(chain, in_axes=(None, 0))(weights, x)
+
+    return np.asarray(ends(A, C, X))
 
 
 def _measure(sign: float, length: float = 1.0) -> Evidence:
