@@ -165,7 +165,8 @@ def examined(call: Call, backward: bool, random: bool, seed: int) -> Any:
         if backward and _differentiable(call):
             raise RuntimeError(
                 "verify: an error of hjcontrol's own, for `jax.grad` of `fn` runs: "
-                f"{told_briefly(error)} Please report it with the program; `costate='random'` may go another way."
+                f"{told_briefly(error)} Please report it with the program; `costate='random'` may go "
+                "another way."
             ) from error
         if "Reverse-mode differentiation" not in str(error):
             raise ValueError(
