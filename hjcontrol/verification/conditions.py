@@ -219,8 +219,9 @@ def _path(found: PathFound, along: Claimed, tol: float, small: float) -> list[Co
     """Feasibility, sign and complementarity of every constraint; where the costate jumps."""
     rows, problem = [], along.problem
     if found.end is not None and problem.terminal_constraint is not None:
-        pair = tuple(np.asarray(a)[:, None] for a in found.end)
-        rows += _met("terminal constraint", problem.terminal_constraint.kind, *pair, (tol, small))
+        value, mu = (np.asarray(a)[:, None] for a in found.end)
+        kind = problem.terminal_constraint.kind
+        rows += _met("terminal constraint", kind, value, mu, (tol, small))
     for name, c in zip(names_of(problem.path), problem.path, strict=True):
         value, mu = np.asarray(found.values[name]), np.asarray(found.mu[name])
         rows += _met(name, c.kind, value, mu, (tol, small))
