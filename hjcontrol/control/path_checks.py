@@ -136,29 +136,35 @@ def _width(name: str, c: AbstractPathConstraint, k: int, at: tuple[Any, Any, Any
 
 
 def _check_contradictions(problem: Any) -> None:
-    """Refuse an equality that fixes one coordinate of a state or of weights outside its bounds."""
-    fixed = [c for c in on_samples(problem.path) if c.kind == "=="]
-    boxes = [c for c in problem.path if isinstance(c, StateBox)]
-    end = _ending(problem)
-    if not (fixed or end) or not (boxes or problem.control_set.elementwise):
+    """Refuse an equality that fixes one coordinate of a state or of weights outside its bounds there."""
+    depth, named = len(problem.chain), dict(zip(names_of(problem.path), problem.path, strict=True))
+    fixed: dict[str, Any] = {n: c for n, c in named.items() if c.kind == "=="}
+    fixed = {n: (c, c.imposed(depth)) for n, c in fixed.items() if not isinstance(c, Budget)}
+    boxes = [(c, c.imposed(depth)) for c in problem.path if isinstance(c, StateBox)]
+    if end := _ending(problem):
+        fixed["terminal constraint"] = end, (*[False] * depth, True)
+    references, n = problem.references or References(), problem.num_samples
+    unknown = any(known(a) is None for a in jax.tree.leaves(references))
+    if not fixed or unknown or not (boxes or problem.control_set.elementwise):
         return
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    weights = jax.eval_shape(problem.init, key)
-    states, depth = jax.eval_shape(problem.rollout, weights), len(problem.chain)
-    named = dict(zip(names_of(problem.path), problem.path, strict=True))
+    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    states = jax.eval_shape(problem.rollout, weights)
     zeros = lambda tree: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), tree)
     for r, (at, *shapes) in enumerate(_depths(problem, weights, states)):
-        x, theta = map(zeros, shapes[:2])
-        read = (problem.references or References()).at(at, problem.num_samples)
-        first = jax.tree.map(lambda a: a[0, 0], read)
-        low, high = _limits(problem, boxes, at, (x, theta), r)
-        for name, c in named.items():
-            here = c.imposed(depth)[at] if any(c is f for f in fixed) else ()
-            if any(here):
-                k = at.start + here.index(True)
-                _refuse_outside(name, c, (x, theta, first), (low, high), k)
-        if end and at.start == depth:
-            _refuse_outside("terminal constraint", end, (x, theta, first), (low, high), depth)
+        z = tuple(map(zeros, shapes[:2]))
+        last = at.start == depth
+        read = references.final(depth + 1, n) if last else references.at(at, n)
+        read = jax.tree.map(
+            lambda a, last=last: a[:1] if last else a[0], read
+        )  # of the first sample
+        for name, (c, imposed) in fixed.items():
+            here = [k for k in range(at.start, at.stop) if imposed[k]]
+            if not here:
+                continue
+            alike = jnp.asarray(here) - at.start
+            own = jax.tree.map(lambda a, alike=alike: a[alike], read)
+            limits = [_limits(problem, boxes, k, z, r) for k in here]
+            _refuse_outside(name, c, (*z, own), limits, here)
 
 
 class _Ending(NamedTuple):
@@ -183,12 +189,12 @@ def _ending(problem: Any) -> _Ending | None:
     return _Ending(c, jax.tree.map(lambda a: a[0], problem.targets))
 
 
-def _limits(problem: Any, boxes: list[Any], at: slice, z: tuple[Any, Any], r: int) -> Any:
-    """Bounds of one sample's state and one stage's weights, flat, at the depths of a run."""
+def _limits(problem: Any, boxes: list[Any], k: int, z: tuple[Any, Any], r: int) -> Any:
+    """Bounds of one sample's state and of one stage's weights, flat, at depth `k` in run `r`."""
     size = ravel_pytree(z[0])[0].size
     low, high = np.full(size, -np.inf), np.full(size, np.inf)
-    for box in boxes:
-        if any(box.imposed(len(problem.chain))[at]):
+    for box, imposed in boxes:
+        if imposed[k]:
             a, b = box.bounds(size)
             low, high = np.maximum(low, a), np.minimum(high, b)
     ends = [low, high]
@@ -203,26 +209,28 @@ def _limits(problem: Any, boxes: list[Any], at: slice, z: tuple[Any, Any], r: in
     return ends
 
 
-def _refuse_outside(name: str, c: Any, at: Any, ends: Any, k: int) -> None:
+def _refuse_outside(name: str, c: Any, at: Any, limits: list[Any], depths: list[int]) -> None:
+    """`at`: state and weights that are zero, and what is read at each of the depths, in front."""
     x, theta, read = at
     flat, unravel = ravel_pytree((x, theta))
-    values = lambda z: c.values(*unravel(z), read)
-    here, there = flat, flat + 0.5 + jnp.arange(flat.size, dtype=flat.dtype)
-    slopes = [np.asarray(jax.jacobian(values)(z)) for z in (here, there)]
-    constant = np.asarray(values(here))
-    for j, (a, b) in enumerate(zip(*slopes, strict=True)):
-        places = np.flatnonzero(a)
-        if len(places) != 1 or not np.array_equal(a, b):
-            continue  # not a condition on one coordinate alone
-        i = int(places[0])
-        value = -constant[j] / a[i]
-        if not ends[0][i] - SLACK <= value <= ends[1][i] + SLACK:
-            m = ravel_pytree(x)[0].size
-            what = f"coordinate {i} of the state" if i < m else f"weight {i - m} of the stage"
-            raise ValueError(
-                f"ControlProblem: the equality {name!r} asks {what} to be {value:.6g} at depth {k}, and "
-                f"its bounds are {ends[0][i]:.6g} to {ends[1][i]:.6g}. Change one of the two."
-            )
+    values = lambda z, u: c.values(*unravel(z), u)
+    there, slope = flat + 0.5 + jnp.arange(flat.size, dtype=flat.dtype), jax.jacobian(values)
+    along = lambda u: (slope(flat, u), slope(there, u), values(flat, u))
+    found = jax.vmap(along, axis_size=len(depths))(read)
+    m = ravel_pytree(x)[0].size
+    for k, (low, high), *rows in zip(depths, limits, *map(np.asarray, found), strict=True):
+        for a, b, constant in zip(*rows, strict=True):
+            places = np.flatnonzero(a)
+            if len(places) != 1 or not np.array_equal(a, b):
+                continue  # not a condition on one coordinate alone
+            i = int(places[0])
+            value = -constant / a[i]
+            if not low[i] - SLACK <= value <= high[i] + SLACK:
+                what = f"coordinate {i} of the state" if i < m else f"weight {i - m} of the stage"
+                raise ValueError(
+                    f"ControlProblem: the equality {name!r} asks {what} to be {value:.6g} at depth {k}, "
+                    f"and its bounds are {low[i]:.6g} to {high[i]:.6g}. Change one of the two."
+                )
 
 
 def _check_budget(problem: Any, name: str, budget: Budget) -> None:

@@ -155,10 +155,11 @@ def shaped(who: str, references: Any, shape: tuple[int, int, Any]) -> Any:
     def one(a: Any) -> Array:
         a = jnp.asarray(a)
         if a.ndim < 2 or a.shape[0] not in (1, n) or a.shape[1] not in (1, depth, depth + 1):
+            one = f" or (1, {depth}, ...)" if n > 1 else ""
             raise ValueError(
-                f"{who}: every leaf of `references` must be ({n}, {depth}, ...) or (1, {depth}, ...), "
-                f"samples and stages in front (with {depth + 1} entries the last one stands at the "
-                f"final state); found shape {a.shape}."
+                f"{who}: every leaf of `references` must be ({n}, {depth}, ...){one}, samples and stages "
+                f"in front (with {depth + 1} entries the last one stands at the final state); found "
+                f"shape {a.shape}."
             )
         return a.astype(dtype) if jnp.issubdtype(a.dtype, jnp.floating) else a
 

@@ -25,7 +25,7 @@ from hjcontrol._ground.trees import Tree, TreeLike
 from hjcontrol.control.derivatives import backpropagate
 from hjcontrol.control.ensemble import arrays, sequences
 from hjcontrol.control.feedback import Feedback
-from hjcontrol.control.pricing import augmented, lagrangian
+from hjcontrol.control.pricing import lagrangian
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.trajectory import Trajectory
 from hjcontrol.networks import Chain, Weights
@@ -187,7 +187,7 @@ def priced_by(problem: ControlProblem, nu: Any, path: Any) -> ControlProblem:
     """The problem that these multipliers price; the problem itself without any."""
     if path is not None:
         return lagrangian(problem, nu, path)
-    return problem if nu is None else augmented(problem, nu, 1.0)
+    return problem if nu is None else lagrangian(problem, nu)
 
 
 def _record(solution: Solution) -> Record:

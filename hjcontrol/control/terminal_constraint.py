@@ -42,10 +42,13 @@ def flat_values(value: Any) -> Array:
 
 @admits()
 class TerminalConstraint(Shown):
-    """`function(x_K, y)` of one sample, or `function(x_K)` without targets, is zero, or not positive."""
+    """`function(x_K, y)` of one sample, or `function(x_K)` without targets, is zero (`kind="="`, also
+    written `"=="`), or not positive (`"<="`)."""
 
     function: Callable[..., Float[Array, "..."]] = eqx.field(converter=interned)
-    kind: str = eqx.field(static=True, default="=")
+    kind: str = eqx.field(
+        static=True, default="=", converter=lambda kind: "=" if kind == "==" else kind
+    )
 
     def __check_init__(self):
         if self.kind not in ("=", "<="):

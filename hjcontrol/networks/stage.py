@@ -229,9 +229,9 @@ def as_stage(piece: Any) -> AbstractStage:
     if isinstance(piece, AbstractStage):
         return piece
     if isinstance(piece, tuple) and len(piece) == 2 and callable(piece[0]):
-        return FunctionStage(piece[0], piece[1])
+        return FunctionStage(piece[0], _weights(piece[1]))
     if isinstance(piece, tuple) and len(piece) == 3 and _names_reading(piece[2]):
-        return FunctionStage(*piece)
+        return FunctionStage(piece[0], _weights(piece[1]), piece[2])
     if isinstance(piece, (eqx.nn.GRUCell, eqx.nn.LSTMCell)):
         return ModuleStage(EquinoxCell(piece), "forcing")
     if isinstance(piece, eqx.Module):
@@ -243,6 +243,21 @@ def as_stage(piece: Any) -> AbstractStage:
         "(function, weights, 'forcing') was expected; "
         f"found {type(piece).__name__}."
     )
+
+
+def _weights(initial: Any) -> Any:
+    """The weights of a pair, all of which are solved for.
+
+    **Raises:** `ValueError` for whole numbers, which have no derivative.
+    """
+    for leaf in jax.tree.leaves(initial):
+        if not jax.numpy.issubdtype(jax.numpy.result_type(leaf), jax.numpy.floating):
+            raise ValueError(
+                "as_stage: the weights of a pair (function, weights) must be floating numbers, for they "
+                f"are solved for; found {shown(leaf)}. Write 0.0 for 0, or put what is fixed into the "
+                "function."
+            )
+    return initial
 
 
 def _names_reading(word: Any) -> bool:

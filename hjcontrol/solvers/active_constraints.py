@@ -28,8 +28,10 @@ LARGEST = 2000  # weights and active constraints together
 STEPS = 3
 
 
-def violations(problem: ControlProblem, weights: Weights, most: int = 3) -> list[str]:
-    """The constraints that the weights miss by most, largest first: name, sample, place, size."""
+def violations(
+    problem: ControlProblem, weights: Weights, most: int = 3, above: float = 0.0
+) -> list[str]:
+    """What the weights miss by most, and by more than `above`, in order: name, sample, place, size."""
     found = []
     ending, states = problem.terminal_constraint, eqx.filter_jit(problem.rollout)(weights)
     if ending is not None:
@@ -46,7 +48,7 @@ def violations(problem: ControlProblem, weights: Weights, most: int = 3) -> list
             i, k, j = np.unravel_index(at, sizes.shape)
             found.append((sizes[i, k, j], f"{name!r} at depth {k}, sample {i}, coordinate {j}"))
     found.sort(key=lambda pair: -pair[0])
-    return [f"{place}: {float(size):.3g}" for size, place in found[:most] if size > 0]
+    return [f"{place}: {float(size):.3g}" for size, place in found[:most] if size > above]
 
 
 def _worst_if_nan(sizes: Any) -> np.ndarray:

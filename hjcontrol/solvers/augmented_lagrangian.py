@@ -38,6 +38,7 @@ UPDATES = 60  # most updates of the multipliers
 STRONGEST = 1e12  # of rho: what still violates a constraint there cannot meet it
 GROW, FALL = 4.0, 0.25
 LOOSE = 1e-2  # the first inner tolerance
+MARGIN = 10.0  # of the tolerance, at roundoff, as `Direct` allows its plugins
 
 
 class Multipliers(Shown):
@@ -61,6 +62,7 @@ class AugmentedState(Shown):
     steps: Int[Array, ""]  # of the inner method since then
     num_evals: Int[Array, ""]
     done: Bool[Array, ""]
+    rests: Bool[Array, ""]  # feasible, and no update lowers the slope
 
 
 @admits(tol="> 0", rho="> 0", steps=">= 1")
@@ -161,7 +163,18 @@ class AugmentedLagrangian(AbstractSolver):
         inner = _strong(first.at(tol).init(_priced(problem, nu, rho), weights, key))
         unknown, zero = jnp.asarray(jnp.inf, dtype), jnp.asarray(0)
         return AugmentedState(
-            inner, nu, rho, tol, unknown, unknown, unknown, zero, zero, zero, jnp.asarray(False)
+            inner,
+            nu,
+            rho,
+            tol,
+            unknown,
+            unknown,
+            unknown,
+            zero,
+            zero,
+            zero,
+            jnp.asarray(False),
+            jnp.asarray(False),
         )
 
     def step(self, problem: ControlProblem, state: AugmentedState) -> AugmentedState:
@@ -176,7 +189,7 @@ class AugmentedLagrangian(AbstractSolver):
 
     def info(self, state: AugmentedState) -> Info:
         found = self.inner.info(state.inner)
-        stationarity = jnp.where(state.done, state.stationarity, found.stationarity)
+        stationarity = jnp.where(state.done | state.rests, state.stationarity, found.stationarity)
         return Info(found.objective, stationarity, state.num_evals + found.num_evals)
 
     def terminate(
@@ -187,21 +200,26 @@ class AugmentedLagrangian(AbstractSolver):
         hopeless = (state.rho >= STRONGEST) & ~feasible
         over = (state.updates >= UPDATES) | hopeless
         stuck = RESULTS.where(feasible, RESULTS.stagnated, RESULTS.infeasible)
-        return state.done | over, RESULTS.where(state.done, RESULTS.successful, stuck)
+        return state.done | state.rests | over, RESULTS.where(state.done, RESULTS.successful, stuck)
 
     def found(self, problem: ControlProblem, state: AugmentedState) -> Weights:
         del problem
         return state.inner.weights
 
     def postprocess(self, problem: ControlProblem, state: AugmentedState) -> Outcome:
-        weights, nu = state.inner.weights, state.nu
+        weights, nu, enough, message = state.inner.weights, state.nu, None, None
         if not bool(state.done):
-            worst = violations(problem, weights, most=3)
-            words = "; ".join(worst) if worst else "no constraint is violated"
+            worst = violations(problem, weights, most=3, above=float(self.tol))
+            words = "; ".join(worst) if worst else f"all are within {float(self.tol):.2g}"
             message = f"Largest violations at rho = {float(state.rho):.1e}: {words}."
+        if not bool(state.done | state.rests):
             return Outcome(weights, None, nu.terminal, path_multipliers=_path(nu), message=message)
         weights, terminal, path = polished(problem, weights, nu.terminal, nu.path)
-        return Outcome(weights, None, terminal, path_multipliers=path or None)
+        if bool(state.rests) and not violations(problem, weights, most=1, above=float(self.tol)):
+            last = _unit(problem, weights) * jnp.asarray(self.inner.tol)  # pyright: ignore
+            enough = MARGIN * float(last)
+        ends = {"path_multipliers": path or None, "message": message, "enough": enough}
+        return Outcome(weights, None, terminal, **ends)
 
 
 def nothing(problem: ControlProblem) -> Multipliers:
@@ -284,14 +302,22 @@ def _updated(
     info = method.inner.info(state.inner)
     last = _unit(problem, weights) * jnp.asarray(method.inner.tol, dtype)  # pyright: ignore
     done = (residual <= method.tol) & (info.stationarity <= last)
-    strength = jnp.where(residual <= FALL * state.residual, rho, GROW * rho)
-    # The first residual has nothing to be compared with.
-    strength = jnp.where(done | jnp.isinf(state.residual), rho, strength)
+    # After a long horizon c's own rounding, times rho, may be all that is left of the slope: no update
+    # lowers it. The last act has no rho in it, and may go on from there.
+    met = (residual <= method.tol) & (state.residual <= method.tol) & (state.tol <= last)
+    stands = (info.stationarity >= 0.5 * state.stationarity) & (state.steps < method.steps)
+    rests = met & stands & ~done
+    # The first residual has nothing to be compared with; one that is met need not fall, and at roundoff
+    # it does not: strength that grew then would turn the constraints' rounding into multipliers.
+    enough = (residual <= method.tol) | jnp.isinf(state.residual)
+    fell = residual <= FALL * state.residual
+    strength = jnp.where(enough | fell, rho, GROW * rho)
     tol = jnp.maximum(last, jnp.minimum(0.1 * state.tol, 0.1 * residual))
     nu = Multipliers(terminal, new)
     near = dataclasses.replace(method, inner=method.inner.nearby()).at(tol)
     inner = _strong(near.init(_priced(problem, nu, strength), weights, None))
-    keep = lambda a, b: jax.tree.map(lambda x, y: jnp.where(done, x, y), a, b)
+    over = done | rests
+    keep = lambda a, b: jax.tree.map(lambda x, y: jnp.where(over, x, y), a, b)
     return AugmentedState(
         keep(state.inner, inner),
         nu,
@@ -302,6 +328,7 @@ def _updated(
         info.stationarity.astype(dtype),
         state.updates + 1,
         jnp.zeros_like(state.steps),
-        state.num_evals + jnp.where(done, 0, info.num_evals),
+        state.num_evals + jnp.where(over, 0, info.num_evals),
         done,
+        rests,
     )

@@ -118,6 +118,26 @@ def options_for(
     return quiet
 
 
+def plugin(
+    backend: str, nlp: Any, options: Mapping[str, Any], user: Mapping[str, Any]
+) -> ca.Function:
+    """CasADi's solver for a program.
+
+    **Raises:** `ValueError` for options of the user's that CasADi or the plugin does not know.
+    """
+    try:
+        return ca.nlpsol("direct", backend, nlp, dict(options))
+    except RuntimeError as error:
+        lines = [s.strip() for s in str(error).splitlines()]
+        said = next((s for s in lines if "option" in s.lower()), None)
+        if not user or said is None:
+            raise
+        raise ValueError(
+            f"Direct: {backend} does not take these `options`: {said.split(': ', 1)[-1]}. Found "
+            f"{dict(user)}; the plugin's own options stand under its name, {{{backend!r}: {{...}}}}."
+        ) from error
+
+
 SMALL = 2000  # variables of a program that is written out in scalars
 
 
@@ -189,6 +209,7 @@ _BY_WORDS = {
 def verdict(stats: Mapping[str, Any]) -> tuple[RESULTS, str]:
     """The result behind a plugin's statistics, and its own words."""
     words = str(stats.get("return_status", "no status"))
+    words = f"status {words}" if words.lstrip("-").isdigit() else words  # FATROP's are numbers
     if words in _BY_WORDS:
         return _BY_WORDS[words], words
     if stats.get("success"):

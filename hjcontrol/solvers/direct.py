@@ -245,16 +245,16 @@ def _step(direct: Direct, problem: ControlProblem, state: DirectState) -> Direct
 
 def _solved(direct: Direct, state: DirectState) -> DirectState:
     from hjcontrol.solvers.casadi_backends import judged, residual, run
+    from hjcontrol.solvers.direct_missed import kept_from
 
     t, (solver, watch, order) = state.transcription, state.call
     end, result, message, evaluations = run(solver, watch, t, order)
     direct = direct if t.tame() else dataclasses.replace(direct, unit=1.0)
     allowed = direct.tol * direct.unit
-    result, message = judged(
-        result, message, residual(watch, t, end, direct.unit, direct.tol), allowed
-    )
+    worst = residual(watch, t, end, direct.unit, direct.tol)
+    result, message = judged(result, message, worst, allowed)
     if not bool(result == RESULTS.successful):
-        message = "; ".join([message, *t.violations(end["x"], most=3)])
+        message = "; ".join([message, *kept_from(t, end, message, (direct.tol, worst, allowed))])
     slope = watch.slope(end["x"], end["lam_x"], end["lam_g"])
     info = Info(jnp.asarray(end["f"].item()), jnp.asarray(float(slope)), jnp.asarray(evaluations))
     duals = end["lam_x"], end["lam_g"]
@@ -317,9 +317,7 @@ def _initial(
 
 def _called(direct: Direct, t: Any) -> tuple[Any, Any, Any]:
     """The plugin for a program, what watches it, and the order of its variables, if it has its own."""
-    import casadi as ca
-
-    from hjcontrol.solvers.casadi_backends import Watch, options_for, scalars
+    from hjcontrol.solvers.casadi_backends import Watch, options_for, plugin, scalars
     from hjcontrol.solvers.lagrangian import derivatives
     from hjcontrol.solvers.stage_order import stage_order
 
@@ -340,7 +338,7 @@ def _called(direct: Direct, t: Any) -> tuple[Any, Any, Any]:
     order = stage_order(t, direct.unit) if staged else None
     options = options if order is None else order.options | options
     nlp = t.nlp if order is None else order.nlp
-    return ca.nlpsol("direct", direct.backend, nlp, options), watch, order
+    return plugin(direct.backend, nlp, options, user), watch, order
 
 
 _WATCHED = ("ipopt", "sqpmethod", "feasiblesqpmethod", "qrsqp")

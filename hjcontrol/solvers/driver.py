@@ -151,9 +151,8 @@ def solve(
     del state, best, run  # a transcribed program takes a while to let go of: it is the call's time
     spent = compile_seconds + meter.seconds
     solution.stats["other_seconds"] = time.perf_counter() - clock - spent
-    if throw and not bool(result == RESULTS.successful):
-        message = solution.stats.get("message")
-        words = RESULTS[result] if message is None else f"{RESULTS[result]} {message}"
+    if throw and not bool(solution.result == RESULTS.successful):  # the end may be judged otherwise
+        words = " ".join([RESULTS[solution.result], *filter(None, [solution.stats.get("message")])])
         raise RuntimeError(f"{solver.name}: {words}\n{solution}")
     return solution
 
@@ -171,6 +170,7 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter, 
     if stated is not problem:  # the price of the constraint is no part of J
         value = ends.compiled(ControlProblem.objective)(problem, outcome.weights)
     stationarity = ends.stationarity(problem, outcome.weights, gradient)
+    result, message = outcome.settled(result, message, float(stationarity))
     doubt = outcome.doubt(problem, value) if bool(result == RESULTS.successful) else None
     if doubt is not None:
         result, message = RESULTS.open_loop_unstable, doubt

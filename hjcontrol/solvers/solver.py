@@ -41,7 +41,8 @@ class Outcome(Shown):
     """What a method hands back: weights, and for transcriptions the multipliers and a message; `path`:
     the levels of a homotopy; `feedback`: gains about the states; `states`, `objective`: where states are
     found apart from the weights (a closed loop, a program's variables), these and `J` along them; `mesh`:
-    whether they approximate a flow."""
+    whether they approximate a flow; `enough`: the stationarity at which weights that are better than the
+    last state's are an answer, where that state had stagnated."""
 
     weights: Weights
     multipliers: Trajectory | None = None
@@ -54,6 +55,16 @@ class Outcome(Shown):
     states: Trajectory | None = None
     objective: Float[Array, ""] | None = None
     mesh: bool = eqx.field(static=True, default=False)
+    enough: float | None = eqx.field(static=True, default=None)
+
+    def settled(
+        self, result: RESULTS, message: str | None, stationarity: float
+    ) -> tuple[RESULTS, str | None]:
+        """Result and message, by what the driver has measured at these weights."""
+        if self.enough is None or not bool(result == RESULTS.stagnated):
+            return result, message
+        good = stationarity <= self.enough
+        return (RESULTS.successful, None) if good else (result, message)
 
     def coarse(self, rolled: Trajectory) -> str | None:
         """By how much the states of a mesh differ from a rollout of the flow; `None` if by little."""

@@ -25,6 +25,7 @@ from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import Weights
 from hjcontrol.solvers import collocation
 from hjcontrol.solvers.casadi_programs import Programs, columns, programs_of
+from hjcontrol.solvers.direct_missed import missed
 from hjcontrol.solvers.direct_sets import SetRows, set_rows
 from hjcontrol.solvers.packing import flat, rows_as, slices, unflat
 from hjcontrol.solvers.transcribable import check_arrays, check_flows
@@ -106,9 +107,9 @@ class Transcription:
         """Multipliers as costates `p_0 .. p_K`, shaped like the states; `None` for single shooting."""
         return _costates(self, x, lam_g)
 
-    def violations(self, x: Any, most: int = 5) -> list[str]:
-        """The constraints that `x` misses by most, largest first: name, sample, coordinate, size."""
-        return _violations(self, x, most)
+    def violations(self, x: Any, most: int = 5, above: float = 0.0) -> list[str]:
+        """What `x` misses by most and by more than `above`: name, sample, coordinate, size."""
+        return missed(self, x, most, above)
 
     def terminal_multiplier(self, lam_g: Any) -> jnp.ndarray | None:
         """`nu` of the terminal constraint, beside the mean of Phi, one row a sample; `None` without."""
@@ -199,38 +200,6 @@ def _along(transcription: Transcription, states: Any) -> list[np.ndarray]:
             parts.append(collocation.between(states[k], states[k + 1], own))
         parts.append(states[k + 1].T.ravel())
     return parts
-
-
-def _violations(transcription: Transcription, x: Any, most: int = 5) -> list[str]:
-    rows = ca.Function("g", [transcription.nlp["x"]], [transcription.nlp["g"]])
-    g = np.array(rows(np.asarray(x, float).ravel())).ravel()
-    said = lambda i: f"{size[i]:.3g}" if np.isfinite(g[i]) else f"not finite ({g[i]})"
-    beyond = np.maximum(np.maximum(transcription.lbg - g, g - transcription.ubg), 0.0)
-    size = np.where(np.isfinite(g), beyond, np.inf)
-    worst, lines = np.argsort(-size, kind="stable")[:most], []
-    for i in worst[size[worst] > 0]:
-        name, place = next(
-            (m, s) for m, s in transcription.constraints.items() if s.start <= i < s.stop
-        )
-        n = transcription.programs.num_samples
-        if name in transcription.sets.heights:
-            lines.append(f"{name}, row {int(i) - place.start}: {said(i)}")
-            continue
-        if name.startswith("budget: "):
-            lines.append(f"{name[8:]!r}: {said(i)}")
-            continue
-        if name.startswith("path: "):
-            (at, k), m = name[6:-1].rsplit("[", 1), (place.stop - place.start) // n
-            sample, coordinate = divmod(int(i) - place.start, m)
-            where = f"{at!r} at depth {k}, sample {sample}, coordinate {coordinate}"
-            lines.append(f"{where}: {said(i)}")
-            continue
-        d = (place.stop - place.start) // n
-        if name != "terminal":
-            d = transcription.programs.steps[int(name.split("[")[1].split("]")[0])].size1_out(0)
-        sample, coordinate = divmod((int(i) - place.start) % (n * d), d)
-        lines.append(f"{name}, sample {sample}, coordinate {coordinate}: {said(i)}")
-    return lines
 
 
 def _costates(transcription: Transcription, x: Any, lam_g: Any) -> Trajectory | None:

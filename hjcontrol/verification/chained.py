@@ -259,10 +259,10 @@ def _claims(
 
 
 def _along(problem: Any, weights: Any) -> Claimed | None:
-    """The problem with its constraints along depth, and the multipliers that a solution claims."""
-    if not isinstance(problem, Solution) or weights is not None or problem.path_multipliers is None:
-        return None
-    return Claimed(problem.problem, problem.terminal_multiplier, dict(problem.path_multipliers))
+    """The problem with its constraints, and the multipliers that a solution claims."""
+    own = isinstance(problem, Solution) and weights is None
+    end, path = (problem.terminal_multiplier, problem.path_multipliers) if own else (None, None)
+    return None if end is path is None else Claimed(problem.problem, end, dict(path or {}))
 
 
 def _examined(

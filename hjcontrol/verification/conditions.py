@@ -216,20 +216,15 @@ def _first_order(found: Found, title: Title, feasibility: float, tol: float) -> 
 
 
 def _path(found: PathFound, along: Claimed, tol: float, small: float) -> list[Condition]:
-    """Feasibility, sign and complementarity of every constraint along depth; where the costate jumps."""
+    """Feasibility, sign and complementarity of every constraint; where the costate jumps."""
     rows, problem = [], along.problem
+    if found.end is not None and problem.terminal_constraint is not None:
+        value, mu = (np.asarray(a)[:, None] for a in found.end)
+        kind = problem.terminal_constraint.kind
+        rows += _met("terminal constraint", kind, value, mu, (tol, small))
     for name, c in zip(names_of(problem.path), problem.path, strict=True):
         value, mu = np.asarray(found.values[name]), np.asarray(found.mu[name])
-        met = np.abs(value) if c.kind == "==" else value
-        where = lambda a: _depth(int(np.argmax(_order(a))), a.shape)
-        worst = float(np.max(_order(met)))
-        rows.append(_necessary(f"{name}: feasible", max(0.0, worst), where(met), tol))
-        if c.kind == "<=":
-            both = np.minimum(mu, -value)
-            low = float(np.max(_order(-mu)))
-            rows.append(_necessary(f"{name}: sign", max(0.0, low), where(-mu), small))
-            left = max(0.0, float(np.max(_order(both))))
-            rows.append(_necessary(f"{name}: complementary", left, where(both), small))
+        rows += _met(name, c.kind, value, mu, (tol, small))
         active = np.argwhere(np.abs(mu) > small)
         total = float(np.sum(mu))
         depths = sorted({int(at[1]) for at in active}) if mu.ndim else []
@@ -242,12 +237,28 @@ def _path(found: PathFound, along: Claimed, tol: float, small: float) -> list[Co
     return rows
 
 
+def _met(
+    name: str, kind: str, value: np.ndarray, mu: np.ndarray, allowed: tuple[float, float]
+) -> list[Condition]:
+    """It holds; an inequality's multiplier is not negative, and zero where the constraint is slack."""
+    met, (tol, small) = value if kind == "<=" else np.abs(value), allowed
+    where = lambda a: _depth(int(np.argmax(_order(a))), a.shape)
+    worst = max(0.0, float(np.max(_order(met))))
+    rows = [_necessary(f"{name}: feasible", worst, where(met), tol)]
+    if kind == "<=":
+        both = np.minimum(mu, -value)
+        low, left = (max(0.0, float(np.max(_order(a)))) for a in (-mu, both))
+        rows.append(_necessary(f"{name}: sign", low, where(-mu), small))
+        rows.append(_necessary(f"{name}: complementary", left, where(both), small))
+    return rows
+
+
 def _depth(at: int, shape: tuple[int, ...]) -> str:
     """A place in `(n, K + 1, m)`."""
     if not shape:
         return ""
     i, k, _ = np.unravel_index(at, shape)
-    return f"depth {k}, sample {i}"
+    return f"depth {k}, sample {i}" if shape[1] > 1 else f"sample {i}"
 
 
 def _legendre(found: Found, title: Title, tol: float) -> Condition:

@@ -40,12 +40,13 @@ class Claimed(NamedTuple):
 
 
 class PathFound(NamedTuple):
-    """Of each constraint its values and `mu`, by name; by depth what is left of the costate's jump,
-    relative to the largest costate."""
+    """Of each constraint its values and `mu`, by name; by depth what is left of the costate's jump, as a
+    share of the largest costate; `end`: values and `mu` of the terminal constraint."""
 
     values: Path
     mu: Path
     jump: Float[Array, " depths"]
+    end: tuple[Float[Array, "n m"], Float[Array, "n m"]] | None
 
 
 @eqx.filter_jit
@@ -53,7 +54,7 @@ def path_found(claimed: Claimed, weights: Weights, costates: Trajectory) -> Path
     """The numbers."""
     problem, n = claimed.problem, claimed.problem.num_samples
     states = problem.rollout(weights)
-    values = path_values(problem, weights, states)
+    values = path_values(problem, weights, states) if problem.path else {}
     budgets = {
         name
         for name, c in zip(names_of(problem.path), problem.path, strict=True)
@@ -64,7 +65,12 @@ def path_found(claimed: Claimed, weights: Weights, costates: Trajectory) -> Path
     end = _end(claimed, states.final, costates.final, mu)
     size = jnp.max(jnp.stack([largest(p) for p in (*costates.runs, costates.final)]))
     jump = jnp.concatenate([left, end[None]])
-    return PathFound(values, mu, jump / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
+    rule, nu = problem.terminal_constraint, claimed.terminal
+    last = None
+    if rule is not None:
+        g = rule.values(problem, states.final)
+        last = g, jnp.zeros_like(g) if nu is None else nu / n
+    return PathFound(values, mu, jump / jnp.maximum(size, jnp.finfo(size.dtype).tiny), last)
 
 
 def _left(
@@ -129,9 +135,8 @@ def _flat(problem: ControlProblem, weights: Weights) -> Array:
     states, parts = problem.rollout(weights), []
     if problem.terminal_constraint is not None:
         parts.append(problem.terminal_constraint.values(problem, states.final).ravel())
-    return jnp.concatenate(
-        [*parts, *(v.ravel() for v in path_values(problem, weights, states).values())]
-    )
+    values = path_values(problem, weights, states) if problem.path else {}
+    return jnp.concatenate([*parts, *(v.ravel() for v in values.values())])
 
 
 LARGEST = 20_000_000  # numbers in the slopes of the active constraints

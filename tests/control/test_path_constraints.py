@@ -192,3 +192,21 @@ def test_what_is_refused_says_why(name):
 def test_an_equality_within_its_bounds_is_no_contradiction():
     steering((StateBox(upper=1.0), PathConstraint(lambda x: 2 * x[1] - 1.0, "==")))
     steering((StateBox(upper=1.0), PathConstraint(lambda x: x[1] ** 2 - 9.0, "==")))  # not affine
+
+
+def test_an_equality_is_compared_with_the_bounds_and_the_reference_of_its_own_depth():
+    end = hj.control.TerminalConstraint(lambda x, y: x[:1] - 3.0, "==")
+    reads = {"running": lambda x, u, r: r * x[0]}
+    steering(terminal_constraint=end, references=jnp.ones((1, 3)), **reads)  # none at x_3
+    follow = lambda k, **o: PathConstraint(lambda x, r: x[0] - r, "==", on="states", first=k, **o)
+    late = jnp.array([[9.0, 9.0, 9.0, 0.5]])
+    steering((StateBox(upper=1.0), follow(3)), references=late)  # 9 is not asked
+    steering((StateBox(upper=1.0, last=2), follow(3)), references=9 * late)  # nor bounded
+    with pytest.raises(ValueError, match="to be 9 at depth 2, and its bounds are -inf to 1"):
+        steering((StateBox(upper=1.0), follow(2)), references=late)
+    ramp = jnp.array([[0.0, 0.0, 1.5, 0.0]])
+    with pytest.raises(ValueError, match=r"to be 1\.5 at depth 2"):
+        steering((StateBox(upper=1.0), follow(1)), references=ramp)
+    box = StateBox(upper=1.0)
+    traced = lambda r: jnp.asarray(steering((box, follow(1)), references=r).num_samples)
+    assert int(jax.jit(traced)(ramp)) == 2  # known to nobody yet

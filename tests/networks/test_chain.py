@@ -141,6 +141,14 @@ def test_pieces_become_stages(key):
 
 
 @pytest.mark.any_precision
+def test_weights_of_a_pair_are_no_whole_numbers():
+    for theta in (jnp.zeros(2, int), {"u": jnp.zeros(1), "on": np.array([True])}, 3):
+        with pytest.raises(ValueError, match="must be floating numbers"):
+            as_stage((lambda x, u: x, theta))
+        with pytest.raises(ValueError, match="must be floating numbers"):
+            as_stage((lambda x, u, t: x, theta, "forcing"))
+
+
 def test_an_affine_stage_is_what_follows_its_affine_part(key):
     for stage in (Dense(3, 2), Residual(Dense(3, 3), 0.3), lift(3, 7), readout(3, 2)):
         theta = stage.init(key)

@@ -1,12 +1,13 @@
-"""Twenty-one published control problems: the printed value, ours, and CasADi's by hand.
+"""Twenty-five published control problems: the printed value, ours, and CasADi's by hand.
 
 Each problem is stated once, as formulas of `m`, which is `jax.numpy` for hjcontrol and `casadi` for the
 program by hand: multiple shooting with Runge-Kutta steps, written without hjcontrol, solved by IPOPT.
 The running cost is one more state, and a free final time another, set by the first stage. The two must
 give the same number; the published one differs by what the mesh costs.
 
-Sources: Bryson and Ho, Applied Optimal Control; the PROPT manual (Rayleigh); mintOC (fishing, Egerstedt);
-COPS 3.0 (Goddard, robot arm, chain, catalyst); Kelly, SIAM Review 2017 (cart-pole); Dymos's examples
+Sources: Bryson and Ho, Applied Optimal Control (boat too); Bryson (orbit); Augustin and Maurer (crane);
+Logsdon and Biegler (temperature); the PROPT manual (Rayleigh); mintOC (fishing, Egerstedt); COPS 3.0
+(Goddard, robot arm, chain, catalyst); Kelly, SIAM Review 2017 (cart-pole); Dymos's examples
 (brachistochrone). Moon lander and batch reactor as commonly quoted; values without a source, bounded
 Rayleigh and Van der Pol above all, are Radau collocation of degree 3 on 150 elements in CasADi.
 """
@@ -21,6 +22,7 @@ import numpy as np
 
 import hjcontrol as hj
 from hjcontrol.control import Box, ByLeaf, Guess, PathConstraint, StateBox, TerminalConstraint
+from tests.oracles import published_drifts as drifts
 
 INF = float("inf")
 
@@ -49,6 +51,7 @@ class Published(NamedTuple):
     box: Mapping[int, tuple[float, float]] = {}
     mixed: Callable[..., Any] | None = None  # mixed(m, x, u) <= 0, or == 0
     kind: str = "<="
+    ending: Callable[..., Any] | None = None  # ending(m, x) == 0 beside the given ends
     controls: Sequence[float] = (0.0,)  # where the solver starts
     guess: Callable[[float], Sequence[float]] | None = None  # states at a share of the time
     stages: int = 50
@@ -82,7 +85,7 @@ def guessed(p: Published, s: float) -> list[float]:
 def stated(p: Published) -> tuple[hj.ControlProblem, Guess]:
     """The problem as hjcontrol takes it, and where to start."""
     d, free = len(p.start), isinstance(p.time, Free)
-    ends = jnp.array(list(p.end.values()))
+    ends = jnp.array([*p.end.values(), *([] if p.ending is None else [0.0])])
 
     def first(x, w):
         begun = [*(x[i] for i in range(d + 1)), w["time"]]
@@ -102,7 +105,8 @@ def stated(p: Published) -> tuple[hj.ControlProblem, Guess]:
         path.append(StateBox(jnp.array(low), jnp.array(high)))
     if p.mixed is not None:
         path.append(PathConstraint(lambda x, w: p.mixed(jnp, x, w["u"]), kind=p.kind))
-    at_end = TerminalConstraint(lambda x: jnp.stack([x[i] for i in p.end]) - ends)
+    more = lambda x: [] if p.ending is None else [p.ending(jnp, x)]
+    at_end = TerminalConstraint(lambda x: jnp.stack([x[i] for i in p.end] + more(x)) - ends)
     problem = hj.ControlProblem(
         [begin] + [(further, {"u": u})] * (p.stages - 1),
         jnp.array([[*p.start, 0.0, span(p)]]),
@@ -115,8 +119,8 @@ def stated(p: Published) -> tuple[hj.ControlProblem, Guess]:
     return problem, Guess(weights, lambda s: jnp.stack([jnp.asarray(v) for v in guessed(p, s)]))
 
 
-def by_hand(p: Published) -> tuple[float, float]:
-    """Objective and seconds in IPOPT of the same mesh in plain CasADi."""
+def by_hand(p: Published) -> tuple[float, float, int]:
+    """Objective, seconds and steps in IPOPT of the same mesh in plain CasADi."""
     d, free, n = len(p.start), isinstance(p.time, Free), len(p.controls)
     x, u = ca.SX.sym("x", d + 2), ca.SX.sym("u", n)
     inputs = [u[i] for i in range(n)]
@@ -146,6 +150,9 @@ def by_hand(p: Published) -> tuple[float, float]:
     for i, v in p.end.items():
         rows.append(state[i] - v)
         floor, roof = [*floor, 0.0], [*roof, 0.0]
+    if p.ending is not None:
+        rows.append(p.ending(ca, state))
+        floor, roof = [*floor, 0.0], [*roof, 0.0]
     objective = state[d] + p.terminal(ca, state, state[d + 1])
     nlp = {"x": ca.vertcat(*z), "f": objective, "g": ca.vertcat(*rows)}
     quiet = {"print_level": 0, "tol": 1e-10, "bound_relax_factor": 0.0, "sb": "yes"}
@@ -156,63 +163,7 @@ def by_hand(p: Published) -> tuple[float, float]:
         {"ipopt": quiet, "print_time": False, "record_time": True, "show_eval_warnings": False},
     )
     found = solver(x0=at, lbx=low, ubx=high, lbg=floor, ubg=roof)
-    return float(found["f"]), solver.stats()["t_wall_total"]
-
-
-def rayleigh(m, x, u):
-    return [x[1], -x[0] + x[1] * (1.4 - 0.14 * x[1] ** 2) + 4 * u[0]]
-
-
-def van_der_pol(m, x, u):
-    return [(1 - x[1] ** 2) * x[0] - x[1] + u[0], x[0]]
-
-
-def fishing(m, x, u):
-    caught = [0.4 * x[0] * u[0], 0.2 * x[1] * u[0]]
-    return [x[0] - x[0] * x[1] - caught[0], -x[1] + x[0] * x[1] - caught[1]]
-
-
-def goddard(m, x, u):
-    r, v, mass = x
-    drag = 310 * v**2 * m.exp(-500 * (r - 1))
-    return [v, (3.5 * u[0] - drag) / mass - 1 / r**2, -7 * u[0]]
-
-
-def cart_pole(m, x, u):
-    _, angle, speed, turn = x
-    cart, pole, length, g = 1.0, 0.3, 0.5, 9.81
-    s, c = m.sin(angle), m.cos(angle)
-    whole = cart + pole * (1 - c**2)
-    push = length * pole * s * turn**2 + u[0] + pole * g * c * s
-    fall = length * pole * c * s * turn**2 + u[0] * c + (cart + pole) * g * s
-    return [speed, turn, push / whole, -fall / (length * whole)]
-
-
-def robot_arm(m, x, u):
-    r, _, phi, fast, turn, tilt = x
-    own = ((5 - r) ** 3 + r**3) / 3
-    return [fast, turn, tilt, u[0] / 5, u[1] / (own * m.sin(phi) ** 2), u[2] / own]
-
-
-def brachistochrone(m, x, u):
-    return [x[2] * m.sin(u[0]), -x[2] * m.cos(u[0]), 9.80665 * m.cos(u[0])]
-
-
-def batch(m, x, u):
-    return [-(u[0] + u[0] ** 2 / 2) * x[0], u[0] * x[0]]
-
-
-def catalyst(m, x, u):
-    exchange = u[0] * (10 * x[1] - x[0])
-    return [exchange, -exchange - (1 - u[0]) * x[1]]
-
-
-def egerstedt(m, x, u):
-    a, b = x
-    return [
-        -u[0] * a + u[1] * (a + b) + u[2] * (a - b),
-        u[0] * (a + 2 * b) + u[1] * (a - 2 * b) + u[2] * (a + b),
-    ]
+    return float(found["f"]), solver.stats()["t_wall_total"], solver.stats()["iter_count"]
 
 
 push = lambda m, x, u: [x[1], u[0]]
@@ -221,8 +172,12 @@ squares = lambda m, x, u: x[0] ** 2 + x[1] ** 2 + u[0] ** 2
 rises = lambda x: {"start": (0.0, 1.0), "end": {0: 0.0, 1: -1.0}, "box": {0: (-INF, x)}}
 thrust = {"lower": (-1.0,), "upper": (1.0,)}
 soon = lambda m, x, time: time
-ray = {"rate": rayleigh, "start": (-5.0, -5.0), "running": lambda m, x, u: x[0] ** 2 + u[0] ** 2}
-van = {"rate": van_der_pol, "start": (0.0, 1.0), "running": squares}
+ray = {
+    "rate": drifts.rayleigh,
+    "start": (-5.0, -5.0),
+    "running": lambda m, x, u: x[0] ** 2 + u[0] ** 2,
+}
+van = {"rate": drifts.van_der_pol, "start": (0.0, 1.0), "running": squares}
 tenth = {"time": 10.0, "stages": 100, **thrust}
 arms, turned = np.pi / 4, 2 * np.pi / 3
 
@@ -269,7 +224,7 @@ PROBLEMS = [
     Published(
         "Lotka-Volterra fishing",
         1.34408,
-        fishing,
+        drifts.fishing,
         (0.5, 0.7),
         time=12.0,
         running=lambda m, x, u: (x[0] - 1) ** 2 + (x[1] - 1) ** 2,
@@ -280,7 +235,7 @@ PROBLEMS = [
     Published(
         "Goddard's rocket, free time",
         -1.01283,
-        goddard,
+        drifts.goddard,
         (1.0, 0.0, 1.0),
         {2: 0.6},
         Free(0.2, 0.05, 1.0),
@@ -295,7 +250,7 @@ PROBLEMS = [
     Published(
         "brachistochrone",
         1.801603,
-        brachistochrone,
+        drifts.brachistochrone,
         (0.0, 10.0, 0.0),
         {0: 10.0, 1: 5.0},
         Free(2.0, 0.5, 10.0),
@@ -320,7 +275,7 @@ PROBLEMS = [
     Published(
         "cart-pole swing-up",
         58.80767,
-        cart_pole,
+        drifts.cart_pole,
         (0.0,) * 4,
         {0: 1.0, 1: np.pi, 2: 0.0, 3: 0.0},
         2.0,
@@ -333,7 +288,7 @@ PROBLEMS = [
     Published(
         "robot arm, minimum time",
         9.14093,
-        robot_arm,
+        drifts.robot_arm,
         (4.5, 0.0, arms, 0.0, 0.0, 0.0),
         {0: 4.5, 1: turned, 2: arms, 3: 0.0, 4: 0.0, 5: 0.0},
         Free(9.0, 1.0, 30.0),
@@ -356,7 +311,7 @@ PROBLEMS = [
     Published(
         "batch reactor",
         -0.573545,
-        batch,
+        drifts.batch,
         (1.0, 0.0),
         terminal=lambda m, x, time: -x[1],
         lower=(0.0,),
@@ -366,7 +321,7 @@ PROBLEMS = [
     Published(
         "Egerstedt, relaxed, x2 >= .4",
         0.98912,
-        egerstedt,
+        drifts.egerstedt,
         (0.5, 0.5),
         running=lambda m, x, u: x[0] ** 2 + x[1] ** 2,
         lower=(0.0,) * 3,
@@ -389,12 +344,57 @@ PROBLEMS = [
     Published(
         "catalyst mixing",
         -0.0480557,
-        catalyst,
+        drifts.catalyst,
         (1.0, 0.0),
         terminal=lambda m, x, time: x[0] + x[1] - 1,
         lower=(0.0,),
         upper=(1.0,),
         controls=(0.5,),
         stages=100,
+    ),
+    Published(
+        "Zermelo's boat",
+        np.tan(4 * np.pi / 3) - np.tan(7 * np.pi / 12),
+        drifts.boat,
+        (3.66, -1.86),
+        {0: 0.0, 1: 0.0},
+        Free(5.0, 0.1, 20.0),
+        terminal=soon,
+        controls=(2.5,),
+    ),
+    Published(
+        "orbit raising, time 3.32",
+        -1.5252,
+        drifts.orbit,
+        (1.0, 0.0, 1.0, 1.0),
+        {1: 0.0},
+        3.32,
+        terminal=lambda m, x, time: -x[0],
+        ending=lambda m, x: x[2] ** 2 * x[0] - 1,
+        controls=(1.0,),
+        guess=lambda s: (1 + s / 2, 0.3 * s * (1 - s), 1 - s / 5, 1 - s / 4),
+    ),
+    Published(
+        "container crane",
+        0.0375195,
+        drifts.crane,
+        (0.0, 22.0, 0.0, 0.0, -1.0, 0.0),
+        {0: 10.0, 1: 14.0, 2: 0.0, 3: 2.5, 4: 0.0, 5: 0.0},
+        9.0,
+        running=lambda m, x, u: (x[2] ** 2 + x[5] ** 2 + 0.01 * (u[0] ** 2 + u[1] ** 2)) / 2,
+        lower=(-2.83374, -0.80865),
+        upper=(2.83374, 0.71265),
+        box={3: (-2.5, 2.5), 4: (-1.0, 1.0)},
+        controls=(0.0, 0.0),
+    ),
+    Published(
+        "batch reactor, temperature",
+        -0.61077,
+        drifts.heated,
+        (1.0, 0.0),
+        terminal=lambda m, x, time: -x[1],
+        lower=(2.98,),
+        upper=(3.98,),
+        controls=(3.3,),
     ),
 ]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import hjcontrol as hj
-from hjcontrol.control import Box, ControlProblem, Ridge, TerminalConstraint
+from hjcontrol.control import Box, ControlProblem, Ridge, StateBox, TerminalConstraint
 from hjcontrol.networks import Dense, Residual
 from hjcontrol.solvers import Direct, Newton, as_nlp
 from hjcontrol.solvers.casadi_backends import REFUSED, REFUSED_QP
@@ -104,3 +104,26 @@ def test_plugins_known_to_be_wrong_are_refused_with_the_reason(met, how):
     name = how.get("backend", "superscs")
     with pytest.raises(ValueError, match=(REFUSED | REFUSED_QP)[name][:30]):
         hj.solve(met.problem, Direct(**how), key=jax.random.key(0))
+
+
+def test_options_that_a_plugin_does_not_know_are_named(met):
+    for options in ({"ipopt": {"no_such": 1}}, {"no_such": 1}):
+        with pytest.raises(ValueError, match=r"these `options`: .*no_such"):
+            hj.solve(met.problem, Direct(options=options), key=jax.random.key(0))
+
+
+@pytest.mark.parametrize("backend", ["fatrop", "sqpmethod"])
+def test_a_plugin_that_fails_says_what_is_missed_and_no_rounding(backend):
+    """The first coordinate stays at 1, whatever the weights, and is asked to be 3."""
+    problem = ControlProblem(
+        [(lambda x, u: jnp.stack([x[0], x[1] + u[0]]), jnp.zeros(1))] * 4,
+        jnp.ones((1, 2)),
+        terminal=lambda x: jnp.sum(x**2),
+        running=lambda x, u: u[0] ** 2,
+        path=StateBox(lower=jnp.array([3.0, -9.0]), name="floor"),
+    )
+    found = hj.solve(problem, Direct(backend=backend), key=jax.random.key(0), max_steps=50)
+    assert found.result != hj.RESULTS.successful
+    assert "'floor' at depth" in found.stats["message"] or "F[0]" in found.stats["message"]
+    sizes = [float(w.rsplit(": ", 1)[1]) for w in found.stats["message"].split("; ")[1:]]
+    assert min(sizes) > 1e-10, found.stats["message"]

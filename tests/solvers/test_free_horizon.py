@@ -52,6 +52,8 @@ def test_steps_that_are_too_long_say_so():
     rough = hj.solve(soonest(4, "euler"), "direct", key=jax.random.key(0))
     assert rough.result == hj.RESULTS.too_coarse
     assert "HorizonStep" in rough.stats["message"]
+    with pytest.raises(RuntimeError, match="too coarse"):
+        hj.solve(soonest(4, "euler"), "direct", key=jax.random.key(0), throw=True)
     right = hj.solve(soonest(4), "direct", key=jax.random.key(0))
     assert right.result == hj.RESULTS.successful
 

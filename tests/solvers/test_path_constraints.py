@@ -297,3 +297,25 @@ def test_constraints_that_cannot_be_met_are_named(solver):
     found = hj.solve(never, solver, init=never.init(jax.random.key(0)), max_steps=4000)
     assert not bool(found.result == hj.RESULTS.successful)
     assert found.stats["message"].count("'both' at depth") >= 3, found.stats["message"]
+
+
+@pytest.mark.parametrize(("start", "end"), [(220.0, 219.0), (22.0, 21.9)])
+def test_strength_does_not_grow_on_the_rounding_of_what_is_met(start, end):
+    """States far from zero: the slope of rho c is c's rounding, which no update lowers. The strength went
+    on growing to 1e32, and the multipliers with it."""
+    h = 0.6
+    A, B = jnp.array([[1.0, h], [0.0, 1.0]]), jnp.array([h * h / 2, h])
+    problem = hj.ControlProblem(
+        [(lambda x, u: A @ x + B * u[0], jnp.zeros(1))] * 15,
+        jnp.array([[start, -1.0]]),
+        terminal=lambda x: 0.0 * x[0],
+        running=lambda x, u: 0.01 * h * u[0] ** 2 / 2,
+        terminal_constraint=TerminalConstraint(lambda x: x - jnp.array([end, 0.0])),
+    )
+    found = hj.solve(problem, AugmentedLagrangian(Riccati()), key=jax.random.key(0))
+    assert bool(found.result == hj.RESULTS.successful), found.stats
+    assert found.stats["num_steps"] < 60
+    twin = hj.solve(problem, "direct", key=jax.random.key(0))
+    assert abs(float(found.objective - twin.objective)) < 1e-14
+    away = found.terminal_multiplier - twin.terminal_multiplier
+    assert float(jnp.max(jnp.abs(away))) < 1e-9

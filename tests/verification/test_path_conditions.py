@@ -1,12 +1,14 @@
 """Constraints along depth before the witness: each row, and the twins that must fail."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import pytest
 
 import hjcontrol as hj
-from hjcontrol.control import PathConstraint, StateCost, TerminalConstraint
+from hjcontrol.control import Box, ByRun, PathConstraint, StateBox, StateCost, TerminalConstraint
 
 
 @pytest.fixture(scope="module")
@@ -93,3 +95,68 @@ def test_negative_curvature_outside_the_critical_cone_refutes_nothing():
     optimal = hj.verify(found, optimality=True).optimality
     assert optimal.verdict == "strict minimum"
     assert abs(optimal["curvature of J"].value - 1.2) < 1e-6  # along u_0 = -u_1
+
+
+def pushed(rule, path):
+    """A free mass, 20 exact steps from 0 at speed 1, of least effort."""
+    h = 1 / 20
+    A, B = jnp.array([[1.0, h], [0.0, 1.0]]), jnp.array([h * h / 2, h])
+    return hj.ControlProblem(
+        [(lambda x, u: A @ x + B * u[0], jnp.zeros(1))] * 20,
+        jnp.array([[0.0, 1.0]]),
+        terminal=lambda x: 0.0 * x[0],
+        running=StateCost(lambda x, u: h * u[0] ** 2 / 2),
+        terminal_constraint=rule,
+        path=path,
+    )
+
+
+@pytest.mark.parametrize("path", [None, StateBox(upper=100.0)], ids=["end alone", "slack box"])
+def test_the_end_is_judged_whatever_else_is_constrained(path):
+    """The twins: no push misses the end; a mass held back from where it may go has the wrong sign."""
+    still = lambda tree: jax.tree.map(jnp.zeros_like, tree)
+    found = hj.solve(
+        pushed(TerminalConstraint(lambda x: x + jnp.array([0.0, 1.0])), path),
+        "direct",
+        key=jax.random.key(0),
+    )
+    assert hj.verify(found, optimality=True).optimality.verdict == "strict minimum"
+    missed = dataclasses.replace(
+        found,
+        weights=still(found.weights),
+        terminal_multiplier=still(found.terminal_multiplier),
+        path_multipliers=still(found.path_multipliers),
+        multipliers=None,
+        weight_multipliers=None,
+        _trajectory=found.problem.rollout(still(found.weights)),
+        _costate=still(found._costate),
+    )
+    judged = hj.verify(missed, optimality=True).optimality
+    assert judged.verdict == "not optimal"
+    assert judged["terminal constraint: feasible"].verdict == "violated"
+    short = lambda x: 0.5 - x[:1]
+    held = hj.solve(pushed(TerminalConstraint(short), path), "direct", key=jax.random.key(0))
+    free = eqx.tree_at(
+        lambda s: s.problem.terminal_constraint,
+        held,
+        TerminalConstraint(short, "<="),
+        is_leaf=lambda leaf: isinstance(leaf, TerminalConstraint),
+    )
+    judged = hj.verify(free, optimality=True).optimality
+    assert judged["terminal constraint: sign"].verdict == "violated"
+    assert judged.verdict == "not optimal"
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e-2])
+def test_curvature_leaves_the_end_alone_in_any_unit(unit):
+    """The least time of a double integrator: its end leaves no direction, however it is measured."""
+    problem = hj.ControlProblem(
+        hj.networks.free_horizon((lambda x, u: jnp.stack([x[1], u[0]]), jnp.zeros(1)), 4, 2.5),
+        jnp.array([[1.0, 0.0]]),
+        terminal=lambda x: x[-1],
+        control_set=ByRun((Box(0.1, 9.0), Box(-1.0, 1.0))),
+        terminal_constraint=TerminalConstraint(lambda x: unit * x[:2]),
+    )
+    found = hj.solve(problem, "direct", key=jax.random.key(0))
+    assert abs(float(found.objective) - 2.0) < 1e-8
+    assert hj.verify(found, optimality=True).optimality.verdict == "strict minimum"
