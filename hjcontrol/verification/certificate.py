@@ -315,7 +315,8 @@ class Certificate(Told):
                 f"{q['samples']} samples, {q['stages']} stages, {q['weights']} weights, "
                 f"{q['dtype']}; exact means <= {self.tol:.0e})"[:-1]
             )
-        parts = [f"cost {self.cost:.4g}", count(q["leaves"], "leaf", "leaves", "gradient ")]
+        parts = [f"cost {self.cost:.4g}"] if self.gradient is not None else []  # forward only
+        parts.append(count(q["leaves"], "leaf", "leaves", "gradient "))
         parts.append(count(q["places"], "place", "places"))
         parts.append(q["dtype"])
         tail = f"; largest gap accepted {self.accepted:.0e}" if self.verdict == CONSISTENT else ""

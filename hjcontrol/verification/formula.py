@@ -56,7 +56,7 @@ def by_formula(
         (noise,) = noise_between([a], [b], run)
     gap = relative(a, b)
     if beyond(a, b, noise).any():
-        if trial.holds_own_rule or holds_loop(trial.closed):
+        if trial.users_inside or holds_loop(trial.closed):
             return None
         return _by_slopes(trial, ins, r, Dispute(k, trial.groups[k], a, b, noise, LENIENT))
     if low and not is_low(of_primal) and not (np.abs(b) > UNITS * noise).any():

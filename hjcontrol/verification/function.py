@@ -14,6 +14,7 @@ from jax.extend.core import jaxpr_as_fun
 from hjcontrol._ground.progress import tell
 from hjcontrol.verification.arithmetic import eps_of
 from hjcontrol.verification.certificate import Certificate, Row
+from hjcontrol.verification.cuts import cancelled
 from hjcontrol.verification.declaring import all_declared
 from hjcontrol.verification.naming import raised_at
 from hjcontrol.verification.program import Call, Program, called_with, contracted
@@ -54,7 +55,10 @@ def verify_function(
         raise ValueError(_nothing(fn, args, chosen))
     backward = costate != "random"
     found = examined(call, backward, costate != "actual", seed)
-    rows = all_declared(found.rows, call.program, deliberate)
+    rows = found.rows
+    if backward:
+        rows = cancelled(rows, call.program, call.leaves, found.measured.gradient)
+    rows = all_declared(rows, call.program, deliberate)
     cost, gradient, finite = np.nan, None, True
     if backward:
         cost = float(np.real(found.measured.cost))

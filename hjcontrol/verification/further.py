@@ -127,9 +127,11 @@ def converging(
     heard = (g for g, size in zip(gaps, told_apart, strict=True) if np.isfinite(g) and size > least)
     last = min(heard, default=np.inf)
     told = lambda verdict, more: Outcome(verdict, last, words + more, k, series=tuple(gaps))
-    if fixed and last <= CONVERGED and gaps[0] <= LOOSE:
-        words += "; the loop has a fixed length, and the rule is that of its limit"
-        return Outcome(CONSISTENT, gaps[0], words, k, series=tuple(gaps))
+    if fixed:
+        limit = last <= min(CONVERGED, gaps[0] / 64) and gaps[0] <= LOOSE
+        words += "; the loop has a fixed length, and the rule is that of its limit" if limit else ""
+        verdict = CONSISTENT if limit else REFUTED
+        return Outcome(verdict, gaps[0], words, k, series=tuple(gaps))
     if last <= CONVERGED:
         return told(CONSISTENT, "")
     if moves <= 64 * eps and last <= LOOSE:

@@ -76,7 +76,7 @@ def certificate_record(certificate: Any) -> Record:
         )
     else:
         facts["places"] = q["places"]
-        facts["cost"] = Quantity(found.cost, 4)
+        facts |= {"cost": Quantity(found.cost, 4)} if found.gradient is not None else {}
         facts["problem"] = f"{count(q['leaves'], 'leaf', 'leaves', 'gradient ')}, {q['dtype']}"
     facts |= {"exact means": f"<= {found.tol:.0e}"} if found.pairs else {}
     routes = [

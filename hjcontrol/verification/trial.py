@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 
+from hjcontrol._ground.jaxprs import bodies, equations
 from hjcontrol.verification.arithmetic import (
     drawn,
     eps_of,
@@ -37,7 +38,7 @@ from hjcontrol.verification.formula import by_formula, in_double, is_low, other_
 from hjcontrol.verification.further import LOOSE, converging, holds_iteration, holds_loop
 from hjcontrol.verification.gaps import UNITS, beyond, furthest, relative
 from hjcontrol.verification.gaps import largest as largest_of
-from hjcontrol.verification.inlining import opened, replay_plain
+from hjcontrol.verification.inlining import opened, replay_plain, written
 from hjcontrol.verification.joint import against
 from hjcontrol.verification.places import holds_users_rule
 from hjcontrol.verification.pushed import by_differences, by_forward_mode
@@ -54,7 +55,6 @@ from hjcontrol.verification.verdicts import (
     EXACT,
     REFUTED,
     ROUGH,
-    UNDEFINED,
     UNTESTED,
     Outcome,
 )
@@ -94,6 +94,8 @@ class Trial:
         self.arithmetic = lowest(self.closed)
         # Rules inside a shard_map are not told apart: it is one place.
         self.holds_own_rule = self.place.kind != "shard_map" and holds_users_rule(self.place)
+        inside = [eqn for body in bodies(self.place.eqn) for eqn in equations(body)]
+        self.users_inside = any(written(eqn) and users_rule(eqn) for eqn in inside)
         self.programs: dict[str, Callable] = {}
         self.told_lowest: list[Any] = []
         self.bounded: dict[Lengths, Trial] = {}  # restated, by the steps that its loops took
@@ -315,13 +317,8 @@ class Trial:
             return None
         if beyond(ours, kept[k], noise).any():
             return None
-        # A library may meet NaN where it then looks away: here the sum of it is finite, and right.
-        away = lambda row: row.verdict == UNDEFINED and row.source.library and np.isfinite(ours).all()
         rows = inside(ins, r)
-        seen = [row for row in rows if not away(row)]
-        if rows and not seen:
-            return Outcome(EXACT, relative(ours, kept[k]), "", k)
-        return Outcome.of_rows(seen, k) if seen else None
+        return Outcome.of_rows(rows, k) if rows else None
 
     def _with_rules(self, ins: Any, r: Any) -> Any:
         body = opened(self.place.eqn)

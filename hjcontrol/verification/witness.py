@@ -324,7 +324,9 @@ class _Engine:
             found = examine(reverse, ins, seed=self.seed, weights=r)
         except (ValueError, NotImplementedError):  # a loop of dynamic length: only forward
             found = examine(forward, ins, seed=self.seed, backward=False)
-        return found.rows
+        # A library may meet NaN where it then looks away: what comes out of the place is finite.
+        away = lambda row: row.verdict == UNDEFINED and row.source.library
+        return [row for row in found.rows if not away(row)]
 
     def _second(self, place: Place, k: int, flat: np.ndarray, first: Outcome) -> Outcome:
         gaps = flat[:, k, SECOND]
