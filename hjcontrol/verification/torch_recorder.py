@@ -33,7 +33,7 @@ from hjcontrol.verification.torch_places import (
     tensors,
     unnoted,
 )
-from hjcontrol.verification.torch_whole import Whole, restated
+from hjcontrol.verification.torch_whole import Whole, padded, restated
 
 CUSTOM_OP = "torch._library.autograd"
 CALLS = 4  # of one module that are judged
@@ -308,6 +308,7 @@ def run(fn: Callable[..., Any], inputs: tuple[Any, ...], seed: int) -> Run:
             apply=restated(fn, module, parameters, leaves, inputs),
             body=None,
             random=random,
+            still={name: row for name, row in padded(module).items() if name in leaves},
         )
         whole.keep(out, False)
         whole.live = [a.requires_grad for a in floats(out)]

@@ -50,8 +50,20 @@ def restated(
     return call
 
 
+def padded(module: Any) -> dict[str, int]:
+    """The rows that embeddings are told not to train, by the name of their weights."""
+    parts = [] if module is None else module.named_modules()
+    embeds = lambda part: any(c.__module__ == "torch.nn.modules.sparse" for c in type(part).__mro__)
+    rows = {name: part.padding_idx for name, part in parts if embeds(part)}
+    return {f"{name}.weight".lstrip("."): row for name, row in rows.items() if row is not None}
+
+
+@dataclasses.dataclass(eq=False)
 class Whole(Place):
-    """The program, its leaves strung together to one argument."""
+    """The program, its leaves strung together to one argument. `still`: rows of leaves that are not moved,
+    for they are to have no derivative."""
+
+    still: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def leaf_of(self, index: tuple[int, ...] | None) -> tuple[str, tuple[int, ...] | None]:
         """Name and element of an entry of the string."""
@@ -69,7 +81,12 @@ class Whole(Place):
 
         def parts(x: Arrays) -> Arrays:
             pairs = zip(each.x, np.split(x[0], ends), strict=True)
-            return [part.reshape(a.shape).astype(a.dtype) for a, part in pairs]
+            found = [part.reshape(a.shape).astype(a.dtype) for a, part in pairs]
+            for name, row in self.still.items():
+                k = self.labels.index(name)
+                found[k] = found[k].copy()
+                found[k][row] = each.x[k][row]
+            return found
 
         def joined(x: Arrays) -> Arrays:
             filled = [np.zeros_like(a) if g is None else g for a, g in zip(each.x, x, strict=True)]

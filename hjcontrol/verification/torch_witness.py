@@ -260,11 +260,13 @@ def _with_whole(
         return rows, ""
     whole = run.whole
     outcome = _judged(whole, seed).outcomes[0]
+    still = ", ".join(f"{name}[{row}]" for name, row in whole.still.items())
+    still = f"; {still} has no derivative by `padding_idx`, and was not moved" if still else ""
     if outcome.verdict == CONSISTENT:
         before = "" if rows else "no custom rule: every derivative is PyTorch's own. "
         return rows, (
             f"{before}The gradient agrees with differences of the values along a random direction to "
-            f"{outcome.gap:.0e}"
+            f"{outcome.gap:.0e}{still}"
         )
     if outcome.verdict != REFUTED:
         before = "" if rows else "no custom rule: every derivative is PyTorch's own. "

@@ -300,3 +300,21 @@ def test_an_empty_input_is_told_in_words():
         found = hj.verify_torch(lambda x: sine().apply(x).sum(), vector())
     assert found.verdict == "untested"
     assert not found
+
+
+@pytest.mark.parametrize(("cut", "verdict"), [(False, "no custom rule"), (True, "detached")])
+def test_the_padding_row_of_an_embedding_has_no_derivative_and_is_said(cut, verdict):
+    class Bag(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = torch.nn.Embedding(5, 4, padding_idx=0)
+            self.head = torch.nn.Linear(4, 2)
+
+        def forward(self, at):
+            x = self.table(at)
+            return (self.head(x) ** 2).sum() + ((x.detach() if cut else x) ** 2).sum()
+
+    torch.manual_seed(0)
+    found = hj.verify_torch(Bag(), torch.tensor([[0, 1, 3], [2, 0, 0]]))
+    assert found.verdict == verdict
+    assert cut or "table.weight[0] has no derivative by `padding_idx`" in str(found)
