@@ -60,8 +60,8 @@ def padded(module: Any) -> dict[str, int]:
 
 @dataclasses.dataclass(eq=False)
 class Whole(Place):
-    """The program, its leaves strung together to one argument. `still`: rows of leaves that are not moved,
-    for they are to have no derivative."""
+    """The program, its leaves strung together to one argument. `still`: rows of leaves that are not
+    moved, for they are to have no derivative."""
 
     still: dict[str, int] = dataclasses.field(default_factory=dict)
 

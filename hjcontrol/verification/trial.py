@@ -60,9 +60,11 @@ from hjcontrol.verification.verdicts import (
 )
 
 LENIENT, SINGLE = 1e-9, 1e-4
-HIDDEN = (
-    1e-6  # a fault that roundoff may hide where a rule is exact; where eps is coarser, 1e4 of it
-)
+SAID, HIDDEN = (
+    1e3,
+    1e4,
+)  # of eps: faults that roundoff may hide, from which on it is said, and decides
+LEAST = 1e-6, 1e-4  # and no less than these
 ALONE = 16.0  # times the noise: the program fuses other instructions
 
 
@@ -249,7 +251,9 @@ class Trial:
         if not any(over.values()) and not low:
             rough = not any((np.abs(t) > UNITS * e).any() for _, t, e in sides.values())
             hidden = min(map(_hidden, sides.values()))
-            hides = hidden > max(HIDDEN, 1e4 * eps_of(self.arithmetic))
+            eps = 0.0 if self.arithmetic is None else eps_of(self.arithmetic)
+            said, hides = hidden > max(LEAST[0], SAID * eps), hidden > max(LEAST[1], HIDDEN * eps)
+            words = f"roundoff hides a fault of up to {hidden:.0e}" if said else ""
             if gaps[worst] and (rough or hides) and not self.place.marked:
                 # a stage of a chain may have weights that do nothing
                 apart = max(relative(a, b) for a, b, _ in sides.values())
@@ -257,11 +261,10 @@ class Trial:
                     return told
                 if rough:
                     return Outcome(UNTESTED, 0.0, ROUGH, k)
-                words = f"roundoff hides a fault of up to {hidden:.0e}: other inputs, or 64 bits, please"
                 return Outcome(CONSISTENT, apart, words, k)
             noise = sum(largest_of(side[2]) for side in sides.values())
             room = _room(noise, max(largest_of(side[1]) for side in sides.values()))
-            return Outcome(EXACT, gaps[worst], self.roundoff(), k, room=room)
+            return Outcome(EXACT, gaps[worst], words or self.roundoff(), k, room=room)
         name = next((n for n in ("q", "p") if over[n]), "q")
         exceeds = any(over.values())
         if (told := by_formula(self, k, ins, found[name], gaps[worst], exceeds)) is not None:
