@@ -25,7 +25,7 @@ ENOUGH, RESERVE = 1000, 200  # of that many steps or more, these are kept for a 
 
 @dataclasses.dataclass(frozen=True)
 class Attempt:
-    """An end point, the result, words for the person, gradient evaluations, and `max |dL/d(x, theta)|`."""
+    """An end point, the result, the words of it, gradient evaluations, and `max |dL/d(x, theta)|`."""
 
     end: dict[str, np.ndarray]
     result: RESULTS
@@ -43,8 +43,8 @@ def first_limit(direct: Any) -> int:
 def attempted(direct: Any, t: Any, call: Any, called: Callable[..., Any]) -> Attempt:
     """The answer of a program `t`, or how it failed.
 
-    **Arguments:** `call`: plugin, watch and order for the first try; `called(direct, t, scale)` makes those
-    of a second one, at a scale of the objective.
+    **Arguments:** `call`: plugin, watch and order for the first try; `called(direct, t, scale)` makes
+    those of a second one, at a scale of the objective.
     """
     first = _attempt(direct, t, call)
     made, astray = call[1].count, (RESULTS.nonfinite, RESULTS.max_steps_reached)

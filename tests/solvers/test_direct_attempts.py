@@ -45,7 +45,11 @@ GUESS = Guess((jnp.zeros((COUNT, 1)),), lambda s: jnp.array([0.05, 0.0, 0.0]))
 def test_the_stirred_tank_is_solved_and_the_second_try_told(init, first):
     rows = []
     found = hj.solve(
-        tank(), Direct(), init=init, key=jax.random.key(0), progress=lambda *row: rows.append(row[0])
+        tank(),
+        Direct(),
+        init=init,
+        key=jax.random.key(0),
+        progress=lambda *row: rows.append(row[0]),
     )
     assert bool(found.result == hj.RESULTS.successful), found.stats["message"]
     assert abs(float(found.objective) - 0.026617972) < 1e-9
