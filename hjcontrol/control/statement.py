@@ -19,6 +19,7 @@ from hjcontrol.control.costs import (
 )
 from hjcontrol.control.terminal_constraint import NoArrayError
 from hjcontrol.networks.given import reference_of
+from hjcontrol.networks.model import Applied
 from hjcontrol.networks.noisy import AbstractNoisy
 
 
@@ -150,9 +151,19 @@ def _cost(call: Callable, function: Any, arguments: tuple, of: str, problem: Any
         signature = "l(x, theta)" if of == "state" else "r(theta)"
         raise ValueError(
             f"ControlProblem: `running` {line_of(function)} fails as a cost {signature} of one "
-            f"{'sample' if of == 'state' else 'stage'}: {_first_line(error)}"
+            f"{'sample' if of == 'state' else 'stage'}: {_first_line(error)}{_of_a_pair(problem)}"
         ) from error
     _scalar(f"`running` {line_of(function)}", value, problem)
+
+
+def _of_a_pair(problem: Any) -> str:
+    """What theta is to a cost where the model came as one pair."""
+    if not isinstance(problem.model, Applied):
+        return ""
+    return (
+        ". The model is a pair (apply, params), whose theta has its parameters as `theta.params`; stages "
+        "f(x, theta) are a list, [(f, theta0)]"
+    )
 
 
 def _scalar(name: str, value: Any, problem: Any) -> None:

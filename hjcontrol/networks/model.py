@@ -20,6 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from hjcontrol._ground.interned import interned
+from hjcontrol._ground.shown import line_of
 from hjcontrol.networks.casts import FromIntegers, bare, rounded
 from hjcontrol.networks.chain import Chain, Tied, Weights
 from hjcontrol.networks.held import weights_of
@@ -106,17 +107,26 @@ def _merged(module: Any) -> Merged | NoisyNNX:
 
 def read(model: Any, one: Any = None) -> Any:
     """A model of another library as an `eqx.Module`, a tuple of pieces as a list, all else as it is.
-    `one`: a sample, as a shape; without one, noise is looked for in equinox and NNX models alone."""
+    `one`: a sample, as a shape; without one, noise is looked for in equinox and NNX models alone.
+
+    **Raises:** `ValueError` for a pair that is a step and its weights, which belongs into a list.
+    """
     if is_nnx(model):
         return _merged(model)
     if _is_applied(model[:2] if isinstance(model, tuple) and len(model) == 3 else None):
         state = model[2]
         if _arguments(model[0])[2:3] == ["rng"] and isinstance(state, dict):
             return noisy_haiku(model[0], model[1], state, one)
+    if isinstance(model, tuple) and len(model) == 3 and isinstance(model[2], str):
+        raise ValueError(
+            "ControlProblem: a list of stages is needed; found one stage, the triple (function, weights, "
+            f"{model[2]!r}). A list of one is [(f, theta0, {model[2]!r})]."
+        )
     if isinstance(model, tuple) and len(model) == 2 and isinstance(model[1], eqx.nn.State):
         return noisy(*model)
     if _is_applied(model):
         apply, params = model[0], model[1]
+        _no_step(apply, params, one)
         found = noisy_linen(apply, params, one)
         if found is None and _arguments(apply)[1:2] == ["rng"]:
             found = noisy_haiku(apply, params, None, one)
@@ -200,6 +210,32 @@ def _is_applied(model: Any) -> bool:
     params = model[1]
     whole = isinstance(params, (eqx.Module, str)) or callable(params)
     return not whole and all(eqx.is_array_like(a) for a in jax.tree.leaves(params))
+
+
+def _no_step(apply: Callable[..., Any], params: PyTree, one: Any) -> None:
+    """A pair whose function takes the sample first is a stage, not a model: as `apply(params, x)` it
+    would fail far from here, or compute something else where both orders can be computed."""
+    names = _arguments(apply)
+    if one is None or len(names) != 2:
+        return
+    first = names[0] in ("x", "state")
+    if not first and _computes(Applied(apply, params), one):
+        return
+    if _computes(lambda x, theta: single(lambda x: apply(x, theta), x), one, params):
+        why = f"whose first argument is {names[0]!r}" if first else "which fails so"
+        raise ValueError(
+            "ControlProblem: a pair is a whole model, called as apply(params, x); found the function "
+            f"{line_of(apply)}({', '.join(names)}), {why}, and which takes (x, theta). A list of one "
+            "stage is [(f, theta0)], and of K equal ones [(f, theta0)] * K."
+        )
+
+
+def _computes(call: Callable[..., Any], *arguments: Any) -> bool:
+    try:
+        jax.eval_shape(call, *arguments)
+    except Exception:  # the user's function: whatever it raises
+        return False
+    return True
 
 
 def _arguments(function: Callable[..., Any]) -> list[str]:

@@ -87,11 +87,13 @@ def options_for(
     warm: bool = False,
     unit: float = 1.0,
     bounded: bool = False,
+    scale: float | None = None,
 ) -> dict[str, Any]:
     """Options with which `backend` is silent, stops at `tol` and makes at most `max_steps` steps; `warm`:
     it begins near a solution, with multipliers; `unit`: of the objective's gradient, in which
     stationarity is judged (FATROP is given an objective in this unit); `bounded`: there are inequalities,
-    at which FATROP stops at a product of distance and multiplier, so that it needs a finer tolerance.
+    at which FATROP stops at a product of distance and multiplier, so that it needs a finer tolerance;
+    `scale`: of IPOPT's objective, 1 / `unit` without one.
 
     What `user` gives is merged in last; a nested dictionary is merged entry by entry.
     """
@@ -101,7 +103,7 @@ def options_for(
         "show_eval_warnings": False,
     }
     if backend == "ipopt":
-        quiet["ipopt"] = _ipopt(tol, max_steps, unit) | (_WARM if warm else {})
+        quiet["ipopt"] = _ipopt(tol, max_steps, unit, scale) | (_WARM if warm else {})
     elif backend in ("sqpmethod", "feasiblesqpmethod", "qrsqp"):
         inner: dict[str, Any] = {"error_on_fail": False}
         if user.get("qpsol", "qrqp") == "qrqp":  # the others have switches of their own
@@ -175,7 +177,7 @@ _WARM = {
 }
 
 
-def _ipopt(tol: float, max_steps: int, unit: float) -> dict[str, Any]:
+def _ipopt(tol: float, max_steps: int, unit: float, scale: float | None) -> dict[str, Any]:
     return {
         "tol": tol,
         "dual_inf_tol": tol * unit,
@@ -186,7 +188,7 @@ def _ipopt(tol: float, max_steps: int, unit: float) -> dict[str, Any]:
         "acceptable_iter": 0,  # never "solved to acceptable level"
         "bound_relax_factor": 0.0,
         "nlp_scaling_method": "none",  # the scale is ours: IPOPT's own depends on the start alone
-        "obj_scaling_factor": 1.0 / unit,
+        "obj_scaling_factor": 1.0 / unit if scale is None else scale,
         "max_iter": max_steps,
         "print_level": 0,
         "sb": "yes",

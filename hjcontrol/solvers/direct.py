@@ -57,7 +57,9 @@ class Direct(AbstractHostSolver):
       points, `degree` of them in each of a piece's `elements`; diffrax's solution to its order.
     - `backend`: CasADi nlpsol plugin; `ipopt`, `fatrop` and `qrsqp` are known to work;
       `fatrop` takes one block of variables a stage, so no tied weights, and suits few samples.
-      Whatever a plugin says, the optimality conditions decide about success.
+      Whatever a plugin says, the optimality conditions decide about success. Where IPOPT meets a number
+      that is not finite, or its limit, it tries once more from the same start, the objective scaled by
+      0.01; of `max_steps` from 1000 on, the last 200 are kept for that. `stats["message"]` tells of it.
     - `mesh_tol`: of a collocated flow. Its pieces are cut into more elements, at most `rounds` times,
       until the end of each differs from diffrax at 1e-11 by at most `mesh_tol` times the largest state;
       `stats["path"]` tells every mesh. The last one may still be `too_coarse`.
@@ -244,21 +246,15 @@ def _step(direct: Direct, problem: ControlProblem, state: DirectState) -> Direct
 
 
 def _solved(direct: Direct, state: DirectState) -> DirectState:
-    from hjcontrol.solvers.casadi_backends import judged, residual, run
-    from hjcontrol.solvers.direct_missed import kept_from
+    from hjcontrol.solvers.attempts import attempted
 
-    t, (solver, watch, order) = state.transcription, state.call
-    end, result, message, evaluations = run(solver, watch, t, order)
+    t = state.transcription
     direct = direct if t.tame() else dataclasses.replace(direct, unit=1.0)
-    allowed = direct.tol * direct.unit
-    worst = residual(watch, t, end, direct.unit, direct.tol)
-    result, message = judged(result, message, worst, allowed)
-    if not bool(result == RESULTS.successful):
-        message = "; ".join([message, *kept_from(t, end, message, (direct.tol, worst, allowed))])
-    slope = watch.slope(end["x"], end["lam_x"], end["lam_g"])
-    info = Info(jnp.asarray(end["f"].item()), jnp.asarray(float(slope)), jnp.asarray(evaluations))
-    duals = end["lam_x"], end["lam_g"]
-    return DirectState(t, state.call, end["x"], *duals, info, result, message, state.meshes)
+    found = attempted(direct, t, state.call, _called)
+    end, count = found.end, jnp.asarray(found.evaluations)
+    info = Info(jnp.asarray(end["f"].item()), jnp.asarray(found.slope), count)
+    own = (end["x"], end["lam_x"], end["lam_g"], info, found.result, found.message)
+    return DirectState(t, state.call, *own, state.meshes)
 
 
 def _check(direct: Direct, problem: ControlProblem) -> None:
@@ -315,8 +311,10 @@ def _initial(
     return DirectState(t, call, t.x0, None, None, info, RESULTS.max_steps_reached, None)
 
 
-def _called(direct: Direct, t: Any) -> tuple[Any, Any, Any]:
-    """The plugin for a program, what watches it, and the order of its variables, if it has its own."""
+def _called(direct: Direct, t: Any, scale: float | None = None) -> tuple[Any, Any, Any]:
+    """The plugin for a program, what watches it, and the order of its variables, if it has its own.
+    `scale`: of the objective, in a second try; the unit decides in the first."""
+    from hjcontrol.solvers.attempts import first_limit
     from hjcontrol.solvers.casadi_backends import Watch, options_for, plugin, scalars
     from hjcontrol.solvers.lagrangian import derivatives
     from hjcontrol.solvers.stage_order import stage_order
@@ -324,10 +322,10 @@ def _called(direct: Direct, t: Any) -> tuple[Any, Any, Any]:
     staged = direct.backend == "fatrop" and direct.transcription == "multiple"
     warm = direct.warm is not None
     watch = Watch(t, direct.report or (lambda step, objective, stationarity: None))
-    limits = (direct.tol, direct.max_steps)
+    limits = (direct.tol, first_limit(direct) if scale is None else direct.max_steps)
     bounded = bool(np.isfinite(t.lbx).any() or np.isfinite(t.ubx).any() or (t.lbg < t.ubg).any())
     user = direct.options or {}
-    options = options_for(direct.backend, *limits, user, warm, direct.unit, bounded)
+    options = options_for(direct.backend, *limits, user, warm, direct.unit, bounded, scale)
     if direct.backend in _WATCHED and "iteration_callback" not in options:
         options["iteration_callback"], watch.attached = watch, True
     plain = t.programs.ending is None and not any(t.programs.spans)

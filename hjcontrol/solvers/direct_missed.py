@@ -1,8 +1,11 @@
-"""What a point of a nonlinear program misses: rows and bounds, the largest first, in the problem's words.
+"""What a point of a nonlinear program misses: rows and bounds, in the problem's words, the user's first.
 
     row     max(lower - g(x), g(x) - upper, 0)          bound     max(lower - x, x - upper, 0)
 
-A plugin that fails may leave its variables outside their bounds while every row holds: both are asked.
+A plugin that fails may leave its variables outside their bounds while every row holds: both are asked. Or
+it holds each state within its bounds and breaks the dynamics instead, F_k(x_k) - x_{k+1}: a constraint on
+states is asked at F_k(x_k) too, for it is the constraint that cannot be met. What the user imposed comes
+before the dynamics, unless it is `SMALL` beside them; each kind the largest first.
 """
 
 from typing import Any
@@ -10,22 +13,40 @@ from typing import Any
 import casadi as ca
 import numpy as np
 
+SMALL = 1e-3
+
 
 def missed(t: Any, x: Any, most: int, above: float) -> list[str]:
     """At most `most` lines of what the point `x` of a transcription misses by more than `above`."""
     x = np.asarray(x, float).ravel()
-    g = np.array(ca.Function("g", [t.nlp["x"]], [t.nlp["g"]])(x)).ravel()
-    values, rows = np.concatenate([g, x]), g.size
+    rows = ca.Function("g", [t.nlp["x"]], [t.nlp["g"]])
+    g = np.array(rows(x)).ravel()
+    values, dynamics = np.concatenate([g, x]), np.zeros(g.size + x.size, bool)
+    led = x.copy()  # every state where the stage before leads
+    for name, place in t.constraints.items():
+        dynamics[place] |= name.startswith(("F[", "collocation["))
+        if name.startswith("F["):
+            led[t.variables[name.split(" - ")[1]]] += g[place]
+    size = _beyond(t, values)
+    later = np.concatenate([np.array(rows(led)).ravel(), led])
+    led_on = np.where(dynamics | ~np.isfinite(later), 0.0, _beyond(t, later)) > size * (1 + SMALL)
+    size = np.where(led_on, _beyond(t, later), size)
+    size[g.size :] = np.where(np.isfinite(x), size[g.size :], 0.0)  # such a one shows in its rows
+    late = dynamics | (size < SMALL * size.max(initial=0.0))
+    worst, lines = np.lexsort((-size, late))[:most], []
+    for i in (int(i) for i in worst[size[worst] > above]):
+        place = _row(t, i) if i < g.size else _bound(t, i - g.size)
+        place += ", where the stage before leads" if led_on[i] else ""
+        finite = led_on[i] or np.isfinite(values[i])
+        lines.append(f"{place}: {f'{size[i]:.3g}' if finite else f'not finite ({values[i]})'}")
+    return lines
+
+
+def _beyond(t: Any, values: np.ndarray) -> np.ndarray:
+    """By how much rows and variables miss their bounds; infinite where they are not finite."""
     low, high = np.concatenate([t.lbg, t.lbx]), np.concatenate([t.ubg, t.ubx])
     beyond = np.maximum(np.maximum(low - values, values - high), 0.0)
-    size = np.where(np.isfinite(values), beyond, np.inf)
-    size[rows:] = beyond[rows:]  # a variable that is not finite shows in its rows
-    worst, lines = np.argsort(-size, kind="stable")[:most], []
-    for i in (int(i) for i in worst[size[worst] > above]):
-        place = _row(t, i) if i < rows else _bound(t, i - rows)
-        found = f"{size[i]:.3g}" if np.isfinite(values[i]) else f"not finite ({values[i]})"
-        lines.append(f"{place}: {found}")
-    return lines
+    return np.where(np.isfinite(values), beyond, np.inf)
 
 
 def kept_from(t: Any, end: Any, words: str, sizes: tuple[float, float, float]) -> list[str]:

@@ -278,3 +278,46 @@ CROSS = hj.control.softmax_cross_entropy
 def test_wrong_statements_are_refused_at_once(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+STEP, FIRST = (lambda x, u: jnp.stack([x[0] + 0.1 * x[1], x[1] + 0.1 * u[0]])), np.zeros(1)
+GIVEN = (lambda p, x: x + p, np.zeros(3))  # a model's own order
+
+
+def of_pair(pair, running=(), inputs=X):
+    return hj.ControlProblem(pair, inputs, terminal=lambda x: x @ x, running=running)
+
+
+@pytest.mark.any_precision
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    ("pair", "running", "message"),
+    [
+        ((STEP, FIRST), (), r"\(x, u\), whose first argument is 'x'.*is \[\(f, theta0\)\]"),
+        (
+            (STEP, FIRST),
+            lambda x, u: u[0] ** 2,
+            r"called as apply\(params, x\); found the function",
+        ),
+        (
+            (lambda x, th: x + th, np.zeros(2)),
+            (),
+            "whose first argument is 'x'",
+        ),  # both orders compute
+        ((lambda s, w: s + w[0], (np.zeros(2),)), (), r"which fails so.*is \[\(f, theta0\)\]"),
+        ((lambda s, w: STEP(s, w), FIRST), lambda x, u: u[0] ** 2, r"list, \[\(f, theta0\)\]"),
+        ((lambda x, u, r: x + u * r, FIRST, "forcing"), (), r"is \[\(f, theta0, 'forcing'\)\]"),
+    ],
+)
+def test_a_pair_without_its_list_is_refused_in_its_own_words(pair, running, message):
+    with pytest.raises(ValueError, match=message):
+        of_pair(pair, running, X[:, :2])
+    if isinstance(pair[-1], str):
+        return
+    of_pair([pair], running, X[:, :2])  # the remedy that the words name
+
+
+def test_a_model_of_parameters_is_a_pair_and_a_cost_reads_its_parameters():
+    cost = lambda x, theta: jnp.sum((theta.params - 1.0) ** 2)
+    weights = (problem := of_pair(GIVEN, cost)).init(jax.random.key(0))
+    assert_agree(problem.objective(weights), 3.0 + 3.0, 1e-14)

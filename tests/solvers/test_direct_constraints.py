@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import hjcontrol as hj
-from hjcontrol.control import Box, ControlProblem, Ridge, StateBox, TerminalConstraint
+from hjcontrol.control import Box, ControlProblem, Ridge, StateBall, StateBox, TerminalConstraint
 from hjcontrol.networks import Dense, Residual
 from hjcontrol.solvers import Direct, Newton, as_nlp
 from hjcontrol.solvers.casadi_backends import REFUSED, REFUSED_QP
@@ -127,3 +127,44 @@ def test_a_plugin_that_fails_says_what_is_missed_and_no_rounding(backend):
     assert "'floor' at depth" in found.stats["message"] or "F[0]" in found.stats["message"]
     sizes = [float(w.rsplit(": ", 1)[1]) for w in found.stats["message"].split("; ")[1:]]
     assert min(sizes) > 1e-10, found.stats["message"]
+
+
+def pushed(path):
+    step = lambda x, u: jnp.stack([x[0] + 0.1 * x[1], x[1] + 0.1 * u[0]])
+    problem = ControlProblem(
+        [(step, jnp.zeros(1))] * 10,
+        jnp.array([[1.0, 0.0]]),
+        terminal=lambda x: x @ x,
+        path=path,
+    )
+    return hj.solve(problem, Direct(), key=jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    ("path", "size"),
+    [
+        (StateBox(upper=jnp.array([0.5, jnp.inf]), name="low"), "0.5"),
+        (StateBall(0.5, name="low"), ""),
+    ],
+)
+def test_a_constraint_on_states_is_named_though_the_plugin_breaks_the_dynamics(path, size):
+    """The first step cannot reach it: x_1 begins with 1, whatever the weights."""
+    found = pushed(path)
+    assert bool(found.result == hj.RESULTS.infeasible)
+    worst = found.stats["message"].split("; ")[1:]
+    assert worst[0].startswith("'low' at depth 1, sample 0, coordinate 0"), worst
+    assert worst[0].endswith(size)
+    assert any(line.startswith("F[0] - x[1]") for line in worst), worst
+    assert not any("coordinate 1" in line for line in worst)  # nothing bounds the speed
+
+
+def test_a_gap_comes_before_a_constraint_that_is_hardly_missed():
+    problem = pushed(StateBox(upper=jnp.array([2.0, jnp.inf]))).problem
+    t = as_nlp(problem, init=problem.init(jax.random.key(0)))
+    x = t.x0.copy()
+    x[t.variables["x[5]"]] += jnp.array([1.0 + 1e-5, 0.0])  # a gap of 1, the box missed by 1e-5
+    lines = t.violations(x, most=9, above=1e-9)
+    assert [line[:6] for line in lines] == ["F[4] -", "F[5] -", "'state", "'state"], lines
+    x[t.variables["x[5]"]] += jnp.array([1.0, 0.0])  # both are of a size
+    lines = t.violations(x, most=9, above=1e-9)
+    assert [line[:6] for line in lines] == ["'state", "'state", "F[4] -", "F[5] -"], lines
