@@ -77,7 +77,7 @@ def exact_in_a_box():
     for reach in (0.05, 0.1, 0.2):
         box = X[0] + np.array([[-reach], [reach]]) * X.std(axis=0)
         start = time.perf_counter()
-        tree = tr.model_tree(ours, decide=True, max_leaves=500, box=box)
+        tree = tr.model_tree(ours, decide=True, max_leaves=20_000, box=box)
         seconds = time.perf_counter() - start
         print(f"| {reach} | {len(tree.leaves)} | {tree.open.sum()} | {seconds:.1f} |", flush=True)
 

@@ -282,6 +282,29 @@ def test_special_functions_that_choose_between_loops(name):
     assert hj.verify(lambda x: jnp.sum(function(x)), x).verdict in ("exact", "consistent")
 
 
+def test_a_branch_of_diffrax_s_that_is_not_taken_is_not_the_user_s():
+    diffrax = pytest.importorskip("diffrax")
+
+    def final(w):
+        found = diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, w: -w * y),
+            diffrax.Tsit5(),
+            0.0,
+            1.0,
+            0.1,
+            jnp.ones(2),
+            w,
+            stepsize_controller=diffrax.PIDController(1e-6, 1e-6),
+            adjoint=diffrax.DirectAdjoint(),
+            max_steps=16,
+        )
+        return jnp.sum(found.ys**2)
+
+    found = hj.verify(final, jnp.asarray(0.7))
+    assert found.verdict == "exact"
+    assert not any("not run" in row.reason for row in found.rows)
+
+
 # ------------------------------------------------------------------ what is said
 
 
