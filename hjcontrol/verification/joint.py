@@ -27,7 +27,8 @@ def against(
     rounding: Sequence[np.ndarray],
 ) -> str:
     """What speaks against the rule along all elements in dispute at once; "" if nothing does. `rounding`:
-    how far roundoff moves the rule's images; at a kink the derivative, a 0 or a 1, does not tell."""
+    how far roundoff moves the rule's images, infinite where that is not known; at a kink the derivative,
+    a 0 or a 1, does not tell."""
     masks = [beyond(*side) for side in sides]
     for k, mask in enumerate(masks):  # arguments of one shape tie with each other
         same = [m for m in masks if m.shape == mask.shape]
@@ -52,7 +53,8 @@ def against(
     right, left, e, f, low, high = (float(a[0]) for a in found)
     value = sum(float(np.sum(np.real(s[0]) * v)) for s, v in zip(sides, moves, strict=True))
     every = zip(sides, rounding, moves, strict=True)
-    noise = sum(float(np.sum(np.maximum(s[2], e) * v)) for s, e, v in every)
+    own = lambda noise, e: np.where(np.isfinite(e), np.maximum(noise, e), noise)
+    noise = sum(float(np.sum(own(s[2], e) * v)) for s, e, v in every)
     doubt = 10 * (e + f) + UNITS * noise
     if not np.isfinite([right, left, doubt]).all():
         return ""

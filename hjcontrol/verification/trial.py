@@ -60,11 +60,9 @@ from hjcontrol.verification.verdicts import (
 )
 
 LENIENT, SINGLE = 1e-9, 1e-4
-SAID, HIDDEN = (
-    1e3,
-    1e4,
-)  # of eps: faults that roundoff may hide, from which on it is said, and decides
-LEAST = 1e-6, 1e-4  # and no less than these
+# Of eps: faults that roundoff may hide, from which on it is said, and decides; and no less than LEAST.
+SAID, HIDDEN = 1e3, 1e4
+LEAST = 1e-6, 1e-4
 ALONE = 16.0  # times the noise: the program fuses other instructions
 
 
@@ -254,8 +252,8 @@ class Trial:
             eps = 0.0 if self.arithmetic is None else eps_of(self.arithmetic)
             said, hides = hidden > max(LEAST[0], SAID * eps), hidden > max(LEAST[1], HIDDEN * eps)
             words = f"roundoff hides a fault of up to {hidden:.0e}" if said else ""
+            # A stage of a chain may have weights that do nothing.
             if gaps[worst] and (rough or hides) and not self.place.marked:
-                # a stage of a chain may have weights that do nothing
                 apart = max(relative(a, b) for a, b, _ in sides.values())
                 if (told := in_double(self, k, ins, found["q"], apart)) is not None:
                     return told

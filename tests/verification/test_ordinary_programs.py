@@ -251,6 +251,12 @@ def test_ties_of_large_numbers_are_judged_within_the_roundoff_of_the_rule():
     both = ruled(jnp.maximum, lambda ab, p: (p * (ab[0] >= ab[1]), p * (ab[1] >= ab[0])))
     assert hj.verify(total(both), low, low).verdict == "refuted"  # a full share for each
 
+    def in_turns(ab, p):  # the same rule, in a loop: how it rounds is not known
+        one = jax.lax.while_loop(lambda c: c[0] < 1, lambda c: (c[0] + 1, c[1]), (0, p))[1]
+        return one * (ab[0] >= ab[1]), one * (ab[1] >= ab[0])
+
+    assert hj.verify(total(ruled(jnp.maximum, in_turns)), low, low).verdict == "refuted"
+
 
 def test_cuts_that_take_what_adds_up_to_nothing():
     def shifted(share):
@@ -263,6 +269,12 @@ def test_cuts_that_take_what_adds_up_to_nothing():
     x = jnp.asarray([0.2, 0.7, 1.5])
     assert hj.verify(shifted(1.0), x).verdict == "exact"
     assert hj.verify(shifted(1.01), x).verdict == "detached"
+
+    def counted(x):  # what they cut has no derivative
+        steps = jax.lax.while_loop(lambda c: c < x[0], lambda c: 2 * c, 0.01)
+        return jnp.sum(x) * jax.lax.stop_gradient(steps) + jax.lax.stop_gradient(x[1]) * x[2]
+
+    assert hj.verify(counted, x).verdict == "detached"
 
 
 @pytest.mark.parametrize("solver", ["cg", "bicgstab"])
