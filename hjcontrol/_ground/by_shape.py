@@ -6,8 +6,10 @@
 A cache keyed by it holds no data.
 """
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx
@@ -44,6 +46,34 @@ class ByShape:
         return mine == theirs and self.structure == other.structure
 
 
+# What was seen of trees in the call that is running: the tree itself, its shapes, its key.
+_seen: contextvars.ContextVar[dict[int, tuple[Any, ByShape, Any]] | None] = contextvars.ContextVar(
+    "seen", default=None
+)
+
+
+@contextlib.contextmanager
+def looked_at_once() -> Iterator[None]:
+    """While this is open, a tree is looked at when it is first asked about, and not again: for one call
+    of a public function, during which nothing that the user's functions read changes."""
+    token = _seen.set({})
+    try:
+        yield
+    finally:
+        _seen.reset(token)
+
+
+def _looked_at(tree: Any) -> tuple[ByShape, Any]:
+    """A tree's shapes, and the key of what its functions see."""
+    met = _seen.get()
+    if met is not None and id(tree) in met:
+        return met[id(tree)][1:]
+    shape, seen = ByShape(tree), visible(eqx.filter(tree, eqx.is_array, inverse=True))
+    if met is not None:
+        met[id(tree)] = (tree, shape, seen)  # held, so that no other tree takes its address
+    return shape, seen
+
+
 def once_per_shape(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """`function` of a tree of shapes, called with a tree of arrays and run once for all of one shape, as
     long as nothing changes that the functions in the tree can see."""
@@ -51,7 +81,7 @@ def once_per_shape(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
     @functools.wraps(function)
     def found(tree: Any) -> Any:
-        shape, seen = ByShape(tree), visible(eqx.filter(tree, eqx.is_array, inverse=True))
+        shape, seen = _looked_at(tree)
         if seen is None:
             return function(shape.tree)
         try:

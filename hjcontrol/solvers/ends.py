@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from hjcontrol._ground.by_shape import looked_at_once
 from hjcontrol._ground.meshes import automatic
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Free, Solution, backpropagate
@@ -75,6 +76,8 @@ def units_of(problem: ControlProblem, weights: Weights, solver: AbstractSolver) 
 
 def trimmed(solution: Solution, problem: ControlProblem, keep: str | None) -> Solution:
     """The solution of the problem as it was stated, without states where only weights are kept."""
+    if keep is None and problem is solution.problem:
+        return solution
     if keep == "all" and solution._trajectory is None:
         _, states, costates, _ = eqx.filter_jit(backpropagate)(problem, solution.weights)
     else:
@@ -88,6 +91,7 @@ def trimmed(solution: Solution, problem: ControlProblem, keep: str | None) -> So
     )
 
 
+@looked_at_once()
 def begun(problem: ControlProblem, init: Any, key: Any) -> Weights:
     """The weights to start from.
 

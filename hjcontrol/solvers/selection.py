@@ -6,6 +6,7 @@ The table is made from the declarations in `solver.py`; nothing is kept in two p
 from typing import Any, NamedTuple
 
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.by_shape import looked_at_once
 from hjcontrol._ground.record import Record
 from hjcontrol._ground.third_party import MissingPackageError, installed
 from hjcontrol.control import ControlProblem, Free
@@ -92,13 +93,14 @@ PREFERENCE = {
 }
 
 
-def first(problem: ControlProblem) -> str:
+@looked_at_once()
+def first(problem: ControlProblem) -> AbstractSolver:
     """The method that `select` names, found without asking the others."""
-    reasons = _reasons(problem)
-    for name in reasons:
-        if _refusal(problem, by_name(name)) is None:
-            return name
-    return select(problem).name  # it says why there is none
+    for name in _reasons(problem):
+        solver = by_name(name)
+        if _refusal(problem, solver) is None:
+            return solver
+    return by_name(select(problem).name)  # it says why there is none
 
 
 def _unable(problem: ControlProblem, method: AbstractSolver) -> str | None:

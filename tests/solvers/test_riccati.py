@@ -41,7 +41,8 @@ def factored_sweep(problem, weights, exact):
     runs = linearise(problem, weights, states, costates, exact)
     lower = jnp.tril(matrix(runs))
     M = lower + jnp.tril(lower, -1).T
-    sweep = Sweep(runs, jnp.linalg.cholesky(M), flat_weights(problem, gradient))
+    size = jnp.mean(jnp.abs(jnp.diag(M)))
+    sweep = Sweep(runs, jnp.linalg.cholesky(M), flat_weights(problem, gradient), size)
     rolled = closed_loop(problem, weights, states.runs, sweep, jnp.ones(()))
     return sweep, M[::-1, ::-1], sweep.open_loop(), flat_weights(problem, rolled)
 
@@ -107,8 +108,8 @@ def test_textbook_ddp_is_not_newton(case):
     def textbook(problem, weights):
         states, exact = problem.rollout(weights), EXACT[True]
         costates, _ = costate(problem, weights, states)
-        end = ensemble.stacked(problem, weights, states, costates, exact)
-        P, p, found = end.Q, end.q, []
+        about = ensemble.Stacked(problem, weights, states, costates, exact)
+        (P, p), found = about.terminal(), []
         thetas = problem.chain.unstack(weights)
         for k in reversed(range(len(problem.chain))):
             slope = p.reshape(jax.tree.leaves(states[k + 1])[0].shape)

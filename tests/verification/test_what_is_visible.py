@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from hjcontrol._ground.by_shape import once_per_shape
+from hjcontrol._ground.by_shape import looked_at_once, once_per_shape
 from hjcontrol._ground.visible import visible
 from tests.verification.cases import sine
 
@@ -78,3 +78,26 @@ def test_what_is_known_of_a_shape_is_known_of_the_code_as_it_is_now():
     assert len(asked) == 1
     width[0] = 5
     assert found(tree) == 5
+
+
+def test_one_call_looks_once_and_the_next_one_anew():
+    width, looked = [2], []
+
+    class Counting:
+        def __init__(self):
+            self.width = width
+
+        @property
+        def __dict__(self):
+            looked.append(1)
+            return {"width": width}
+
+    found = once_per_shape(lambda tree: tree["draw"].width[0])
+    tree = {"draw": Counting(), "array": jnp.ones(3)}
+    with looked_at_once():
+        assert found(tree) == found(tree) == 2
+    once = len(looked)
+    width[0] = 5
+    with looked_at_once():
+        assert found(tree) == 5  # a key that outlived its call would say 2
+    assert len(looked) == 2 * once > 0

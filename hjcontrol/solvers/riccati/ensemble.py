@@ -24,6 +24,7 @@ from hjcontrol._ground.by_shape import once_per_shape
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import ControlProblem, Free, Trajectory, costate, sample_hamiltonian
 from hjcontrol.control.feedback import Gains, closed_loop, flatten
+from hjcontrol.control.trajectory import swapped
 from hjcontrol.networks import AbstractStage, Weights, advance
 from hjcontrol.solvers.riccati.boxed import within
 from hjcontrol.solvers.riccati.lqr import Stage, before
@@ -59,82 +60,98 @@ def _size(tree: Any) -> int:
     return sum(a.size for a in jax.tree.leaves(tree))
 
 
-def _scan(body: Any, carry: Any, run: Any, reverse: bool = False) -> tuple[Any, Any]:
-    """A scan over a run's stages; no loop for a lone one, whose two states may differ in size."""
-    if jax.tree.leaves(run)[0].shape[0] > 1:
-        return jax.lax.scan(body, carry, run, reverse=reverse)
-    carry, out = body(carry, jax.tree.map(lambda a: a[0], run))
-    return carry, jax.tree.map(lambda a: a[None], out)
-
-
-Room = tuple[tuple[Float[Array, "_ _"], Float[Array, "_ _"]], ...]  # (stages, m) by run
+Room = tuple[Float[Array, "_ _"], ...]  # (stages, m) by run
 
 
 class Stacked(Shown):
-    """A rollout to second order: the stages of every run, and the terminal cost's `Q` and `q`."""
+    """What a sweep is about: a rollout, its costates, and whether the dynamics' curvature counts. The
+    stages' second-order models are made where a sweep meets them, and never held together."""
 
-    runs: tuple[Stage, ...]
-    Q: Float[Array, "N N"]
-    q: Float[Array, " N"]
-    curvature: Float[Array, ""]  # mean |diag d2J/dtheta2| of this model, the other weights fixed
-    growth: Float[Array, ""]  # how much of a change at some depth can arrive at the end
-    room: Room | None = None  # how far each stage's weights may move down and up; None: anywhere
+    problem: ControlProblem
+    weights: Weights
+    states: Trajectory
+    costates: Trajectory
+    exact: bool | Bool[Array, ""]
 
     def policy(self, mu: Float[Array, ""] | float = 0.0) -> "Policy":
         """The sweep from the last stage to the first, with `mu` added to every `Quu`."""
+        problem, weights, states = self.problem, self.weights, self.states
+        Q, q = self.terminal()
+        probe = jnp.cos(jnp.arange(1.0, q.size + 1.0)).astype(q.dtype)
+        zero = jnp.zeros((), q.dtype)
 
-        def body(carry: tuple[Array, Array], at: Any) -> tuple[tuple[Array, Array], Any]:
-            stage, room = at
-            eye = jnp.eye(stage.R.shape[-1], dtype=stage.R.dtype)
-            damped = eqx.tree_at(lambda s: s.R, stage, stage.R + mu * eye)
-            if room is None:
-                P, p, K, k = before(damped, *carry)
-                bend = jnp.zeros_like(self.curvature)
-            else:
+        def body(r: int, carry: Any, stage: AbstractStage, th: Any, u: Any, x: Any, c: Any, *room):
+            p_next, value, D, reach, most = carry
+            one = model(problem, stage, th, u, x, p_next, self.exact)
+            fixed = one.R + one.B.T @ D @ one.B
+            reach = one.A.T @ reach
+            most = jnp.maximum(most, jnp.max(jnp.abs(reach)))
+            eye = jnp.eye(one.R.shape[-1], dtype=one.R.dtype)
+            damped = eqx.tree_at(lambda s: s.R, one, one.R + mu * eye)
+            if room:
                 low, high = room
-                P, p, K, k, bend = within(low, high, damped, *carry)
-            bent = stage.B.T @ carry[0] @ stage.B
-            own = jnp.sum(jnp.abs(jnp.diag(stage.R + bent)))
-            return (P, p), (P, K, k, -(stage.r + stage.B.T @ carry[1]) @ k, own, bend)
+                P, p, K, k, bend = within(low, high, damped, *value)
+            else:
+                P, p, K, k = before(damped, *value)
+                bend = zero
+            answered = one.R + one.B.T @ value[0] @ one.B
+            sizes = tuple(jnp.sum(jnp.abs(jnp.diag(a))) for a in (fixed, answered))
+            fall = -(one.r + one.B.T @ value[1]) @ k
+            out = (P, K, k, jnp.stack([fall, *sizes, bend]))
+            return (c, (P, p), one.Q + one.A.T @ D @ one.A, reach, most), out
 
-        value, outs = (self.Q, self.q), []
-        rooms = (None,) * len(self.runs) if self.room is None else self.room
-        for at in reversed(list(zip(self.runs, rooms, strict=True))):
-            value, out = _scan(body, value, at, reverse=True)
-            outs.insert(0, out)
-        P, K, k, fall, own, bend = zip(*outs, strict=True)
-        total = lambda parts: sum(map(jnp.sum, parts), jnp.zeros_like(self.curvature))
-        scale = total(own) / sum(a.size for a in k)
-        scale = jnp.where(jnp.isfinite(scale), scale, self.curvature)
-        bend = None if self.room is None else total(bend)
-        return Policy(self.runs, K, k, P, total(fall), scale, bend)
+        start = (self.costates.final, (Q, q), Q, probe, jnp.max(jnp.abs(probe)))
+        along = (swapped(states.runs), swapped(self.costates.runs), *_room(problem, weights))
+        (*_, most), outs = problem.chain.fold(
+            body, start, weights, *along, given=problem.given_by_depth, reverse=True
+        )
+        P, K, k, sums = zip(*outs, strict=True)
+        fall, fixed, answered, bend = jnp.sum(jnp.concatenate(sums), axis=0)
+        count = _size(weights)
+        curvature, scale = fixed / count, answered / count
+        scale = jnp.where(jnp.isfinite(scale), scale, curvature)
+        growth = most / jnp.max(jnp.abs(probe))
+        bend = None if isinstance(problem.control_set, Free) else bend
+        return Policy(self, K, k, P, fall, scale, curvature, growth, bend)
+
+    def terminal(self) -> tuple[Float[Array, "N N"], Float[Array, " N"]]:
+        """Hessian and slope of the terminal cost, all samples' states in one vector."""
+        problem, final = self.problem, self.states.final
+        unravel = ravel_pytree(jax.tree.map(lambda a: a[0], final))[1]
+        cost = lambda x, y: problem.terminal_cost(unravel(x), y) / problem.num_samples
+        flat = flatten(final)
+        Q = jax.scipy.linalg.block_diag(*jax.vmap(jax.hessian(cost))(flat, problem.targets))
+        return Q, jax.vmap(jax.grad(cost))(flat, problem.targets).reshape(-1)
 
 
 class Policy(Shown):
     """What a sweep found: gains, open-loop terms and value functions by run, the slope of the model
-    along its step, `-g.s`, the size of `Quu`, and the model's bend."""
+    along its step, `-g.s`, the size of `Quu`, and the model's bend; `curvature`: mean |diag d2J/dtheta2|
+    of the model, the other weights fixed; `growth`: how much of a change at some depth can arrive at the
+    end."""
 
-    runs: tuple[Stage, ...]
+    model: Stacked
     K: Gains
     k: tuple[Float[Array, "_ _"], ...]
     P: tuple[Float[Array, "_ _ _"], ...]
     slope: Float[Array, ""]
     scale: Float[Array, ""]
+    curvature: Float[Array, ""]
+    growth: Float[Array, ""]
     bend: Float[Array, ""] | None = None  # k'Quu k within bounds; without them it is the slope
 
     def open_loop(self) -> tuple[Float[Array, "_ _"], ...]:
         """The step `s` in the weights, along the linear closed loop."""
+        problem, weights, states = self.model.problem, self.model.weights, self.model.states
 
-        def body(x: Array, at: tuple[Stage, Array, Array]) -> tuple[Array, Array]:
-            stage, K, k = at
-            u = K @ x + k
-            return stage.A @ x + stage.B @ u, u
+        def body(r: int, dx: Any, stage: AbstractStage, th: Any, u: Any, x: Any, K: Any, k: Any):
+            s = K @ flatten(dx).reshape(-1) + k
+            ahead = lambda x, th: jax.vmap(lambda a, u: advance(stage, a, th, u))(x, u)
+            return jax.jvp(ahead, (x, th), (dx, ravel_pytree(th)[1](s)))[1], s
 
-        x, found = jnp.zeros(self.runs[0].A.shape[-1], self.slope.dtype), []
-        for at in zip(self.runs, self.K, self.k, strict=True):
-            x, u = _scan(body, x, at)
-            found.append(u)
-        return tuple(found)
+        start, given = jax.tree.map(jnp.zeros_like, problem.inputs), problem.given_by_depth
+        along = (swapped(states.runs), self.K, self.k)
+        return problem.chain.fold(body, start, weights, *along, given=given)[1]
 
     def foresight(self, mu: Float[Array, ""]) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """`-g.s` and `s'M s`, the damping taken off again."""
@@ -158,46 +175,15 @@ class Policy(Shown):
         return (moved, met), value
 
 
-def stacked(
-    problem: ControlProblem,
-    weights: Weights,
-    states: Trajectory,
-    costates: Trajectory,
-    exact: bool | Bool[Array, ""],
-) -> Stacked:
-    """The model about a rollout. `exact`: DDP, not Gauss-Newton."""
-    one = jax.tree.map(lambda a: a[0], states.final)
-    unravel, final = ravel_pytree(one)[1], flatten(states.final)
-    cost = lambda x, y: problem.terminal_cost(unravel(x), y) / problem.num_samples
-    Q = jax.scipy.linalg.block_diag(*jax.vmap(jax.hessian(cost))(final, problem.targets))
-    q = jax.vmap(jax.grad(cost))(final, problem.targets).reshape(-1)
-    probe = jnp.cos(jnp.arange(1.0, q.size + 1.0)).astype(q.dtype)
-
-    def body(r: int, carry: Any, stage: AbstractStage, theta: Any, u: Any, x: Any, p: Any) -> Any:
-        p_next, D, reach, most = carry
-        one = model(problem, stage, theta, u, x, p_next, exact)
-        own = jnp.sum(jnp.abs(jnp.diag(one.R + one.B.T @ D @ one.B)))
-        reach = one.A.T @ reach
-        most = jnp.maximum(most, jnp.max(jnp.abs(reach)))
-        D = one.Q + one.A.T @ D @ one.A
-        return (p, D, reach, most), (one, own)
-
-    start = (costates.final, Q, probe, jnp.max(jnp.abs(probe)))
-    along = (states.runs, costates.runs)
-    (*_, most), outs = problem.fold(body, start, weights, *along, reverse=True)
-    runs, own = zip(*outs, strict=True)
-    total = sum(map(jnp.sum, own)) / _size(weights)
-    growth = most / jnp.max(jnp.abs(probe))
-    return Stacked(runs, Q, q, total, growth, _room(problem, weights))
-
-
-def _room(problem: ControlProblem, weights: Weights) -> Room | None:
+def _room(problem: ControlProblem, weights: Weights) -> tuple[Room, ...]:
+    """How far each stage's weights may move down and up; nothing where they may go anywhere."""
     if isinstance(problem.control_set, Free):
-        return None
-    low, high = problem.control_set.bounds(weights)
+        return ()
     rows = lambda tree: jax.vmap(lambda a: ravel_pytree(a)[0])(tree)
-    pairs = zip(low, high, weights, strict=True)
-    return tuple((rows(a) - rows(th), rows(b) - rows(th)) for a, b, th in pairs)
+    ends = problem.control_set.bounds(weights)
+    return tuple(
+        tuple(rows(a) - rows(th) for a, th in zip(end, weights, strict=True)) for end in ends
+    )
 
 
 def model(
@@ -242,7 +228,7 @@ def step(
     """One sweep's open-loop step, packed in order of depth as `stages` packs it, and its `P_k`."""
     states = problem.rollout(weights)
     costates, _ = costate(problem, weights, states)
-    found = stacked(problem, weights, states, costates, exact).policy()
+    found = Stacked(problem, weights, states, costates, exact).policy()
     return ordered(problem, weights, found.open_loop()), [P for run in found.P for P in run]
 
 

@@ -99,21 +99,11 @@ class Factored(Shown):
     M: Float[Array, "M M"]
     gradient: Float[Array, " M"]
 
-    @property
-    def curvature(self) -> Float[Array, ""]:
-        """Mean `|diag M|`."""
-        return jnp.mean(jnp.abs(jnp.diag(self.M)))
-
-    @property
-    def growth(self) -> Float[Array, ""]:
-        """Not measured here: one."""
-        return jnp.ones((), self.M.dtype)
-
     def policy(self, mu: Float[Array, ""]) -> "Sweep":
         """The factor of `M + mu`."""
         damped = self.M + mu * jnp.eye(self.M.shape[0], dtype=self.M.dtype)
         L = jnp.linalg.cholesky(damped, symmetrize_input=False)
-        return Sweep(self.runs, L, self.gradient)
+        return Sweep(self.runs, L, self.gradient, jnp.mean(jnp.abs(jnp.diag(self.M))))
 
 
 class Sweep(Shown):
@@ -122,6 +112,17 @@ class Sweep(Shown):
     runs: tuple[Run, ...]
     L: Float[Array, "M M"]
     gradient: Float[Array, " M"]
+    curvature: Float[Array, ""]  # mean |diag M|
+
+    @property
+    def scale(self) -> Float[Array, ""]:
+        """The size of the curvature that damping is measured by."""
+        return self.curvature
+
+    @property
+    def growth(self) -> Float[Array, ""]:
+        """Not measured here: one."""
+        return jnp.ones((), self.L.dtype)
 
     def open_loop(self) -> Float[Array, " M"]:
         """The step `-M^{-1} g`: Gauss-Newton's, or Newton's."""

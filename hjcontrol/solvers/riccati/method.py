@@ -48,7 +48,6 @@ from hjcontrol.solvers.riccati.ensemble import (
     Policy,
     Stacked,
     small,
-    stacked,
 )
 from hjcontrol.solvers.riccati.factored import Factored, Sweep, matrix
 from hjcontrol.solvers.riccati.stages import flat_weights, linearise
@@ -150,15 +149,14 @@ class Riccati(AbstractSolver):
         size = state.size
         exact = self.curvature == "ddp" and size <= state.threshold
         model = _model(problem, state, exact)
-        flat = model.curvature <= FLAT * size
 
         def attempt(carry: Any) -> Any:
-            mu, tries, evals, _, _, _, foreseen, _ = carry
+            mu, tries, evals, _, _, _, foreseen, *_ = carry
             policy = model.policy(mu)
+            flat = policy.curvature <= FLAT * size
             landing, alpha, ratio, asked, seen = _search(self, problem, state, policy, mu)
             good = ratio > 1e-4
-            scale = policy.scale if isinstance(policy, Policy) else model.curvature
-            scale = jnp.where(flat, size, scale)
+            scale = jnp.where(flat, size, policy.scale)
             raised = jnp.maximum(GROW * mu, 1e-6 * scale)
             eased = jnp.where(ratio > 0.75, SHRINK * mu, mu)
             eased = jnp.where((ratio < 0.25) | (alpha < 1.0), 2.0 * mu, eased)
@@ -166,7 +164,8 @@ class Riccati(AbstractSolver):
             mu = jnp.where(good, eased, raised).astype(mu.dtype)
             gains = policy.K if isinstance(policy, Policy) else None
             foreseen = jnp.where(jnp.isfinite(seen), jnp.maximum(seen, foreseen), foreseen)
-            return mu, tries + 1, evals + asked, good, landing, gains, foreseen, scale
+            told = (foreseen, scale, policy.growth, flat)
+            return mu, tries + 1, evals + asked, good, landing, gains, *told
 
         def again(carry: Any) -> Array:
             return ~carry[3] & (carry[1] < TRIES)
@@ -174,16 +173,14 @@ class Riccati(AbstractSolver):
         zero, none = jnp.asarray(0), jnp.zeros_like(state.mu)
         met = state.states if isinstance(model, Stacked) else None
         here = (state.weights, met, state.objective)
-        start = (state.mu, zero, zero, jnp.asarray(False), here, state.gains, none, none)
-        mu, _, evals, good, landing, gains, foreseen, scale = jax.lax.while_loop(
-            again, attempt, start
-        )
+        no = jnp.asarray(False)
+        start = (state.mu, zero, zero, no, here, state.gains, none, none, none, no)
+        mu, _, evals, good, landing, gains, *told = jax.lax.while_loop(again, attempt, start)
         count = state.num_evals + evals + 1
-        new = _arrived(problem, state, landing, mu, good, count, flat, self.unit)
+        new = _arrived(problem, state, landing, mu, good, count, told[-1], self.unit)
         kept = jax.tree.map(lambda a, b: jnp.where(good, a, b), gains, state.gains)
-        fields = lambda s: (s.gains, s.growth, s.foreseen, s.scale, s.flat)
-        found = (kept, model.growth, foreseen, scale, flat)
-        return eqx.tree_at(fields, new, found, is_leaf=lambda leaf: leaf is None)
+        fields = lambda s: (s.gains, s.foreseen, s.scale, s.growth, s.flat)
+        return eqx.tree_at(fields, new, (kept, *told), is_leaf=lambda leaf: leaf is None)
 
     def info(self, state: RiccatiState) -> Info:
         return Info(state.objective, state.size, state.num_evals)
@@ -233,7 +230,7 @@ def _outcome(riccati: Riccati, problem: ControlProblem, state: RiccatiState) -> 
 
 def _model(problem: ControlProblem, state: RiccatiState, exact: Any) -> Stacked | Factored:
     if state.gains is not None:
-        return stacked(problem, state.weights, state.states, state.costates, exact)
+        return Stacked(problem, state.weights, state.states, state.costates, exact)
     runs = linearise(problem, state.weights, state.states, state.costates, exact)
     return Factored(runs, matrix(runs), flat_weights(problem, state.gradient))
 
