@@ -66,3 +66,14 @@ def test_a_quadratic_form_of_an_expression_with_a_parameter(form, monkeypatch):
     monkeypatch.setattr(reading, "_squares", lambda e: e)
     with pytest.raises(ValueError, match="present values only"):
         hj.ProgramLayer(problem)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_without_rows_the_precision_is_kept(dtype):
+    """P x = -q, and the derivative -P^-1; the twin is the other precision."""
+    solve = jax.jit(lambda q: QuadraticProgram(jnp.asarray(P, dtype), q).solve().x)
+    q = jnp.array([1.0, -2.0], dtype)
+    near = 1e-12 if dtype == jnp.float64 else 1e-6
+    assert solve(q).dtype == dtype
+    np.testing.assert_allclose(solve(q), np.linalg.solve(P, [-1.0, 2.0]), rtol=near)
+    np.testing.assert_allclose(jax.jacobian(solve)(q), -np.linalg.inv(P), rtol=near)
