@@ -145,7 +145,7 @@ class Layout:
 
     def join(self, blocks: list[Any]) -> Any:
         if not blocks:
-            return jnp.zeros(0)
+            return jnp.zeros(0, jnp.float16)  # which widens no float that it meets
         v = namespace(blocks[0]).concatenate([u.reshape(-1, *u.shape[2:]) for u in blocks])
         return v if self._back is None else v[self._back]
 

@@ -74,6 +74,13 @@ def _one(P: Any, q: Any, A: Any, b: Any, cones: Cones) -> tuple:
     for tol in TOLS:
         x, s, z, code, steps = _solve(P, q, A, b, cones, tol)
         count += steps
+        if (
+            code == UNBOUNDED
+        ):  # of a feasible program: where no point is, none is better than another
+            point = _solve(np.zeros_like(P), np.zeros_like(q), A, b, cones, tol)
+            count += point[-1]
+            if point[3] == INFEASIBLE:
+                x, s, z, code, _ = point
         if code in (INFEASIBLE, UNBOUNDED):
             return Polished(x, s, z, state, none, np.inf), np.int32(code), np.int32(count)
         if all(np.all(np.isfinite(v)) for v in (x, s, z)):

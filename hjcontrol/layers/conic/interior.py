@@ -5,9 +5,13 @@ r"""Mehrotra's predictor and corrector for linear and quadratic programs, in JAX
 One factorisation an iteration, Cholesky's. It stops when the worst relative residual is at roundoff,
 when a proof that there is no optimum is found, or when nothing was gained for some iterations; the best
 iterate is returned, and the polish goes on from there.
+
+A direction along which the cost falls says that none is best only if some point is feasible. So after
+one, and where no optimum was come near, the loop starts again without the cost, and looks for a point.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,6 +23,7 @@ from hjcontrol.layers.conic.measures import ratio
 
 MAX_STEPS = 80
 PATIENCE = 6
+FAR = 1e-3  # the error of a stop that is no optimum's: whether any point is feasible is looked at
 
 
 def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = None) -> tuple:
@@ -31,33 +36,32 @@ def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = Non
     goal = unit**0.6  # the polish does the rest
     # Without a right-hand side all slacks may be 0 together; the data are of unit size.
     least = jnp.where(jnp.any(b != 0), 0.0, 1.0).astype(dtype)
-    base = P + E.T @ E + ridge * jnp.eye(n, dtype=dtype)
+    base = E.T @ E + ridge * jnp.eye(n, dtype=dtype)
 
-    def residuals(v: tuple) -> tuple[Array, Array, Array]:
+    def residuals(v: tuple, cost: Array) -> tuple[Array, Array, Array]:
         x, nu, lam, s = v
-        return P @ x + q + E.T @ nu + F.T @ lam, E @ x - e, F @ x + s - h
+        return cost * (P @ x + q) + E.T @ nu + F.T @ lam, E @ x - e, F @ x + s - h
 
-    def error(v: tuple) -> Array:
+    def error(v: tuple, cost: Array) -> Array:
         x, nu, lam, s = v
-        rd, rp, rs = residuals(v)
-        push = jnp.abs(q) + jnp.abs(P) @ jnp.abs(x) + jnp.abs(E).T @ jnp.abs(nu)
+        rd, rp, rs = residuals(v, cost)
+        push = cost * (jnp.abs(q) + jnp.abs(P) @ jnp.abs(x)) + jnp.abs(E).T @ jnp.abs(nu)
         push = jnp.max(push + jnp.abs(F).T @ lam, initial=0.0)
         reach = jnp.max(jnp.abs(e) + jnp.abs(E) @ jnp.abs(x), initial=0.0)
         reach = jnp.maximum(reach, jnp.max(jnp.abs(h) + jnp.abs(F) @ jnp.abs(x), initial=0.0))
         top = lambda v: jnp.max(jnp.abs(v), initial=0.0)
         size = jnp.maximum(top(s), least)
         gap = top(jnp.minimum(ratio(lam, jnp.maximum(top(lam), push)), ratio(s, size)))
-        return jnp.maximum(
-            jnp.maximum(ratio(top(rd), push), ratio(jnp.maximum(top(rp), top(rs)), reach)), gap
-        )
+        miss = ratio(jnp.maximum(top(rp), top(rs)), reach)
+        return jnp.where(cost > 0, jnp.maximum(jnp.maximum(ratio(top(rd), push), miss), gap), miss)
 
-    def body(carry: tuple) -> tuple:
+    def body(cost: Array, carry: tuple) -> tuple:
         v, best, count, idle, _ = carry
         x, nu, lam, s = v
-        rd, rp, rs = residuals(v)
+        rd, rp, rs = residuals(v, cost)
         mu = jnp.sum(lam * s) / max(m, 1)
         w = lam / s
-        back = _factored(base + F.T @ (w[:, None] * F), E, ridge)
+        back = _factored(cost * P + base + F.T @ (w[:, None] * F), E, ridge)
 
         def direction(target: Array) -> tuple:
             middle = (target - lam * s) / s + w * rs
@@ -82,11 +86,11 @@ def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = Non
         )
         good = jnp.all(jnp.isfinite(jnp.concatenate(new)))
         new = tuple(jnp.where(good, u, w) for u, w in zip(new, v, strict=True))
-        now = error(new)
+        now = error(new, cost)
         better = now < best[0]
         idle = jnp.where(now < 0.5 * best[0], 0, idle + 1)
         record = tuple(jnp.where(better, u, w) for u, w in zip(new, best[1:], strict=True))
-        proof = _proof(P, q, E, e, F, h, new)
+        proof = _proof(cost * P, cost * q, E, e, F, h, new)
         stop = ~good | (a < 1e-8)
         return (
             new,
@@ -106,21 +110,37 @@ def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = Non
             & (proof == UNKNOWN)
         )
 
-    if start is None:
-        ones = jnp.ones(m, dtype)
-        v = (jnp.zeros(n, dtype), jnp.zeros(k, dtype), ones, jnp.maximum(h, 1.0))
-    else:
+    ones = jnp.ones(m, dtype)
+    cold = (jnp.zeros(n, dtype), jnp.zeros(k, dtype), ones, jnp.maximum(h, 1.0))
+    v = cold
+    if start is not None:
         x, s, z = start
         far = 1e-3
         lift = lambda u: jnp.maximum(u, far)
         v = (x, z[:k], lift(z[k:]), lift(s[k:]))
     start_size = jnp.maximum(1.0, jnp.max(jnp.concatenate([v[2], v[3], jnp.ones(1)])))
     zero_ = jnp.zeros((), jnp.int32)
-    carry = (v, (error(v), *v), zero_, zero_, jnp.full((), UNKNOWN, jnp.int32))
-    v, best, count, _, proof = jax.lax.while_loop(more, body, carry)
-    none = (proof == INFEASIBLE) | (proof == UNBOUNDED)
-    x, nu, lam, s = (jnp.where(none, u, w) for u, w in zip(v, best[1:], strict=True))
-    code = jnp.where(none, proof, SOLVED)
+    unknown = jnp.full((), UNKNOWN, jnp.int32)
+    pick = lambda which, u, w: tuple(jnp.where(which, a, b) for a, b in zip(u, w, strict=True))
+
+    def descend(carry: tuple) -> tuple:
+        cost, kept, code, steps, _ = carry
+        first = cost > 0
+        at = pick(first, v, cold)
+        first_carry = (at, (error(at, cost), *at), zero_, zero_, unknown)
+        last, best, count, _, proof = jax.lax.while_loop(more, partial(body, cost), first_carry)
+        last = pick(proof == UNKNOWN, _balanced(E, F, last), last)
+        proof = jnp.where(proof == UNKNOWN, _proof(cost * P, cost * q, E, e, F, h, last), proof)
+        end = pick(proof != UNKNOWN, last, best[1:])
+        counts = first | (proof == INFEASIBLE)  # without the cost no point is best
+        kept = pick(counts, end, kept)
+        code = jnp.where(counts, jnp.where(proof != UNKNOWN, proof, SOLVED), code)
+        astray = ~(best[0] <= FAR) | _growing(last, start_size)
+        doubt = (proof == UNBOUNDED) | (proof == UNKNOWN) & astray
+        return jnp.zeros_like(cost), kept, code, steps + count, first & doubt
+
+    carry = (jnp.ones((), dtype), v, unknown, zero_, jnp.ones((), bool))
+    _, (x, nu, lam, s), code, count, _ = jax.lax.while_loop(lambda c: c[-1], descend, carry)
     return (
         x,
         jnp.concatenate([jnp.zeros(k, dtype), s]),
@@ -146,6 +166,27 @@ def _factored(H: Array, E: Array, ridge: Array) -> Callable[[Array], Array]:
         return jnp.concatenate([x - B @ y, y])
 
     return back
+
+
+def _balanced(E: Array, F: Array, v: tuple) -> tuple:
+    """Multipliers that grew, moved in proportion to their size so that their pulls cancel: a proof that
+    is lost in roundoff otherwise, where the steps before it ended."""
+    x, nu, lam, s = v
+    tiny = jnp.finfo(lam.dtype).tiny
+    size = jnp.maximum(jnp.max(jnp.concatenate([jnp.abs(nu), lam]), initial=0.0), tiny)
+    nu, lam = nu / size, lam / size
+    lam = jnp.where(lam > jnp.finfo(lam.dtype).eps ** 0.4, lam, 0.0)  # those that did not grow
+    free = jnp.maximum(jnp.max(jnp.abs(nu), initial=0.0), tiny**0.5) ** 2
+    K = free * E.T @ E + F.T @ (lam[:, None] ** 2 * F)
+    ridge = jnp.finfo(lam.dtype).eps * jnp.trace(K) + tiny
+    y = jax.scipy.linalg.cho_solve(
+        jax.scipy.linalg.cho_factor(K + ridge * jnp.eye(x.size, dtype=x.dtype)),
+        E.T @ nu + F.T @ lam,
+    )
+    moved = nu - free * (E @ y), jnp.maximum(lam - lam**2 * (F @ y), 0.0)
+    good = jnp.all(jnp.isfinite(jnp.concatenate(moved)))
+    nu, lam = (jnp.where(good, u, w) for u, w in zip(moved, (nu, lam), strict=True))
+    return x, nu, lam, s
 
 
 def _growing(v: tuple, size: Array) -> Array:

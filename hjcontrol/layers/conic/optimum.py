@@ -244,7 +244,7 @@ def _derivative(at: Point, data: Data, d: Data, cones: Cones) -> Point:
     return Point(
         dx,
         low - data.A @ dx,
-        across(cones, local, g),
+        across(cones, local, g).astype(at.z.dtype),
         zero(at.centre),
         None,
         None,

@@ -61,7 +61,7 @@ def polished(
     )
     S = xp.maximum(first.S, WEAK * largest)
     state = classify(cones, raw[1], raw[2], S, Z)
-    snapped = (raw[0], *snap(cones, state, raw[1], raw[2], S, Z))
+    snapped = (raw[0], *(v.astype(q.dtype) for v in snap(cones, state, raw[1], raw[2], S, Z)))
     out = dropped(P, A, cones, directions(cones, state, *snapped[1:]))
     refine = lambda v: newton(P, q, A, b, cones, state, out, v)
     worst = _number(first.worst)
@@ -110,7 +110,8 @@ def newton(
     # What cancels to roundoff is 0 until the next step says more: at the apex of a cone nothing else
     # would tell an entry from its own noise.
     gone = abs(x + dx) <= np.finfo(x.dtype).eps ** 0.75 * abs(x)
-    return (_from_single_rows(A, b, cones, xp.where(gone, 0.0, x + dx), new[0]), *new)
+    exact = _from_single_rows(A, b, cones, xp.where(gone, 0.0, x + dx), new[0])
+    return exact, *(v.astype(x.dtype) for v in new)
 
 
 def _loop(

@@ -108,7 +108,7 @@ def _read(problem: Any, parameters: list) -> Reading:
             p.save_value(tags)
             start += p.size
         try:
-            data, chain, inverse = problem.get_problem_data(cp.CLARABEL)
+            data, chain, inverse = _compiled(problem)
         except (cp.error.SolverError, cp.error.DCPError, cp.error.ParameterError) as error:
             raise ValueError(
                 "ProgramLayer: cvxpy finds no cone form of the problem. Its words: "
@@ -146,6 +146,40 @@ def _read(problem: Any, parameters: list) -> Reading:
     parts = jax.device_put([(whole(at), whole(of), by) for at, of, by in parts])
     P, q, A, b = (Table(*part) for part in parts)
     return Reading(P, q, A, b, n, cones, _places(problem, compiled, chain, inverse))
+
+
+def _compiled(problem: Any) -> tuple[Any, Any, Any]:
+    """The data with maps from the parameters. cvxpy puts the parameters' values in their stead where a
+    `quad_form` of the objective is of an expression with a parameter: there it is written as squares."""
+    import cvxpy as cp
+
+    of_squares = cp.Problem(
+        type(problem.objective)(_squares(problem.objective.args[0])), problem.constraints
+    )
+    for stated in (problem, of_squares):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "[^a-z]*You are solving a parameterized")
+            found = stated.get_problem_data(cp.CLARABEL)
+        if all(type(step).__name__ != "EvalParams" for step in getattr(found[1], "reductions", ())):
+            return found
+    raise ValueError(
+        "ProgramLayer: cvxpy compiles the problem for the parameters' present values only, which is no "
+        "layer. Write `sum_squares(L.T @ y)` for `quad_form(y, P)`, where L L' is P."
+    )
+
+
+def _squares(expression: Any) -> Any:
+    """The expression with `sum_squares(L.T @ y)` for each `quad_form(y, L L')` of a constant matrix."""
+    import cvxpy as cp
+
+    args = [_squares(e) for e in expression.args]
+    if type(expression).__name__ == "QuadForm" and not expression.args[1].parameters():
+        values, vectors = np.linalg.eigh(_dense(expression.args[1].value))
+        sign = 1.0 if values[-1] > -values[0] else -1.0
+        root = vectors * np.sqrt(np.maximum(sign * values, 0.0))
+        return sign * cp.sum_squares(root.T @ args[0])
+    same = all(new is old for new, old in zip(args, expression.args, strict=True))
+    return expression if same else expression.copy(args)
 
 
 def _refuse(problem: Any) -> None:
