@@ -1,4 +1,4 @@
-"""Constants of a program, as a rule is handed them."""
+"""Constants of a program as a rule is handed them, and settings of the user's around it."""
 
 import jax
 import jax.numpy as jnp
@@ -38,3 +38,22 @@ def test_the_times_of_a_solve_of_jax_s_are_a_constant(factor):
     found = hj.verify(final, W, y)
     assert found.verdict == ("consistent" if factor == 1 else "refuted")
     assert jnp.allclose(found.gradient[1], jax.jit(jax.grad(final, 1))(W, y), rtol=1e-12)
+
+
+# ------------------------------------------------------------------ settings of the user's
+
+SETTINGS = {
+    "strict promotion": lambda: jax.numpy_dtype_promotion("strict"),
+    "no transfers": lambda: jax.transfer_guard("disallow"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "exact"), (1.01, "refuted")])
+def test_a_setting_for_the_user_s_own_code_is_none_for_ours(name, factor, verdict):
+    sine = ruled(jnp.sin, lambda r, p: (factor * p * jnp.cos(r[0]),))
+    x = jnp.asarray([[0.3, -1.1], [0.7, 0.2]])
+    fn = lambda x: jnp.sum(jax.nn.softmax(sine(x)) ** 2)
+    with SETTINGS[name]():
+        found = hj.verify(fn, x)
+    assert found.verdict == verdict
