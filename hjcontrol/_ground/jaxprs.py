@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 Rule = Callable[[JaxprEqn, list[Any]], Sequence[Any]]
@@ -65,6 +66,9 @@ def one_by_one(function: Callable[..., Any], *args: Any) -> Any:
 
 def bind(eqn: JaxprEqn, inputs: Sequence[Any]) -> Sequence[Any]:
     """Apply an equation's own primitive."""
+    # A rule may index a constant by a tracer: hand it JAX's array, where the jaxpr holds NumPy's.
+    if eqn.primitive.name.startswith("custom_"):
+        inputs = [jnp.asarray(a) if isinstance(a, np.ndarray) else a for a in inputs]
     found = eqn.primitive.get_bind_params(eqn.params)
     # JAX before 0.10 hands back a pair (functions, params); since then, the params alone.
     functions, params = found if isinstance(found, tuple) else ((), found)

@@ -13,11 +13,11 @@ A place without an active input or a live output is no part of the backward pass
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
 from hjcontrol._ground.jaxprs import (
     CALL_PRIMITIVES,
@@ -59,6 +59,7 @@ class Place:
     branched: bool  # a cond or a while stands around it
     reads: tuple[bool, ...]  # whether a live output depends on the input, whatever its derivative
     arguments: tuple[Label, ...]  # what each input is: a leaf of fn's arguments, or nothing
+    read: tuple[bool, ...]  # whether an equation, or the result, takes the output
 
     @property
     def certain(self) -> bool:
@@ -75,6 +76,12 @@ class Place:
     def marked(self) -> bool:
         """Whether the witness made the place: a chain's stage."""
         return self.name.split(".")[-1].startswith("hj_")
+
+    @property
+    def told(self) -> tuple[bool, ...]:
+        """Outputs whose values the program reads, by whatever path: a wrong one leads it astray. Of a
+        library's rule, those that are live."""
+        return self.live if self.library else self.read
 
     @property
     def mutable(self) -> bool:
@@ -162,11 +169,13 @@ class _Builder:
         known = flow(jaxpr, active) if known is None else known
         wanted = reach(jaxpr, known, live)
         names: Labels = dict(zip(jaxpr.invars, arguments, strict=True))
+        taken = [*jaxpr.outvars, *(v for eqn in jaxpr.eqns for v in eqn.invars)]
+        read = {v for v in taken if not isinstance(v, Literal)}
         steps = []
         for eqn in jaxpr.eqns:
             source = written_at(eqn, outer)
             labels = [label_of(names, v) for v in eqn.invars]
-            steps.append(self._step(eqn, known, wanted, labels, source, lengths, branched))
+            steps.append(self._step(eqn, known, wanted, read, labels, source, lengths, branched))
             if renames(eqn):
                 names[eqn.outvars[0]] = carried_on(eqn, labels[0])
             elif (inner := called_jaxpr(eqn)) is not None and eqn.primitive.name not in RULES:
@@ -178,6 +187,7 @@ class _Builder:
         eqn: JaxprEqn,
         known: dict[Any, bool],
         wanted: dict[Any, bool],
+        read: Collection[Any],
         labels: list[Label],
         source: Source,
         lengths: tuple[int, ...],
@@ -203,6 +213,7 @@ class _Builder:
                 branched,
                 _reads(eqn, live),
                 tuple(labels),
+                tuple(v in read for v in eqn.outvars),
             )
             return Step(place)
         if name == "while" and not self.whiles:

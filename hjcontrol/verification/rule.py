@@ -293,7 +293,9 @@ def _about_outputs(
     wide = slot_dtype()
     reach, infinite = jnp.zeros((), wide), jnp.asarray(False)
     met, apart = jnp.asarray(False), jnp.zeros((), wide)
-    for k, (out, live) in enumerate(zip(outs, place.live, strict=True)):
+    for k, (out, live, told) in enumerate(zip(outs, place.live, place.told, strict=True)):
+        if told and values is not None and is_whole(out):
+            apart = jnp.where(jnp.any(out != values[k]), jnp.inf, apart)
         if not is_float(out) or not out.size:
             continue
         c, sound = p[k], jnp.isfinite(out)
@@ -309,10 +311,28 @@ def _about_outputs(
         )
         reach = jnp.maximum(reach, size.astype(wide))
         infinite, met = infinite | (unsound > 0), met | (meets > 0)
-        if live and values is not None:
+        if (live or told) and values is not None:
             found = relative(gap, height).astype(wide)
             apart = jnp.maximum(apart, jnp.where(other > 0, jnp.inf, found))
     return reach, ~infinite, met, apart
+
+
+def is_whole(out: Any) -> bool:
+    """Whether an output is of whole numbers, or true or false."""
+    return jnp.issubdtype(out.dtype, jnp.integer) or out.dtype == jnp.bool_
+
+
+def whole_numbers(
+    told: Sequence[bool], outs: Sequence[Any], values: Sequence[Any], shaken: Sequence[Any]
+) -> list[tuple[Any, Any, Any]]:
+    """Gap, noise and size of each output of whole numbers that is `told`: it differs or it does not, and
+    roundoff explains it where it moves it in one of the `shaken` runs."""
+    found = []
+    for k, (a, b) in enumerate(zip(outs, values, strict=True)):
+        if told[k] and is_whole(b):
+            apart, moves = jnp.any(a != b), _any(jnp.any(m[k] != b) for m in shaken)
+            found.append((apart * 1.0, jnp.where(moves, jnp.inf, 0.0), jnp.ones(())))
+    return found
 
 
 def _flags(result: Any, at: Any) -> tuple[Any, Any]:

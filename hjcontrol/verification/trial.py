@@ -48,6 +48,7 @@ from hjcontrol.verification.rule import (
     exponent,
     largest,
     random_costate,
+    whole_numbers,
 )
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
@@ -153,7 +154,8 @@ class Trial:
         fit = fit & jnp.isfinite(largest(p))
         p = [jnp.where(fit, a * scale.astype(a.real.dtype), 0) for a in p]
         found: dict[str, Any] = {"p": p, "q": q}
-        moved = [floats(noisy(self.closed, s)(*ins)) for s in (1, 2)]
+        shifted = [noisy(self.closed, s)(*ins) for s in (1, 2)]
+        moved = [floats(m) for m in shifted]
         found["values"] = [
             (
                 _largest(a - b),
@@ -164,6 +166,7 @@ class Trial:
             )
             for k, (a, b) in enumerate(zip(floats(outs), floats(values), strict=True))
         ]
+        found["values"] += whole_numbers(self.place.told, outs, values, shifted)
         for name in ("p", "q"):
             r = found[name]
             ours, theirs = self.summed(self.rule(ins, r)), None

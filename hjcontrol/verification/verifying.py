@@ -15,6 +15,7 @@ from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.meshes import off_the_mesh
 from hjcontrol._ground.progress import reported
 from hjcontrol._ground.renamed import renamed
+from hjcontrol._ground.settings import as_usual
 from hjcontrol._ground.trees import TreeLike
 from hjcontrol.control import ControlProblem, Solution, Trajectory
 from hjcontrol.networks import AbstractStage
@@ -48,6 +49,7 @@ _OF_CHAINS = {
 
 
 @renamed(tolerance="tol")
+@as_usual
 @off_the_mesh
 def verify(
     problem: Any,

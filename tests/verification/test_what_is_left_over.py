@@ -56,3 +56,68 @@ def test_a_number_of_python_s_among_the_results(factor):
 def test_what_is_no_finer_program_is_refused(finer, unchecked):
     with pytest.raises(ValueError, match="`finer` must be a function or a list of functions"):
         hj.verify(lambda x: jnp.sum(x**2), jnp.ones(3), finer=finer)
+
+
+# ------------------------------------------------------------------ values that no costate enters
+
+
+def best(wrong):
+    """The largest entry, where it stands, and whether it is positive; `wrong`: what `fwd` gets wrong."""
+
+    @jax.custom_vjp
+    def largest(x):
+        return jnp.max(x), jnp.argmax(x), jnp.max(x) > 0, jnp.mean(x)
+
+    def forward(x):
+        at = jnp.argmax(x)
+        told = jnp.argmin(x) if wrong == "index" else at
+        sign = (jnp.max(x) > 0) ^ (wrong == "sign")
+        return (jnp.max(x), told, sign, jnp.mean(x) + (wrong == "mean")), (at, jnp.zeros_like(x))
+
+    def backward(residuals, p):
+        at, zero = residuals
+        return (zero.at[at].set(p[0]) + p[3] / zero.size,)
+
+    largest.defvjp(forward, backward)
+    return largest
+
+
+@pytest.mark.parametrize("wrong", ["", "index", "sign", "mean"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_a_forward_pass_with_another_index_is_refuted(wrong, dtype):
+    """Central differences of the values are the oracle: the gradient is that of another program."""
+    x, t = (jnp.asarray(np.random.default_rng(s).normal(size=6), dtype) for s in (0, 1))
+
+    def loss(x, t):
+        value, at, sign, mean = best(wrong)(x)
+        held = jax.lax.stop_gradient(mean)
+        return value**2 + t[at] ** 2 + jnp.where(sign, 1.0, 2.0) * jnp.sum(x) * (1 + (held > 0.5))
+
+    found = hj.verify(loss, x, t)
+    assert found.verdict == ("refuted" if wrong else "exact")
+    assert not wrong or "forward pass returns other values" in str(found)
+    step = 1e-3 * jnp.eye(6, dtype=dtype)
+    slope = jnp.asarray([(loss(x + h, t) - loss(x - h, t)) / 2e-3 for h in step])
+    wide = lambda a: np.asarray(a, float)
+    off = np.max(np.abs(wide(jax.grad(loss)(x, t)) - wide(slope)))
+    assert wrong == "index" or (off > 0.1) == bool(wrong)
+
+
+def test_an_output_that_is_not_read_may_differ():
+    x = jnp.asarray([0.3, -1.2, 0.7])
+    assert hj.verify(lambda x: best("index")(x)[0] ** 2, x).verdict == "exact"
+
+
+def test_an_index_that_roundoff_moves_is_no_other_value():
+    """Two formulas of one number, compared: which is larger is roundoff's."""
+
+    @jax.custom_vjp
+    def two(x):
+        return jnp.sum(x**2), jnp.argmax(jnp.stack([jnp.sum(x * x), jnp.dot(x, x)]))
+
+    def forward(x):
+        return (jnp.sum(x**2), jnp.argmin(jnp.stack([jnp.sum(x * x), jnp.dot(x, x)]))), x
+
+    two.defvjp(forward, lambda x, p: (2 * p[0] * x,))
+    found = hj.verify(lambda x: two(x)[0] * (1.0 + 0.0 * two(x)[1]), jnp.linspace(0.1, 1.0, 7))
+    assert found.verdict in ("exact", "untested")
