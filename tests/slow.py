@@ -57,6 +57,8 @@ SLOW = [
     "solvers/test_checkpoint.py::test_killed_at_random_moments",
     "solvers/test_collocation.py::test_multipliers_tend_to_the_costates_at_the_scheme_s_order[legendre-4",
     "solvers/test_convex_crosscheck.py::test_convex_regression_planes",
+    "solvers/test_executors.py::test_every_executor_finds_the_closed_forms[dask, processes",
+    "solvers/test_executors.py::test_every_executor_finds_the_closed_forms[loky",
     "solvers/test_meshes.py::test_a_coarse_collocation_says_so",
     "solvers/test_newton.py::test_large_blocks_fall_back_to_factors_and_newton_still_converges",
     "solvers/test_newton.py::test_reaches_stationarity[gauss_newton",

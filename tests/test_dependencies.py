@@ -106,3 +106,26 @@ def test_no_package_is_declared_that_nothing_imports():
     text = "\n".join(p.read_text() for p in (ROOT / "hjcontrol").rglob("*.py"))
     unused = {n for n in declared() if not re.search(rf"(?:import|from) {n}\b", text)}
     assert unused == set()
+
+
+NAMED = """
+import importlib, pkgutil, jax, hjcontrol as hj
+
+for name in dir(hj):
+    getattr(hj, name)
+for room in pkgutil.iter_modules(hj.__path__):
+    module = importlib.import_module(f"hjcontrol.{room.name}")
+    for name in dir(module):
+        getattr(module, name)
+"""
+CHOSEN = """
+jax.config.update("jax_num_cpu_devices", 3)
+print(jax.device_count())
+"""
+
+
+def test_names_leave_devices_to_be_chosen(tmp_path):
+    """`jax.distributed.initialize` and the number of devices come after all imports, before any array."""
+    assert run(NAMED + CHOSEN, tmp_path).split()[-1] == "3"
+    with pytest.raises(AssertionError, match="before"):  # the twin
+        run("import jax, jax.numpy as jnp\njnp.ones(2)\n" + CHOSEN, tmp_path)

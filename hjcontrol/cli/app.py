@@ -6,6 +6,7 @@ polite end (SIGTERM, SIGHUP). An error is one line on standard error; 1 is never
 refutation. `HJCONTROL_TRACEBACK=1` shows where an error came from.
 """
 
+import gc
 import os
 import shlex
 import sys
@@ -65,6 +66,11 @@ def _top(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit code."""
+    own = argv is None  # the process serves this command alone
+    if (
+        own
+    ):  # tracing makes millions of objects, few of them cycles: looking for those takes a tenth
+        gc.set_threshold(1_000_000)
     argv = list(sys.argv[1:] if argv is None else argv)
     command = next((a for a in argv if a in COMMANDS), None)
     who = "hjcontrol" if command is None else f"hjcontrol {command}"
@@ -77,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the last flush
+    if own:
+        gc.freeze()  # or the interpreter looks through all of them once more as it ends
     return code
 
 

@@ -84,8 +84,6 @@ REGISTRY: dict[str, Entry] = {
     "row-softmax": Entry(RowSoftmax, (3, 2), 0.5, "sum of log-sum-exps", "softmax of rows"),
 }
 
-_HALF, _THIRD = jnp.full(2, 0.5), jnp.full(3, 1.0 / 3.0)
-
 # Closed forms and cvxpy twins; the implicit derivative where the kind is `section`.
 FURTHER: dict[str, Entry] = {
     "entropic-top-k": Entry(
@@ -139,7 +137,11 @@ FURTHER: dict[str, Entry] = {
         "on A p = b",
     ),
     "transport": Entry(
-        lambda eps: Transport(eps, _HALF, _THIRD), (2, 3), 0.3, "soft cost", "entropic plan"
+        lambda eps: Transport(eps, jnp.full(2, 0.5), jnp.full(3, 1.0 / 3.0)),
+        (2, 3),
+        0.3,
+        "soft cost",
+        "entropic plan",
     ),
     "birkhoff": Entry(
         lambda eps: birkhoff(3, eps), (3, 3), 0.3, "soft assignment", "doubly stochastic"

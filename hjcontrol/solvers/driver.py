@@ -23,6 +23,7 @@ from jaxtyping import Array, Int, Key
 
 from hjcontrol._ground.arguments import admits, concrete
 from hjcontrol._ground.interruptions import held
+from hjcontrol._ground.memory import ready
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.threads import one_blas_thread
 from hjcontrol.control import ControlProblem, Guess, History, Solution, backpropagate, costate
@@ -138,8 +139,7 @@ def solve(
     finish = _finished
     if problem.stream is not None and not summed(problem, solver):
         run, finish = partial(run_streamed, watch=watch), finished_stream
-    # OpenBLAS's spinning threads get in the way of XLA's: a Cholesky factor of order 1000 takes 0.9 s
-    # on two cores with them, 0.02 s without.
+    # OpenBLAS's spinning threads hinder XLA's: a Cholesky factor of order 1000 takes 0.9 s, not 0.02.
     with one_blas_thread(), ends.explained(problem, weights), follow as show:
         meter = _Meter(show)
         solver = solver.measuring(ends.units_of(problem, weights, solver))
@@ -261,7 +261,7 @@ def _run_traced(problem, solver, weights, key, max_steps, meter, keeper, watch):
     if keeper is not None:
         kept = keeper.newest(eqx.filter_eval_shape(initial, solver, problem, weights, key))
     if kept is None:
-        state, chunk = jax.block_until_ready(initial(solver, problem, weights, key)), 1
+        state, chunk = ready(initial, solver, problem, weights, key), 1
     else:
         state, chunk = kept.state, kept.chunk
         meter.restore(kept)
@@ -271,7 +271,7 @@ def _run_traced(problem, solver, weights, key, max_steps, meter, keeper, watch):
                 "Raise it."
             )
     # A chunk of no steps compiles the loop, and its cost is the compilation's.
-    jax.block_until_ready(advance(solver, problem, state, jnp.asarray(0)))
+    ready(advance, solver, problem, state, jnp.asarray(0))
     compile_seconds = time.perf_counter() - clock
     if kept is None:
         info = solver.info(state)

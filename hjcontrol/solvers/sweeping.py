@@ -21,6 +21,7 @@ from jaxtyping import Array, Key
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.elsewhere import answers
 from hjcontrol._ground.record import Record, Told
 from hjcontrol._ground.results import RESULTS, name_of
 from hjcontrol._ground.shown import Shown
@@ -80,14 +81,16 @@ def sweep(
     - `make_problem(**point)`: a `ControlProblem`, or one with the weights to start from.
     - `grid`: names with their values, of which all combinations are taken; or a list of points.
     - `solver`: a method that runs inside JAX, or its name.
-    - `executor`: where programs run (threads, processes, joblib, dask, ray); here, one after another,
-      without it. Other processes get `make_problem`, points and solver, so these must be picklable.
+    - `executor`: where programs run (threads, spawned processes, joblib, dask); here, one after another,
+      without it. Other processes get `make_problem`, points and solver, so these must be picklable (by
+      cloudpickle, where it is installed), and JAX's precision settings as they are here.
     - `key`: draws the start of problems without one, the same for all; and minibatches.
     - `max_steps`: step limit of each; the method's own default without it.
 
     **Returns:** a `Sweep`, its points in the order of the grid.
 
-    **Raises:** `ValueError` for an empty grid, something else than a problem, or no start.
+    **Raises:** `ValueError` for an empty grid, something else than a problem, no start, or an `executor`
+    whose processes are forks.
 
     **Example:**
 
@@ -105,14 +108,13 @@ def sweep(
     solver = by_name(solver) if isinstance(solver, str) else solver
     groups = _groups([_stated(make_problem, point, key) for point in points])
     if executor is None:
-        answers = [_together([made for _, made in g], solver, key, max_steps) for g in groups]
+        found = [_together([made for _, made in g], solver, key, max_steps) for g in groups]
     else:
-        raw = None if key is None else np.asarray(jax.random.key_data(key))
-        rest = (solver, raw, max_steps)
+        rest = (solver, key, max_steps)
         jobs = [(make_problem, [points[k] for k, _ in g], *rest) for g in groups]
-        answers = [f.result() for f in [executor.submit(_elsewhere, *job) for job in jobs]]
+        found = answers(executor, _elsewhere, jobs)
     runs: dict[int, Ended] = {}
-    for group, answer in zip(groups, answers, strict=True):
+    for group, answer in zip(groups, found, strict=True):
         runs |= {k: one for (k, _), one in zip(group, answer, strict=True)}
     return Sweep(points, [runs[k] for k in range(len(points))], len(groups))
 
@@ -197,9 +199,8 @@ def _same(a: Any, b: Any) -> bool:
     return np.array_equal(a, b)
 
 
-def _elsewhere(make_problem: Any, points: list, solver: Any, raw: Any, max_steps: Any) -> list:
+def _elsewhere(make_problem: Any, points: list, solver: Any, key: Any, max_steps: Any) -> list:
     """One program, its problems stated where it runs."""
-    key = None if raw is None else jax.random.wrap_key_data(jnp.asarray(raw))
     (group,) = _groups([_stated(make_problem, point, key) for point in points])
     return _together([made for _, made in group], solver, key, max_steps)
 
