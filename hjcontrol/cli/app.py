@@ -67,9 +67,7 @@ def _top(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv` (default: the process's own) and return the exit code."""
     own = argv is None  # the process serves this command alone
-    if (
-        own
-    ):  # tracing makes millions of objects, few of them cycles: looking for those takes a tenth
+    if own:  # tracing makes millions of objects, few of them cycles, and a search takes a tenth
         gc.set_threshold(1_000_000)
     argv = list(sys.argv[1:] if argv is None else argv)
     command = next((a for a in argv if a in COMMANDS), None)

@@ -74,9 +74,7 @@ def _one(P: Any, q: Any, A: Any, b: Any, cones: Cones) -> tuple:
     for tol in TOLS:
         x, s, z, code, steps = _solve(P, q, A, b, cones, tol)
         count += steps
-        if (
-            code == UNBOUNDED
-        ):  # of a feasible program: where no point is, none is better than another
+        if code == UNBOUNDED:  # is there a point at all? Where none is, none is better than another
             point = _solve(np.zeros_like(P), np.zeros_like(q), A, b, cones, tol)
             count += point[-1]
             if point[3] == INFEASIBLE:
