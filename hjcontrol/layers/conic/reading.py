@@ -153,13 +153,14 @@ def _compiled(problem: Any) -> tuple[Any, Any, Any]:
     `quad_form` of the objective is of an expression with a parameter: there it is written as squares."""
     import cvxpy as cp
 
-    of_squares = cp.Problem(
-        type(problem.objective)(_squares(problem.objective.args[0])), problem.constraints
-    )
-    for stated in (problem, of_squares):
+    def of_squares() -> Any:
+        objective = type(problem.objective)(_squares(problem.objective.args[0]))
+        return cp.Problem(objective, problem.constraints)
+
+    for stated in (lambda: problem, of_squares):
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "[^a-z]*You are solving a parameterized")
-            found = stated.get_problem_data(cp.CLARABEL)
+            found = stated().get_problem_data(cp.CLARABEL)
         if all(type(step).__name__ != "EvalParams" for step in getattr(found[1], "reductions", ())):
             return found
     raise ValueError(
