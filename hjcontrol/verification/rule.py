@@ -19,9 +19,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array, Float
 
-from hjcontrol.verification.arithmetic import drawn, is_float
+from hjcontrol.verification.arithmetic import drawn, is_float, noisy
 from hjcontrol.verification.calling import along, primal, pulled
 from hjcontrol.verification.images import compared, gathered, paired, relative
 from hjcontrol.verification.places import Place
@@ -322,16 +323,27 @@ def is_whole(out: Any) -> bool:
     return jnp.issubdtype(out.dtype, jnp.integer) or out.dtype == jnp.bool_
 
 
+SHAKEN = 16  # runs in each of which roundoff may move a whole number
+
+
 def whole_numbers(
-    told: Sequence[bool], outs: Sequence[Any], values: Sequence[Any], shaken: Sequence[Any]
+    told: Sequence[bool], outs: Sequence[Any], values: Sequence[Any], closed: ClosedJaxpr, ins: Any
 ) -> list[tuple[Any, Any, Any]]:
     """Gap, noise and size of each output of whole numbers that is `told`: it differs or it does not, and
-    roundoff explains it where it moves it in one of the `shaken` runs."""
+    roundoff explains it where it moves it in one of the runs of the program."""
+    asked = [k for k, value in enumerate(values) if told[k] and is_whole(value)]
+    if not asked:
+        return []
+
+    def run(seed: Any) -> list[Any]:
+        found = noisy(closed, seed, settled=False)(*ins)
+        return [found[k] for k in asked]
+
+    shaken = jax.lax.map(run, jnp.arange(1, SHAKEN + 1))
     found = []
-    for k, (a, b) in enumerate(zip(outs, values, strict=True)):
-        if told[k] and is_whole(b):
-            apart, moves = jnp.any(a != b), _any(jnp.any(m[k] != b) for m in shaken)
-            found.append((apart * 1.0, jnp.where(moves, jnp.inf, 0.0), jnp.ones(())))
+    for k, runs in zip(asked, shaken, strict=True):
+        apart, moves = jnp.any(outs[k] != values[k]), jnp.any(runs != values[k])
+        found.append((apart * 1.0, jnp.where(moves, jnp.inf, 0.0), jnp.ones(())))
     return found
 
 

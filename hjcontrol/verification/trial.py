@@ -154,8 +154,7 @@ class Trial:
         fit = fit & jnp.isfinite(largest(p))
         p = [jnp.where(fit, a * scale.astype(a.real.dtype), 0) for a in p]
         found: dict[str, Any] = {"p": p, "q": q}
-        shifted = [noisy(self.closed, s)(*ins) for s in (1, 2)]
-        moved = [floats(m) for m in shifted]
+        moved = [floats(noisy(self.closed, s)(*ins)) for s in (1, 2)]
         found["values"] = [
             (
                 _largest(a - b),
@@ -166,7 +165,7 @@ class Trial:
             )
             for k, (a, b) in enumerate(zip(floats(outs), floats(values), strict=True))
         ]
-        found["values"] += whole_numbers(self.place.told, outs, values, shifted)
+        found["values"] += whole_numbers(self.place.told, outs, values, self.closed, ins)
         for name in ("p", "q"):
             r = found[name]
             ours, theirs = self.summed(self.rule(ins, r)), None
