@@ -90,8 +90,8 @@ def eps_of(dtype: Any) -> float:
     return float(jnp.finfo(dtype).eps)
 
 
-def noisy(closed: ClosedJaxpr, seed: Any, settled: bool = True) -> Callable[..., list[Any]]:
-    """The program with roundoff made at random in every equation. `settled`: it moves no whole number."""
+def noisy(closed: ClosedJaxpr, seed: Any) -> Callable[..., list[Any]]:
+    """The program with roundoff made at random in every equation."""
     count = iter(range(1, 1 << 30))
 
     def shaken(value: Any) -> Any:
@@ -107,8 +107,7 @@ def noisy(closed: ClosedJaxpr, seed: Any, settled: bool = True) -> Callable[...,
     def rule(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
         if eqn.primitive.name in SUMS:
             inputs = [shaken(a) for a in inputs]
-        whole = eqn.primitive.name in _WHOLE or not any(is_float(v.aval) for v in eqn.outvars)
-        if settled and whole:
+        if eqn.primitive.name in _WHOLE or not any(is_float(v.aval) for v in eqn.outvars):
             inputs = [_settled(a) for a in inputs]
         found = None if eqn.primitive.name == WHOLE else descend(eqn, inputs, rule)
         if found is not None:

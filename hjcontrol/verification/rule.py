@@ -336,7 +336,7 @@ def whole_numbers(
         return []
 
     def run(seed: Any) -> list[Any]:
-        found = noisy(closed, seed, settled=False)(*ins)
+        found = noisy(closed, seed)(*ins)
         return [found[k] for k in asked]
 
     shaken = jax.lax.map(run, jnp.arange(1, SHAKEN + 1))
