@@ -31,10 +31,26 @@ ENTRIES = 8_000_000  # numbers in all samples' P, or in all samples' products of
 Vector = Float[Array, " m"]
 
 
+Factors = tuple[Any, ...]  # of the blocks, one entry a run of stages
+
+
 def preconditioner(
     problem: ControlProblem, weights: Weights, states: Trajectory, costates: Trajectory
 ) -> Callable[[Weights], Weights]:
     """The map `v -> B^{-1} v`, block by block, from the states and costates at `weights`."""
+    factors = factored(problem, weights, states, costates)
+    return lambda v: solved(factors, v)
+
+
+def solved(factors: Factors, v: Weights) -> Weights:
+    """`B^{-1} v`."""
+    return tuple(jax.vmap(_solve)(f, part) for f, part in zip(factors, v, strict=True))
+
+
+def factored(
+    problem: ControlProblem, weights: Weights, states: Trajectory, costates: Trajectory
+) -> Factors:
+    """The blocks at `weights`, factored."""
     n = problem.num_samples
     count = max(1, min(n, ENTRIES // _largest_square(problem, weights, states)))
     some = jax.tree.map(lambda a: a[:count], (states, costates, problem.targets))
@@ -59,12 +75,7 @@ def preconditioner(
 
     few, end = problem.take(slice(0, count)), (P, costates.final)
     _, blocks = few.fold(body, end, weights, states.runs, costates.runs, reverse=True)
-    factors = tuple(jax.vmap(_factor)(_joined(*pair)) for pair in zip(runs, blocks, strict=True))
-
-    def apply(v: Weights) -> Weights:
-        return tuple(jax.vmap(_solve)(f, part) for f, part in zip(factors, v, strict=True))
-
-    return apply
+    return tuple(jax.vmap(_factor)(_joined(*pair)) for pair in zip(runs, blocks, strict=True))
 
 
 def _largest_square(problem: ControlProblem, weights: Weights, states: Trajectory) -> int:
@@ -179,13 +190,15 @@ def _affine_block(problem, stage, theta: AffineWeights, x, p_next, P, scale, cos
     return _Kronecker(left, right, ridge)
 
 
+# Matrices are kept as vectors, row after row: LAPACK's results stand column after column, and a loop
+# that carries them in both orders copies them at every step.
 class _Cholesky(eqx.Module):
-    inverse: Float[Array, "m m"]
+    inverse: Float[Array, " mm"]
 
 
 class _Eigen(eqx.Module):
-    left: Float[Array, "out out"]
-    right: Float[Array, "feature feature"]
+    left: Float[Array, " out_out"]
+    right: Float[Array, " feature_feature"]
     values: Float[Array, "out feature"]
 
 
@@ -199,7 +212,8 @@ def _factor(block: Any) -> Any:
         values = jnp.abs(lam)[:, None] * jnp.abs(mu)[None, :]
         top = jnp.max(values)
         floor = jnp.where(top > 0, 1e-6 * top, 1.0)
-        return _Eigen(U, V, jnp.maximum(values + jnp.abs(block.ridge), floor))
+        values = jnp.maximum(values + jnp.abs(block.ridge), floor)
+        return _Eigen(U.reshape(-1), V.reshape(-1), values)
     B = 0.5 * (block.matrix + block.matrix.T)
     eye = jnp.eye(B.shape[0], dtype=B.dtype)
     size = jnp.mean(jnp.abs(jnp.diag(B)))
@@ -218,7 +232,7 @@ def _factor(block: Any) -> Any:
     start = (jnp.asarray(0), jnp.zeros((), B.dtype), B)
     _, _, L = jax.lax.while_loop(failed, shifted, start)
     # Applied a hundred times for one factorisation: a product is faster than two substitutions.
-    return _Cholesky(jax.scipy.linalg.cho_solve((L, True), eye))
+    return _Cholesky(jax.scipy.linalg.cho_solve((L, True), eye).reshape(-1))
 
 
 def _solve(factor: Any, v: Any) -> Any:
@@ -228,10 +242,17 @@ def _solve(factor: Any, v: Any) -> Any:
     if isinstance(v, AffineWeights):
         both = jnp.concatenate([v.W, v.b[:, None]], axis=1)
         if isinstance(factor, _Eigen):
-            spun = factor.left.T @ both @ factor.right / factor.values
-            both = factor.left @ spun @ factor.right.T
+            left, right = (
+                m.reshape(k, k)
+                for m, k in zip((factor.left, factor.right), both.shape, strict=True)
+            )
+            both = left @ (left.T @ both @ right / factor.values) @ right.T
         else:
-            both = (factor.inverse @ both.reshape(-1)).reshape(both.shape)
+            both = _inverse(factor, both.reshape(-1)).reshape(both.shape)
         return AffineWeights(both[:, :-1], both[:, -1])
     flat, unravel = ravel_pytree(v)
-    return unravel(factor.inverse @ flat)
+    return unravel(_inverse(factor, flat))
+
+
+def _inverse(factor: _Cholesky, v: Vector) -> Vector:
+    return factor.inverse.reshape(v.size, v.size) @ v

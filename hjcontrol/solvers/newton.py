@@ -11,10 +11,10 @@ followed to the boundary of the region, not avoided; a step too long for J is sh
 The residual asked of a step is what the last one's success warrants, so the last steps converge
 faster than linearly, down to roundoff; while they succeed they share one preconditioner.
 
-Far from a minimum, where the region and not the curvature decides a step, L-BFGS goes as far for a
-fraction of the price: such cheap steps come first, until the gradient has fallen by `switch`. A
-Newton step that then still ends at the boundary is taken, and cheap steps resume, to a quarter of
-that threshold, or for `CHEAP_STEPS`.
+L-BFGS comes first (`quasi_newton`): its steps cost a gradient each. From `BENT` of the first gradient on
+its metric is B, built anew every `REFRESH` steps. It hands over to Newton's steps once the gradient has
+fallen by `switch`, or has not halved in `CHEAP_STEPS` steps, or J falls no more. A Newton step that ends
+at the boundary is taken, and L-BFGS resumes, to a quarter of that threshold.
 
 Bounds on the weights (a control set that is `elementwise`): the step is Newton's on the face that the
 weights press against, projected; the bounds' multipliers are minus the gradient there.
@@ -27,7 +27,6 @@ from typing import Any, Literal
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
@@ -46,10 +45,11 @@ from hjcontrol.control.control_sets import largest
 from hjcontrol.control.hamiltonians import inner
 from hjcontrol.control.units import Units, in_units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.blocks import preconditioner
+from hjcontrol.solvers import quasi_newton
+from hjcontrol.solvers.blocks import Factors, factored, solved
 from hjcontrol.solvers.exact_region import few, stepped
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
-from hjcontrol.solvers.steihaug import Linear, Path, axpy, steihaug
+from hjcontrol.solvers.steihaug import Linear, shortened, steihaug
 
 
 class NewtonState(Shown):
@@ -59,29 +59,34 @@ class NewtonState(Shown):
     objective: Float[Array, ""]
     gradient: Weights
     size: Float[Array, ""]  # stationarity
-    lbfgs: Any
+    memory: Any  # of the cheap steps; none where no cheap step is taken
+    metric: Factors  # curvature blocks; none where the whole Hessian is formed
+    age: Int[Array, ""]  # cheap steps since the blocks were built
     radius: Float[Array, ""]
     forcing: Float[Array, ""]  # residual asked of the next Newton step, relative to its gradient
     threshold: Float[Array, ""]  # largest gradient at which a Newton step is tried
-    floor: Float[Array, ""]  # below it J is too coarse for cheap steps
-    cheap: Int[Array, ""]  # cheap steps since the last Newton step
+    first: Float[Array, ""]  # the first gradient
+    cheap: Int[Array, ""]  # cheap steps since the last Newton step, or since the gradient halved
+    mark: Float[Array, ""]  # the gradient from which that is counted
     best: Float[Array, ""]  # smallest gradient since J went blind
     failures: Int[Array, ""]  # steps without progress
     num_evals: Int[Array, ""]
 
 
+NEVER = 2**30  # steps since blocks were built, where there are none
 DEFAULT = 1e-10  # tolerance; where the dtype is coarser, what it resolves
 
 
 @admits(tol=">= 0", switch=">= 0", max_krylov=">= 1")
 class Newton(AbstractSolver):
-    """Trust-region Newton-Krylov with a cheap start.
+    """Trust-region Newton-Krylov after L-BFGS in the metric of the problem's curvature.
 
     - `tol`: stop once `max |dH/dtheta| <= tol * unit`; 1e-12 can be reached in float64.
     - `unit`: of `dJ/dtheta`. `hj.solve` measures it (see `control.units`): it is one where the gradient
       is of order one, and a cost that is 1e-8 times as large is solved in the same steps.
     - `curvature`: `"exact"` or `"gauss_newton"`.
-    - `switch`: cheap steps until the gradient is this fraction of the first one; 1 begins with Newton.
+    - `switch`: L-BFGS until the gradient is this fraction of the first one (1e-4 at least where the
+      weights are so few that the whole Hessian is formed); 1 begins with Newton.
       Larger costs more and can end in a lower minimum of a nonconvex problem, where directions of
       negative curvature are followed earlier.
     - `max_krylov`: most Hessian-vector products a step.
@@ -96,7 +101,7 @@ class Newton(AbstractSolver):
 
     tol: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=DEFAULT)
     curvature: Literal["exact", "gauss_newton"] = eqx.field(static=True, default="exact")
-    switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-4)
+    switch: Float[Array, ""] = eqx.field(converter=jnp.asarray, default=1e-9)
     max_krylov: Int[Array, ""] = eqx.field(converter=jnp.asarray, default=1000)
     unit: Float[Array, ""] | float = 1.0
 
@@ -128,20 +133,27 @@ class Newton(AbstractSolver):
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> NewtonState:
         value, gradient = value_and_gradient(problem, weights)
+        whole = few(problem, weights)
+        blank = () if whole else eqx.filter_eval_shape(_blocks, problem, weights)
         return NewtonState(
             weights,
             value,
             gradient,
             stationarity(problem, weights, gradient, self.unit),
-            _CHEAP.init(ravel_pytree(weights)[0]),
+            quasi_newton.begun(ravel_pytree(weights)[0]),
+            jax.tree.map(lambda a: jnp.ones(a.shape, a.dtype), blank),
+            jnp.asarray(NEVER),
             jnp.asarray(-1.0, value.dtype),  # set by the first metric
             jnp.asarray(LOOSE, value.dtype),
             # L-BFGS knows no bounds.
-            (self.switch * largest(gradient)).astype(value.dtype)
+            (jnp.maximum(self.switch, SWITCH_FEW if whole else 0.0) * largest(gradient)).astype(
+                value.dtype
+            )
             if isinstance(problem.control_set, Free)
             else jnp.full((), jnp.inf, value.dtype),
-            jnp.sqrt(jnp.finfo(value.dtype).eps) * largest(gradient),
+            largest(gradient).astype(value.dtype),
             jnp.asarray(0),
+            largest(gradient).astype(value.dtype),
             jnp.full((), jnp.inf, value.dtype),
             jnp.asarray(0),
             jnp.asarray(1),
@@ -152,6 +164,9 @@ class Newton(AbstractSolver):
         most = CHEAP_STEPS if not whole else CHEAP_FEW
         cheap = (state.size > state.threshold) & (state.cheap < most)
         newton = _whole_step if whole else _newton_step
+        if not whole:
+            due = (state.size <= BENT * state.first) & (state.age >= REFRESH)
+            state = _once(due | ~cheap, lambda s: _rebuilt(problem, s), state)
         state = _once(cheap, lambda s: _cheap_step(problem, s, self.unit), state)
         return _once(~cheap, lambda s: newton(self, problem, s), state)
 
@@ -171,13 +186,14 @@ class Newton(AbstractSolver):
 
 
 def _correction(
-    newton: Newton, problem: ControlProblem, solve: Linear, state: NewtonState
+    newton: Newton, problem: ControlProblem, state: NewtonState
 ) -> tuple[Bool[Array, ""], NewtonState]:
     """One step in the region, and whether the model held and more is to be gained."""
     value, gradient = state.objective, state.gradient
     product = (curvature if newton.curvature == "exact" else gauss_newton_curvature)(
         problem, state.weights
     )
+    solve = lambda v: solved(state.metric, v)
     size, home = state.size, state.weights
     if not isinstance(problem.control_set, Free):
         product, solve, gradient, home = _on_face(problem, state, product, solve, newton.unit)
@@ -191,8 +207,9 @@ def _correction(
     # Near a stationary point J changes by less than its own roundoff: the ratio
     # is noise, so both sides get the same floor (Conn, Gould & Toint, section 17.4.2), which
     # lets every step pass; progress is then the gradient's, and not a step-by-step one.
-    floor = 10 * jnp.finfo(value.dtype).eps * jnp.maximum(jnp.abs(value), 1e-300)
-    path, tries, (weights, new_value, new_gradient) = _shortened(problem, state, path, floor, home)
+    floor = _unseen(value)
+    at = (state.weights, value, state.gradient)
+    path, tries, (weights, new_value, new_gradient) = shortened(problem, at, path, floor, home)
     radius = jnp.where(tries > 1, path.length, radius)
     ratio = (value - new_value + floor) / (path.decrease + floor)
     blind = path.decrease <= floor
@@ -202,33 +219,48 @@ def _correction(
         0.25 * jnp.minimum(radius, path.length),
         jnp.where((ratio > 0.75) & path.boundary, 2.5 * radius, radius),
     )
-    kept = jax.tree.map(
+    end = jax.tree.map(
         lambda a, b: jnp.where(accept, a, b),
         (weights, new_value, new_gradient),
-        (state.weights, value, state.gradient),
+        at,
     )
-    early = path.boundary & ~blind
     new_size = stationarity(problem, weights, new_gradient, newton.unit)
-    progress = accept & (~blind | (new_size < state.best))
-    weights, objective, gradient = kept
     held = (ratio > 0.25) & ~path.boundary & (tries == 1)
     succeeded = held & (new_size < 0.5 * size) & (new_size > newton.tol * newton.unit)
-    return succeeded, NewtonState(
-        weights,
-        objective,
-        gradient,
-        jnp.where(accept, new_size, size),
-        state.lbfgs,
-        radius,
-        jnp.clip(0.9 * (new_size / size) ** 1.5, TIGHT, LOOSE),
-        jnp.maximum(
-            jnp.where(early, 0.25, 1.0).astype(radius.dtype) * state.threshold, state.floor
-        ),
-        state.floor,
-        jnp.where(accept, 0, CHEAP_STEPS),  # a refused step is tried again, shorter
-        jnp.where(blind & accept, jnp.minimum(new_size, state.best), state.best),
-        jnp.where(progress, 0, state.failures + 1),
-        state.num_evals + 1 + tries + path.products,
+    state = _judged(state, end, new_size, accept, path.boundary, blind)
+    return succeeded, dataclasses.replace(
+        state,
+        radius=radius,
+        forcing=jnp.clip(0.9 * (new_size / size) ** 1.5, TIGHT, LOOSE),
+        num_evals=state.num_evals + 1 + tries + path.products,
+    )
+
+
+def _unseen(value: Float[Array, ""]) -> Float[Array, ""]:
+    """What J cannot tell apart."""
+    return 10 * jnp.finfo(value.dtype).eps * jnp.maximum(jnp.abs(value), 1e-300)
+
+
+def _judged(
+    state: NewtonState, end: Any, size: Array, accept: Array, boundary: Array, blind: Array
+) -> NewtonState:
+    """The state after a step in the region: at its `end` where it was accepted. `size`: of the gradient
+    there; `blind`: whether J was too coarse to judge the step."""
+    weights, objective, gradient = end
+    progress = accept & (~blind | (size < state.best))
+    early = jnp.where(boundary & ~blind, 0.25, 1.0).astype(state.threshold.dtype)
+    size = jnp.where(accept, size, state.size)
+    return dataclasses.replace(
+        state,
+        weights=weights,
+        objective=objective,
+        gradient=gradient,
+        size=size,
+        threshold=early * state.threshold,
+        cheap=jnp.where(accept, 0, CHEAP_STEPS),  # a refused step is tried again, shorter
+        mark=size,
+        best=jnp.where(blind & accept, jnp.minimum(size, state.best), state.best),
+        failures=jnp.where(progress, 0, state.failures + 1),
     )
 
 
@@ -241,37 +273,33 @@ def _once(when: Array, do: Callable[[NewtonState], NewtonState], state: NewtonSt
 
 def _whole_step(newton: Newton, problem: ControlProblem, state: NewtonState) -> NewtonState:
     """One step in the region by the whole Hessian."""
-    value, size = state.objective, state.size
+    value = state.objective
     kind = curvature if newton.curvature == "exact" else gauss_newton_curvature
-    floor = 10 * jnp.finfo(value.dtype).eps * jnp.maximum(jnp.abs(value), 1e-300)
+    floor = _unseen(value)
     at = (state.weights, value, state.gradient)
     step = stepped(problem, kind(problem, state.weights), at, state.radius, floor)
-    weights, objective, gradient = step.end
-    new_size, blind = largest(gradient), step.decrease <= floor
-    progress = step.accepted & (~blind | (new_size < state.best))
-    early = step.boundary & ~blind
-    return NewtonState(
-        weights,
-        objective,
-        gradient,
-        new_size,
-        state.lbfgs,
-        step.radius,
-        state.forcing,
-        jnp.maximum(jnp.where(early, 0.25, 1.0).astype(size.dtype) * state.threshold, state.floor),
-        state.floor,
-        jnp.where(step.accepted, 0, CHEAP_STEPS),
-        jnp.where(blind & step.accepted, jnp.minimum(new_size, state.best), state.best),
-        jnp.where(progress, 0, state.failures + 1),
-        state.num_evals + step.tries + ravel_pytree(weights)[0].size,
+    size, blind = largest(step.end[2]), step.decrease <= floor
+    state = _judged(state, step.end, size, step.accepted, step.boundary, blind)
+    count = ravel_pytree(state.weights)[0].size
+    return dataclasses.replace(
+        state, radius=step.radius, num_evals=state.num_evals + step.tries + count
     )
 
 
-def _newton_step(newton: Newton, problem: ControlProblem, state: NewtonState) -> NewtonState:
-    """Corrections with one preconditioner, for as long as each is a whole success."""
+def _blocks(problem: ControlProblem, weights: Weights) -> Factors:
+    """Factored curvature blocks, of a first chunk of the samples."""
     few = problem.first_chunk
-    _, states, costates, _ = backpropagate(few, state.weights)
-    solve = preconditioner(few, state.weights, states, costates)
+    _, states, costates, _ = backpropagate(few, weights)
+    return factored(few, weights, states, costates)
+
+
+def _rebuilt(problem: ControlProblem, state: NewtonState) -> NewtonState:
+    metric = _blocks(problem, state.weights)
+    return dataclasses.replace(state, metric=metric, age=jnp.zeros_like(state.age))
+
+
+def _newton_step(newton: Newton, problem: ControlProblem, state: NewtonState) -> NewtonState:
+    """Corrections in one metric, for as long as each is a whole success."""
 
     def proceed(carry: Any) -> Array:
         count, succeeded, _ = carry
@@ -279,17 +307,18 @@ def _newton_step(newton: Newton, problem: ControlProblem, state: NewtonState) ->
 
     def correct(carry: Any) -> Any:
         count, _, state = carry
-        return count + 1, *_correction(newton, problem, solve, state)
+        return count + 1, *_correction(newton, problem, state)
 
     start = (jnp.asarray(0), jnp.asarray(True), state)
     return jax.lax.while_loop(proceed, correct, start)[-1]
 
 
-_CHEAP = optax.lbfgs()
 FIRST_RADIUS = 1000.0  # in lengths of the block step, which couplings of stages make too short
 CONCAVE = 30.0
-CHEAP_FEW = 100  # where the whole Hessian is cheap
-CHEAP_STEPS = 400  # at most, between two Newton steps: a long valley is Newton's after all
+CHEAP_STEPS = 100  # at most, until the gradient halves: a long valley is Newton's after all
+CHEAP_FEW, SWITCH_FEW = 100, 1e-4  # where the whole Hessian is cheap
+BENT = 1e-2  # of the first gradient: from here on the blocks are the metric of the cheap steps
+REFRESH = 150  # cheap steps in one metric
 PATIENCE = 12
 CORRECTIONS = 5  # most Newton steps that share a preconditioner
 LOOSE, TIGHT = 0.1, 1e-4  # forcing terms
@@ -298,51 +327,42 @@ LOOSE, TIGHT = 0.1, 1e-4  # forcing terms
 def _cheap_step(problem: ControlProblem, state: NewtonState, unit: Any) -> NewtonState:
     """One step of L-BFGS with its line search, on J / unit: its first step is as long as the gradient."""
     flat, unravel = ravel_pytree(state.weights)  # many small leaves cost more than one vector
-    objective = lambda v: in_units(problem.objective(unravel(v.astype(flat.dtype))), unit)
-    slope = in_units(ravel_pytree(state.gradient)[0], unit)
-    change, lbfgs = _CHEAP.update(
-        slope,
-        state.lbfgs,
+    step = quasi_newton.stepped(
+        lambda v: in_units(problem.objective(unravel(v.astype(flat.dtype))), unit),
         flat,
-        value=in_units(state.objective, unit),
-        grad=slope,
-        value_fn=objective,
+        in_units(state.objective, unit),
+        in_units(ravel_pytree(state.gradient)[0], unit),
+        state.memory,
+        _metric(state, unravel, unit),
     )
-    flat = optax.apply_updates(flat, change)
-    value, gradient = (unit * optax.tree_utils.tree_get(lbfgs, name) for name in ("value", "grad"))
-    tries = optax.tree_utils.tree_get(lbfgs, "num_linesearch_steps")
+    value, gradient = unit * step.value, unit * step.gradient
+    size = jnp.max(jnp.abs(gradient))
+    halved = size < 0.5 * state.mark
     # A line search that lowers J no more hands over to Newton, for good.
     stalled = ~(value < state.objective)
-    carried = (
-        jnp.where(stalled, state.radius, -1.0).astype(state.radius.dtype),
-        jnp.full_like(state.forcing, LOOSE),
-        jnp.where(stalled, jnp.inf, state.threshold).astype(state.threshold.dtype),
-        state.cheap + 1,
-    )
-    return eqx.tree_at(
-        lambda s: (
-            s.weights,
-            s.objective,
-            s.gradient,
-            s.size,
-            s.lbfgs,
-            s.num_evals,
-            s.radius,
-            s.forcing,
-            s.threshold,
-            s.cheap,
-        ),
+    return dataclasses.replace(
         state,
-        (
-            unravel(flat),
-            value,
-            unravel(gradient),
-            jnp.max(jnp.abs(gradient)),
-            lbfgs,
-            state.num_evals + tries,
-            *carried,
-        ),
+        weights=unravel(step.at),
+        objective=value,
+        gradient=unravel(gradient),
+        size=size,
+        memory=step.memory,
+        age=state.age + 1,
+        radius=jnp.where(stalled, state.radius, -1.0).astype(state.radius.dtype),
+        forcing=jnp.full_like(state.forcing, LOOSE),
+        threshold=jnp.where(stalled, jnp.inf, state.threshold).astype(state.threshold.dtype),
+        cheap=jnp.where(halved, 0, state.cheap + 1),
+        mark=jnp.where(halved, size, state.mark),
+        num_evals=state.num_evals + step.tries,
     )
+
+
+def _metric(state: NewtonState, unravel: Callable, unit: Any) -> quasi_newton.Metric:
+    """The inverse of the curvature of J / unit, as far as it is known."""
+    if not state.metric:
+        return lambda v: v
+    one = lambda v: unit * ravel_pytree(solved(state.metric, unravel(v)))[0]
+    return lambda v: jnp.where(state.age < NEVER, one(v), v)
 
 
 NEAR = 1e-3  # a bound is met from this far, and from nearer the smaller the stationarity
@@ -362,38 +382,3 @@ def _on_face(
         inside(state.gradient),
         home,
     )
-
-
-SHORTEN = 0.25
-SHORTEST = 1e-4
-
-
-def _shortened(
-    problem: ControlProblem, state: NewtonState, path: Path, floor: Array, home: Weights
-) -> tuple[Path, Int[Array, ""], tuple[Weights, Array, Weights]]:
-    """The path from `home`, shortened until J falls as the model says (Nocedal & Yuan); how often J was
-    asked; and the weights at its end with J and its gradient.
-
-    A whole new path in a smaller region costs a preconditioner and its conjugate gradients; a trial
-    on this one costs a gradient.
-    """
-    slope = inner(state.gradient, path.step)
-    bend = -2.0 * (slope + path.decrease)  # of the model along the step
-    decrease = lambda a: -a * slope - 0.5 * a**2 * bend
-
-    def too_long(carry: Any) -> Array:
-        a, tries, (_, value, _) = carry
-        falls = state.objective - value + floor > 0.1 * (decrease(a) + floor)
-        return (tries == 0) | (~falls & (a > SHORTEST))
-
-    def shorter(carry: Any) -> Any:
-        a, tries, _ = carry
-        a = jnp.where(tries == 0, a, SHORTEN * a)
-        weights = problem.control_set.project(axpy(a, path.step, home))
-        return a, tries + 1, (weights, *value_and_gradient(problem, weights))
-
-    end = (state.weights, state.objective, state.gradient)
-    one = jnp.ones_like(state.objective)
-    a, tries, end = jax.lax.while_loop(too_long, shorter, (one, jnp.asarray(0), end))
-    step = jax.tree.map(lambda z: a * z, path.step)
-    return Path(step, a * path.length, decrease(a), path.boundary, path.products), tries, end

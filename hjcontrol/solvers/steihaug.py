@@ -7,12 +7,14 @@ negative curvature. Norms in B come from the recurrences: only the preconditione
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.shown import Shown
+from hjcontrol.control import ControlProblem, value_and_gradient
 from hjcontrol.control.control_sets import largest
 from hjcontrol.control.hamiltonians import inner
 from hjcontrol.networks import Weights
@@ -101,3 +103,41 @@ def steihaug(
     end = jax.lax.while_loop(proceed, body, start)
     decrease = -inner(g, end["z"]) - 0.5 * inner(end["z"], end["Hz"])
     return Path(end["z"], jnp.sqrt(end["zz"]), decrease, end["edge"], end["count"])
+
+
+SHORTEN = 0.25
+SHORTEST = 1e-4
+
+
+Point = tuple[Weights, Float[Array, ""], Weights]  # weights, J and its gradient
+
+
+def shortened(
+    problem: ControlProblem, at: Point, path: Path, floor: Array, home: Weights
+) -> tuple[Path, Int[Array, ""], Point]:
+    """The path from `home`, shortened until J falls as the model says (Nocedal & Yuan); how often J was
+    asked; and the weights at its end with J and its gradient.
+
+    A whole new path in a smaller region costs a preconditioner and its conjugate gradients; a trial
+    on this one costs a gradient.
+    """
+    _, start, gradient = at
+    slope = inner(gradient, path.step)
+    bend = -2.0 * (slope + path.decrease)  # of the model along the step
+    decrease = lambda a: -a * slope - 0.5 * a**2 * bend
+
+    def too_long(carry: Any) -> Array:
+        a, tries, (_, value, _) = carry
+        falls = start - value + floor > 0.1 * (decrease(a) + floor)
+        return (tries == 0) | (~falls & (a > SHORTEST))
+
+    def shorter(carry: Any) -> Any:
+        a, tries, _ = carry
+        a = jnp.where(tries == 0, a, SHORTEN * a)
+        weights = problem.control_set.project(axpy(a, path.step, home))
+        return a, tries + 1, (weights, *value_and_gradient(problem, weights))
+
+    one = jnp.ones_like(start)
+    a, tries, end = jax.lax.while_loop(too_long, shorter, (one, jnp.asarray(0), at))
+    step = jax.tree.map(lambda z: a * z, path.step)
+    return Path(step, a * path.length, decrease(a), path.boundary, path.products), tries, end
