@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from hjcontrol._ground.jaxprs import one_by_one
+from hjcontrol._ground.shapes import of_drawn, of_one
 from hjcontrol.control.statement import check_targets
 from hjcontrol.networks.chain import Chain, Tied
 from hjcontrol.networks.stage import AbstractStage
@@ -92,11 +93,6 @@ def samples(ensemble: dict[str, PyTree]) -> int:
     return n
 
 
-def of_one(tree: Any) -> Any:
-    """One sample of what has samples in front, as shapes."""
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a)[1:], a.dtype), tree)
-
-
 def whole_chain(**options: Any) -> None:
     """Refuse what says something of a model's arrays beside a `Chain`.
 
@@ -149,8 +145,8 @@ def on_samples_of(problem: Any, inputs: Any, targets: Any) -> Any:
             "ControlProblem.on: one sample's (inputs, targets) must have the shapes "
             f"{shapes[0]}; found {shapes[1]}."
         )
-    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (inputs, targets))
-    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    one = of_one((inputs, targets))
+    weights = of_drawn(problem.init)
     final = jax.eval_shape(problem.chain, weights, one[0])
     check_targets(problem.terminal, targets, one[1], final)
     return replaced(problem, inputs=inputs, targets=targets, stream=None)

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.by_shape import once_per_shape
 from hjcontrol._ground.concrete import known
+from hjcontrol._ground.shapes import of_drawn, of_one
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree
 from hjcontrol.networks.given import Given, read_of, reference_of
@@ -135,7 +136,7 @@ class Chain(Shown):
         )
         state, forcing, context = shapes(state), shapes(forcing), shapes(context)
         check_given([_stage(p) for p in _expanded(pieces)], forcing, context)
-        first = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), forcing)
+        first = of_one(forcing)
         read = {"nothing": None, "forcing": first, "context": context}
         groups: list[tuple[list[AbstractStage], int]] = []  # stages of a run; times, 0 if not tied
         keeps, k = False, 0  # the previous stage maps its state to one of the same shape
@@ -355,7 +356,7 @@ def _avals(tree: PyTree) -> Any:
 
 def _state_after(stage: AbstractStage, state: PyTree, k: int, u: PyTree) -> PyTree:
     try:
-        theta = jax.eval_shape(stage.init, jax.eval_shape(lambda: jax.random.key(0)))
+        theta = of_drawn(stage.init)
         theta = _like_state(theta, state)
         after = jax.eval_shape(lambda *a: advance(stage, *a), state, theta, u)
     except Exception as error:  # the user's stage: whatever it raises

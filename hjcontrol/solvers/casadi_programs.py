@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.shapes import of_drawn, of_one
 from hjcontrol.control import ControlProblem
 from hjcontrol.control.hamiltonians import given_at
 from hjcontrol.networks import Flow, advance
 from hjcontrol.solvers.casadi_replay import casadi_function
-from hjcontrol.solvers.direct_paths import PathRows, path_rows
+from hjcontrol.solvers.direct_paths import PathRows, owners, path_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,12 +76,12 @@ def programs_of(problem: ControlProblem, bounded: bool = True) -> Programs:
     **Raises:** `UnsupportedPrimitiveError` for one that CasADi cannot express.
     """
     chain, n = problem.chain, problem.num_samples
-    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    weights = of_drawn(problem.init)
     thetas = jax.eval_shape(chain.unstack, weights)
     states = _states(problem, weights)
     read = [given_at(problem, k) for k in range(len(chain))]
     made = _stage_functions(problem, states, thetas, read)
-    ends = (states[-1], jax.tree.map(_one, problem.targets))
+    ends = (states[-1], of_one(problem.targets))
     terminal = casadi_function(problem.terminal_cost, *ends, name="Phi", stage="the terminal cost")
     ending = problem.terminal_constraint
     if ending is not None:
@@ -94,7 +95,7 @@ def programs_of(problem: ControlProblem, bounded: bool = True) -> Programs:
         inputs=columns(n, problem.inputs),
         targets=columns(n, problem.targets),
         given=[columns(n, u) for u in read],
-        owner=_owners(problem),
+        owner=owners(problem),
         couplings=_couplings(problem, thetas),
         spans=[_span(chain[k]) for k in range(len(chain))],
         paths=path_rows(problem, states, read, thetas, bounded),
@@ -104,28 +105,13 @@ def programs_of(problem: ControlProblem, bounded: bool = True) -> Programs:
 def _states(problem: ControlProblem, weights: Any) -> list[Any]:
     """One sample's `x_0 .. x_K`, as shapes."""
     rollout = jax.eval_shape(problem.rollout, weights)
-    inner = lambda a: jax.ShapeDtypeStruct(a.shape[2:], a.dtype)
     runs = zip(rollout.runs, problem.chain.runs, strict=True)
-    states = [jax.tree.map(inner, xs) for xs, run in runs for _ in range(run.length)]
-    return [*states, jax.tree.map(_one, rollout.final)]
+    states = [of_one(of_one(xs)) for xs, run in runs for _ in range(run.length)]
+    return [*states, of_one(rollout.final)]
 
 
 def _span(stage: Any) -> float | None:
     return float(stage.t1 - stage.t0) if isinstance(stage, Flow) else None
-
-
-def _owners(problem: ControlProblem) -> list[int]:
-    """By stage, the first one that uses its weights."""
-    found: list[int] = []
-    for run in problem.chain.runs:
-        first = len(found)
-        found += [first if run.tied else first + k for k in range(run.length)]
-    return found
-
-
-def _one(a: Any) -> jax.ShapeDtypeStruct:
-    """The shape of one sample's."""
-    return jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
 
 
 def columns(n: int, tree: Any) -> np.ndarray:
@@ -148,7 +134,7 @@ def _stage_functions(
         arrays = [a for a in jax.tree.leaves(stage) if isinstance(a, jax.Array | np.ndarray)]
         keys.append((r, *[np.asarray(a).tobytes() for a in arrays]))
         if keys[-1] not in made:
-            shapes = (states[k], thetas[k], jax.tree.map(_one, read[k]))
+            shapes = (states[k], thetas[k], of_one(read[k]))
             made[keys[-1]] = _step_and_cost(problem, k, stage, shapes)
     return [made[key] for key in keys]
 

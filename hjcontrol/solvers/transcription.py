@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.shapes import of_drawn
 from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import Weights
 from hjcontrol.solvers import collocation
@@ -66,7 +67,7 @@ class Transcription:
     def weights(self, x: Any) -> Weights:
         """The weights within the NLP's variables, in the problem's dtype."""
         x = np.asarray(x, float).ravel()
-        one = jax.eval_shape(self.problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+        one = of_drawn(self.problem.init)
         like = jax.eval_shape(self.problem.chain.unstack, one)
         owned = zip(self.programs.owner, like, strict=True)
         thetas = [unflat(x[self.variables[f"theta[{k}]"]], theta) for k, theta in owned]
