@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def claims_markdown(
     for name, picture in pictures.items():
         (folder / f"{name}.svg").write_text(_drawn(picture), encoding="utf-8")
     counts = Counter(e["verdict"] for e in entries)
-    lines = [HEAD, ", ".join(f"**{n}** {v}" for v, n in _told(counts)) + ".", ""]
+    lines = [HEAD, headline(counts, sum(e["sound"] for e in entries)), ""]
     lines += table(
         [{"claim": f"[{cell(e['title'])}](#{e['id']})", "verdict": e["verdict"]} for e in entries],
         escaped=True,
@@ -180,7 +181,7 @@ def claims_markdown(
 def _section(e: Entry, picture: Any) -> list[str]:
     lines = [
         "",
-        f'<h2 id="{e["id"]}">{cell(e["title"])}</h2>',
+        f'<h2 id="{e["id"]}">{escape(e["title"], quote=False)}</h2>',
         "",
         f"**{e['verdict']}** · `{e['id']}`",
         "",

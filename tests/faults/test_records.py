@@ -7,6 +7,7 @@ import pytest
 
 from hjcontrol._ground.record import Mark, Quantity, Record, figure
 from hjcontrol._ground.record_html import LIMIT
+from hjcontrol._ground.record_text import table
 from hjcontrol.reporting.html import page
 from hjcontrol.reporting.markdown import markdown
 from tests.faults.good_calls import calls, solution
@@ -89,3 +90,17 @@ def test_what_is_wide_long_and_evil_fits():
 )
 def test_numbers_are_written_in_one_place(value, words):
     assert figure(value) == words
+
+
+@pytest.mark.parametrize(
+    ("kinds", "repeated"),
+    [(("one", "two"), "tolerance  kind"), (("one", "one"), "tolerance"), (("one",), "tolerance")],
+    ids=["two columns tell them apart", "none does", "one does"],
+)
+def test_columns_that_go_below_stand_behind_those_that_tell_rows_apart(kinds, repeated):
+    wide = {f"number {k}": 123456789.5 for k in range(8)}
+    rows = [{"tolerance": 1e-4, "kind": kind, **wide, "note": "last"} for kind in kinds]
+    heads = [line.strip() for line in table(rows) if "tolerance" in line]
+    assert len(heads) == 2
+    assert heads[0].startswith("tolerance  kind")
+    assert heads[1].startswith(f"{repeated}  number")
