@@ -37,8 +37,8 @@ from hjcontrol.control.streams import Stream, came_in, held
 from hjcontrol.control.terminal_constraint import TerminalConstraint
 from hjcontrol.control.trajectory import Trajectory, swapped
 from hjcontrol.networks import Chain, Weights
-from hjcontrol.networks.chain import check_given
 from hjcontrol.networks.given import mapped, reference_of
+from hjcontrol.networks.grouping import check_given
 from hjcontrol.networks.model import form_of, read, stages_of
 
 
