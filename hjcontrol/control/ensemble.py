@@ -4,7 +4,9 @@ inputs, targets, forcing, context        every leaf (n, ...), n >= 1, inputs flo
 """
 
 import copy
+import dataclasses
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -150,6 +152,25 @@ def on_samples_of(problem: Any, inputs: Any, targets: Any) -> Any:
     final = jax.eval_shape(problem.chain, weights, one[0])
     check_targets(problem.terminal, targets, one[1], final)
     return replaced(problem, inputs=inputs, targets=targets, stream=None)
+
+
+def cut(problem: Any, own: Callable[[Any], Any]) -> Any:
+    """The same problem on some of its samples: `own` takes them of every array that has samples in front.
+    A reference may be one for all samples."""
+    n = problem.num_samples
+    parts = lambda p: (p.inputs, p.targets, p.forcing, p.context, p.references)
+    chosen = jax.tree.map(lambda a: own(a) if a.shape[0] == n else a, parts(problem))
+    return eqx.tree_at(parts, problem, chosen, is_leaf=lambda leaf: leaf is None)
+
+
+def placed(problem: Any, inputs: Any, targets: Any) -> Any:
+    """The same problem on a batch of a stream, which has checked it."""
+    inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
+    inputs = jax.tree.map(lambda a: a.astype(problem.dtype), inputs)  # tokens
+    read = problem.references
+    if read is not None and read.target is not None:  # a cost reads the sample's target
+        read = dataclasses.replace(read, target=jax.tree.map(lambda a: a[:, None], targets))
+    return replaced(problem, inputs=inputs, targets=targets, references=read, stream=None)
 
 
 def replaced(problem: Any, **fields: Any) -> Any:

@@ -9,7 +9,6 @@ given besides x_0 (an input sequence, a mask) is no state: it has no costate, an
 depth. The sample axis leads every ensemble array, and nothing but the mean crosses it.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -328,12 +327,8 @@ class ControlProblem(Shown):
 
     def take(self, index: Any) -> "ControlProblem":
         """The same problem on the samples `index` (an integer array or a slice)."""
-        parts = lambda p: (p.inputs, p.targets, p.forcing, p.context, p.references)
-        n = self.num_samples
-        index = places("take", index, n)
-        own = lambda a: a[index] if a.shape[0] == n else a  # a reference may be one for all samples
-        chosen = jax.tree.map(own, parts(self))
-        return eqx.tree_at(parts, self, chosen, is_leaf=lambda leaf: leaf is None)
+        index = places("take", index, self.num_samples)
+        return data.cut(self, lambda a: a[index])
 
     def on(self, inputs: TreeLike, targets: TreeLike | None = None) -> "ControlProblem":
         """The same problem on other samples, `(m, ...)`: a batch, or samples held out.
@@ -345,12 +340,7 @@ class ControlProblem(Shown):
 
     def placed(self, inputs: Any, targets: Any) -> "ControlProblem":
         """`on`, unchecked: for a batch that a stream has checked."""
-        inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
-        inputs = jax.tree.map(lambda a: a.astype(self.dtype), inputs)  # tokens
-        read = self.references
-        if read is not None and read.target is not None:  # a cost reads the sample's target
-            read = dataclasses.replace(read, target=jax.tree.map(lambda a: a[:, None], targets))
-        return data.replaced(self, inputs=inputs, targets=targets, references=read, stream=None)
+        return data.placed(self, inputs, targets)
 
     @admits()
     def with_references(self, references: TreeLike) -> "ControlProblem":

@@ -93,24 +93,7 @@ class Numerics(Shown):
         solver = diffrax.Tsit5() if solver is None else solver
         if not isinstance(solver, diffrax.AbstractSolver):
             raise ValueError(_wanted("solver", "a diffrax solver such as diffrax.Tsit5()", solver))
-        adaptive = isinstance(solver, diffrax.AbstractAdaptiveSolver)
-        if controller is None:
-            controller = (
-                diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE)
-                if adaptive and dt0 is None
-                else diffrax.ConstantStepSize()
-            )
-        if not isinstance(controller, diffrax.AbstractStepSizeController):
-            raise ValueError(
-                _wanted("stepsize_controller", "a diffrax step size controller", controller)
-            )
-        _compatible(solver)
-        if isinstance(controller, diffrax.AbstractAdaptiveStepSizeController) and not adaptive:
-            raise ValueError(
-                f"Flow: {type(controller).__name__} adapts to an error estimate, and "
-                f"{type(solver).__name__} makes none. Take `diffrax.ConstantStepSize()` with `dt0=`, "
-                "or a solver such as diffrax.Heun() or diffrax.Tsit5()."
-            )
+        controller = _controller(controller, solver, dt0)
         twice = isinstance(adjoint, str) and adjoint == "twice"
         solver = written_out(solver) if twice else solver
         adjoint = adjoint_named("checkpoint" if adjoint is None else adjoint)
@@ -216,7 +199,10 @@ class Numerics(Shown):
     @property
     def order(self) -> float:
         """Order of the global error in the step; in the tolerance, if that sets the accuracy."""
-        term = _term()
+        needs("A Flow", "diffrax")
+        import diffrax
+
+        term = diffrax.ODETerm(lambda t, x, args: x)
         order = float(self.solver.order(term))
         return order / float(self.solver.error_order(term)) if self.by_tolerance else order
 
@@ -230,10 +216,7 @@ class Numerics(Shown):
         import diffrax
 
         if isinstance(self.solver, diffrax.AbstractImplicitSolver):
-            root = self.solver.root_finder
-            known = [n for n in ("rtol", "atol") if isinstance(getattr(root, n, None), float)]
-            values = lambda n: [getattr(n.solver.root_finder, k) for k in known]
-            self = eqx.tree_at(values, self, [v * TOLERANCES**-level for v in values(self)])
+            self = eqx.tree_at(lambda n: n.solver, self, _finer_root(self.solver, level))
         if self.by_tolerance:
             lower = lambda a: jnp.maximum(a * TOLERANCES**-level, jnp.minimum(a, finest))
             finer = _replaced(self.controller, lower)
@@ -335,16 +318,41 @@ def adjoint_named(adjoint: Any) -> Any:
     return adjoint
 
 
+def _controller(controller: Any, solver: Any, dt0: Any) -> Any:
+    """The step size controller, or the default of this solver and first step."""
+    import diffrax
+
+    adaptive = isinstance(solver, diffrax.AbstractAdaptiveSolver)
+    if controller is None:
+        controller = (
+            diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE)
+            if adaptive and dt0 is None
+            else diffrax.ConstantStepSize()
+        )
+    if not isinstance(controller, diffrax.AbstractStepSizeController):
+        kind = "a diffrax step size controller"
+        raise ValueError(_wanted("stepsize_controller", kind, controller))
+    _compatible(solver)
+    if isinstance(controller, diffrax.AbstractAdaptiveStepSizeController) and not adaptive:
+        raise ValueError(
+            f"Flow: {type(controller).__name__} adapts to an error estimate, and "
+            f"{type(solver).__name__} makes none. Take `diffrax.ConstantStepSize()` with `dt0=`, "
+            "or a solver such as diffrax.Heun() or diffrax.Tsit5()."
+        )
+    return controller
+
+
+def _finer_root(solver: Any, level: int) -> Any:
+    """An implicit solver whose equations are solved to tolerances divided by 100 `level` times."""
+    root = solver.root_finder
+    known = [n for n in ("rtol", "atol") if isinstance(getattr(root, n, None), float)]
+    values = lambda s: [getattr(s.root_finder, k) for k in known]
+    return eqx.tree_at(values, solver, [v * TOLERANCES**-level for v in values(solver)])
+
+
 def _wanted(name: str, kind: str, found: Any) -> str:
     shown = repr(found) if isinstance(found, (str, int, float)) else type(found).__name__
     return f"Flow: `{name}` must be {kind}; found {shown}."
-
-
-def _term() -> Any:
-    needs("A Flow", "diffrax")
-    import diffrax
-
-    return diffrax.ODETerm(lambda t, x, args: x)
 
 
 def _compatible(solver: Any) -> None:
