@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from hjcontrol._ground.arguments import fits
-from hjcontrol.control.ensemble import cut
+from hjcontrol.control.ensemble import picked
 
 
 def mean_over_chunks(problem: Any, f: Callable[[Any], PyTree[Array]]) -> PyTree[Array]:
@@ -41,7 +41,7 @@ def chunk_of(problem: Any, start: Any, length: int) -> Any:
     """The problem on `length` samples from `start` on, which may be traced."""
     if problem.stream is not None:
         return problem.placed(*problem.stream.read(start, length))
-    return cut(problem, lambda a: jax.lax.dynamic_slice_in_dim(a, start, length))
+    return picked(problem, lambda a: jax.lax.dynamic_slice_in_dim(a, start, length))
 
 
 def checked_chunk(who: str, problem: Any, chunk: int | None) -> int | None:

@@ -154,7 +154,7 @@ def on_samples_of(problem: Any, inputs: Any, targets: Any) -> Any:
     return replaced(problem, inputs=inputs, targets=targets, stream=None)
 
 
-def cut(problem: Any, own: Callable[[Any], Any]) -> Any:
+def picked(problem: Any, own: Callable[[Any], Any]) -> Any:
     """The same problem on some of its samples: `own` takes them of every array that has samples in front.
     A reference may be one for all samples."""
     n = problem.num_samples

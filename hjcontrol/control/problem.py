@@ -328,7 +328,7 @@ class ControlProblem(Shown):
     def take(self, index: Any) -> "ControlProblem":
         """The same problem on the samples `index` (an integer array or a slice)."""
         index = places("take", index, self.num_samples)
-        return data.cut(self, lambda a: a[index])
+        return data.picked(self, lambda a: a[index])
 
     def on(self, inputs: TreeLike, targets: TreeLike | None = None) -> "ControlProblem":
         """The same problem on other samples, `(m, ...)`: a batch, or samples held out.

@@ -119,7 +119,6 @@ class Numerics(Shown):
         """diffrax's own `Solution` of one sample, in the dtype of `x`; it never raises on values.
 
         `times`: where states are asked for, by `at_times`."""
-        needs("A Flow", "diffrax")
         import diffrax
 
         if times is not None:
@@ -150,7 +149,6 @@ class Numerics(Shown):
     def trace(self, *statement: Any) -> dict[str, Any]:
         """Of one sample's solve: whether it `succeeded`, the times of its `steps` (unused slots
         infinite), how many there were, and diffrax's word for the failure by number."""
-        needs("A Flow", "diffrax")
         import diffrax
 
         through = adjoint_named("checkpoint")
@@ -182,7 +180,6 @@ class Numerics(Shown):
     @property
     def continuous(self) -> bool:
         """Whether the adjoint is a discretised costate equation, not the discrete costate."""
-        needs("A Flow", "diffrax")
         import diffrax
 
         return isinstance(self.adjoint, diffrax.BacksolveAdjoint)
@@ -191,7 +188,6 @@ class Numerics(Shown):
     def approximate(self) -> bool:
         """Whether the backward pass is the discrete costate only as far as a tolerance goes: a
         continuous adjoint, or implicit steps, whose equations are solved by an iteration."""
-        needs("A Flow", "diffrax")
         import diffrax
 
         return self.continuous or isinstance(self.solver, diffrax.AbstractImplicitSolver)
@@ -199,7 +195,6 @@ class Numerics(Shown):
     @property
     def order(self) -> float:
         """Order of the global error in the step; in the tolerance, if that sets the accuracy."""
-        needs("A Flow", "diffrax")
         import diffrax
 
         term = diffrax.ODETerm(lambda t, x, args: x)
@@ -212,7 +207,6 @@ class Numerics(Shown):
 
         **Raises:** `ValueError` for a controller that has neither a constant step nor tolerances.
         """
-        needs("A Flow", "diffrax")
         import diffrax
 
         if isinstance(self.solver, diffrax.AbstractImplicitSolver):
@@ -252,7 +246,6 @@ class Numerics(Shown):
 
 def capable(numerics: Any, derivative: str) -> bool:
     """Whether the adjoint offers a derivative of the kind, one of `DERIVATIVES`."""
-    needs("A Flow", "diffrax")
     import diffrax
 
     known = CAPABILITIES.get(type(numerics.adjoint).__name__)
@@ -283,7 +276,6 @@ def probe(numerics: Any, derivative: str) -> bool:
 
 def succeeded(solution: Any) -> Bool[Array, ""]:
     """Whether a diffrax solve reached `t1`."""
-    needs("A Flow", "diffrax")
     import diffrax
 
     return jnp.asarray(solution.result == diffrax.RESULTS.successful)
@@ -357,7 +349,6 @@ def _wanted(name: str, kind: str, found: Any) -> str:
 
 def _compatible(solver: Any) -> None:
     """Whether the solver takes one ODE term: symplectic ones take pairs, stochastic ones two."""
-    needs("A Flow", "diffrax")
     import diffrax
 
     structure = solver.term_structure
