@@ -124,8 +124,8 @@ def drawn(picture: Picture, numbers: Iterator[int]) -> str:
 
 
 def inline(image: str, prefix: str, alt: str) -> str:
-    """An SVG within a page: its names begin with `prefix`, so that no two pictures share one. It says how
-    narrow it may become before it scrolls."""
+    """An SVG within a page: its names begin with `prefix`, so that no two pictures share one, and its style
+    says how narrow a screen may make it before it scrolls."""
     image = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}\1"', image)
     image = re.sub(r'(url\(#|href="#)', rf"\1{prefix}", image)
     width = re.search(r'<svg [^>]*?width="([\d.]+)pt"', image)
