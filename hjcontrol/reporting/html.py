@@ -124,7 +124,7 @@ def drawn(picture: Picture, numbers: Iterator[int]) -> str:
 
 
 def inline(image: str, prefix: str, alt: str) -> str:
-    """An SVG within a page: its names begin with `prefix`, so that no two pictures share one, and its style
+    """An SVG within a page: its names begin with `prefix`, so that no two pictures share one; its style
     says how narrow a screen may make it before it scrolls."""
     image = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}\1"', image)
     image = re.sub(r'(url\(#|href="#)', rf"\1{prefix}", image)

@@ -27,8 +27,10 @@ FAR = 1e-3  # the error of a stop that is no optimum's: whether any point is fea
 
 
 class _Program(NamedTuple):
-    """The data of unit size, with its residuals and proofs at a point `v = (x, nu, lam, s)`. `cost` is 1,
-    or 0 for the program without its objective."""
+    """The data of unit size, its residuals and its proofs at a point `v = (x, nu, lam, s)`.
+
+    `cost` is 1, or 0 for the program without its objective.
+    """
 
     P: Array
     q: Array
