@@ -3,8 +3,9 @@
     .ci/pages.py [SITE]      SITE: the folder to write, ./site
 
 The gallery must be there: `.ci/gallery.py` runs the examples and writes it. The build is strict. Then
-every page is read: each public name has one anchor, no formula is left between dollar signs, nothing
-is fetched from another server, and every option of every command is listed.
+every page is read: each public name has one anchor, no formula is left between dollar signs, no text in
+braces is taken for attributes, nothing is fetched from another server, and every option of every command
+is listed.
 """
 
 import html.parser
@@ -32,12 +33,14 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.ids: list[str] = []
         self.text: list[str] = []
+        self.lost: list[str] = []  # text that became attributes
         self.open: list[tuple[str, bool]] = []
         self.feed(path.read_text())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Note the anchor, and whether what follows is to be read."""
         given = dict(attrs)
+        self.lost += [name for name in given if not name[0].isalpha()]
         self.ids += [given["id"]] if given.get("id") else []
         silent = tag in self.SILENT or "arithmatex" in (given.get("class") or "").split()
         if tag not in ("br", "img", "meta", "link", "input", "hr", "col", "wbr", "source"):
@@ -66,6 +69,8 @@ def faults(site: pathlib.Path) -> list[str]:
         at = prose.find("$")
         if at >= 0:
             found.append(f"{name}: a dollar sign in the text: {prose[max(0, at - 40) : at + 40]!r}")
+        if page.lost:
+            found.append(f"{name}: text in braces became attributes: {' '.join(page.lost)}")
         if FETCHED.search(source) or LOADED.search(source):
             found.append(f"{name}: fetches from another server")
     for path in sorted(site.rglob("*.css")):

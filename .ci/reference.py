@@ -119,7 +119,8 @@ def described(room: str, name: str, path: str) -> str:
     if called:
         hidden = ("show_root_heading: false", "show_root_toc_entry: false", "heading_level: 3")
         options = "".join(f"      {option}\n" for option in hidden)
-        head = f"## {heading} {{#class-{name}-of-{room.replace('.', '-')}}}\n\n"
+        own = f"#class-{name}-of-{room.replace('.', '-')}"
+        head = f'## {heading} {{{own} data-toc-label="{name}"}}\n\n'
         text = f"```python\n{called}\n```\n\n"
         return f"{anchor}{head}{text}::: {path}\n    options:\n{options}"
     options = f"      heading: {heading}\n      toc_label: {name}\n"

@@ -1,4 +1,4 @@
-"""What a result says of itself, once: terminal, notebook, page, Markdown and JSON are made from it.
+"""What a result says of itself, once: terminal, notebook, page and Markdown are made from it.
 
     title       headline (one sentence)       verdict       facts (at most three lead)
     rows        tables, each a list of rows   pictures      functions that draw
@@ -8,7 +8,6 @@ Numbers stay numbers until a renderer writes them. A picture is drawn when a ren
 """
 
 import importlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -129,42 +128,6 @@ def _float(value: float, digits: int) -> str:
     if size != 0 and math.isfinite(size) and not 1e-3 <= size < 1e6:
         return f"{value:.{min(digits, 3) - 1}e}" if digits <= 4 else f"{value:.{digits - 1}e}"
     return f"{value:.{digits}g}"
-
-
-def as_json(record: Record) -> dict[str, Any]:
-    """The record in types that JSON has: numbers as numbers, in full."""
-    return {
-        "title": record.title,
-        "headline": record.headline,
-        "verdict": record.verdict,
-        "facts": {k: _plain(v) for k, v in record.facts.items()},
-        "rows": {k: [{c: _plain(v) for c, v in row.items()} for row in rows]
-                 for k, rows in record.rows.items()},
-        "notes": list(record.notes),
-        "detail": [as_json(part) for part in record.detail],
-        "provenance": dict(record.provenance),
-    }  # fmt: skip
-
-
-def json_text(record: Record) -> str:
-    """`as_json` as text; a number that JSON lacks is `null`."""
-    return json.dumps(as_json(record), indent=2, ensure_ascii=False, allow_nan=False)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Quantity):
-        return _plain(value.value)
-    if isinstance(value, Mark):
-        return value.word
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if hasattr(value, "tolist"):
-        return _plain(value.tolist())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value if isinstance(value, (bool, int, str)) or value is None else str(value)
 
 
 def one_of_many(result: Any, shape: tuple[int, ...]) -> Record:

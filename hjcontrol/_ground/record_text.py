@@ -76,10 +76,12 @@ def table(rows: Sequence[Mapping[str, Value]], columns: int = COLUMNS) -> list[s
 def _continued(
     rows: Sequence[Mapping[str, Value]], names: list[str], widths: list[int], columns: int
 ) -> list[str]:
-    """Two tables, of the columns that fit, and of the first column with the others."""
+    """Two tables, of the columns that fit, and of the others behind those that tell the rows apart."""
     fit = max(k for k in range(2, len(names)) if k == 2 or sum(widths[:k]) + 2 * k <= columns)
+    apart = lambda k: len({tuple(_shown(row[name]) for name in names[:k]) for row in rows})
+    key = next((k for k in range(1, fit) if apart(k) == len(rows)), 1)
     part = lambda kept: table([{name: row[name] for name in kept} for row in rows], columns)
-    return [*part(names[:fit]), *part([names[0], *names[fit:]])]
+    return [*part(names[:fit]), *part([*names[:key], *names[fit:]])]
 
 
 def _more(rows: Sequence[object], shown: Sequence[object]) -> list[str]:

@@ -46,8 +46,10 @@ def check_memory(problem: Any) -> None:
     """
     import jax
 
+    from hjcontrol._ground.shapes import of_drawn
+
     has = _memory()
-    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    weights = of_drawn(problem.init)
     states = jax.eval_shape(problem.rollout, weights)
     size = lambda tree: sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(tree))
     needs = COPIES * size(weights) + size(states)

@@ -186,7 +186,9 @@ def _file(path: str) -> Any:
 def _check_logits(name: str, problem: Any, classes: int) -> None:
     import jax
 
-    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    from hjcontrol._ground.shapes import of_drawn
+
+    weights = of_drawn(problem.init)
     final = jax.eval_shape(problem.rollout, weights).final
     shapes = [leaf.shape[1:] for leaf in jax.tree.leaves(final)]
     if shapes != [(classes,)]:

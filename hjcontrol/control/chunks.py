@@ -10,12 +10,12 @@ weights alone is in every chunk's mean; the shares sum to one, so it is counted 
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from hjcontrol._ground.arguments import fits
+from hjcontrol.control.ensemble import picked
 
 
 def mean_over_chunks(problem: Any, f: Callable[[Any], PyTree[Array]]) -> PyTree[Array]:
@@ -41,14 +41,7 @@ def chunk_of(problem: Any, start: Any, length: int) -> Any:
     """The problem on `length` samples from `start` on, which may be traced."""
     if problem.stream is not None:
         return problem.placed(*problem.stream.read(start, length))
-    n = problem.num_samples
-    parts = lambda p: (p.inputs, p.targets, p.forcing, p.context, p.references)
-
-    def cut(a: Array) -> Array:  # a reference may be one for all samples
-        return a if a.shape[0] != n else jax.lax.dynamic_slice_in_dim(a, start, length)
-
-    chosen = jax.tree.map(cut, parts(problem))
-    return eqx.tree_at(parts, problem, chosen, is_leaf=lambda leaf: leaf is None)
+    return picked(problem, lambda a: jax.lax.dynamic_slice_in_dim(a, start, length))
 
 
 def checked_chunk(who: str, problem: Any, chunk: int | None) -> int | None:

@@ -8,7 +8,7 @@ c      cost of a run's weights together (`Smoothing`), added to J: neighbours in
 """
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -224,3 +224,9 @@ class WeightCost(AbstractRunningCost):
 
     def weights(self, theta):
         return self.function(theta)
+
+
+def as_costs(running: Any) -> tuple[AbstractRunningCost, ...]:
+    """One running cost or several; a plain function is a `StateCost`."""
+    costs = running if isinstance(running, Sequence) else (running,)
+    return tuple(c if isinstance(c, AbstractRunningCost) else StateCost(c) for c in costs)

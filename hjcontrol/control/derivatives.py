@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.meshes import automatic
+from hjcontrol._ground.shapes import of_one
 from hjcontrol.control.chunks import mean_over_chunks
 from hjcontrol.control.problem import ControlProblem
 from hjcontrol.control.streams import held
@@ -38,10 +39,7 @@ def backpropagate(
     """`J`, states, costates and gradient in one reverse pass."""
     held(problem)
     n = problem.num_samples
-    x, y, u = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype),
-        (problem.inputs, problem.targets, problem.given),
-    )
+    x, y, u = of_one((problem.inputs, problem.targets, problem.given))
     weights = automatic(weights)
     problem.chain.check_weights("backpropagate", weights)
     _, shapes = jax.eval_shape(problem.sample_cost, weights, x, y, None, u)

@@ -4,7 +4,9 @@ inputs, targets, forcing, context        every leaf (n, ...), n >= 1, inputs flo
 """
 
 import copy
+import dataclasses
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from hjcontrol._ground.jaxprs import one_by_one
+from hjcontrol._ground.shapes import of_drawn, of_one
 from hjcontrol.control.statement import check_targets
 from hjcontrol.networks.chain import Chain, Tied
 from hjcontrol.networks.stage import AbstractStage
@@ -92,11 +95,6 @@ def samples(ensemble: dict[str, PyTree]) -> int:
     return n
 
 
-def of_one(tree: Any) -> Any:
-    """One sample of what has samples in front, as shapes."""
-    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(jnp.shape(a)[1:], a.dtype), tree)
-
-
 def whole_chain(**options: Any) -> None:
     """Refuse what says something of a model's arrays beside a `Chain`.
 
@@ -149,11 +147,30 @@ def on_samples_of(problem: Any, inputs: Any, targets: Any) -> Any:
             "ControlProblem.on: one sample's (inputs, targets) must have the shapes "
             f"{shapes[0]}; found {shapes[1]}."
         )
-    one = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), (inputs, targets))
-    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    one = of_one((inputs, targets))
+    weights = of_drawn(problem.init)
     final = jax.eval_shape(problem.chain, weights, one[0])
     check_targets(problem.terminal, targets, one[1], final)
     return replaced(problem, inputs=inputs, targets=targets, stream=None)
+
+
+def picked(problem: Any, own: Callable[[Any], Any]) -> Any:
+    """The same problem on some of its samples: `own` takes them of every array that has samples in front.
+    A reference may be one for all samples."""
+    n = problem.num_samples
+    parts = lambda p: (p.inputs, p.targets, p.forcing, p.context, p.references)
+    chosen = jax.tree.map(lambda a: own(a) if a.shape[0] == n else a, parts(problem))
+    return eqx.tree_at(parts, problem, chosen, is_leaf=lambda leaf: leaf is None)
+
+
+def placed(problem: Any, inputs: Any, targets: Any) -> Any:
+    """The same problem on a batch of a stream, which has checked it."""
+    inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
+    inputs = jax.tree.map(lambda a: a.astype(problem.dtype), inputs)  # tokens
+    read = problem.references
+    if read is not None and read.target is not None:  # a cost reads the sample's target
+        read = dataclasses.replace(read, target=jax.tree.map(lambda a: a[:, None], targets))
+    return replaced(problem, inputs=inputs, targets=targets, references=read, stream=None)
 
 
 def replaced(problem: Any, **fields: Any) -> Any:

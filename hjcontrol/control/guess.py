@@ -8,13 +8,13 @@ is found. A method that has no states of its own rolls out its weights, and refu
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
 from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import admits
+from hjcontrol._ground.shapes import of_drawn
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree
 from hjcontrol.control.problem import ControlProblem
@@ -57,8 +57,7 @@ class Guess(Shown):
 
         **Raises:** `ValueError` for another number of states, or ones of another shape.
         """
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        want = jax.eval_shape(lambda k: list(problem.rollout(problem.init(k))), key)
+        want = of_drawn(lambda key: list(problem.rollout(problem.init(key))))
         if any(not hasattr(s, "shape") for s in want):
             raise ValueError("Guess: states must be single arrays; found states that are trees.")
         found, depth = _listed(self.states, len(want) - 1), len(want) - 1

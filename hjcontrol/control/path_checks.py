@@ -11,6 +11,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from hjcontrol._ground.concrete import known
+from hjcontrol._ground.shapes import of_drawn
 from hjcontrol.control.path_constraints import AbstractPathConstraint, Budget, StateBox
 from hjcontrol.control.references import References
 from hjcontrol.control.terminal_constraint import NoArrayError
@@ -56,8 +57,7 @@ def widths(problem: Any) -> tuple[int, ...]:
     **Raises:** `ValueError` for one that does not accept its state, gives no numbers, or not the same
     number of them at every depth.
     """
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    weights = jax.eval_shape(problem.init, key)
+    weights = of_drawn(problem.init)
     states = jax.eval_shape(problem.rollout, weights)
     found = []
     for name, c in zip(names_of(problem.path), problem.path, strict=True):
@@ -147,7 +147,7 @@ def _check_contradictions(problem: Any) -> None:
     unknown = any(known(a) is None for a in jax.tree.leaves(references))
     if not fixed or unknown or not (boxes or problem.control_set.elementwise):
         return
-    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    weights = of_drawn(problem.init)
     states = jax.eval_shape(problem.rollout, weights)
     zeros = lambda tree: jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), tree)
     for r, (at, *shapes) in enumerate(_depths(problem, weights, states)):
@@ -234,7 +234,7 @@ def _refuse_outside(name: str, c: Any, at: Any, limits: list[Any], depths: list[
 
 
 def _check_budget(problem: Any, name: str, budget: Budget) -> None:
-    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    weights = of_drawn(problem.init)
     if not jax.tree.leaves(weights):
         raise ValueError(f"ControlProblem: {name!r} bounds weights, and no stage has any.")
     for theta in weights:

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, PyTree, Real
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shapes import of_drawn
 from hjcontrol.control.costs import AbstractRunningCost
 from hjcontrol.control.path_checks import names_of, on_samples, widths
 from hjcontrol.control.path_constraints import AbstractPathConstraint, Budget
@@ -273,10 +274,8 @@ def _checked(who: str, problem: Any, nu: Any, path: Any) -> tuple[Array | None, 
         if nu is not None:
             raise ValueError(f"{who}: `nu` belongs to a terminal constraint; the problem has none.")
         return None, path
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    want = jax.eval_shape(
-        lambda k: constraint.values(problem, problem.rollout(problem.init(k)).final), key
-    ).shape
+    ends = lambda key: constraint.values(problem, problem.rollout(problem.init(key)).final)
+    want = of_drawn(ends).shape
     nu = None if nu is None else jnp.asarray(nu, problem.dtype)
     if nu is None or nu.shape != want:
         found = "none" if nu is None else nu.shape

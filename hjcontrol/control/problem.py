@@ -9,7 +9,6 @@ given besides x_0 (an input sequence, a mask) is no state: it has no costate, an
 depth. The sample axis leads every ensemble array, and nothing but the mean crosses it.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,14 +18,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 import hjcontrol.control.ensemble as data
+import hjcontrol.control.objective as sums
 from hjcontrol._ground.arguments import admits, places
 from hjcontrol._ground.interned import all_interned, interned
 from hjcontrol._ground.meshes import automatic
+from hjcontrol._ground.shapes import of_one
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree, TreeLike
-from hjcontrol.control.chunks import checked_chunk, chunk_of, mean_over_chunks
+from hjcontrol.control.chunks import checked_chunk, chunk_of
 from hjcontrol.control.control_sets import AbstractControlSet, Free
-from hjcontrol.control.costs import AbstractRunningCost, StateCost
+from hjcontrol.control.costs import AbstractRunningCost, as_costs
 from hjcontrol.control.path_checks import check_path, listed, on_samples
 from hjcontrol.control.path_constraints import AbstractPathConstraint, Budget
 from hjcontrol.control.references import References, gathered, referenced
@@ -34,9 +35,9 @@ from hjcontrol.control.statement import check_statement
 from hjcontrol.control.streams import Stream, came_in, held
 from hjcontrol.control.terminal_constraint import TerminalConstraint
 from hjcontrol.control.trajectory import Trajectory, swapped
-from hjcontrol.networks import Chain, Weights, advance
-from hjcontrol.networks.chain import check_given
-from hjcontrol.networks.given import Given, mapped, reference_of
+from hjcontrol.networks import Chain, Weights
+from hjcontrol.networks.given import mapped, reference_of
+from hjcontrol.networks.grouping import check_given
 from hjcontrol.networks.model import form_of, read, stages_of
 
 
@@ -130,40 +131,31 @@ class ControlProblem(Shown):
         beside = {"forcing": forcing, "context": context, "references": references, "path": path}
         inputs, targets = data.arrays(inputs), data.arrays(targets)
         self.stream, inputs, targets = came_in(inputs, targets, terminal, beside)
+        forcing, context = data.sequences(forcing), jax.tree.map(jnp.asarray, context)
         inputs, targets, forcing, context, references = automatic(
-            (
-                inputs,
-                targets,
-                data.sequences(forcing),
-                jax.tree.map(jnp.asarray, context),
-                references,
-            )
+            (inputs, targets, forcing, context, references)
         )
         chained = isinstance(stages, Chain)
-        model = automatic(None if chained else all_interned(read(stages, data.of_one(inputs))))
+        model = automatic(None if chained else all_interned(read(stages, of_one(inputs))))
         self.model = form_of(model)
         inputs, whole = data.tokens(inputs, stages)
         ensemble = {"inputs": inputs, "targets": targets, "forcing": forcing, "context": context}
         n = data.samples(ensemble)
-        one = {name: data.of_one(tree) for name, tree in ensemble.items()}
+        one = {name: of_one(tree) for name, tree in ensemble.items()}
         given = (one["forcing"], one["context"])
         if chained:
             data.whole_chain(frozen=frozen, compute_dtype=compute_dtype)
             check_given([run.stage for run in stages.runs for _ in range(run.length)], *given)
-            self.chain = stages
         else:
-            stated = stages_of(model, frozen, compute_dtype, whole)
-            self.chain = Chain(stated, one["inputs"], *given)
+            stages = Chain(stages_of(model, frozen, compute_dtype, whole), one["inputs"], *given)
+        self.chain = stages
         self.inputs, self.targets, self.terminal = inputs, targets, interned(terminal)
         self.forcing, self.context = forcing, context
         self.terminal_constraint = terminal_constraint
         seen = self.chain.given(forcing, context, samples=True)
         for run, u in zip(self.chain.runs, seen, strict=True):
             run.stage.check(u)
-        costs = running if isinstance(running, Sequence) else (running,)
-        self.running = tuple(
-            c if isinstance(c, AbstractRunningCost) else StateCost(c) for c in costs
-        )
+        self.running = as_costs(running)
         self.path = () if path is None else listed(path)
         wants = {c.reads for c in (*self.running, *on_samples(self.path))}
         shape = (n, len(self.chain), self.dtype)
@@ -278,12 +270,7 @@ class ControlProblem(Shown):
 
     def total_weight_cost(self, weights: Weights) -> Float[Array, ""]:
         """`sum_k r(theta_k)`, and what couples the stages of each run."""
-        total = jnp.zeros((), self.dtype)
-        for theta in weights:
-            costs = jax.vmap(lambda th: jnp.asarray(self.weight_cost(th), self.dtype))
-            total = total + jnp.sum(costs(theta)) if jax.tree.leaves(theta) else total
-            total = total + self.coupling(theta) if self.couples else total
-        return total + sum(c.whole(weights) for c in self.running if c.couples)
+        return sums.weight_cost(self, weights)
 
     def sample_cost(
         self,
@@ -298,19 +285,7 @@ class ControlProblem(Shown):
         `shifts`, shaped like the states, is added to each state before it is used: the derivative
         in it is the costate.
         """
-
-        def body(
-            r: int, carry: Any, stage: Any, theta: Any, u: Any, *shift: Any
-        ) -> tuple[Any, Any]:
-            x, cost = carry
-            x = jax.tree.map(jnp.add, x, *shift) if shift else x
-            return (advance(stage, x, theta, u), cost + self.state_cost(x, theta, u)), x
-
-        start = (x, jnp.zeros((), self.dtype))
-        along = () if shifts is None else (shifts[0],)
-        (x, cost), runs = self.chain.fold(body, start, weights, *along, given=given)
-        x = x if shifts is None else jax.tree.map(jnp.add, x, shifts[1])
-        return cost + self.terminal_cost(x, y), (runs, x)
+        return sums.sample_cost(self, weights, x, y, shifts, given)
 
     def cost_along(
         self,
@@ -321,15 +296,7 @@ class ControlProblem(Shown):
     ) -> Float[Array, ""]:
         """Cost of one sample along given states, which need not satisfy the dynamics. `given`: its own
         entry of the problem's."""
-        cost = self.terminal_cost(states[1], y)
-        given = (None,) * len(weights) if given is None else given
-        for run, theta, xs, u in zip(self.chain.runs, weights, states[0], given, strict=True):
-            read = reference_of(u)
-            paid = lambda x, th, r: jnp.asarray(self.state_cost(x, th, Given(None, r)), self.dtype)
-            theta = jax.tree.map(lambda a: a[0], theta) if run.tied else theta
-            stages = jax.vmap(paid, in_axes=(0, None if run.tied else 0, 0))
-            cost = cost + jnp.sum(stages(xs, theta, read))
-        return cost
+        return sums.cost_along(self, weights, states, y, given)
 
     @admits()
     def objective(self, weights: Weights) -> Float[Array, ""]:
@@ -343,13 +310,7 @@ class ControlProblem(Shown):
 
     def data_cost(self, weights: Weights) -> Float[Array, ""]:
         """`J(theta)` without the costs of the weights alone: the mean over samples."""
-        if self.chunked:  # what a chunk's derivative needs is computed again
-            return mean_over_chunks(
-                self, lambda p: jax.checkpoint(lambda w: p.data_cost(w))(weights)
-            )
-        held(self)
-        cost = lambda x, y, u: self.sample_cost(weights, x, y, given=u)[0]
-        return jnp.mean(jax.vmap(cost)(self.inputs, self.targets, self.given))
+        return sums.data_cost(self, weights)
 
     @admits()
     def rollout(self, weights: Weights) -> Trajectory:
@@ -366,12 +327,8 @@ class ControlProblem(Shown):
 
     def take(self, index: Any) -> "ControlProblem":
         """The same problem on the samples `index` (an integer array or a slice)."""
-        parts = lambda p: (p.inputs, p.targets, p.forcing, p.context, p.references)
-        n = self.num_samples
-        index = places("take", index, n)
-        own = lambda a: a[index] if a.shape[0] == n else a  # a reference may be one for all samples
-        chosen = jax.tree.map(own, parts(self))
-        return eqx.tree_at(parts, self, chosen, is_leaf=lambda leaf: leaf is None)
+        index = places("take", index, self.num_samples)
+        return data.picked(self, lambda a: a[index])
 
     def on(self, inputs: TreeLike, targets: TreeLike | None = None) -> "ControlProblem":
         """The same problem on other samples, `(m, ...)`: a batch, or samples held out.
@@ -383,12 +340,7 @@ class ControlProblem(Shown):
 
     def placed(self, inputs: Any, targets: Any) -> "ControlProblem":
         """`on`, unchecked: for a batch that a stream has checked."""
-        inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
-        inputs = jax.tree.map(lambda a: a.astype(self.dtype), inputs)  # tokens
-        read = self.references
-        if read is not None and read.target is not None:  # a cost reads the sample's target
-            read = dataclasses.replace(read, target=jax.tree.map(lambda a: a[:, None], targets))
-        return data.replaced(self, inputs=inputs, targets=targets, references=read, stream=None)
+        return data.placed(self, inputs, targets)
 
     @admits()
     def with_references(self, references: TreeLike) -> "ControlProblem":

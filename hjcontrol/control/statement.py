@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from hjcontrol._ground.shapes import of_drawn, of_one
 from hjcontrol._ground.shown import line_of
 from hjcontrol.control.costs import (
     StateCost,
@@ -29,9 +30,8 @@ def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
 
     **Raises:** `ValueError`.
     """
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    problem.control_set.check(jax.eval_shape(problem.chain.init, key))
-    weights = jax.eval_shape(problem.init, key)
+    problem.control_set.check(of_drawn(problem.chain.init))
+    weights = of_drawn(problem.init)
     whole = problem.model is not None and not isinstance(problem.model, list)
     if whole and not jax.tree.leaves(weights):
         raise ValueError(
@@ -40,9 +40,7 @@ def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
         )
     if isinstance(problem.model, AbstractNoisy):
         _check_noisy(problem)
-    given = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), jax.eval_shape(lambda: problem.given)
-    )
+    given = of_one(jax.eval_shape(lambda: problem.given))
     if problem.model is not None and problem.dtype == jnp.float16:
         raise ValueError(
             "ControlProblem: `inputs` are float16, in which sums over samples overflow and small "
@@ -69,10 +67,7 @@ def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
     if problem.terminal_constraint is not None:
         _ending(problem.terminal_constraint, final, targets)
     for theta, xs, u in zip(weights, runs, given, strict=True):
-        stage = lambda tree: jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree
-        )
-        x, th, read = stage(xs), stage(theta), stage(reference_of(u))
+        x, th, read = of_one(xs), of_one(theta), of_one(reference_of(u))
         for cost in problem.running:
             if isinstance(cost, StateCost):
                 arguments = (x, th) if cost.reads == "nothing" else (x, th, read)

@@ -3,12 +3,9 @@
     for inputs, targets in stream.epoch(): ...          every leaf (m, ...), m may differ
 
 Only the first batch is looked at when a problem is stated; every later one must have its structure.
-A memory map is read in rows drawn without replacement, as arrays are, and what was read is let go.
+A memory map is read in rows drawn without replacement, as arrays are.
 """
 
-import functools
-import itertools
-import mmap
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,10 +15,8 @@ import numpy as np
 
 from hjcontrol._ground.arguments import fits
 from hjcontrol._ground.trees import TreeLike
+from hjcontrol.control.memory_maps import MemoryMaps
 from hjcontrol.control.references import positional
-
-LET_GO = 2**23  # bytes of a memory map that may be in memory before its pages are given back
-AROUND = 2**16  # bytes that the system maps in around a row
 
 
 def is_stream(inputs: Any) -> bool:
@@ -64,20 +59,15 @@ class Stream:
     """Batches of one structure. `first`: the first one; `rows`: samples of a memory map, else `None`."""
 
     def __init__(self, inputs: Any, targets: Any, terminal: Callable[..., Any]):
-        self.source, self.targets = inputs, targets
+        self.source = inputs
+        self.maps: MemoryMaps | None = None
         self.rows: Any = None
         self.first: Any = None
         self.second: Any = None  # looked at as the first one is, then let go
-        self.mapped = 0  # bytes of the maps that may be in memory
         self.judge: Callable[[Any], None] | None = None  # refuses targets that the cost cannot take
         if isinstance(inputs, (list, tuple, dict)) or hasattr(inputs, "shape"):  # memory maps
-            sizes = {a.shape[0] for a in jax.tree.leaves((inputs, targets))}
-            if len(sizes) != 1:
-                raise ValueError(
-                    "ControlProblem: memory maps of inputs and targets must have one number of rows; "
-                    f"found {', '.join(map(str, sorted(sizes)))}."
-                )
-            self.rows = sizes.pop()
+            self.maps = MemoryMaps(inputs, targets)
+            self.rows = self.maps.count
             self.first = self._read(np.arange(min(self.rows, 2)))
             return
         if targets is not None:
@@ -109,12 +99,8 @@ class Stream:
     def read(self, rows: Any, count: int) -> tuple[Any, Any]:
         """`count` rows of a memory map inside a compiled program, which asks for them when it runs.
         `rows`: the first of them."""
-        shapes = jax.tree.map(
-            lambda a: jax.ShapeDtypeStruct(
-                (count, *a.shape[1:]), jax.dtypes.canonicalize_dtype(a.dtype)
-            ),
-            (self.source, self.targets),
-        )
+        assert self.maps is not None
+        shapes = self.maps.shapes(count)
 
         def fetch(first: Any) -> Any:
             batch = self._read(slice(int(first), int(first) + count))
@@ -130,10 +116,8 @@ class Stream:
 
     def epoch(self) -> Iterator[tuple[Any, Any]]:
         """One pass over the batches as they come; of a memory map, its rows in order."""
-        if self.rows is not None:
-            size = max(1, LET_GO // self._bytes())
-            starts = range(0, self.rows, size)
-            yield from (self._read(slice(s, min(s + size, self.rows))) for s in starts)
+        if self.maps is not None:
+            yield from map(self._read, self.maps.in_order())
             return
         for k, batch in enumerate(self._opened()):
             self.check(batch, k)
@@ -141,21 +125,15 @@ class Stream:
 
     def drawn(self, size: Any, key: Any) -> Iterator[tuple[Any, Any]]:
         """Batches without end: `size` rows of a memory map, or the loader's own, epoch after epoch."""
-        if self.rows is None:
-            for _ in itertools.count():
-                batches = 0
-                for batch in self.epoch():
-                    batches += 1
-                    yield batch
-                if not batches:
-                    raise ValueError(ONCE)
-        n: Any = self.rows
-        order, steps = np.arange(n, dtype=np.int32), n // size
+        if self.maps is not None:
+            yield from map(self._read, self.maps.drawn(size, key))
         while True:
-            key, order = _epoch(key, order, steps)
-            rows = np.asarray(order)
-            for k in range(steps):
-                yield self._read(rows[k * size : (k + 1) * size])
+            batches = 0
+            for batch in self.epoch():
+                batches += 1
+                yield batch
+            if not batches:
+                raise ValueError(ONCE)
 
     def check(self, batch: tuple[Any, Any], number: int) -> None:
         """Refuse a batch that differs from the first one in anything but its number of samples."""
@@ -179,17 +157,9 @@ class Stream:
             except ValueError as error:
                 raise ValueError(f"{error} (in {where} of the stream)") from None
 
-    def _bytes(self) -> int:
-        leaves = jax.tree.leaves((self.source, self.targets))
-        return max(1, sum(a.dtype.itemsize * int(np.prod(a.shape[1:])) for a in leaves))
-
     def _read(self, rows: Any) -> tuple[Any, Any]:
-        batch = jax.tree.map(lambda a: np.array(a[rows]), (self.source, self.targets))
-        self.mapped += len(jax.tree.leaves(batch)[0]) * max(AROUND, self._bytes())
-        if self.mapped > LET_GO:
-            self.mapped = 0
-            for a in jax.tree.leaves((self.source, self.targets)):
-                _let_go(a)
+        assert self.maps is not None
+        batch = self.maps.take(rows)
         self._judged(batch[1], "some rows")
         return batch
 
@@ -255,23 +225,3 @@ def _shown(batch: Any) -> str:
         f"{a.dtype}{list(a.shape)}" if hasattr(a, "shape") else type(a).__name__ for a in leaves
     ]
     return ", ".join(words) or "nothing"
-
-
-@functools.partial(jax.jit, static_argnums=2)
-def _epoch(key: Any, order: Any, steps: int) -> tuple[Any, Any]:
-    """The order of one epoch, and the key after its `steps`: the draws of `Minibatch`."""
-    following, draw = jax.random.split(key)
-    order = jax.random.permutation(draw, order)
-    onward = lambda _, k: jax.random.split(k)[0]
-    return jax.lax.fori_loop(1, steps, onward, following), order
-
-
-def _let_go(array: Any) -> None:
-    """Give back the pages of a map that is only read: they count as this process's memory."""
-    if not isinstance(array, np.memmap):
-        return
-    base: Any = array
-    while base is not None and not isinstance(base, mmap.mmap):
-        base = getattr(base, "base", None)
-    if base is not None and array.mode == "r" and hasattr(base, "madvise"):
-        base.madvise(mmap.MADV_DONTNEED)

@@ -57,7 +57,8 @@ class MaxAffineRegressor(Answers, RegressorMixin, BaseEstimator):
         Z, target = self._began(X), units_of(y[:, None])
         t = target(y[:, None])[:, 0]
         draw = check_random_state(self.random_state)
-        found = [self._from(Z, t, draw) for _ in range(self.starts)]
+        limits = (self.max_iter, self.tol)
+        found = [cooled(Z, t, self.atoms, self.alpha, draw, limits) for _ in range(self.starts)]
         W, b, descent = min(found, key=lambda f: f[2].value)
         self._ended(descent, self.max_iter, problem=f"max of {len(b)} affine pieces, convex in x")
         spread = target.scale[0]
@@ -65,59 +66,6 @@ class MaxAffineRegressor(Answers, RegressorMixin, BaseEstimator):
         self.b_ = b + target.centre[0]
         self.rmse_ = float(np.sqrt(np.mean((self._values(X) - y) ** 2)))
         return self
-
-    def _from(
-        self, Z: np.ndarray, t: np.ndarray, draw: Any
-    ) -> tuple[np.ndarray, np.ndarray, Descent]:
-        n, d = Z.shape
-        shapes = [(self.atoms, d), (self.atoms,)]
-        theta, steps, slope = draw.normal(size=self.atoms * (d + 1)) / np.sqrt(d + 1), 0, 0.0
-        for eps in COOLING:
-
-            def loss(theta: np.ndarray, eps: float = eps) -> tuple[float, np.ndarray]:
-                W, b = cut(theta, shapes)
-                value, pi = soft_maxima(Z @ W.T + b, eps)
-                r = value - t
-                dz = r[:, None] * pi / n
-                ridge = np.append(theta[: W.size], np.zeros(b.size))
-                pull = joined([dz.T @ Z, dz.sum(axis=0)]) + self.alpha * ridge
-                return 0.5 * float(np.mean(r**2) + self.alpha * ridge @ ridge), pull
-
-            found = descend(loss, theta, self.max_iter, self.tol)
-            theta, steps, slope = found.theta, steps + found.steps, found.slope
-        W, b = cut(theta, shapes)
-        W, b, value = self._polished(Z, t, W, b)
-        return W, b, Descent(theta, value, slope, steps, True)
-
-    def _polished(
-        self, Z: np.ndarray, t: np.ndarray, W: np.ndarray, b: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Least squares on each cell, as long as the whole error falls."""
-        rows = np.column_stack([Z, np.ones(len(Z))])
-        ridge = self.alpha * len(Z) * np.diag(np.append(np.ones(Z.shape[1]), 0.0))
-        value = self._value(Z, t, W, b)
-        for _ in range(50):
-            cell = (Z @ W.T + b).argmax(axis=1)
-            used = np.unique(cell)
-            new = [
-                np.linalg.lstsq(
-                    rows[cell == j].T @ rows[cell == j] + ridge + 1e-12 * np.eye(rows.shape[1]),
-                    rows[cell == j].T @ t[cell == j],
-                    rcond=None,
-                )[0]
-                for j in used
-            ]
-            tried = np.array(new)
-            least = self._value(Z, t, tried[:, :-1], tried[:, -1])
-            if not least < value:
-                break
-            W, b, value = tried[:, :-1], tried[:, -1], least
-        kept = np.unique((Z @ W.T + b).argmax(axis=1))
-        return W[kept], b[kept], value
-
-    def _value(self, Z: np.ndarray, t: np.ndarray, W: np.ndarray, b: np.ndarray) -> float:
-        r = (Z @ W.T + b).max(axis=1) - t
-        return 0.5 * float(np.mean(r**2) + self.alpha * np.sum(W**2))
 
     def _values(self, X: np.ndarray) -> np.ndarray:
         return (X @ self.W_.T + self.b_).max(axis=1)
@@ -141,3 +89,61 @@ class MaxAffineRegressor(Answers, RegressorMixin, BaseEstimator):
     @property
     def _hard(self) -> LSE:
         return self.model_
+
+
+def cooled(
+    Z: np.ndarray, t: np.ndarray, atoms: int, alpha: float, draw: Any, limits: tuple[int, float]
+) -> tuple[np.ndarray, np.ndarray, Descent]:
+    """Slopes and offsets of the pieces, from one start: soft maxima at falling temperatures, then
+    polished. `limits`: steps and tolerance of each descent."""
+    n, d = Z.shape
+    shapes = [(atoms, d), (atoms,)]
+    theta, steps, slope = draw.normal(size=atoms * (d + 1)) / np.sqrt(d + 1), 0, 0.0
+    for eps in COOLING:
+
+        def loss(theta: np.ndarray, eps: float = eps) -> tuple[float, np.ndarray]:
+            W, b = cut(theta, shapes)
+            value, pi = soft_maxima(Z @ W.T + b, eps)
+            r = value - t
+            dz = r[:, None] * pi / n
+            ridge = np.append(theta[: W.size], np.zeros(b.size))
+            pull = joined([dz.T @ Z, dz.sum(axis=0)]) + alpha * ridge
+            return 0.5 * float(np.mean(r**2) + alpha * ridge @ ridge), pull
+
+        found = descend(loss, theta, *limits)
+        theta, steps, slope = found.theta, steps + found.steps, found.slope
+    W, b = cut(theta, shapes)
+    W, b, value = polished(Z, t, W, b, alpha)
+    return W, b, Descent(theta, value, slope, steps, True)
+
+
+def polished(
+    Z: np.ndarray, t: np.ndarray, W: np.ndarray, b: np.ndarray, alpha: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Least squares on each cell, as long as the whole error falls."""
+    rows = np.column_stack([Z, np.ones(len(Z))])
+    ridge = alpha * len(Z) * np.diag(np.append(np.ones(Z.shape[1]), 0.0))
+    value = _error(Z, t, W, b, alpha)
+    for _ in range(50):
+        cell = (Z @ W.T + b).argmax(axis=1)
+        used = np.unique(cell)
+        new = [
+            np.linalg.lstsq(
+                rows[cell == j].T @ rows[cell == j] + ridge + 1e-12 * np.eye(rows.shape[1]),
+                rows[cell == j].T @ t[cell == j],
+                rcond=None,
+            )[0]
+            for j in used
+        ]
+        tried = np.array(new)
+        least = _error(Z, t, tried[:, :-1], tried[:, -1], alpha)
+        if not least < value:
+            break
+        W, b, value = tried[:, :-1], tried[:, -1], least
+    kept = np.unique((Z @ W.T + b).argmax(axis=1))
+    return W[kept], b[kept], value
+
+
+def _error(Z: np.ndarray, t: np.ndarray, W: np.ndarray, b: np.ndarray, alpha: float) -> float:
+    r = (Z @ W.T + b).max(axis=1) - t
+    return 0.5 * float(np.mean(r**2) + alpha * np.sum(W**2))

@@ -13,8 +13,7 @@ import abc
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from hjcontrol._ground.shown import Shown
 
@@ -64,14 +63,6 @@ class AbstractHamiltonian(Shown):
     def momentum(self, v: Float[Array, " d"]) -> Float[Array, " d"]:
         """Momentum `p = grad L(v)` that belongs to velocity `v`, inside the domain of L."""
         return jax.grad(self.lagrangian)(v)
-
-    def in_domain(self, p: Float[Array, " d"]) -> Bool[Array, ""]:
-        """Whether `H(p)` is finite."""
-        return jnp.isfinite(self(p))
-
-    def in_lagrangian_domain(self, v: Float[Array, " d"]) -> Bool[Array, ""]:
-        """Whether `L(v)` is finite."""
-        return jnp.isfinite(self.lagrangian(v))
 
 
 def require_convex(H: AbstractHamiltonian, asker: str) -> None:

@@ -79,14 +79,3 @@ def isotonic(
     if w.shape != y.shape:
         raise ValueError(f"isotonic: one weight each is needed, {y.shape}; found {w.shape}.")
     return block_means(y, blocks(y, w), w)
-
-
-def minimax(y: Float[Array, " n"]) -> Float[Array, " n"]:
-    """The same by `v_i = min over j <= i of max over k >= i of mean(y_j .. y_k)`: O(n^2), a witness."""
-    n = y.shape[0]
-    total = jnp.concatenate([jnp.zeros(1, y.dtype), jnp.cumsum(y)])
-    j, k = jnp.arange(n)[:, None], jnp.arange(n)[None]
-    means = (total[None, 1:] - total[:-1, None]) / jnp.maximum(k - j + 1, 1)
-    spans = jnp.where(k >= j, means, -jnp.inf)
-    above = jax.lax.cummax(spans, axis=1, reverse=True)  # over k >= i
-    return jnp.min(jnp.where(j <= k, above, jnp.inf), axis=0)

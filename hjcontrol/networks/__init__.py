@@ -130,6 +130,6 @@ if not TYPE_CHECKING:  # old names, for one release; a type checker reports them
         "Hidden": ":Dense",
         "LogSumExp": ":LSEUnits",
         "Softplus": ":SoftplusUnits",
-        "check_given": ".chain:check_given",
+        "check_given": ".grouping:check_given",
     }
     __getattr__, _ = lazily(__name__, renamed=_RENAMED)

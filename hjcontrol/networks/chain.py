@@ -23,6 +23,7 @@ from hjcontrol._ground.concrete import known
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree
 from hjcontrol.networks.given import Given, read_of, reference_of
+from hjcontrol.networks.grouping import grouped, in_shapes
 from hjcontrol.networks.stage import AbstractStage, advance, as_stage
 
 Weights = tuple[Tree, ...]
@@ -127,31 +128,12 @@ class Chain(Shown):
         **Raises:** `ValueError` for no stages, a stage that does not accept its state, a tied stage
         that changes its state's shape, or given data that no stage or too few of them read.
         """
-        pieces = [s if isinstance(s, Tied) else as_stage(s) for s in stages]
+        pieces = [(s.stage, s.times) if isinstance(s, Tied) else (as_stage(s), 0) for s in stages]
         if not pieces:
             raise ValueError("Chain: at least one stage is needed; found none.")
-        shapes = lambda tree: (
-            jax.eval_shape(lambda: jax.tree.map(jnp.asarray, tree)) if _concrete(tree) else tree
+        self.runs = tuple(
+            Run(*run) for run in grouped(pieces, *map(in_shapes, (state, forcing, context)))
         )
-        state, forcing, context = shapes(state), shapes(forcing), shapes(context)
-        check_given([_stage(p) for p in _expanded(pieces)], forcing, context)
-        first = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), forcing)
-        read = {"nothing": None, "forcing": first, "context": context}
-        groups: list[tuple[list[AbstractStage], int]] = []  # stages of a run; times, 0 if not tied
-        keeps, k = False, 0  # the previous stage maps its state to one of the same shape
-        for piece in pieces:
-            stage, times = _stage(piece), piece.times if isinstance(piece, Tied) else 0
-            if keeps and not times and not groups[-1][1] and _stackable(groups[-1][0][0], stage):
-                groups[-1][0].append(stage)  # one more of the same: no need to trace it again
-                k += 1
-                continue
-            after = _state_after(stage, state, k, read[stage.reads])
-            groups.append(([stage], times))
-            keeps = _avals(after) == _avals(state)
-            if times > 1 and not keeps:
-                raise ValueError(_changes_shape(stage, state, after, k, times))
-            state, k = after, k + max(times, 1)
-        self.runs = tuple(Run(_stack(g), t or len(g), t > 0) for g, t in groups)
 
     def check_weights(self, who: str, weights: Any) -> None:
         """Refuse weights that are not shaped as `init` draws them.
@@ -293,46 +275,6 @@ def _drawn(chain: Chain) -> Any:
     return eqx.filter_eval_shape(lambda c: c.init(jax.random.key(0)), chain)
 
 
-def check_given(stages: Sequence[AbstractStage], forcing: PyTree, context: PyTree) -> None:
-    """Refuse one sample's forcing that is not as long as the stages that read it are many."""
-    readers = [k for k, stage in enumerate(stages) if stage.reads == "forcing"]
-    lengths = {a.shape[0] if a.shape else 0 for a in jax.tree.leaves(forcing)}
-    if readers and not lengths:
-        raise ValueError(
-            f"Chain: stage {readers[0]} ({type(stages[readers[0]]).__name__}) reads a forcing; found "
-            f"none. Pass `forcing=`, with {len(readers)} steps a sample."
-        )
-    if lengths and lengths != {len(readers)}:
-        raise ValueError(
-            f"Chain: {len(readers)} stages read the forcing, so its sequences must have "
-            f"{len(readers)} steps; found {', '.join(map(str, sorted(lengths)))}. Pad or cut the "
-            "sequences to one length, or repeat the recurrent stage as often as there are steps."
-        )
-    if jax.tree.leaves(context) and all(stage.reads != "context" for stage in stages):
-        raise ValueError("Chain: a `context` was given, and no stage reads it. Leave it out.")
-
-
-def _expanded(pieces: list[Any]) -> list[Any]:
-    times = lambda piece: piece.times if isinstance(piece, Tied) else 1
-    return [p for piece in pieces for p in [piece] * times(piece)]
-
-
-def _stage(piece: Any) -> AbstractStage:
-    return piece.stage if isinstance(piece, Tied) else piece
-
-
-def _changes_shape(stage: AbstractStage, before: PyTree, after: PyTree, k: int, times: int) -> str:
-    shapes = lambda tree: ", ".join(
-        f"{leaf.dtype}{list(leaf.shape)}" for leaf in jax.tree.leaves(tree)
-    )
-    return (
-        f"Chain: stage {k} ({type(stage).__name__}) is tied over {times} steps, so it must keep its "
-        f"state's shape; found {shapes(before)} before and {shapes(after)} after. Put what changes "
-        "the shape (`lift`, `readout`) into a stage of its own, before or after; inputs and forcing need "
-        "one dtype."
-    )
-
-
 def _same(a: PyTree, b: PyTree) -> bool:
     """Whether two trees are equal, as far as their values are known."""
     pairs = [(known(x), known(y)) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)]
@@ -342,58 +284,3 @@ def _same(a: PyTree, b: PyTree) -> bool:
 def _shapes(weights: PyTree) -> dict[str, tuple[int, ...]]:
     leaves = jax.tree_util.tree_leaves_with_path(weights)
     return {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in leaves}
-
-
-def _concrete(state: PyTree) -> bool:
-    return not all(isinstance(s, jax.ShapeDtypeStruct) for s in jax.tree.leaves(state))
-
-
-def _avals(tree: PyTree) -> Any:
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
-
-
-def _state_after(stage: AbstractStage, state: PyTree, k: int, u: PyTree) -> PyTree:
-    try:
-        theta = jax.eval_shape(stage.init, jax.eval_shape(lambda: jax.random.key(0)))
-        theta = _like_state(theta, state)
-        after = jax.eval_shape(lambda *a: advance(stage, *a), state, theta, u)
-    except Exception as error:  # the user's stage: whatever it raises
-        shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
-        kind = "" if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: "
-        raise ValueError(
-            f"Chain: stage {k} ({type(stage).__name__}) does not accept its state of shape "
-            f"{shapes[0] if len(shapes) == 1 else shapes}: {kind}{(str(error).splitlines() or [''])[0]}"
-        ) from error
-    for leaf in jax.tree.leaves(after):
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise ValueError(
-                f"Chain: stage {k} ({type(stage).__name__}) gives {leaf.dtype}{list(leaf.shape)}; a "
-                "state is of real floating numbers, for it has a costate. Convert it in the stage."
-            )
-    return after
-
-
-def _like_state(theta: PyTree, state: PyTree) -> PyTree:
-    """Weights in the state's floating dtype: the core runs in the caller's precision."""
-    dtype = jnp.result_type(*jax.tree.leaves(state))
-    return jax.tree.map(
-        lambda t: (
-            jax.ShapeDtypeStruct(t.shape, dtype) if jnp.issubdtype(t.dtype, jnp.floating) else t
-        ),
-        theta,
-    )
-
-
-def _stackable(a: AbstractStage, b: AbstractStage) -> bool:
-    arrays_a, static_a = eqx.partition(a, eqx.is_array)
-    arrays_b, static_b = eqx.partition(b, eqx.is_array)
-    if jax.tree.structure(a) != jax.tree.structure(b) or _avals(arrays_a) != _avals(arrays_b):
-        return False
-    return bool(eqx.tree_equal(static_a, static_b))
-
-
-def _stack(group: list[AbstractStage]) -> AbstractStage:
-    return jax.tree.map(
-        lambda *leaves: jnp.stack(leaves) if eqx.is_array(leaves[0]) else leaves[0], *group
-    )

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, DTypeLike, Float, Int
 
 from hjcontrol._ground.concrete import known_to_fail
+from hjcontrol._ground.shapes import of_drawn
 from hjcontrol._ground.shown import Shown
 from hjcontrol.layers import Attended
 from hjcontrol.networks.attention import AttentionWeights, SelfAttention
@@ -188,7 +189,7 @@ def _block_weights(read: _Reader, at: str) -> BlockWeights:
 
 
 def _check_shapes(block: Block, thetas: list[BlockWeights]) -> None:
-    wanted = jax.eval_shape(block.init, jax.eval_shape(lambda: jax.random.key(0)))
+    wanted = of_drawn(block.init)
     for k, theta in enumerate(thetas):
         for path, leaf in jax.tree_util.tree_leaves_with_path(theta):
             need = dict(jax.tree_util.tree_leaves_with_path(wanted))[path].shape

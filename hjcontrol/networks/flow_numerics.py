@@ -93,24 +93,7 @@ class Numerics(Shown):
         solver = diffrax.Tsit5() if solver is None else solver
         if not isinstance(solver, diffrax.AbstractSolver):
             raise ValueError(_wanted("solver", "a diffrax solver such as diffrax.Tsit5()", solver))
-        adaptive = isinstance(solver, diffrax.AbstractAdaptiveSolver)
-        if controller is None:
-            controller = (
-                diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE)
-                if adaptive and dt0 is None
-                else diffrax.ConstantStepSize()
-            )
-        if not isinstance(controller, diffrax.AbstractStepSizeController):
-            raise ValueError(
-                _wanted("stepsize_controller", "a diffrax step size controller", controller)
-            )
-        _compatible(solver)
-        if isinstance(controller, diffrax.AbstractAdaptiveStepSizeController) and not adaptive:
-            raise ValueError(
-                f"Flow: {type(controller).__name__} adapts to an error estimate, and "
-                f"{type(solver).__name__} makes none. Take `diffrax.ConstantStepSize()` with `dt0=`, "
-                "or a solver such as diffrax.Heun() or diffrax.Tsit5()."
-            )
+        controller = _controller(controller, solver, dt0)
         twice = isinstance(adjoint, str) and adjoint == "twice"
         solver = written_out(solver) if twice else solver
         adjoint = adjoint_named("checkpoint" if adjoint is None else adjoint)
@@ -136,7 +119,6 @@ class Numerics(Shown):
         """diffrax's own `Solution` of one sample, in the dtype of `x`; it never raises on values.
 
         `times`: where states are asked for, by `at_times`."""
-        needs("A Flow", "diffrax")
         import diffrax
 
         if times is not None:
@@ -167,7 +149,6 @@ class Numerics(Shown):
     def trace(self, *statement: Any) -> dict[str, Any]:
         """Of one sample's solve: whether it `succeeded`, the times of its `steps` (unused slots
         infinite), how many there were, and diffrax's word for the failure by number."""
-        needs("A Flow", "diffrax")
         import diffrax
 
         through = adjoint_named("checkpoint")
@@ -199,7 +180,6 @@ class Numerics(Shown):
     @property
     def continuous(self) -> bool:
         """Whether the adjoint is a discretised costate equation, not the discrete costate."""
-        needs("A Flow", "diffrax")
         import diffrax
 
         return isinstance(self.adjoint, diffrax.BacksolveAdjoint)
@@ -208,7 +188,6 @@ class Numerics(Shown):
     def approximate(self) -> bool:
         """Whether the backward pass is the discrete costate only as far as a tolerance goes: a
         continuous adjoint, or implicit steps, whose equations are solved by an iteration."""
-        needs("A Flow", "diffrax")
         import diffrax
 
         return self.continuous or isinstance(self.solver, diffrax.AbstractImplicitSolver)
@@ -216,7 +195,9 @@ class Numerics(Shown):
     @property
     def order(self) -> float:
         """Order of the global error in the step; in the tolerance, if that sets the accuracy."""
-        term = _term()
+        import diffrax
+
+        term = diffrax.ODETerm(lambda t, x, args: x)
         order = float(self.solver.order(term))
         return order / float(self.solver.error_order(term)) if self.by_tolerance else order
 
@@ -226,14 +207,10 @@ class Numerics(Shown):
 
         **Raises:** `ValueError` for a controller that has neither a constant step nor tolerances.
         """
-        needs("A Flow", "diffrax")
         import diffrax
 
         if isinstance(self.solver, diffrax.AbstractImplicitSolver):
-            root = self.solver.root_finder
-            known = [n for n in ("rtol", "atol") if isinstance(getattr(root, n, None), float)]
-            values = lambda n: [getattr(n.solver.root_finder, k) for k in known]
-            self = eqx.tree_at(values, self, [v * TOLERANCES**-level for v in values(self)])
+            self = eqx.tree_at(lambda n: n.solver, self, _finer_root(self.solver, level))
         if self.by_tolerance:
             lower = lambda a: jnp.maximum(a * TOLERANCES**-level, jnp.minimum(a, finest))
             finer = _replaced(self.controller, lower)
@@ -269,7 +246,6 @@ class Numerics(Shown):
 
 def capable(numerics: Any, derivative: str) -> bool:
     """Whether the adjoint offers a derivative of the kind, one of `DERIVATIVES`."""
-    needs("A Flow", "diffrax")
     import diffrax
 
     known = CAPABILITIES.get(type(numerics.adjoint).__name__)
@@ -300,7 +276,6 @@ def probe(numerics: Any, derivative: str) -> bool:
 
 def succeeded(solution: Any) -> Bool[Array, ""]:
     """Whether a diffrax solve reached `t1`."""
-    needs("A Flow", "diffrax")
     import diffrax
 
     return jnp.asarray(solution.result == diffrax.RESULTS.successful)
@@ -335,21 +310,45 @@ def adjoint_named(adjoint: Any) -> Any:
     return adjoint
 
 
+def _controller(controller: Any, solver: Any, dt0: Any) -> Any:
+    """The step size controller, or the default of this solver and first step."""
+    import diffrax
+
+    adaptive = isinstance(solver, diffrax.AbstractAdaptiveSolver)
+    if controller is None:
+        controller = (
+            diffrax.PIDController(rtol=TOLERANCE, atol=TOLERANCE)
+            if adaptive and dt0 is None
+            else diffrax.ConstantStepSize()
+        )
+    if not isinstance(controller, diffrax.AbstractStepSizeController):
+        kind = "a diffrax step size controller"
+        raise ValueError(_wanted("stepsize_controller", kind, controller))
+    _compatible(solver)
+    if isinstance(controller, diffrax.AbstractAdaptiveStepSizeController) and not adaptive:
+        raise ValueError(
+            f"Flow: {type(controller).__name__} adapts to an error estimate, and "
+            f"{type(solver).__name__} makes none. Take `diffrax.ConstantStepSize()` with `dt0=`, "
+            "or a solver such as diffrax.Heun() or diffrax.Tsit5()."
+        )
+    return controller
+
+
+def _finer_root(solver: Any, level: int) -> Any:
+    """An implicit solver whose equations are solved to tolerances divided by 100 `level` times."""
+    root = solver.root_finder
+    known = [n for n in ("rtol", "atol") if isinstance(getattr(root, n, None), float)]
+    values = lambda s: [getattr(s.root_finder, k) for k in known]
+    return eqx.tree_at(values, solver, [v * TOLERANCES**-level for v in values(solver)])
+
+
 def _wanted(name: str, kind: str, found: Any) -> str:
     shown = repr(found) if isinstance(found, (str, int, float)) else type(found).__name__
     return f"Flow: `{name}` must be {kind}; found {shown}."
 
 
-def _term() -> Any:
-    needs("A Flow", "diffrax")
-    import diffrax
-
-    return diffrax.ODETerm(lambda t, x, args: x)
-
-
 def _compatible(solver: Any) -> None:
     """Whether the solver takes one ODE term: symplectic ones take pairs, stochastic ones two."""
-    needs("A Flow", "diffrax")
     import diffrax
 
     structure = solver.term_structure

@@ -18,6 +18,7 @@ from hjcontrol._ground.record import Picture, Record, figure
 from hjcontrol.reporting.plots import Svg, svg
 
 ROWS = 400  # shown of a table
+LEAST = 0.65  # of a picture's width: its letters can still be read
 HEAD = """<!doctype html>
 <html lang="en-GB">
 <head>
@@ -123,7 +124,10 @@ def drawn(picture: Picture, numbers: Iterator[int]) -> str:
 
 
 def inline(image: str, prefix: str, alt: str) -> str:
-    """An SVG within a page: its names begin with `prefix`, so that no two pictures share one."""
+    """An SVG within a page: its names begin with `prefix`, so that no two pictures share one; its style
+    says how narrow a screen may make it before it scrolls."""
     image = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}\1"', image)
     image = re.sub(r'(url\(#|href="#)', rf"\1{prefix}", image)
-    return image.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1)
+    width = re.search(r'<svg [^>]*?width="([\d.]+)pt"', image)
+    least = f'style="--least: {LEAST * float(width[1]):.0f}pt" ' if width else ""
+    return image.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" {least}', 1)

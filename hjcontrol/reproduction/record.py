@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ TONES: dict[str, Tone] = {
     "heuristic": "partial",
     "fails as stated": "bad",
 }
+MANY = {  # what several claims of one verdict do
+    "holds exactly": "hold exactly",
+    "holds within its bound": "hold within their bounds",
+    "holds once amended": "hold once amended",
+    "heuristic": "are heuristic",
+    "fails as stated": "fail as stated",
+}
+ONE = {"heuristic": "is heuristic"}  # what one does, where the verdict does not say it
+BARS = {"good": LINES[2], "partial": LINES[4], "bad": LINES[1]}
 Entry = Mapping[str, Any]  # `entry.summary()`
 TITLE = "Which claims of the theory hold"
 ABOUT = (
@@ -41,12 +51,11 @@ def audit_record(entries: Sequence[Entry], pictures: Mapping[str, Any]) -> Recor
     """
     counts = Counter(e["verdict"] for e in entries)
     sound = sum(e["sound"] for e in entries)
-    said = ", ".join(f"{counts[v]} {v}" for v in TONES if counts[v])
     whole = sound == len(entries)
     holds = sum(n for v, n in counts.items() if TONES[v] == "good")
     return Record(
         TITLE,
-        f"{said}. {sound} of {len(entries)} came out as recorded, with every control seen to turn.",
+        headline(counts, sound),
         verdict="sound" if whole else "unsound",
         tone="good" if whole else "bad",
         facts={
@@ -55,7 +64,8 @@ def audit_record(entries: Sequence[Entry], pictures: Mapping[str, Any]) -> Recor
             "fail as stated": counts["fails as stated"],
         },
         lead=("hold as stated", "hold once amended", "fail as stated"),
-        notes=(ABOUT.replace("*", ""),),
+        pictures=(_by_verdict(counts),),
+        notes=(ABOUT.replace("*", "'"),),
         detail=(
             Record("All claims", "what decides each of them", rows={"": claim_rows(entries)}),
             *(claim_record(e, pictures.get(e["id"])) for e in entries),
@@ -63,14 +73,51 @@ def audit_record(entries: Sequence[Entry], pictures: Mapping[str, Any]) -> Recor
     )
 
 
+def headline(counts: Mapping[str, int], sound: int) -> str:
+    """How many claims have each verdict, and whether they came out as recorded."""
+    total = sum(counts.values())
+    told = [f"{n} {ONE.get(v, v) if n == 1 else MANY[v]}" for v, n in _told(counts)]
+    said = " and ".join(part for part in (", ".join(told[:-1]), told[-1]) if part)
+    came = "Every claim" if sound == total else f"{sound} of the {total}"
+    return (
+        f"Of {total} claim{'s' if total != 1 else ''}, {said}. {came} came out as recorded, with every "
+        "control seen to turn."
+    )
+
+
+def _told(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The verdicts that were given, best first, and how often."""
+    return [(v, counts[v]) for v in TONES if counts[v]]
+
+
+def _by_verdict(counts: Mapping[str, int]) -> Picture:
+    told = _told(counts)
+    alt = "Claims by verdict: " + ", ".join(f"{n} {v}" for v, n in told)
+    return Picture("Claims by verdict.", alt, lambda: verdict_bars(dict(told)))
+
+
+def verdict_bars(counts: Mapping[str, int], ax: Any = None) -> Any:
+    """A bar a verdict, as long as claims have it, in the order of `counts`."""
+    ax = new_axes(3.8, 0.5 + 0.32 * len(counts)) if ax is None else ax
+    bars = ax.barh(
+        list(counts), list(counts.values()), color=[BARS[TONES[v]] for v in counts], height=0.7
+    )
+    ax.bar_label(bars, padding=4, fontsize=9, color=INK)
+    ax.invert_yaxis()
+    ax.xaxis.set_visible(False)
+    ax.spines[["bottom", "left"]].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
 def claim_record(entry: Entry, picture: Any = None) -> Record:
     """One claim: the published sentence, the precise one, the findings, and the control."""
     against = {"counterexample": entry["counterexample"]} if entry["counterexample"] else {}
     return Record(
         entry["title"],
-        "",
+        "" if entry["sound"] else "not as recorded",
         verdict=entry["verdict"],
-        tone="plain" if TONES[entry["verdict"]] == "bad" else TONES[entry["verdict"]],
+        tone=_tone(entry),
         facts={
             "published": f"{entry['published']} ({entry['source']})",
             "precisely": entry["precise"],
@@ -84,6 +131,14 @@ def claim_record(entry: Entry, picture: Any = None) -> Record:
         notes=entry["faults"],
         provenance={"id": entry["id"]},
     )
+
+
+def _tone(entry: Entry) -> Tone:
+    """Of its section: one that is unsound stands open; that a claim fails as stated is no alarm."""
+    if not entry["sound"]:
+        return "bad"
+    tone = TONES[entry["verdict"]]
+    return "plain" if tone == "bad" else tone
 
 
 def curves(title: str, picture: Any) -> Picture:
@@ -113,7 +168,7 @@ def claims_markdown(
     for name, picture in pictures.items():
         (folder / f"{name}.svg").write_text(_drawn(picture), encoding="utf-8")
     counts = Counter(e["verdict"] for e in entries)
-    lines = [HEAD, ", ".join(f"**{counts[v]}** {v}" for v in TONES if counts[v]) + ".", ""]
+    lines = [HEAD, headline(counts, sum(e["sound"] for e in entries)), ""]
     lines += table(
         [{"claim": f"[{cell(e['title'])}](#{e['id']})", "verdict": e["verdict"]} for e in entries],
         escaped=True,
@@ -126,7 +181,7 @@ def claims_markdown(
 def _section(e: Entry, picture: Any) -> list[str]:
     lines = [
         "",
-        f'<h2 id="{e["id"]}">{cell(e["title"])}</h2>',
+        f'<h2 id="{e["id"]}">{escape(e["title"], quote=False)}</h2>',
         "",
         f"**{e['verdict']}** · `{e['id']}`",
         "",
@@ -146,7 +201,7 @@ def claim_rows(entries: Sequence[Entry]) -> list[dict[str, Value]]:
     """One row a claim: what it is decided by."""
     rows: list[dict[str, Value]] = []
     for e in entries:
-        f = _headline(e)
+        f = _deciding(e)
         rows.append({
             "claim": e["id"],
             "decided by": f["name"],
@@ -203,7 +258,7 @@ def numbers(values: Sequence[float]) -> str:
     return shown + (f" and {len(values) - 6} more" if len(values) > 6 else "")
 
 
-def _headline(entry: Entry) -> Entry:
+def _deciding(entry: Entry) -> Entry:
     """The counterexample where it decides, else a published number, else the first finding."""
     findings = entry["findings"]
     if entry["verdict"] in ("fails as stated", "heuristic"):

@@ -25,6 +25,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
+from hjcontrol._ground.shapes import of_drawn
 from hjcontrol._ground.shown import Shown
 from hjcontrol.control import Budget, ControlProblem, Solution
 from hjcontrol.control.path_checks import names_of
@@ -229,8 +230,7 @@ def nothing(problem: ControlProblem) -> Multipliers:
         path = {k: jnp.zeros(s, problem.dtype) for k, s in path_shapes(problem).items()}
     if ending is None:
         return Multipliers(None, path)
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    final = jax.eval_shape(lambda k: problem.rollout(problem.init(k)).final, key)
+    final = of_drawn(lambda key: problem.rollout(problem.init(key)).final)
     shape = jax.eval_shape(lambda x: ending.values(problem, x), final).shape
     return Multipliers(jnp.zeros(shape, problem.dtype), path)
 

@@ -65,7 +65,8 @@ def _digamma(x: ca.SX) -> ca.SX:
     return ca.if_else(low, right - math.pi / t, right)
 
 
-def _log_sum(x: ca.SX, y: ca.SX) -> ca.SX:
+def log_sum(x: ca.SX, y: ca.SX) -> ca.SX:
+    """`log(exp x + exp y)`."""
     first = x >= y
     return ca.if_else(first, x, y) + ca.log1p(ca.exp(ca.if_else(first, y - x, x - y)))
 
@@ -291,7 +292,7 @@ RULES: dict[str, Rule] = {
     **LINEAR,
     **WINDOWS,
     "convert_element_type": _convert,
-    "cumlogsumexp": _cumulative(_log_sum),
+    "cumlogsumexp": _cumulative(log_sum),
     "cummax": _cumulative(ca.fmax),
     "cummin": _cumulative(ca.fmin),
     "cumprod": _cumulative(lambda x, y: x * y),

@@ -13,11 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.shapes import of_drawn, of_one
 from hjcontrol.control import ControlProblem
 from hjcontrol.control.hamiltonians import given_at
 from hjcontrol.networks import Flow, advance
 from hjcontrol.solvers.casadi_replay import casadi_function
-from hjcontrol.solvers.direct_paths import PathRows, path_rows
+from hjcontrol.solvers.direct_paths import PathRows, owners, path_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,71 +75,43 @@ def programs_of(problem: ControlProblem, bounded: bool = True) -> Programs:
 
     **Raises:** `UnsupportedPrimitiveError` for one that CasADi cannot express.
     """
-    chain = problem.chain
-    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    chain, n = problem.chain, problem.num_samples
+    weights = of_drawn(problem.init)
     thetas = jax.eval_shape(chain.unstack, weights)
-    rollout = jax.eval_shape(problem.rollout, weights)
-    inner = lambda a: jax.ShapeDtypeStruct(a.shape[2:], a.dtype)
-    states = [
-        jax.tree.map(inner, xs)
-        for xs, run in zip(rollout.runs, chain.runs, strict=True)
-        for _ in range(run.length)
-    ]
-    states.append(jax.tree.map(_one, rollout.final))
-    runs = [run for run in chain.runs for _ in range(run.length)]
-    starts = np.cumsum([0, *[run.length for run in chain.runs]])
+    states = _states(problem, weights)
     read = [given_at(problem, k) for k in range(len(chain))]
-    made: dict[Any, tuple[ca.Function, ca.Function]] = {}
-    steps, costs, owner, spans = [], [], [], []
-    for k in range(len(chain)):
-        stage, x, theta = chain[k], states[k], thetas[k]
-        spans.append(float(stage.t1 - stage.t0) if isinstance(stage, Flow) else None)
-        stage = stage.drift if isinstance(stage, Flow) else stage  # its velocity
-        arrays = [a for a in jax.tree.leaves(stage) if isinstance(a, jax.Array | np.ndarray)]
-        # Equal stages share their functions: same run (hence same code), same array leaves.
-        r = int(np.searchsorted(starts, k, side="right")) - 1
-        owner.append(int(starts[r]) if runs[k].tied else k)
-        key = (r, *[np.asarray(a).tobytes() for a in arrays])
-        if key not in made:
-            u = jax.tree.map(_one, read[k])
-            made[key] = _stage_functions(problem, k, stage, (x, theta, u))
-        steps.append(made[key][0])
-        costs.append(made[key][1])
-    n = problem.num_samples
-    terminal = casadi_function(
-        problem.terminal_cost,
-        states[-1],
-        jax.tree.map(_one, problem.targets),
-        name="Phi",
-        stage="the terminal cost",
-    )
+    made = _stage_functions(problem, states, thetas, read)
+    ends = (states[-1], of_one(problem.targets))
+    terminal = casadi_function(problem.terminal_cost, *ends, name="Phi", stage="the terminal cost")
+    ending = problem.terminal_constraint
+    if ending is not None:
+        ending = casadi_function(ending, *ends, name="g", stage="the terminal constraint")
     return Programs(
-        steps=steps,
+        steps=[step for step, _ in made],
         terminal=terminal,
-        ending=None
-        if problem.terminal_constraint is None
-        else casadi_function(
-            problem.terminal_constraint,
-            states[-1],
-            jax.tree.map(_one, problem.targets),
-            name="g",
-            stage="the terminal constraint",
-        ),
-        costs=costs,
+        ending=ending,
+        costs=[cost for _, cost in made],
         states=states,
         inputs=columns(n, problem.inputs),
         targets=columns(n, problem.targets),
         given=[columns(n, u) for u in read],
-        owner=owner,
+        owner=owners(problem),
         couplings=_couplings(problem, thetas),
-        spans=spans,
+        spans=[_span(chain[k]) for k in range(len(chain))],
         paths=path_rows(problem, states, read, thetas, bounded),
     )
 
 
-def _one(a: Any) -> jax.ShapeDtypeStruct:
-    """The shape of one sample's."""
-    return jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
+def _states(problem: ControlProblem, weights: Any) -> list[Any]:
+    """One sample's `x_0 .. x_K`, as shapes."""
+    rollout = jax.eval_shape(problem.rollout, weights)
+    runs = zip(rollout.runs, problem.chain.runs, strict=True)
+    states = [of_one(of_one(xs)) for xs, run in runs for _ in range(run.length)]
+    return [*states, of_one(rollout.final)]
+
+
+def _span(stage: Any) -> float | None:
+    return float(stage.t1 - stage.t0) if isinstance(stage, Flow) else None
 
 
 def columns(n: int, tree: Any) -> np.ndarray:
@@ -148,6 +121,25 @@ def columns(n: int, tree: Any) -> np.ndarray:
 
 
 def _stage_functions(
+    problem: ControlProblem, states: list[Any], thetas: list[Any], read: list[Any]
+) -> list[tuple[ca.Function, ca.Function]]:
+    """By stage, its step and its weight cost. Equal stages share them: those of one run (hence of one
+    code) whose arrays are equal."""
+    made: dict[Any, tuple[ca.Function, ca.Function]] = {}
+    runs = [r for r, run in enumerate(problem.chain.runs) for _ in range(run.length)]
+    keys = []
+    for k, r in enumerate(runs):
+        stage = problem.chain[k]
+        stage = stage.drift if isinstance(stage, Flow) else stage  # its velocity
+        arrays = [a for a in jax.tree.leaves(stage) if isinstance(a, jax.Array | np.ndarray)]
+        keys.append((r, *[np.asarray(a).tobytes() for a in arrays]))
+        if keys[-1] not in made:
+            shapes = (states[k], thetas[k], of_one(read[k]))
+            made[keys[-1]] = _step_and_cost(problem, k, stage, shapes)
+    return [made[key] for key in keys]
+
+
+def _step_and_cost(
     problem: ControlProblem, k: int, stage: Any, shapes: tuple[Any, Any, Any]
 ) -> tuple[ca.Function, ca.Function]:
     """The step of stage `k` with its state cost, and its weight cost."""

@@ -18,7 +18,7 @@ from jax.extend.core import ClosedJaxpr, JaxprEqn
 
 from hjcontrol._ground.jaxprs import bind, called_jaxpr, replay, scan_counts
 from hjcontrol.solvers.casadi_linear import EIGENVECTOR, linear_solve
-from hjcontrol.solvers.casadi_primitives import RULES
+from hjcontrol.solvers.casadi_primitives import RULES, log_sum
 from hjcontrol.solvers.casadi_refusals import IN_PART, REFUSED
 from hjcontrol.solvers.casadi_scalars import box, column, is_symbolic, mapped
 
@@ -130,14 +130,9 @@ def _relu(x: ca.SX) -> ca.SX:
     return ca.if_else(x > 0, x, 0.0)
 
 
-def _logaddexp(x: ca.SX, y: ca.SX) -> ca.SX:
-    first = x >= y
-    return ca.if_else(first, x, y) + ca.log1p(ca.exp(ca.if_else(first, y - x, x - y)))
-
-
 # Where JAX's own custom rule gives a slope (or curvature) at a kink of the primal that the primal's
 # operations do not: relu'(0) = 0, logaddexp''(0) = 1/4.
-_TWINS = ((jax.nn.relu, 1, _relu), (jax.numpy.logaddexp, 2, _logaddexp))
+_TWINS = ((jax.nn.relu, 1, _relu), (jax.numpy.logaddexp, 2, log_sum))
 
 
 def _known_twin(inner: ClosedJaxpr, args: list[Any]) -> list[Any] | None:

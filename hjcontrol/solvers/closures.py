@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from hjcontrol._ground.concrete import traced
+from hjcontrol._ground.shapes import of_drawn, of_one
 from hjcontrol.control import ControlProblem, StateCost, WeightCost
 from hjcontrol.control.ensemble import replaced
 
@@ -23,13 +24,12 @@ def opened(problem: ControlProblem) -> ControlProblem:
 
     **Raises:** `ValueError` for a stage, a reading cost or a constraint that closes over a traced value.
     """
-    one = lambda tree: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree)
     fields: dict[str, Any] = {}
     if _closes(problem.terminal):
-        weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+        weights = of_drawn(problem.init)
         final = jax.eval_shape(problem.rollout, weights).final
         read = (final,) if problem.targets is None else (final, problem.targets)
-        fields["terminal"] = _held(problem.terminal, tuple(map(one, read)))
+        fields["terminal"] = _held(problem.terminal, of_one(read))
     running = [_cost(problem, cost) for cost in problem.running]
     if any(new is not old for new, old in zip(running, problem.running, strict=True)):
         fields["running"] = tuple(running)
@@ -40,15 +40,13 @@ def _cost(problem: ControlProblem, cost: Any) -> Any:
     function = getattr(cost, "function", None)
     if not _closes(function):
         return cost
-    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    weights = of_drawn(problem.init)
     states = jax.eval_shape(problem.rollout, weights).runs
-    second = lambda tree: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[2:], a.dtype), tree)
-    first = lambda tree: jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype), tree)
     alike = len(problem.chain.runs) == 1 and not problem.chain.runs[0].tied
     if alike and isinstance(cost, WeightCost):
-        return eqx.tree_at(lambda c: c.function, cost, _held(function, (first(weights[0]),)))
+        return eqx.tree_at(lambda c: c.function, cost, _held(function, (of_one(weights[0]),)))
     if alike and isinstance(cost, StateCost) and cost.reads == "nothing":
-        shapes = (second(states[0]), first(weights[0]))
+        shapes = (of_one(of_one(states[0])), of_one(weights[0]))
         return eqx.tree_at(lambda c: c.function, cost, _held(function, shapes))
     raise ValueError(
         "run: a running cost closes over a value that is traced, and a derivative in it is not seen. "

@@ -177,11 +177,11 @@ class Direct(AbstractHostSolver):
         return jnp.asarray(state.message is not None), state.result
 
     def postprocess(self, problem: ControlProblem, state: DirectState) -> Outcome:
-        return _outcome(self, problem, state)
+        del problem
+        return _outcome(state)
 
 
-def _outcome(direct: Direct, problem: ControlProblem, state: DirectState) -> Outcome:
-    del problem
+def _outcome(state: DirectState) -> Outcome:
     t = state.transcription
     if state.lam_g is None:
         return Outcome(t.weights(state.x), message=state.message)

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.shapes import of_one
 from hjcontrol.control import Budget, ControlProblem, StateBox
 from hjcontrol.control.path_checks import names_of
 from hjcontrol.control.pricing import path_shapes
@@ -106,18 +107,18 @@ def path_rows(
     """The rows of a problem. `shapes`: one sample's states x_0 .. x_K; `reads`: what is given at each
     stage, samples in front; `thetas`: each stage's weights; `bounded`: states are variables."""
     depth, n = len(problem.chain), problem.num_samples
-    one = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
     last = (problem.references or References()).final(depth + 1, n) if problem.path else None
     rows: list[list[tuple[str, ca.Function]]] = [[] for _ in range(depth + 1)]
     boxes, budgets, kinds, places = {}, {}, {}, {}
-    owners, made = _owners(problem), {}
+    made = {}
     for j, (name, c) in enumerate(zip(names_of(problem.path), problem.path, strict=True)):
         kinds[name] = c.kind
         stage = f"the constraint {name!r}"
         if isinstance(c, Budget):
             real = lambda th, c=c: jnp.asarray(c.of(th), problem.dtype)
             functions = {
-                k: casadi_function(real, thetas[k], name=f"b{j}_{k}", stage=stage) for k in owners
+                k: casadi_function(real, thetas[k], name=f"b{j}_{k}", stage=stage)
+                for k in dict.fromkeys(owners(problem))
             }
             budgets[name] = (functions, float(c.limit))
             continue
@@ -129,7 +130,7 @@ def path_rows(
             if k == 0 and c.on == "states":
                 continue  # checked when the problem was stated: x_0 is data
             u = reads[k] if k < depth else last
-            read = jax.tree.map(one, u)
+            read = of_one(u)
             value = lambda x, th, u, c=c, k=k: c.values(x, th, reference_of(u) if k < depth else u)
             theta = thetas[k] if k < depth and c.on == "stages" else ()
             like = (k == depth, str(jax.tree.map(lambda a: a.shape, (shapes[k], theta, read))), j)
@@ -143,10 +144,10 @@ def path_rows(
     return PathRows(rows, end, boxes, budgets, kinds, path_shapes(problem), places)
 
 
-def _owners(problem: ControlProblem) -> list[int]:
-    """The stages that own weights: of tied ones the first."""
-    found, k = [], 0
+def owners(problem: ControlProblem) -> list[int]:
+    """By stage, the first one that uses its weights: itself, unless it is tied."""
+    found: list[int] = []
     for run in problem.chain.runs:
-        found += range(k, k + run.sets)
-        k += run.length
+        first = len(found)
+        found += [first if run.tied else first + k for k in range(run.length)]
     return found

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 
+from hjcontrol._ground.shapes import of_drawn
 from hjcontrol.control import AbstractControlSet, ControlProblem, L1Ball, L2Ball, Simplex
 
 
@@ -85,7 +86,7 @@ def _leaves(
     problem: ControlProblem,
 ) -> Iterator[tuple[str, tuple[int, ...], AbstractControlSet]]:
     """Name, shape and set of every leaf, in the order of the program's variables."""
-    weights, k = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0))), 0
+    weights, k = of_drawn(problem.init), 0
     for r, (run, theta) in enumerate(zip(problem.chain.runs, weights, strict=True)):
         leaves = jax.tree_util.tree_leaves_with_path(theta)
         for j in range(run.sets):

@@ -185,7 +185,7 @@ def _initial(
     both = [jnp.stack([states[k], costates[k]]) for k in starts]
     nodes = jnp.stack(both, 1) if both else jnp.zeros((2, 0, *x0.shape), x0.dtype)
     start = costates[0]
-    info = _info(shooting, problem, weights, jnp.asarray(1))
+    info = _info(problem, weights, jnp.asarray(1))
     solved, unknown = (
         (start, nodes, path),
         jnp.asarray(jnp.inf, x0.dtype),
@@ -249,7 +249,7 @@ def _check(shooting: Shooting, problem: ControlProblem) -> None:
         checked(problem, shooting.homotopy)
 
 
-def _info(shooting: Shooting, problem: ControlProblem, weights: Weights, evals: Any) -> Info:
+def _info(problem: ControlProblem, weights: Weights, evals: Any) -> Info:
     value, gradient = value_and_gradient(problem, weights)
     return Info(value, problem.control_set.stationarity(weights, gradient), evals)
 
@@ -302,7 +302,7 @@ def _continued(
     start, nodes, path = new
     residual = jnp.max(jnp.abs(gap))
     met = residual <= shooting.tol
-    info = _info(shooting, problem, path.weights, evals)
+    info = _info(problem, path.weights, evals)
     if shooting.homotopy is False:
         failed = ~met & ~falls
         level = eqx.tree_at(lambda v: v.steps, state.level, state.level.steps + 1)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from hjcontrol._ground.shapes import of_drawn
 from hjcontrol.control import ControlProblem
 from hjcontrol.networks import Flow
 
@@ -11,7 +12,7 @@ SCHEMES = ("legendre", "radau")
 
 def check_arrays(problem: ControlProblem) -> None:
     """Raise `ValueError` unless every leaf of the states and of the weights is floating."""
-    weights = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+    weights = of_drawn(problem.init)
     states = jax.eval_shape(problem.rollout, weights)
     for what, tree in (("states", states), ("weights", weights)):
         for leaf in jax.tree.leaves(tree):

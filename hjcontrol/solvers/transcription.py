@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.shapes import of_drawn
 from hjcontrol.control import ControlProblem, Trajectory
 from hjcontrol.networks import Weights
 from hjcontrol.solvers import collocation
@@ -66,7 +67,7 @@ class Transcription:
     def weights(self, x: Any) -> Weights:
         """The weights within the NLP's variables, in the problem's dtype."""
         x = np.asarray(x, float).ravel()
-        one = jax.eval_shape(self.problem.init, jax.eval_shape(lambda: jax.random.key(0)))
+        one = of_drawn(self.problem.init)
         like = jax.eval_shape(self.problem.chain.unstack, one)
         owned = zip(self.programs.owner, like, strict=True)
         thetas = [unflat(x[self.variables[f"theta[{k}]"]], theta) for k, theta in owned]
@@ -266,34 +267,20 @@ def as_nlp(
     check_flows(problem, transcription)
     programs = programs_of(problem, bounded=transcription != "single")
     programs = dataclasses.replace(programs, whole=whole)
-    n, steps = programs.num_samples, programs.steps
-    owner = programs.owner
-    sizes = {f"theta[{k}]": steps[k].size1_in(1) for k in dict.fromkeys(owner)}
-    m = sum(sizes.values())
     scheme = (transcription, degree, elements)
     joints = 0 if transcription == "single" else programs.joints
-    for k, f in enumerate(steps[:joints]):  # ordered by stage
-        if programs.spans[k] is not None:
-            sizes[f"z[{k}]"] = collocation.size(
-                f.size1_out(0), n, *collocation.of_piece(scheme, k)[1:]
-            )
-        sizes[f"x[{k + 1}]"] = f.size1_out(0) * n
     sets = set_rows(problem)
-    sizes["t"] = sets.of.size
+    sizes = _sizes(programs, joints, scheme) | {"t": sets.of.size}
     ends = np.cumsum([0, *sizes.values()])
     x = ca.MX.sym("x", int(ends[-1]))
     parts = dict(zip(sizes, ca.vertsplit(x, [int(e) for e in ends]), strict=True))
 
     cost, gaps = _cost_and_gaps(programs, sizes, parts, joints, scheme, x)
-    own = ca.vertcat(x[:m], parts["t"])
+    own = ca.vertcat(x[: sets.lower.size], parts["t"])
     g = ca.vertcat(*gaps.values(), ca.DM(sets.A) @ own + ca.DM(sets.Q) @ own**2)
     heights = {name: gap.numel() for name, gap in gaps.items()}
-    lower, upper = (np.full(int(ends[-1]), b) for b in (-np.inf, np.inf))
-    lower[:m], upper[:m] = sets.lower, sets.upper
-    for k in range(1, joints + 1) if programs.paths.boxes else ():
-        place = slices(sizes)[f"x[{k}]"]
-        ends_of = programs.paths.bounds(k, (place.stop - place.start) // n)
-        lower[place], upper[place] = (np.tile(b, n) for b in ends_of)
+    variables = slices(sizes)
+    lower, upper = _bounds(programs, sets, variables, joints)
     built = Transcription(
         nlp={"x": x, "f": cost, "g": g},
         x0=np.empty(0),
@@ -301,7 +288,7 @@ def as_nlp(
         ubx=upper,
         lbg=np.concatenate([_floor(problem, heights, programs), sets.low]),
         ubg=np.concatenate([np.zeros(sum(heights.values())), sets.high]),
-        variables=slices(sizes),
+        variables=variables,
         constraints=slices(heights | sets.heights),
         kind=transcription,
         programs=programs,
@@ -313,6 +300,33 @@ def as_nlp(
     x0 = _pack(built, init, states)
     rolled = [np.zeros(0), *(x0[s] for v, s in built.variables.items() if v.startswith("x["))]
     return dataclasses.replace(built, x0=x0, rolled=np.concatenate(rolled))
+
+
+def _sizes(programs: Programs, joints: int, scheme: tuple[Kind, int, Any]) -> dict[str, int]:
+    """How many numbers each of the variables has: the weights, then the states in order of depth, those
+    within a piece of a flow before those at its end."""
+    n, steps = programs.num_samples, programs.steps
+    sizes = {f"theta[{k}]": steps[k].size1_in(1) for k in dict.fromkeys(programs.owner)}
+    for k, f in enumerate(steps[:joints]):
+        if programs.spans[k] is not None:
+            own = collocation.of_piece(scheme, k)[1:]
+            sizes[f"z[{k}]"] = collocation.size(f.size1_out(0), n, *own)
+        sizes[f"x[{k + 1}]"] = f.size1_out(0) * n
+    return sizes
+
+
+def _bounds(
+    programs: Programs, sets: SetRows, variables: dict[str, slice], joints: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Of the weights, and of the states at the joints where a constraint along depth is a box."""
+    m, n = sets.lower.size, programs.num_samples
+    lower, upper = (np.full(variables["t"].stop, b) for b in (-np.inf, np.inf))
+    lower[:m], upper[:m] = sets.lower, sets.upper
+    for k in range(1, joints + 1) if programs.paths.boxes else ():
+        place = variables[f"x[{k}]"]
+        ends_of = programs.paths.bounds(k, (place.stop - place.start) // n)
+        lower[place], upper[place] = (np.tile(b, n) for b in ends_of)
+    return lower, upper
 
 
 def _cost_and_gaps(

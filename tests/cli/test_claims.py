@@ -38,7 +38,11 @@ def test_two_claims(tmp_path, monkeypatch, capsys):
         held = {f["name"]: f["holds"] for f in claim["findings"]}
         assert all(f["holds"] is not held[f["name"]] for f in claim["control"]["findings"])
     page = (tmp_path / "claims" / "claims.html").read_text()
-    assert page.count("<figure>") == 1
+    lead, rest = page.split("</header>")
+    assert "Of 2 claims, 1 is heuristic and 1 fails as stated. Every claim came out" in lead
+    assert 'aria-label="Claims by verdict: 1 heuristic, 1 fails as stated"' in lead
+    assert (lead.count("<figure>"), rest.count("<figure>")) == (1, 1)
+    assert "<details open" not in rest
     assert "<script" not in page
     assert "hjcontrol claims --fast" in page
     assert (tmp_path / "claims" / "claims" / "near-shocks.svg").exists()
@@ -55,6 +59,9 @@ def test_an_unsound_claim_is_said_and_is_exit_code_1(tmp_path, monkeypatch, caps
         "UNSOUND effective-dimension: the verdict is 'fails as stated'" in capsys.readouterr().out
     )
     assert strict(tmp_path / "claims.json")["sound"] is False
+    lead, rest = (tmp_path / "claims.html").read_text().split("</header>")
+    assert "Of 1 claim, 1 fails as stated. 0 of the 1 came out as recorded" in lead
+    assert rest.count("<details open") == 1
 
 
 def test_ctrl_c_keeps_what_is_finished(tmp_path, monkeypatch, capsys):

@@ -313,9 +313,6 @@ def _analysis() -> dict:
             resamples=10,
             level=0.9,
         ),
-        "questions.scaling.width_factor": _made(
-            lambda: q.scaling.width_factor, factor=0.5, dimension=2.0, smoothness=2.0
-        ),
         "questions.solitons.flows": _made(lambda: q.solitons.flows, layer=layer),
         "questions.solitons.kp": _made(lambda: q.solitons.kp, layer=layer, x=POINT),
         "temperature.by_bound": _made(

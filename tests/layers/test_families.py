@@ -33,7 +33,6 @@ from hjcontrol.layers import (
     soft_sort,
 )
 from hjcontrol.layers.engines import KINDS, lacks
-from hjcontrol.layers.isotonic_regression import minimax
 from tests.agreement import assert_agree
 
 RNG = np.random.default_rng(11)
@@ -105,6 +104,17 @@ def test_entmax_tends_to_softmax():
     apart = lambda z, a: jnp.abs(Entmax(0.5, a)(z) - Softmax(0.5)(z)).max()
     gaps = jax.jit(lambda z: [apart(z, a) for a in (1.1, 1.01)])(Z[0])
     assert gaps[1] < 0.15 * gaps[0] < 0.1
+
+
+def minimax(y):
+    """The nearest non-increasing vector: min over j <= i of max over k >= i of mean(y_j .. y_k)."""
+    n = y.shape[0]
+    total = jnp.concatenate([jnp.zeros(1, y.dtype), jnp.cumsum(y)])
+    j, k = jnp.arange(n)[:, None], jnp.arange(n)[None]
+    means = (total[None, 1:] - total[:-1, None]) / jnp.maximum(k - j + 1, 1)
+    spans = jnp.where(k >= j, means, -jnp.inf)
+    above = jax.lax.cummax(spans, axis=1, reverse=True)  # over k >= i
+    return jnp.min(jnp.where(j <= k, above, jnp.inf), axis=0)
 
 
 def test_isotonic_against_the_minimax_formula_and_sklearn():

@@ -10,6 +10,7 @@ import pytest
 from hjcontrol.control import ControlProblem, least_squares
 from hjcontrol.networks import Dense
 from hjcontrol.reporting import report
+from hjcontrol.reporting.html import inline
 from tests.reporting.pieces import certificate, judged, problem, solution
 
 
@@ -161,3 +162,10 @@ def test_a_full_disk_leaves_the_old_page(tmp_path, solved, monkeypatch):
         report(tmp_path / "report.html", solved[0])
     assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
     assert "<title>old</title>" in (tmp_path / "report.html").read_text()
+
+
+def test_a_picture_says_how_narrow_it_may_become():
+    drawn = inline('<svg height="200pt" width="400pt"><g id="a"/></svg>', "f1-", "a & b")
+    assert drawn.startswith('<svg role="img" aria-label="a &amp; b" style="--least: 260pt" ')
+    assert 'id="f1-a"' in drawn
+    assert "--least" not in inline('<svg viewBox="0 0 4 4"></svg>', "f1-", "")

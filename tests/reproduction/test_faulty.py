@@ -6,7 +6,7 @@ Here a few tools; `test_every_tool_of_every_claim` tries all, and is slow.
 import pytest
 
 from hjcontrol.reproduction import CLAIMS, by_id
-from hjcontrol.reproduction.faulty import FAULTS, audit_with_fault, tools
+from tests.reproduction.faulty import FAULTS, audit_with_fault, tools
 
 pytestmark = pytest.mark.xdist_group("claims")
 EVERY = [(c.id, tool) for c in CLAIMS for tool in tools(c)]

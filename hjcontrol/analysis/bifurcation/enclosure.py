@@ -148,7 +148,7 @@ def _krawczyk(
 
 def bounds(pairs: Pairs, eps: float, c: np.ndarray, h: np.ndarray) -> Bounds:
     """Enclosures of g and J over boxes `c +- h` (m, d), each in its own frame and scale."""
-    k = leading(pairs, c @ pairs.W.T + pairs.b)  # (m,)
+    k = leading(c @ pairs.W.T + pairs.b)  # (m,)
     p = pairs.slope / eps
     s = c @ p.T + pairs.offset / eps  # (m, K)
     s_rad = h @ np.abs(p).T

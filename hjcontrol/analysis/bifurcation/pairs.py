@@ -43,7 +43,7 @@ def pairs_of(W: np.ndarray, b: np.ndarray) -> Pairs:
     return Pairs(i, j, W[i] - W[j], b[i] - b[j], W[i] + W[j], b[i] + b[j], W, b)
 
 
-def leading(pairs: Pairs, s: np.ndarray) -> np.ndarray:
+def leading(s: np.ndarray) -> np.ndarray:
     """Which pair holds the two largest logits; `s` (..., N)."""
     n = s.shape[-1]
     two = np.sort(np.argpartition(s, n - 2, axis=-1)[..., n - 2 :], axis=-1)
@@ -66,7 +66,7 @@ def frame(direction: np.ndarray) -> np.ndarray:
 def field(pairs: Pairs, x: np.ndarray, lam: float) -> Field:
     """g and its derivatives at one point, rows divided by the sum of their absolute terms."""
     eps = np.exp(lam)
-    k = int(leading(pairs, pairs.W @ x + pairs.b))
+    k = int(leading(pairs.W @ x + pairs.b))
     s = (pairs.slope @ x + pairs.offset) / eps
     p = pairs.slope / eps
     D = (pairs.slope_sum - pairs.slope_sum[k]) / eps
@@ -109,7 +109,7 @@ def polish(pairs: Pairs, x: np.ndarray, lam: float, steps: int = 40) -> tuple[np
 def kind(pairs: Pairs, x: np.ndarray, lam: float) -> str:
     """`maximum`, `minimum` or `saddle` of the entropy, by the sign of the Jacobian of g."""
     f = field(pairs, x, lam)
-    k = int(leading(pairs, pairs.W @ x + pairs.b))
+    k = int(leading(pairs.W @ x + pairs.b))
     jac = f.jacobian @ frame(pairs.slope[k]).T  # rows are in the frame: the columns too
     if len(x) == 2 and np.linalg.det(jac) < 0:
         return "saddle"

@@ -111,7 +111,20 @@ def _checked(name: str, X: ArrayLike) -> np.ndarray:
     return X
 
 
-def _grown(X: np.ndarray, z: np.ndarray, J: np.ndarray, max_leaves: int) -> ModelTree:
+class _Planes(NamedTuple):
+    """At every point asked: the network's decision, its lead, and the unit hyperplane `a.x + c = 0` on
+    which the two classes ahead tie; `length` is the slope's before it became one."""
+
+    X: np.ndarray
+    labels: np.ndarray
+    hot: np.ndarray  # the labels, one-hot
+    lead: np.ndarray
+    a: np.ndarray
+    c: np.ndarray
+    length: np.ndarray
+
+
+def _planes(X: np.ndarray, z: np.ndarray, J: np.ndarray) -> _Planes:
     labels, count = z.argmax(axis=1), z.shape[1]
     order = np.argsort(-z, axis=1, kind="stable")[:, :2]
     rows = np.arange(len(X))
@@ -120,47 +133,58 @@ def _grown(X: np.ndarray, z: np.ndarray, J: np.ndarray, max_leaves: int) -> Mode
     length = np.linalg.norm(a, axis=1)
     a = a / np.where(length > 0, length, 1.0)[:, None]
     c = lead / np.where(length > 0, length, 1.0) - np.sum(a * X, axis=1)
-    hot = np.eye(count)[labels]
+    return _Planes(X, labels, np.eye(count)[labels], lead, a, c, length)
 
-    def best(here: np.ndarray) -> _Cut | None:
-        near = here[length[here] > 0]
-        near = near[np.argsort(lead[near], kind="stable")]
-        tried = (
-            near[np.unique(np.linspace(0, len(near) - 1, ANCHORS).astype(int))]
-            if len(near)
-            else near
-        )
-        if not len(tried) or len(np.unique(labels[here])) < 2:
-            return None
-        right = X[here] @ a[tried].T + c[tried] >= 0  # (points, candidates)
-        inside = right.T.astype(float) @ hot[here]
-        outside = hot[here].sum(axis=0) - inside
-        gini = lambda n: n.sum(axis=1) - np.sum(n**2, axis=1) / np.maximum(n.sum(axis=1), 1.0)
-        before = gini(hot[here].sum(axis=0)[None])[0]
-        gain = before - gini(inside) - gini(outside)
-        k = int(np.argmax(gain))
-        return _Cut(gain[k], a[tried[k]], c[tried[k]], right[:, k]) if gain[k] > 1e-9 else None
 
+def _best_cut(planes: _Planes, here: np.ndarray) -> _Cut | None:
+    """The hyperplane that takes most impurity from a node, of some spread evenly over its leads."""
+    labels, lead, hot = planes.labels, planes.lead, planes.hot
+    near = here[planes.length[here] > 0]
+    near = near[np.argsort(lead[near], kind="stable")]
+    tried = (
+        near[np.unique(np.linspace(0, len(near) - 1, ANCHORS).astype(int))] if len(near) else near
+    )
+    if not len(tried) or len(np.unique(labels[here])) < 2:
+        return None
+    right = planes.X[here] @ planes.a[tried].T + planes.c[tried] >= 0  # (points, candidates)
+    inside = right.T.astype(float) @ hot[here]
+    outside = hot[here].sum(axis=0) - inside
+    gini = lambda n: n.sum(axis=1) - np.sum(n**2, axis=1) / np.maximum(n.sum(axis=1), 1.0)
+    before = gini(hot[here].sum(axis=0)[None])[0]
+    gain = before - gini(inside) - gini(outside)
+    k = int(np.argmax(gain))
+    if gain[k] <= 1e-9:
+        return None
+    return _Cut(gain[k], planes.a[tried[k]], planes.c[tried[k]], right[:, k])
+
+
+def _grown(X: np.ndarray, z: np.ndarray, J: np.ndarray, max_leaves: int) -> ModelTree:
+    """Best first."""
+    planes, count = _planes(X, z, J), z.shape[1]
     nodes: list[dict[str, Any]] = []
     heap: list[tuple[float, int, int, np.ndarray, _Cut]] = []
     tie = itertools.count()
 
     def add(here: np.ndarray) -> int:
-        nodes.append({"label": int(np.bincount(labels[here], minlength=count).argmax())})
-        cut = best(here)
+        nodes.append({"label": int(np.bincount(planes.labels[here], minlength=count).argmax())})
+        cut = _best_cut(planes, here)
         if cut is not None:
             heapq.heappush(heap, (-cut.gain, next(tie), len(nodes) - 1, here, cut))
         return len(nodes) - 1
 
-    add(rows)
+    add(np.arange(len(X)))
     leaves = 1
     while heap and leaves < max_leaves:
         _, _, k, here, cut = heapq.heappop(heap)
         sides = add(here[~cut.right]), add(here[cut.right])
         nodes[k] |= {"a": cut.a, "c": cut.c, "sides": sides}
         leaves += 1
-    n, d = len(nodes), X.shape[1]
-    flat = np.zeros(d)
+    return _as_tree(nodes, X.shape[1])
+
+
+def _as_tree(nodes: list[dict[str, Any]], d: int) -> ModelTree:
+    """Nodes as the tree's arrays; a leaf has a label and no sides."""
+    n, flat = len(nodes), np.zeros(d)
     sides = np.array([node.get("sides", (-1, -1)) for node in nodes])
     return ModelTree(
         sides[:, 0],

@@ -12,7 +12,7 @@ one, and where no optimum was come near, the loop starts again without the cost,
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,48 @@ PATIENCE = 6
 FAR = 1e-3  # the error of a stop that is no optimum's: whether any point is feasible is looked at
 
 
+class _Program(NamedTuple):
+    """The data of unit size, its residuals and its proofs at a point `v = (x, nu, lam, s)`.
+
+    `cost` is 1, or 0 for the program without its objective.
+    """
+
+    P: Array
+    q: Array
+    E: Array
+    e: Array
+    F: Array
+    h: Array
+    least: Array  # size of the slacks, at least
+    ridge: Array
+    base: Array  # E'E and the ridge
+
+    def residuals(self, v: tuple, cost: Array) -> tuple[Array, Array, Array]:
+        """Of stationarity, of the equalities, of the inequalities."""
+        P, q, E, e, F, h, *_ = self
+        x, nu, lam, s = v
+        return cost * (P @ x + q) + E.T @ nu + F.T @ lam, E @ x - e, F @ x + s - h
+
+    def error(self, v: tuple, cost: Array) -> Array:
+        """The worst relative residual; without the objective, that of the constraints."""
+        P, q, E, e, F, h, least, *_ = self
+        x, nu, lam, s = v
+        rd, rp, rs = self.residuals(v, cost)
+        push = cost * (jnp.abs(q) + jnp.abs(P) @ jnp.abs(x)) + jnp.abs(E).T @ jnp.abs(nu)
+        push = jnp.max(push + jnp.abs(F).T @ lam, initial=0.0)
+        reach = jnp.max(jnp.abs(e) + jnp.abs(E) @ jnp.abs(x), initial=0.0)
+        reach = jnp.maximum(reach, jnp.max(jnp.abs(h) + jnp.abs(F) @ jnp.abs(x), initial=0.0))
+        top = lambda v: jnp.max(jnp.abs(v), initial=0.0)
+        size = jnp.maximum(top(s), least)
+        gap = top(jnp.minimum(ratio(lam, jnp.maximum(top(lam), push)), ratio(s, size)))
+        miss = ratio(jnp.maximum(top(rp), top(rs)), reach)
+        return jnp.where(cost > 0, jnp.maximum(jnp.maximum(ratio(top(rd), push), miss), gap), miss)
+
+    def proof(self, v: tuple, cost: Array) -> Array:
+        """What the point or its multipliers prove."""
+        return _proof(cost * self.P, cost * self.q, self.E, self.e, self.F, self.h, v)
+
+
 def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = None) -> tuple:
     """`x, s, z`, how it ended, and the steps taken; the data of unit size."""
     E, e, F, h = A[:zero], b[:zero], A[zero:], b[zero:]
@@ -37,78 +79,7 @@ def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = Non
     # Without a right-hand side all slacks may be 0 together; the data are of unit size.
     least = jnp.where(jnp.any(b != 0), 0.0, 1.0).astype(dtype)
     base = E.T @ E + ridge * jnp.eye(n, dtype=dtype)
-
-    def residuals(v: tuple, cost: Array) -> tuple[Array, Array, Array]:
-        x, nu, lam, s = v
-        return cost * (P @ x + q) + E.T @ nu + F.T @ lam, E @ x - e, F @ x + s - h
-
-    def error(v: tuple, cost: Array) -> Array:
-        x, nu, lam, s = v
-        rd, rp, rs = residuals(v, cost)
-        push = cost * (jnp.abs(q) + jnp.abs(P) @ jnp.abs(x)) + jnp.abs(E).T @ jnp.abs(nu)
-        push = jnp.max(push + jnp.abs(F).T @ lam, initial=0.0)
-        reach = jnp.max(jnp.abs(e) + jnp.abs(E) @ jnp.abs(x), initial=0.0)
-        reach = jnp.maximum(reach, jnp.max(jnp.abs(h) + jnp.abs(F) @ jnp.abs(x), initial=0.0))
-        top = lambda v: jnp.max(jnp.abs(v), initial=0.0)
-        size = jnp.maximum(top(s), least)
-        gap = top(jnp.minimum(ratio(lam, jnp.maximum(top(lam), push)), ratio(s, size)))
-        miss = ratio(jnp.maximum(top(rp), top(rs)), reach)
-        return jnp.where(cost > 0, jnp.maximum(jnp.maximum(ratio(top(rd), push), miss), gap), miss)
-
-    def body(cost: Array, carry: tuple) -> tuple:
-        v, best, count, idle, _ = carry
-        x, nu, lam, s = v
-        rd, rp, rs = residuals(v, cost)
-        mu = jnp.sum(lam * s) / max(m, 1)
-        w = lam / s
-        back = _factored(cost * P + base + F.T @ (w[:, None] * F), E, ridge)
-
-        def direction(target: Array) -> tuple:
-            middle = (target - lam * s) / s + w * rs
-            d = back(-jnp.concatenate([rd + F.T @ middle, rp]))
-            dx, dnu = d[:n], d[n:]
-            ds = -rs - F @ dx
-            return dx, dnu, (target - lam * s - lam * ds) / s, ds
-
-        _, _, dlam, ds = direction(jnp.zeros_like(s))
-        a = jnp.minimum(_reach(lam, dlam), _reach(s, ds))
-        after = jnp.sum((lam + a * dlam) * (s + a * ds)) / max(m, 1)
-        sigma = jnp.clip(after / jnp.where(mu > 0, mu, 1.0), 0.0, 1.0) ** 3
-        dx, dnu, dlam, ds = direction(sigma * mu - dlam * ds)
-        a = jnp.minimum(_reach(lam, dlam), _reach(s, ds))
-        a = jnp.minimum(1.0, jnp.maximum(0.99, 1.0 - 10 * mu) * a)
-        tiny = jnp.finfo(dtype).tiny ** 0.5
-        new = (
-            x + a * dx,
-            nu + a * dnu,
-            jnp.maximum(lam + a * dlam, tiny),
-            jnp.maximum(s + a * ds, tiny),
-        )
-        good = jnp.all(jnp.isfinite(jnp.concatenate(new)))
-        new = tuple(jnp.where(good, u, w) for u, w in zip(new, v, strict=True))
-        now = error(new, cost)
-        better = now < best[0]
-        idle = jnp.where(now < 0.5 * best[0], 0, idle + 1)
-        record = tuple(jnp.where(better, u, w) for u, w in zip(new, best[1:], strict=True))
-        proof = _proof(cost * P, cost * q, E, e, F, h, new)
-        stop = ~good | (a < 1e-8)
-        return (
-            new,
-            (jnp.minimum(now, best[0]), *record),
-            count + 1,
-            jnp.where(stop, 10 * PATIENCE, idle),
-            proof,
-        )
-
-    def more(carry: tuple) -> Array:
-        v, best, count, idle, proof = carry
-        growing = _growing(v, start_size)
-        return (
-            (count < MAX_STEPS)
-            & (best[0] > goal)
-            & ((idle < PATIENCE) | growing & (idle < 4 * PATIENCE))
-            & (proof == UNKNOWN)
-        )
+    program = _Program(P, q, E, e, F, h, least, ridge, base)
 
     ones = jnp.ones(m, dtype)
     cold = (jnp.zeros(n, dtype), jnp.zeros(k, dtype), ones, jnp.maximum(h, 1.0))
@@ -121,19 +92,20 @@ def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = Non
     start_size = jnp.maximum(1.0, jnp.max(jnp.concatenate([v[2], v[3], jnp.ones(1)])))
     zero_ = jnp.zeros((), jnp.int32)
     unknown = jnp.full((), UNKNOWN, jnp.int32)
-    pick = lambda which, u, w: tuple(jnp.where(which, a, b) for a, b in zip(u, w, strict=True))
 
     def descend(carry: tuple) -> tuple:
         cost, kept, code, steps, _ = carry
         first = cost > 0
-        at = pick(first, v, cold)
-        first_carry = (at, (error(at, cost), *at), zero_, zero_, unknown)
-        last, best, count, _, proof = jax.lax.while_loop(more, partial(body, cost), first_carry)
-        last = pick(proof == UNKNOWN, _balanced(E, F, last), last)
-        proof = jnp.where(proof == UNKNOWN, _proof(cost * P, cost * q, E, e, F, h, last), proof)
-        end = pick(proof != UNKNOWN, last, best[1:])
+        at = _pick(first, v, cold)
+        first_carry = (at, (program.error(at, cost), *at), zero_, zero_, unknown)
+        last, best, count, _, proof = jax.lax.while_loop(
+            partial(_goes_on, goal, start_size), partial(_iterate, program, cost), first_carry
+        )
+        last = _pick(proof == UNKNOWN, _balanced(E, F, last), last)
+        proof = jnp.where(proof == UNKNOWN, program.proof(last, cost), proof)
+        end = _pick(proof != UNKNOWN, last, best[1:])
         counts = first | (proof == INFEASIBLE)  # without the cost no point is best
-        kept = pick(counts, end, kept)
+        kept = _pick(counts, end, kept)
         code = jnp.where(counts, jnp.where(proof != UNKNOWN, proof, SOLVED), code)
         astray = ~(best[0] <= FAR) | _growing(last, start_size)
         doubt = (proof == UNBOUNDED) | (proof == UNKNOWN) & astray
@@ -141,13 +113,74 @@ def interior(P: Array, q: Array, A: Array, b: Array, zero: int, start: Any = Non
 
     carry = (jnp.ones((), dtype), v, unknown, zero_, jnp.ones((), bool))
     _, (x, nu, lam, s), code, count, _ = jax.lax.while_loop(lambda c: c[-1], descend, carry)
+    slack = jnp.concatenate([jnp.zeros(k, dtype), s])
+    return x, slack, jnp.concatenate([nu, lam]), code, count
+
+
+def _pick(which: Array, u: tuple, w: tuple) -> tuple:
+    return tuple(jnp.where(which, a, b) for a, b in zip(u, w, strict=True))
+
+
+def _goes_on(goal: float, start_size: Array, carry: tuple) -> Array:
+    """Whether another iteration is worth its while."""
+    v, best, count, idle, proof = carry
+    growing = _growing(v, start_size)
     return (
-        x,
-        jnp.concatenate([jnp.zeros(k, dtype), s]),
-        jnp.concatenate([nu, lam]),
-        code,
-        count,
+        (count < MAX_STEPS)
+        & (best[0] > goal)
+        & ((idle < PATIENCE) | growing & (idle < 4 * PATIENCE))
+        & (proof == UNKNOWN)
     )
+
+
+def _iterate(program: _Program, cost: Array, carry: tuple) -> tuple:
+    """One iteration: the step, the best point so far, and what the new one proves."""
+    v, best, count, idle, _ = carry
+    new, a = _stepped(program, cost, v)
+    good = jnp.all(jnp.isfinite(jnp.concatenate(new)))
+    new = _pick(good, new, v)
+    now = program.error(new, cost)
+    better = now < best[0]
+    idle = jnp.where(now < 0.5 * best[0], 0, idle + 1)
+    record = _pick(better, new, best[1:])
+    proof = program.proof(new, cost)
+    stop = ~good | (a < 1e-8)
+    best = (jnp.minimum(now, best[0]), *record)
+    return new, best, count + 1, jnp.where(stop, 10 * PATIENCE, idle), proof
+
+
+def _stepped(program: _Program, cost: Array, v: tuple) -> tuple[tuple, Array]:
+    """The point after a predictor and a corrector, and the step's length."""
+    P, _, E, _, F, _, _, ridge, base = program
+    x, nu, lam, s = v
+    n, m = x.size, s.size
+    rd, rp, rs = program.residuals(v, cost)
+    mu = jnp.sum(lam * s) / max(m, 1)
+    w = lam / s
+    back = _factored(cost * P + base + F.T @ (w[:, None] * F), E, ridge)
+
+    def direction(target: Array) -> tuple:
+        middle = (target - lam * s) / s + w * rs
+        d = back(-jnp.concatenate([rd + F.T @ middle, rp]))
+        dx, dnu = d[:n], d[n:]
+        ds = -rs - F @ dx
+        return dx, dnu, (target - lam * s - lam * ds) / s, ds
+
+    _, _, dlam, ds = direction(jnp.zeros_like(s))
+    a = jnp.minimum(_reach(lam, dlam), _reach(s, ds))
+    after = jnp.sum((lam + a * dlam) * (s + a * ds)) / max(m, 1)
+    sigma = jnp.clip(after / jnp.where(mu > 0, mu, 1.0), 0.0, 1.0) ** 3
+    dx, dnu, dlam, ds = direction(sigma * mu - dlam * ds)
+    a = jnp.minimum(_reach(lam, dlam), _reach(s, ds))
+    a = jnp.minimum(1.0, jnp.maximum(0.99, 1.0 - 10 * mu) * a)
+    tiny = jnp.finfo(x.dtype).tiny ** 0.5
+    new = (
+        x + a * dx,
+        nu + a * dnu,
+        jnp.maximum(lam + a * dlam, tiny),
+        jnp.maximum(s + a * ds, tiny),
+    )
+    return new, a
 
 
 def _factored(H: Array, E: Array, ridge: Array) -> Callable[[Array], Array]:

@@ -189,9 +189,7 @@ def measures(
     return Measures(primal, dual, slack, Sb, Zb, D)
 
 
-def centre(
-    P: Either, q: Either, A: Either, b: Either, cones: Cones | Layout
-) -> tuple[Either, Either]:
+def centre(q: Either, A: Either, b: Either, cones: Cones | Layout) -> tuple[Either, Either]:
     """`x0` near `A_zero x0 = b_zero`, and multipliers `nu0` that make `q + A_zero' nu0` small.
 
     From the data alone. Any point serves: it moves the origin, and no answer depends on it.

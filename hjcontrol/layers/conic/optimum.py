@@ -129,7 +129,7 @@ def _scaled(data: Data, cones: Cones) -> tuple[Data, tuple[Array, Array, Array]]
     constants: the optimum does not depend on them."""
     hold = jax.lax.stop_gradient
     P, q, A, b = (hold(v) for v in (data.P, data.q, data.A, data.b))
-    _, nu0 = centre(P, q, A, b, cones)
+    _, nu0 = centre(q, A, b, cones)
     largest = lambda v: jnp.max(jnp.abs(v), initial=0.0)
     inner = q + A.T @ nu0
     helps = largest(inner) < 0.25 * largest(q)

@@ -40,7 +40,7 @@ def polished(
     """`raw` is a solver's `x, s, z`; arrays of NumPy, or of JAX under any transformation."""
     xp = namespace(q)
     unit = float(np.finfo(q.dtype).eps)
-    x0, nu0 = centre(P, q, A, b, cones)
+    x0, nu0 = centre(q, A, b, cones)
     near_q, near_b = q + A.T @ nu0 + P @ x0, b - A @ x0
 
     rough = lambda x, z: roughness(P, q, A, b, x, z, x0, nu0)

@@ -141,7 +141,7 @@ def _refuse_concave(owner: str, P: Array) -> None:
 @eqx.filter_jit
 def _residuals(program: ConicProgram, x: Array, z: Array, base: Array) -> Residuals:
     P, q, A, b, cones = program.P, program.q, program.A, program.b, program.cones
-    x0, nu0 = centre(P, q, A, b, cones)
+    x0, nu0 = centre(q, A, b, cones)
     near, force = x - x0, z + (base - nu0)
     moved_q, moved_b = q + A.T @ nu0 + P @ x0, b - A @ x0
     rough_ = roughness(P, q, A, b, x, z + base, x0, nu0)

@@ -20,6 +20,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, PyTree
 
+from hjcontrol._ground.shapes import of_one
 from hjcontrol._ground.shown import Shown
 from hjcontrol.networks.chain import Chain, Weights
 from hjcontrol.networks.stage import AbstractStage, advance
@@ -86,8 +87,7 @@ class AbstractArchitecture(Shown):
         one = jax.eval_shape(
             self.read, jax.ShapeDtypeStruct((1, self.in_size), jnp.zeros(()).dtype)
         )
-        shape = lambda a: jax.ShapeDtypeStruct(a.shape[1:], a.dtype)
-        return Chain(self.stages(), *jax.tree.map(shape, tuple(one)))
+        return Chain(self.stages(), *of_one(tuple(one)))
 
     def init(self, key: Key[Array, ""]) -> Weights:
         """Weights to start from."""

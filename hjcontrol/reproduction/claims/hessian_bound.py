@@ -3,6 +3,8 @@ r"""hess f = Cov_pi(W)/eps,   ||hess f|| <= D^2/(4 eps) <= max |W_j|^2/eps,   D 
 Published: forty unit rows in d = 8 (default_rng(3)) at one x0; trained layers on |x| in one dimension.
 """
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jax.typing import ArrayLike
@@ -11,7 +13,7 @@ from hjcontrol.analysis.robustness import Curvature, layer_curvature
 from hjcontrol.layers import LSE
 from hjcontrol.reproduction import by_hand
 from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence
-from hjcontrol.reproduction.finding import at_most, equal, zero
+from hjcontrol.reproduction.finding import Measurement, at_most, equal, zero
 
 EPS = (0.05, 0.1, 0.2, 0.5, 1.0, 10.0)
 NORMS = (1.8400, 2.0265, 1.1083, 0.49427, 0.23738, 0.022089)
@@ -69,8 +71,7 @@ def _measure(fast: bool, longer: float = 1.0) -> Evidence:
     ends, middle = told(longer * pair, np.zeros(2), 0.1)
     attained = np.linalg.norm(np.asarray(middle), 2)
     hand = [covariance(W, x0, e) for e in EPS]
-    tool = lambda name: [float(getattr(o, name)) for o in (*ours, ends)]
-    found = [
+    return evidence(
         zero(
             "Hessian by differentiation − Cov_π(W)/ε",
             [h - c for h, c in zip(H, hand, strict=True)],
@@ -84,6 +85,20 @@ def _measure(fast: bool, longer: float = 1.0) -> Evidence:
         ),
         at_most("‖∇²f‖ against D²/4ε", norms, [D2 / (4 * e) for e in EPS], role="instead"),
         equal("D²/4ε is attained by two atoms", attained, 1 / 0.1, 1e-12, role="instead"),
+        *_tool_says(ours, ends, hand, D2),
+        equal("‖∇²f(x0)‖, experiment 4", norms, NORMS, 1e-4, role="number"),
+        *(() if fast else (_trained(),)),
+        picture=_curves(W, x0, D2),
+    )
+
+
+def _tool_says(
+    ours: Sequence[Curvature], ends: Curvature, hand: Sequence[np.ndarray], D2: float
+) -> tuple[Measurement, ...]:
+    """`layer_curvature`'s Hessians and bounds, of the published layer and of two opposite atoms."""
+    tool = lambda name: [float(getattr(o, name)) for o in (*ours, ends)]
+    bounds = zip((*EPS, 0.1) * 2, tool("published") + tool("sharp"), strict=True)
+    return (
         zero(
             "Hessian as the tool tells it − Cov_π(W)/ε",
             [np.asarray(o.hessian) - c for o, c in zip(ours, hand, strict=True)],
@@ -92,45 +107,39 @@ def _measure(fast: bool, longer: float = 1.0) -> Evidence:
         ),
         equal(
             "its bounds, times ε: max|W|² and D²/4",
-            [
-                e * b
-                for e, b in zip((*EPS, 0.1) * 2, tool("published") + tool("sharp"), strict=True)
-            ],
+            [e * b for e, b in bounds],
             [1.0] * 7 + [D2 / 4] * 6 + [1.0],
             1e-12,
             role="instead",
         ),
-        equal("‖∇²f(x0)‖, experiment 4", norms, NORMS, 1e-4, role="number"),
-    ]
-    if not fast:
-        ratios = [_ratio(e) for e in TRAINED]
-        found.append(
-            equal(
-                "bound over curvature, trained on |x|",
-                ratios,
-                list(TRAINED.values()),
-                0.02,
-                role="number",
-            )
-        )
+    )
+
+
+def _trained() -> Measurement:
+    """The published ratios of trained layers."""
+    return equal(
+        "bound over curvature, trained on |x|",
+        [_ratio(e) for e in TRAINED],
+        list(TRAINED.values()),
+        0.02,
+        role="number",
+    )
+
+
+def _curves(W: np.ndarray, x0: np.ndarray, D2: float) -> Picture:
     fine = np.geomspace(0.05, 10, 60)
-    return evidence(
-        *found,
-        picture=Picture(
-            "Curvature at x0 and two bounds of it.",
-            "ε",
-            "‖∇²f(x0)‖",
-            {
-                "measured": (
-                    fine,
-                    np.array([np.linalg.norm(covariance(W, x0, e), 2) for e in fine]),
-                ),
-                "max|W|²/ε": (fine, 1 / fine),
-                "D²/4ε": (fine, D2 / (4 * fine)),
-            },
-            x_log=True,
-            y_log=True,
-        ),
+    measured = np.array([np.linalg.norm(covariance(W, x0, e), 2) for e in fine])
+    return Picture(
+        "Curvature at x0 and two bounds of it.",
+        "ε",
+        "‖∇²f(x0)‖",
+        {
+            "measured": (fine, measured),
+            "max|W|²/ε": (fine, 1 / fine),
+            "D²/4ε": (fine, D2 / (4 * fine)),
+        },
+        x_log=True,
+        y_log=True,
     )
 
 

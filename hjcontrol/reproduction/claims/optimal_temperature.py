@@ -10,6 +10,7 @@ window       of the digits empty, N^{1/d} < log N: then eps by validation, the a
 """
 
 import functools
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
@@ -233,65 +234,73 @@ def _windows() -> tuple[Measurement, ...]:
     )
 
 
-def _measure(means: bool, power: int = 2) -> Evidence:
-    """`means`: one atom a class. `power` of the transport cost."""
-    accuracy, radius, left, _ = _traded(means)[0].T
-    slopes, entropies, lines, below = [], [], {}, []
+class _Crossings(NamedTuple):
+    """Where the entropy of evenly spread atoms is log 2, in every dimension."""
+
+    slopes: list[float]  # in the number of atoms, by dimension
+    entropies: list[float]  # there, by hand
+    over_floor: list[float]  # in units of the window's floor
+
+
+def _crossings(power: int) -> _Crossings:
+    """`power` of the transport cost."""
+    slopes, entropies, over_floor = [], [], []
     for d, widths in NODES.items():
         found, mixed = np.array([_crossover(n, d, power) for n in widths]).T
         entropies += [*mixed]
-        N = np.array(widths, float) ** d
-        slopes.append(by_hand.slope(N, found))
-        lines[f"d = {d}"] = (N, found)
-        below += [
-            e / float(window(n**d, d, side=2.0).floor) for n, e in zip(widths, found, strict=True)
-        ]
+        slopes.append(by_hand.slope(np.array(widths, float) ** d, found))
+        floors = [float(window(n**d, d, side=2.0).floor) for n in widths]
+        over_floor += [e / floor for e, floor in zip(found, floors, strict=True)]
+    return _Crossings(slopes, entropies, over_floor)
+
+
+def _scaled_well(found: _Crossings) -> tuple[Measurement, ...]:
+    """How the crossover scales in fact."""
+    slopes = found.slopes
+    wanted = [-2 / d for d in NODES]
+    return (
+        equal("slope of the crossover is −2/d", slopes, wanted, 0.1, role="instead"),
+        equal("crossover slopes", slopes, list(CROSSOVER.values()), 0.1, role="number"),
+        at_most(
+            "crossover over the window's floor h²/t, evenly spread",
+            found.over_floor,
+            0.15,
+            role="instead",
+        ),
+    )
+
+
+def _measure(means: bool, power: int = 2) -> Evidence:
+    """`means`: one atom a class. `power` of the transport cost."""
+    accuracy, radius, left, _ = _traded(means)[0].T
+    crossings = _crossings(power)
     moved, learnt = (0, 1.0) if means else _moved_by_net()
     still = 0.0 if means else float(np.ptp(_traded(True)[0][:, 0]) + moved)
+    mixed = np.subtract(crossings.entropies, np.log(2))
     instead = (
         ()
         if means
         else (
-            zero(
-                "mean entropy at the crossover − log 2",
-                np.subtract(entropies, np.log(2)),
-                1e-9,
-                role="instead",
-            ),
+            zero("mean entropy at the crossover − log 2", mixed, 1e-9, role="instead"),
             at_least("accuracy of the trained net", learnt, 0.85, role="instead"),
             *_read_well(),
-            equal(
-                "slope of the crossover is −2/d",
-                slopes,
-                [-2 / d for d in NODES],
-                0.1,
-                role="instead",
-            ),
-            equal("crossover slopes", slopes, list(CROSSOVER.values()), 0.1, role="number"),
-            at_most(
-                "crossover over the window's floor h²/t, evenly spread", below, 0.15, role="instead"
-            ),
+            *_scaled_well(crossings),
             *_windows(),
         )
     )
+    cold, hot = radius[1] / radius[0], accuracy[3:].max() / accuracy.max()
+    moves = "decisions that ε changes with one atom a class, or of a net"
     return evidence(
-        at_least(
-            "cold is brittle: radius at ε = 0.3 over that at 0.001", radius[1] / radius[0], 1.03
-        ),
-        at_most(
-            "hot is blurred: accuracy at ε = 3 and 100 over the best",
-            accuracy[3:].max() / accuracy.max(),
-            0.97,
-        ),
+        at_least("cold is brittle: radius at ε = 0.3 over that at 0.001", cold, 1.03),
+        at_most("hot is blurred: accuracy at ε = 3 and 100 over the best", hot, 0.97),
         at_least("accuracy under attack at ε* = N^{−1/d} against 0.3", left[2], left[1]),
-        equal("slope of the particle–wave crossover is −1/d", slopes, [-1 / d for d in NODES], 0.1),
         equal(
-            "decisions that ε changes with one atom a class, or of a net",
-            still,
-            0.0,
-            1e-12,
-            role="instead",
+            "slope of the particle–wave crossover is −1/d",
+            crossings.slopes,
+            [-1 / d for d in NODES],
+            0.1,
         ),
+        equal(moves, still, 0.0, 1e-12, role="instead"),
         *instead,
         picture=Picture(
             "200 digits as atoms, read at ε.",

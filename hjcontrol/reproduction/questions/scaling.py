@@ -255,28 +255,3 @@ def effective_dimension(
             f"{alpha}, {smoothness}, {loss_power}."
         )
     return loss_power * smoothness / alpha
-
-
-@admits(factor="> 0", dimension="> 0", smoothness="> 0")
-def width_factor(factor: float | int, dimension: float | int, *, smoothness: float | int) -> float:
-    """How many times the width must grow to divide the error by `factor`: `factor^(d/s)`."""
-    if not (factor > 0 and dimension > 0 and smoothness > 0):
-        raise ValueError("width_factor: positive factor, dimension and smoothness are needed.")
-    return float(factor ** (dimension / smoothness))
-
-
-def published_dimensions() -> str:
-    """The published exponents under four conventions; a range, because none of them is established."""
-    cases = [(1.0, 1.0), (1.0, 2.0), (2.0, 1.0), (2.0, 2.0)]
-    head = "".join(f"  s={s:g} p={p:g}" for s, p in cases)
-    lines = [f"{'loss ~ size^-alpha':44s} alpha{head}", ]  # fmt: skip
-    for name, alpha in PUBLISHED.items():
-        d = [effective_dimension(alpha, smoothness=s, loss_power=p) for s, p in cases]
-        lines.append(f"{name:44s} {alpha:5.3f}" + "".join(f"  {v:7.1f}" for v in d))
-    lines.append(
-        "s: smoothness of the target; p: loss as a power of the root-mean-square error. p = 1"
-    )
-    lines.append(
-        "for a cross-entropy or a squared error, as in the theory's own table, understates d twice."
-    )
-    return "\n".join(lines)

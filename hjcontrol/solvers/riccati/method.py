@@ -142,7 +142,8 @@ class Riccati(AbstractSolver):
         return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> RiccatiState:
-        return _initial(self, problem, weights, key)
+        del key
+        return _initial(self, problem, weights)
 
     def step(self, problem: ControlProblem, state: RiccatiState) -> RiccatiState:
         # Once crossed the threshold stays crossed: `_arrived` lifts it then.
@@ -235,7 +236,7 @@ def _model(problem: ControlProblem, state: RiccatiState, exact: Any) -> Stacked 
     return Factored(runs, matrix(runs), flat_weights(problem, state.gradient))
 
 
-def _initial(riccati: Riccati, problem: ControlProblem, weights: Weights, key: Any) -> RiccatiState:
+def _initial(riccati: Riccati, problem: ControlProblem, weights: Weights) -> RiccatiState:
     if not isinstance(problem.control_set, Free):
         weights = problem.control_set.project(weights)
     value, states, costates, gradient = backpropagate(problem, weights)

@@ -21,7 +21,6 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from hjcontrol._ground.arguments import admits
 from hjcontrol.reproduction.auditing import Entry
 from hjcontrol.reproduction.claim import Claim, Evidence
 
@@ -37,7 +36,6 @@ FAULTS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@admits()
 def tools(claim: Claim) -> tuple[str, ...]:
     """The public functions and layers that the claim calls, as `module:name`: those that functions of its
     file name, and the functions of other claims' files that they call."""
@@ -56,7 +54,6 @@ class Trial(NamedTuple):
         return not self.entry.sound
 
 
-@admits()
 def audit_with_fault(claim: Claim, tool: str, fault: str) -> Trial:
     """The claim's fast audit with one of its `tools` faulty, in a way of `FAULTS`.
 
