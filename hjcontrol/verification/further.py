@@ -29,11 +29,12 @@ from hjcontrol._ground.jaxprs import (
     while_parts,
 )
 from hjcontrol.verification.arithmetic import is_float
-from hjcontrol.verification.gaps import paired, relative, signal
+from hjcontrol.verification.gaps import UNITS, paired, relative, signal
 from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNTESTED, Outcome
 
 SWEEPS = (0, 8, 64, 512)
 CONVERGED = 1e-9
+STEADY = 1e3  # of eps: at a fixed point a larger gap is no roundoff
 LOOSE = 1e-2  # a loop whose values do not move says no more than this
 
 
@@ -54,14 +55,16 @@ def _iterates(eqn: JaxprEqn) -> bool:
     return (consts + carried, carried) == (len(eqn.invars), len(eqn.outvars))
 
 
-def run_on(closed: ClosedJaxpr, fixed: bool = False) -> Callable[..., list[Any]]:
+def run_on(
+    closed: ClosedJaxpr, fixed: bool = False, nudge: float = 0.0
+) -> Callable[..., list[Any]]:
     """`program(sweeps, *args)`: the program with each outermost `while` run on; `fixed`: also each
-    iteration of fixed length."""
+    iteration of fixed length; `nudge`: how far a loop's result is moved before it runs on, relative."""
 
     def program(sweeps: Any, *args: Any) -> list[Any]:
         def rule(eqn: JaxprEqn, inputs: list[Any]) -> Sequence[Any]:
             if eqn.primitive.name == "while" or (fixed and _iterates(eqn)):
-                return _further(eqn, inputs, sweeps)
+                return _further(eqn, inputs, sweeps, nudge)
             found = descend(eqn, inputs, rule)
             return bind(eqn, inputs) if found is None else found
 
@@ -70,7 +73,7 @@ def run_on(closed: ClosedJaxpr, fixed: bool = False) -> Callable[..., list[Any]]
     return program
 
 
-def _further(eqn: JaxprEqn, inputs: Sequence[Any], sweeps: Any) -> Sequence[Any]:
+def _further(eqn: JaxprEqn, inputs: Sequence[Any], sweeps: Any, nudge: float) -> Sequence[Any]:
     if eqn.primitive.name == "while":
         carry = jax.lax.while_loop(*while_parts(eqn, inputs, bind))
         _, onward, _ = while_parts(eqn, inputs, bind, ended=False)
@@ -87,7 +90,28 @@ def _further(eqn: JaxprEqn, inputs: Sequence[Any], sweeps: Any) -> Sequence[Any]
         )
         return jax.lax.cond(sound, lambda: new, lambda: carry)
 
+    if nudge:
+        moved = lambda a: a + (nudge * jnp.max(jnp.abs(a), initial=0.0)).astype(a.dtype)
+        carry = [moved(a) if is_float(a) else a for a in carry]
     return jax.lax.fori_loop(0, sweeps, again, carry)
+
+
+def returning(primal: ClosedJaxpr, ins: Sequence[Any], eps: float) -> float:
+    """The share that is left of a small move of a loop's result once it has run on: small at a fixed
+    point that attracts, 1 where the loop is at an end and does nothing more, infinite if unknown."""
+    values = lambda program, sweeps: [
+        np.asarray(a) for a in jax.jit(program)(sweeps, *ins) if is_float(a)
+    ]
+    still, nudged = run_on(primal), run_on(primal, nudge=eps**0.4)
+    try:
+        base = values(still, SWEEPS[-1])
+        apart = [
+            max(map(relative, values(nudged, sweeps), base), default=0.0)
+            for sweeps in (0, SWEEPS[-1])
+        ]
+    except jax.errors.JaxRuntimeError:  # a guard of the loop's own
+        return np.inf
+    return apart[1] / apart[0] if apart[0] > UNITS * eps else np.inf
 
 
 def converging(
@@ -104,6 +128,7 @@ def converging(
     `(ins, v)`; `primal`: of the inputs; `at`: `(ins, r, v)`; `eps`: of the primal's arithmetic;
     `users`: whether the rule is the user's, not a library's; `fixed`: as in `run_on`."""
     ins, r, v = at
+    forward: Any = None
     further = [jax.jit(run_on(program, fixed)) for program in (rule, pushed, primal)]
     gaps, told_apart, moves, first = [], [], 0.0, None
     for sweeps in SWEEPS:
@@ -132,12 +157,28 @@ def converging(
         words += "; the loop has a fixed length, and the rule is that of its limit" if limit else ""
         verdict = CONSISTENT if limit else REFUTED
         return Outcome(verdict, gaps[0], words, k, series=tuple(gaps))
-    if last <= CONVERGED:
+    if last <= max(CONVERGED, UNITS * eps):
         return told(CONSISTENT, "")
+    if users and last <= LOOSE and _closes(rule, forward, at, last):
+        return told(CONSISTENT, "; the rule's own iteration, of fixed length, is cut short")
     if moves <= 64 * eps and last <= LOOSE:
+        left = returning(primal, ins, eps) if users and last > STEADY * eps else np.inf
+        if last > UNITS * left * gaps[0]:
+            return told(
+                REFUTED, ": at a fixed point, to which it returns when moved, the gap stays"
+            )
         return told(CONSISTENT, "; a smaller fault cannot be seen")
     if not users and gaps[0] <= LOOSE:  # steps through time, or a solver to a tolerance of its own
         limit = "has no limit" if moves > LOOSE else "comes no nearer to its limit"
         words += f"; the loop {limit}, and a library's rule may follow another scheme than it"
         return Outcome(CONSISTENT, gaps[0], words, k, series=tuple(gaps))
     return told(REFUTED, ": the gap stays")
+
+
+def _closes(rule: ClosedJaxpr, forward: Any, at: tuple, gap: float) -> bool:
+    """Whether the gap falls once iterations of fixed length, in the rule, run on: a truncated solve."""
+    ins, r, v = at
+    if not holds_iteration(rule):
+        return False
+    by_rule = jax.jit(run_on(rule, True))(SWEEPS[-1], *jax.tree.leaves((ins, r)))
+    return paired(r, forward, jax.device_get(by_rule), v) <= gap / 64
