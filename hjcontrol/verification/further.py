@@ -96,17 +96,33 @@ def _further(eqn: JaxprEqn, inputs: Sequence[Any], sweeps: Any, nudge: float) ->
     return jax.lax.fori_loop(0, sweeps, again, carry)
 
 
-def returning(primal: ClosedJaxpr, ins: Sequence[Any], eps: float) -> float:
+class Loops:
+    """A place's programs run on, each compiled once. `rule`: of `(ins, r)`; `pushed`: `J v`, of
+    `(ins, v)`; `primal`: of the inputs."""
+
+    def __init__(self, rule: ClosedJaxpr, pushed: ClosedJaxpr, primal: ClosedJaxpr):
+        self.rule, self.pushed, self.primal = rule, pushed, primal
+        self._programs: dict[Any, Callable] = {}
+
+    def __call__(
+        self, closed: ClosedJaxpr, sweeps: int, args: Any, fixed: bool = False, nudge: float = 0.0
+    ) -> Any:
+        key = id(closed), fixed, nudge
+        if key not in self._programs:
+            self._programs[key] = jax.jit(run_on(closed, fixed, nudge))
+        return jax.device_get(self._programs[key](sweeps, *jax.tree.leaves(args)))
+
+
+def returning(loops: Loops, ins: Sequence[Any], eps: float) -> float:
     """The share that is left of a small move of a loop's result once it has run on: small at a fixed
     point that attracts, 1 where the loop is at an end and does nothing more, infinite if unknown."""
-    values = lambda program, sweeps: [
-        np.asarray(a) for a in jax.jit(program)(sweeps, *ins) if is_float(a)
+    values = lambda sweeps, nudge: [
+        np.asarray(a) for a in loops(loops.primal, sweeps, ins, nudge=nudge) if is_float(a)
     ]
-    still, nudged = run_on(primal), run_on(primal, nudge=eps**0.4)
     try:
-        base = values(still, SWEEPS[-1])
+        base = values(SWEEPS[-1], 0.0)
         apart = [
-            max(map(relative, values(nudged, sweeps), base), default=0.0)
+            max(map(relative, values(sweeps, eps**0.4), base), default=0.0)
             for sweeps in (0, SWEEPS[-1])
         ]
     except jax.errors.JaxRuntimeError:  # a guard of the loop's own
@@ -115,31 +131,22 @@ def returning(primal: ClosedJaxpr, ins: Sequence[Any], eps: float) -> float:
 
 
 def converging(
-    rule: ClosedJaxpr,
-    pushed: ClosedJaxpr,
-    primal: ClosedJaxpr,
-    at: tuple,
-    eps: float,
-    k: int,
-    users: bool,
-    fixed: bool = False,
+    loops: Loops, at: tuple, eps: float, k: int, users: bool, fixed: bool = False
 ) -> Outcome:
-    """The outcome of argument `k` as the loops run on. `rule`: of `(ins, r)`; `pushed`: `J v`, of
-    `(ins, v)`; `primal`: of the inputs; `at`: `(ins, r, v)`; `eps`: of the primal's arithmetic;
-    `users`: whether the rule is the user's, not a library's; `fixed`: as in `run_on`."""
+    """The outcome of argument `k` as the loops run on. `at`: `(ins, r, v)`; `eps`: of the primal's
+    arithmetic; `users`: whether the rule is the user's, not a library's; `fixed`: as in `run_on`."""
     ins, r, v = at
     forward: Any = None
-    further = [jax.jit(run_on(program, fixed)) for program in (rule, pushed, primal)]
     gaps, told_apart, moves, first = [], [], 0.0, None
     for sweeps in SWEEPS:
         try:
-            by_rule = jax.device_get(further[0](sweeps, *jax.tree.leaves((ins, r))))
-            forward = jax.device_get(further[1](sweeps, *jax.tree.leaves((ins, v))))
+            by_rule = loops(loops.rule, sweeps, (ins, r), fixed)
+            forward = loops(loops.pushed, sweeps, (ins, v), fixed)
         except jax.errors.JaxRuntimeError:  # a guard of the loop's own: it bears no more sweeps
             break
         gaps.append(paired(r, forward, by_rule, v))
         told_apart.append(signal(r, forward, by_rule, v))
-        now = [np.asarray(a) for a in further[2](sweeps, *ins) if is_float(a)]
+        now = [np.asarray(a) for a in loops(loops.primal, sweeps, ins, fixed) if is_float(a)]
         if first is not None:
             moves = max([moves, *(relative(a, b) for a, b in zip(now, first, strict=True))])
         first = now if first is None else first
@@ -159,10 +166,10 @@ def converging(
         return Outcome(verdict, gaps[0], words, k, series=tuple(gaps))
     if last <= max(CONVERGED, UNITS * eps):
         return told(CONSISTENT, "")
-    if users and last <= LOOSE and _closes(rule, forward, at, last):
+    if users and last <= LOOSE and _closes(loops, forward, at, last):
         return told(CONSISTENT, "; the rule's own iteration, of fixed length, is cut short")
     if moves <= 64 * eps and last <= LOOSE:
-        left = returning(primal, ins, eps) if users and last > STEADY * eps else np.inf
+        left = returning(loops, ins, eps) if users and last > STEADY * eps else np.inf
         if last > UNITS * left * gaps[0]:
             return told(
                 REFUTED, ": at a fixed point, to which it returns when moved, the gap stays"
@@ -175,10 +182,10 @@ def converging(
     return told(REFUTED, ": the gap stays")
 
 
-def _closes(rule: ClosedJaxpr, forward: Any, at: tuple, gap: float) -> bool:
+def _closes(loops: Loops, forward: Any, at: tuple, gap: float) -> bool:
     """Whether the gap falls once iterations of fixed length, in the rule, run on: a truncated solve."""
     ins, r, v = at
-    if not holds_iteration(rule):
+    if not holds_iteration(loops.rule):
         return False
-    by_rule = jax.jit(run_on(rule, True))(SWEEPS[-1], *jax.tree.leaves((ins, r)))
-    return paired(r, forward, jax.device_get(by_rule), v) <= gap / 64
+    by_rule = loops(loops.rule, SWEEPS[-1], (ins, r), fixed=True)
+    return paired(r, forward, by_rule, v) <= gap / 64

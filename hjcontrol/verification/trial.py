@@ -35,7 +35,7 @@ from hjcontrol.verification.calling import along, primal, pulled
 from hjcontrol.verification.degree import degrees
 from hjcontrol.verification.elements import Dispute, Spot, by_slopes
 from hjcontrol.verification.formula import by_formula, in_double, is_low, other_values
-from hjcontrol.verification.further import LOOSE, converging, holds_iteration, holds_loop
+from hjcontrol.verification.further import LOOSE, Loops, converging, holds_iteration, holds_loop
 from hjcontrol.verification.gaps import UNITS, beyond, furthest, relative
 from hjcontrol.verification.gaps import largest as largest_of
 from hjcontrol.verification.inlining import opened, replay_plain, written
@@ -99,6 +99,7 @@ class Trial:
         self.users_inside = any(written(eqn) and users_rule(eqn) for eqn in inside)
         self.programs: dict[str, Callable] = {}
         self.told_lowest: list[Any] = []
+        self.loops: Loops | None = None
         self.bounded: dict[Lengths, Trial] = {}  # restated, by the steps that its loops took
         self.at_point = jax.jit(self._at_point)
         self.again = jax.jit(self._again)
@@ -349,13 +350,15 @@ class Trial:
             mine = self.groups[k]
             v = [jnp.where(only, a, 0) if i in mine else jnp.zeros_like(a) for i, a in enumerate(v)]
 
-        def push(ins: Any, v: Any) -> Any:
-            function = along(lambda full: replay_plain(self.looping, full), ins, self.judged)
-            return jax.jvp(function, self._x(ins), list(v))[1]
-
-        rule, pushed = jax.make_jaxpr(self.rule)(ins, r), jax.make_jaxpr(push)(ins, v)
+        if self.loops is None:
+            rule, pushed = jax.make_jaxpr(self.rule)(ins, r), jax.make_jaxpr(self._push)(ins, v)
+            self.loops = Loops(rule, pushed, self.looping)
         users, eps = users_rule(self.place.eqn), eps_of(self.arithmetic)
-        return converging(rule, pushed, self.looping, (ins, r, v), eps, k, users, fixed)
+        return converging(self.loops, (ins, r, v), eps, k, users, fixed)
+
+    def _push(self, ins: Any, v: Any) -> Any:
+        function = along(lambda full: replay_plain(self.looping, full), ins, self.judged)
+        return jax.jvp(function, self._x(ins), list(v))[1]
 
     def direction(self, ins: Any) -> list[Any]:
         v = [drawn(a.shape, a.dtype, 5, i) for i, a in enumerate(self._x(ins))]
