@@ -11,7 +11,6 @@ an `Alone`, which is called with arrays only. Inner products are `Re <r, y> = Re
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from hjcontrol.verification.gaps import UNITS, beyond, by_element, distance, largest, relative
 from hjcontrol.verification.host_differences import central, slope
 from hjcontrol.verification.images import FAR
+from hjcontrol.verification.place_alone import WORST, Alone, Arrays, Sides, drawn, scaled, sides_of
 from hjcontrol.verification.roundoff import SALTS, moves
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
@@ -32,8 +32,8 @@ from hjcontrol.verification.verdicts import (
     Outcome,
 )
 
-WORST = 16  # elements whose slopes are taken, kinks that are set aside
-DIRECTIONS = 3
+SWEEPS = (0, 8, 64, 512)
+CONVERGED, LOOSE = 1e-9, 1e-2  # of the gap once a loop has run on; of the values, which move little
 LENIENT, SINGLE = 1e-9, 1e-4  # of differences, in float64 and below
 RESOLVED = 1e-2  # a relative error of differences above this decides nothing
 QUIET = "the rule gives nothing to this argument, and this cost loses nothing by it"
@@ -41,43 +41,8 @@ SILENT = "derivative zero here in every probe: other inputs, please"
 STAIRS = "; the values are piecewise constant: a straight-through estimator? Declare it deliberate"
 EMPTY = "the argument is empty: it has no element to differentiate; other inputs, please"
 RESTLESS = "its values are others when it is run again: it depends on a state that is not passed"
+BOUNDLESS = "an argument is not finite"
 LOW = 1e-6  # an eps above this is replayed in float64
-
-Arrays = list[Any]  # one array an argument or an output; `None` where there is none
-
-
-@dataclasses.dataclass
-class Alone:
-    """A place at one point. Every call gives one array an argument, or one an output.
-
-    `x`: its arguments. `values(x)`: the body's outputs. `applied()`: the outputs under the rule.
-    `rule(r)`: `G(x) r`, `None` for an argument that the rule gives nothing. `derivative(r, salt)`:
-    `T(x) r`, `None` for an argument in which the body is opaque; with `salt > 0`, roundoff is drawn at
-    every operation. `live`: outputs that a costate reaches. `wide()`: the same place in float64, or
-    `None`. `arithmetic`: the dtype's name, `eps` its roundoff. `patience`: kinks set
-    aside before a direction is given up, of `directions` tried.
-    """
-
-    x: Arrays
-    values: Callable[[Arrays], Arrays]
-    applied: Callable[[], Arrays]
-    rule: Callable[[Arrays], Arrays]
-    derivative: Callable[[Arrays, int], Arrays]
-    live: list[bool]
-    wide: Callable[[], "Alone | None"]
-    arithmetic: str
-    eps: float
-    patience: int = WORST
-    directions: int = DIRECTIONS
-
-
-@dataclasses.dataclass
-class Sides:
-    """One costate and its two images."""
-
-    r: Arrays
-    ours: Arrays
-    theirs: Arrays
 
 
 @dataclasses.dataclass
@@ -94,20 +59,23 @@ def judge(alone: Alone, recorded: Arrays, arrived: Arrays, seed: int = 0) -> Jud
     **Arguments:** `recorded`: its outputs when the program ran. `arrived`: the costates that reached
     them, zeros where none did. `seed`: of the random costate.
     """
-    if not all(np.isfinite(a).all() for a in alone.x):
-        return Judged([Outcome(UNTESTED, 0.0, "an argument is not finite", 0)], {})
+    if any(np.isnan(a).any() for a in alone.x):
+        return Judged([Outcome(UNTESTED, 0.0, BOUNDLESS, 0)], {})
     p = scaled(arrived)
     sides = {}
-    for name, r in (("p", p), ("q", _drawn(recorded, alone.live, seed))):
+    for name, r in (("p", p), ("q", drawn(recorded, alone.live, seed))):
         if name == "q" or any(np.any(a) for a in r):
-            sides[name] = _sides(alone, r)
+            sides[name] = sides_of(alone, r)
     if (told := _guilty(recorded, sides)) is not None:
-        return Judged([told], {})
+        finite = all(np.isfinite(a).all() for a in alone.x)
+        return Judged([told if finite else Outcome(UNTESTED, 0.0, BOUNDLESS, 0)], {})
     if (told := _values(alone, recorded)) is not None:
         return Judged([told], {})
     outcomes, live = [], {}
     for k, a in enumerate(alone.x):
         outcome = _argument(k, alone, sides, seed) if a.size else Outcome(UNTESTED, 0.0, EMPTY, k)
+        if outcome is not None and outcome.verdict == REFUTED:
+            outcome = _run_on(k, alone, sides, outcome, seed)
         if outcome is not None:
             outcomes.append(outcome)
             image = sides["q"].theirs[k]
@@ -116,34 +84,6 @@ def judge(alone: Alone, recorded: Arrays, arrived: Arrays, seed: int = 0) -> Jud
     if not outcomes:
         outcomes = [Outcome(UNTESTED, 0.0, SILENT, 0)]
     return Judged(outcomes, live)
-
-
-def scaled(p: Arrays) -> Arrays:
-    """`p` times the power of two that makes it of order 1; zeros if it is not finite."""
-    finite = all(np.isfinite(a).all() for a in p)
-    exponent = int(np.frexp(max([largest(a) for a in p], default=0.0))[1])
-    if not finite:
-        return [np.zeros_like(a) for a in p]
-    half = -exponent // 2
-    return [a * 2.0**half * 2.0 ** (-exponent - half) for a in p]
-
-
-def _drawn(recorded: Arrays, live: list[bool], seed: int) -> Arrays:
-    draw = np.random.default_rng(seed)
-    found = []
-    for y, reached in zip(recorded, live, strict=True):
-        q = draw.normal(size=y.shape)
-        q = q + 1j * draw.normal(size=y.shape) if np.iscomplexobj(y) else q
-        found.append(np.where(np.isfinite(y), q, 0) * reached)
-    return found
-
-
-def _sides(alone: Alone, r: Arrays) -> Sides:
-    """Zeros where the rule gives nothing and the body has something; `None` where neither has."""
-    theirs = alone.derivative(r, 0)
-    images = zip(alone.rule(r), theirs, alone.x, strict=True)
-    ours = [np.zeros_like(a) if g is None and t is not None else g for g, t, a in images]
-    return Sides(r, ours, theirs)
 
 
 def _guilty(recorded: Arrays, sides: dict[str, Sides]) -> Outcome | None:
@@ -207,6 +147,39 @@ def _argument(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outco
     return Outcome(EXACT, max(gaps.values()), words, k)
 
 
+def _run_on(k: int, alone: Alone, sides: dict[str, Sides], before: Outcome, seed: int) -> Outcome:
+    """A rule of a limit is right once the loops of the body, and those of the rule, have come to it."""
+    base, gap = alone.wide() or alone, np.inf
+    start = base.applied()
+    for sweeps in SWEEPS[1:]:
+        try:
+            far = base.further(sweeps)
+            if far is None or not max(map(relative, far.applied(), start)) <= LOOSE:
+                break
+            last, gap = gap, max(_apart(k, far, s.r, seed) for s in sides.values())
+        except Exception:  # a guard of the loop's own: it bears no more sweeps
+            break
+        if gap <= CONVERGED:
+            words = (
+                f"{sweeps} sweeps further its loops have come to their limit: the gap falls from"
+            )
+            return Outcome(CONSISTENT, gap, f"{words} {before.gap:.0e} to {gap:.0e}", k)
+        if gap > 0.9 * last:
+            break
+    return before
+
+
+def _apart(k: int, alone: Alone, r: Arrays, seed: int) -> float:
+    """How far the rule is from the derivative, or from a difference of the values."""
+    side = sides_of(alone, r)
+    if side.theirs[k] is not None:
+        return relative(side.ours[k], side.theirs[k])
+    ours = np.zeros_like(alone.x[k]) if side.ours[k] is None else side.ours[k]
+    v = np.random.default_rng([seed, k]).choice([-1.0, 1.0], alone.x[k].size)
+    gap, error, _ = _gap(alone, k, r, np.ravel(ours), v)
+    return max(gap, error)
+
+
 def _tie(k: int, alone: Alone, sides: dict[str, Sides], noise: np.ndarray) -> Outcome | None:
     """Where roundoff moves the derivative as far as it is large, it breaks a tie: the values decide."""
     ours, theirs = sides["q"].ours[k], sides["q"].theirs[k]
@@ -239,7 +212,7 @@ def _formula(
         verdict = CONSISTENT if bare <= UNITS * alone.eps else REFUTED
         words = f"to roundoff of {alone.arithmetic}: the place cannot be replayed in float64"
         return Outcome(verdict, bare, words, k)
-    found = {n: _sides(wide, s.r) for n, s in sides.items()}
+    found = {n: sides_of(wide, s.r) for n, s in sides.items()}
     told = _argument(k, wide, found, seed)
     if told is None or told.verdict == UNTESTED:
         return told
@@ -318,11 +291,22 @@ def _element(
 
 
 def _opaque(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outcome | None:
-    if alone.eps > 1e-12 and (wide := alone.wide()) is not None:
-        found = {n: _sides(wide, s.r) for n, s in sides.items()}
-        if found["q"].theirs[k] is None:
-            return _along(k, wide, found, seed)
-    return _along(k, alone, sides, seed)
+    if alone.eps > 1e-12 and (wide := _widely(k, alone, sides, seed)) is not None:
+        return wide
+    told = _along(k, alone, sides, seed)
+    if told is None or told.verdict != CONSISTENT or told.gap <= LENIENT:
+        return told
+    wide = _widely(k, alone, sides, seed)  # a part of it may have fewer bits
+    return wide if wide and wide.verdict == CONSISTENT and wide.gap < told.gap else told
+
+
+def _widely(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outcome | None:
+    """By differences in float64, if the place has them."""
+    wide = alone.wide()
+    found = {} if wide is None else {n: sides_of(wide, s.r) for n, s in sides.items()}
+    if wide is None or found["q"].theirs[k] is not None:
+        return None
+    return _along(k, wide, found, seed)
 
 
 def _along(k: int, alone: Alone, sides: dict[str, Sides], seed: int) -> Outcome | None:

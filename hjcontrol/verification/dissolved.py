@@ -30,6 +30,8 @@ class Count:
     def __init__(self) -> None:
         self.calls: dict[Written, str] = {}
         self.under: set[Written] = set()
+        # Rules that one function makes stand at one place: of each, where, itself, what it was given.
+        self.made: dict[Written, dict[int, tuple[Written, Any, Any]]] = {}
 
     def add(self, rule: Any, args: Any) -> None:
         """One call of a rule. JAX's own, and those of the libraries beneath, are not counted."""
@@ -39,12 +41,18 @@ class Count:
             return
         own = author(getattr(rule, "fun", None)) or written
         where = f"the rule at {os.path.basename(own.file)}:{own.line}"
+        given = jax.tree.map(_shape, args)
+        self.made[written] = self.made.get(written, {}) | {id(rule): (own, rule, given)}
         self.calls[written] = where if own.name in ("<lambda>", "_") else own.name
         if any(map(_differentiated, jax.tree.leaves(args))):
             self.under.add(written)
 
     def missing(self, closed: ClosedJaxpr) -> list[str]:
         """Names of the rules that a derivative inside has used up."""
+        return sorted({self.calls[w] for w in self.gone(closed)})
+
+    def gone(self, closed: ClosedJaxpr) -> set[Written]:
+        """The rules that a derivative inside has used up."""
         left, names = set(), set()  # names of those that are not recognised by where they stand
         for eqn in equations(closed.jaxpr):
             if eqn.primitive.name in RULES and not _derived(eqn):
@@ -55,7 +63,7 @@ class Count:
         gone = set()
         if derivative_inside(closed):
             gone = {w for w, name in self.calls.items() if w not in left and name not in names}
-        return sorted({self.calls[w] for w in self.under | gone})
+        return self.under | gone
 
 
 def watched(function: Callable, args: Sequence[Any]) -> tuple[ClosedJaxpr, Any, Count]:
@@ -86,6 +94,11 @@ def _nothing_remembered() -> Iterator[None]:
 
     with set_xla_metadata(hjcontrol=next(_turns)):
         yield
+
+
+def _shape(value: Any) -> Any:
+    """Of an array; anything else as it is."""
+    return jax.ShapeDtypeStruct(value.shape, value.dtype) if isinstance(value, jax.Array) else value
 
 
 def _differentiated(value: Any) -> bool:

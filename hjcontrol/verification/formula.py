@@ -68,13 +68,15 @@ def by_formula(
     return Outcome(EXACT, gap, f"{right}roundoff of {of_primal.name} inside: {bare:.0e}", k)
 
 
-def in_double(trial: Any, k: int, ins: Any, r: Any, bare: float) -> Outcome | None:
+def in_double(
+    trial: Any, k: int, ins: Any, r: Any, bare: float, over: bool = False
+) -> Outcome | None:
     """`by_formula` of a place in 32 bits whose roundoff hides faults; `None` too where a program cannot
     be rewritten, or computes in 64 bits already."""
     if trial.arithmetic is None or not LOW >= eps_of(trial.arithmetic) > LENIENT:
         return None
     try:
-        return by_formula(trial, k, ins, r, bare, over=False, low=True)
+        return by_formula(trial, k, ins, r, bare, over=over, low=True)
     except (TypeError, ValueError, NotImplementedError):
         return None
 

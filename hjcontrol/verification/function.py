@@ -19,6 +19,7 @@ from hjcontrol.verification.declaring import all_declared
 from hjcontrol.verification.naming import raised_at
 from hjcontrol.verification.program import Call, Program, called_with, contracted
 from hjcontrol.verification.rule import GAP, GUILTY, REACH
+from hjcontrol.verification.suspects import with_suspects
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
     REFUTED,
@@ -58,6 +59,7 @@ def verify_function(
     rows = found.rows
     if backward:
         rows = cancelled(rows, call.program, call.leaves, found.measured.gradient)
+    rows = with_suspects(rows, call.program, verify_function)
     rows = all_declared(rows, call.program, deliberate)
     cost, gradient, finite = np.nan, None, True
     if backward:

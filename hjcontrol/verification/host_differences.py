@@ -16,7 +16,7 @@ STEPS = 8
 
 def slope(alone: Any, k: int, r: list[Any], i: int, sign: int) -> tuple[float, float]:
     """One-sided slope of `Re <r, values>` along one element, and its error."""
-    flat = np.abs(alone.x[k].ravel())
+    flat = _sizes(alone.x[k])
     h = float(flat[i] or flat.max(initial=0.0) or 1.0) / 16 * 4.0 ** -np.arange(STEPS)
     v = np.zeros(alone.x[k].size)
     v[i] = sign
@@ -27,13 +27,19 @@ def slope(alone: Any, k: int, r: list[Any], i: int, sign: int) -> tuple[float, f
 
 def central(alone: Any, k: int, r: list[Any], v: np.ndarray) -> tuple[float, float]:
     """Central difference of `Re <r, values>` along `v`, and its error."""
-    top = float(np.abs(alone.x[k]).max(initial=0.0)) or 1.0
+    top = float(_sizes(alone.x[k]).max(initial=0.0)) or 1.0
+    v = v * np.isfinite(alone.x[k].ravel())
     h = (
         top / 256 * 4.0 ** -np.arange(STEPS)
     )  # small: a direction crosses the kinks of many elements
     up, height = _quotients(alone, k, r, v, h)
     down, _ = _quotients(alone, k, r, -v, h)
     return limit((up - down) / 2, h, alone.eps * height, 16.0)
+
+
+def _sizes(x: np.ndarray) -> np.ndarray:
+    """Of its elements; 0 of those that are not finite, which cannot be moved."""
+    return np.abs(np.where(np.isfinite(x), x, 0)).ravel()
 
 
 def _quotients(
@@ -45,9 +51,10 @@ def _quotients(
     for h in steps:
         x = list(alone.x)
         x[k] = (at + (h * v).reshape(at.shape)).astype(at.dtype)
-        taken.append(float(np.sum(np.real(x[k] - at).ravel() * v) / np.sum(v * v)))  # as it rounded
         parts = zip(r, alone.values(x), start, strict=True)
         with np.errstate(invalid="ignore"):
+            went = np.where(v == 0, 0, np.real(x[k] - at).ravel()) * v  # as it rounded
+            taken.append(float(np.sum(went) / np.sum(v * v)))
             found.append(
                 sum(
                     float(np.sum(np.real(np.conj(w) * np.where(w == 0, 0, b - a))))

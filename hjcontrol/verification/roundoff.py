@@ -14,9 +14,10 @@ from jax.extend.core import ClosedJaxpr
 
 from hjcontrol.verification.arithmetic import eps_of, noisy
 from hjcontrol.verification.further import holds_loop
-from hjcontrol.verification.gaps import beyond, distance
+from hjcontrol.verification.gaps import UNITS, beyond, distance, largest
 
 SALTS = ((1, 2), (3, 4, 5, 6, 7, 8, 9, 10))  # drawn twice, and eight times more where that decides
+ALONE = 16.0  # times the noise: the program fuses other instructions
 Arrays = Sequence[Any]
 
 
@@ -70,3 +71,15 @@ def _ulp(a: Any) -> np.ndarray:
 def _finite(size: Any) -> np.ndarray:
     """What is not a number, and an overflow of one run, moves nothing; a loop's stays infinite."""
     return np.asarray(size if size is np.inf else np.where(np.isfinite(size), size, 0))
+
+
+def hidden_by(side: Any) -> float:
+    """The largest fault, relative, that the noise of an image would explain."""
+    _, theirs, noise = side
+    size = largest(theirs)
+    return UNITS * largest(noise) / size if size else np.inf
+
+
+def room_for(noise: Any, size: Any) -> float:
+    """How far a place that is run alone may be from the program, relative."""
+    return ALONE * UNITS * float(noise) / float(size) if size else np.inf

@@ -12,88 +12,31 @@ from typing import Any
 import numpy as np
 import torch  # pyright: ignore[reportMissingImports]
 from torch.autograd.function import BackwardCFunction  # pyright: ignore[reportMissingImports]
-from torch.overrides import TorchFunctionMode  # pyright: ignore[reportMissingImports]
 
-from hjcontrol.verification.alone import Alone, Arrays
 from hjcontrol.verification.gaps import UNITS, largest, relative
 from hjcontrol.verification.naming import Source
+from hjcontrol.verification.place_alone import Alone, Arrays
+from hjcontrol.verification.torch_replay import Decisions, in_float64, set_aside, shaken
+from hjcontrol.verification.torch_trees import (
+    array,
+    floats,
+    is_float,
+    lowest_of,
+    named,
+    pulled_back,
+    tensor,
+    widened,
+)
 
-Function = torch.autograd.Function
-Level = Function.__bases__[0]  # whose `apply` every application ends in
 called = torch.func.functional_call
 unnoted = torch._C.DisableTorchFunction  # what is done inside is no operation of the program's
-
-
-# ------------------------------------------------------------------ trees
-
-
-def tensors(tree: Any) -> Iterator[Any]:
-    """The tensors of nested tuples, lists and dicts."""
-    if isinstance(tree, torch.Tensor):
-        yield tree
-    elif isinstance(tree, (tuple, list)):
-        for item in tree:
-            yield from tensors(item)
-    elif isinstance(tree, dict):
-        yield from tensors(list(tree.values()))
-
-
-def mapped(f: Callable[[Any], Any], tree: Any) -> Any:
-    """The tree with `f` of each tensor, in order."""
-    if isinstance(tree, torch.Tensor):
-        return f(tree)
-    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
-        return type(tree)(*(mapped(f, item) for item in tree))
-    if isinstance(tree, (tuple, list)):
-        return type(tree)(mapped(f, item) for item in tree)
-    if type(tree) is dict:
-        return {key: mapped(f, item) for key, item in tree.items()}
-    return tree
-
-
-def is_float(a: Any) -> bool:
-    """Whether a costate of it exists."""
-    return isinstance(a, torch.Tensor) and (a.is_floating_point() or a.is_complex())
-
-
-def floats(tree: Any) -> list[Any]:
-    """The floating tensors of a tree."""
-    return [a for a in tensors(tree) if is_float(a)]
-
-
-def array(a: Any) -> np.ndarray:
-    """A tensor on the host; below float32 as float32, which holds it."""
-    a = a.detach().resolve_conj().cpu()
-    return np.array((a.float() if a.dtype in (torch.bfloat16, torch.float16) else a).numpy())
-
-
-def _tensor(a: Any, like: Any, dtype: Any) -> Any:
-    return torch.as_tensor(np.array(a), device=like.device).to(dtype)
-
-
-def widened(dtype: Any) -> Any:
-    """Its counterpart of 64 bits a real number."""
-    return torch.complex128 if dtype.is_complex else torch.float64
-
-
-def lowest_of(dtypes: list[Any]) -> Any:
-    """The coarsest dtype."""
-    return max(dtypes, key=lambda d: torch.finfo(d).eps)
-
-
-def named(dtype: Any) -> str:
-    """The dtype's name."""
-    return str(dtype).removeprefix("torch.")
-
-
-# ------------------------------------------------------------------ one place
 
 
 @dataclasses.dataclass(eq=False)
 class Place:
     """One application. `apply`: under the rule; `body`: without it, `None` for a module, whose body is
     judged by its values; `inputs`: positions of the arguments that are judged, those that are the same
-    tensor together."""
+    tensor together; `own`: the parameters among them, which modules among the arguments may hold."""
 
     rule: str
     kind: str
@@ -104,6 +47,7 @@ class Place:
     apply: Callable[..., Any]
     body: Callable[..., Any] | None
     random: Any
+    own: dict[int, Any] = dataclasses.field(default_factory=dict)
     outputs: list[Any] = dataclasses.field(default_factory=list)
     live: list[bool] = dataclasses.field(default_factory=list)
     costates: dict[int, Any] = dataclasses.field(default_factory=dict)
@@ -159,14 +103,13 @@ class Place:
         before = dict(zip(at, self.pulled[0], strict=True))
         dtypes = [self.args[g[0]].dtype for g in self.groups]
         x = [array(self.args[g[0]]) for g in self.groups]
-        with torch.enable_grad():
-            out, leaves = self._run(self.apply, x, wide=False, dtypes=dtypes, grad=True)
+        with torch.enable_grad(), self._run(self.apply, x, dtypes, grad=True) as (out, leaves):
             kept = {k: p.clone() for k, p in self.costates.items()}  # which the rule may write on
             pairs = [(y, kept[k]) for k, y in enumerate(floats(out)) if k in kept]
             if not pairs:
                 return False
             ys, r = zip(*pairs, strict=True)
-            again = torch.autograd.grad(ys, leaves, r, allow_unused=True)
+            again = pulled_back(ys, leaves, r)
         for group, g in zip(self.groups, again, strict=True):
             then = [before[i] for i in group]
             if g is None or any(p is None for p in then):
@@ -183,35 +126,54 @@ class Place:
 
     # ------------------------------------------------------------------ alone
 
-    def alone(self, wide: bool = False) -> Alone:
-        """The place on its own, in float64 if it is `wide`."""
+    def alone(
+        self, wide: bool = False, ends: dict[Any, bool] | None = None, sweeps: int = 0
+    ) -> Alone:
+        """The place on its own, in float64 if it is `wide`; loops that `ends` tells of go on for so
+        many `sweeps`."""
         firsts = [self.args[g[0]] for g in self.groups]
         dtypes = [widened(a.dtype) if wide else a.dtype for a in firsts]
         x = [array(a) for a in firsts]
         if wide:
             x = [a.astype(np.complex128 if np.iscomplexobj(a) else np.float64) for a in x]
         lowest = lowest_of([*dtypes, *(a.dtype for a in self.outputs if not wide)])
-        run = functools.partial(self._run, wide=wide, dtypes=dtypes)
+        aside = contextlib.nullcontext if self.body is None else set_aside
+
+        def run(f: Any, moved: Arrays, grad: bool, told: Decisions | None = None) -> Any:
+            told = told or Decisions(ends, sweeps)
+            return self._run(f, moved, dtypes, grad=grad, wide=wide, told=told)
 
         def values(moved: Arrays) -> Arrays:
-            with self._mode(), contextlib.nullcontext() if self.body is None else _set_aside():
-                outs = run(self.body or self.apply, moved, grad=self.body is None)[0]
-                return [array(a) for a in floats(outs)]
+            f, graph = self.body or self.apply, self.body is None
+            with self._mode(), aside(), run(f, moved, graph) as (out, _):
+                return [array(a) for a in floats(out)]
 
         def applied() -> Arrays:
-            with self._mode():
-                return [array(a) for a in floats(run(self.apply, x, grad=self.body is None)[0])]
+            with self._mode(), run(self.apply, x, self.body is None) as (out, _):
+                return [array(a) for a in floats(out)]
 
-        def rule(r: Arrays) -> Arrays:
-            with torch.enable_grad():
-                return _pulled(*run(self.apply, x, grad=True), r)
+        def rule(r: Arrays, told: Decisions | None = None) -> Arrays:
+            with torch.enable_grad(), run(self.apply, x, True, told) as (out, leaves):
+                return _pulled(out, leaves, r)
+
+        def further(n: int) -> Alone | None:
+            first = Decisions()
+            r = [np.ones(tuple(a.shape)) for a in self.outputs]
+            rule(r, first)
+            on = Decisions(first.ended(), n)
+            rule(r, on)
+            longer = {k: end for k, end in on.ends.items() if len(on.told[k]) > len(first.told[k])}
+            return self.alone(wide, longer, n) if longer else None
 
         def derivative(r: Arrays, salt: int) -> Arrays:
             if self.body is None:
                 return [None] * len(x)
             try:
-                with torch.enable_grad(), _set_aside(), _shaken(salt):
-                    return _pulled(*run(self.body, x, grad=True), r)
+                with contextlib.ExitStack() as stack:
+                    for changed in (torch.enable_grad(), set_aside(), shaken(salt)):
+                        stack.enter_context(changed)
+                    out, leaves = stack.enter_context(run(self.body, x, True))
+                    return _pulled(out, leaves, r)
             except Exception:  # the body is the user's; PyTorch cannot differentiate it
                 return [None] * len(x)
 
@@ -225,6 +187,7 @@ class Place:
             wide=lambda: None if wide else self._wide(),
             arithmetic=named(lowest),
             eps=float(torch.finfo(lowest).eps),
+            further=further,
         )
 
     def _mode(self) -> Any:
@@ -243,31 +206,59 @@ class Place:
         sizes = [a.shape for a in outs] == [tuple(a.shape) for a in self.outputs]
         return alone if sizes and all(a.dtype in fine for a in outs) else None
 
+    @contextlib.contextmanager
     def _run(
-        self, f: Callable[..., Any], x: Arrays, *, wide: bool, dtypes: list[Any], grad: bool = False
-    ) -> tuple[Any, list[Any]]:
-        """The result for `x`, and the leaves that stand for it."""
+        self,
+        f: Callable[..., Any],
+        x: Arrays,
+        dtypes: list[Any],
+        *,
+        grad: bool,
+        wide: bool = False,
+        told: Decisions | None = None,
+    ) -> Iterator[tuple[Any, list[Any]]]:
+        """The result for `x`, and the leaves that stand for it, while they hold it."""
         args = [a.detach().clone() if isinstance(a, torch.Tensor) else a for a in self.args]
         if wide:
             args = [a.to(widened(a.dtype)) if is_float(a) else a for a in args]
         leaves = []
-        for a, group, dtype in zip(x, self.groups, dtypes, strict=True):
-            leaf = _tensor(a, self.args[group[0]], dtype).requires_grad_(grad)
-            leaves.append(leaf)
-            given = leaf.clone()  # which may be written on
-            for i in group:
-                args[i] = given
-        with torch.random.fork_rng():
+        with contextlib.ExitStack() as stack:
+            for a, group, dtype in zip(x, self.groups, dtypes, strict=True):
+                moved, own = tensor(a, self.args[group[0]], dtype), self.own.get(group[0])
+                if own is None:
+                    leaf = moved.requires_grad_(grad)
+                    given = leaf.clone()  # which may be written on
+                else:
+                    leaf = given = stack.enter_context(_holding(own, moved, grad))
+                leaves.append(leaf)
+                for i in group:
+                    args[i] = given
+            stack.enter_context(torch.random.fork_rng())
             _restore(self.random)
-            return f(*args), leaves
+            if wide:
+                stack.enter_context(in_float64())
+            stack.enter_context(told or Decisions())
+            yield f(*args), leaves
+
+
+@contextlib.contextmanager
+def _holding(leaf: Any, moved: Any, grad: bool) -> Iterator[Any]:
+    """A parameter that holds other numbers for a while, for modules among the arguments read it too."""
+    before, wanted = leaf.data, leaf.requires_grad
+    leaf.data = moved
+    leaf.requires_grad_(grad)
+    try:
+        yield leaf
+    finally:
+        leaf.data = before
+        leaf.requires_grad_(wanted)
 
 
 def _pulled(out: Any, leaves: list[Any], r: Arrays) -> Arrays:
     pairs = [(y, w) for y, w in zip(floats(out), r, strict=True) if y.requires_grad]
     if not pairs:
         return [None] * len(leaves)
-    given = [_tensor(w, y, y.dtype) for y, w in pairs]
-    found = torch.autograd.grad([y for y, _ in pairs], leaves, given, allow_unused=True)
+    found = pulled_back([y for y, _ in pairs], leaves, [tensor(w, y, y.dtype) for y, w in pairs])
     return [None if g is None else array(g) for g in found]
 
 
@@ -281,91 +272,3 @@ def _restore(state: Any) -> None:
     torch.set_rng_state(state[0])
     if state[1] is not None:
         torch.cuda.set_rng_state_all(state[1])
-
-
-class _Context:
-    """What `forward` and `setup_context` write on, where nothing is kept."""
-
-    def __init__(self, needs: tuple[bool, ...]):
-        self.needs_input_grad = needs
-        self.saved_tensors: tuple[Any, ...] = ()
-
-    def save_for_backward(self, *kept: Any) -> None:
-        self.saved_tensors = kept
-
-    save_for_forward = save_for_backward
-
-    def mark_dirty(self, *args: Any) -> None:
-        """Nothing to do."""
-
-    mark_non_differentiable = mark_dirty
-    set_materialize_grads = mark_dirty
-
-
-def plain(rule: Any, *args: Any, **kwargs: Any) -> Any:
-    """`forward` without its rule."""
-    if rule.setup_context is not Function.setup_context:
-        return rule.forward(*args, **kwargs)
-    needs = tuple(isinstance(a, torch.Tensor) and a.requires_grad for a in args)
-    return rule.forward(_Context(needs), *args, **kwargs)
-
-
-@contextlib.contextmanager
-def applying(apply: Callable[..., Any]) -> Iterator[None]:
-    """`rule.apply(*args)` is `apply(original, rule, *args)` for a while, also where bound before."""
-    whole, level = Function.__dict__["apply"], Level.__dict__.get("apply")
-
-    def transformed(rule: Any, *args: Any, **kwargs: Any) -> Any:
-        """A transform of `torch.func` never comes to the level."""
-        if torch._C._are_functorch_transforms_active():
-            return apply(whole.__func__, rule, *args, **kwargs)
-        return whole.__func__(rule, *args, **kwargs)
-
-    def met(rule: Any, *args: Any, **kwargs: Any) -> Any:
-        return apply(_below, rule, *args, **kwargs)
-
-    Function.apply, Level.apply = classmethod(transformed), classmethod(met)
-    try:
-        yield
-    finally:
-        Function.apply = whole
-        if level is None:
-            del Level.apply
-        else:
-            Level.apply = level
-
-
-def _below(rule: Any, *args: Any, **kwargs: Any) -> Any:
-    """PyTorch's own application."""
-    return super(Level, rule).apply(*args, **kwargs)
-
-
-def _aside(original: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
-    if issubclass(rule, Function):
-        return plain(rule, *args, **kwargs)
-    return original(rule, *args, **kwargs)  # what a transform of `torch.func` made of one
-
-
-def _set_aside() -> Any:
-    return applying(_aside)
-
-
-class _Roundoff(TorchFunctionMode):
-    """Every floating result times `1 + eps u`, `u = +-1`, eps of its own dtype."""
-
-    def __init__(self, salt: int):
-        super().__init__()
-        self.draw = torch.Generator().manual_seed(salt)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if not is_float(out) or out._is_view() or any(out is a for a in args):
-            return out
-        u = torch.randint(0, 2, out.shape, generator=self.draw, dtype=torch.int8) * 2 - 1
-        return out * (1 + torch.finfo(out.dtype).eps * u.to(out.device, torch.float64)).to(
-            out.dtype
-        )
-
-
-def _shaken(salt: int) -> Any:
-    return _Roundoff(salt) if salt else contextlib.nullcontext()

@@ -6,16 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from hjcontrol.verification.alone import Alone, Arrays
-from hjcontrol.verification.torch_places import (
-    Place,
-    called,
-    is_float,
-    mapped,
-    named,
-    tensors,
-    widened,
-)
+from hjcontrol.verification.place_alone import Alone, Arrays
+from hjcontrol.verification.torch_places import Place, called
+from hjcontrol.verification.torch_trees import is_float, mapped, named, tensors, widened
 
 
 def restated(
@@ -74,9 +67,13 @@ class Whole(Place):
             at -= a.numel()
         return "", None
 
-    def alone(self, wide: bool = False) -> Alone:
+    def alone(
+        self, wide: bool = False, ends: dict[Any, bool] | None = None, sweeps: int = 0
+    ) -> Alone:
         """All leaves as one."""
-        each = super().alone(wide)
+        return self._strung(super().alone(wide, ends, sweeps))
+
+    def _strung(self, each: Alone) -> Alone:
         ends = np.cumsum([a.size for a in each.x])[:-1]
 
         def parts(x: Arrays) -> Arrays:

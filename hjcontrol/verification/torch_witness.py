@@ -71,17 +71,19 @@ def verify_torch(
     **Raises:** `ImportError` without PyTorch; `ValueError` or `TypeError` if there is nothing to verify.
 
     **Limits.** A `.detach()` is no place: what it cuts shows only in differences, of a module or of the
-    whole. The same holds for tensor hooks and for C++ autograd functions. A place's inputs are copied;
+    whole. The same holds for hooks and for C++ autograd functions. A loop to a tolerance is run on where
+    its comparison is PyTorch's, not NumPy's. A place's inputs are copied;
     the whole costs some forty forward passes in float64.
     The module is left as it was: parameters, buffers, `.grad`.
     """
     places = _met()
     _check(module_or_fn, deliberate, tol)
     run = places.run(module_or_fn, inputs, seed)
-    rows = [row for i, place in enumerate(run.places) for row in _rows(i, place, run.inner, seed)]
+    rows = [row for i, place in enumerate(run.places) for row in _rows(i, place, run, seed)]
     rows = [_declared(row, deliberate) for row in rows]
     notes, also = _unseen(run)
     rows, note = _with_whole(rows, run, deliberate, seed)
+    also += [UNTESTED] if RESTLESS in note else []
     finite = np.isfinite(run.cost) and run.finite
     if not finite and not any(r.verdict in (UNDEFINED, REFUTED) for r in rows):
         blamed = places.guilty(run)
@@ -113,14 +115,14 @@ def verify_torch(
 def _met() -> Any:
     """The module that meets PyTorch."""
     try:
-        import hjcontrol.verification.torch_recorder as recorder
+        import hjcontrol.verification.torch_run as run
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "torch":
             raise
         raise ImportError(
             "verify_torch: torch is needed, of the extra `torch`: pip install 'hjcontrol[torch]'."
         ) from None
-    return recorder
+    return run
 
 
 def _check(fn: Any, deliberate: Any, tol: Any) -> None:
@@ -143,13 +145,18 @@ def _check(fn: Any, deliberate: Any, tol: Any) -> None:
 # ------------------------------------------------------------------ rows
 
 
-def _rows(i: int, place: Any, inner: dict[int, list[Any]], seed: int) -> list[Row]:
+def _rows(i: int, place: Any, run: Any, seed: int) -> list[Row]:
     """One row an argument; the rules inside a refuted place after it."""
     found = _judged(place, seed)
     rows = [_row(i, place, o, found.live.get(o.argument)) for o in found.outcomes]
-    inside = inner.get(id(place), [])
+    if place.kind == "module" and (lines := _cut(run, place.source.scope)):
+        cut = lambda row: dataclasses.replace(
+            row, verdict=DETACHED, reason=f"{row.reason}; cut by {lines}"
+        )
+        rows = [cut(row) if row.verdict == REFUTED else row for row in rows]
+    inside = run.inner.get(id(place), [])
     if inside and any(row.verdict == REFUTED for row in rows):
-        within = [row for p in inside for row in _rows(i, p, inner, seed)]
+        within = [row for p in inside for row in _rows(i, p, run, seed)]
         wrong = [row for row in within if row.verdict in (REFUTED, UNDEFINED)]
         if wrong:
             rows = [dataclasses.replace(row, inner=tuple(wrong)) for row in rows]
@@ -159,6 +166,11 @@ def _rows(i: int, place: Any, inner: dict[int, list[Any]], seed: int) -> list[Ro
                 for row in wrong
             ]
     return rows
+
+
+def _cut(run: Any, scope: str | None = None) -> str:
+    """What cuts a gradient in a module, or in the whole program, by the user's lines."""
+    return ", ".join(dict.fromkeys(line for at, line in run.detached if scope in (None, at)))
 
 
 def _judged(place: Any, seed: int) -> Judged:
@@ -247,6 +259,9 @@ def _unseen(run: Any) -> tuple[list[str], list[str]]:
         notes.append(
             f"{', '.join(run.missed)}: in the graph, and not met in Python; verify eagerly"
         )
+    if run.hooked:
+        also.append(UNTESTED)
+        notes.append(f"{', '.join(run.hooked)}: a hook on the tensor itself is not verified")
     return notes, also
 
 
@@ -268,11 +283,11 @@ def _with_whole(
             f"{before}The gradient agrees with differences of the values along a random direction to "
             f"{outcome.gap:.0e}{still}"
         )
-    if outcome.verdict != REFUTED:
+    if outcome.verdict not in (REFUTED, DETACHED):
         before = "" if rows else "no custom rule: every derivative is PyTorch's own. "
         return rows, f"{before}Differences of the values resolve nothing: {outcome.reason}"
     row = _row(len(run.places), whole, outcome, None)
-    lines = ", ".join(dict.fromkeys(run.detached))
+    lines = _cut(run)
     cause = f"cut by {lines}" if lines else UNEXPLAINED
     row = dataclasses.replace(
         row,

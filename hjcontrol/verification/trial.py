@@ -35,14 +35,14 @@ from hjcontrol.verification.calling import along, primal, pulled
 from hjcontrol.verification.degree import degrees
 from hjcontrol.verification.elements import Dispute, Spot, by_slopes
 from hjcontrol.verification.formula import by_formula, in_double, is_low, other_values
-from hjcontrol.verification.further import LOOSE, converging, holds_iteration, holds_loop
+from hjcontrol.verification.further import LOOSE, Loops, converging, holds_iteration, holds_loop
 from hjcontrol.verification.gaps import UNITS, beyond, furthest, relative
 from hjcontrol.verification.gaps import largest as largest_of
 from hjcontrol.verification.inlining import opened, replay_plain, written
 from hjcontrol.verification.joint import against
 from hjcontrol.verification.places import holds_users_rule
 from hjcontrol.verification.pushed import by_differences, by_forward_mode
-from hjcontrol.verification.roundoff import SALTS, moves, noise_between, shaken
+from hjcontrol.verification.roundoff import SALTS, hidden_by, moves, noise_between, room_for, shaken
 from hjcontrol.verification.rule import (
     Maps,
     exponent,
@@ -64,7 +64,7 @@ LENIENT, SINGLE = 1e-9, 1e-4
 # Of eps: faults that roundoff may hide, from which on it is said, and decides; and no less than LEAST.
 SAID, HIDDEN = 1e3, 1e4
 LEAST = 1e-6, 1e-4
-ALONE = 16.0  # times the noise: the program fuses other instructions
+NEARER = 1e-6  # a rule that is not the user's may be that of the function its program approximates
 
 
 @dataclasses.dataclass
@@ -99,6 +99,7 @@ class Trial:
         self.users_inside = any(written(eqn) and users_rule(eqn) for eqn in inside)
         self.programs: dict[str, Callable] = {}
         self.told_lowest: list[Any] = []
+        self.loops: Loops | None = None
         self.bounded: dict[Lengths, Trial] = {}  # restated, by the steps that its loops took
         self.at_point = jax.jit(self._at_point)
         self.again = jax.jit(self._again)
@@ -208,7 +209,7 @@ class Trial:
             told = self._together(told, ins, found)
         else:
             told = self._whole(ins, found, inside)
-        room = max((_room(noise, size) for _, noise, size in found["values"]), default=np.inf)
+        room = max((room_for(noise, size) for _, noise, size in found["values"]), default=np.inf)
         return [dataclasses.replace(o, room_of_values=room) for o in told]
 
     def _together(self, told: list[Outcome], ins: Any, found: Any) -> list[Outcome]:
@@ -250,7 +251,7 @@ class Trial:
             return Outcome(EXACT, gaps["p"], words, k)
         if not any(over.values()) and not low:
             rough = not any((np.abs(t) > UNITS * e).any() for _, t, e in sides.values())
-            hidden = min(map(_hidden, sides.values()))
+            hidden = min(map(hidden_by, sides.values()))
             eps = 0.0 if self.arithmetic is None else eps_of(self.arithmetic)
             said, hides = hidden > max(LEAST[0], SAID * eps), hidden > max(LEAST[1], HIDDEN * eps)
             words = f"roundoff hides a fault of up to {hidden:.0e}" if said else ""
@@ -263,7 +264,7 @@ class Trial:
                     return Outcome(UNTESTED, 0.0, ROUGH, k)
                 return Outcome(CONSISTENT, apart, words, k)
             noise = sum(largest_of(side[2]) for side in sides.values())
-            room = _room(noise, max(largest_of(side[1]) for side in sides.values()))
+            room = room_for(noise, max(largest_of(side[1]) for side in sides.values()))
             return Outcome(EXACT, gaps[worst], words or self.roundoff(), k, room=room)
         name = next((n for n in ("q", "p") if over[n]), "q")
         exceeds = any(over.values())
@@ -290,11 +291,19 @@ class Trial:
             return told
         if holds_loop(self.looping):
             limit = self.run_on(k, ins, r, beyond(ours, theirs, noise))
-            if limit.verdict != UNTESTED:
+            if limit.verdict != UNTESTED and (limit.verdict != REFUTED or np.any(theirs)):
                 return limit
-            values = by_differences(self, k, ins, r, ours)  # no derivative of the primal is finite
+            # No derivative of the primal is finite, or all of it is zero, as of a bisection.
+            values = by_differences(self, k, ins, r, ours)
             return values if values.verdict == CONSISTENT else limit
         told = by_slopes(self.spot(ins, r), self.dispute(k, ours, theirs, noise))
+        if told.verdict == CONSISTENT or (told.verdict == REFUTED and told.gap <= LOOSE):
+            told = in_double(self, k, ins, r, told.gap, over=True) or told
+        if told.verdict == REFUTED and told.gap <= NEARER and not users_rule(self.place.eqn):
+            words = (
+                f"{told.reason}: a rule of JAX's or of a library's, whose values are approximate"
+            )
+            return dataclasses.replace(told, verdict=CONSISTENT, reason=words)
         if told.verdict == REFUTED and not np.any(sides["q"][0]) and not np.any(sides["p"][1]):
             words = "the rule gives nothing to this argument, and this cost loses nothing by it"
             return Outcome(DETACHED, 1.0, words, k, told.index)
@@ -341,13 +350,15 @@ class Trial:
             mine = self.groups[k]
             v = [jnp.where(only, a, 0) if i in mine else jnp.zeros_like(a) for i, a in enumerate(v)]
 
-        def push(ins: Any, v: Any) -> Any:
-            function = along(lambda full: replay_plain(self.looping, full), ins, self.judged)
-            return jax.jvp(function, self._x(ins), list(v))[1]
-
-        rule, pushed = jax.make_jaxpr(self.rule)(ins, r), jax.make_jaxpr(push)(ins, v)
+        if self.loops is None:
+            rule, pushed = jax.make_jaxpr(self.rule)(ins, r), jax.make_jaxpr(self._push)(ins, v)
+            self.loops = Loops(rule, pushed, self.looping)
         users, eps = users_rule(self.place.eqn), eps_of(self.arithmetic)
-        return converging(rule, pushed, self.looping, (ins, r, v), eps, k, users, fixed)
+        return converging(self.loops, (ins, r, v), eps, k, users, fixed)
+
+    def _push(self, ins: Any, v: Any) -> Any:
+        function = along(lambda full: replay_plain(self.looping, full), ins, self.judged)
+        return jax.jvp(function, self._x(ins), list(v))[1]
 
     def direction(self, ins: Any) -> list[Any]:
         v = [drawn(a.shape, a.dtype, 5, i) for i, a in enumerate(self._x(ins))]
@@ -381,17 +392,6 @@ class Trial:
             return [by_forward_mode(self, ins, found, inside)]
         images, q = found["q sides"][0], found["q"]
         return [by_differences(self, k, ins, q, images[k]) for k in range(len(self.groups))]
-
-
-def _hidden(side: Any) -> float:
-    """The largest fault, relative, that the noise of an image would explain."""
-    _, theirs, noise = side
-    size = largest_of(theirs)
-    return UNITS * largest_of(noise) / size if size else np.inf
-
-
-def _room(noise: Any, size: Any) -> float:
-    return ALONE * UNITS * float(noise) / float(size) if size else np.inf
 
 
 def _largest(a: Any) -> Any:

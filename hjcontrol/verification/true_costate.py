@@ -14,8 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from hjcontrol.verification.arithmetic import eps_of
+from hjcontrol.verification.gaps import UNITS
+from hjcontrol.verification.roundoff import ALONE
 from hjcontrol.verification.rule import CALM, slot_dtype
-from hjcontrol.verification.trial import ALONE, UNITS, Trial
+from hjcontrol.verification.trial import Trial
 from hjcontrol.verification.verdicts import REFUTED, Outcome
 
 NOTHING_LEFT = 0.5  # a gap above this is no roundoff, whatever the arithmetic
