@@ -188,9 +188,9 @@ def test_in_32_bits_a_fault_below_the_roundoff_is_found_in_64(name):
     ("factor", "verdict"), [(1.0, "consistent"), (1 + 1e-8, "consistent"), (1.5, "refuted")]
 )
 def test_in_64_bits_what_roundoff_may_hide_is_said(factor, verdict):
-    n = jnp.arange(8.0)
-    A = 1 / (1 + n[:, None] + n[None])  # its condition is 1e10
-    found = hj.verify(solved(factor), A, A @ jnp.ones(8))
+    n = jnp.arange(9.0)
+    A = 1 / (1 + n[:, None] + n[None])  # its condition is 5e11
+    found = hj.verify(solved(factor), A, A @ jnp.ones(9))
     assert found.verdict == verdict
     assert verdict == "refuted" or "roundoff hides a fault of up to" in str(found)
 
@@ -234,13 +234,15 @@ def test_a_rule_of_a_primal_that_does_not_change_is_right_to_give_nothing():
     assert hj.verify(lambda x: jnp.sum(whole(x)), jnp.full(3, 0.3)).verdict == "untested"
 
 
-@pytest.mark.parametrize(("factor", "verdict"), [(0.0, "consistent"), (0.1, "refuted")])
-def test_a_derivative_that_is_not_finite_does_not_speak_against_many_elements(factor, verdict):
+@pytest.mark.parametrize(("factor", "wrong"), [(0.0, False), (0.1, True)])
+def test_a_derivative_that_is_not_finite_does_not_speak_against_many_elements(factor, wrong):
     """The determinant of a matrix of rank one: zero, and so is its derivative."""
     det = ruled(
         lambda A: jnp.prod(jnp.diag(jnp.linalg.qr(A)[1])), lambda A, p: (factor * p + 0 * A[0],)
     )
-    assert hj.verify(det, jnp.ones((5, 5))).verdict == verdict
+    # Whether the derivative of the decomposition is finite there is a matter of LAPACK's roundoff.
+    verdicts = ("refuted",) if wrong else ("consistent", "untested")
+    assert hj.verify(det, jnp.ones((5, 5))).verdict in verdicts
     assert hj.verify(jnp.linalg.det, jnp.ones((5, 5))).verdict == "consistent"
 
 
