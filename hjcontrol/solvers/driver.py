@@ -19,7 +19,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key
+from jaxtyping import Array, Key
 
 from hjcontrol._ground.arguments import admits, concrete
 from hjcontrol._ground.interruptions import held
@@ -34,6 +34,7 @@ from hjcontrol.control.solution import priced_by
 from hjcontrol.networks import Weights
 from hjcontrol.solvers import ends
 from hjcontrol.solvers.checkpoint import Checkpoint, Snapshot
+from hjcontrol.solvers.loop import ROWS, advance, initial
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.progress import Progress, followed
 from hjcontrol.solvers.selection import admit, first
@@ -41,7 +42,6 @@ from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver, summed
 from hjcontrol.solvers.streaming import check_stream, finished_stream, run_streamed
 from hjcontrol.solvers.watching import watching
 
-ROWS = 256  # steps recorded in one entry of the jitted loop
 CHUNK_SECONDS = 0.25
 
 
@@ -293,13 +293,16 @@ def _steps(problem, solver, safe, max_steps, meter, beside, stop):
             limit = min(chunk, max_steps - meter.steps)
             limit = limit if watch is None else min(limit, watch.left(meter.steps))
             clock = time.perf_counter()
+            before = state
             state, count, done, result, rows = jax.block_until_ready(
-                advance(solver, problem, state, jnp.asarray(limit))
+                advance(solver, problem, before, jnp.asarray(limit))
             )
             rows, count = jax.device_get(rows), int(count)
             meter.add(time.perf_counter() - clock, rows[0][:count], rows[1][:count])
             # A step that failed is not kept: a resumed run meets it again, and says so again.
             failed = bool(done) and bool(result == RESULTS.nonfinite)
+            if failed:  # the steps before it once more
+                state = advance(solver, problem, before, jnp.asarray(max(count - 1, 0)))[0]
             if watch is not None and not failed and int(count):
                 why = watch.look(solver, problem, state, meter.row)
             over = bool(done) or meter.steps >= max_steps or why is not None
@@ -321,55 +324,6 @@ def _steps(problem, solver, safe, max_steps, meter, beside, stop):
         if keeper is not None:
             keeper.keep(safe)
         raise
-
-
-@eqx.filter_jit
-def initial(solver: AbstractSolver, problem: ControlProblem, weights: Weights, key: Any) -> Any:
-    """The state at the start, its types strong as the loop returns them: it is compiled once."""
-
-    def strong(leaf: Any) -> Any:
-        numeric = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return jax.lax.convert_element_type(leaf, leaf.dtype) if numeric else leaf
-
-    return jax.tree.map(strong, solver.init(problem, weights, key))
-
-
-@eqx.filter_jit
-def advance(solver: AbstractSolver, problem: ControlProblem, state: Any, limit: Int[Array, ""]):
-    """At most `limit` steps; stops early when the method does or when a value is not finite."""
-    dynamic, static = eqx.partition(state, eqx.is_array)
-
-    def verdict(state: Any) -> tuple[Any, RESULTS]:
-        info = solver.info(state)
-        done, result = solver.terminate(problem, state)
-        finite = jnp.isfinite(info.objective) & jnp.isfinite(info.stationarity)
-        return done | ~finite, RESULTS.where(finite, result, RESULTS.nonfinite)
-
-    def proceed(carry: Any) -> Any:
-        count, _, done, _, _ = carry
-        return (count < limit) & ~done
-
-    def body(carry: Any) -> Any:
-        count, dynamic, _, _, (objectives, stationarities) = carry
-        new = solver.step(problem, eqx.combine(dynamic, static))
-        done, result = verdict(new)
-        info = solver.info(new)
-        rows = (
-            objectives.at[count].set(info.objective),
-            stationarities.at[count].set(info.stationarity),
-        )
-        failed = done & (result == RESULTS.nonfinite)
-        kept = jax.tree.map(
-            lambda a, b: jnp.where(failed, b, a), eqx.filter(new, eqx.is_array), dynamic
-        )
-        return count + 1, kept, done, result, rows
-
-    done, result = verdict(state)
-    empty = jnp.zeros(ROWS, problem.dtype)
-    count, dynamic, done, result, rows = jax.lax.while_loop(
-        proceed, body, (jnp.asarray(0), dynamic, done, result, (empty, empty))
-    )
-    return eqx.combine(dynamic, static), count, done, result, rows
 
 
 def _run_host(problem, solver: AbstractHostSolver, weights, key, max_steps, meter):

@@ -23,9 +23,9 @@ from hjcontrol.control import ControlProblem, value_and_gradient
 from hjcontrol.control.units import measured
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.closures import opened
-from hjcontrol.solvers.driver import advance, initial
 from hjcontrol.solvers.ends import held_at_a_time
 from hjcontrol.solvers.implicit import moved
+from hjcontrol.solvers.loop import advance, initial
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.selection import admit
 from hjcontrol.solvers.solver import AbstractHostSolver, AbstractSolver, summed
@@ -112,7 +112,7 @@ def _solved(
 ) -> tuple[Weights, RESULTS, tuple[Array, Array]]:
     solver = solver.measuring(measured(problem, weights))
     start = initial(solver, problem, weights, key)
-    state, count, done, result, _ = advance(solver, problem, start, limit)
+    state, count, done, result, _ = advance(solver, problem, start, limit, careful=True)
     result = RESULTS.where(done, result, RESULTS.max_steps_reached)
     return solver.found(problem, state), result, (count, solver.info(state).num_evals)
 
