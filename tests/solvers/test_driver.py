@@ -11,7 +11,7 @@ import pytest
 import hjcontrol as hj
 from hjcontrol.control.solution import STATS
 from hjcontrol.solvers import NAMES, Gradient, Newton, by_name
-from tests.solvers.problems import rings
+from tests.solvers.problems import linear_regression, rings
 
 SGD = optax.sgd(0.1)
 ADAM = optax.adam(1e-2)
@@ -55,6 +55,22 @@ def test_divergence_is_a_result_with_the_last_finite_weights():
     solution = hj.solve(problem, Gradient(optax.sgd(1e200)), key=jax.random.key(0), max_steps=20)
     assert solution.result == hj.RESULTS.nonfinite
     assert all(bool(jnp.isfinite(a).all()) for a in jax.tree.leaves(solution.weights))
+    assert bool(jnp.isfinite(problem.objective(solution.weights)))
+
+
+def test_a_step_that_fails_is_undone_to_the_bit():
+    """J grows by 1e40 a step: the step that fails stands inside a chunk of several."""
+    problem = linear_regression()
+    start, method = problem.init(jax.random.key(0)), Gradient(optax.sgd(1e20))
+    failed = hj.solve(problem, method, init=start, max_steps=50)
+    steps = failed.stats["num_steps"]
+    assert failed.result == hj.RESULTS.nonfinite
+    assert steps > 4
+    before = hj.solve(problem, method, init=start, max_steps=steps - 1)
+    assert before.result == hj.RESULTS.max_steps_reached
+    assert bool(jnp.isfinite(problem.objective(failed.weights)))
+    for a, b in zip(*map(jax.tree.leaves, (failed.weights, before.weights)), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def test_history_starts_at_the_start_and_ends_at_the_end():
