@@ -1,4 +1,8 @@
-"""The loop of a traceable method, as one jitted program: its start, and some of its steps."""
+"""The loop of a traceable method, as one jitted program: its start, and some of its steps.
+
+A state may be large (curvature blocks), so the loop holds one and not the one before it as well: what a
+step that is not finite has spoilt, the driver makes good by running the steps before it once more.
+"""
 
 from typing import Any
 

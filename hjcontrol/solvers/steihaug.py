@@ -4,6 +4,7 @@ r"""Conjugate gradients in a trust region, in the metric of the preconditioner (
 
 The path starts at 0 and ends where the residual is small, at the boundary, or along a direction of
 negative curvature. Norms in B come from the recurrences: only the preconditioner `solve = B^-1` is used.
+A path at whose end J falls less than the model says is `shortened`.
 """
 
 from collections.abc import Callable

@@ -6,6 +6,7 @@ import math
 import pytest
 
 import hjcontrol as hj
+from tests.verification.test_torch import normal, rule
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `torch`)")
 Function, nn = torch.autograd.Function, torch.nn
@@ -13,23 +14,6 @@ checkpoint = torch.utils.checkpoint.checkpoint
 F32, F64, BF16 = torch.float32, torch.float64, torch.bfloat16
 
 pytestmark = pytest.mark.any_precision  # nothing here is JAX's
-
-
-def normal(*shape, seed=0, dtype=F64):
-    draw = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=draw, dtype=F64).to(dtype)
-
-
-def rule(name, forward, backward):
-    def push(ctx, *args):
-        ctx.save_for_backward(*args)
-        return forward(*args)
-
-    def pull(ctx, g):
-        return backward(g, *ctx.saved_tensors)
-
-    body = {"forward": staticmethod(push), "backward": staticmethod(pull)}
-    return type(name, (Function,), body)
 
 
 def sine(factor=1.0):
