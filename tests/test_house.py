@@ -4,6 +4,7 @@ import collections
 import importlib
 import pathlib
 import pkgutil
+import re
 import subprocess
 import sys
 import types
@@ -13,6 +14,7 @@ import pytest
 import hjcontrol as hj
 
 PACKAGE = pathlib.Path(hj.__file__).parent
+TESTS = pathlib.Path(__file__).parent
 PACKAGES = [
     "hjcontrol",
     *(m.name for m in pkgutil.walk_packages(hj.__path__, "hjcontrol.") if m.ispkg),
@@ -157,3 +159,16 @@ def test_an_old_name_warns_and_gives_what_the_new_one_gives(old):
         given = named(*old.partition(":"))
     assert given is named(*OLD[old].partition(":"))
     assert OLD[old].replace(":", ".").rstrip(".") in str(said[0].message)
+
+
+def test_no_test_imports_another_that_may_be_skipped_whole():
+    tests = {p.stem: p.read_text(encoding="utf-8") for p in TESTS.rglob("test_*.py")}
+    skipped = {n for n, text in tests.items() if re.search(r"^\S.*importorskip\(", text, re.M)}
+    assert {"test_torch", "test_torch_programs"} <= skipped
+    wanted = {
+        n
+        for text in tests.values()
+        for n in re.findall(r"^from tests\.\S*\b(test_\w+) import", text, re.M)
+    }
+    assert wanted
+    assert not wanted & skipped

@@ -7,31 +7,13 @@ import numpy as np
 import pytest
 
 import hjcontrol as hj
+from tests.verification.torch_rules import normal, rule
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `torch`)")
 Function, nn = torch.autograd.Function, torch.nn
 DTYPES = [torch.float64, torch.float32, torch.bfloat16]
 
 pytestmark = pytest.mark.any_precision  # nothing here is JAX's
-
-
-def normal(*shape, seed=0, dtype=torch.float64):
-    draw = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=draw, dtype=torch.float64).to(dtype)
-
-
-def rule(name, forward, backward):
-    """A `Function` that keeps its inputs; `backward(g, *inputs)`."""
-
-    def push(ctx, *args):
-        ctx.save_for_backward(*args)
-        return forward(*args)
-
-    def pull(ctx, g):
-        return backward(g, *ctx.saved_tensors)
-
-    body = {"forward": staticmethod(push), "backward": staticmethod(pull)}
-    return type(name, (Function,), body)
 
 
 def tanh(factor=1.0, name="Tanh"):

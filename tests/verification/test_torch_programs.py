@@ -6,7 +6,7 @@ import math
 import pytest
 
 import hjcontrol as hj
-from tests.verification.test_torch import normal, rule
+from tests.verification.torch_rules import normal, rule
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed (extra `torch`)")
 Function, nn = torch.autograd.Function, torch.nn
