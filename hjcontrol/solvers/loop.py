@@ -4,12 +4,13 @@ A state may be large (curvature blocks), so the loop holds one and not the one b
 step that is not finite has spoilt, the driver makes good by running the steps before it once more.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem
@@ -22,12 +23,12 @@ ROWS = 256  # steps recorded in one entry of the jitted loop
 @eqx.filter_jit
 def initial(solver: AbstractSolver, problem: ControlProblem, weights: Weights, key: Any) -> Any:
     """The state at the start, its types strong as the loop returns them: it is compiled once."""
+    return jax.tree.map(_strong, solver.init(problem, weights, key))
 
-    def strong(leaf: Any) -> Any:
-        numeric = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return jax.lax.convert_element_type(leaf, leaf.dtype) if numeric else leaf
 
-    return jax.tree.map(strong, solver.init(problem, weights, key))
+def _strong(leaf: Any) -> Any:
+    numeric = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return jax.lax.convert_element_type(leaf, leaf.dtype) if numeric else leaf
 
 
 @eqx.filter_jit
@@ -61,7 +62,7 @@ def advance(
             objectives.at[count].set(info.objective),
             stationarities.at[count].set(info.stationarity),
         )
-        kept = eqx.filter(new, eqx.is_array)
+        kept = jax.tree.map(_strong, eqx.filter(new, eqx.is_array))
         if careful:
             failed = done & (result == RESULTS.nonfinite)
             kept = jax.tree.map(lambda a, b: jnp.where(failed, b, a), kept, dynamic)
@@ -73,3 +74,28 @@ def advance(
         proceed, body, (jnp.asarray(0), dynamic, done, result, (empty, empty))
     )
     return eqx.combine(dynamic, static), count, done, result, rows
+
+
+def once(when: Bool[Array, ""], do: Callable[[Any], Any], state: Any) -> Any:
+    """`do(state)` or the state. Under `vmap` a `cond` would do both for all; this does nothing where it
+    is nobody's turn."""
+    body = lambda carry: (jnp.zeros_like(when), do(carry[1]))
+    return jax.lax.while_loop(lambda carry: carry[0], body, (when, state))[1]
+
+
+def in_turn(when: Bool[Array, ""], do: Callable[..., Any], *args: Any) -> Any:
+    """`do(*args)` or the last of `args`. Under `vmap` one member after another, each only where it is its
+    turn: for what costs more than many members gain by going together. `do` takes all that is traced as
+    an argument."""
+    arrays, static = eqx.partition(args, eqx.is_array)
+    own = jax.tree.structure(arrays[-1])
+
+    def alone(when: Any, arrays: Any) -> Any:
+        def one(last: Any) -> Any:
+            found = do(*eqx.combine((*arrays[:-1], jax.tree.unflatten(own, last)), static))
+            return jax.tree.leaves(eqx.filter(found, eqx.is_array))
+
+        return once(when, one, jax.tree.leaves(arrays[-1]))
+
+    leaves = jax.custom_batching.sequential_vmap(alone)(when, arrays)
+    return eqx.combine(jax.tree.unflatten(own, leaves), static[-1])

@@ -48,6 +48,7 @@ from hjcontrol.networks import Weights
 from hjcontrol.solvers import quasi_newton
 from hjcontrol.solvers.blocks import Factors, factored, solved
 from hjcontrol.solvers.exact_region import few, stepped
+from hjcontrol.solvers.loop import in_turn, once
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
 from hjcontrol.solvers.steihaug import Linear, shortened, steihaug
 
@@ -164,11 +165,12 @@ class Newton(AbstractSolver):
         most = CHEAP_STEPS if not whole else CHEAP_FEW
         cheap = (state.size > state.threshold) & (state.cheap < most)
         newton = _whole_step if whole else _newton_step
+        dear = ~cheap & ~self.terminate(problem, state)[0]  # members of a `vmap` that are done wait
         if not whole:
             due = (state.size <= BENT * state.first) & (state.age >= REFRESH)
-            state = _once(due | ~cheap, lambda s: _rebuilt(problem, s), state)
-        state = _once(cheap, lambda s: _cheap_step(problem, s, self.unit), state)
-        return _once(~cheap, lambda s: newton(self, problem, s), state)
+            state = in_turn((due & cheap) | dear, _rebuilt, problem, state)
+        state = once(cheap, lambda s: _cheap_step(problem, s, self.unit), state)
+        return in_turn(dear, newton, self, problem, state)
 
     def info(self, state: NewtonState) -> Info:
         return Info(state.objective, state.size, state.num_evals)
@@ -262,13 +264,6 @@ def _judged(
         best=jnp.where(blind & accept, jnp.minimum(size, state.best), state.best),
         failures=jnp.where(progress, 0, state.failures + 1),
     )
-
-
-def _once(when: Array, do: Callable[[NewtonState], NewtonState], state: NewtonState) -> NewtonState:
-    """`do(state)` or the state. Under `vmap` a `cond` would do both for all; this does nothing where it
-    is nobody's turn."""
-    body = lambda carry: (jnp.zeros_like(when), do(carry[1]))
-    return jax.lax.while_loop(lambda carry: carry[0], body, (when, state))[1]
 
 
 def _whole_step(newton: Newton, problem: ControlProblem, state: NewtonState) -> NewtonState:

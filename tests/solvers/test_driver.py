@@ -2,6 +2,7 @@
 
 import time
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 
 import hjcontrol as hj
 from hjcontrol.control.solution import STATS
-from hjcontrol.solvers import NAMES, Gradient, Newton, by_name
+from hjcontrol.control.units import measured
+from hjcontrol.solvers import NAMES, Gradient, Newton, by_name, loop
+from hjcontrol.solvers.selection import admit
 from tests.solvers.problems import linear_regression, rings
 
 SGD = optax.sgd(0.1)
@@ -156,6 +159,36 @@ def test_sweeps_do_not_recompile():
         before = driver.advance._cached._cache_size()
         hj.solve(rings(ridge=3e-2), Gradient(SGD, tol=1e-3), key=key, max_steps=3)
         assert driver.advance._cached._cache_size() == before
+
+
+SHAPES = {
+    "free": {},
+    "wide": {"width": 16},  # too many weights for a whole Hessian
+    "bounded": {"control_set": hj.control.Box(-3.0, 3.0)},
+}
+KINDS = {name: by_name(name) for name in NAMES} | {"batches": Gradient(SGD, batch_size=4)}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", [name for name, solver in KINDS.items() if solver.traceable])
+def test_the_loop_returns_what_it_took_to_the_weak_types(name, shape):
+    """Else its program is compiled anew at the second chunk."""
+    problem, key = rings(**SHAPES[shape]), jax.random.key(0)
+    try:
+        admit(problem, KINDS[name])
+    except ValueError as error:
+        pytest.skip(str(error))
+    weights = problem.init(key)
+    solver = KINDS[name].measuring(measured(problem, weights))
+    begun = eqx.filter_eval_shape(loop.initial, solver, problem, weights, key)
+    advanced = lambda state: loop.advance(solver, problem, state, jnp.asarray(1))[0]
+    assert typed(eqx.filter_eval_shape(advanced, begun)) == typed(begun)
+
+
+def typed(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    arrays = [(jax.tree_util.keystr(k), a) for k, a in leaves if hasattr(a, "weak_type")]
+    return {path: (a.shape, a.dtype, a.weak_type) for path, a in arrays}
 
 
 def test_bad_starts():
