@@ -20,15 +20,20 @@ from hjcontrol.solvers.solver import AbstractSolver
 ROWS = 256  # steps recorded in one entry of the jitted loop
 
 
+def strong(state: Any) -> Any:
+    """The state without weak types: a program that takes it, and returns it so, is compiled once."""
+
+    def one(leaf: Any) -> Any:
+        numeric = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+        return jax.lax.convert_element_type(leaf, leaf.dtype) if numeric else leaf
+
+    return jax.tree.map(one, state)
+
+
 @eqx.filter_jit
 def initial(solver: AbstractSolver, problem: ControlProblem, weights: Weights, key: Any) -> Any:
-    """The state at the start, its types strong as the loop returns them: it is compiled once."""
-    return jax.tree.map(_strong, solver.init(problem, weights, key))
-
-
-def _strong(leaf: Any) -> Any:
-    numeric = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-    return jax.lax.convert_element_type(leaf, leaf.dtype) if numeric else leaf
+    """The state at the start."""
+    return strong(solver.init(problem, weights, key))
 
 
 @eqx.filter_jit
@@ -62,7 +67,7 @@ def advance(
             objectives.at[count].set(info.objective),
             stationarities.at[count].set(info.stationarity),
         )
-        kept = jax.tree.map(_strong, eqx.filter(new, eqx.is_array))
+        kept = strong(eqx.filter(new, eqx.is_array))
         if careful:
             failed = done & (result == RESULTS.nonfinite)
             kept = jax.tree.map(lambda a, b: jnp.where(failed, b, a), kept, dynamic)
