@@ -21,13 +21,13 @@ problem and its weights have one unit. The price is two gradients, once a solve.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.concrete import known
+from hjcontrol._ground.quick import quick_jit
 from hjcontrol.control.control_sets import Free, largest
 from hjcontrol.control.derivatives import backpropagate
 from hjcontrol.control.problem import ControlProblem
@@ -70,7 +70,7 @@ def measured(
     return found._replace(grain=grain(problem.chain))
 
 
-@eqx.filter_jit
+@quick_jit
 def _nudged(problem: ControlProblem, weights: Weights) -> Weights:
     leaves, tree = jax.tree.flatten(weights)
     moved, first = [], 1
@@ -82,7 +82,7 @@ def _nudged(problem: ControlProblem, weights: Weights) -> Weights:
     return problem.control_set.project(jax.tree.unflatten(tree, moved))
 
 
-@eqx.filter_jit
+@quick_jit
 def _of(here: PyTree, near: PyTree, samples: Float[Array, ""]) -> Units:
     """From states, costates and gradient at two points."""
 

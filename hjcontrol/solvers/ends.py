@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from hjcontrol._ground.by_shape import looked_at_once
 from hjcontrol._ground.meshes import automatic
+from hjcontrol._ground.quick import quick_jit
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Free, Solution, backpropagate
 from hjcontrol.control.capability import complaint
@@ -26,7 +27,7 @@ from hjcontrol.solvers.checkpoint import Checkpoint, Keeper, identity
 from hjcontrol.solvers.solver import AbstractSolver, Outcome, summed
 
 # One wrapper a function: making it takes a millisecond.
-compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = functools.cache(eqx.filter_jit)
+compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = functools.cache(quick_jit)
 MAPPED = 1024  # rows of a memory map that are read at a time, where a step takes all of them
 PASS = 256  # samples at a time, where a method of minibatches looks at all of them
 

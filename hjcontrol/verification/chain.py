@@ -168,7 +168,7 @@ def chain_program(problem: ControlProblem, weights: Weights, cost: Callable = st
             return "weights" + jax.tree_util.keystr(tuple(path[2:]))
         return ""
 
-    return called_with(cost, (problem, weights), wanted, name=name)
+    return called_with(cost, (problem, weights), wanted, name=name, quick=True)
 
 
 def cut_inside(problem: ControlProblem, weights: Weights, call: Call, seed: int) -> list[Row]:

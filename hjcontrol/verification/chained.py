@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from hjcontrol._ground.precision import exact_tolerance
 from hjcontrol._ground.progress import tell
+from hjcontrol._ground.quick import quick_jit
 from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagate
 from hjcontrol.control.capability import complaint, require
 from hjcontrol.networks import Flow, Weights
@@ -392,7 +393,7 @@ def _second_order(
     return float(value), float(bound)
 
 
-@eqx.filter_jit
+@quick_jit
 def _minimum(
     problem: ControlProblem, weights: Weights, key: Key[Array, ""]
 ) -> Float[Array, " stages"]:

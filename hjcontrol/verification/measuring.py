@@ -9,11 +9,11 @@ place's, see `chain`.
 from itertools import combinations
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
+from hjcontrol._ground.quick import quick_jit
 from hjcontrol.control import ControlProblem, Trajectory, backpropagate
 from hjcontrol.networks import Weights, advance
 from hjcontrol.verification.continuous import costate_equation
@@ -42,7 +42,7 @@ class Measured(NamedTuple):
     gaps: dict[str, Gaps]
 
 
-@eqx.filter_jit
+@quick_jit
 def measure(
     problem: ControlProblem,
     weights: Weights,

@@ -18,6 +18,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
 
+from hjcontrol._ground.quick import quick_jit
 from hjcontrol._ground.visible import visible
 from hjcontrol.verification.arithmetic import drawn, is_float
 from hjcontrol.verification.dissolved import Count, watched
@@ -63,9 +64,11 @@ class Program:
         order: int = 1,
         scalar: bool = True,
         dissolved: Count | None = None,
+        quick: bool = False,
     ):
         self.closed, self.active, self.labels = closed, tuple(active), tuple(labels)
         self.scalar, self.dissolved, self.order = scalar, dissolved, order
+        self.jit = quick_jit if quick else jax.jit
         self.plan: Plan = planned(closed, active, labels, every=every or blame, whiles=whiles)
         self.places: dict[int, Place] = {place.index: place for place in self.plan.places}
         self.maps: dict[int, Maps] = {i: maps_of(place) for i, place in self.places.items()}
@@ -86,7 +89,7 @@ class Program:
 
     def compiled(self, key: Any, make: Callable[[], Callable]) -> Callable:
         if key not in self._programs:
-            self._programs[key] = leaving_as_found(jax.jit(make()), self.closed.consts)
+            self._programs[key] = leaving_as_found(self.jit(make()), self.closed.consts)
         return self._programs[key]
 
     def _run(self, settings: Settings) -> Callable:
