@@ -15,7 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from hjcontrol.verification.gaps import UNITS, beyond, by_element, distance, largest, relative
+from hjcontrol.verification.gaps import (
+    UNITS,
+    beyond,
+    by_element,
+    largest,
+    relative,
+    worst_first,
+)
 from hjcontrol.verification.host_differences import central, slope
 from hjcontrol.verification.images import FAR
 from hjcontrol.verification.place_alone import WORST, Alone, Arrays, Sides, drawn, scaled, sides_of
@@ -236,9 +243,8 @@ def _disputed(
     side = sides[name]
     g, t, noise = (np.ravel(a) for a in (side.ours[k], side.theirs[k], noise))
     noise = np.broadcast_to(noise.astype(float), g.shape)
-    off = distance(g, t) / np.maximum(noise, np.finfo(float).tiny)
-    disputed = np.flatnonzero(beyond(g, t, noise))
-    chosen = disputed[np.argsort(-off[disputed], kind="stable")][:WORST]
+    disputed = worst_first(g, t, noise)
+    chosen = disputed[:WORST]
     told = [_element(k, alone, side.r, int(i), g[i], t[i], noise[i], hidden) for i in chosen]
     worst = min(told, key=lambda o: ORDER.index(o.verdict))
     many = f"; {len(disputed)} elements" if len(disputed) > 1 else ""

@@ -16,7 +16,7 @@ import numpy as np
 
 from hjcontrol.verification.arithmetic import drawn, is_float
 from hjcontrol.verification.directional import differences
-from hjcontrol.verification.gaps import UNITS, beyond, by_element, distance, relative
+from hjcontrol.verification.gaps import UNITS, beyond, by_element, relative, worst_first
 from hjcontrol.verification.slopes import Slopes, slopes, together
 from hjcontrol.verification.verdicts import CONSISTENT, EXACT, REFUTED, UNDEFINED, Outcome
 
@@ -65,9 +65,7 @@ def by_slopes(spot: Spot, d: Dispute) -> Outcome:
     shape = np.shape(spot.x[d.group[0]])
     g, t = np.ravel(d.ours), np.ravel(d.theirs)
     noise = np.ravel(d.noise)
-    off = distance(g, t) / np.maximum(noise, np.finfo(float).tiny)
-    disputed = np.flatnonzero(beyond(g, t, noise))
-    ranked = disputed[np.argsort(-off[disputed], kind="stable")]
+    ranked = worst_first(g, t, noise)
     chosen = ranked[:WORST]
     ask = spot.compiled(
         f"slopes {d.argument}",
@@ -81,7 +79,7 @@ def by_slopes(spot: Spot, d: Dispute) -> Outcome:
     worst = min(range(len(chosen)), key=lambda j: _RANK[told[j][0]])
     verdict, gap = told[worst]
     i = int(chosen[worst])
-    numbers = _numbers(g[i], found.right[worst], found.left[worst], len(disputed))
+    numbers = _numbers(g[i], found.right[worst], found.left[worst], len(ranked))
     at = index(i, shape)
     if verdict == WRONG:
         flat = not np.any(found.right) and not np.any(found.left) and bool(np.any(g))
@@ -89,8 +87,8 @@ def by_slopes(spot: Spot, d: Dispute) -> Outcome:
         return Outcome(REFUTED, d.gap, words, d.argument, at)
     if verdict == NO_SLOPE:
         return Outcome(UNDEFINED, np.inf, f"no one-sided slope: {numbers}", d.argument, at)
-    if len(disputed) > WORST:
-        return _many(spot, d, disputed, verdict, numbers, i)
+    if len(ranked) > WORST:
+        return _many(spot, d, np.sort(ranked), verdict, numbers, i)
     if verdict == KINK:
         words = f"kink: {numbers}; the sum of such choices need not be a subgradient"
         return Outcome(EXACT, max(gap, 0.0), words, d.argument, at, kink=True)

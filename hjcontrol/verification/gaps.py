@@ -41,6 +41,16 @@ def beyond(a: Any, b: Any, noise: Any) -> np.ndarray:
     return np.asarray(distance(a, b) > UNITS * np.asarray(noise))
 
 
+def worst_first(a: Any, b: Any, noise: Any) -> np.ndarray:
+    """The elements that are `beyond`, by their distance in units of noise; those without noise by the
+    distance itself. Of flat arrays."""
+    gap, noise = distance(a, b), np.asarray(noise)
+    with np.errstate(over="ignore"):  # a derivative of zero has no noise
+        off = gap / np.maximum(noise, TINY)
+    found = np.flatnonzero(beyond(a, b, noise))
+    return found[np.lexsort((-gap[found], -off[found]))]
+
+
 def by_element(a: Any, b: Any) -> np.ndarray:
     """`|a - b|` over the larger of `|a|` and `|b|`, each element by its own size."""
     size = np.maximum(np.abs(np.asarray(a)), np.abs(np.asarray(b)))

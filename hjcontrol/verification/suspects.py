@@ -1,5 +1,5 @@
-"""Rules that a derivative inside a library has used up: where the library's place is refuted, they are
-tried alone, at random arguments, and the one that is wrong is named.
+"""Rules that a derivative inside a library has used up: where the library's place is refuted, or keeps a
+gap, they are tried alone, at random arguments, and the one that is wrong is named.
 
 A root finder linearises the user's function, so that a rule in it leaves no equation to test.
 """
@@ -14,14 +14,16 @@ from hjcontrol.verification.arithmetic import drawn, is_float
 from hjcontrol.verification.certificate import Row
 from hjcontrol.verification.naming import Source, users
 from hjcontrol.verification.program import Program
-from hjcontrol.verification.verdicts import REFUTED
+from hjcontrol.verification.verdicts import CONSISTENT, REFUTED
+
+LEFT = 1e-6  # a gap that a loop keeps, which a wrong rule inside may explain
 
 
 def with_suspects(rows: Sequence[Row], program: Program, alone: Callable[..., Any]) -> list[Row]:
-    """A library's refuted rows as those of the rule inside that is wrong. `alone`: verification of a
+    """A library's rows with a gap as those of the rule inside that is wrong. `alone`: verification of a
     function at its arguments."""
     bare = lambda row: (
-        row.verdict == REFUTED
+        (row.verdict == REFUTED or (row.verdict == CONSISTENT and row.gap > LEFT))
         and row.place in program.places
         and not row.inner
         and program.places[row.place].library

@@ -28,6 +28,7 @@ from hjcontrol.verification.program import Program
 from hjcontrol.verification.purity import excused_if_impure
 from hjcontrol.verification.rows import as_row
 from hjcontrol.verification.rule import APART, GAP, GUILTY, LIVE, REACH, SECOND, VALUES, VISITS
+from hjcontrol.verification.shards import wrong_inside
 from hjcontrol.verification.slots import number, restored
 from hjcontrol.verification.trial import Trial
 from hjcontrol.verification.true_costate import lost, of_order_one, unusual
@@ -263,7 +264,8 @@ class _Engine:
         unravel = lambda t: tuple(int(j) for j in np.unravel_index(t, place.lengths))
         at = [unravel(t) if place.lengths else () for t in chosen]
         told: dict[int, list[tuple[Outcome, int]]] = {}
-        for t, (ins, p) in zip(chosen, self._records(place, at, chosen, flat), strict=True):
+        records = self._records(place, at, chosen, flat)
+        for t, (ins, p) in zip(chosen, records, strict=True):
             if not p:
                 outs = [v.aval for v in place.eqn.outvars if is_float(v.aval)]
                 p = [jnp.zeros(a.shape, a.dtype) for a in outs]
@@ -292,7 +294,8 @@ class _Engine:
                 words = f"{o.reason}; {len(chosen)} of {len(disputed)} iterations in dispute tried"
                 left = float(np.max(flat[disputed[TRIED:], k, GAP]))  # not excused by the others
                 o = dataclasses.replace(o, verdict=CONSISTENT, gap=left, reason=words)
-            found.append((k, o, t))
+            ins = records[list(chosen).index(t)][0]
+            found += [(k, told_apart, t) for told_apart in self._told_apart(place, ins, o)]
             if not place.marked:
                 continue
             told_too = lambda p: p.kink or p.verdict in (REFUTED, UNDEFINED, CONSISTENT)
@@ -302,6 +305,13 @@ class _Engine:
                 rest = [int(s) for s in disputed[TRIED:] if flat[s, k, GAP] > limit]
                 found += [(k, dataclasses.replace(o, gap=float(flat[s, k, GAP])), s) for s in rest]
         return found
+
+    def _told_apart(self, place: Place, ins: Any, o: Outcome) -> list[Outcome]:
+        """An outcome; of a refuted `shard_map`, one for each rule inside that is wrong."""
+        if place.kind != "shard_map" or o.verdict != REFUTED:
+            return [o]
+        wrong = wrong_inside(place, ins, self.seed)
+        return [dataclasses.replace(o, inner=(row,)) for row in wrong] or [o]
 
     def _records(self, place: Place, at: Any, chosen: Any, flat: Any) -> list[Any]:
         if self.backward:

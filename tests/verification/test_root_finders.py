@@ -43,6 +43,17 @@ def test_the_user_s_wrong_rule_is_named(method):
     assert "refuted" not in str(right)
 
 
+def test_a_rule_that_is_off_by_one_percent_in_float32_is_named():
+    """The library's place is not refuted: its loop has no limit, and keeps a gap below one percent."""
+    solver, a = optimistix.Newton(1e-4, 1e-4), jnp.asarray(1.3, jnp.float32)
+    right, wrong = (hj.verify(root(cubic(c), solver), a) for c in (1.0, 1.01))
+    assert (wrong.verdict, wrong.worst.rule) == ("refuted", "cube"), str(wrong)
+    assert wrong.worst.file == __file__
+    assert 0.009 < wrong.worst.gap < 0.011
+    assert right.verdict == "untested"
+    assert "refuted" not in str(right)
+
+
 def test_a_rule_that_is_right_is_not_blamed_for_another():
     """The library's place is refuted, and the used-up rule is right: the library's line stays."""
     wrong, cube = cubic(1.1), cubic(1.0)
