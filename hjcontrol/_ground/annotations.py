@@ -140,7 +140,10 @@ def _instance(kind: type) -> Rule:
         except TypeError:  # a protocol that cannot be asked
             return value
         if not good:
-            raise UnfitError(f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}")
+            also = getattr(kind, "made_by", "")  # how a class says where its instances come from
+            raise UnfitError(
+                f"{'an' if kind.__name__[0] in 'AEIOU' else 'a'} {kind.__name__}{also}"
+            )
         return value
 
     return fits
@@ -194,14 +197,18 @@ def _tree(value: Any, axes: dict[str, Any]) -> Any:
         kind = getattr(
             getattr(leaf, "dtype", None), "kind", "f" if isinstance(leaf, _NUMBERS) else "O"
         )
-        bad = isinstance(leaf, complex) or (kind in "cUSOM" and not is_key(leaf))
+        bad = isinstance(leaf, complex) or (kind in "cUSOMm" and not is_key(leaf))
+        bad |= (
+            getattr(getattr(leaf, "dtype", None), "names", None) is not None
+        )  # columns of records
         if bad and not callable(leaf):
             raise UnfitError(f"a tree of arrays of real numbers, without {shown(leaf)}")
     return value
 
 
 def is_key(value: Any) -> bool:
-    return hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    known = isinstance(value, _ARRAYS)  # another library's dtype is none that can be asked
+    return known and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def _array(dims: str, dtypes: tuple[str, ...]) -> Rule:
@@ -220,8 +227,11 @@ def _array(dims: str, dtypes: tuple[str, ...]) -> Rule:
 
     def fits(value: Any, axes: dict[str, Any]) -> Any:
         if key:
-            if not is_key(value) and getattr(value, "dtype", None) != np.uint32:
+            old = isinstance(value, _ARRAYS) and value.dtype == np.uint32
+            if not is_key(value) and not old:
                 raise UnfitError(wanted)
+            if not names and value.shape != () and (is_key(value) or value.ndim != 1):
+                raise UnfitError(f"{wanted}, one alone")
             return value
         given = value
         if isinstance(value, (list, tuple)):

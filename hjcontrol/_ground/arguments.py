@@ -11,6 +11,7 @@ checked for its type and shape, which are known; its values are not.
 A wrong argument raises `ValueError`, naming function, argument, what is needed and what was found.
 """
 
+import difflib
 import functools
 import inspect
 import re
@@ -28,7 +29,7 @@ from hjcontrol._ground.meshes import aside, explicit
 
 F = TypeVar("F", bound=Callable[..., Any])
 _BOUND = re.compile(r"(>=|>|<=|<) ([-+.\de]+)")
-_HIDDEN = (
+HIDDEN = (  # what JAX raises where code asks for a value that is being traced
     jax.errors.ConcretizationTypeError,
     jax.errors.TracerArrayConversionError,
     jax.errors.TracerIntegerConversionError,
@@ -102,20 +103,45 @@ def places(who: str, index: Any, size: int) -> Any:
 
     **Raises:** `ValueError`; JAX clips what lies outside, in silence.
     """
-    if isinstance(index, slice):
+    chosen = np.zeros(size, bool)
+    if isinstance(index, slice) or (_is_mask(index) and index.shape == (size,)):
+        chosen[np.asarray(index) if _is_mask(index) else index] = True
+        if not chosen.any():
+            raise ValueError(f"{who}: `index` must pick a sample at least; found {shown(index)}.")
         return index
     try:
         whole = rule(Int[ArrayLike, "..."])(index, {})
     except UnfitError:
-        if getattr(index, "dtype", None) == np.dtype(bool) and index.shape == (size,):
-            return index
         whole = None
-    if whole is None or np.ndim(whole) > 1:
+    if whole is None or np.ndim(whole) != 1 or not np.size(whole):
         raise ValueError(
-            f"{who}: `index` must be a slice or a list of whole numbers; found {shown(index)}."
+            f"{who}: `index` must be a slice or a list of whole numbers, one at least; found "
+            f"{shown(index)}."
         )
     in_range(who, "index", whole, f">= {-size}, < {size}")
     return whole
+
+
+def answers(who: str, name: str, function: Callable[..., Any], *arguments: str) -> None:
+    """Refuse a function that cannot be called with these arguments, before it is called.
+
+    **Raises:** `ValueError`.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a function that does not say
+        return
+    try:
+        signature.bind(*arguments)
+    except TypeError as error:
+        called = f"{name}({', '.join(arguments)})"
+        raise ValueError(
+            f"{who}: `{name}` is called as {called}; found {shown(function)}{signature}: {error}."
+        ) from None
+
+
+def _is_mask(index: Any) -> bool:
+    return getattr(index, "dtype", None) == np.dtype(bool) and not traced(index)
 
 
 def concrete(who: str, **values: Any) -> None:
@@ -137,11 +163,14 @@ def _guarded(
     signature = inspect.signature(function)
 
     def entered(*args: Any, **kwargs: Any) -> Any:
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{who}: {error}. {_called(signature, kwargs)}") from None
         check(bound)
         try:
             return function(*bound.args, **bound.kwargs)
-        except _HIDDEN:
+        except HIDDEN:
             concrete(who, **bound.arguments)
             raise
 
@@ -150,6 +179,15 @@ def _guarded(
         return aside(who, entered, args, kwargs) if explicit() else entered(*args, **kwargs)
 
     return at_the_door
+
+
+def _called(signature: inspect.Signature, given: Any) -> str:
+    """What the arguments are, and which of them an unknown name may mean."""
+    names = [name for name in signature.parameters if name != "self"]
+    near = [difflib.get_close_matches(name, names, 1) for name in given if name not in names]
+    meant = [f"`{found[0]}`" for found in near if found]
+    also = f" Is {' and '.join(meant)} meant?" if meant else ""
+    return f"Its arguments are {', '.join(names) or 'none'}.{also}"
 
 
 def _traced(value: Any) -> bool:

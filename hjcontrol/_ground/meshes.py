@@ -25,6 +25,25 @@ def automatic(tree: Any) -> Any:
     return jax.tree.map(_one, tree)
 
 
+def check_devices(who: str, **named: Any) -> None:
+    """Refuse arrays that are placed on meshes of different devices, which no program takes together.
+
+    **Raises:** `ValueError`.
+    """
+    placed: dict[Any, str] = {}
+    for name, tree in named.items():
+        for leaf in jax.tree.leaves(tree):
+            own = None if traced(leaf) else getattr(leaf, "sharding", None)
+            if isinstance(own, NamedSharding):
+                placed.setdefault(frozenset(own.device_set), name)
+    if len(placed) > 1:
+        found = " and ".join(f"`{name}` on {len(on)} devices" for on, name in placed.items())
+        raise ValueError(
+            f"{who}: all arrays must be placed on the same devices; found {found}. Place them by one "
+            "mesh, as `jax.device_put(array, jax.NamedSharding(mesh, jax.P('samples')))`."
+        )
+
+
 def explicit() -> bool:
     """Whether `jax.set_mesh` has set a mesh with explicit axes."""
     return AxisType.Explicit in jax.sharding.get_abstract_mesh().axis_types

@@ -52,6 +52,11 @@ def checked_chunk(who: str, problem: Any, chunk: int | None) -> int | None:
     if chunk is None:
         return None
     chunk = fits(who, "chunk", chunk, int, ">= 1")
+    if problem.stream is not None and problem.stream.rows is None:
+        raise ValueError(
+            f"{who}: a loader makes its own batches, each of which is computed as it comes; found "
+            f"`chunk` = {chunk}. Leave it out, and let the loader make smaller batches."
+        )
     if problem.path or problem.terminal_constraint is not None:
         raise ValueError(
             f"{who}: `chunk` is for problems without constraints on the states, whose multipliers are "

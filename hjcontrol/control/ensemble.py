@@ -15,18 +15,36 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from hjcontrol._ground.annotations import shown
+from hjcontrol._ground.arguments import fits
 from hjcontrol._ground.jaxprs import one_by_one
 from hjcontrol._ground.shapes import of_drawn, of_one
+from hjcontrol._ground.trees import TreeLike
 from hjcontrol.control.statement import check_targets
 from hjcontrol.networks.chain import Chain, Tied
 from hjcontrol.networks.stage import AbstractStage
 
 
 def arrays(tree: Any) -> Any:
-    """A tree whose lists of numbers, or of such lists, are arrays; a list of arrays stays a tree.
+    """A tree whose lists of numbers, or of such lists, are arrays, as are another library's arrays; a
+    list of arrays stays a tree.
 
-    **Raises:** `ValueError` for rows that differ in length.
+    **Raises:** `ValueError` for rows that differ in length, or for an array that gives no numbers.
     """
+    if _of_others(tree):
+        return _foreign(tree)  # of PyTorch, pandas
+    if isinstance(tree, np.ma.MaskedArray) and np.ma.is_masked(tree):
+        raise ValueError(
+            "ControlProblem: masked entries have no value to compute with; found a masked array. Fill "
+            "them by `array.filled(value)`, or leave those samples out."
+        )
+    if isinstance(tree, np.ma.MaskedArray):
+        return np.asarray(tree)
+    if hasattr(tree, "toarray") and hasattr(tree, "nnz"):
+        raise ValueError(
+            f"ControlProblem: arrays must be dense; found a {type(tree).__name__}. Convert it by "
+            "`.toarray()`."
+        )
     if isinstance(tree, (list, tuple)) and tree and not hasattr(tree, "_fields"):
         if all(isinstance(a, (int, float)) for a in _numbers(tree)):
             try:
@@ -42,6 +60,30 @@ def arrays(tree: Any) -> Any:
     return tree
 
 
+def _of_others(tree: Any) -> bool:
+    known = (np.ndarray, np.generic, jax.Array, jax.ShapeDtypeStruct)
+    return hasattr(tree, "__array__") and not isinstance(tree, known)
+
+
+def _foreign(array: Any) -> np.ndarray:
+    """Another library's array.
+
+    **Raises:** `ValueError` for one that cannot be read, or holds other things than numbers.
+    """
+    try:
+        found = np.asarray(array)
+    except Exception as error:  # the library's own: whatever it raises
+        raise ValueError(
+            f"ControlProblem: a {type(array).__name__} must become an array of NumPy: {error}"
+        ) from error
+    if found.dtype.kind not in "biufV":
+        raise ValueError(
+            f"ControlProblem: arrays must hold numbers; found a {type(array).__name__} of "
+            f"{found.dtype}. Encode its other columns, or leave them out."
+        )
+    return found
+
+
 def _numbers(tree: Any) -> Any:
     for part in tree:
         if isinstance(part, (list, tuple)):
@@ -55,7 +97,10 @@ def sequences(forcing: PyTree) -> PyTree[Array]:
 
     **Raises:** `ValueError`, with the lengths found.
     """
-    if isinstance(forcing, list) and all(jnp.ndim(a) > 0 for a in forcing):
+    if isinstance(forcing, list):
+        forcing = [arrays(a) for a in forcing]
+    forcing = _foreign(forcing) if _of_others(forcing) else forcing
+    if isinstance(forcing, list) and all(np.ndim(a) > 0 for a in forcing):
         lengths = sorted({len(a) for a in forcing})
         if len(lengths) > 1:
             raise ValueError(
@@ -65,7 +110,21 @@ def sequences(forcing: PyTree) -> PyTree[Array]:
             )
         if lengths:
             return jnp.stack([jnp.asarray(a) for a in forcing])
-    return jax.tree.map(jnp.asarray, forcing)
+    return as_arrays("forcing", forcing)
+
+
+def as_arrays(name: str, tree: Any) -> Any:
+    """A tree's leaves as arrays of JAX.
+
+    **Raises:** `ValueError` for a function, or a loader's.
+    """
+    for leaf in jax.tree.leaves(tree):
+        if callable(leaf):
+            raise ValueError(
+                f"ControlProblem: `{name}` must be arrays; found {shown(leaf)}. A function or a loader "
+                "gives batches (inputs, targets), as `inputs` alone."
+            )
+    return jax.tree.map(jnp.asarray, tree)
 
 
 def samples(ensemble: dict[str, PyTree]) -> int:
@@ -82,7 +141,8 @@ def samples(ensemble: dict[str, PyTree]) -> int:
     for a in leaves:
         if not jnp.issubdtype(a.dtype, jnp.floating):
             raise ValueError(
-                f"ControlProblem: `inputs` must be floating (they have costates); found {a.dtype}."
+                f"ControlProblem: `inputs` must be floating (they have costates); found {a.dtype}. "
+                "Convert them by `inputs.astype(float)`."
             )
     for name, tree in ensemble.items():
         for a in jax.tree.leaves(tree):
@@ -139,7 +199,10 @@ def on_samples_of(problem: Any, inputs: Any, targets: Any) -> Any:
         )
     first = (problem.inputs, problem.targets) if problem.stream is None else problem.stream.first
     cast = lambda a: jnp.asarray(a, problem.dtype if _floating(a) else None)
-    inputs, targets = jax.tree.map(cast, (arrays(inputs), arrays(targets)))
+    inputs, targets = (
+        jax.tree.map(cast, fits("ControlProblem.on", name, arrays(tree), TreeLike))
+        for name, tree in (("inputs", inputs), ("targets", targets))
+    )
     samples({"inputs": inputs, "targets": targets})
     shapes = [jax.tree.map(lambda a: jnp.shape(a)[1:], tree) for tree in (first, (inputs, targets))]
     if shapes[0] != shapes[1]:
@@ -152,6 +215,11 @@ def on_samples_of(problem: Any, inputs: Any, targets: Any) -> Any:
     final = jax.eval_shape(problem.chain, weights, one[0])
     check_targets(problem.terminal, targets, one[1], final)
     return replaced(problem, inputs=inputs, targets=targets, stream=None)
+
+
+def in_precision(targets: Any, dtype: Any) -> Any:
+    """Floating targets in the inputs' dtype, in which everything runs; labels as they are."""
+    return jax.tree.map(lambda a: a.astype(dtype) if _floating(a) else a, targets)
 
 
 def picked(problem: Any, own: Callable[[Any], Any]) -> Any:
@@ -167,6 +235,7 @@ def placed(problem: Any, inputs: Any, targets: Any) -> Any:
     """The same problem on a batch of a stream, which has checked it."""
     inputs, targets = jax.tree.map(jnp.asarray, (inputs, targets))
     inputs = jax.tree.map(lambda a: a.astype(problem.dtype), inputs)  # tokens
+    targets = in_precision(targets, problem.dtype)
     read = problem.references
     if read is not None and read.target is not None:  # a cost reads the sample's target
         read = dataclasses.replace(read, target=jax.tree.map(lambda a: a[:, None], targets))

@@ -47,12 +47,10 @@ def check_constraints(
 
 def not_finite(problem: ControlProblem, weights: Weights) -> str | None:
     """The first part of a problem that is not finite at these weights; `None` if all of it is."""
-    for name in ("inputs", "targets", "forcing", "context"):
-        for leaf in jax.tree.leaves(getattr(problem, name)):
-            rows = known(leaf)
-            if rows is not None and not np.isfinite(rows.reshape(len(rows), -1)).all():
-                i = int(np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))[0])
-                return f"`{name}` of sample {i} are not finite."
+    given = ("inputs", "targets", "forcing", "context")
+    words = data_not_finite({name: getattr(problem, name) for name in given})
+    if words is not None:
+        return words
     if not all(bool(np.isfinite(a).all()) for a in jax.tree.leaves(weights)):
         return "The weights are not finite."
     states, running, terminal = _compiled(_costs)(problem, weights)
@@ -62,6 +60,18 @@ def not_finite(problem: ControlProblem, weights: Weights) -> str | None:
     found.append(_place("the terminal cost", terminal[:, None, None], len(problem.chain)))
     words = next(filter(None, found), None)
     return None if words is None else f"{words[0].upper()}{words[1:]}."
+
+
+def data_not_finite(named: Mapping[str, Any], first: int = 0, of: str = "sample") -> str | None:
+    """The first samples of arrays, by name, that are not finite; `None` if all are. `first`: the number
+    of the first sample, or of the batch."""
+    for name, tree in named.items():
+        for leaf in jax.tree.leaves(tree):
+            rows = known(leaf)
+            if rows is not None and not np.isfinite(rows.reshape(len(rows), -1)).all():
+                i = int(np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))[0])
+                return f"`{name}` of {of} {first + (0 if of == 'batch' else i)} are not finite."
+    return None
 
 
 def _constraints(

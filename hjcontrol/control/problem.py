@@ -21,7 +21,7 @@ import hjcontrol.control.ensemble as data
 import hjcontrol.control.objective as sums
 from hjcontrol._ground.arguments import admits, places
 from hjcontrol._ground.interned import all_interned, interned
-from hjcontrol._ground.meshes import automatic
+from hjcontrol._ground.meshes import automatic, check_devices
 from hjcontrol._ground.shapes import of_one
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree, TreeLike
@@ -104,7 +104,8 @@ class ControlProblem(Shown):
         - `inputs`: initial states `x_0`, every leaf `(n, ...)`, floating; of a model whole numbers too
           (tokens), which are held as floating ones and have no costate. Or batches, for `Gradient`: a
           loader or a generator function of pairs (inputs, targets); or memory maps (`np.memmap`).
-        - `targets`: what the terminal cost compares with, every leaf `(n, ...)`, or `None`.
+        - `targets`: what the terminal cost compares with, every leaf `(n, ...)`, or `None`; floating ones
+          take the inputs' dtype.
         - `terminal`: `Phi(x_K, y)` of one sample; `Phi(x_K)` when there are no targets.
         - `running`: `Ridge`, `StateCost`, `WeightCost`, `Smoothing`, a function `l(x, theta)`,
           `l(x, theta, r)` with the stage's reference, or `l(x, theta, k, y)` with the stage's number and
@@ -129,12 +130,13 @@ class ControlProblem(Shown):
         is not a scalar.
         """
         beside = {"forcing": forcing, "context": context, "references": references, "path": path}
-        inputs, targets = data.arrays(inputs), data.arrays(targets)
         self.stream, inputs, targets = came_in(inputs, targets, terminal, beside)
-        forcing, context = data.sequences(forcing), jax.tree.map(jnp.asarray, context)
+        forcing = data.sequences(forcing)
+        context = data.as_arrays("context", data.arrays(context))
         inputs, targets, forcing, context, references = automatic(
             (inputs, targets, forcing, context, references)
         )
+        check_devices("ControlProblem", inputs=inputs, targets=targets, forcing=forcing)
         chained = isinstance(stages, Chain)
         model = automatic(None if chained else all_interned(read(stages, of_one(inputs))))
         self.model = form_of(model)
@@ -149,7 +151,8 @@ class ControlProblem(Shown):
         else:
             stages = Chain(stages_of(model, frozen, compute_dtype, whole), one["inputs"], *given)
         self.chain = stages
-        self.inputs, self.targets, self.terminal = inputs, targets, interned(terminal)
+        self.inputs, self.terminal = inputs, interned(terminal)
+        self.targets = targets = data.in_precision(targets, self.dtype)
         self.forcing, self.context = forcing, context
         self.terminal_constraint = terminal_constraint
         seen = self.chain.given(forcing, context, samples=True)
@@ -162,7 +165,7 @@ class ControlProblem(Shown):
         self.references = gathered("ControlProblem", references, wants, targets, shape)
         self.chunk = checked_chunk("ControlProblem", self, chunk)
         self.control_set = Free() if control_set is None else control_set
-        check_statement(self, one["inputs"], one["targets"])
+        check_statement(self, one["inputs"], of_one(targets))
         if self.path:
             check_path(self)
         if self.stream is not None:

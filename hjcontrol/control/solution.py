@@ -16,8 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from hjcontrol._ground.arguments import admits
-from hjcontrol._ground.meshes import automatic
+from hjcontrol._ground.arguments import admits, fits
+from hjcontrol._ground.meshes import automatic, off_the_mesh
 from hjcontrol._ground.record import Quantity, Record, Told, figure
 from hjcontrol._ground.results import GOOD, RESULTS, name_of
 from hjcontrol._ground.shown import Shown
@@ -107,16 +107,19 @@ class Solution(Told, Shown):
     feedback: Feedback | None = None
 
     @property
+    @off_the_mesh
     def trajectory(self) -> Trajectory:
         """The states `x_0 .. x_K` of all samples."""
         return self._passes()[1] if self._trajectory is None else self._trajectory
 
     @property
+    @off_the_mesh
     def costate(self) -> Trajectory:
         """The costates `p_0 .. p_K` of all samples, `p_k = dJ/dx_k`."""
         return self._passes()[2] if self._costate is None else self._costate
 
     @property
+    @off_the_mesh
     def model(self) -> Any:
         """The trained model, of the kind that the problem was stated with: an `eqx.Module`, a pair
         `(apply, params)`, a flax NNX module, or a list of pieces. In a list, a stage of this library,
@@ -126,16 +129,15 @@ class Solution(Told, Shown):
         return trained(stages, chain, self.weights)
 
     @admits()
-    def predict(
-        self, inputs: TreeLike, *, forcing: TreeLike | None = None, context: TreeLike | None = None
-    ) -> Tree:
+    def predict(self, inputs: Any, *, forcing: Any = None, context: Any = None) -> Tree:
         """Final states of new samples: what the trained model answers.
 
         **Arguments:** `inputs`, `forcing`, `context`: as `ControlProblem` takes them, `(m, ...)`.
 
         **Raises:** `ValueError` for samples that are not shaped as the problem's.
         """
-        return _predicted(self.problem, self.weights, inputs, sequences(forcing), context)
+        given = {"inputs": inputs, "forcing": sequences(forcing), "context": context}
+        return _predicted(self.problem, self.weights, given)
 
     def _passes(self) -> tuple[Float[Array, ""], Trajectory, Trajectory, Weights]:
         return eqx.filter_jit(backpropagate)(self.problem, self.weights)
@@ -163,8 +165,10 @@ class Solution(Told, Shown):
         return _record(self)
 
 
-def _predicted(problem: ControlProblem, weights: Weights, *ensemble: Any) -> Tree:
-    new = automatic(jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), arrays(ensemble)))
+def _predicted(problem: ControlProblem, weights: Weights, ensemble: dict[str, Any]) -> Tree:
+    tree = lambda name, a: None if a is None else fits("predict", name, arrays(a), TreeLike)
+    given = tuple(tree(name, a) for name, a in ensemble.items())
+    new = automatic(jax.tree.map(lambda a: jnp.asarray(a, problem.dtype), given))
     inputs = problem.inputs if problem.stream is None else problem.stream.first[0]
     old = (inputs, problem.forcing, problem.context)
     shapes = [jax.tree.map(lambda a: jnp.shape(a)[1:], tree) for tree in (old, new)]
@@ -203,6 +207,7 @@ def _record(solution: Solution) -> Record:
         "steps": f"{s['num_steps']}   ({s['num_evals']} evaluations)",
         "seconds": f"{s['solve_seconds']:.2f} solving, {s['compile_seconds']:.2f} compiling",
         "result": RESULTS[solution.result],
+        **({"message": s["message"]} if _tells(solution) else {}),
     }
     if proof and name in GOOD:  # the gap says more than how the iteration ended
         effort = {"steps": f"{s['num_steps']}   in {s['solve_seconds']:.2f} s"}
@@ -212,8 +217,8 @@ def _record(solution: Solution) -> Record:
         verdict=name.replace("_", " "),
         tone="good" if name in GOOD else "partial",
         facts={
-            "problem": f"{solution.problem.num_samples} samples, {len(solution.problem.chain)} stages, "
-            f"{size} weights, {np.dtype(solution.problem.dtype).name}",
+            "problem": f"{_samples(solution.problem)}, {len(solution.problem.chain)} stages, {size} "
+            f"weights, {np.dtype(solution.problem.dtype).name}",
             "objective": Quantity(s["objective"], 12),
             **({"stationarity": f"{left}   (max |dH/dtheta|)"} if known else {}),
         }
@@ -222,6 +227,17 @@ def _record(solution: Solution) -> Record:
         lead=("objective", "bound below", "gap") if proof else ("objective", "stationarity"),
         trace=tuple(solution.history.objective),
     )
+
+
+def _tells(solution: Solution) -> bool:
+    """Whether the message says more than the result: why it is none, or to what in fewer bits."""
+    plain = name_of(solution.result) in GOOD and solution.problem.dtype == jnp.float64
+    return bool(solution.stats.get("message")) and not plain
+
+
+def _samples(problem: ControlProblem) -> str:
+    unknown = problem.stream is not None and problem.stream.rows is None
+    return "batches of a loader" if unknown else f"{problem.num_samples} samples"
 
 
 def _proof(solution: Solution) -> dict[str, Any]:

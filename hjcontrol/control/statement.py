@@ -41,10 +41,10 @@ def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
     if isinstance(problem.model, AbstractNoisy):
         _check_noisy(problem)
     given = of_one(jax.eval_shape(lambda: problem.given))
-    if problem.model is not None and problem.dtype == jnp.float16:
+    if problem.model is not None and problem.dtype in (jnp.float16, jnp.bfloat16):
         raise ValueError(
-            "ControlProblem: `inputs` are float16, in which sums over samples overflow and small "
-            "gradients vanish. Give float32; stages may compute in bfloat16 themselves."
+            f"ControlProblem: `inputs` are {problem.dtype}, in which sums over samples lose digits. "
+            "Give float32; `compute_dtype=jnp.bfloat16` computes the stages in bfloat16."
         )
     runs, final = jax.eval_shape(problem.chain.states, weights, inputs, given)
     check_targets(problem.terminal, problem.targets, targets, final)
@@ -56,8 +56,6 @@ def check_statement(problem: Any, inputs: Any, targets: Any) -> None:
         problem.stream.second = None
     try:
         value = jax.eval_shape(problem.terminal_cost, final, targets)
-    except ValueError:
-        raise
     except Exception as error:  # the user's function: whatever it raises
         raise ValueError(
             f"ControlProblem: `terminal` {line_of(problem.terminal)} fails as a cost "
@@ -126,8 +124,7 @@ def check_targets(terminal: Any, targets: Any, one: Any, final: Any) -> None:
         if shape != () or not jnp.issubdtype(dtype, jnp.integer):
             raise ValueError(
                 "softmax_cross_entropy: `targets` must be one whole number a sample, shape (n,); found "
-                f"{'none' if one is None else f'{dtype}, one sample {shape}'}. Of one-hot rows take "
-                "`targets.argmax(-1)`."
+                f"{dtype}, one sample {shape}. {_as_labels(shape, dtype)}"
             )
         check_labels(targets, final)
     if terminal is least_squares:
@@ -135,8 +132,26 @@ def check_targets(terminal: Any, targets: Any, one: Any, final: Any) -> None:
         if shapes[0] != shapes[1]:
             raise ValueError(
                 "least_squares: a target is shaped as the final state, and nothing is broadcast; one "
-                f"sample's final state is {shapes[0]}, its target {shapes[1]}."
+                f"sample's final state is {shapes[0]}, its target {shapes[1]}.{_as_column(*shapes)}"
             )
+
+
+def _as_column(state: Any, target: Any) -> str:
+    """How targets become as long as the states, where an axis of one is all that differs."""
+    if (state, target) == ((1,), ()):
+        return " Make them a column: `targets[:, None]`."
+    return " Flatten the column: `targets[:, 0]`." if (state, target) == ((), (1,)) else ""
+
+
+def _as_labels(shape: Any, dtype: Any) -> str:
+    """How targets become labels."""
+    if shape == ():
+        return "Convert them by `targets.astype(int)`."
+    if shape == (1,):
+        return (
+            f"Flatten the column by `targets[:, 0]{'' if dtype.kind in 'iu' else '.astype(int)'}`."
+        )
+    return "Of one-hot rows take `targets.argmax(-1)`."
 
 
 def _cost(call: Callable, function: Any, arguments: tuple, of: str, problem: Any) -> None:
@@ -165,6 +180,12 @@ def _scalar(name: str, value: Any, problem: Any) -> None:
     dtype = getattr(value, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jnp.complexfloating):
         raise ValueError(f"ControlProblem: {name} must give a real number; found {dtype}.")
+    constant = getattr(value, "weak_type", False)  # a Python number
+    if dtype is not None and not constant and not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(
+            f"ControlProblem: {name} must give a floating number; found {dtype}, which has no slope. "
+            "Count errors after training, and train on a cost that changes with its input."
+        )
     if getattr(value, "shape", None) != ():
         shaped = hasattr(value, "shape")
         found = f"shape {value.shape}" if shaped else f"a {type(value).__name__}"

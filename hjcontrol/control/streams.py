@@ -13,15 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.arguments import fits
+from hjcontrol._ground.meshes import automatic
 from hjcontrol._ground.trees import TreeLike
+from hjcontrol.control.ensemble import arrays, as_arrays
 from hjcontrol.control.memory_maps import MemoryMaps
 from hjcontrol.control.references import positional
 
 
 def is_stream(inputs: Any) -> bool:
     """Whether inputs are batches to come, or memory maps, rather than arrays."""
-    if isinstance(inputs, (list, tuple, dict)) or hasattr(inputs, "shape"):
+    if isinstance(inputs, (list, tuple, Mapping)) or hasattr(inputs, "shape"):
         return any(isinstance(a, np.memmap) for a in jax.tree.leaves(inputs))
     plain = isinstance(inputs, (str, bytes, type))
     return not plain and (callable(inputs) or hasattr(inputs, "__iter__"))
@@ -65,7 +68,7 @@ class Stream:
         self.first: Any = None
         self.second: Any = None  # looked at as the first one is, then let go
         self.judge: Callable[[Any], None] | None = None  # refuses targets that the cost cannot take
-        if isinstance(inputs, (list, tuple, dict)) or hasattr(inputs, "shape"):  # memory maps
+        if is_stream(inputs) and _held(inputs):  # memory maps
             self.maps = MemoryMaps(inputs, targets)
             self.rows = self.maps.count
             self.first = self._read(np.arange(min(self.rows, 2)))
@@ -76,7 +79,7 @@ class Stream:
                 "found `targets` beside a stream. Leave `targets` out."
             )
         self.labelled = (positional(terminal) or 1) > 1
-        if not isinstance(inputs, Mapping) and self._started() is self._started():
+        if self._started() is self._started():
             raise ValueError(ONCE)
         batches = self._opened()
         self.first = next(batches, None)
@@ -85,6 +88,10 @@ class Stream:
         self.second = next(batches, None)
         if self.second is not None:
             self.check(self.second, 1)
+
+    def __repr__(self) -> str:
+        of = "rows" if self.maps is not None else "batches"
+        return f"<{of} of {_shown(self.first)}>"
 
     @property
     def count(self) -> int:
@@ -146,7 +153,8 @@ class Stream:
         if len(sizes) != 1 or 0 in sizes:
             raise ValueError(
                 f"ControlProblem: a batch has one number of samples, at least one; batch {number} has "
-                f"{', '.join(map(str, sorted(sizes)))}."
+                f"{', '.join(map(str, sorted(sizes)))}. (Every array of a batch has samples in front: a "
+                "stream gives batches, never one sample at a time.)"
             )
         self._judged(batch[1], f"batch {number}")
 
@@ -179,12 +187,21 @@ class Stream:
     def _pair(self, batch: Any) -> tuple[Any, Any]:
         pair = isinstance(batch, (tuple, list)) and len(batch) == 2
         if self.labelled and not pair:
+            what = f"a {type(batch).__name__} of {_shown(batch)}"
             raise ValueError(
                 "ControlProblem: `terminal` compares with a target, so every batch must be a pair "
-                f"(inputs, targets); found {_shown(batch)} without labels."
+                f"(inputs, targets); found {_shown(batch) if hasattr(batch, 'shape') else what}, without "
+                "labels of its own. Give pairs by a generator function around the loader."
             )
-        inputs, targets = batch if self.labelled else (batch, None)
-        return jax.tree.map(np.asarray, (inputs, targets), is_leaf=_is_array)
+        inputs, targets = automatic(tuple(map(arrays, batch if self.labelled else (batch, None))))
+        for name, tree in (("inputs", inputs), ("targets", targets)):
+            for a in jax.tree.leaves(tree):
+                if np.ndim(a) == 0 or (a.dtype.kind not in "biufV"):
+                    raise ValueError(
+                        f"ControlProblem: the {name} of a batch must be arrays of numbers with the "
+                        f"samples in front; found {shown(a)}."
+                    )
+        return inputs, targets
 
 
 def came_in(
@@ -196,11 +213,19 @@ def came_in(
     **Raises:** `ValueError` for what is neither; a stream without batches, without labels, that can be
     read only once, or with something beside it.
     """
-    if not is_stream(inputs):
+    compares = (positional(terminal) or 1) > 1
+    batches = compares and targets is None and _pairs(inputs)
+    if not is_stream(inputs) and not batches:
         tree = lambda name, a: None if a is None else fits("ControlProblem", name, a, TreeLike)
-        inputs = fits("ControlProblem", "inputs", inputs, TreeLike)
-        return None, *jax.tree.map(jnp.asarray, (inputs, tree("targets", targets)))
-    given = [name for name, value in beside.items() if value is not None and value != ()]
+        inputs, targets = tree("inputs", arrays(inputs)), tree("targets", arrays(targets))
+        if compares and targets is None:
+            raise ValueError(
+                "ControlProblem: `terminal` compares with a target, and there are no `targets`. Pass "
+                "them after the inputs: ControlProblem(model, inputs, targets, terminal=...)."
+            )
+        return None, as_arrays("inputs", inputs), as_arrays("targets", targets)
+    none = lambda value: value is None or (isinstance(value, tuple) and not value)
+    given = [name for name, value in beside.items() if not none(value)]
     if given:
         raise ValueError(
             f"ControlProblem: batches bring inputs and targets alone; found `{given[0]}` beside a "
@@ -208,6 +233,18 @@ def came_in(
         )
     stream = Stream(inputs, targets, terminal)
     return stream, *jax.tree.map(jnp.asarray, stream.first)
+
+
+def _held(inputs: Any) -> bool:
+    """Whether inputs are arrays or trees of them, rather than something that gives batches."""
+    return isinstance(inputs, (list, tuple, Mapping)) or hasattr(inputs, "shape")
+
+
+def _pairs(inputs: Any) -> bool:
+    """Whether inputs are a list of batches (inputs, targets)."""
+    pair = lambda b: isinstance(b, (tuple, list)) and len(b) == 2 and all(map(hasshape, b))
+    hasshape = lambda a: all(len(getattr(leaf, "shape", ())) for leaf in jax.tree.leaves(a))
+    return isinstance(inputs, (list, tuple)) and bool(inputs) and all(map(pair, inputs))
 
 
 def _is_array(leaf: Any) -> bool:

@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
-from hjcontrol._ground.arguments import in_range
+from hjcontrol._ground.arguments import fits
 from hjcontrol.control import ControlProblem, Ridge, least_squares, softmax_cross_entropy
 from hjcontrol.estimators.answers import Answers
 from hjcontrol.estimators.descent import (
@@ -52,8 +52,8 @@ class ControlledNet(Answers):
         """Train and keep `weights_` in units of `X` (the readout in those of training)."""
         who = type(self).__name__
         whole(self, "width", "depth", "max_iter")
-        in_range(who, "alpha", self.alpha, ">= 0")
-        in_range(who, "tol", self.tol, ">= 0")
+        fits(who, "alpha", self.alpha, float, ">= 0")
+        fits(who, "tol", self.tol, float, ">= 0")
         if self.activation not in ACTIVATIONS:
             raise ValueError(
                 f"{who}: `activation` is one of {', '.join(ACTIVATIONS)}; found {self.activation!r}."

@@ -31,9 +31,20 @@ class Units(NamedTuple):
 
 
 def units_of(X: np.ndarray) -> Units:
-    """Mean and standard deviation; a column that is constant, up to rounding, keeps its scale."""
-    centre, spread = X.mean(axis=0), X.std(axis=0)
-    flat = spread <= 1e-12 * np.maximum(1.0, np.abs(centre))
+    """Mean and standard deviation, in whatever unit a column is measured; one that is constant, up to
+    rounding, keeps its scale.
+
+    **Raises:** `ValueError` for numbers whose squares overflow.
+    """
+    with np.errstate(over="ignore"):
+        centre, spread = X.mean(axis=0), X.std(axis=0)
+    if not np.isfinite(spread).all():
+        k = int(np.flatnonzero(~np.isfinite(spread))[0])
+        raise ValueError(
+            f"units_of: numbers up to 1e150 can be scaled; found {np.abs(X[:, k]).max():.3g} in column "
+            f"{k}. Measure it in a larger unit."
+        )
+    flat = spread <= 1e-12 * np.abs(centre)
     return Units(centre, np.where(flat, 1.0, spread))
 
 

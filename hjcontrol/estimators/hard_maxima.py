@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.utils import check_random_state
 
-from hjcontrol._ground.arguments import in_range
+from hjcontrol._ground.arguments import fits
 from hjcontrol.estimators.answers import Answers
 from hjcontrol.estimators.descent import Descent, cut, descend, joined, soft_maxima, units_of
 from hjcontrol.estimators.targets import real_targets, whole
@@ -51,8 +51,8 @@ class MaxAffineRegressor(Answers, RegressorMixin, BaseEstimator):
         **Raises:** `ValueError` for NaN, a parameter out of its range.
         """
         whole(self, "atoms", "starts", "max_iter")
-        in_range("MaxAffineRegressor", "alpha", self.alpha, ">= 0")
-        in_range("MaxAffineRegressor", "tol", self.tol, ">= 0")
+        fits("MaxAffineRegressor", "alpha", self.alpha, float, ">= 0")
+        fits("MaxAffineRegressor", "tol", self.tol, float, ">= 0")
         X, y = real_targets(self, X, y)
         Z, target = self._began(X), units_of(y[:, None])
         t = target(y[:, None])[:, 0]

@@ -15,7 +15,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import validate_data
 
-from hjcontrol._ground.arguments import in_range
+from hjcontrol._ground.arguments import fits
 from hjcontrol.estimators.answers import Answers
 from hjcontrol.estimators.descent import (
     Descent,
@@ -62,9 +62,9 @@ class LSEClassifier(Classifying, Answers, ClassifierMixin, BaseEstimator):
         **Raises:** `ValueError` for one class, NaN, a parameter out of its range.
         """
         whole(self, "atoms", "max_iter")
-        in_range("LSEClassifier", "eps", self.eps, "> 0")
-        in_range("LSEClassifier", "alpha", self.alpha, "> 0")
-        in_range("LSEClassifier", "tol", self.tol, ">= 0")
+        fits("LSEClassifier", "eps", self.eps, float, "> 0")
+        fits("LSEClassifier", "alpha", self.alpha, float, "> 0")
+        fits("LSEClassifier", "tol", self.tol, float, ">= 0")
         X, y = validate_data(self, X, y, dtype=float, ensure_min_samples=2)
         y = encoded(self, y)
         Z = self._began(X)
@@ -171,9 +171,9 @@ class LSERegressor(Answers, RegressorMixin, BaseEstimator):
         **Raises:** `ValueError` for NaN, a parameter out of its range.
         """
         whole(self, "atoms", "max_iter")
-        in_range("LSERegressor", "eps", self.eps, "> 0")
-        in_range("LSERegressor", "alpha", self.alpha, ">= 0")
-        in_range("LSERegressor", "tol", self.tol, ">= 0")
+        fits("LSERegressor", "eps", self.eps, float, "> 0")
+        fits("LSERegressor", "alpha", self.alpha, float, ">= 0")
+        fits("LSERegressor", "tol", self.tol, float, ">= 0")
         X, y = real_targets(self, X, y)
         Z, target = self._began(X), units_of(y[:, None])
         t, (n, d) = target(y[:, None])[:, 0], Z.shape

@@ -87,7 +87,8 @@ def rounded(stages: Sequence[Any], compute_dtype: Any) -> list[Any]:
         dtype = jnp.dtype(compute_dtype)
     except TypeError:
         dtype = None
-    if dtype not in (jnp.dtype(jnp.bfloat16), jnp.dtype("float32"), jnp.dtype("float64")):
+    # NumPy takes None for float64.
+    if dtype is None or dtype.name not in ("bfloat16", "float32", "float64"):
         raise ValueError(
             "ControlProblem: `compute_dtype` must be jnp.bfloat16, jnp.float32 or jnp.float64; found "
             f"{shown(compute_dtype)}. In float16 small gradients vanish."

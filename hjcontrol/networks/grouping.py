@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
+from hjcontrol._ground.arguments import HIDDEN
 from hjcontrol._ground.shapes import of_drawn, of_one
 from hjcontrol.networks.stage import AbstractStage, advance
 
@@ -92,16 +93,25 @@ def _avals(tree: PyTree) -> Any:
 
 
 def _state_after(stage: AbstractStage, state: PyTree, k: int, u: PyTree) -> PyTree:
+    theta = None
     try:
-        theta = of_drawn(stage.init)
-        theta = _like_state(theta, state)
+        theta = _like_state(of_drawn(stage.init), state)
         after = jax.eval_shape(lambda *a: advance(stage, *a), state, theta, u)
     except Exception as error:  # the user's stage: whatever it raises
         shapes = [leaf.shape for leaf in jax.tree.leaves(state)]
         kind = "" if isinstance(error, (TypeError, ValueError)) else f"{type(error).__name__}: "
+        words = f"{kind}{(str(error).splitlines() or [''])[0]}"
+        if isinstance(error, HIDDEN) or isinstance(error.__context__, HIDDEN):
+            words = (
+                "its code asks for the value of what it computes with (`if x > 0`, `float(x)`, a "
+                "function of NumPy), which is known only when the compiled program runs. Use jnp and "
+                "jnp.where."
+            )
+        elif _takes_batches(stage, state, theta, u):
+            words += " It takes a batch, and a stage takes one sample: lambda x: model(x[None])[0]."
         raise ValueError(
             f"Chain: stage {k} ({type(stage).__name__}) does not accept its state of shape "
-            f"{shapes[0] if len(shapes) == 1 else shapes}: {kind}{(str(error).splitlines() or [''])[0]}"
+            f"{shapes[0] if len(shapes) == 1 else shapes}: {words}"
         ) from error
     for leaf in jax.tree.leaves(after):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -110,6 +120,15 @@ def _state_after(stage: AbstractStage, state: PyTree, k: int, u: PyTree) -> PyTr
                 "state is of real floating numbers, for it has a costate. Convert it in the stage."
             )
     return after
+
+
+def _takes_batches(stage: AbstractStage, state: PyTree, theta: PyTree, u: PyTree) -> bool:
+    front = lambda tree: jax.tree.map(lambda a: a[None], tree)
+    try:
+        jax.eval_shape(lambda x, th, u: advance(stage, front(x), th, u), state, theta, u)
+    except Exception:  # it fails so too
+        return False
+    return True
 
 
 def _like_state(theta: PyTree, state: PyTree) -> PyTree:

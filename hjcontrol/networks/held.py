@@ -45,7 +45,7 @@ def weights_of(module: eqx.Module, frozen: Any, trainable: Sequence[str]) -> PyT
     if isinstance(frozen, (tuple, list)) and all(isinstance(name, str) for name in frozen):
         asked = named("frozen", frozen)
     elif callable(frozen) and not isinstance(frozen, eqx.Module):
-        asked = {k for k, (_, leaf) in enumerate(paths) if floating[k] and frozen(leaf)}
+        asked = {k for k, (_, leaf) in enumerate(paths) if floating[k] and _true(frozen, leaf)}
     else:
         numbered = jax.tree.unflatten(structure, range(len(paths)))
         try:
@@ -59,6 +59,16 @@ def weights_of(module: eqx.Module, frozen: Any, trainable: Sequence[str]) -> PyT
     held = {k for k, (path, _) in enumerate(paths) if _named_by_its_class(module, path)}
     held = (held - named("trainable", trainable)) | asked
     return jax.tree.unflatten(structure, [f and k not in held for k, f in enumerate(floating)])
+
+
+def _true(frozen: Any, leaf: Any) -> bool:
+    try:
+        return bool(frozen(leaf))
+    except Exception as error:  # the user's function: whatever it raises
+        raise ValueError(
+            "ModuleStage: `frozen` as a function is called as frozen(leaf), and says whether that array "
+            f"is held; of {shown(leaf)} it fails: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _named_by_its_class(module: Any, path: tuple) -> bool:

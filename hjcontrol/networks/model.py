@@ -19,11 +19,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from hjcontrol._ground.annotations import shown
 from hjcontrol._ground.interned import interned
 from hjcontrol._ground.shown import line_of
 from hjcontrol.networks.casts import FromIntegers, bare, rounded
 from hjcontrol.networks.chain import Chain, Tied, Weights
 from hjcontrol.networks.held import weights_of
+from hjcontrol.networks.mistaken import WANTED, check_form
 from hjcontrol.networks.noisy import AbstractNoisy, noisy
 from hjcontrol.networks.noisy_foreign import NoisyNNX, noisy_haiku, noisy_linen, single
 from hjcontrol.networks.stage import (
@@ -109,8 +111,10 @@ def read(model: Any, one: Any = None) -> Any:
     """A model of another library as an `eqx.Module`, a tuple of pieces as a list, all else as it is.
     `one`: a sample, as a shape; without one, noise is looked for in equinox and NNX models alone.
 
-    **Raises:** `ValueError` for a pair that is a step and its weights, which belongs into a list.
+    **Raises:** `ValueError` for a pair that is a step and its weights, which belongs into a list; or what
+    is no model.
     """
+    check_form(model)
     if is_nnx(model):
         return _merged(model)
     if _is_applied(model[:2] if isinstance(model, tuple) and len(model) == 3 else None):
@@ -156,10 +160,8 @@ def stages_of(
             "Let the model's own layers compute in that precision."
         )
     if isinstance(model, type) or not (callable(model) or isinstance(model, (list, eqx.Module))):
-        raise ValueError(
-            "ControlProblem: a list of stages, an eqx.Module, a pair (apply, params) or a flax NNX "
-            f"module is needed; found {model if isinstance(model, type) else type(model).__name__}."
-        )
+        found = shown(model) if isinstance(model, type) else type(model).__name__
+        raise ValueError(f"{WANTED} {found}.")
     held = _held(model, frozen)
     stages = _stages(model, held)
     for k, stage in enumerate(stages):
@@ -191,6 +193,17 @@ def trained(model: Any, chain: Chain, weights: Weights) -> Any:
     """
     pairs = iter(zip((chain[k] for k in range(len(chain))), chain.unstack(weights), strict=True))
     return _assembled(model, pairs)
+
+
+def in_layers(model: Any) -> bool:
+    """Whether a model, or every piece of a list, is another library's: it has its weights in it, and who
+    sees them means them as they are there, not stacked over stages."""
+    if isinstance(model, list):
+        return bool(model) and all(map(in_layers, model))
+    model = _own(model)
+    return model is not None and (
+        isinstance(model, ModuleStage) or not isinstance(model, AbstractStage)
+    )
 
 
 def draws(stage: AbstractStage) -> bool:

@@ -109,7 +109,12 @@ class Keeper:
     def __init__(self, place: Checkpoint, run: dict[str, dict[str, str]], resume: bool):
         self.place, self.run = place, run
         self.folder = Path(place.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:
+            raise CheckpointError(
+                f"solve: `checkpoint` must be a folder; {self.folder} is a file. Choose another place."
+            ) from None
         for left in self.folder.glob(".hjcontrol-*.tmp"):  # by a writer that was killed
             left.unlink(missing_ok=True)
         if not resume and self.files():

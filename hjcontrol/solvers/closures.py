@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from hjcontrol._ground.concrete import traced
 from hjcontrol._ground.shapes import of_drawn, of_one
+from hjcontrol._ground.shown import line_of
 from hjcontrol.control import ControlProblem, StateCost, WeightCost
 from hjcontrol.control.ensemble import replaced
 
@@ -25,7 +26,7 @@ def opened(problem: ControlProblem) -> ControlProblem:
     **Raises:** `ValueError` for a stage, a reading cost or a constraint that closes over a traced value.
     """
     fields: dict[str, Any] = {}
-    if _closes(problem.terminal):
+    if closes(problem.terminal):
         weights = of_drawn(problem.init)
         final = jax.eval_shape(problem.rollout, weights).final
         read = (final,) if problem.targets is None else (final, problem.targets)
@@ -36,9 +37,25 @@ def opened(problem: ControlProblem) -> ControlProblem:
     return replaced(problem, **fields) if fields else problem
 
 
+def check_closures(who: str, problem: ControlProblem) -> None:
+    """Refuse functions that close over a traced value, where values are needed.
+
+    **Raises:** `ValueError`.
+    """
+    named = [("terminal", problem.terminal)]
+    named += [("running", getattr(cost, "function", None)) for cost in problem.running]
+    named += [("stages", getattr(run.stage, "function", None)) for run in problem.chain.runs]
+    for name, function in named:
+        if closes(function):
+            raise ValueError(
+                f"{who}: `{name}` of the problem, {line_of(function)}, holds a value that jit, vmap or "
+                f"grad hide. Call {who} outside of these, or use `hj.solvers.run`, which may be traced."
+            )
+
+
 def _cost(problem: ControlProblem, cost: Any) -> Any:
     function = getattr(cost, "function", None)
-    if not _closes(function):
+    if not closes(function):
         return cost
     weights = of_drawn(problem.init)
     states = jax.eval_shape(problem.rollout, weights).runs
@@ -54,7 +71,7 @@ def _cost(problem: ControlProblem, cost: Any) -> Any:
     )
 
 
-def _closes(function: Any, within: tuple[int, ...] = ()) -> bool:
+def closes(function: Any, within: tuple[int, ...] = ()) -> bool:
     """Whether a plain function closes over, or has as a default, a traced value. `within`: the functions
     that hold this one."""
     if isinstance(function, eqx.Module) or not callable(function) or id(function) in within:
@@ -62,7 +79,7 @@ def _closes(function: Any, within: tuple[int, ...] = ()) -> bool:
     cells = [c.cell_contents for c in getattr(function, "__closure__", None) or ()]
     held = (*cells, *(getattr(function, "__defaults__", None) or ()))
     functions = (a for a in held if callable(a) and hasattr(a, "__closure__"))
-    inner = any(_closes(a, (*within, id(function))) for a in functions)
+    inner = any(closes(a, (*within, id(function))) for a in functions)
     return inner or any(traced(a) for a in jax.tree.leaves(held))
 
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from hjcontrol._ground.arguments import admits, concrete
+from hjcontrol._ground.arguments import admits, answers, concrete
 from hjcontrol._ground.interruptions import held
 from hjcontrol._ground.memory import ready
 from hjcontrol._ground.results import RESULTS
@@ -34,6 +34,7 @@ from hjcontrol.control.solution import priced_by
 from hjcontrol.networks import Weights
 from hjcontrol.solvers import ends
 from hjcontrol.solvers.checkpoint import Checkpoint, Snapshot
+from hjcontrol.solvers.closures import check_closures
 from hjcontrol.solvers.loop import ROWS, advance, initial
 from hjcontrol.solvers.names import by_name
 from hjcontrol.solvers.progress import Progress, followed
@@ -86,7 +87,7 @@ def solve(
     - `callback`: called as `callback(info)` every `every` steps; a true answer ends the run. `info` has
       `step`, `objective`, `stationarity`, `seconds`, `weights` and `validation`.
     - `validation`: inputs, or a pair (inputs, targets), held out: their cost, without that of the weights
-      alone, is measured every `every` steps and told in `stats["validation"]`, rows (step, cost).
+      alone, is measured every `every` steps and at the end; `stats["validation"]` has rows (step, cost).
     - `patience`: end the run after so many looks at `validation` without a smaller cost, and return the
       weights of the smallest.
 
@@ -114,6 +115,9 @@ def solve(
     guess = init if isinstance(init, Guess) else None
     init = guess.weights if guess is not None else init
     concrete("solve", problem=problem, init=init, key=key)
+    check_closures("solve", problem)
+    if callable(progress):
+        answers("solve", "progress", progress, "step", "objective", "stationarity", "seconds")
     if auto := isinstance(solver, str) and solver == "auto":
         solver = first(problem)
     solver = by_name(solver) if isinstance(solver, str) else solver
@@ -144,6 +148,8 @@ def solve(
         meter = _Meter(show)
         solver = solver.measuring(ends.units_of(problem, weights, solver))
         state, steps, result, compile_seconds = run(problem, solver, weights, key, max_steps, meter)
+    if watch is not None and not bool(result == RESULTS.nonfinite):
+        watch.end(solver, problem, state, meter.row)
     best = state if watch is None else watch.kept(state)
     problem, original = (solver.settled(p, best) for p in (problem, original))
     solution = finish(problem, solver, state, (steps, result, compile_seconds), meter, watch)

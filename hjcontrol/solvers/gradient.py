@@ -5,6 +5,10 @@ r"""Gradient descent in weight space, by any optax transformation.
 A transformation with a line search (`optax.lbfgs`) measures descent along unprojected steps. On a control
 set its place is taken by spectral projected gradient steps (`spectral`), whose search stays in the set.
 
+The transformation sees the weights of another library's model as that model has them, a layer at a time:
+masks by rank, norms and factors of a leaf mean what they mean there. Of stages of this library it
+sees runs of equal stages stacked, as `problem.init` gives them.
+
 Full batch, or minibatches drawn without replacement, a fresh permutation each epoch. With
 minibatches the step's own gradient is an estimate, so the method never claims convergence by it:
 it runs to its step limit, and the returned `stationarity` is the full problem's.
@@ -33,6 +37,7 @@ from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.training import estimate, noise_of, refuse_noise, settled
 from hjcontrol.control.units import Units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
+from hjcontrol.networks.model import in_layers
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome, summed
 from hjcontrol.solvers.spectral import Spectral, first, stepped
 
@@ -121,7 +126,7 @@ class Gradient(AbstractSolver):
         value, gradient = value_and_gradient(seen, weights)
         return GradientState(
             weights,
-            first(value, gradient) if _spectral(self, problem) else self.optimiser.init(weights),
+            first(value, gradient) if _spectral(self, problem) else _begun(self, problem, weights),
             value,
             gradient,
             stationarity(problem, weights, gradient, self.unit),
@@ -167,16 +172,18 @@ def _step(
     if not gradient_method.whole:
         # what was kept belongs to the previous batch
         value, gradient, noise = estimate(batch, state.weights, noise)
+    old, slope = _seen(problem, state.weights), _seen(problem, gradient)
     change, optimiser = optax.with_extra_args_support(gradient_method.optimiser).update(
-        gradient,
+        slope,
         state.optimiser,
-        state.weights,
+        old,
         value=value,
-        grad=gradient,
+        grad=slope,
         # A search may hand over weights in 64 bits where these are switched on.
-        value_fn=lambda w: batch.objective(jax.tree.map(_typed, w, state.weights)),
+        value_fn=lambda w: batch.objective(_back(problem, jax.tree.map(_typed, w, old))),
     )
-    weights = problem.control_set.project(optax.apply_updates(state.weights, change))
+    new = _back(problem, optax.apply_updates(old, change))
+    weights = problem.control_set.project(new)
     if gradient_method.whole:
         value, gradient = _evaluate(problem, weights, optimiser)
     tries = _linesearch_steps(optimiser)
@@ -193,6 +200,41 @@ def _step(
     )
 
 
+def _seen(problem: ControlProblem, weights: Weights) -> Any:
+    """Weights, or what is shaped like them, as the transformation sees them."""
+    if not in_layers(problem.model):
+        return weights
+    each = lambda theta: [jax.tree.map(lambda a, k=k: a[k], theta) for k in range(_count(theta))]
+    return [each(theta) for theta in weights]
+
+
+def _back(problem: ControlProblem, seen: Any) -> Weights:
+    """From what the transformation sees to weights."""
+    if not in_layers(problem.model):
+        return seen
+    return tuple(jax.tree.map(lambda *a: jnp.stack(a), *parts) for parts in seen)
+
+
+def _count(theta: Any) -> int:
+    """How many weights of a run there are; one empty one where it has none."""
+    return next((len(a) for a in jax.tree.leaves(theta)), 1)
+
+
+def _begun(gradient_method: Gradient, problem: ControlProblem, weights: Weights) -> Any:
+    """The transformation's own state.
+
+    **Raises:** `ValueError` where it takes no such weights.
+    """
+    try:
+        return gradient_method.optimiser.init(_seen(problem, weights))
+    except Exception as error:  # the user's transformation: whatever it raises
+        raise ValueError(
+            "Gradient: `optimiser` does not begin at these weights, which it sees as a list of each "
+            "stage's (`problem.init(key)` stacked, of stages of this library). State masks and labels "
+            f"as functions of the weights. It says: {type(error).__name__}: {str(error).splitlines()[0]}"
+        ) from error
+
+
 def _typed(a: Any, like: Any) -> Any:
     return a.astype(like.dtype)
 
@@ -204,7 +246,7 @@ def _spectral(gradient_method: Gradient, problem: ControlProblem) -> bool:
 
 def _searches(gradient_method: Gradient, problem: ControlProblem) -> bool:
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(lambda k: gradient_method.optimiser.init(problem.init(k)), key)
+    state = jax.eval_shape(lambda k: _begun(gradient_method, problem, problem.init(k)), key)
     names = {
         type(leaf).__name__
         for leaf in jax.tree.leaves(state, is_leaf=lambda s: "LinesearchState" in type(s).__name__)
@@ -218,7 +260,9 @@ def _evaluate(
     """`J` and its gradient; a line search that ended at these weights has them already."""
     kept = [optax.tree_utils.tree_get_all_with_path(optimiser, name) for name in ("value", "grad")]
     if all(len(found) == 1 and found[0][1] is not None for found in kept):
-        return optax.value_and_grad_from_state(problem.objective)(weights, state=optimiser)
+        cost = lambda seen: problem.objective(_back(problem, seen))
+        found = optax.value_and_grad_from_state(cost)(_seen(problem, weights), state=optimiser)
+        return found[0], _back(problem, found[1])
     return value_and_gradient(problem, weights)
 
 

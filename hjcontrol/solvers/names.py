@@ -62,4 +62,12 @@ def by_name(name: str, **options: Any) -> Any:
         from hjcontrol.solvers.shooting import Shooting
 
         return Shooting(**options)
-    raise ValueError(f"unknown solver {name!r}; the solvers are {', '.join(NAMES)}.")
+    if name == "auto":
+        raise ValueError(
+            "'auto' chooses among methods by a problem, in `hj.solve`; `hj.select(problem)` names the "
+            "one that it would take. Name a solver here."
+        )
+    raise ValueError(
+        f"unknown solver {name!r}; the solvers are {', '.join(NAMES)}. Any optimiser of optax becomes "
+        "one by `hj.Gradient(optimiser)`."
+    )

@@ -142,6 +142,8 @@ class AbstractSolver(Shown):
     - `package`: the third-party package that it runs on; `None` for JAX and optax.
     """
 
+    made_by: ClassVar[str] = " (an optimiser of optax becomes one by `hj.Gradient(optimiser)`)"
+
     traceable: ClassVar[bool] = True
     asks: ClassVar[str] = "reverse"
     sets: ClassVar[str] = "convex"

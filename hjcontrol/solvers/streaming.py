@@ -19,6 +19,7 @@ from jaxtyping import Array, Bool
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Solution, value_and_gradient
+from hjcontrol.control.finiteness import data_not_finite
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.solver import AbstractSolver, summed
 
@@ -91,15 +92,18 @@ def finished_stream(problem, solver, state, ended: tuple, meter, watch) -> Solut
     steps, result, compile_seconds = ended
     outcome = solver.postprocess(problem, state if watch is None else watch.kept(state))
     outcome = outcome if watch is None else watch.told(outcome)
-    weights, total, n = outcome.weights, None, 0
-    for batch in itertools.islice(
-        problem.stream.epoch(), None if problem.stream.rows else max(steps, 1)
-    ):
+    weights, total, n, bad = outcome.weights, None, 0, None
+    most = None if problem.stream.rows else max(steps, 1)
+    for number, batch in enumerate(itertools.islice(problem.stream.epoch(), most)):
         count = len(jax.tree.leaves(batch[0])[0])
+        if bool(result == RESULTS.nonfinite) and bad is None:
+            first = (n, "sample") if problem.stream.rows else (number, "batch")
+            bad = data_not_finite({"inputs": batch[0], "targets": batch[1]}, *first)
         total = _added(problem, batch, weights, total, jnp.asarray(float(count)))
         jax.block_until_ready(total)  # or all batches of the epoch would be read ahead
         n += count
     value, gradient = jax.tree.map(lambda a: a / n, total)
+    message = outcome.message or bad
     stationarity = problem.control_set.stationarity(weights, gradient)
     return Solution(
         weights=weights,
@@ -115,7 +119,7 @@ def finished_stream(problem, solver, state, ended: tuple, meter, watch) -> Solut
             "compile_seconds": compile_seconds,
             "solve_seconds": meter.seconds,
             "other_seconds": 0.0,
-            **({} if outcome.message is None else {"message": outcome.message}),
+            **({} if message is None else {"message": message}),
             **({} if watch is None else watch.stats()),
         },
         history=meter.history(),

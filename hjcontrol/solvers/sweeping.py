@@ -46,7 +46,13 @@ class Sweep(Told, Shown):
     @property
     def best(self) -> int:
         """Which point has the lowest objective; of those that ended with a number."""
-        return int(np.nanargmin([float(r.objective) for r in self.runs]))
+        values = [float(r.objective) for r in self.runs]
+        if np.isnan(values).all():
+            raise ValueError(
+                f"Sweep.best: none of the {len(values)} points ended with a number. Look at `runs`, and "
+                "solve one of the problems by `hj.solve`, which says what is not finite."
+            )
+        return int(np.nanargmin(values))
 
     def as_record(self) -> Record:
         """What this result says of itself."""

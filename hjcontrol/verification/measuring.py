@@ -99,7 +99,7 @@ def measure(
 def check_weights(problem: ControlProblem, weights: Weights) -> None:
     """Refuse weights that are not the problem's. Runs while tracing, so it costs nothing later."""
     wanted = jax.eval_shape(problem.init, jax.eval_shape(lambda: jax.random.key(0)))
-    shapes = lambda tree: [jnp.shape(a) for a in jax.tree.leaves(tree)]
+    shapes = lambda tree: [getattr(a, "shape", ()) for a in jax.tree.leaves(tree)]
     if jax.tree.structure(wanted) != jax.tree.structure(weights) or shapes(wanted) != shapes(
         weights
     ):

@@ -32,6 +32,18 @@ def problem(place):
     )
 
 
+def streamed(place):
+    """The same in two batches of a loader."""
+    halves = lambda: ((place(X[s]), place(Y[s])) for s in (slice(0, 8), slice(8, 16)))
+    chain = problem(jnp.asarray).chain
+    return hj.ControlProblem(chain, halves, terminal=hj.least_squares, running=hj.Ridge(0.01))
+
+
+def trained(solution):
+    """The weights of its model's pieces."""
+    return [theta for _, theta in solution.model]
+
+
 def apart(a, b):
     """The largest difference of two trees."""
     gaps = jax.tree.map(lambda u, v: float(np.abs(np.asarray(u) - np.asarray(v)).max()), a, b)
@@ -44,6 +56,7 @@ def main():
     first = backpropagate(alone, start)
     solver = hj.Gradient(optax.sgd(0.3))
     ended = hj.solve(alone, solver, init=start, max_steps=20)
+    loaded = hj.solve(streamed(jnp.asarray), solver, init=start, max_steps=5)
     for kind in (AxisType.Auto, AxisType.Explicit):
         mesh = jax.make_mesh((4,), ("samples",), axis_types=(kind,))
         place = lambda a, s="samples", m=mesh: jax.device_put(a, NamedSharding(m, PartitionSpec(s)))
@@ -59,6 +72,10 @@ def main():
             "kind": kind.name,
             "backpropagate": apart(first, passed),
             "solve": apart(ended.weights, solved.weights),
+            "loader": apart(
+                loaded.weights,
+                hj.solve(streamed(place), solver, init=weights, max_steps=5).weights,
+            ),
             "pieces": len(passed[1].final.addressable_shards),
             "rows": passed[1].final.addressable_shards[0].data.shape[0],
             "reduces": "all-reduce" in program.as_text(),
@@ -74,9 +91,21 @@ def main():
         told = {
             "kind": "ambient",
             "solve": apart(ended.weights, solved.weights),
+            "model": apart(trained(ended), trained(solved)),
             "sum": bool(jnp.isfinite(sum(jnp.sum(a) for a in jax.tree.leaves(solved.weights)))),
             "kept": jax.sharding.get_mesh() == mesh,
         }
+        few = jax.make_mesh((2,), ("samples",))
+        few = NamedSharding(few, PartitionSpec("samples"))
+        try:
+            hj.ControlProblem(
+                [hj.readout(3, 2)],
+                jax.device_put(jnp.asarray(X), layout),
+                jax.device_put(jnp.asarray(Y), few),
+                terminal=hj.least_squares,
+            )
+        except ValueError as error:
+            told["two meshes"] = str(error)
         inside = jax.jit(lambda w: sharded.objective(w))
         try:
             inside(solved.weights)

@@ -40,6 +40,7 @@ def test_four_devices_find_what_one_finds(told, kind):
     row = told[kind]
     assert row["backpropagate"] <= 1e-14
     assert row["solve"] <= 1e-12
+    assert row["loader"] <= 1e-12
     assert (row["pieces"], row["rows"]) == (4, 4)  # states stay where their samples are
 
 
@@ -53,6 +54,8 @@ def test_no_sample_is_gathered(told, kind):
 def test_a_mesh_that_was_set_is_set_aside(told):
     row = told["ambient"]
     assert row["solve"] <= 1e-12
+    assert row["model"] <= 1e-12
+    assert "`inputs` on 4 devices and `targets` on 2 devices" in row["two meshes"]
     assert row["sum"]  # what comes back is on the mesh that is set
     assert row["kept"]
     assert "objective: found a mesh of Explicit axes under jit" in row["under jit"]

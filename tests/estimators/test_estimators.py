@@ -182,6 +182,10 @@ def test_pipelines_and_grid_search():
         (lambda: LSEClassifier().fit(WINE, np.zeros(len(WINE), int)), "found one class, 0"),
         (lambda: LSEClassifier(0).fit(WINE, KINDS), "`atoms` must be a whole number"),
         (lambda: LSEClassifier(eps=0.0).fit(WINE, KINDS), "`eps` must be > 0"),
+        (lambda: LSEClassifier(eps="1").fit(WINE, KINDS), "`eps` must be a real number; found '1'"),
+        (lambda: LSERegressor(alpha=None).fit(SICK, GROWTH), "`alpha` must be a real number; found None"),
+        (lambda: ControlledNetRegressor(tol=[1]).fit(SICK, GROWTH), "`tol` must be a real number"),
+        (lambda: LSERegressor().fit(SICK, 1e200 * GROWTH), "found 3.46e+202 in column 0"),
         (lambda: LSERegressor().fit(SICK * np.nan, GROWTH), "NaN"),
         (lambda: ControlledNetClassifier(activation="gelu").fit(WINE, KINDS), "one of relu, tanh"),
         (lambda: ControlledNetClassifier(activation="tanh", max_iter=2000).fit(WINE, KINDS).to_tree(),
@@ -192,6 +196,20 @@ def test_bad_input_is_refused(call, words):
     with pytest.raises(ValueError) as said:
         call()
     assert words in str(said.value)
+
+
+@pytest.mark.parametrize("model", [LSERegressor, MaxAffineRegressor, ControlledNetRegressor])
+def test_the_unit_of_a_column_does_not_matter(model):
+    """Picofarads were taken for a constant, of 1e-12 of a farad."""
+    settings = {"max_iter": 60, "tol": 1e-2, "random_state": 0}
+    right = model(**settings).fit(SICK, GROWTH)
+    small = model(**settings).fit(2.0**-45 * SICK, 2.0**-50 * GROWTH)
+    answers = 2.0**50 * small.predict(2.0**-45 * SICK)
+    assert np.abs(answers - right.predict(SICK)).max() <= 1e-9 * np.abs(GROWTH).max()
+    flat = np.column_stack([SICK, np.full(len(SICK), 0.1)])  # its deviation is rounding
+    level = model(**settings).fit(flat, GROWTH)
+    assert level.units_.scale[-1] == 1.0
+    assert right.score(SICK, GROWTH) > 0.4
 
 
 def test_unlike_units_of_a_radius_are_said():

@@ -338,7 +338,7 @@ BAD = {
     "float16": (lambda: stated(half()), "float32 or float64; stage 0 has float16"),
     "weightless": (lambda: stated(eqx.nn.Lambda(jnp.tanh)), "nothing to train"),
     "broadcast": (lambda: stated(mlp(), targets=Y[:, :1]), "nothing is broadcast"),
-    "no targets": (lambda: stated(mlp(), targets=None), "nothing is broadcast"),
+    "no targets": (lambda: stated(mlp(), targets=None), "compares with a target, and there are no"),
     "labels": (lambda: hj.ControlProblem(mlp(), X, np.arange(20), **CROSS), "labels 0 to 19"),
     "one-hot": (lambda: hj.ControlProblem(mlp(), X, Y, **CROSS), "one whole number a sample"),
     "signature": (lambda: stated(mlp(), running=lambda x: 0.0), "fails as a cost l"),
