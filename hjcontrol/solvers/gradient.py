@@ -5,9 +5,8 @@ r"""Gradient descent in weight space, by any optax transformation.
 A transformation with a line search (`optax.lbfgs`) measures descent along unprojected steps. On a control
 set its place is taken by spectral projected gradient steps (`spectral`), whose search stays in the set.
 
-The transformation sees the weights of another library's model as that model has them, a layer at a time:
-masks by rank, norms and factors of a leaf mean what they mean there. Of stages of this library it
-sees runs of equal stages stacked, as `problem.init` gives them.
+The transformation sees the weights of another library's model as that model has them (`by_layer`), of
+stages of this library runs of equal stages stacked, as `problem.init` gives them.
 
 Full batch, or minibatches drawn without replacement, a fresh permutation each epoch. With
 minibatches the step's own gradient is an estimate, so the method never claims convergence by it:
@@ -37,7 +36,7 @@ from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.training import estimate, noise_of, refuse_noise, settled
 from hjcontrol.control.units import Units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
-from hjcontrol.networks.model import in_layers
+from hjcontrol.solvers.by_layer import seen, unseen
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome, summed
 from hjcontrol.solvers.spectral import Spectral, first, stepped
 
@@ -172,7 +171,8 @@ def _step(
     if not gradient_method.whole:
         # what was kept belongs to the previous batch
         value, gradient, noise = estimate(batch, state.weights, noise)
-    old, slope = _seen(problem, state.weights), _seen(problem, gradient)
+    view = lambda a: seen(gradient_method.optimiser, problem, a)
+    old, slope = view(state.weights), view(gradient)
     change, optimiser = optax.with_extra_args_support(gradient_method.optimiser).update(
         slope,
         state.optimiser,
@@ -180,12 +180,12 @@ def _step(
         value=value,
         grad=slope,
         # A search may hand over weights in 64 bits where these are switched on.
-        value_fn=lambda w: batch.objective(_back(problem, jax.tree.map(_typed, w, old))),
+        value_fn=lambda w: batch.objective(unseen(jax.tree.map(_typed, w, old))),
     )
-    new = _back(problem, optax.apply_updates(old, change))
+    new = unseen(optax.apply_updates(old, change))
     weights = problem.control_set.project(new)
     if gradient_method.whole:
-        value, gradient = _evaluate(problem, weights, optimiser)
+        value, gradient = _evaluate(gradient_method, problem, weights, optimiser)
     tries = _linesearch_steps(optimiser)
     return GradientState(
         weights,
@@ -200,33 +200,13 @@ def _step(
     )
 
 
-def _seen(problem: ControlProblem, weights: Weights) -> Any:
-    """Weights, or what is shaped like them, as the transformation sees them."""
-    if not in_layers(problem.model):
-        return weights
-    each = lambda theta: [jax.tree.map(lambda a, k=k: a[k], theta) for k in range(_count(theta))]
-    return [each(theta) for theta in weights]
-
-
-def _back(problem: ControlProblem, seen: Any) -> Weights:
-    """From what the transformation sees to weights."""
-    if not in_layers(problem.model):
-        return seen
-    return tuple(jax.tree.map(lambda *a: jnp.stack(a), *parts) for parts in seen)
-
-
-def _count(theta: Any) -> int:
-    """How many weights of a run there are; one empty one where it has none."""
-    return next((len(a) for a in jax.tree.leaves(theta)), 1)
-
-
 def _begun(gradient_method: Gradient, problem: ControlProblem, weights: Weights) -> Any:
     """The transformation's own state.
 
     **Raises:** `ValueError` where it takes no such weights.
     """
     try:
-        return gradient_method.optimiser.init(_seen(problem, weights))
+        return gradient_method.optimiser.init(seen(gradient_method.optimiser, problem, weights))
     except Exception as error:  # the user's transformation: whatever it raises
         raise ValueError(
             "Gradient: `optimiser` does not begin at these weights, which it sees as a list of each "
@@ -255,14 +235,15 @@ def _searches(gradient_method: Gradient, problem: ControlProblem) -> bool:
 
 
 def _evaluate(
-    problem: ControlProblem, weights: Weights, optimiser: Any
+    gradient_method: Gradient, problem: ControlProblem, weights: Weights, optimiser: Any
 ) -> tuple[Float[Array, ""], Weights]:
     """`J` and its gradient; a line search that ended at these weights has them already."""
     kept = [optax.tree_utils.tree_get_all_with_path(optimiser, name) for name in ("value", "grad")]
     if all(len(found) == 1 and found[0][1] is not None for found in kept):
-        cost = lambda seen: problem.objective(_back(problem, seen))
-        found = optax.value_and_grad_from_state(cost)(_seen(problem, weights), state=optimiser)
-        return found[0], _back(problem, found[1])
+        cost = lambda view: problem.objective(unseen(view))
+        view = seen(gradient_method.optimiser, problem, weights)
+        value, gradient = optax.value_and_grad_from_state(cost)(view, state=optimiser)
+        return value, unseen(gradient)
     return value_and_gradient(problem, weights)
 
 

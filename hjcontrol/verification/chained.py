@@ -380,9 +380,7 @@ def _rank(findings: list[Finding]) -> tuple[Finding, ...]:
     return tuple(places.values())
 
 
-@eqx.filter_jit
-def _curvature(problem: ControlProblem, weights: Weights, key: Key[Array, ""]) -> Any:
-    return smallest_curvature(problem, weights, key)
+_curvature = eqx.filter_jit(smallest_curvature)
 
 
 def _second_order(

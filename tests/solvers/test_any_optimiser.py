@@ -12,6 +12,7 @@ import optax
 import pytest
 
 import hjcontrol as hj
+from hjcontrol.solvers import by_layer
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(20, 3))
@@ -116,3 +117,24 @@ def test_a_mask_that_is_shaped_like_the_model_is_refused():
         ValueError, match=r"`optimiser` does not begin at these weights.*functions of"
     ):
         trained(mlp(), optax.adamw(1e-2, mask=mask))
+
+
+ELEMENTWISE = {
+    "adam": optax.adam(optax.cosine_decay_schedule(1e-2, 100)),
+    "decay of all": optax.adamw(1e-2),
+    "momentum": optax.chain(optax.clip(1.0), optax.sgd(0.1, momentum=0.9, nesterov=True)),
+    "lion": optax.lion(1e-2),
+}
+
+
+@pytest.mark.parametrize("name", [*ELEMENTWISE, *OPTIMISERS])
+def test_only_what_treats_each_number_by_itself_is_handed_the_stack(name):
+    problem = hj.ControlProblem(mlp(), X, Y, terminal=hj.least_squares)
+    weights = problem.init(jax.random.key(0))
+    view = by_layer.seen((ELEMENTWISE | OPTIMISERS)[name], problem, weights)
+    assert (view is weights) == (name in ELEMENTWISE)
+    np.testing.assert_array_equal(*map(np.hstack, map(flat, (by_layer.unseen(view), weights))))
+
+
+def flat(weights):
+    return [a.reshape(-1) for a in jax.tree.leaves(weights)]
