@@ -108,17 +108,26 @@ def _treatments(optimiser: Any, view: Any) -> Any:
         change = optax.with_extra_args_support(optimiser).update
         return change(slope, optimiser.init(at), at, **beside)[0]
 
-    jaxpr = jax.make_jaxpr(update)(view, view).jaxpr
+    closed = jax.make_jaxpr(update)(view, view)
+    jaxpr = closed.jaxpr
     makers = {v: eqn for eqn in jaxpr.eqns for v in eqn.outvars}
-    words = [_treatment(makers, v) for v in jaxpr.outvars]
+    known = dict(zip(jaxpr.constvars, map(_constant, closed.consts), strict=True))
+    words = [_treatment(makers, known, v) for v in jaxpr.outvars]
     return jax.tree.unflatten(jax.tree.structure(view), words)
 
 
-def _treatment(makers: dict[Any, Any], out: Any) -> str:
+def _constant(value: Any) -> str:
+    """A number that the transformation closes over; an array of them is some leaf's own."""
+    return OWN if jnp.shape(value) else f"constant {value}"
+
+
+def _treatment(makers: dict[Any, Any], known: dict[Any, str], out: Any) -> str:
     done, left = {}, [out]
     while left:
         v = left.pop()
         eqn = None if isinstance(v, Literal) else makers.get(v)
+        if not isinstance(v, Literal) and v in known:
+            done[id(v)] = [known[v]]
         if eqn is not None and id(eqn) not in done:
             done[id(eqn)] = list(_words([eqn]))
             left += eqn.invars
@@ -134,7 +143,8 @@ def _words(eqns: Sequence[Any]) -> Iterator[str]:
         spread = name == "broadcast_in_dim" and not eqn.invars[0].aval.shape
         if not any(shapes) or spread or name in ELEMENTWISE:
             yield f"{name} {literals}"
-        elif isinstance(inner, ClosedJaxpr):
+        elif isinstance(inner, ClosedJaxpr) and not inner.consts:
+            yield f"{name} {literals}"
             yield from _words(inner.jaxpr.eqns)
         else:
             yield OWN

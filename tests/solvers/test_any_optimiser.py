@@ -26,6 +26,9 @@ OPTIMISERS = {
     "centred": optax.chain(optax.centralize(), optax.sgd(0.1)),
     "muon": optax.contrib.muon(1e-2),
     "noise": optax.noisy_sgd(1e-2, key=0),
+    "rates by rank": optax.multi_transform(
+        {True: optax.sgd(jnp.asarray(0.1)), False: optax.sgd(jnp.asarray(0.2))}, MATRICES
+    ),
 }
 
 

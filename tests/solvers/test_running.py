@@ -10,7 +10,7 @@ import pytest
 import hjcontrol as hj
 from hjcontrol.control import Box, ControlProblem, Ridge, least_squares
 from hjcontrol.networks import Dense, Residual, readout
-from hjcontrol.solvers import Gradient, Newton, run
+from hjcontrol.solvers import Gradient, Newton, loop, run
 
 KEY = jax.random.key(0)
 X, Y = (jax.random.normal(jax.random.key(k), (12, 2)) for k in (1, 2))
@@ -187,3 +187,17 @@ def test_a_temperature_that_a_cost_closes_over_has_its_derivative():
     by_difference = (value(0.7 + h) - value(0.7 - h)) / (2 * h)
     np.testing.assert_allclose(jax.jit(jax.grad(size))(0.7), by_difference, rtol=1e-6)
     assert abs(by_difference) > 0.1
+
+
+def test_a_dear_step_is_taken_by_those_members_alone_whose_turn_it_is():
+    told = []
+
+    def dear(offset, state):
+        jax.debug.callback(lambda a: told.append(float(a)), state)
+        return state + offset
+
+    when, states = jnp.array([True, False, True]), jnp.array([1.0, 2.0, 3.0])
+    go = jax.jit(jax.vmap(lambda w, s: loop.in_turn(w, dear, 10.0, s)))
+    np.testing.assert_array_equal(go(when, states), [11.0, 2.0, 13.0])
+    jax.effects_barrier()
+    assert sorted(told) == [1.0, 3.0]
