@@ -18,8 +18,11 @@ OPTIONS: dict[str, Any] = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
 }
-if jax.__version_info__ < (0, 11):  # later ones do not know the switch
-    OPTIONS["xla_cpu_use_fusion_emitters"] = False
+# XLA's fusion emitters compile equal kernels once; where all differ, a kernel takes them three times as
+# long. Later versions of JAX do not know the switch.
+DIFFERENT: dict[str, Any] = {"xla_cpu_use_fusion_emitters": False}
+DIFFERENT = DIFFERENT if jax.__version_info__ < (0, 11) else {}
+OPTIONS |= DIFFERENT
 
 
 def quick_jit(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -40,3 +43,8 @@ def small(arguments: Any) -> bool:
     if traced(jax.lax.full((), 0)) or any(map(traced, leaves)):  # part of another program
         return False
     return jax.default_backend() == "cpu" and sum(a.size for a in leaves) <= NUMBERS
+
+
+def different_jit(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` of a function whose program holds no kernel twice."""
+    return jax.jit(function, compiler_options=DIFFERENT if jax.default_backend() == "cpu" else None)

@@ -2,8 +2,8 @@
 
 A network without a scan holds the same rule many times over, and compiling each measurement apart costs
 more than the network. Places with the same primal, the same rule, shapes and activity are a family: the
-gradient records their inputs and costates, and one `lax.map` measures them all. Only where what is
-recorded is small; elsewhere, and inside loops, each place measures for itself.
+gradient records their inputs and costates, and one small program measures each in its turn. Only where
+what is recorded is small; elsewhere, and inside loops, each place measures for itself.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from jaxtyping import Array
 
 from hjcontrol.verification.arithmetic import is_float
 from hjcontrol.verification.calling import pulled
-from hjcontrol.verification.rule import Maps, Settings, measured
+from hjcontrol.verification.rule import Maps, Settings, finished, measured
 
 MEMBERS = 3  # fewer are no family
 BYTES = 2**28  # recorded, all families together
@@ -27,7 +27,7 @@ def families(maps: dict[int, Maps], groups: dict[int, Any]) -> list[tuple[int, .
     for i, m in maps.items():
         place = m.place
         floats = all(is_float(v.aval) for v in (*place.eqn.invars, *place.eqn.outvars))
-        if not place.certain or m.mode not in ("reverse", "none") or not floats:
+        if not place.certain or m.mode != "reverse" or not floats:
             continue
         avals = tuple((v.aval.shape, v.aval.dtype) for v in place.eqn.invars)
         key = (place.kind, avals, place.active, place.live, m.inputs, groups[i], place.library)
@@ -67,34 +67,19 @@ def _program(maps: Maps) -> Any:
     return str(closed), str(primal), values
 
 
-def measured_family(
-    maps: Maps, groups: Any, records: list[Any], seed: Any, settings: Settings
-) -> Array:
-    """The tables of a family's members, one above the other, from what their slots recorded."""
-    leaves, structure = jax.tree.flatten(records[0])
-
-    def one(flat: list[Array]) -> Array:
-        shaped = [a.reshape(b.shape) for a, b in zip(flat, leaves, strict=True)]
-        ins, p, by_rule = jax.tree.unflatten(structure, shaped)
-        outs, pull = (
-            ((), lambda q: ()) if maps.mode == "none" else pulled(maps.place, ins, maps.inputs)
-        )
-        own = lambda q: pull(list(q))
-        return measured(maps, groups, ins, outs, list(p), list(by_rule), own, seed, settings)
-
-    # Flat, since stacking vectors is copied and not compiled.
-    columns = zip(*(jax.tree.leaves(record) for record in records), strict=True)
-    return jax.lax.map(one, [jnp.stack([a.reshape(-1) for a in column]) for column in columns])
+def measured_alone(maps: Maps, groups: Any, record: Any, seed: Any, settings: Settings) -> Array:
+    """The table of a family's member, from what its slot recorded."""
+    ins, p, by_rule = record
+    outs, pull = pulled(maps.place, ins, maps.inputs)
+    own = lambda q: pull(list(q))
+    return measured(maps, groups, list(ins), outs, list(p), list(by_rule), own, seed, settings)
 
 
-def split(tables: dict[tuple[int, ...], Any], maps: dict[int, Maps]) -> dict[int, Any]:
-    """A table for each place: a family's are cut apart outside the program, where it costs nothing."""
+def told(raw: dict[int, np.ndarray], maps: dict[int, Maps]) -> dict[int, Any]:
+    """A table of `FIELDS` for each place, made outside the program, where it costs nothing."""
     found: dict[int, Any] = {}
-    for family, table in tables.items():
-        if len(family) == 1:
-            found[family[0]] = table
-            continue
-        rows = max(len(maps[family[0]].inputs), 1)
-        for i, t in zip(family, np.asarray(table), strict=True):
-            found[i] = np.pad(t, ((0, rows - len(t)), (0, 0)))
-    return {i: found[i] for i in maps}
+    for i, m in maps.items():
+        table = finished(np.asarray(raw[i], float))
+        rows = [(0, 0)] * (table.ndim - 2) + [(0, max(len(m.inputs), 1) - table.shape[-2])]
+        found[i] = np.pad(table, (*rows, (0, 0)))
+    return found

@@ -256,9 +256,9 @@ def blame(fn: Callable, args: Any, wanted: Callable, has_aux: bool, leaves: Any)
     """The first equation, in the order of the program, that makes something finite infinite or NaN."""
     call = called_with(fn, args, wanted, has_aux=has_aux, blame=True)
     program = call.program
-    tables = jax.device_get(program.measure(call.leaves).tables)
+    tables = program.measure(call.leaves).tables
     for i in sorted(tables):
-        table, place = np.asarray(tables[i]), program.places[i]
+        table, place = tables[i], program.places[i]
         flat = table.reshape(-1, *table.shape[-2:])
         bad = np.flatnonzero(flat[:, 0, GUILTY] > 0)
         if bad.size:

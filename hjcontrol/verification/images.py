@@ -1,6 +1,6 @@
 """Two images of a costate compared where the program runs: one pass over each array."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,18 +11,21 @@ from hjcontrol.verification.arithmetic import is_float
 FAR = 64.0  # times the root of eps: an element this far off beside its own size is counted
 
 
-def gathered(*parts: Any, total: tuple[int, ...] = ()) -> tuple[Any, ...]:
+def gathered(
+    *parts: Any, total: tuple[int, ...] = (), floored: tuple[int, ...] = ()
+) -> tuple[Any, ...]:
     """Maxima (sums at the positions `total`) of arrays of one shape, in one pass: one kernel to compile
-    and run in place of one each."""
-    real = jnp.finfo(jnp.result_type(*(a for a in parts if is_float(a)), jnp.float32)).dtype
-    arrays = tuple(jnp.asarray(a).astype(real) for a in parts)
+    and run in place of one each. Maxima at the positions `floored` are no less than `tiny`."""
+    real = jnp.finfo(jnp.result_type(*(a for a in parts if is_float(a)), jnp.float32))
+    arrays = tuple(jnp.asarray(a).astype(real.dtype) for a in parts)
 
     def step(x: Any, y: Any) -> Any:
         pairs = enumerate(zip(x, y, strict=True))
         return tuple(a + b if k in total else jnp.maximum(a, b) for k, (a, b) in pairs)
 
-    starts = tuple(np.zeros((), real) for _ in arrays)
-    return tuple(jax.lax.reduce(arrays, starts, step, tuple(range(arrays[0].ndim))))
+    starts = [real.tiny if k in floored else 0.0 for k in range(len(arrays))]
+    zeros = tuple(np.asarray(start, real.dtype) for start in starts)
+    return tuple(jax.lax.reduce(arrays, zeros, step, tuple(range(arrays[0].ndim))))
 
 
 def relative(gap: Any, size: Any) -> Any:
@@ -30,14 +33,23 @@ def relative(gap: Any, size: Any) -> Any:
     return jnp.where(gap == 0, 0.0, gap / jnp.maximum(size, jnp.finfo(size.dtype).tiny))
 
 
-def compared(a: Any, b: Any, result: Any, at: Any) -> tuple[Any, Any, Any, Any, Any, Any]:
-    """Gap of `a`, the rule's, and `b` relative to the larger side; share of elements with a derivative;
-    whether the rule gives nothing at all; share of elements that are far off beside their own size; and
-    whether its `result` for the costate that arrives, and the input `at`, hold something that is not
-    finite. Elements of `a` and `b` that are not finite on both sides are left out."""
+class Compared(NamedTuple):
+    """Two images of one argument, in numbers from which `rule.finished` makes the gap."""
+
+    worst: Any  # largest difference
+    size: Any  # of the larger side
+    bad: Any  # whether the rule's result for the costate that arrives is not finite
+    entering: Any  # whether the input is not finite
+    live: Any  # elements with a derivative
+    far: Any  # elements that are far off beside their own size
+    count: float  # elements
+
+
+def compared(a: Any, b: Any, result: Any, at: Any) -> Compared:
+    """`a`, the rule's image, and `b`; `result`: the rule's for the costate that arrives; `at`: the input.
+    Elements of `a` and `b` that are not finite on both sides are left out."""
     if not a.size:
-        false = jnp.asarray(False)
-        return jnp.zeros(()), jnp.zeros(()), jnp.asarray(True), jnp.zeros(()), false, false
+        return Compared(0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)
     neither = ~jnp.isfinite(a) & ~jnp.isfinite(b)
     a, b = jnp.where(neither, 0, a), jnp.where(neither, 0, b)
     gap = jnp.where(a == b, 0, jnp.abs(a - b))
@@ -45,22 +57,23 @@ def compared(a: Any, b: Any, result: Any, at: Any) -> tuple[Any, Any, Any, Any, 
     height, kind = jnp.maximum(own, other), jnp.finfo(a.dtype)
     faint = float(kind.tiny) ** 0.5  # below it, what is multiplied may have been rounded to zero
     far = (gap > FAR * float(kind.eps) ** 0.5 * height) & (height > faint)
-    worst, size, nonzero, bad, entering, live, apart = gathered(
+    found = gathered(
         jnp.where(jnp.isnan(gap), jnp.inf, gap),
         height,
-        a != 0,
         ~jnp.isfinite(result),
         ~jnp.isfinite(at),
         (a != 0) | (b != 0),
         far,
-        total=(5, 6),
+        total=(4, 5),
+        floored=(1,),
     )
-    share = apart / a.size
-    return relative(worst, size), live / a.size, nonzero == 0, share, bad > 0, entering > 0
+    worst, size, bad, entering, live, apart = found
+    return Compared(worst, size, bad, entering, live, apart, a.size)
 
 
-def paired(r: Any, pushed: Any, ours: Any, v: Any) -> tuple[Any, Any, Any]:
-    """The same from `<r, J v>` and `<G r, v>`: no conjugation, the real part."""
+def paired(r: Any, pushed: Any, ours: Any, v: Any) -> tuple[Any, Any]:
+    """Gap, and share of elements with a derivative, from `<r, J v>` and `<G r, v>`: no conjugation, the
+    real part."""
     left = [(a * b).real for a, b in zip(r, pushed, strict=True) if is_float(a)]
     right = [(a * b).real for a, b in zip(ours, v, strict=True) if is_float(a)]
     left, right = ([jnp.where(jnp.isfinite(a), a, 0) for a in side] for side in (left, right))
@@ -70,4 +83,4 @@ def paired(r: Any, pushed: Any, ours: Any, v: Any) -> tuple[Any, Any, Any]:
     gap = jnp.abs(total(left) - total(right))
     count = sum(a.size for a in left) or 1
     live = sum((jnp.sum(a != 0) for a in left), jnp.zeros((), int)) / count
-    return relative(gap, scale), live, size(right) == 0
+    return relative(gap, scale), live

@@ -18,11 +18,11 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from jaxtyping import Array
 
-from hjcontrol._ground.quick import quick_jit
+from hjcontrol._ground.quick import different_jit, quick_jit
 from hjcontrol._ground.visible import visible
 from hjcontrol.verification.arithmetic import drawn, is_float
 from hjcontrol.verification.dissolved import Count, watched
-from hjcontrol.verification.families import MEMBERS, families, measured_family, split
+from hjcontrol.verification.families import MEMBERS, families, measured_alone, told
 from hjcontrol.verification.labels import Label
 from hjcontrol.verification.places import Place, Plan, planned
 from hjcontrol.verification.references import leaving_as_found
@@ -68,7 +68,7 @@ class Program:
     ):
         self.closed, self.active, self.labels = closed, tuple(active), tuple(labels)
         self.scalar, self.dissolved, self.order = scalar, dissolved, order
-        self.jit = quick_jit if quick else jax.jit
+        self.jit, self.jit_alone = (quick_jit,) * 2 if quick else (jax.jit, different_jit)
         self.plan: Plan = planned(closed, active, labels, every=every or blame, whiles=whiles)
         self.places: dict[int, Place] = {place.index: place for place in self.plan.places}
         self.maps: dict[int, Maps] = {i: maps_of(place) for i, place in self.places.items()}
@@ -78,6 +78,7 @@ class Program:
                 for i, m in self.maps.items()
             }
         self.groups: dict[int, Any] = {}
+        self.families: list[tuple[int, ...]] = []  # known once the program is traced
         self.trials: dict[int, Any] = {}
         self.inner: dict[int, Any] = {}
         self._programs: dict[Any, Callable] = {}
@@ -94,8 +95,8 @@ class Program:
 
     def _run(self, settings: Settings) -> Callable:
         def measure(leaves: list[Any], seed: Any, weights: Any) -> Measured:
-            families = self._families(leaves, weights)
-            taken = {i for family in families for i in family}
+            self.families = self._families(leaves, weights)
+            taken = {i for family in self.families for i in family}
             slots = {
                 i: empty_whole(m) if i in taken else empty(m, seed) for i, m in self.maps.items()
             }
@@ -107,12 +108,7 @@ class Program:
 
             moved = [leaves[k] for k in at]
             value, (gradient, tables) = jax.value_and_grad(cost, argnums=(0, 1))(moved, slots)
-            found = {(i,): t for i, t in tables.items() if i not in taken}
-            for family in families:
-                maps, groups = self.maps[family[0]], self.groups[family[0]]
-                records = [tables[i] for i in family]
-                found[family] = measured_family(maps, groups, records, seed, settings)
-            return Measured(value, gradient, found)
+            return Measured(value, gradient, tables)
 
         return measure
 
@@ -141,13 +137,29 @@ class Program:
         """One gradient and every place's table."""
         settings = Settings(random, self.order)
         program = self.compiled(("measure", settings), lambda: self._run(settings))
-        found = program(leaves, jnp.asarray(seed, jnp.int32), weights)
-        return found._replace(tables=split(found.tables, self.maps))
+        at = jnp.asarray(seed, jnp.int32)
+        found = program(leaves, at, weights)
+        for family in self.families:
+            alone = self._alone(family[0], settings)
+            found.tables.update({i: alone(found.tables[i], at) for i in family})
+        return found._replace(tables=told(jax.device_get(found.tables), self.maps))
 
-    def lowered(self, leaves: list[Any]) -> Any:
-        """The measuring program for these arguments, lowered and not yet compiled."""
-        program = jax.jit(self._run(Settings(True, self.order)))
-        return program.lower(leaves, jnp.asarray(0, jnp.int32), None)
+    def _alone(self, index: int, settings: Settings) -> Any:
+        """What measures the family of a place: from a member's record and the seed, its table."""
+        key, maps, groups = ("alone", index, settings), self.maps[index], self.groups[index]
+        if key not in self._programs:
+            own = lambda record, seed: measured_alone(maps, groups, record, seed, settings)
+            self._programs[key] = self.jit_alone(own)
+        return self._programs[key]
+
+    def lowered(self, leaves: list[Any]) -> list[Any]:
+        """The measuring programs for these arguments, lowered and not yet compiled: the whole one, and
+        one for each family."""
+        settings, seed = Settings(True, self.order), jnp.asarray(0, jnp.int32)
+        whole = jax.jit(self._run(settings)).lower(leaves, seed, None)
+        records = whole.out_info.tables
+        first = [family[0] for family in self.families]
+        return [whole, *(self._alone(i, settings).lower(records[i], seed) for i in first)]
 
     def record(
         self,

@@ -24,13 +24,17 @@ from jaxtyping import Array, Float
 
 from hjcontrol.verification.arithmetic import drawn, is_float, noisy
 from hjcontrol.verification.calling import along, primal, pulled
-from hjcontrol.verification.images import compared, gathered, paired, relative
+from hjcontrol.verification.images import Compared, compared, gathered, paired, relative
 from hjcontrol.verification.places import Place
 
 Mode = Literal["reverse", "forward", "differences", "none"]
 PAIRED = 6  # arguments paired one by one
-FIELDS = ("visits", "gap", "reach", "live", "values", "undefined", "zero", "second", "apart")
-(VISITS, GAP, REACH, LIVE, VALUES, GUILTY, ZERO, SECOND, APART) = range(len(FIELDS))
+# Of each argument, as the host tells it.
+FIELDS = ("visits", "gap", "reach", "live", "values", "undefined", "second", "apart")
+(VISITS, GAP, REACH, LIVE, VALUES, GUILTY, SECOND, APART) = range(len(FIELDS))
+# As the program measures it: of the place, then of the argument.
+OF_PLACE = ("visits", "second", "reach", "unsound", "met", "outside", "off", "height", "parted")
+RAW = (*OF_PLACE, *Compared._fields)
 CALM = {8: 100.0, 4: 20.0}  # decades in which a costate is scaled without losing digits
 Group = tuple[int, ...]
 
@@ -154,36 +158,34 @@ def measured(
     pull: Any,
     seed: Any,
     settings: "Settings",
-) -> Float[Array, "groups fields"]:
-    """One row an argument, see `FIELDS`. `p`: the costate that arrives, `None` where there is none;
-    `by_rule`: `G p`; `pull`: `G` itself; `outs`: what the rule's forward pass returned."""
-    place, wide = maps.place, slot_dtype()
-    rows = jnp.zeros((max(len(groups), 1), len(FIELDS)), wide).at[:, VISITS].set(1)
+) -> Float[Array, "groups raw"]:
+    """One row an argument, see `RAW` and `finished`. `p`: the costate that arrives, `None` where there is
+    none; `by_rule`: `G p`; `pull`: `G` itself; `outs`: what the rule's forward pass returned."""
+    place, rows = maps.place, functools.partial(_rows, max(len(groups), 1))
     if maps.mode == "none":
         if p is None:
-            return rows
+            return rows({})
         reach, projection = _cut(p, seed)
-        return rows.at[:, REACH].set(reach).at[:, SECOND].set(projection)
+        return rows({"reach": reach, "second": projection})
     if not groups:  # a solve of which only the matrix moves: its adjoint is JAX's own
-        return rows
+        return rows({})
     q = random_costate(place, outs, seed)
     if not settings.random:
         q = [a if not is_float(a) else jnp.zeros_like(a) for a in q]
-    images: Any = None if maps.mode == "differences" and p is not None else pull(q)
+    arrives = p is not None
+    images: Any = None if maps.mode == "differences" and arrives else pull(q)
     x = _at(ins, maps.inputs)
     function = along(functools.partial(primal, place), ins, maps.inputs)
     pair: Any = jax.vjp(function, *x) if maps.mode == "reverse" else (None, None)
     values, transpose = pair
-    arrives = p is not None
     p, by_rule = (p, by_rule) if arrives else (q, images)
-    reach, finite_p, met, apart = _about_outputs(place, outs, p, values)
-    scale, fit = exponent(reach)
-    use = finite_p & fit if arrives else False
-    rows = rows.at[:, REACH].set(reach if arrives else 0.0)
+    told = _about_outputs(place, outs, p, values) | {"outside": _outside(ins, maps)}
+    scale, fit = exponent(told["reach"])
+    use = (told["unsound"] == 0) & fit if arrives else False
+    if not arrives:
+        told["reach"] = 0.0
     if maps.mode == "differences":
-        found = [_flags(by_rule[i], x[i]) for i in range(len(x))]
-        guilty = _entering(found, ins, maps) & (met | (finite_p & _any(f[0] for f in found)))
-        return rows.at[:, GAP].set(jnp.nan).at[:, GUILTY].set(guilty)
+        return rows(told, [_flags(by_rule, x)._replace(worst=jnp.nan)] * len(groups))
     r, ours = combined(p, q, scale, use), combined(by_rule, images, scale, use)
     if maps.mode == "reverse":
         theirs = transpose(r)
@@ -192,19 +194,53 @@ def measured(
             compared(total(ours, g), total(theirs, g), total(by_rule, g), x[g[0]]) for g in groups
         ]
     else:
-        values, found = _forward(function, x, groups, r, ours, seed, place.index)
-        flags = [_flags(by_rule[i], x[i]) for i in range(len(x))]
-        bad, nonfinite = _any(f[0] for f in flags), _any(f[1] for f in flags)
-        found = [(*f, 0.0, bad, nonfinite) for f in found]
-        apart = _about_outputs(place, outs, p, values)[3]
-    columns = jnp.stack([jnp.stack([jnp.asarray(a, wide) for a in f[:4]]) for f in found])
-    rows = rows.at[:, jnp.asarray([GAP, LIVE, ZERO, APART])].set(columns)
-    result = finite_p & _any(f[4] for f in found)
-    entering = _entering([f[4:] for f in found], ins, maps)
-    rows = rows.at[:, GUILTY].set(entering & (met | result)).at[:, VALUES].set(apart)
+        values, gaps = _forward(function, x, groups, r, ours, seed, place.index)
+        found = [_flags(by_rule, x)._replace(worst=gap, live=live) for gap, live in gaps]
+        about = _about_outputs(place, outs, p, values)
+        told |= {name: about[name] for name in ("off", "height", "parted")}
     if settings.order == 2 and maps.mode == "reverse":
-        rows = rows.at[:, SECOND].set(_second(maps, groups, ins, q, seed))
-    return rows
+        told["second"] = _second(maps, groups, ins, q, seed)
+    return rows(told, found)
+
+
+def _rows(
+    count: int, told: dict[str, Any], found: Sequence[Compared] = ()
+) -> Float[Array, "count raw"]:
+    """Rows of `RAW`: numbers set side by side, of which no kernel but a copy is made."""
+    wide = slot_dtype()
+    parts = [told | (found[k]._asdict() if found else {}) for k in range(count)]
+
+    def one(k: int, name: str) -> Any:
+        number = parts[k].get(name, float(name == "visits"))
+        return number[k] if jnp.ndim(number) else number
+
+    numbers = [[jnp.asarray(one(k, name), wide) for name in RAW] for k in range(count)]
+    return jnp.stack([jnp.stack(row) for row in numbers])
+
+
+def finished(raw: Any, xp: Any = np) -> Any:
+    """Tables of `FIELDS` from those of `RAW`: on the host, where a quotient is no kernel to compile."""
+    of = {name: raw[..., k] for k, name in enumerate(RAW)}
+
+    def ratio(a: Any, b: Any) -> Any:
+        with np.errstate(invalid="ignore"):
+            return xp.where(a == 0, 0.0, a / xp.where(b > 0, b, 1.0))
+
+    some = lambda name: (of[name] > 0).any(axis=-1, keepdims=True)
+    result = some("bad") & ~some("unsound")
+    guilty = (some("met") | result) & ~(some("entering") | some("outside"))
+    columns = {
+        "visits": of["visits"],
+        "gap": ratio(of["worst"], of["size"]),
+        "reach": of["reach"],
+        "live": ratio(of["live"], of["count"]),
+        "values": xp.where(of["parted"] > 0, xp.inf, ratio(of["off"], of["height"])),
+        "undefined": guilty,
+        "second": of["second"],
+        "apart": ratio(of["far"], of["count"]),
+    }
+    told = (xp.asarray(columns[name], raw.dtype) for name in FIELDS)
+    return xp.stack([xp.broadcast_to(column, raw.shape[:-1]) for column in told], axis=-1)
 
 
 class Settings(NamedTuple):
@@ -217,7 +253,7 @@ class Settings(NamedTuple):
 def _forward(
     function: Any, x: list[Any], groups: Any, r: Any, ours: Any, seed: Any, salt: int
 ) -> tuple[Any, list[Any]]:
-    """Values and one pairing an argument; one for all of them together where they are many."""
+    """Values, and gap and live share of each argument; of all of them together where they are many."""
     draw = lambda i, a: jnp.where(jnp.isfinite(a), drawn(a.shape, a.dtype, seed, 131 * salt + i), 0)
     v = _aliased([draw(i, a) for i, a in enumerate(x)], groups)
     if len(groups) > PAIRED:
@@ -251,20 +287,18 @@ def _second(maps: Maps, groups: Any, ins: Any, q: Any, seed: Any) -> Any:
         return jnp.full(len(groups), jnp.nan)
     total = lambda side, g: sum((side[i] for i in g[1:]), side[g[0]])
     pairs = [(total(sides[0], g), total(sides[1], g)) for g in groups]
-    gaps = [compared(a, b, a, b)[0] for a, b in pairs]
+    gaps = [relative(c.worst, c.size) for c in (compared(a, b, a, b) for a, b in pairs)]
     return jnp.stack(gaps).astype(slot_dtype())
 
 
 def _cut(p: Sequence[Any], seed: Any) -> tuple[Any, Any]:
     """Of a costate that is cut: its size, and one number that moves when it does."""
-    wide, parts = slot_dtype(), [a for a in p if is_float(a) and a.size]
     found = [
         gathered(jnp.abs(a), a.real * drawn(a.shape, a.real.dtype, seed, 7 + i), total=(1,))
-        for i, a in enumerate(parts)
+        for i, a in enumerate(b for b in p if is_float(b) and b.size)
     ]
-    zero = jnp.zeros((), wide)
-    sizes, sums = ([f[k].astype(wide) for f in found] for k in (0, 1))
-    return functools.reduce(jnp.maximum, sizes, zero), sum(sums, zero)
+    wide = slot_dtype()
+    return _most([f[0] for f in found]), sum(f[1].astype(wide) for f in found)
 
 
 def _aliased(v: list[Any], groups: tuple[Group, ...]) -> list[Any]:
@@ -274,48 +308,51 @@ def _aliased(v: list[Any], groups: tuple[Group, ...]) -> list[Any]:
     return v
 
 
-def _any(flags: Any) -> Any:
-    return functools.reduce(jnp.logical_or, flags, jnp.asarray(False))
-
-
-def _entering(found: Sequence[Any], ins: Sequence[Any], maps: Maps) -> Any:
-    """Whether all inputs are finite: those that are judged have been looked at."""
+def _outside(ins: Sequence[Any], maps: Maps) -> Any:
+    """Whether an input that is not judged holds something that is not finite."""
     others = [ins[i] for i in range(len(ins)) if i not in maps.inputs]
-    rest = [jnp.any(~jnp.isfinite(a)) for a in others if is_float(a) and a.size]
-    return ~_any([*(f[1] for f in found), *rest])
+    return _most([jnp.any(~jnp.isfinite(a)) * 1.0 for a in others if is_float(a) and a.size])
+
+
+def _most(parts: Sequence[Any]) -> Any:
+    """The largest of several numbers; zero of none."""
+    wide = slot_dtype()
+    return functools.reduce(jnp.maximum, [a.astype(wide) for a in parts]) if parts else 0.0
 
 
 def _about_outputs(
     place: Place, outs: Sequence[Any], p: Sequence[Any], values: Sequence[Any] | None
-) -> tuple[Any, Any, Any, Any]:
-    """Of the outputs together: largest costate, whether all costates are finite, whether a value that
-    is not finite meets a costate which is not exactly zero, and how far the values of the rule's
-    forward pass are from the primal's, relative."""
-    wide = slot_dtype()
-    reach, infinite = jnp.zeros((), wide), jnp.asarray(False)
-    met, apart = jnp.asarray(False), jnp.zeros((), wide)
+) -> dict[str, Any]:
+    """Of the outputs together: `reach`, the largest costate; `unsound`, whether a costate is not finite;
+    `met`, whether a value that is not finite meets a costate which is not exactly zero; and how far the
+    values of the rule's forward pass are from the primal's: `off` beside `height`, and `parted`."""
+    found: dict[str, list[Any]] = {name: [] for name in ("reach", "unsound", "met", "parted")}
+    apart = []
     for k, (out, live, told) in enumerate(zip(outs, place.live, place.told, strict=True)):
         if told and values is not None and is_whole(out):
-            apart = jnp.where(jnp.any(out != values[k]), jnp.inf, apart)
+            found["parted"].append(jnp.any(out != values[k]) * 1.0)
         if not is_float(out) or not out.size:
             continue
         c, sound = p[k], jnp.isfinite(out)
         value = out if values is None else values[k]
         both = sound & jnp.isfinite(value)
-        size, unsound, meets, gap, height, other = gathered(
+        size, unsound, meets, off, height, other = gathered(
             jnp.where(live, jnp.abs(c), 0),
             ~jnp.isfinite(c),
             ~sound & (c != 0),
             jnp.where(both & (out != value), jnp.abs(out - value), 0),
             jnp.where(both, jnp.abs(value), 0),
             sound != jnp.isfinite(value),
+            floored=(4,),
         )
-        reach = jnp.maximum(reach, size.astype(wide))
-        infinite, met = infinite | (unsound > 0), met | (meets > 0)
+        for name, number in (("reach", size), ("unsound", unsound), ("met", meets)):
+            found[name].append(number)
         if (live or told) and values is not None:
-            found = relative(gap, height).astype(wide)
-            apart = jnp.maximum(apart, jnp.where(other > 0, jnp.inf, found))
-    return reach, ~infinite, met, apart
+            found["parted"].append(other)
+            apart.append((off, height))
+    off, height = apart[0] if len(apart) == 1 else (_most([relative(*a) for a in apart]), 1.0)
+    told = {name: _most(parts) for name, parts in found.items()}
+    return told | {"reach": jnp.asarray(told["reach"], slot_dtype()), "off": off, "height": height}
 
 
 def is_whole(out: Any) -> bool:
@@ -347,9 +384,12 @@ def whole_numbers(
     return found
 
 
-def _flags(result: Any, at: Any) -> tuple[Any, Any]:
-    """Whether the rule's result, and its input, hold something that is not finite."""
-    if not is_float(result) or not result.size:
-        return jnp.asarray(False), jnp.asarray(False)
-    found = gathered(~jnp.isfinite(result), ~jnp.isfinite(at))
-    return found[0] > 0, found[1] > 0
+def _flags(results: Sequence[Any], at: Sequence[Any]) -> Compared:
+    """Whether the rule's results, and its inputs, hold something that is not finite."""
+    found = [
+        gathered(~jnp.isfinite(result), ~jnp.isfinite(x))
+        for result, x in zip(results, at, strict=True)
+        if is_float(result) and result.size
+    ]
+    bad, entering = (_most([f[k] for f in found]) for k in (0, 1))
+    return Compared(0.0, 1.0, bad, entering, 0.0, 0.0, 1.0)

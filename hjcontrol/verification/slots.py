@@ -11,7 +11,6 @@ A second kind of slot *records*: its cotangent is the place's own inputs and cos
 iterations, for a trial of the place alone.
 """
 
-import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -26,7 +25,7 @@ from hjcontrol.verification.calling import called, pulled
 from hjcontrol.verification.places import Place, Plan, Step
 from hjcontrol.verification.references import kept_still
 from hjcontrol.verification.rule import (
-    FIELDS,
+    RAW,
     Maps,
     Settings,
     groups_of,
@@ -112,7 +111,7 @@ def _scan(eqn: JaxprEqn, plan: Plan, ins: list[Any], own: Slots, visit: Visit) -
 def empty(maps: Maps, seed: Any) -> Any:
     """A place's slot: an array that carries the seed of its random costates, a row for each judged
     input, one for every iteration."""
-    shape = (*maps.place.lengths, max(len(maps.inputs), 1), len(FIELDS))
+    shape = (*maps.place.lengths, max(len(maps.inputs), 1), len(RAW))
     return jnp.broadcast_to(jnp.asarray(seed, slot_dtype()), shape)
 
 
@@ -129,8 +128,6 @@ def empty_whole(maps: Maps) -> Any:
     """A slot that records a place which runs once: what its measurement reads."""
     zeros = lambda atoms: tuple(jnp.zeros(v.aval.shape, v.aval.dtype) for v in atoms)
     ins, outs = maps.place.eqn.invars, maps.place.eqn.outvars
-    if maps.mode == "none":
-        return (), zeros(outs), ()
     return zeros(ins), zeros(outs), zeros(ins[i] for i in maps.inputs)
 
 
@@ -147,12 +144,12 @@ def measuring(
         if place.mutable:
             return called(place, ins)
         if place.index in taken:
-            return wrapped(own, slot, ins, functools.partial(_whole, own))
+            return wrapped(own, slot, ins, _whole)
 
         def told(ins: Any, outs: Any, p: Any, by_rule: Any, pull: Any, slot: Any) -> Any:
             seed = slot[0, 0].astype(jnp.int32)
             rows = measured(own, found, ins, outs, p, by_rule, pull, seed, settings)
-            return jnp.zeros_like(slot).at[: len(rows)].set(rows)
+            return jnp.pad(rows, ((0, len(slot) - len(rows)), (0, 0)))
 
         return wrapped(own, slot, ins, told)
 
@@ -191,11 +188,9 @@ def _record(ins: Any, outs: Any, p: Any, by_rule: Any, pull: Any, slot: Any) -> 
     return (jnp.zeros_like(chosen), *kept)
 
 
-def _whole(maps: Maps, ins: Any, outs: Any, p: Any, by_rule: Any, pull: Any, slot: Any) -> Any:
+def _whole(ins: Any, outs: Any, p: Any, by_rule: Any, pull: Any, slot: Any) -> Any:
     """What `empty_whole` has room for: inputs, costate and `G p`."""
     del outs, pull, slot
-    if maps.mode == "none":
-        return (), tuple(p), ()
     return tuple(ins), tuple(p), tuple(by_rule)
 
 

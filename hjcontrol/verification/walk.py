@@ -23,6 +23,7 @@ from hjcontrol.verification.rule import (
     VISITS,
     Maps,
     Settings,
+    finished,
     groups_of,
     measured,
     slot_dtype,
@@ -137,17 +138,13 @@ def measuring(maps: dict[int, Maps], groups: dict[int, Any], seed: Any) -> Walk:
         rows = measured(
             own, found, ins, outs, None, None, lambda q: pull(list(q)), seed, Settings()
         )
-        rows = rows.at[:, SECOND].set(jnp.asarray(turn, rows.dtype))
-        return outs, _filled(room(place), rows)
+        rows = jnp.where(jnp.arange(len(FIELDS)) == SECOND, turn, finished(rows, jnp))
+        return outs, jnp.pad(rows, ((0, len(room(place)) - len(rows)), (0, 0)))
 
     def room(place: Place) -> Any:
         return jnp.zeros((max(len(maps[place.index].inputs), 1), len(FIELDS)), slot_dtype())
 
     return Walk(visit, room, _worse)
-
-
-def _filled(room: Any, rows: Any) -> Any:
-    return room.at[: len(rows)].set(rows)
 
 
 def _worse(old: Any, new: Any) -> Any:
@@ -158,7 +155,8 @@ def _worse(old: Any, new: Any) -> Any:
     )
     take = (guilty | (old[..., VISITS] == 0)) & (new[..., VISITS] > 0)
     rows = jnp.where(take[..., None], new, old)
-    return rows.at[..., VISITS].set(old[..., VISITS] + new[..., VISITS])
+    together = (old + new)[..., VISITS, None]
+    return jnp.where(jnp.arange(len(FIELDS)) == VISITS, together, rows)
 
 
 def recording(index: int, room: Any, at: Any, number: Callable) -> Walk:

@@ -77,7 +77,7 @@ def examine(
     tell(f"measuring {len(program.places)} places")
     if backward:
         measured = program.measure(leaves, seed, random, weights)
-        tables = {i: np.asarray(t, float) for i, t in jax.device_get(measured.tables).items()}
+        tables = measured.tables
     else:
         measured, tables = None, engine.walked()
     rows = [
