@@ -6,13 +6,15 @@
 A costate has the same shape: `p_k = dJ/dx_k`, the 1/n of the mean included.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree
+from hjcontrol.networks.chain import Chain
 
 
 class Trajectory(Shown):
@@ -40,6 +42,15 @@ class Trajectory(Shown):
 
     def __iter__(self) -> Iterator[Tree]:
         return (self[k] for k in range(len(self)))
+
+
+def by_runs(chain: Chain, each: Sequence[Array]) -> tuple[Array, ...]:
+    """One array a stage, `(n, ...)`, stacked by runs: `(n, length, ...)` each."""
+    runs, k = [], 0
+    for run in chain.runs:
+        runs.append(jnp.stack(each[k : k + run.length], axis=1))
+        k += run.length
+    return tuple(runs)
 
 
 def swapped(tree: Tree) -> Tree:

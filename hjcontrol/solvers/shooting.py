@@ -164,7 +164,7 @@ class Shooting(AbstractSolver):
         p = [state.start]
         for run in state.path.later:
             p += list(jnp.moveaxis(run, 1, 0))
-        multipliers = Trajectory(_by_runs(problem, p[:-1]), p[-1])
+        multipliers = Trajectory(by_runs(problem.chain, p[:-1]), p[-1])
         if self.homotopy is False:
             return Outcome(state.path.weights, multipliers)
         levels = reported(state.level)
@@ -179,7 +179,7 @@ def _initial(
     first = shooting.at(problem, level.eps)
     _, states, costates, _ = backpropagate(first, weights)
     states = states if shooting.states is None else shooting.states
-    path = Path(weights, _by_runs(problem, list(costates)[1:]))
+    path = Path(weights, by_runs(problem.chain, list(costates)[1:]))
     starts = _starts(len(problem.chain), shooting.segments)[1:]
     x0 = problem.inputs
     both = [jnp.stack([states[k], costates[k]]) for k in starts]
@@ -340,12 +340,3 @@ def _stopped(state: ShootingState) -> str | None:
 def _starts(depth: int, segments: int) -> list[int]:
     """First stage of each segment, as even as they come."""
     return [depth * j // segments for j in range(segments)]
-
-
-def _by_runs(problem: ControlProblem, each: list[Array]) -> tuple[Array, ...]:
-    """One array a stage, stacked by runs: `(n, length, ...)` each."""
-    runs, k = [], 0
-    for run in problem.chain.runs:
-        runs.append(jnp.stack(each[k : k + run.length], axis=1))
-        k += run.length
-    return tuple(runs)

@@ -37,7 +37,7 @@ from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.third_party import needs
 from hjcontrol.control import Solution, Theorem
-from hjcontrol.deformation import gibbs, lse
+from hjcontrol.deformation import gibbs
 from hjcontrol.layers.program import Residuals
 from hjcontrol.networks import AffineWeights
 from hjcontrol.solvers.convex.difference import (
@@ -45,6 +45,7 @@ from hjcontrol.solvers.convex.difference import (
     AbstractDifference,
     DifferenceOfConvex,
     Layers,
+    by_leaf,
     check_positive,
     checked_layers,
 )
@@ -134,11 +135,6 @@ class DifferenceOfMaxAffine(AbstractDifference):
 
     def _planes(self, theta: Layers) -> tuple[Array, Array]:
         return tuple(self.inputs @ t.W.T + t.b[None, :] for t in theta)
-
-    def _loss(self, g: Array, h: Array) -> Array:
-        pairs = jnp.stack([g, h + self.targets], axis=1)
-        soft = 2.0 * jax.vmap(lambda row: lse(row, self.delta))(pairs)
-        return jnp.mean(soft) - 2.0 * self.delta * np.log(2.0)
 
     def readings(self, theta: Layers) -> Readings:
         """The pieces that attain the maxima, ties shared equally."""
@@ -257,11 +253,7 @@ def _residuals(
         primal={},
         dual=named("taken", off(taken)) | named("own", off(own)),
         complementarity=named("taken", below(taken)) | named("own", below(own)),
-        stationarity={
-            f"{name}.{leaf}": jnp.abs(getattr(getattr(pull, name), leaf))
-            for name in Layers._fields
-            for leaf in AffineWeights._fields
-        },
+        stationarity=by_leaf(pull),
         objective=value,
         dual_objective=low - slack - 0.5 * square(pull) / difference.ridge,
     )
