@@ -73,7 +73,7 @@ def from_model(
         return model
     if isinstance(model, type):
         raise ValueError(f"from_model: a trained model is needed; found {shown(model)}.")
-    if _home(model) == "sklearn":
+    if type(model).__module__.partition(".")[0] == "sklearn":
         layers, own = of_sklearn(model)
         made = _made(layers, own if names is None else names, guess=False)
         agrees_with_sklearn(model, layers, made.labels)
@@ -156,10 +156,6 @@ def _input(chain: Chain) -> Any:
             "inputs or outputs there are. Give `labels=`."
         )
     return jax.ShapeDtypeStruct((stage.in_size,), jnp.result_type(float))
-
-
-def _home(model: Any) -> str:
-    return type(model).__module__.partition(".")[0]
 
 
 def _activation(activation: str | Callable[..., Any] | None) -> Callable[..., Any] | None:

@@ -215,7 +215,9 @@ class AugmentedLagrangian(AbstractSolver):
             words = "; ".join(worst) if worst else f"all are within {float(self.tol):.2g}"
             message = f"Largest violations at rho = {float(state.rho):.1e}: {words}."
         if not bool(state.done | state.rests):
-            return Outcome(weights, None, nu.terminal, path_multipliers=_path(nu), message=message)
+            return Outcome(
+                weights, None, nu.terminal, path_multipliers=nu.path or None, message=message
+            )
         weights, terminal, path = polished(problem, weights, nu.terminal, nu.path)
         if bool(state.rests) and not violations(problem, weights, most=1, above=float(self.tol)):
             last = _unit(problem, weights) * jnp.asarray(self.inner.tol)  # pyright: ignore
@@ -260,10 +262,6 @@ def _begun(problem: ControlProblem, warm: Multipliers | None) -> Multipliers:
 def _unit(problem: ControlProblem, weights: Weights) -> Float[Array, ""]:
     """Of `dJ/dtheta`, that of the costs alone: at a solution the multipliers balance their slope."""
     return jnp.asarray(measured(problem, weights).gradient, problem.dtype)
-
-
-def _path(nu: Multipliers) -> dict[str, Array] | None:
-    return nu.path or None
 
 
 def _priced(problem: ControlProblem, nu: Multipliers, rho: Any) -> ControlProblem:

@@ -180,7 +180,9 @@ def _step(
         value=value,
         grad=slope,
         # A search may hand over weights in 64 bits where these are switched on.
-        value_fn=lambda w: batch.objective(unseen(jax.tree.map(_typed, w, old))),
+        value_fn=lambda w: batch.objective(
+            unseen(jax.tree.map(lambda a, b: a.astype(b.dtype), w, old))
+        ),
     )
     new = unseen(optax.apply_updates(old, change))
     weights = problem.control_set.project(new)
@@ -213,10 +215,6 @@ def _begun(gradient_method: Gradient, problem: ControlProblem, weights: Weights)
             "stage's (`problem.init(key)` stacked, of stages of this library). State masks and labels "
             f"as functions of the weights. It says: {type(error).__name__}: {str(error).splitlines()[0]}"
         ) from error
-
-
-def _typed(a: Any, like: Any) -> Any:
-    return a.astype(like.dtype)
 
 
 def _spectral(gradient_method: Gradient, problem: ControlProblem) -> bool:

@@ -102,7 +102,9 @@ def _about_the_whole(
 ) -> tuple[list[str], list[str]]:
     """Notes, and verdicts that no row carries. `blamed`: rows of equations that are not finite, `None`
     where none was looked for."""
-    notes, also = list(_notes(call.program)), []
+    notes, also = [], []
+    if not call.program.scalar:
+        notes.append("fn is not scalar: <r, fn> with random r was verified")
     if blamed is not None and not blamed:
         also.append(UNDEFINED)
         notes.append("the cost or its gradient is not finite, and no equation was found guilty")
@@ -246,10 +248,6 @@ def _gradient(call: Call, flat: Sequence[Any]) -> Any:
 def _dtype(call: Call) -> str:
     found = [call.leaves[k].dtype for k in call.at]
     return np.dtype(max(found, key=eps_of)).name if found else ""
-
-
-def _notes(program: Program) -> list[str]:
-    return [] if program.scalar else ["fn is not scalar: <r, fn> with random r was verified"]
 
 
 def blame(fn: Callable, args: Any, wanted: Callable, has_aux: bool, leaves: Any) -> list[Row]:
