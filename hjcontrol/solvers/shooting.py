@@ -37,7 +37,7 @@ from hjcontrol.control import (
     value_and_gradient,
 )
 from hjcontrol.control.capability import require
-from hjcontrol.control.trajectory import swapped
+from hjcontrol.control.trajectory import by_runs, swapped
 from hjcontrol.control.units import Units, plain
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.canonical import stepped
