@@ -84,23 +84,30 @@ def from_model(
             shape = jax.eval_shape(chain, weights, _input(chain))
             names = tuple(range(shape.size)) if shape.ndim == 1 and shape.size > 1 else None
         return Trained(chain, weights, names)
-    if isinstance(model, eqx.Module):
-        layers = of_equinox(model)
-    elif hasattr(model, "state_dict") and hasattr(model, "children"):
-        layers = of_torch(model)
-    elif isinstance(model, Mapping):
-        layers = of_mapping(model, sigma)
-    elif isinstance(model, Sequence) and not isinstance(model, str) and len(model):
-        layers = gated(_pairs(model), sigma)
-    else:
-        raise ValueError(
-            "from_model: a scikit-learn, equinox or torch model, a flax tree, a state dict, pairs (W, b) "
-            f"or a solution is needed; found {shown(model)}."
-        )
+    layers = _layers(model, sigma)
     made = _made(layers, names, guess=True)
-    if hasattr(model, "state_dict") and hasattr(model, "children"):
+    if _is_torch(model):
         agrees_with_torch(model, layers)
     return made
+
+
+def _is_torch(model: Any) -> bool:
+    return hasattr(model, "state_dict") and hasattr(model, "children")
+
+
+def _layers(model: Any, sigma: Any) -> list[Layer]:
+    if isinstance(model, eqx.Module):
+        return of_equinox(model)
+    if _is_torch(model):
+        return of_torch(model)
+    if isinstance(model, Mapping):
+        return of_mapping(model, sigma)
+    if isinstance(model, Sequence) and not isinstance(model, str) and len(model):
+        return gated(_pairs(model), sigma)
+    raise ValueError(
+        "from_model: a scikit-learn, equinox or torch model, a flax tree, a state dict, pairs (W, b) "
+        f"or a solution is needed; found {shown(model)}."
+    )
 
 
 def _made(layers: list[Layer], labels: tuple[Any, ...] | None, *, guess: bool) -> Trained:

@@ -100,12 +100,9 @@ def solve(
 
         >>> import jax, jax.numpy as jnp, hjcontrol as hj
         >>> x = jnp.array([[1.0], [-0.5]])
+        >>> stages = [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3
         >>> problem = hj.ControlProblem(
-        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
-        ...     x,
-        ...     jnp.sin(x),
-        ...     terminal=hj.control.least_squares,
-        ...     running=hj.control.Ridge(0.1),
+        ...     stages, x, jnp.sin(x), terminal=hj.least_squares, running=hj.Ridge(0.1)
         ... )
         >>> solution = hj.solve(problem, hj.solvers.Newton(tol=1e-10), key=jax.random.key(0))
         >>> bool(solution.result == hj.RESULTS.successful), bool(solution.stats["stationarity"] < 1e-9)

@@ -61,13 +61,7 @@ def verify_function(
         rows = cancelled(rows, call.program, call.leaves, found.measured.gradient)
     rows = with_suspects(rows, call.program, verify_function)
     rows = all_declared(rows, call.program, deliberate)
-    cost, gradient, finite = np.nan, None, True
-    if backward:
-        cost = float(np.real(found.measured.cost))
-        gradient = _gradient(call, found.measured.gradient)
-        finite = np.isfinite(cost) and all(
-            bool(jnp.all(jnp.isfinite(g))) for g in found.measured.gradient
-        )
+    cost, gradient, finite = _value(call, found.measured) if backward else (np.nan, None, True)
     blamed = None
     if not finite and not any(r.verdict in (UNDEFINED, REFUTED) for r in rows):
         tell("looking for the equation that is not finite")
@@ -80,7 +74,6 @@ def verify_function(
     if not rows and backward and not also:
         notes.append(told_without_rules(call, found.measured.gradient))
     rows = _refined(rows, finer, args, wanted, settings) if finer else rows
-    places = len({row.place for row in rows})
     return Certificate(
         rows=tuple(rows),
         cost=cost,
@@ -90,11 +83,18 @@ def verify_function(
         notes=tuple(notes),
         problem={
             "leaves": len(call.at),
-            "places": places,
+            "places": len({row.place for row in rows}),
             "dtype": _dtype(call),
             "also": tuple(also),
         },
     )
+
+
+def _value(call: Call, measured: Any) -> tuple[float, Any, bool]:
+    """The cost, the gradient by name, and whether all of both is finite."""
+    cost, gradient = float(np.real(measured.cost)), _gradient(call, measured.gradient)
+    finite = np.isfinite(cost) and all(bool(jnp.all(jnp.isfinite(g))) for g in measured.gradient)
+    return cost, gradient, bool(finite)
 
 
 def _about_the_whole(
@@ -132,16 +132,11 @@ def stated(fn: Callable, args: tuple[Any, ...], wanted: Callable, settings: dict
     """The program, or a `ValueError` in this library's words."""
     try:
         return called_with(fn, args, wanted, **settings)
-    except ValueError as error:
-        if str(error).startswith("verify:"):
-            raise
-        raise ValueError(_untraceable(fn, error)) from error
-    except TypeError as error:
-        if str(error).startswith("verify:"):
-            raise
-        raise TypeError(_untraceable(fn, error)) from error
     except Exception as error:  # fn is the user's: it may raise anything while it is traced
-        raise ValueError(_untraceable(fn, error)) from error
+        if isinstance(error, (TypeError, ValueError)) and str(error).startswith("verify:"):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(_untraceable(fn, error)) from error
 
 
 def _untraceable(fn: Callable, error: Exception) -> str:

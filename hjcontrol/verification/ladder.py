@@ -140,19 +140,7 @@ def adjoint_ladder(
         >>> len(ladder.rungs)
         1
     """
-    if not isinstance(flow, Flow):
-        raise ValueError(
-            f"adjoint_ladder: `flow` must be a Flow; found {type(flow).__name__}. "
-            "Wrap the drift: Flow(drift, t1)."
-        )
-    tols = [float(t) for t in np.atleast_1d(tols)]
-    if not tols or not all(0 < t < np.inf for t in tols):
-        raise ValueError(f"adjoint_ladder: `tols` must be positive, one at least; found {tols}.")
-    for adjoint in adjoints:
-        adjoint_named(adjoint)
-    named = [(_name(a), a) for a in adjoints]
-    if not named:
-        raise ValueError("adjoint_ladder: one adjoint at least is needed; found none.")
+    tols, named = _checked(flow, tols, adjoints)
     x = jax.tree.map(jnp.asarray, inputs)
     one = (lambda a: sum(jnp.sum(b**2) for b in jax.tree.leaves(a)) / 2) if cost is None else cost
     mean = lambda a: jnp.mean(jax.vmap(one)(a))
@@ -165,22 +153,29 @@ def adjoint_ladder(
     for tol in tols:
         at = jnp.asarray(tol, truth.dtype)
         discrete = ravel_pytree(same(x, weights, at))[0]
-        for name, run, compile_seconds, memory in gradients:
+        for name, run, compiling, memory in gradients:
             found, seconds, note = _timed(run, (x, weights, at), repeats)
-            apart = lambda g, found=found: _relative(found, g)
-            rungs.append(
-                Rung(
-                    tol=tol,
-                    adjoint=name,
-                    costate_error=apart(truth),
-                    discrete_error=apart(discrete),
-                    seconds=seconds,
-                    compile_seconds=compile_seconds,
-                    memory=memory,
-                    note=note,
-                )
-            )
+            errors = _relative(found, truth), _relative(found, discrete)
+            rungs.append(Rung(tol, name, *errors, seconds, compiling, memory, note))
     return AdjointLadder(tuple(rungs), "tolerance" if flow.numerics.by_tolerance else "step", title)
+
+
+def _checked(
+    flow: Any, tols: Any, adjoints: Sequence[Any]
+) -> tuple[list[float], list[tuple[str, Any]]]:
+    if not isinstance(flow, Flow):
+        raise ValueError(
+            f"adjoint_ladder: `flow` must be a Flow; found {type(flow).__name__}. "
+            "Wrap the drift: Flow(drift, t1)."
+        )
+    tols = [float(t) for t in np.atleast_1d(tols)]
+    if not tols or not all(0 < t < np.inf for t in tols):
+        raise ValueError(f"adjoint_ladder: `tols` must be positive, one at least; found {tols}.")
+    for adjoint in adjoints:
+        adjoint_named(adjoint)
+    if not adjoints:
+        raise ValueError("adjoint_ladder: one adjoint at least is needed; found none.")
+    return tols, [(_name(a), a) for a in adjoints]
 
 
 def _name(adjoint: Any) -> str:
