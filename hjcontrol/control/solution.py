@@ -42,6 +42,14 @@ STATS = (
 )
 
 
+def stats_of(
+    steps: int, evals: int, objective: Any, stationarity: Any, compiling: float, solving: float
+) -> dict[str, Any]:
+    """What every solver says of its run; `other_seconds` is the caller's to set."""
+    numbers = (float(objective), float(stationarity), compiling, solving, 0.0)
+    return dict(zip(STATS, (steps, evals, *numbers), strict=True))
+
+
 class History(Shown):
     """One row a recorded step: `seconds` since the start (compilation excluded), `objective` and
     `stationarity`, each of shape `(rows,)`."""

@@ -200,7 +200,6 @@ def _row(i: int, place: Any, o: Outcome, live: float | None) -> Row:
         rule=place.rule,
         kind=place.kind,
         source=place.source,
-        iteration=None,
         argument=group[0],
         parameter=label,
         index=o.index,
@@ -219,20 +218,11 @@ def _guilty(i: int, node: str, source: Source) -> Row:
     return Row(
         verdict=UNDEFINED,
         gap=np.inf,
-        reach=None,
-        live=None,
         rule=node,
         kind="node",
         source=source,
-        iteration=None,
-        argument=0,
-        parameter="",
-        index=None,
-        shape=(),
-        arithmetic="",
         reason="its derivative is not a number here",
         gaps=np.asarray([np.inf]),
-        reaches=np.zeros(1),
         place=i,
     )
 

@@ -27,6 +27,7 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 from hjcontrol.control import ControlProblem, History, Solution, Theorem
+from hjcontrol.control.solution import stats_of
 from hjcontrol.layers.program import AbstractProgram
 from hjcontrol.networks import Chain, Weights
 
@@ -139,6 +140,7 @@ def plain_answer(
     values = np.asarray([float(objective)] if history is None else history, float)
     rest = np.full(len(values), math.nan)
     rest[-1] = stationarity
+    times = np.linspace(0.0 if len(values) > 1 else seconds, seconds, len(values))
     bound, theorem, native = proof
     return Solution(
         weights,
@@ -146,19 +148,8 @@ def plain_answer(
         None,
         objective,
         result,
-        {
-            "num_steps": steps,
-            "num_evals": steps,
-            "objective": float(objective),
-            "stationarity": stationarity,
-            "compile_seconds": 0.0,
-            "solve_seconds": seconds,
-            "other_seconds": 0.0,
-            **stats,
-        },
-        History(
-            np.linspace(0.0 if len(values) > 1 else seconds, seconds, len(values)), values, rest
-        ),
+        stats_of(steps, steps, objective, stationarity, 0.0, seconds) | stats,
+        History(times, values, rest),
         problem,
         solver,
         bound=bound,
