@@ -97,29 +97,13 @@ def answer(
     objective: Float[Array, ""],
     bound: Float[Array, ""],
     result: RESULTS,
-    *,
-    seconds: float,
-    steps: int,
-    solver: str,
-    stationarity: float = math.nan,
-    history: np.ndarray | None = None,
-    **stats: Any,
+    **told: Any,
 ) -> Solution:
-    """The `Solution` of a primal-dual pair, stated as training. `history`: objective after each step."""
-    problem = native.problem
-    return plain_answer(
-        problem.as_control_problem(),
-        problem.to_weights(native.candidate),
-        objective,
-        result,
-        seconds=seconds,
-        steps=steps,
-        solver=solver,
-        stationarity=stationarity,
-        history=history,
-        proof=(bound, problem.theorem, native),
-        **stats,
-    )
+    """The `Solution` of a primal-dual pair, stated as training. `told`: as for `plain_answer`."""
+    problem, proof = native.problem, (bound, native.problem.theorem, native)
+    weights = problem.to_weights(native.candidate)
+    stated = problem.as_control_problem()
+    return plain_answer(stated, weights, objective, result, proof=proof, **told)
 
 
 def plain_answer(
@@ -136,7 +120,8 @@ def plain_answer(
     proof: tuple[Any, Theorem | None, Any] = (None, None, None),
     **stats: Any,
 ) -> Solution:
-    """A `Solution` found on the host; states and costates are computed when they are asked for."""
+    """A `Solution` found on the host; states and costates are computed when they are asked for.
+    `history`: objective after each step."""
     values = np.asarray([float(objective)] if history is None else history, float)
     rest = np.full(len(values), math.nan)
     rest[-1] = stationarity
