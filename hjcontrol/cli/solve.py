@@ -57,10 +57,7 @@ NETWORK: dict[str, Check] = {
     "step": positive,
     "activation": one_of(ACTIVATIONS, "activation"),
 }
-COSTS: dict[str, Check] = {
-    "terminal": one_of(TERMINALS, "terminal cost"),
-    "ridge": not_negative,
-}
+COSTS: dict[str, Check] = {"terminal": one_of(TERMINALS, "terminal cost"), "ridge": not_negative}
 
 
 def _options(name: str, value: Any) -> dict[str, Any]:

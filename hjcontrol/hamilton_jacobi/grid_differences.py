@@ -111,11 +111,7 @@ _IDEAL = (0.1, 0.6, 0.3)
 
 def _stencils(a, b, c, d, e) -> tuple[tuple[Array, ...], tuple[Array, ...], Array]:
     """Three slopes of third order, how rough each is, and below what roughness is rounding."""
-    q = (
-        a / 3 - 7 / 6 * b + 11 / 6 * c,
-        -b / 6 + 5 / 6 * c + d / 3,
-        c / 3 + 5 / 6 * d - e / 6,
-    )
+    q = (a / 3 - 7 / 6 * b + 11 / 6 * c, -b / 6 + 5 / 6 * c + d / 3, c / 3 + 5 / 6 * d - e / 6)
     beta = (
         13 / 12 * (a - 2 * b + c) ** 2 + (a - 4 * b + 3 * c) ** 2 / 4,
         13 / 12 * (b - 2 * c + d) ** 2 + (b - d) ** 2 / 4,

@@ -38,10 +38,7 @@ from hjcontrol.networks.units import identity
 
 
 def from_model(
-    model: Any,
-    *,
-    activation: str | Callable[..., Any] | None = None,
-    labels: Any = None,
+    model: Any, *, activation: str | Callable[..., Any] | None = None, labels: Any = None
 ) -> Trained:
     """A trained model as a chain with its weights, for every question of `hj.analysis`.
 

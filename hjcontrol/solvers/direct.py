@@ -21,12 +21,7 @@ from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
-from hjcontrol.control import (
-    ControlProblem,
-    Solution,
-    Trajectory,
-    backpropagate,
-)
+from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagate
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.ends import stationarity

@@ -25,13 +25,7 @@ from jaxtyping import Array, Bool, Float, Int
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import (
-    ControlProblem,
-    Free,
-    Minibatch,
-    minibatch,
-    value_and_gradient,
-)
+from hjcontrol.control import ControlProblem, Free, Minibatch, minibatch, value_and_gradient
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.training import estimate, noise_of, refuse_noise, settled
 from hjcontrol.control.units import Units, plain, resolved, stationarity

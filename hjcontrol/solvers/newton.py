@@ -221,11 +221,7 @@ def _correction(
         0.25 * jnp.minimum(radius, path.length),
         jnp.where((ratio > 0.75) & path.boundary, 2.5 * radius, radius),
     )
-    end = jax.tree.map(
-        lambda a, b: jnp.where(accept, a, b),
-        (weights, new_value, new_gradient),
-        at,
-    )
+    end = jax.tree.map(lambda a, b: jnp.where(accept, a, b), (weights, new_value, new_gradient), at)
     new_size = stationarity(problem, weights, new_gradient, newton.unit)
     held = (ratio > 0.25) & ~path.boundary & (tries == 1)
     succeeded = held & (new_size < 0.5 * size) & (new_size > newton.tol * newton.unit)

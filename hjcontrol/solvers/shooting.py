@@ -186,10 +186,7 @@ def _initial(
     nodes = jnp.stack(both, 1) if both else jnp.zeros((2, 0, *x0.shape), x0.dtype)
     start = costates[0]
     info = _info(problem, weights, jnp.asarray(1))
-    solved, unknown = (
-        (start, nodes, path),
-        jnp.asarray(jnp.inf, x0.dtype),
-    )  # the first step knows
+    solved, unknown = ((start, nodes, path), jnp.asarray(jnp.inf, x0.dtype))  # the first step knows
     return ShootingState(start, nodes, path, unknown, level, solved, jnp.asarray(False), info)
 
 

@@ -18,12 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import (
-    ControlProblem,
-    Free,
-    Solution,
-    Trajectory,
-)
+from hjcontrol.control import ControlProblem, Free, Solution, Trajectory
 from hjcontrol.control.feedback import Feedback
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights

@@ -133,11 +133,7 @@ def _begun(
 
 @eqx.filter_jit
 def _step(
-    solver: AbstractSolver,
-    problem: ControlProblem,
-    batch: Any,
-    state: Any,
-    alive: Bool[Array, ""],
+    solver: AbstractSolver, problem: ControlProblem, batch: Any, state: Any, alive: Bool[Array, ""]
 ) -> tuple[Any, Bool[Array, ""], tuple[Array, ...]]:
     """One step; a state that is not finite, and all after it, are not kept."""
     new = solver.step(problem.placed(*batch), state)

@@ -21,10 +21,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key
 
-from hjcontrol.control import (
-    ControlProblem,
-    curvature,
-)
+from hjcontrol.control import ControlProblem, curvature
 from hjcontrol.control.units import unit
 from hjcontrol.networks import Weights
 from hjcontrol.verification.faces import Faces, bending, within

@@ -20,12 +20,7 @@ from hjcontrol.verification.naming import raised_at
 from hjcontrol.verification.program import Call, Program, called_with, contracted
 from hjcontrol.verification.rule import GAP, GUILTY, REACH
 from hjcontrol.verification.suspects import with_suspects
-from hjcontrol.verification.verdicts import (
-    CONSISTENT,
-    REFUTED,
-    UNDEFINED,
-    UNTESTED,
-)
+from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNDEFINED, UNTESTED
 from hjcontrol.verification.whole import told_of_refs, told_without_rules
 from hjcontrol.verification.witness import examine
 

@@ -14,14 +14,7 @@ from hjcontrol.verification.elements import direction
 from hjcontrol.verification.further import holds_loop
 from hjcontrol.verification.gaps import UNITS, paired, paired_noise
 from hjcontrol.verification.inlining import replay_plain
-from hjcontrol.verification.verdicts import (
-    CONSISTENT,
-    EXACT,
-    REFUTED,
-    UNDEFINED,
-    UNTESTED,
-    Outcome,
-)
+from hjcontrol.verification.verdicts import CONSISTENT, EXACT, REFUTED, UNDEFINED, UNTESTED, Outcome
 
 
 def by_forward_mode(trial: Any, ins: Any, found: Any, inside: Callable) -> Outcome:

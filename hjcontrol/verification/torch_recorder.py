@@ -25,11 +25,7 @@ from hjcontrol.verification.torch_transformed import (
     outside,
     tracked,
 )
-from hjcontrol.verification.torch_trees import (
-    floats,
-    is_float,
-    tensors,
-)
+from hjcontrol.verification.torch_trees import floats, is_float, tensors
 
 CUSTOM_OP = "torch._library.autograd"
 CALLS = 4  # of one module that are judged

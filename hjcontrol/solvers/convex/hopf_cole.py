@@ -211,9 +211,7 @@ def _residuals(
     return Residuals(
         primal={},
         dual={"price": jnp.maximum(averages - 1.0, 0.0)},
-        complementarity={
-            "mass": jnp.abs(jnp.mean(flow, axis=0) * (1.0 - averages)),
-        },
+        complementarity={"mass": jnp.abs(jnp.mean(flow, axis=0) * (1.0 - averages))},
         stationarity={"score": jnp.abs(scores - implied)},
         objective=jnp.mean(0.5 * jnp.expm1(log_u) ** 2 if squared else jnp.expm1(log_u) - log_u),
         dual_objective=-jnp.mean(0.5 * v**2 + v) if squared else jnp.mean(scores),

@@ -149,12 +149,7 @@ class DifferenceOfMaxAffine(AbstractDifference):
         """The end of the smooth problem at a small temperature."""
         eps = START_EPS * max(float(np.std(np.asarray(self.targets))), np.finfo(float).tiny)
         smooth = DifferenceOfConvex(
-            self.inputs,
-            self.targets,
-            atoms=self.atoms,
-            eps=eps,
-            delta=self.delta,
-            ridge=self.ridge,
+            self.inputs, self.targets, atoms=self.atoms, eps=eps, delta=self.delta, ridge=self.ridge
         )
         return smooth.solve(tol=1e-4, max_steps=100).native.candidate
 

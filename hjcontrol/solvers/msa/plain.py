@@ -22,11 +22,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import (
-    ControlProblem,
-    Minibatch,
-    minibatch,
-)
+from hjcontrol.control import ControlProblem, Minibatch, minibatch
 from hjcontrol.control.units import stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.msa.point import Point, at, choose

@@ -22,11 +22,7 @@ from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
-from hjcontrol.control import (
-    AbstractControlSet,
-    ControlProblem,
-    Free,
-)
+from hjcontrol.control import AbstractControlSet, ControlProblem, Free
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.units import Units, in_units, plain, resolved
 from hjcontrol.solvers.msa.quadratic import (

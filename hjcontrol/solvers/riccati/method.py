@@ -31,24 +31,12 @@ from jaxtyping import Array, Bool, Float, Int
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import (
-    ControlProblem,
-    Free,
-    Trajectory,
-    backpropagate,
-    costate,
-)
+from hjcontrol.control import ControlProblem, Free, Trajectory, backpropagate, costate
 from hjcontrol.control.capability import require
 from hjcontrol.control.feedback import Feedback, Gains
 from hjcontrol.control.units import Units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.riccati.ensemble import (
-    STATES,
-    WEIGHTS,
-    Policy,
-    Stacked,
-    small,
-)
+from hjcontrol.solvers.riccati.ensemble import STATES, WEIGHTS, Policy, Stacked, small
 from hjcontrol.solvers.riccati.factored import Factored, Sweep, matrix
 from hjcontrol.solvers.riccati.stages import flat_weights, linearise
 from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
@@ -250,8 +238,7 @@ def _initial(riccati: Riccati, problem: ControlProblem, weights: Weights) -> Ric
         costates,
         # a start that is nearly stationary already needs no Gauss-Newton sweeps first
         jnp.maximum(
-            riccati.switch * size,
-            jnp.cbrt(jnp.finfo(value.dtype).eps) * jnp.abs(value),
+            riccati.switch * size, jnp.cbrt(jnp.finfo(value.dtype).eps) * jnp.abs(value)
         ).astype(value.dtype),
         jnp.zeros_like(value),
         jnp.full_like(value, jnp.inf),
