@@ -163,9 +163,7 @@ class ConvexRegression(AbstractConvexProblem):
         return Pieces(jnp.max(planes, axis=1), W[jnp.argmax(planes, axis=1)])
 
 
-def _residuals(
-    regression: ConvexRegression, candidate: Pieces, dual: Array | None = None
-) -> Residuals:
+def _residuals(regression: ConvexRegression, candidate: Pieces, dual: Array | None) -> Residuals:
     x, y = regression.inputs, regression.targets
     candidate = Pieces(*(jnp.asarray(a, x.dtype) for a in candidate))
     n = len(x)

@@ -223,15 +223,11 @@ class DifferenceOfConvex(AbstractDifference):
 
         `history.objective` has J after every step, never rising.
         """
-        return _solved(self, init=init, tol=tol, max_steps=max_steps)
+        return _solved(self, init, tol, max_steps)
 
 
 def _solved(
-    difference: DifferenceOfConvex,
-    *,
-    init: Layers | None = None,
-    tol: float = 1e-6,
-    max_steps: int = 500,
+    difference: DifferenceOfConvex, init: Layers | None, tol: float, max_steps: int
 ) -> Solution:
     clock = time.perf_counter()
     theta = difference.start() if init is None else init
@@ -257,9 +253,7 @@ def _solved(
     )
 
 
-def _residuals(
-    difference: DifferenceOfConvex, candidate: Layers, dual: Layers | None = None
-) -> Residuals:
+def _residuals(difference: DifferenceOfConvex, candidate: Layers, dual: Layers | None) -> Residuals:
     theta = checked_layers(
         "DifferenceOfConvex", candidate, difference.atoms, difference.inputs.shape[1]
     )

@@ -183,9 +183,7 @@ def _check_slopes(slopes: Array, eps: Array, d: int) -> None:
         )
 
 
-def _residuals(
-    fit: HopfCole, candidate: Float[Array, " N"], dual: Array | None = None
-) -> Residuals:
+def _residuals(fit: HopfCole, candidate: Float[Array, " N"], dual: Array | None) -> Residuals:
     L, n = fit.logits, len(fit.inputs)
     candidate = jnp.asarray(candidate, L.dtype)
     if candidate.shape != L.shape[1:] or (dual is not None and jnp.shape(dual) != (n,)):

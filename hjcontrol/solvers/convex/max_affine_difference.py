@@ -161,15 +161,11 @@ class DifferenceOfMaxAffine(AbstractDifference):
         `tol`: on the gap, relative to J; `max_steps`: that lower J. `history.objective` has J after
         every step, always falling.
         """
-        return _solved(self, init=init, tol=tol, max_steps=max_steps)
+        return _solved(self, init, tol, max_steps)
 
 
 def _solved(
-    difference: DifferenceOfMaxAffine,
-    *,
-    init: Layers | None = None,
-    tol: float = 1e-7,
-    max_steps: int = 50,
+    difference: DifferenceOfMaxAffine, init: Layers | None, tol: float, max_steps: int
 ) -> Solution:
     if max_steps < 1:
         raise ValueError(f"DifferenceOfMaxAffine: `max_steps` >= 1 is needed; found {max_steps}.")
@@ -210,7 +206,7 @@ def _solved(
 
 
 def _residuals(
-    difference: DifferenceOfMaxAffine, candidate: Layers, dual: Readings | None = None
+    difference: DifferenceOfMaxAffine, candidate: Layers, dual: Readings | None
 ) -> Residuals:
     theta = checked_layers(
         "DifferenceOfMaxAffine", candidate, difference.atoms, difference.inputs.shape[1]
