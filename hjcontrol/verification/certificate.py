@@ -313,7 +313,7 @@ class Certificate(Told):
         if self.pairs:
             return (
                 f"{q['samples']} samples, {q['stages']} stages, {q['weights']} weights, "
-                f"{q['dtype']}; exact means <= {self.tol:.0e})"[:-1]
+                f"{q['dtype']}; exact means <= {self.tol:.0e}"
             )
         parts = [f"cost {self.cost:.4g}"] if self.gradient is not None else []  # forward only
         parts.append(count(q["leaves"], "leaf", "leaves", "gradient "))

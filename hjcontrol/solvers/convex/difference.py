@@ -154,6 +154,7 @@ class DifferenceOfConvex(AbstractDifference):
     delta: Float[Array, ""]
     ridge: Float[Array, ""]
     atoms: tuple[int, int] = eqx.field(static=True)
+    theorem = THEOREM
 
     def __init__(
         self,
@@ -175,10 +176,6 @@ class DifferenceOfConvex(AbstractDifference):
         self.eps, self.delta, self.ridge = (jnp.asarray(a, dtype) for a in (eps, delta, ridge))
         check_positive(self, ("eps", "delta", "ridge"), atoms)
         self.atoms = (int(atoms[0]), int(atoms[1]))
-
-    @property
-    def theorem(self) -> Theorem:
-        return THEOREM
 
     def _layers(self, theta: Layers) -> tuple[Array, Array]:
         soft = jax.vmap(lambda row: lse(row, self.eps))

@@ -63,6 +63,7 @@ class GatedReLU(AbstractConvexProblem):
     targets: Float[Array, " n"]
     gates: Float[Array, "gates d"]
     penalty: Float[Array, ""]
+    theorem = THEOREM
 
     def __init__(self, inputs: ArrayLike, targets: ArrayLike, gates: ArrayLike, penalty: ArrayLike):
         """**Arguments:** `inputs` `(n, d)` and `targets` `(n,)`, centred by the caller where a constant
@@ -83,10 +84,6 @@ class GatedReLU(AbstractConvexProblem):
                 f"GatedReLU: a penalty > 0 and finite gates are needed; found penalty "
                 f"{float(self.penalty)}."
             )
-
-    @property
-    def theorem(self) -> Theorem:
-        return THEOREM
 
     @property
     def patterns(self) -> Float[Array, "n gates"]:

@@ -71,6 +71,7 @@ class HopfCole(AbstractConvexProblem):
     slopes: Float[Array, "N d"]
     eps: Float[Array, ""]
     loss: nonnegative.Loss = eqx.field(static=True)
+    theorem = THEOREM
 
     def __init__(
         self,
@@ -92,10 +93,6 @@ class HopfCole(AbstractConvexProblem):
         if loss not in nonnegative.LOSSES:
             raise ValueError(f"HopfCole: `loss` is one of {nonnegative.LOSSES}; found {loss!r}.")
         self.loss = loss
-
-    @property
-    def theorem(self) -> Theorem:
-        return THEOREM
 
     @property
     def logits(self) -> Float[Array, "n N"]:

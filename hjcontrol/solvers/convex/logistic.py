@@ -58,6 +58,7 @@ class SoftmaxReadout(AbstractConvexProblem):
     targets: Int[Array, " n"]
     ridge: Float[Array, ""]
     num_classes: int = eqx.field(static=True)
+    theorem = THEOREM
 
     def __init__(
         self,
@@ -87,10 +88,6 @@ class SoftmaxReadout(AbstractConvexProblem):
                 f"SoftmaxReadout: `ridge` must be > 0; found {float(self.ridge)}. Without it the "
                 "weights of separable classes grow for ever."
             )
-
-    @property
-    def theorem(self) -> Theorem:
-        return THEOREM
 
     def residuals(self, candidate: AffineWeights, dual: Array | None = None) -> Residuals:
         return _residuals(self, candidate, dual)

@@ -36,7 +36,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.third_party import needs
-from hjcontrol.control import Solution, Theorem
+from hjcontrol.control import Solution
 from hjcontrol.deformation import gibbs
 from hjcontrol.layers.program import Residuals
 from hjcontrol.networks import AffineWeights
@@ -109,6 +109,7 @@ class DifferenceOfMaxAffine(AbstractDifference):
     eps: Float[Array, ""]
     ridge: Float[Array, ""]
     atoms: tuple[int, int] = eqx.field(static=True)
+    theorem = THEOREM._replace(statement=THEOREM.statement.split(" The gap")[0] + STATEMENT)
 
     def __init__(
         self,
@@ -128,10 +129,6 @@ class DifferenceOfMaxAffine(AbstractDifference):
         check_positive(self, ("delta", "ridge"), atoms)
         self.atoms = (int(atoms[0]), int(atoms[1]))
         self.eps = jnp.zeros((), self.inputs.dtype)  # the layers are max-affine
-
-    @property
-    def theorem(self) -> Theorem:
-        return THEOREM._replace(statement=THEOREM.statement.split(" The gap")[0] + STATEMENT)
 
     def _planes(self, theta: Layers) -> tuple[Array, Array]:
         return tuple(self.inputs @ t.W.T + t.b[None, :] for t in theta)

@@ -35,10 +35,7 @@ from hjcontrol.networks import Chain, Weights
 class AbstractConvexProblem(AbstractProgram):
     """A convex training problem, and its own program for `certify(problem, candidate, dual)`."""
 
-    @property
-    @abc.abstractmethod
-    def theorem(self) -> Theorem:
-        """What makes a closed gap a proof."""
+    theorem: eqx.AbstractClassVar[Theorem]  # what makes a closed gap a proof
 
     @abc.abstractmethod
     def solve(self) -> Solution:
