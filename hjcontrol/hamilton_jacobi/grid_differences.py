@@ -75,9 +75,8 @@ def _weno_derivative(primals, tangents):
         2 * ideal * x / total * (y - p) / (z + floor)
         for ideal, x, y, z in zip(_IDEAL, r, q, beta, strict=True)
     ]
-    rise = jnp.sign(beta[0] - beta[2]) * (
-        pull[0] + pull[1] + pull[2]
-    )  # of beta_0, falling in beta_2
+    # Of beta_0, falling in beta_2
+    rise = jnp.sign(beta[0] - beta[2]) * (pull[0] + pull[1] + pull[2])
     k0, k1, k2 = rise - r[0] * pull[0], -r[1] * pull[1], -rise - r[2] * pull[2]
     bend0, bend1, bend2 = (
         13 / 6 * (a - 2 * b + c),

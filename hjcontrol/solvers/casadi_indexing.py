@@ -40,9 +40,8 @@ def _by_position(eqn: JaxprEqn, *inputs: Any) -> Any:
     if "fill_value" in params:
         params["fill_value"] = -1
     positions = np.asarray(eqn.primitive.bind(*map(jnp.asarray, probes), **params))
-    return _arrayed(
-        np.concatenate([*pool, lifted(np.full(1, np.nan))])[positions]
-    )  # -1: out of range
+    # -1: out of range
+    return _arrayed(np.concatenate([*pool, lifted(np.full(1, np.nan))])[positions])
 
 
 def _arrayed(entry: Any) -> np.ndarray:

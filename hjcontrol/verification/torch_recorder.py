@@ -46,9 +46,8 @@ class Recording:
     calls: dict[str, int] = dataclasses.field(default_factory=dict)
     open: list[Place | None] = dataclasses.field(default_factory=list)
     foreign: int = 0  # applications of PyTorch's own that are under way
-    grads: dict[int, Any] = dataclasses.field(
-        default_factory=dict
-    )  # of leaves met, before the pass
+    # Of leaves met, before the pass
+    grads: dict[int, Any] = dataclasses.field(default_factory=dict)
 
     def applied(self, original: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
         """Stands in for `rule.apply`."""

@@ -301,9 +301,8 @@ class _Majorant:
             "max_threads": 1
         }
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # an inaccurate step is judged by its gap, not by its words
+            # An inaccurate step is judged by its gap, not by its words
+            warnings.simplefilter("ignore")
             self.program.solve(solver="CLARABEL", **tight)
         values = [T.value for T in self.layers if T.value is not None]
         if len(values) < len(self.layers):

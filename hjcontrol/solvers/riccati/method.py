@@ -66,9 +66,8 @@ class RiccatiState(Shown):
     best: Float[Array, ""]  # smallest gradient since J went blind
     failures: Int[Array, ""]
     num_evals: Int[Array, ""]
-    gains: (
-        Gains | None
-    )  # of the last sweep that counted; None: a sweep of many samples, which has none
+    # Of the last sweep that counted; None: a sweep of many samples, which has none
+    gains: Gains | None
     growth: Float[Array, ""]  # how much the dynamics amplify
     foreseen: Float[Array, ""]  # largest fall of J that the last sweep's models saw
     scale: Float[Array, ""]  # of the curvature, that mu is measured by
