@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree
@@ -44,11 +43,11 @@ class Trajectory(Shown):
         return (self[k] for k in range(len(self)))
 
 
-def by_runs(chain: Chain, each: Sequence[Array]) -> tuple[Array, ...]:
-    """One array a stage, `(n, ...)`, stacked by runs: `(n, length, ...)` each."""
-    runs, k = [], 0
+def by_runs(chain: Chain, each: Sequence[Tree]) -> tuple[Tree, ...]:
+    """One tree a stage, leaves `(n, ...)`, stacked by runs: `(n, length, ...)` each."""
+    stacked, runs, k = lambda *leaves: jnp.stack(leaves, axis=1), [], 0
     for run in chain.runs:
-        runs.append(jnp.stack(each[k : k + run.length], axis=1))
+        runs.append(jax.tree.map(stacked, *each[k : k + run.length]))
         k += run.length
     return tuple(runs)
 
