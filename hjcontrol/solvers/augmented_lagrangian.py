@@ -34,7 +34,7 @@ from hjcontrol.control.units import Units, measured
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.active_constraints import polished, violations
 from hjcontrol.solvers.loop import strong
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Ending, Info, Outcome
 
 UPDATES = 60  # most updates of the multipliers
 STRONGEST = 1e12  # of rho: what still violates a constraint there cannot meet it
@@ -194,9 +194,7 @@ class AugmentedLagrangian(AbstractSolver):
         stationarity = jnp.where(state.done | state.rests, state.stationarity, found.stationarity)
         return Info(found.objective, stationarity, state.num_evals + found.num_evals)
 
-    def terminate(
-        self, problem: ControlProblem, state: AugmentedState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: AugmentedState) -> Ending:
         del problem
         feasible = state.violation <= self.tol
         hopeless = (state.rho >= STRONGEST) & ~feasible

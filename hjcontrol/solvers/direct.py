@@ -14,7 +14,7 @@ from typing import Any, Literal
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.renamed import renamed
@@ -25,7 +25,7 @@ from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagat
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.ends import stationarity
-from hjcontrol.solvers.solver import AbstractHostSolver, Info, Outcome, Report
+from hjcontrol.solvers.solver import AbstractHostSolver, Ending, Info, Outcome, Report
 
 
 class DirectState(Shown):
@@ -154,9 +154,7 @@ class Direct(AbstractHostSolver):
 
         programs_of(problem)
 
-    def init(
-        self, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None
-    ) -> DirectState:
+    def init(self, problem: ControlProblem, weights: Weights, key: Any) -> DirectState:
         return _initial(self, problem, weights, key)
 
     def step(self, problem: ControlProblem, state: DirectState) -> DirectState:
@@ -165,9 +163,7 @@ class Direct(AbstractHostSolver):
     def info(self, state: DirectState) -> Info:
         return state.info
 
-    def terminate(
-        self, problem: ControlProblem, state: DirectState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: DirectState) -> Ending:
         del problem
         return jnp.asarray(state.message is not None), state.result
 
@@ -274,9 +270,7 @@ def _ready(direct: Direct) -> None:
         )
 
 
-def _initial(
-    direct: Direct, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None
-) -> DirectState:
+def _initial(direct: Direct, problem: ControlProblem, weights: Weights, key: Any) -> DirectState:
     del key
     t = _transcribed(
         direct, problem, weights, direct.elements, direct.states, whole=_staged(direct)

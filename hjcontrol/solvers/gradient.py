@@ -20,7 +20,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
@@ -31,7 +31,7 @@ from hjcontrol.control.training import estimate, noise_of, refuse_noise, settled
 from hjcontrol.control.units import Units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.by_layer import seen, unseen
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome, summed
+from hjcontrol.solvers.solver import AbstractSolver, Ending, Info, Outcome, summed
 from hjcontrol.solvers.spectral import Spectral, first, stepped
 
 
@@ -135,9 +135,7 @@ class Gradient(AbstractSolver):
     def info(self, state: GradientState) -> Info:
         return Info(state.objective, state.size, state.num_evals)
 
-    def terminate(
-        self, problem: ControlProblem, state: GradientState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: GradientState) -> Ending:
         del problem
         reached = state.size <= self.tol * self.unit
         return reached & self.whole, RESULTS.successful

@@ -50,7 +50,7 @@ from hjcontrol.solvers.homotopy import (
     reported,
     terminal_weight,
 )
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Ending, Info, Outcome
 
 HALVINGS = 12
 
@@ -145,9 +145,7 @@ class Shooting(AbstractSolver):
     def info(self, state: ShootingState) -> Info:
         return state.info
 
-    def terminate(
-        self, problem: ControlProblem, state: ShootingState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: ShootingState) -> Ending:
         del problem
         met = (state.residual <= self.tol) & (state.level.eps >= 1)
         # An unstable chain may lose, in a rollout of the weights, what the segments resolve.

@@ -23,6 +23,8 @@ from hjcontrol.control.feedback import Feedback
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
 
+Ending = tuple[Bool[Array, ""], RESULTS]  # whether to stop, and with which result
+
 
 class Info(Shown):
     """Where a method stands: `J`, the stationarity `max |dH/dtheta|`, gradient evaluations so far."""
@@ -225,7 +227,7 @@ class AbstractSolver(Shown):
         """What a person reads of a state."""
 
     @abc.abstractmethod
-    def terminate(self, problem: ControlProblem, state: Any) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: Any) -> Ending:
         """Whether to stop, and with which result."""
 
     def settled(self, problem: ControlProblem, state: Any) -> ControlProblem:

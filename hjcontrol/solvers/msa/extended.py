@@ -15,7 +15,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
@@ -28,7 +28,7 @@ from hjcontrol.networks import Weights
 from hjcontrol.solvers.msa.point import Point, at, choose
 from hjcontrol.solvers.msa.stage import DEFAULT, AbstractSweeps, Inner
 from hjcontrol.solvers.msa.sweep import sweep
-from hjcontrol.solvers.solver import Outcome
+from hjcontrol.solvers.solver import Ending, Outcome
 
 SUFFICIENT = 1e-4
 RAISE, LOWER = 4.0, 0.5
@@ -88,9 +88,7 @@ class ExtendedMSA(AbstractSweeps):
     def step(self, problem: ControlProblem, state: ExtendedState) -> ExtendedState:
         return _step(self, problem, state)
 
-    def terminate(
-        self, problem: ControlProblem, state: ExtendedState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: ExtendedState) -> Ending:
         full = self.batch_size is None
         reached = (state.stationarity <= self.tol * self.unit) & full
         stuck = (state.refused >= PATIENCE) & full

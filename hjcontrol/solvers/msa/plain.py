@@ -28,7 +28,7 @@ from hjcontrol.networks import Weights
 from hjcontrol.solvers.msa.point import Point, at, choose
 from hjcontrol.solvers.msa.stage import DEFAULT, AbstractSweeps, Inner
 from hjcontrol.solvers.msa.sweep import sweep
-from hjcontrol.solvers.solver import Outcome
+from hjcontrol.solvers.solver import Ending, Outcome
 
 EXPLOSION = 1e3
 PATIENCE = 20
@@ -94,9 +94,7 @@ class MSA(AbstractSweeps):
     def step(self, problem: ControlProblem, state: MSAState) -> MSAState:
         return _step(self, problem, state)
 
-    def terminate(
-        self, problem: ControlProblem, state: MSAState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: MSAState) -> Ending:
         full = self.batch_size is None
         reached = (state.stationarity <= self.tol * self.unit) & full
         scale = jnp.maximum(jnp.abs(state.best.objective), state.first)

@@ -39,7 +39,7 @@ from hjcontrol.networks import Weights
 from hjcontrol.solvers.riccati.ensemble import STATES, WEIGHTS, Policy, Stacked, small
 from hjcontrol.solvers.riccati.factored import Factored, Sweep, matrix
 from hjcontrol.solvers.riccati.stages import flat_weights, linearise
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Ending, Info, Outcome
 
 LARGEST = (
     12_000  # weights: M takes 8 * LARGEST^2 bytes, 1.2 GB, and twice that while it is factored
@@ -173,9 +173,7 @@ class Riccati(AbstractSolver):
     def info(self, state: RiccatiState) -> Info:
         return Info(state.objective, state.size, state.num_evals)
 
-    def terminate(
-        self, problem: ControlProblem, state: RiccatiState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: RiccatiState) -> Ending:
         reached = _reached(self, state)
         stuck = state.failures >= PATIENCE
         floor = 1e3 * jnp.finfo(state.objective.dtype).eps * jnp.abs(state.objective)
