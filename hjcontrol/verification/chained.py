@@ -88,7 +88,7 @@ def verify_chain(
     levels = (problem,) if finer is None else finer.problems
     skip = lambda place: finer is not None and finer.approximate and _of_flow(problem, place)
     ask = lambda p: measure(p, weights, trajectory, multipliers, key, routes)
-    calls, found, cuts, measured = _ran(levels, weights, seed, skip, ask, routes)
+    calls, found, cuts, measured = _ran(problem, levels, weights, seed, skip, ask, routes)
     objective = float(found[0].measured.cost)
     rows = one_each([titled(problem, calls[0], row) for row in found[0].rows])
     declared = all_declared([*rows, *cuts], calls[0].program, deliberate)
@@ -121,11 +121,10 @@ def verify_chain(
 
 
 def _ran(
-    levels: Any, weights: Any, seed: int, skip: Any, ask: Any, routes: Sequence[str]
+    problem: Any, levels: Any, weights: Any, seed: int, skip: Any, ask: Any, routes: Sequence[str]
 ) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
-    """The program of every level, what its places gave, what is cut inside a stage of the first level,
-    and the routes' numbers. Of finer levels the routes alone are asked."""
-    problem = levels[0]
+    """The program of every level, what its places gave, what is cut inside a stage, and the routes'
+    numbers. Of finer levels the routes alone are asked."""
     try:
         check_weights(problem, weights)
         calls = [chain_program(p, weights) for p in levels]
