@@ -173,7 +173,7 @@ def tokens(inputs: Any, stages: Any) -> tuple[Any, tuple[bool, ...]]:
     first = stages[0] if isinstance(stages, (list, tuple)) and stages else stages
     leaves = jax.tree.leaves(inputs)
     whole = tuple(jnp.issubdtype(a.dtype, jnp.integer) for a in leaves)
-    plain = inspect.isroutine(first) and not hasattr(first, "__self__")
+    plain = callable(first) and inspect.isroutine(first) and not hasattr(first, "__self__")
     own = plain or isinstance(first, (AbstractStage, Chain, Tied))
     if not any(whole) or own:
         return inputs, ()

@@ -173,9 +173,10 @@ def _checked(
         raise ValueError(f"adjoint_ladder: `tols` must be positive, one at least; found {tols}.")
     for adjoint in adjoints:
         adjoint_named(adjoint)
-    if not adjoints:
+    named = [(_name(a), a) for a in adjoints]
+    if not named:
         raise ValueError("adjoint_ladder: one adjoint at least is needed; found none.")
-    return tols, [(_name(a), a) for a in adjoints]
+    return tols, named
 
 
 def _name(adjoint: Any) -> str:
