@@ -20,11 +20,7 @@ __all__ = ["assert_verified"]
 
 @renamed(tolerance="tol")
 def assert_verified(
-    fn: Any,
-    *args: Any,
-    allow: Collection[str] = ("detached",),
-    tol: float = 1e-6,
-    **kwargs: Any,
+    fn: Any, *args: Any, allow: Collection[str] = ("detached",), tol: float = 1e-6, **kwargs: Any
 ) -> Certificate:
     """Verify a backward pass and raise unless all of it was shown.
 

@@ -198,9 +198,8 @@ def _tree(value: Any, axes: dict[str, Any]) -> Any:
             getattr(leaf, "dtype", None), "kind", "f" if isinstance(leaf, _NUMBERS) else "O"
         )
         bad = isinstance(leaf, complex) or (kind in "cUSOMm" and not is_key(leaf))
-        bad |= (
-            getattr(getattr(leaf, "dtype", None), "names", None) is not None
-        )  # columns of records
+        # Columns of records
+        bad |= getattr(getattr(leaf, "dtype", None), "names", None) is not None
         if bad and not callable(leaf):
             raise UnfitError(f"a tree of arrays of real numbers, without {shown(leaf)}")
     return value

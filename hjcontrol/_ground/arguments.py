@@ -35,12 +35,7 @@ HIDDEN = (  # what JAX raises where code asks for a value that is being traced
     jax.errors.TracerIntegerConversionError,
 )
 _VAGUE = (Any, inspect.Parameter.empty, ArrayLike)  # a field of that name says more
-_HOLDS = {
-    ">=": np.greater_equal,
-    ">": np.greater,
-    "<=": np.less_equal,
-    "<": np.less,
-}
+_HOLDS = {">=": np.greater_equal, ">": np.greater, "<=": np.less_equal, "<": np.less}
 
 
 def admits(**ranges: str) -> Callable[[F], F]:

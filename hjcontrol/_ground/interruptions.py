@@ -35,7 +35,8 @@ def held() -> Iterator[Stop]:
         del signum, frame
         stop.asked = True
 
-    with _handled([s for s in SIGNALS if _interrupts(s)], note):
+    ours = (signal.default_int_handler, _once)
+    with _handled([s for s in SIGNALS if signal.getsignal(s) in ours], note):
         yield stop
 
 
@@ -52,10 +53,6 @@ def _once(signum: int, frame: Any) -> None:
     for each in SIGNALS:
         signal.signal(each, signal.SIG_IGN)
     raise KeyboardInterrupt
-
-
-def _interrupts(signum: int) -> bool:
-    return signal.getsignal(signum) in (signal.default_int_handler, _once)
 
 
 @contextlib.contextmanager

@@ -192,10 +192,6 @@ def while_condition(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> tuple[A
     return lambda carry: jnp.any(asked(carry)), kept
 
 
-def _while(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any]:
-    return jax.lax.while_loop(*while_parts(eqn, inputs, rule))
-
-
 def _cond(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any]:
     index, *operands = inputs
     branches = [lambda *a, b=b: replay(b, a, rule) for b in eqn.params["branches"]]
@@ -216,10 +212,6 @@ def _shard_map(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any
     return list(mapped(*inputs))
 
 
-def _linear_call(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any]:
-    return replay(eqn.params["callee"], inputs, rule)
-
-
 def _linear_solve(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[Any]:
     """What the equation's values are: its own `solve`, on its own constants."""
     lengths, programs = eqn.params["const_lengths"], eqn.params["jaxprs"]
@@ -231,9 +223,9 @@ def _linear_solve(eqn: JaxprEqn, inputs: Sequence[Any], rule: Rule) -> Sequence[
 
 _REBUILD = {
     "scan": _scan,
-    "while": _while,
+    "while": lambda eqn, inputs, rule: jax.lax.while_loop(*while_parts(eqn, inputs, rule)),
     "cond": _cond,
     "shard_map": _shard_map,
-    "linear_call": _linear_call,
+    "linear_call": lambda eqn, inputs, rule: replay(eqn.params["callee"], inputs, rule),
     "custom_linear_solve": _linear_solve,
 }

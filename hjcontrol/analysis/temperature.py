@@ -191,9 +191,8 @@ class Choice(Told, Shown):
     by: str = eqx.field(static=True)
     grid: Float[np.ndarray, " trials"]  # temperatures tried; for `jointly`, start and end
     values: Float[np.ndarray, " trials"]
-    errors: Float[
-        np.ndarray, " trials"
-    ]  # standard errors over the samples; NaN where there is none
+    # Standard errors over the samples; NaN where there is none
+    errors: Float[np.ndarray, " trials"]
     layer: LSE | None = None  # trained with it, for `jointly`
 
     @property

@@ -57,10 +57,7 @@ NETWORK: dict[str, Check] = {
     "step": positive,
     "activation": one_of(ACTIVATIONS, "activation"),
 }
-COSTS: dict[str, Check] = {
-    "terminal": one_of(TERMINALS, "terminal cost"),
-    "ridge": not_negative,
-}
+COSTS: dict[str, Check] = {"terminal": one_of(TERMINALS, "terminal cost"), "ridge": not_negative}
 
 
 def _options(name: str, value: Any) -> dict[str, Any]:
@@ -149,19 +146,16 @@ def run(asked: Asked, screen: Screen) -> Iterator[Answer]:
         asked = _chosen(asked, problem, screen)
     solver = method(asked)
     size = sum(a.size for a in jax.tree.leaves(jax.eval_shape(problem.init, start_key)))
+    aimed = "a real target" if data.classes is None else f"{len(data.classes)} classes"
     screen.line(
         f"{data.name}: {len(train)} training and {len(parts.test)} test samples, "
-        f"{data.features.shape[1]} features, {_targets_in_words(data)}; "
+        f"{data.features.shape[1]} features, {aimed}; "
         f"{len(problem.chain)} stages, {size} weights, {type(problem.control_set).__name__}"
     )
     solution = _solved(asked, problem, solver, start_key, screen)
     found = Solved(asked, train, parts.test, solution, parts.target_scale)
     yield found.answer(None)._replace(files={"solution.npz": found.write_weights})
     yield found.answer(_verified(found.solution, probe_key, screen))
-
-
-def _targets_in_words(data: Any) -> str:
-    return "a real target" if data.classes is None else f"{len(data.classes)} classes"
 
 
 def _chosen(asked: Asked, problem: Any, screen: Screen) -> Asked:

@@ -45,8 +45,7 @@ def checked_names(asked: list[str]) -> list[str]:
     for name in asked:
         if name in known:
             continue
-        module, colon, attribute = name.rpartition(":")
-        if not (colon and module and attribute.isidentifier()):
+        if not _names_object(name):
             raise CommandError(
                 f"TARGET: one of {', '.join(known)}, or MODULE:OBJECT of your own, is "
                 f"needed; found {name!r}.{misspelt(name, known)}"
@@ -137,6 +136,11 @@ def _program(name: str, found: Any) -> Program | None:
         )
     fn, *args = given
     return fn, args[0] if len(args) == 1 and type(args[0]) is tuple else tuple(args)
+
+
+def _names_object(name: str) -> bool:
+    module, colon, attribute = name.rpartition(":")
+    return bool(colon and module and attribute.isidentifier())
 
 
 def _is_stage(item: Any) -> bool:
@@ -276,8 +280,7 @@ def read_head(name: str, eps: float | None) -> Head:
             except ValueError as error:
                 raise CommandError(f"{name}: {error}") from None
         return Head(model, layer.name)
-    module, colon, attribute = name.rpartition(":")
-    if not (colon and module and attribute.isidentifier()):
+    if not _names_object(name):
         raise CommandError(
             f"MODEL: FILE.npz, or MODULE:OBJECT of your own, is needed; found {name!r}."
         )

@@ -152,12 +152,9 @@ def crosscheck(
 
         >>> import jax, jax.numpy as jnp, hjcontrol as hj
         >>> x = jnp.array([[1.0], [-0.5]])
+        >>> stages = [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3
         >>> problem = hj.ControlProblem(
-        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
-        ...     x,
-        ...     jnp.sin(x),
-        ...     terminal=hj.control.least_squares,
-        ...     running=hj.control.Ridge(0.1),
+        ...     stages, x, jnp.sin(x), terminal=hj.least_squares, running=hj.Ridge(0.1)
         ... )
         >>> start = problem.init(jax.random.key(0))
         >>> pair = [hj.solve(problem, name, init=start) for name in ("newton", "gradient")]
@@ -187,14 +184,9 @@ def crosscheck(
         for k in range(i + 1, count):
             pair = _distances(problem, polished[i], polished[k])
             weights[i, k], costates[i, k] = weights[k, i], costates[k, i] = pair
-    return Comparison(
-        _unique([s.solver for s in solutions]),
-        np.asarray([float(s.objective) for s in solutions]),
-        polished,
-        weights,
-        costates,
-        certificates,
-    )
+    names = _unique([s.solver for s in solutions])
+    objectives = np.asarray([float(s.objective) for s in solutions])
+    return Comparison(names, objectives, polished, weights, costates, certificates)
 
 
 def _distances(problem: ControlProblem, a: Solution, b: Solution) -> tuple[float, float]:

@@ -173,17 +173,14 @@ def tokens(inputs: Any, stages: Any) -> tuple[Any, tuple[bool, ...]]:
     first = stages[0] if isinstance(stages, (list, tuple)) and stages else stages
     leaves = jax.tree.leaves(inputs)
     whole = tuple(jnp.issubdtype(a.dtype, jnp.integer) for a in leaves)
-    own = isinstance(first, (AbstractStage, Chain, Tied)) or _plain(first)
+    plain = callable(first) and inspect.isroutine(first) and not hasattr(first, "__self__")
+    own = plain or isinstance(first, (AbstractStage, Chain, Tied))
     if not any(whole) or own:
         return inputs, ()
     floating = [a.dtype for a, w in zip(leaves, whole, strict=True) if not w]
     dtype = jnp.result_type(*floating) if floating else jnp.result_type(float)
     cast = [a.astype(dtype) if w else a for a, w in zip(leaves, whole, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(inputs), cast), whole
-
-
-def _plain(piece: Any) -> bool:
-    return callable(piece) and inspect.isroutine(piece) and not hasattr(piece, "__self__")
 
 
 def on_samples_of(problem: Any, inputs: Any, targets: Any) -> Any:

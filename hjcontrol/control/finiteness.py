@@ -17,7 +17,7 @@ from jaxtyping import Array
 from hjcontrol._ground.concrete import known
 from hjcontrol.control.pricing import path_values
 from hjcontrol.control.problem import ControlProblem
-from hjcontrol.control.trajectory import Trajectory
+from hjcontrol.control.trajectory import Trajectory, by_runs
 from hjcontrol.networks import Weights
 
 _compiled: Callable[[Callable[..., Any]], Callable[..., Any]] = functools.cache(eqx.filter_jit)
@@ -32,7 +32,7 @@ def check_constraints(
     """
     if not problem.path and problem.terminal_constraint is None:
         return
-    states = None if guess is None else _along(problem, guess)
+    states = None if guess is None else Trajectory(by_runs(problem.chain, guess), guess[-1])
     values, end = _compiled(_constraints)(problem, weights, states)
     depth = len(problem.chain)
     found = [_place(f"the path constraint {name!r}", c) for name, c in values.items()]
@@ -94,15 +94,6 @@ def _costs(problem: ControlProblem, weights: Weights) -> tuple[Trajectory, Array
     _, running = problem.fold(body, 0, weights, states.runs)
     terminal = jax.vmap(problem.terminal_cost)(states.final, problem.targets)
     return states, jnp.concatenate(running).T[..., None], terminal
-
-
-def _along(problem: ControlProblem, guess: tuple[Array, ...]) -> Trajectory:
-    """States by depth as a trajectory."""
-    runs, start = [], 0
-    for run in problem.chain.runs:
-        runs.append(jnp.stack(guess[start : start + run.length], axis=1))
-        start += run.length
-    return Trajectory(tuple(runs), guess[-1])
 
 
 def _place(name: str, values: Array, first: int = 0) -> str | None:

@@ -154,9 +154,8 @@ def _check_contradictions(problem: Any) -> None:
         z = tuple(map(zeros, shapes[:2]))
         last = at.start == depth
         read = references.final(depth + 1, n) if last else references.at(at, n)
-        read = jax.tree.map(
-            lambda a, last=last: a[:1] if last else a[0], read
-        )  # of the first sample
+        # Of the first sample
+        read = jax.tree.map(lambda a, last=last: a[:1] if last else a[0], read)
         for name, (c, imposed) in fixed.items():
             here = [k for k in range(at.start, at.stop) if imposed[k]]
             if not here:

@@ -129,6 +129,16 @@ def path_shapes(problem: ControlProblem) -> dict[str, tuple[int, ...]]:
     }
 
 
+def all_values(problem: ControlProblem, weights: Weights) -> Array:
+    """The values of all constraints as one vector, the terminal one's first."""
+    states, parts = problem.rollout(weights), []
+    if problem.terminal_constraint is not None:
+        parts.append(problem.terminal_constraint.values(problem, states.final).ravel())
+    if problem.path:
+        parts += [v.ravel() for v in path_values(problem, weights, states).values()]
+    return jnp.concatenate(parts)
+
+
 def path_values(
     problem: ControlProblem, weights: Weights, states: Trajectory | None = None
 ) -> dict[str, Array]:

@@ -49,12 +49,9 @@ class ControlProblem(Shown):
 
         >>> import jax, jax.numpy as jnp, hjcontrol as hj
         >>> x = jnp.array([[1.0], [-0.5]])
+        >>> stages = [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3
         >>> problem = hj.ControlProblem(
-        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
-        ...     x,
-        ...     jnp.sin(x),
-        ...     terminal=hj.control.least_squares,
-        ...     running=hj.control.Ridge(0.1),
+        ...     stages, x, jnp.sin(x), terminal=hj.least_squares, running=hj.Ridge(0.1)
         ... )
         >>> weights = problem.init(jax.random.key(0))
         >>> problem.num_samples, problem.rollout(weights).final.shape

@@ -42,6 +42,14 @@ STATS = (
 )
 
 
+def stats_of(
+    steps: int, evals: int, objective: Any, stationarity: Any, compiling: float, solving: float
+) -> dict[str, Any]:
+    """What every solver says of its run; `other_seconds` is the caller's to set."""
+    numbers = (float(objective), float(stationarity), compiling, solving, 0.0)
+    return dict(zip(STATS, (steps, evals, *numbers), strict=True))
+
+
 class History(Shown):
     """One row a recorded step: `seconds` since the start (compilation excluded), `objective` and
     `stationarity`, each of shape `(rows,)`."""
@@ -76,12 +84,9 @@ class Solution(Told, Shown):
 
         >>> import jax, jax.numpy as jnp, hjcontrol as hj
         >>> x = jnp.array([[1.0], [-0.5]])
+        >>> stages = [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3
         >>> problem = hj.ControlProblem(
-        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
-        ...     x,
-        ...     jnp.sin(x),
-        ...     terminal=hj.control.least_squares,
-        ...     running=hj.control.Ridge(0.1),
+        ...     stages, x, jnp.sin(x), terminal=hj.least_squares, running=hj.Ridge(0.1)
         ... )
         >>> solution = hj.solve(problem, "newton", key=jax.random.key(0))
         >>> solution.trajectory.final.shape, sorted(solution.stats)[:2]

@@ -247,17 +247,13 @@ def _pairs(inputs: Any) -> bool:
     return isinstance(inputs, (list, tuple)) and bool(inputs) and all(map(pair, inputs))
 
 
-def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, "__array__")
-
-
 def _structure(batch: Any) -> Any:
     leaves, tree = jax.tree.flatten(batch)
     return tree, [(a.shape[1:], a.dtype) for a in leaves]
 
 
 def _shown(batch: Any) -> str:
-    leaves = jax.tree.leaves(batch, is_leaf=_is_array)
+    leaves = jax.tree.leaves(batch, is_leaf=lambda leaf: hasattr(leaf, "__array__"))
     words = [
         f"{a.dtype}{list(a.shape)}" if hasattr(a, "shape") else type(a).__name__ for a in leaves
     ]

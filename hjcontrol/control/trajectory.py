@@ -6,13 +6,14 @@
 A costate has the same shape: `p_k = dJ/dx_k`, the 1/n of the mean included.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
 
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.trees import Tree
+from hjcontrol.networks.chain import Chain
 
 
 class Trajectory(Shown):
@@ -40,6 +41,15 @@ class Trajectory(Shown):
 
     def __iter__(self) -> Iterator[Tree]:
         return (self[k] for k in range(len(self)))
+
+
+def by_runs(chain: Chain, each: Sequence[Tree]) -> tuple[Tree, ...]:
+    """One tree a stage, leaves `(n, ...)`, stacked by runs: `(n, length, ...)` each."""
+    stacked, runs, k = lambda *leaves: jnp.stack(leaves, axis=1), [], 0
+    for run in chain.runs:
+        runs.append(jax.tree.map(stacked, *each[k : k + run.length]))
+        k += run.length
+    return tuple(runs)
 
 
 def swapped(tree: Tree) -> Tree:

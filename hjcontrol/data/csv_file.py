@@ -20,11 +20,7 @@ from hjcontrol.data.labels import labels_of_texts
 
 
 def read(
-    name: str,
-    path: Path,
-    target: str | None,
-    regression: bool = False,
-    encode: str | None = None,
+    name: str, path: Path, target: str | None, regression: bool = False, encode: str | None = None
 ) -> DataSet:
     """Read a CSV file; the target is the last column unless it is named. `encode`: see `encoding`.
 

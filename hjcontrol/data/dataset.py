@@ -98,11 +98,7 @@ def classified(
     classes = tuple(str(value) for value in values)
     _check_classes(name, classes, counts, numbers=not any(isinstance(v, str) for v in values))
     return DataSet(
-        np.ascontiguousarray(features, float),
-        labels,
-        classes,
-        tuple(feature_names),
-        name,
+        np.ascontiguousarray(features, float), labels, classes, tuple(feature_names), name
     )
 
 

@@ -31,10 +31,7 @@ def labels_of_texts(
     """
     missing = [i for i, text in enumerate(texts) if text.lower() in ("", "nan", "+nan", "-nan")]
     if missing:
-        raise DataError(
-            f"{name}: every sample needs a label; {len(missing)} labels are missing or NaN, the first in "
-            f"{place(missing[0])}. Fill in or drop these samples."
-        )
+        raise _unlabelled(name, missing, "missing or NaN", place)
     if all(_WHOLE.fullmatch(text) for text in texts):
         numbers: Sequence[int] | None = [int(text) for text in texts if len(text) < 4000]
     else:
@@ -54,6 +51,13 @@ def labels_of_texts(
     return list(numbers)
 
 
+def _unlabelled(name: str, where: list[int], what: str, place: Callable[[int], str]) -> DataError:
+    return DataError(
+        f"{name}: every sample needs a label; {len(where)} labels are {what}, the first in "
+        f"{place(where[0])}. Fill in or drop these samples."
+    )
+
+
 def _spelt(name: str, texts: Sequence[str], place: Callable[[int], str]) -> list[int] | None:
     """The whole numbers that texts such as `1.0` and `1e5` are; `None` if some text is no number."""
     try:
@@ -64,10 +68,7 @@ def _spelt(name: str, texts: Sequence[str], place: Callable[[int], str]) -> list
         return None
     infinite = [i for i, v in enumerate(values) if not math.isfinite(v)]
     if infinite:
-        raise DataError(
-            f"{name}: every sample needs a label; {len(infinite)} labels are infinite, the first in "
-            f"{place(infinite[0])}. Fill in or drop these samples."
-        )
+        raise _unlabelled(name, infinite, "infinite", place)
     bad = [i for i, v in enumerate(values) if v != round(v)]
     if bad:
         raise RealTargetError(

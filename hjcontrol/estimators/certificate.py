@@ -29,9 +29,6 @@ class FitCertificate(Told):
             f"within {max(self.gap, 0.0):.1e} of the least possible"
             if proven
             else "stationary as far as said; not convex, so no bound: another start may end lower",
-            facts={
-                "problem": self.problem,
-                "stationarity": Quantity(self.stationarity, 2),
-            }
+            facts={"problem": self.problem, "stationarity": Quantity(self.stationarity, 2)}
             | ({"bound": Quantity(self.bound, 6)} if proven else {}),
         )

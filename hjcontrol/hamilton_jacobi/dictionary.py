@@ -19,11 +19,7 @@ from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol.deformation import LSE, lse
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
 from hjcontrol.hamilton_jacobi.initial_data import InitialData
-from hjcontrol.hamilton_jacobi.normalisation import (
-    Normalisation,
-    metric,
-    normaliser,
-)
+from hjcontrol.hamilton_jacobi.normalisation import Normalisation, metric, normaliser
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
 Scalar = Real[ArrayLike, ""] | float | int

@@ -75,9 +75,8 @@ def _weno_derivative(primals, tangents):
         2 * ideal * x / total * (y - p) / (z + floor)
         for ideal, x, y, z in zip(_IDEAL, r, q, beta, strict=True)
     ]
-    rise = jnp.sign(beta[0] - beta[2]) * (
-        pull[0] + pull[1] + pull[2]
-    )  # of beta_0, falling in beta_2
+    # Of beta_0, falling in beta_2
+    rise = jnp.sign(beta[0] - beta[2]) * (pull[0] + pull[1] + pull[2])
     k0, k1, k2 = rise - r[0] * pull[0], -r[1] * pull[1], -rise - r[2] * pull[2]
     bend0, bend1, bend2 = (
         13 / 6 * (a - 2 * b + c),
@@ -111,11 +110,7 @@ _IDEAL = (0.1, 0.6, 0.3)
 
 def _stencils(a, b, c, d, e) -> tuple[tuple[Array, ...], tuple[Array, ...], Array]:
     """Three slopes of third order, how rough each is, and below what roughness is rounding."""
-    q = (
-        a / 3 - 7 / 6 * b + 11 / 6 * c,
-        -b / 6 + 5 / 6 * c + d / 3,
-        c / 3 + 5 / 6 * d - e / 6,
-    )
+    q = (a / 3 - 7 / 6 * b + 11 / 6 * c, -b / 6 + 5 / 6 * c + d / 3, c / 3 + 5 / 6 * d - e / 6)
     beta = (
         13 / 12 * (a - 2 * b + c) ** 2 + (a - 4 * b + 3 * c) ** 2 / 4,
         13 / 12 * (b - 2 * c + d) ** 2 + (b - d) ** 2 / 4,

@@ -124,14 +124,8 @@ def grid_plan(
     if count < 1:
         raise ValueError(f"grid_plan: at least one step is needed; found steps = {count}.")
     courant = end * rate / count
-    plan = GridPlan(
-        count,
-        end / count,
-        courant,
-        scheme.limit,
-        tuple(zip(low.tolist(), high.tolist(), strict=True)),
-        tuple(found),
-    )
+    slopes = tuple(zip(low.tolist(), high.tolist(), strict=True))
+    plan = GridPlan(count, end / count, courant, scheme.limit, slopes, tuple(found))
     if courant > scheme.limit * (1 + 1e-9):
         raise ValueError(
             f"grid_plan: {count} steps of {end / count:.4g} were asked for; their Courant number "

@@ -122,7 +122,8 @@ def _run(g, t, H, eps, grid, scheme, blocks, length, viscous) -> GridSolution:
     steps = blocks * length
     dt = t / steps
     heat = _heat(dt, eps, grid, scheme) if viscous else _no_heat
-    stages = _euler(heat) if scheme.order == "first" else _three_stages(heat)
+    euler = [lambda rise, v, u, n: (heat(3, v + rise), u, n)]  # keeps nothing between stages
+    stages = euler if scheme.order == "first" else _three_stages(heat)
     widths = jnp.asarray(grid.spacing, g.dtype)
     # A parameter of the scheme, not of the problem: derivatives are those at this dissipation.
     fastest = jax.lax.stop_gradient(refined_speeds(H, *slopes(g, grid, scheme.order)))
@@ -155,11 +156,6 @@ def _run(g, t, H, eps, grid, scheme, blocks, length, viscous) -> GridSolution:
         RESULTS.blown_up,
     )
     return GridSolution(u, t, courant, result, scheme.limit, steps)
-
-
-def _euler(heat):
-    """One stage; what is kept between stages is not used."""
-    return [lambda rise, v, u, n: (heat(3, v + rise), u, n)]
 
 
 def _three_stages(heat):

@@ -26,11 +26,7 @@ from hjcontrol.deformation.streaming import TILE, streaming_lse
 from hjcontrol.hamilton_jacobi.dictionary import Scalar, layer_of_data
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian
 from hjcontrol.hamilton_jacobi.initial_data import InitialData
-from hjcontrol.hamilton_jacobi.normalisation import (
-    Normalisation,
-    metric,
-    normaliser,
-)
+from hjcontrol.hamilton_jacobi.normalisation import Normalisation, metric, normaliser
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
 

@@ -27,10 +27,7 @@ from hjcontrol._ground.shown import Shown
 from hjcontrol.deformation.streaming import streaming_lse
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.initial_data import InitialData
-from hjcontrol.hamilton_jacobi.normalisation import (
-    Normalisation,
-    normaliser,
-)
+from hjcontrol.hamilton_jacobi.normalisation import Normalisation, normaliser
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
 

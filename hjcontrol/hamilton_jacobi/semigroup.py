@@ -20,10 +20,7 @@ from hjcontrol.deformation import softmin
 from hjcontrol.hamilton_jacobi.dictionary import Scalar
 from hjcontrol.hamilton_jacobi.hamiltonian import AbstractHamiltonian, require_convex
 from hjcontrol.hamilton_jacobi.initial_data import InitialData
-from hjcontrol.hamilton_jacobi.normalisation import (
-    Normalisation,
-    normaliser,
-)
+from hjcontrol.hamilton_jacobi.normalisation import Normalisation, normaliser
 from hjcontrol.hamilton_jacobi.pairs import Quadratic
 
 
@@ -60,10 +57,7 @@ def kernel(
 
 @admits(eps=">= 0")
 def log_product(
-    K: Float[Array, "n m"],
-    L: Float[Array, "m k"],
-    masses: Float[Array, " m"],
-    eps: Scalar,
+    K: Float[Array, "n m"], L: Float[Array, "m k"], masses: Float[Array, " m"], eps: Scalar
 ) -> Float[Array, "n k"]:
     """`K (x) L`, the sum over the middle nodes weighted by their `masses`; min-plus at `eps = 0`.
 

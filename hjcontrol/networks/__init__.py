@@ -6,14 +6,7 @@ from hjcontrol._ground.lazy import lazily
 from hjcontrol.networks.architectures import ARCHITECTURES, AbstractArchitecture, architecture
 from hjcontrol.networks.attention import AttentionWeights, SelfAttention
 from hjcontrol.networks.chain import Chain, Run, Tied, Weights
-from hjcontrol.networks.dense import (
-    AffineWeights,
-    Dense,
-    depth_bound,
-    lift,
-    readout,
-    soft_maximum,
-)
+from hjcontrol.networks.dense import AffineWeights, Dense, depth_bound, lift, readout, soft_maximum
 from hjcontrol.networks.encoder import SentenceEncoder, sentence_encoder
 from hjcontrol.networks.flow import Flow
 from hjcontrol.networks.free_step import FreeStep, StepWeights, without_idle_stages

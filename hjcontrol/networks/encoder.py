@@ -135,11 +135,7 @@ def sentence_encoder(
 
 
 def _check_architecture(config: Mapping[str, Any]) -> None:
-    needed = {
-        "model_type": "bert",
-        "hidden_act": "gelu",
-        "position_embedding_type": "absolute",
-    }
+    needed = {"model_type": "bert", "hidden_act": "gelu", "position_embedding_type": "absolute"}
     for name, value in needed.items():
         if config.get(name, value) != value:
             raise ValueError(

@@ -17,9 +17,8 @@ from hjcontrol._ground.arguments import HIDDEN
 from hjcontrol._ground.shapes import of_drawn, of_one
 from hjcontrol.networks.stage import AbstractStage, advance
 
-Piece = tuple[
-    AbstractStage, int
-]  # how often it is applied with the same weights; 0 if it is not tied
+# How often it is applied with the same weights; 0 if it is not tied
+Piece = tuple[AbstractStage, int]
 
 
 def grouped(

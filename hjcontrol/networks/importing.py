@@ -38,10 +38,7 @@ from hjcontrol.networks.units import identity
 
 
 def from_model(
-    model: Any,
-    *,
-    activation: str | Callable[..., Any] | None = None,
-    labels: Any = None,
+    model: Any, *, activation: str | Callable[..., Any] | None = None, labels: Any = None
 ) -> Trained:
     """A trained model as a chain with its weights, for every question of `hj.analysis`.
 
@@ -73,7 +70,7 @@ def from_model(
         return model
     if isinstance(model, type):
         raise ValueError(f"from_model: a trained model is needed; found {shown(model)}.")
-    if _home(model) == "sklearn":
+    if type(model).__module__.partition(".")[0] == "sklearn":
         layers, own = of_sklearn(model)
         made = _made(layers, own if names is None else names, guess=False)
         agrees_with_sklearn(model, layers, made.labels)
@@ -84,23 +81,30 @@ def from_model(
             shape = jax.eval_shape(chain, weights, _input(chain))
             names = tuple(range(shape.size)) if shape.ndim == 1 and shape.size > 1 else None
         return Trained(chain, weights, names)
-    if isinstance(model, eqx.Module):
-        layers = of_equinox(model)
-    elif hasattr(model, "state_dict") and hasattr(model, "children"):
-        layers = of_torch(model)
-    elif isinstance(model, Mapping):
-        layers = of_mapping(model, sigma)
-    elif isinstance(model, Sequence) and not isinstance(model, str) and len(model):
-        layers = gated(_pairs(model), sigma)
-    else:
-        raise ValueError(
-            "from_model: a scikit-learn, equinox or torch model, a flax tree, a state dict, pairs (W, b) "
-            f"or a solution is needed; found {shown(model)}."
-        )
+    layers = _layers(model, sigma)
     made = _made(layers, names, guess=True)
-    if hasattr(model, "state_dict") and hasattr(model, "children"):
+    if _is_torch(model):
         agrees_with_torch(model, layers)
     return made
+
+
+def _is_torch(model: Any) -> bool:
+    return hasattr(model, "state_dict") and hasattr(model, "children")
+
+
+def _layers(model: Any, sigma: Any) -> list[Layer]:
+    if isinstance(model, eqx.Module):
+        return of_equinox(model)
+    if _is_torch(model):
+        return of_torch(model)
+    if isinstance(model, Mapping):
+        return of_mapping(model, sigma)
+    if isinstance(model, Sequence) and not isinstance(model, str) and len(model):
+        return gated(_pairs(model), sigma)
+    raise ValueError(
+        "from_model: a scikit-learn, equinox or torch model, a flax tree, a state dict, pairs (W, b) "
+        f"or a solution is needed; found {shown(model)}."
+    )
 
 
 def _made(layers: list[Layer], labels: tuple[Any, ...] | None, *, guess: bool) -> Trained:
@@ -156,10 +160,6 @@ def _input(chain: Chain) -> Any:
             "inputs or outputs there are. Give `labels=`."
         )
     return jax.ShapeDtypeStruct((stage.in_size,), jnp.result_type(float))
-
-
-def _home(model: Any) -> str:
-    return type(model).__module__.partition(".")[0]
 
 
 def _activation(activation: str | Callable[..., Any] | None) -> Callable[..., Any] | None:

@@ -57,7 +57,7 @@ def _instead(model: Any) -> str | None:
             "an optimiser beside (apply, params). Pass these two; the optimiser is a solver, "
             "`hj.Gradient(optimiser)`."
         )
-    if isinstance(model, tuple) and len(model) == 2 and _arguments(first)[1:3] == ["state", "rng"]:
+    if isinstance(model, tuple) and len(model) == 2 and arguments(first)[1:3] == ["state", "rng"]:
         return (
             f"a pair ({_name(first)}, params), and that function takes a state too. Pass (apply, params, "
             "state), as `net.init(key, x)` of `hk.transform_with_state` gives them."
@@ -100,9 +100,10 @@ def _trains(value: Any) -> bool:
     return isinstance(value, tuple) and getattr(value, "_fields", ()) == ("init", "update")
 
 
-def _arguments(function: Any) -> list[str]:
+def arguments(function: Any) -> list[str]:
+    """The names of a function's arguments; none of what has no signature."""
     try:
-        return list(inspect.signature(function).parameters) if callable(function) else []
+        return list(inspect.signature(function).parameters)
     except (TypeError, ValueError):
         return []
 

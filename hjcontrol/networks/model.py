@@ -9,7 +9,6 @@ an eqx.Module     one stage                           a flax NNX module         
                   or haiku, `apply(params, rng, x)` with no `rng`
 """
 
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -25,7 +24,7 @@ from hjcontrol._ground.shown import line_of
 from hjcontrol.networks.casts import FromIntegers, bare, rounded
 from hjcontrol.networks.chain import Chain, Tied, Weights
 from hjcontrol.networks.held import weights_of
-from hjcontrol.networks.mistaken import WANTED, check_form
+from hjcontrol.networks.mistaken import WANTED, arguments, check_form
 from hjcontrol.networks.noisy import AbstractNoisy, noisy
 from hjcontrol.networks.noisy_foreign import NoisyNNX, noisy_haiku, noisy_linen, single
 from hjcontrol.networks.stage import (
@@ -57,7 +56,7 @@ class Applied(eqx.Module):
     def __init__(self, apply: Callable[..., Any], params: PyTree):
         self.params = jax.tree.map(lambda a: jnp.asarray(a) if eqx.is_array_like(a) else a, params)
         self.apply = interned(apply)
-        self.keyed = _arguments(apply)[1:2] == ["rng"]
+        self.keyed = arguments(apply)[1:2] == ["rng"]
 
     def __call__(self, x: Any) -> Any:
         return single(lambda x: self.apply(self.params, *((None,) if self.keyed else ()), x), x)
@@ -119,7 +118,7 @@ def read(model: Any, one: Any = None) -> Any:
         return _merged(model)
     if _is_applied(model[:2] if isinstance(model, tuple) and len(model) == 3 else None):
         state = model[2]
-        if _arguments(model[0])[2:3] == ["rng"] and isinstance(state, dict):
+        if arguments(model[0])[2:3] == ["rng"] and isinstance(state, dict):
             return noisy_haiku(model[0], model[1], state, one)
     if isinstance(model, tuple) and len(model) == 3 and isinstance(model[2], str):
         raise ValueError(
@@ -132,7 +131,7 @@ def read(model: Any, one: Any = None) -> Any:
         apply, params = model[0], model[1]
         _no_step(apply, params, one)
         found = noisy_linen(apply, params, one)
-        if found is None and _arguments(apply)[1:2] == ["rng"]:
+        if found is None and arguments(apply)[1:2] == ["rng"]:
             found = noisy_haiku(apply, params, None, one)
         return Applied(apply, params) if found is None else found
     if isinstance(model, (list, eqx.Module)) and not isinstance(model, AbstractStage):
@@ -228,7 +227,7 @@ def _is_applied(model: Any) -> bool:
 def _no_step(apply: Callable[..., Any], params: PyTree, one: Any) -> None:
     """A pair whose function takes the sample first is a stage, not a model: as `apply(params, x)` it
     would fail far from here, or compute something else where both orders can be computed."""
-    names = _arguments(apply)
+    names = arguments(apply)
     if one is None or len(names) != 2:
         return
     first = names[0] in ("x", "state")
@@ -251,13 +250,6 @@ def _computes(call: Callable[..., Any], *arguments: Any) -> bool:
     return True
 
 
-def _arguments(function: Callable[..., Any]) -> list[str]:
-    try:
-        return list(inspect.signature(function).parameters)
-    except (TypeError, ValueError):
-        return []
-
-
 def _held(model: Any, frozen: Any) -> Any:
     """`True` for what is held, shaped like the model; `None` where each piece decides alone."""
     if isinstance(frozen, (tuple, list)) and not frozen:
@@ -278,11 +270,7 @@ def _split(model: Any) -> Sequence[Any] | None:
     if type(model) is eqx.nn.Sequential:
         return model.layers
     if type(model) is eqx.nn.MLP and _plain(model):
-        last = len(model.layers) - 1
-        return [
-            Layer(linear, model.final_activation if k == last else model.activation)
-            for k, linear in enumerate(model.layers)
-        ]
+        return _mlp_layers(model)
     return None
 
 
@@ -324,6 +312,13 @@ def _but(model: Any, part: Callable[[Any], Any]) -> Any:
     return eqx.tree_at(part, nothing, jax.tree.map(lambda _: True, part(model)))
 
 
+def _mlp_layers(mlp: Any) -> list[Any]:
+    return [
+        Layer(linear, mlp.activation if k < len(mlp.layers) - 1 else mlp.final_activation)
+        for k, linear in enumerate(mlp.layers)
+    ]
+
+
 def _full(prefix: Any, model: Any) -> Any:
     """A tree of booleans that stands for subtrees, leaf by leaf."""
     return jax.tree.map(lambda p, m: jax.tree.map(lambda _: p, m), prefix, model)
@@ -332,11 +327,7 @@ def _full(prefix: Any, model: Any) -> Any:
 def _shares(model: Any, held: Any) -> list[Any]:
     """What is held of each layer."""
     if type(model) is eqx.nn.MLP:
-        last = len(held.layers) - 1
-        return [
-            Layer(linear, held.final_activation if k == last else held.activation)
-            for k, linear in enumerate(held.layers)
-        ]
+        return _mlp_layers(held)
     return list(held.layers if type(model) is eqx.nn.Sequential else held)
 
 

@@ -28,7 +28,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.shown import Shown
 from hjcontrol.networks.flow import Flow, failure
-from hjcontrol.networks.flow_numerics import capable, succeeded
+from hjcontrol.networks.flow_numerics import succeeded
 from hjcontrol.networks.flow_twice import at_times
 from hjcontrol.networks.stage import AbstractStage
 
@@ -165,8 +165,6 @@ class ObservedFlow(AbstractStage):
         return self.flow.init(key)
 
     def refusal(self, derivative: str) -> str | None:
-        if capable(self.flow.numerics, derivative):
-            return None
         return self.flow.refusal(derivative)
 
     def forward(self) -> "ObservedFlow":

@@ -66,27 +66,20 @@ def report(
     - `convex`: a convex solution of the same training. The page then leads with it: its bound is a line
       in the picture of convergence, and its fit is drawn where the inputs have one or two features.
     - `test`: inputs `(n, ...)` and integer labels `(n,)` for accuracy and the confusion matrix.
-    - `classes`: names of the classes.
-    - `tables`: further tables, caption to rows `name: value`.
+    - `classes`: names of the classes. `tables`: further tables, caption to rows `name: value`.
     - `command`, `verdict`: shown as they are; `notice` replaces the page's sentence (an interruption).
     - `heat_caption`: under a heat map, `{}` standing for the certificate's name.
 
-    **Returns:** `path`.
-
-    **Raises:** `OSError` if the file cannot be written.
+    **Returns:** `path`. **Raises:** `OSError` if the file cannot be written.
 
     **Example:**
 
-        >>> import jax, jax.numpy as jnp, hjcontrol as hj
+        >>> import pathlib, tempfile, jax, jax.numpy as jnp, hjcontrol as hj
         >>> x = jnp.array([[1.0], [-0.5]])
+        >>> stages = [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3
         >>> problem = hj.ControlProblem(
-        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
-        ...     x,
-        ...     jnp.sin(x),
-        ...     terminal=hj.control.least_squares,
-        ...     running=hj.control.Ridge(0.1),
+        ...     stages, x, jnp.sin(x), terminal=hj.least_squares, running=hj.Ridge(0.1)
         ... )
-        >>> import pathlib, tempfile
         >>> solution = hj.solve(problem, "newton", key=jax.random.key(0))
         >>> page = hj.report(pathlib.Path(tempfile.mkdtemp(), "report.html"), solution)
         >>> page.name, page.stat().st_size > 10_000

@@ -21,11 +21,7 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol.reproduction.finding import Measurement
 
 Verdict = Literal[
-    "holds exactly",
-    "holds within its bound",
-    "holds once amended",
-    "heuristic",
-    "fails as stated",
+    "holds exactly", "holds within its bound", "holds once amended", "heuristic", "fails as stated"
 ]
 VERDICTS: tuple[Verdict, ...] = (
     "holds exactly",

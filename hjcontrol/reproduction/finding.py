@@ -86,13 +86,7 @@ def _finding(name: str, relation: Relation, ours: Any, expected: Any, **rest: An
 
 @admits(tol=">= 0")
 def equal(
-    name: str,
-    ours: Any,
-    expected: Any,
-    tol: float,
-    *,
-    role: Role = "stated",
-    published: str = "",
+    name: str, ours: Any, expected: Any, tol: float, *, role: Role = "stated", published: str = ""
 ) -> Measurement:
     """`ours` is `expected`, to an absolute `tol`."""
     return _finding(name, "=", ours, expected, tol=tol, role=role, published=published)

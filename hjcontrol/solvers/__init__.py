@@ -31,7 +31,6 @@ _HOMES = {
 _ROOMS = ("convex",)
 _RENAMED = {"AbstractMethod": ":AbstractSolver", "loadable_plugins": ":loadable_backends"}
 
-__getattr__, __dir__ = lazily(
-    __name__, _HOMES, _ROOMS, _RENAMED
-)  # each solver brings its own third party
+# Each solver brings its own third party
+__getattr__, __dir__ = lazily(__name__, _HOMES, _ROOMS, _RENAMED)
 __all__ = __dir__()

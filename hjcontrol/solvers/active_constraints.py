@@ -21,7 +21,7 @@ from jaxtyping import Array
 
 from hjcontrol.control import Budget, ControlProblem, Free
 from hjcontrol.control.path_checks import names_of
-from hjcontrol.control.pricing import path_values, priced
+from hjcontrol.control.pricing import all_values, path_values, priced
 from hjcontrol.networks import Weights
 
 LARGEST = 2000  # weights and active constraints together
@@ -62,13 +62,7 @@ class _Held(eqx.Module):
 
     def values(self, weights: Weights) -> Array:
         """`c`, all of them: the terminal one first."""
-        p, parts = self.problem, []
-        states = p.rollout(weights)
-        if p.terminal_constraint is not None:
-            parts.append(p.terminal_constraint.values(p, states.final).ravel())
-        if p.path:
-            parts += [v.ravel() for v in path_values(p, weights, states).values()]
-        return jnp.concatenate(parts)
+        return all_values(self.problem, weights)
 
     def split(self, nu: Array, like: tuple[Any, dict[str, Array]]) -> tuple[Any, dict[str, Array]]:
         """A vector as multipliers, shaped like these."""

@@ -33,7 +33,8 @@ from hjcontrol.control.pricing import path_shapes, path_values, priced, updated
 from hjcontrol.control.units import Units, measured
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.active_constraints import polished, violations
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
+from hjcontrol.solvers.loop import strong
+from hjcontrol.solvers.solver import AbstractSolver, Ending, Info, Outcome
 
 UPDATES = 60  # most updates of the multipliers
 STRONGEST = 1e12  # of rho: what still violates a constraint there cannot meet it
@@ -161,7 +162,7 @@ class AugmentedLagrangian(AbstractSolver):
         rho, loose = jnp.asarray(self.rho, dtype), LOOSE if self.warm is None else 0.0
         tol = (_unit(problem, weights) * jnp.maximum(self.inner.tol, loose)).astype(dtype)  # pyright: ignore
         first = self if self.warm is None else dataclasses.replace(self, inner=self.inner.nearby())
-        inner = _strong(first.at(tol).init(_priced(problem, nu, rho), weights, key))
+        inner = strong(first.at(tol).init(_priced(problem, nu, rho), weights, key))
         unknown, zero = jnp.asarray(jnp.inf, dtype), jnp.asarray(0)
         return AugmentedState(
             inner,
@@ -183,7 +184,7 @@ class AugmentedLagrangian(AbstractSolver):
         ended = method.terminate(here, state.inner)[0] | (state.steps >= self.steps)
 
         def advance(state: AugmentedState) -> AugmentedState:
-            inner = _strong(method.step(here, state.inner))
+            inner = strong(method.step(here, state.inner))
             return dataclasses.replace(state, inner=inner, steps=state.steps + 1)
 
         return jax.lax.cond(ended, lambda s: _updated(self, problem, s), advance, state)
@@ -193,9 +194,7 @@ class AugmentedLagrangian(AbstractSolver):
         stationarity = jnp.where(state.done | state.rests, state.stationarity, found.stationarity)
         return Info(found.objective, stationarity, state.num_evals + found.num_evals)
 
-    def terminate(
-        self, problem: ControlProblem, state: AugmentedState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: AugmentedState) -> Ending:
         del problem
         feasible = state.violation <= self.tol
         hopeless = (state.rho >= STRONGEST) & ~feasible
@@ -214,7 +213,9 @@ class AugmentedLagrangian(AbstractSolver):
             words = "; ".join(worst) if worst else f"all are within {float(self.tol):.2g}"
             message = f"Largest violations at rho = {float(state.rho):.1e}: {words}."
         if not bool(state.done | state.rests):
-            return Outcome(weights, None, nu.terminal, path_multipliers=_path(nu), message=message)
+            return Outcome(
+                weights, None, nu.terminal, path_multipliers=nu.path or None, message=message
+            )
         weights, terminal, path = polished(problem, weights, nu.terminal, nu.path)
         if bool(state.rests) and not violations(problem, weights, most=1, above=float(self.tol)):
             last = _unit(problem, weights) * jnp.asarray(self.inner.tol)  # pyright: ignore
@@ -261,22 +262,8 @@ def _unit(problem: ControlProblem, weights: Weights) -> Float[Array, ""]:
     return jnp.asarray(measured(problem, weights).gradient, problem.dtype)
 
 
-def _path(nu: Multipliers) -> dict[str, Array] | None:
-    return nu.path or None
-
-
 def _priced(problem: ControlProblem, nu: Multipliers, rho: Any) -> ControlProblem:
     return priced(problem, nu.terminal, nu.path, jnp.asarray(rho, problem.dtype))
-
-
-def _strong(tree: Any) -> Any:
-    """A weakly typed leaf of one branch would not match the other's."""
-
-    def one(leaf: Any) -> Any:
-        numeric = eqx.is_array(leaf) and not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
-        return jax.lax.convert_element_type(leaf, leaf.dtype) if numeric else leaf
-
-    return jax.tree.map(one, tree)
 
 
 def _updated(
@@ -315,7 +302,7 @@ def _updated(
     tol = jnp.maximum(last, jnp.minimum(0.1 * state.tol, 0.1 * residual))
     nu = Multipliers(terminal, new)
     near = dataclasses.replace(method, inner=method.inner.nearby()).at(tol)
-    inner = _strong(near.init(_priced(problem, nu, strength), weights, None))
+    inner = strong(near.init(_priced(problem, nu, strength), weights, None))
     over = done | rests
     keep = lambda a, b: jax.tree.map(lambda x, y: jnp.where(over, x, y), a, b)
     return AugmentedState(

@@ -149,9 +149,8 @@ def _block(problem, stage, theta, u, x, p_next, P, scale, share) -> Any:
         paid = share * jnp.asarray(problem.weight_cost(own), flat.dtype)
         if not problem.couples or share < 1:
             return paid
-        beside = jax.tree.map(
-            lambda a, b: jnp.stack([b, a, b]), own, theta
-        )  # a neighbour each side
+        # A neighbour each side
+        beside = jax.tree.map(lambda a, b: jnp.stack([b, a, b]), own, theta)
         return paid + problem.coupling(beside).astype(flat.dtype)
 
     if stage.affine:

@@ -40,9 +40,8 @@ def _by_position(eqn: JaxprEqn, *inputs: Any) -> Any:
     if "fill_value" in params:
         params["fill_value"] = -1
     positions = np.asarray(eqn.primitive.bind(*map(jnp.asarray, probes), **params))
-    return _arrayed(
-        np.concatenate([*pool, lifted(np.full(1, np.nan))])[positions]
-    )  # -1: out of range
+    # -1: out of range
+    return _arrayed(np.concatenate([*pool, lifted(np.full(1, np.nan))])[positions])
 
 
 def _arrayed(entry: Any) -> np.ndarray:
@@ -111,10 +110,6 @@ def _slice(eqn: JaxprEqn, x: Any) -> Any:
     return x[tuple(map(slice, p["start_indices"], p["limit_indices"], steps))]
 
 
-def _split(eqn: JaxprEqn, x: Any) -> Any:
-    return np.split(x, np.cumsum(eqn.params["sizes"])[:-1], eqn.params["axis"])
-
-
 def _unstack(eqn: JaxprEqn, x: Any) -> Any:
     axis = eqn.params["axis"]
     return [_arrayed(part) for part in np.moveaxis(x, axis, 0)]
@@ -133,7 +128,7 @@ INDEXING: dict[str, Callable[..., Any]] = {
     "rev": lambda eqn, x: np.flip(x, eqn.params["dimensions"]),
     "scatter": _by_position,
     "slice": _slice,
-    "split": _split,
+    "split": lambda eqn, x: np.split(x, np.cumsum(eqn.params["sizes"])[:-1], eqn.params["axis"]),
     "stack": lambda eqn, *xs: np.stack([lifted(x) for x in xs], eqn.params["axis"]),
     "squeeze": lambda eqn, x: x.reshape(eqn.outvars[0].aval.shape),
     "tile": lambda eqn, x: np.tile(x, eqn.params["reps"]),

@@ -60,10 +60,6 @@ def _lu_of(A: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return A, box(pivots, (len(pivots),)), order
 
 
-def _lu(eqn: JaxprEqn, A: Any) -> list[np.ndarray]:
-    return _batched(_lu_of, A)
-
-
 def _permutation(eqn: JaxprEqn, pivots: Any) -> np.ndarray:
     """`lu_pivots_to_permutation`: the exchanges one after the other."""
 
@@ -90,10 +86,6 @@ def _cholesky_of(A: np.ndarray) -> tuple[np.ndarray]:
             left = A[i, j] - sum((L[i, k] * L[j, k] for k in range(j)), ca.SX(0))
             L[i, j] = left / L[j, j]
     return (L,)
-
-
-def _cholesky(eqn: JaxprEqn, A: Any) -> np.ndarray:
-    return _batched(_cholesky_of, A)[0]
 
 
 def _triangular_solve(eqn: JaxprEqn, A: Any, B: Any) -> Any:
@@ -152,9 +144,9 @@ def _eigh(eqn: JaxprEqn, A: Any) -> Any:
 
 
 LINEAR: dict[str, Callable[..., Any]] = {
-    "cholesky": _cholesky,
+    "cholesky": lambda eqn, A: _batched(_cholesky_of, A)[0],
     "eigh": _eigh,
-    "lu": _lu,
+    "lu": lambda eqn, A: _batched(_lu_of, A),
     "lu_pivots_to_permutation": _permutation,
     "triangular_solve": _triangular_solve,
 }

@@ -31,14 +31,6 @@ def _logistic(x: ca.SX) -> ca.SX:
     return ca.if_else(x >= 0, 1.0, e) / (1.0 + e)
 
 
-def _clamp(low: ca.SX, x: ca.SX, high: ca.SX) -> ca.SX:
-    return ca.if_else(x <= low, low, ca.if_else(x >= high, high, x))
-
-
-def _is_finite(x: ca.SX) -> ca.SX:
-    return ca.fabs(x) < math.inf
-
-
 _SHIFT = 10  # Stirling's series has all digits from there on
 _STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360, 1 / 156)
 
@@ -93,7 +85,7 @@ ELEMENTWISE: dict[str, Callable[..., ca.SX]] = {
     "atanh": ca.atanh,
     "cbrt": lambda x: ca.sign(x) * ca.fabs(x) ** (1.0 / 3.0),
     "ceil": ca.ceil,
-    "clamp": _clamp,
+    "clamp": lambda low, x, high: ca.if_else(x <= low, low, ca.if_else(x >= high, high, x)),
     "copy": lambda x: x,
     "cos": ca.cos,
     "cosh": ca.cosh,
@@ -107,7 +99,7 @@ ELEMENTWISE: dict[str, Callable[..., ca.SX]] = {
     "floor": ca.floor,
     "ge": lambda x, y: x >= y,
     "gt": lambda x, y: x > y,
-    "is_finite": _is_finite,
+    "is_finite": lambda x: ca.fabs(x) < math.inf,
     "le": lambda x, y: x <= y,
     "le_to": lambda x, y: x <= y,
     "lgamma": _lgamma,

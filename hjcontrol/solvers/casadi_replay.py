@@ -96,8 +96,9 @@ def _rule(stage: str, seen: bool = False) -> Callable[[JaxprEqn, list[Any]], Seq
             out = NotImplemented
         if out is NotImplemented:
             why = IN_PART.get(name) or REFUSED.get(name)
+            inputs = ", ".join(v.aval.str_short() for v in eqn.invars)
             raise UnsupportedPrimitiveError(
-                f"{stage} uses the JAX primitive `{name}` ({_signature(eqn)}) in a way that has no "
+                f"{stage} uses the JAX primitive `{name}` ({inputs}) in a way that has no "
                 f"CasADi counterpart here{f': {why}' if why else ''}. Write it with other operations "
                 "(`hjcontrol.solvers.casadi_replay.SUPPORTED` lists them), or solve with a method "
                 "that stays in JAX, such as `Newton`."
@@ -122,17 +123,9 @@ def _typed(eqn: JaxprEqn, args: list[Any]) -> list[Any]:
     ]
 
 
-def _signature(eqn: JaxprEqn) -> str:
-    return ", ".join(v.aval.str_short() for v in eqn.invars)
-
-
-def _relu(x: ca.SX) -> ca.SX:
-    return ca.if_else(x > 0, x, 0.0)
-
-
 # Where JAX's own custom rule gives a slope (or curvature) at a kink of the primal that the primal's
 # operations do not: relu'(0) = 0, logaddexp''(0) = 1/4.
-_TWINS = ((jax.nn.relu, 1, _relu), (jax.numpy.logaddexp, 2, log_sum))
+_TWINS = ((jax.nn.relu, 1, lambda x: ca.if_else(x > 0, x, 0.0)), (jax.numpy.logaddexp, 2, log_sum))
 
 
 def _known_twin(inner: ClosedJaxpr, args: list[Any]) -> list[Any] | None:

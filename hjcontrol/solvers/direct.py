@@ -14,23 +14,18 @@ from typing import Any, Literal
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
-from hjcontrol.control import (
-    ControlProblem,
-    Solution,
-    Trajectory,
-    backpropagate,
-)
+from hjcontrol.control import ControlProblem, Solution, Trajectory, backpropagate
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.ends import stationarity
-from hjcontrol.solvers.solver import AbstractHostSolver, Info, Outcome, Report
+from hjcontrol.solvers.solver import AbstractHostSolver, Ending, Info, Outcome, Report
 
 
 class DirectState(Shown):
@@ -159,9 +154,7 @@ class Direct(AbstractHostSolver):
 
         programs_of(problem)
 
-    def init(
-        self, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None
-    ) -> DirectState:
+    def init(self, problem: ControlProblem, weights: Weights, key: Any) -> DirectState:
         return _initial(self, problem, weights, key)
 
     def step(self, problem: ControlProblem, state: DirectState) -> DirectState:
@@ -170,9 +163,7 @@ class Direct(AbstractHostSolver):
     def info(self, state: DirectState) -> Info:
         return state.info
 
-    def terminate(
-        self, problem: ControlProblem, state: DirectState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: DirectState) -> Ending:
         del problem
         return jnp.asarray(state.message is not None), state.result
 
@@ -209,7 +200,6 @@ def _step(direct: Direct, problem: ControlProblem, state: DirectState) -> Direct
     if direct.mesh_tol is None:
         return state
     from hjcontrol.solvers import mesh_refinement as refinement
-    from hjcontrol.solvers import transcription as transcriptions
 
     for left in range(direct.rounds, -1, -1):
         if not bool(state.result == RESULTS.successful):
@@ -229,14 +219,8 @@ def _step(direct: Direct, problem: ControlProblem, state: DirectState) -> Direct
         if left == 0:
             words = f"piece {worst} misses diffrax's end by {found.max():.2g}, {allowed:.2g} is allowed."
             return dataclasses.replace(state, result=RESULTS.too_coarse, message=words)
-        finer = transcriptions.as_nlp(
-            problem,
-            init=weights,
-            transcription=direct.transcription,
-            degree=direct.degree,
-            elements=refinement.split(t, found, allowed),
-            states=tuple(t.states(state.x)),
-        )
+        elements, states = refinement.split(t, found, allowed), tuple(t.states(state.x))
+        finer = _transcribed(direct, problem, weights, elements, states)
         t = refinement.begun(t, state.x, finer)
         state = dataclasses.replace(state, transcription=t, call=_called(direct, t))
         state = _solved(direct, state)
@@ -262,7 +246,7 @@ def _check(direct: Direct, problem: ControlProblem) -> None:
 
     check_arrays(problem)
     check_flows(problem, direct.transcription)
-    if direct.backend == "fatrop" and direct.transcription == "multiple":
+    if _staged(direct):
         from hjcontrol.solvers.stage_order import check_stages
 
         check_stages(problem)
@@ -286,21 +270,10 @@ def _ready(direct: Direct) -> None:
         )
 
 
-def _initial(
-    direct: Direct, problem: ControlProblem, weights: Weights, key: Key[Array, ""] | None
-) -> DirectState:
+def _initial(direct: Direct, problem: ControlProblem, weights: Weights, key: Any) -> DirectState:
     del key
-    from hjcontrol.solvers import transcription as transcriptions
-
-    staged = direct.backend == "fatrop" and direct.transcription == "multiple"
-    t = transcriptions.as_nlp(
-        problem,
-        init=weights,
-        transcription=direct.transcription,
-        degree=direct.degree,
-        elements=direct.elements,
-        whole=staged,
-        states=direct.states,
+    t = _transcribed(
+        direct, problem, weights, direct.elements, direct.states, whole=_staged(direct)
     )
     if not t.tame():  # neither a start nor a measure of anything
         t, direct = t.held(), dataclasses.replace(direct, unit=1.0)
@@ -311,6 +284,24 @@ def _initial(
     return DirectState(t, call, t.x0, None, None, info, RESULTS.max_steps_reached, None)
 
 
+def _staged(direct: Direct) -> bool:
+    return direct.backend == "fatrop" and direct.transcription == "multiple"
+
+
+def _transcribed(
+    direct: Direct,
+    problem: ControlProblem,
+    weights: Weights,
+    elements: Any,
+    states: Any,
+    **more: Any,
+) -> Any:
+    from hjcontrol.solvers import transcription
+
+    how = {"transcription": direct.transcription, "degree": direct.degree, "elements": elements}
+    return transcription.as_nlp(problem, init=weights, states=states, **how, **more)
+
+
 def _called(direct: Direct, t: Any, scale: float | None = None) -> tuple[Any, Any, Any]:
     """The plugin for a program, what watches it, and the order of its variables, if it has its own.
     `scale`: of the objective, in a second try; the unit decides in the first."""
@@ -319,7 +310,6 @@ def _called(direct: Direct, t: Any, scale: float | None = None) -> tuple[Any, An
     from hjcontrol.solvers.lagrangian import derivatives
     from hjcontrol.solvers.stage_order import stage_order
 
-    staged = direct.backend == "fatrop" and direct.transcription == "multiple"
     warm = direct.warm is not None
     watch = Watch(t, direct.report or (lambda step, objective, stationarity: None))
     limits = (direct.tol, first_limit(direct) if scale is None else direct.max_steps)
@@ -333,7 +323,7 @@ def _called(direct: Direct, t: Any, scale: float | None = None) -> tuple[Any, An
     if direct.backend == "ipopt" and t.kind != "single":
         own = derivatives(t) if plain else {}
         options = {**(scalars(t, own) or own), **options}
-    order = stage_order(t, direct.unit) if staged else None
+    order = stage_order(t, direct.unit) if _staged(direct) else None
     options = options if order is None else order.options | options
     nlp = t.nlp if order is None else order.nlp
     return plugin(direct.backend, nlp, options, user), watch, order

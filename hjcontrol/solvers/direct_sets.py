@@ -82,9 +82,7 @@ def set_rows(problem: ControlProblem) -> SetRows:
     return SetRows(joined(lower), joined(upper), A, Q, low, high, heights, joined(of).astype(int))
 
 
-def _leaves(
-    problem: ControlProblem,
-) -> Iterator[tuple[str, tuple[int, ...], AbstractControlSet]]:
+def _leaves(problem: ControlProblem) -> Iterator[tuple[str, tuple[int, ...], AbstractControlSet]]:
     """Name, shape and set of every leaf, in the order of the program's variables."""
     weights, k = of_drawn(problem.init), 0
     for r, (run, theta) in enumerate(zip(problem.chain.runs, weights, strict=True)):

@@ -30,7 +30,7 @@ from hjcontrol.control import ControlProblem, Guess, History, Solution, backprop
 from hjcontrol.control.capability import coarse
 from hjcontrol.control.derivatives import totals
 from hjcontrol.control.finiteness import check_constraints
-from hjcontrol.control.solution import priced_by
+from hjcontrol.control.solution import priced_by, stats_of
 from hjcontrol.networks import Weights
 from hjcontrol.solvers import ends
 from hjcontrol.solvers.checkpoint import Checkpoint, Snapshot
@@ -100,12 +100,9 @@ def solve(
 
         >>> import jax, jax.numpy as jnp, hjcontrol as hj
         >>> x = jnp.array([[1.0], [-0.5]])
+        >>> stages = [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3
         >>> problem = hj.ControlProblem(
-        ...     [hj.networks.Residual(hj.networks.Dense(1, 1), 0.5)] * 3,
-        ...     x,
-        ...     jnp.sin(x),
-        ...     terminal=hj.control.least_squares,
-        ...     running=hj.control.Ridge(0.1),
+        ...     stages, x, jnp.sin(x), terminal=hj.least_squares, running=hj.Ridge(0.1)
         ... )
         >>> solution = hj.solve(problem, hj.solvers.Newton(tol=1e-10), key=jax.random.key(0))
         >>> bool(solution.result == hj.RESULTS.successful), bool(solution.stats["stationarity"] < 1e-9)
@@ -190,6 +187,7 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter, 
         )
     if rough is not None:
         result, message = RESULTS.too_coarse, rough
+    evals = int(solver.info(state).num_evals)
     return Solution(
         weights=outcome.weights,
         _trajectory=states,
@@ -197,13 +195,7 @@ def _finished(problem, solver, state, ended: tuple[int, RESULTS, float], meter, 
         objective=value,
         result=result,
         stats={
-            "num_steps": steps,
-            "num_evals": int(solver.info(state).num_evals),
-            "objective": float(value),
-            "stationarity": float(stationarity),
-            "compile_seconds": compile_seconds,
-            "solve_seconds": meter.seconds,
-            "other_seconds": 0.0,
+            **stats_of(steps, evals, value, stationarity, compile_seconds, meter.seconds),
             **({} if message is None else {"message": message}),
             **({} if outcome.path is None else {"path": outcome.path}),
             **({} if watch is None else watch.stats()),

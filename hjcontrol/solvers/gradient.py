@@ -20,24 +20,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import (
-    ControlProblem,
-    Free,
-    Minibatch,
-    minibatch,
-    value_and_gradient,
-)
+from hjcontrol.control import ControlProblem, Free, Minibatch, minibatch, value_and_gradient
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.control.training import estimate, noise_of, refuse_noise, settled
 from hjcontrol.control.units import Units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.by_layer import seen, unseen
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome, summed
+from hjcontrol.solvers.solver import AbstractSolver, Ending, Info, Outcome, summed
 from hjcontrol.solvers.spectral import Spectral, first, stepped
 
 
@@ -141,9 +135,7 @@ class Gradient(AbstractSolver):
     def info(self, state: GradientState) -> Info:
         return Info(state.objective, state.size, state.num_evals)
 
-    def terminate(
-        self, problem: ControlProblem, state: GradientState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: GradientState) -> Ending:
         del problem
         reached = state.size <= self.tol * self.unit
         return reached & self.whole, RESULTS.successful
@@ -180,7 +172,9 @@ def _step(
         value=value,
         grad=slope,
         # A search may hand over weights in 64 bits where these are switched on.
-        value_fn=lambda w: batch.objective(unseen(jax.tree.map(_typed, w, old))),
+        value_fn=lambda w: batch.objective(
+            unseen(jax.tree.map(lambda a, b: a.astype(b.dtype), w, old))
+        ),
     )
     new = unseen(optax.apply_updates(old, change))
     weights = problem.control_set.project(new)
@@ -213,10 +207,6 @@ def _begun(gradient_method: Gradient, problem: ControlProblem, weights: Weights)
             "stage's (`problem.init(key)` stacked, of stages of this library). State masks and labels "
             f"as functions of the weights. It says: {type(error).__name__}: {str(error).splitlines()[0]}"
         ) from error
-
-
-def _typed(a: Any, like: Any) -> Any:
-    return a.astype(like.dtype)
 
 
 def _spectral(gradient_method: Gradient, problem: ControlProblem) -> bool:

@@ -49,7 +49,7 @@ from hjcontrol.solvers import quasi_newton
 from hjcontrol.solvers.blocks import Factors, factored, solved
 from hjcontrol.solvers.exact_region import few, stepped
 from hjcontrol.solvers.loop import in_turn, once
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Ending, Info, Outcome
 from hjcontrol.solvers.steihaug import Linear, shortened, steihaug
 
 
@@ -175,9 +175,7 @@ class Newton(AbstractSolver):
     def info(self, state: NewtonState) -> Info:
         return Info(state.objective, state.size, state.num_evals)
 
-    def terminate(
-        self, problem: ControlProblem, state: NewtonState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: NewtonState) -> Ending:
         del problem
         reached = state.size <= self.tol * self.unit
         stuck = state.failures >= PATIENCE
@@ -221,11 +219,7 @@ def _correction(
         0.25 * jnp.minimum(radius, path.length),
         jnp.where((ratio > 0.75) & path.boundary, 2.5 * radius, radius),
     )
-    end = jax.tree.map(
-        lambda a, b: jnp.where(accept, a, b),
-        (weights, new_value, new_gradient),
-        at,
-    )
+    end = jax.tree.map(lambda a, b: jnp.where(accept, a, b), (weights, new_value, new_gradient), at)
     new_size = stationarity(problem, weights, new_gradient, newton.unit)
     held = (ratio > 0.25) & ~path.boundary & (tries == 1)
     succeeded = held & (new_size < 0.5 * size) & (new_size > newton.tol * newton.unit)

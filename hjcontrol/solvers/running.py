@@ -58,8 +58,7 @@ def run(
     - `problem`: its arrays may be traced: a strength, a temperature, the data.
     - `solver`: a method that runs inside JAX, or its name; its tolerances may be traced.
     - `weights`: to start from, as `problem.init(key)` draws them.
-    - `max_steps`: step limit; the method's own default without it.
-    - `key`: for minibatches.
+    - `max_steps`: step limit; the method's own default without it. `key`: for minibatches.
 
     **Returns:** `Ended`, the same weights as `hj.solve` ends with. Their derivative in whatever the
     problem holds is the implicit function's, `-(d2J/dtheta2)^-1 d2J/dtheta dc`, exact at a stationary

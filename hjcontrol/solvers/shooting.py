@@ -37,7 +37,7 @@ from hjcontrol.control import (
     value_and_gradient,
 )
 from hjcontrol.control.capability import require
-from hjcontrol.control.trajectory import swapped
+from hjcontrol.control.trajectory import by_runs, swapped
 from hjcontrol.control.units import Units, plain
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.canonical import stepped
@@ -50,7 +50,7 @@ from hjcontrol.solvers.homotopy import (
     reported,
     terminal_weight,
 )
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Ending, Info, Outcome
 
 HALVINGS = 12
 
@@ -145,9 +145,7 @@ class Shooting(AbstractSolver):
     def info(self, state: ShootingState) -> Info:
         return state.info
 
-    def terminate(
-        self, problem: ControlProblem, state: ShootingState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: ShootingState) -> Ending:
         del problem
         met = (state.residual <= self.tol) & (state.level.eps >= 1)
         # An unstable chain may lose, in a rollout of the weights, what the segments resolve.
@@ -164,7 +162,7 @@ class Shooting(AbstractSolver):
         p = [state.start]
         for run in state.path.later:
             p += list(jnp.moveaxis(run, 1, 0))
-        multipliers = Trajectory(_by_runs(problem, p[:-1]), p[-1])
+        multipliers = Trajectory(by_runs(problem.chain, p[:-1]), p[-1])
         if self.homotopy is False:
             return Outcome(state.path.weights, multipliers)
         levels = reported(state.level)
@@ -179,17 +177,14 @@ def _initial(
     first = shooting.at(problem, level.eps)
     _, states, costates, _ = backpropagate(first, weights)
     states = states if shooting.states is None else shooting.states
-    path = Path(weights, _by_runs(problem, list(costates)[1:]))
+    path = Path(weights, by_runs(problem.chain, list(costates)[1:]))
     starts = _starts(len(problem.chain), shooting.segments)[1:]
     x0 = problem.inputs
     both = [jnp.stack([states[k], costates[k]]) for k in starts]
     nodes = jnp.stack(both, 1) if both else jnp.zeros((2, 0, *x0.shape), x0.dtype)
     start = costates[0]
     info = _info(problem, weights, jnp.asarray(1))
-    solved, unknown = (
-        (start, nodes, path),
-        jnp.asarray(jnp.inf, x0.dtype),
-    )  # the first step knows
+    solved, unknown = ((start, nodes, path), jnp.asarray(jnp.inf, x0.dtype))  # the first step knows
     return ShootingState(start, nodes, path, unknown, level, solved, jnp.asarray(False), info)
 
 
@@ -340,12 +335,3 @@ def _stopped(state: ShootingState) -> str | None:
 def _starts(depth: int, segments: int) -> list[int]:
     """First stage of each segment, as even as they come."""
     return [depth * j // segments for j in range(segments)]
-
-
-def _by_runs(problem: ControlProblem, each: list[Array]) -> tuple[Array, ...]:
-    """One array a stage, stacked by runs: `(n, length, ...)` each."""
-    runs, k = [], 0
-    for run in problem.chain.runs:
-        runs.append(jnp.stack(each[k : k + run.length], axis=1))
-        k += run.length
-    return tuple(runs)

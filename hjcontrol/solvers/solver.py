@@ -18,15 +18,12 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import (
-    ControlProblem,
-    Free,
-    Solution,
-    Trajectory,
-)
+from hjcontrol.control import ControlProblem, Free, Solution, Trajectory
 from hjcontrol.control.feedback import Feedback
 from hjcontrol.control.units import Units
 from hjcontrol.networks import Weights
+
+Ending = tuple[Bool[Array, ""], RESULTS]  # whether to stop, and with which result
 
 
 class Info(Shown):
@@ -230,7 +227,7 @@ class AbstractSolver(Shown):
         """What a person reads of a state."""
 
     @abc.abstractmethod
-    def terminate(self, problem: ControlProblem, state: Any) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: Any) -> Ending:
         """Whether to stop, and with which result."""
 
     def settled(self, problem: ControlProblem, state: Any) -> ControlProblem:

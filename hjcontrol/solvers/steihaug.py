@@ -73,37 +73,39 @@ def steihaug(
     def proceed(c: dict) -> Array:
         return (largest(c["r"]) > tol) & ~c["edge"] & (c["count"] < limit)
 
-    def body(c: dict) -> dict:
-        Hd = product(c["d"])
-        kappa = inner(c["d"], Hd)
-        alpha = c["ry"] / kappa
-        beyond = c["zz"] + 2 * alpha * c["zd"] + alpha**2 * c["dd"] >= radius**2
-        edge = (kappa <= 0) | beyond
-        reach = jnp.where(kappa <= 0, jnp.maximum(concave, 1.5 * jnp.sqrt(c["zz"])), radius)
-        reach = jnp.minimum(reach, radius)
-        root = jnp.sqrt(jnp.maximum(c["zd"] ** 2 + c["dd"] * (reach**2 - c["zz"]), 0.0))
-        to_edge = (root - c["zd"]) / c["dd"]
-        alpha = jnp.where(edge, to_edge, alpha)
-        r = axpy(alpha, Hd, c["r"])
-        y = solve(r)
-        ry = inner(r, y)
-        beta = ry / c["ry"]
-        return {
-            "z": axpy(alpha, c["d"], c["z"]),
-            "r": r,
-            "d": jax.tree.map(lambda a, b: beta * a - b, c["d"], y),
-            "ry": ry,
-            "zz": c["zz"] + 2 * alpha * c["zd"] + alpha**2 * c["dd"],
-            "zd": beta * (c["zd"] + alpha * c["dd"]),
-            "dd": ry + beta**2 * c["dd"],
-            "Hz": axpy(alpha, Hd, c["Hz"]),
-            "edge": edge,
-            "count": c["count"] + 1,
-        }
-
-    end = jax.lax.while_loop(proceed, body, start)
+    end = jax.lax.while_loop(proceed, lambda c: _onwards(c, product, solve, radius, concave), start)
     decrease = -inner(g, end["z"]) - 0.5 * inner(end["z"], end["Hz"])
     return Path(end["z"], jnp.sqrt(end["zz"]), decrease, end["edge"], end["count"])
+
+
+def _onwards(c: dict, product: Linear, solve: Linear, radius: Array, concave: Array) -> dict:
+    """One more direction, to the boundary if it leads there."""
+    Hd = product(c["d"])
+    kappa = inner(c["d"], Hd)
+    alpha = c["ry"] / kappa
+    beyond = c["zz"] + 2 * alpha * c["zd"] + alpha**2 * c["dd"] >= radius**2
+    edge = (kappa <= 0) | beyond
+    reach = jnp.where(kappa <= 0, jnp.maximum(concave, 1.5 * jnp.sqrt(c["zz"])), radius)
+    reach = jnp.minimum(reach, radius)
+    root = jnp.sqrt(jnp.maximum(c["zd"] ** 2 + c["dd"] * (reach**2 - c["zz"]), 0.0))
+    to_edge = (root - c["zd"]) / c["dd"]
+    alpha = jnp.where(edge, to_edge, alpha)
+    r = axpy(alpha, Hd, c["r"])
+    y = solve(r)
+    ry = inner(r, y)
+    beta = ry / c["ry"]
+    return {
+        "z": axpy(alpha, c["d"], c["z"]),
+        "r": r,
+        "d": jax.tree.map(lambda a, b: beta * a - b, c["d"], y),
+        "ry": ry,
+        "zz": c["zz"] + 2 * alpha * c["zd"] + alpha**2 * c["dd"],
+        "zd": beta * (c["zd"] + alpha * c["dd"]),
+        "dd": ry + beta**2 * c["dd"],
+        "Hz": axpy(alpha, Hd, c["Hz"]),
+        "edge": edge,
+        "count": c["count"] + 1,
+    }
 
 
 SHORTEN = 0.25

@@ -20,6 +20,7 @@ from jaxtyping import Array, Bool
 from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Solution, value_and_gradient
 from hjcontrol.control.finiteness import data_not_finite
+from hjcontrol.control.solution import stats_of
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.solver import AbstractSolver, summed
 
@@ -105,6 +106,7 @@ def finished_stream(problem, solver, state, ended: tuple, meter, watch) -> Solut
     value, gradient = jax.tree.map(lambda a: a / n, total)
     message = outcome.message or bad
     stationarity = problem.control_set.stationarity(weights, gradient)
+    evals = int(solver.info(state).num_evals)
     return Solution(
         weights=weights,
         _trajectory=None,
@@ -112,13 +114,7 @@ def finished_stream(problem, solver, state, ended: tuple, meter, watch) -> Solut
         objective=value,
         result=result,
         stats={
-            "num_steps": steps,
-            "num_evals": int(solver.info(state).num_evals),
-            "objective": float(value),
-            "stationarity": float(stationarity),
-            "compile_seconds": compile_seconds,
-            "solve_seconds": meter.seconds,
-            "other_seconds": 0.0,
+            **stats_of(steps, evals, value, stationarity, compile_seconds, meter.seconds),
             **({} if message is None else {"message": message}),
             **({} if watch is None else watch.stats()),
         },
@@ -137,11 +133,7 @@ def _begun(
 
 @eqx.filter_jit
 def _step(
-    solver: AbstractSolver,
-    problem: ControlProblem,
-    batch: Any,
-    state: Any,
-    alive: Bool[Array, ""],
+    solver: AbstractSolver, problem: ControlProblem, batch: Any, state: Any, alive: Bool[Array, ""]
 ) -> tuple[Any, Bool[Array, ""], tuple[Array, ...]]:
     """One step; a state that is not finite, and all after it, are not kept."""
     new = solver.step(problem.placed(*batch), state)

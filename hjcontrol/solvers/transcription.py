@@ -23,6 +23,7 @@ import numpy as np
 
 from hjcontrol._ground.shapes import of_drawn
 from hjcontrol.control import ControlProblem, Trajectory
+from hjcontrol.control.trajectory import by_runs
 from hjcontrol.networks import Weights
 from hjcontrol.solvers import collocation
 from hjcontrol.solvers.casadi_programs import Programs, columns, programs_of
@@ -59,10 +60,6 @@ class Transcription:
     sets: SetRows
     lam_g0: np.ndarray | float = 0.0
     rolled: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0))  # states at x0
-
-    def pack(self, weights: Weights) -> np.ndarray:
-        """The NLP's variables at `weights`, states by rollout."""
-        return _pack(self, weights)
 
     def weights(self, x: Any) -> Weights:
         """The weights within the NLP's variables, in the problem's dtype."""
@@ -174,12 +171,7 @@ def _trajectory(transcription: Transcription, rows: list[np.ndarray]) -> Traject
         rows_as(np.reshape(c, (n, -1)), like)
         for c, like in zip(rows, transcription.programs.states, strict=True)
     ]
-    runs, k = [], 0
-    for run in transcription.problem.chain.runs:
-        stacked = lambda *parts: jnp.stack(parts, axis=1)
-        runs.append(jax.tree.map(stacked, *each[k : k + run.length]))
-        k += run.length
-    return Trajectory(tuple(runs), each[-1])
+    return Trajectory(by_runs(transcription.problem.chain, each), each[-1])
 
 
 def _end(transcription: Transcription, x: np.ndarray) -> ca.DM:

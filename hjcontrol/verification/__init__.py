@@ -3,13 +3,7 @@
 from typing import TYPE_CHECKING
 
 from hjcontrol._ground.lazy import lazily
-from hjcontrol.verification.certificate import (
-    Certificate,
-    Finding,
-    Pair,
-    Row,
-    VerificationError,
-)
+from hjcontrol.verification.certificate import Certificate, Finding, Pair, Row, VerificationError
 from hjcontrol.verification.chained import ROUTES
 from hjcontrol.verification.curvature import lanczos, smallest_curvature
 from hjcontrol.verification.declaring import deliberate

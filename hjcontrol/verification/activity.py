@@ -199,11 +199,7 @@ def _back(eqn: JaxprEqn, entering: list[bool], leaving: list[bool]) -> list[bool
 
 
 def loop(
-    body: Jaxpr,
-    entering: list[bool],
-    leaving: list[bool],
-    consts: int,
-    carried: int,
+    body: Jaxpr, entering: list[bool], leaving: list[bool], consts: int, carried: int
 ) -> tuple[list[bool], list[bool]]:
     """A loop body's active inputs and live outputs, once what it carries has come round."""
     entry = _fixed(body, entering, consts, carried, True)

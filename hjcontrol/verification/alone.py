@@ -15,14 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from hjcontrol.verification.gaps import (
-    UNITS,
-    beyond,
-    by_element,
-    largest,
-    relative,
-    worst_first,
-)
+from hjcontrol.verification.gaps import UNITS, beyond, by_element, largest, relative, worst_first
 from hjcontrol.verification.host_differences import central, slope
 from hjcontrol.verification.images import FAR
 from hjcontrol.verification.place_alone import WORST, Alone, Arrays, Sides, drawn, scaled, sides_of

@@ -63,20 +63,20 @@ class Row:
 
     verdict: str
     gap: float
-    reach: float | None
-    live: float | None
-    rule: str
-    kind: str
-    source: Source
-    iteration: tuple[int, ...] | None
-    argument: int
-    parameter: str
-    index: tuple[int, ...] | None
-    shape: tuple[int, ...]
-    arithmetic: str
-    reason: str
-    gaps: np.ndarray
-    reaches: np.ndarray
+    reach: float | None = None
+    live: float | None = None
+    rule: str = ""
+    kind: str = ""
+    source: Source = dataclasses.field(default_factory=Source)
+    iteration: tuple[int, ...] | None = None
+    argument: int = 0
+    parameter: str = ""
+    index: tuple[int, ...] | None = None
+    shape: tuple[int, ...] = ()
+    arithmetic: str = ""
+    reason: str = ""
+    gaps: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1))
+    reaches: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1))
     series: tuple[float, ...] = ()
     kink: bool = False
     inner: tuple["Row", ...] = ()
@@ -313,7 +313,7 @@ class Certificate(Told):
         if self.pairs:
             return (
                 f"{q['samples']} samples, {q['stages']} stages, {q['weights']} weights, "
-                f"{q['dtype']}; exact means <= {self.tol:.0e})"[:-1]
+                f"{q['dtype']}; exact means <= {self.tol:.0e}"
             )
         parts = [f"cost {self.cost:.4g}"] if self.gradient is not None else []  # forward only
         parts.append(count(q["leaves"], "leaf", "leaves", "gradient "))

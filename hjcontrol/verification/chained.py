@@ -71,8 +71,7 @@ def verify_chain(
     """See `hjcontrol.verify`. `given`: its arguments for a chain."""
     weights, multipliers, optimality = (given[k] for k in ("weights", "multipliers", "optimality"))
     _refuse_batches(problem)
-    claims = _claims(problem, weights)
-    along = _along(problem, weights)
+    claims, along = _claims(problem, weights), _along(problem, weights)
     unsettled = not_converged(problem) if weights is None and multipliers is None else None
     extra = {k: given[k] for k in ("targets", "running", "forcing", "context")}
     problem, weights, trajectory, multipliers = _statement(
@@ -82,52 +81,33 @@ def verify_chain(
     key = jax.random.key(0) if key is None else key
     tol = exact_tolerance(problem.dtype) if tol is None else float(tol)
     require(problem, "reverse", "verify")
-    for name in ("second_order", "optimality"):
-        if given[name] is not False:
-            require(problem, "forward-over-reverse", f"verify({name}=True)")
+    for name in (n for n in ("second_order", "optimality") if given[n] is not False):
+        require(problem, "forward-over-reverse", f"verify({name}=True)")
     optimal = _tolerated(optimality, problem)
     finer = refinement(problem, "costate_equation" in routes)
     levels = (problem,) if finer is None else finer.problems
     skip = lambda place: finer is not None and finer.approximate and _of_flow(problem, place)
-    try:
-        check_weights(problem, weights)
-        calls = [chain_program(p, weights) for p in levels]
-        found = [
-            examine(c.program, c.leaves, seed=seed, skip=skip if k == 0 else lambda place: True)
-            for k, c in enumerate(calls)
-        ]
-        cuts = cut_inside(problem, weights, calls[0], seed)
-        tell(f"comparing {', '.join(routes)}")
-        ask = lambda p: measure(p, weights, trajectory, multipliers, key, routes)
-        measured = [jax.device_get(ask(p)) for p in levels]
-    except Exception as error:  # the user's stages may raise anything; say which, and what to do
-        raise diagnosed(problem, stage_name, error) or error from error
+    ask = lambda p: measure(p, weights, trajectory, multipliers, key, routes)
+    calls, found, cuts, measured = _ran(problem, levels, weights, seed, skip, ask, routes)
     objective = float(found[0].measured.cost)
-    gradient = gradient_of(problem, calls[0], found[0].measured.gradient)
-    if not all(np.isfinite(float(f.measured.cost)) for f in found):
-        words = [complaint(p, weights) for p in levels]
-        if any(words):
-            raise RuntimeError(f"verify: {next(filter(None, words))}")
-    title = lambda k: stage_name(problem, k)
     rows = one_each([titled(problem, calls[0], row) for row in found[0].rows])
     declared = all_declared([*rows, *cuts], calls[0].program, deliberate)
     rows = declared[: len(rows)]
     judged = _judged(problem, finer, calls, found, measured, rows, tol, routes)
     judged = excused(judged, unsettled)
-    finite = bool(np.isfinite(objective))
-    kept = told_of_refs(calls[0], found[0].measured.gradient) if finite else ""
-    words = "" if finite else "the cost is not finite"
+    words = "" if np.isfinite(objective) else "the cost is not finite"
+    kept = "" if words else told_of_refs(calls[0], found[0].measured.gradient)
     said = [(UNDEFINED, words), (UNTESTED, used_up(calls[0].program)), (UNTESTED, kept)]
     return Certificate(
         rows=tuple(declared) if "pairing" in routes else (),
         cost=objective,
-        gradient=gradient,
+        gradient=gradient_of(problem, calls[0], found[0].measured.gradient),
         tol=tol,
         accepted=max(1e-6, tol),
         notes=tuple(words for _, words in said if words),
         pairs=tuple(_own_weights(problem, pair) for pair, _ in judged),
         refuted=_rank([f for _, findings in judged for f in findings]),
-        kinks=_kinks(rows, title),
+        kinks=_kinks(rows, lambda k: stage_name(problem, k)),
         differenced=_differenced(rows),
         stationarity=float(measured[0].stationarity),
         feasibility=float(measured[0].feasibility),
@@ -138,6 +118,30 @@ def verify_chain(
         ),
         problem=_facts(problem, weights, [verdict for verdict, words in said if words]),
     )
+
+
+def _ran(
+    problem: Any, levels: Any, weights: Any, seed: int, skip: Any, ask: Any, routes: Sequence[str]
+) -> tuple[list[Any], list[Any], list[Any], list[Any]]:
+    """The program of every level, what its places gave, what is cut inside a stage, and the routes'
+    numbers. Of finer levels the routes alone are asked."""
+    try:
+        check_weights(problem, weights)
+        calls = [chain_program(p, weights) for p in levels]
+        found = [
+            examine(c.program, c.leaves, seed=seed, skip=skip if k == 0 else lambda place: True)
+            for k, c in enumerate(calls)
+        ]
+        cuts = cut_inside(problem, weights, calls[0], seed)
+        tell(f"comparing {', '.join(routes)}")
+        measured = [jax.device_get(ask(p)) for p in levels]
+    except Exception as error:  # the user's stages may raise anything; say which, and what to do
+        raise diagnosed(problem, stage_name, error) or error from error
+    if not all(np.isfinite(float(f.measured.cost)) for f in found):
+        words = [complaint(p, weights) for p in levels]
+        if any(words):
+            raise RuntimeError(f"verify: {next(filter(None, words))}")
+    return calls, found, cuts, measured
 
 
 def _facts(problem: ControlProblem, weights: Weights, also: list[str]) -> dict[str, Any]:
@@ -164,7 +168,12 @@ def _optimality(
         return None
     tell("judging the conditions of optimality")
     title = lambda k: stage_name(problem, k)
-    found = jax.device_get(_examined(problem, weights, claims, key, tol, along, multipliers))
+    constrained = ()
+    if along is not None:
+        own = claims[0][1] if multipliers is None else multipliers
+        constrained = path_found(along, weights, own), critical(along, weights, tol)
+    found = examine_optimality(problem, weights, *claims, key, tol, *constrained)
+    found = jax.device_get(found)
     return judged_optimality(found, problem, title, float(feasibility), tol, along)
 
 
@@ -264,23 +273,6 @@ def _along(problem: Any, weights: Any) -> Claimed | None:
     own = isinstance(problem, Solution) and weights is None
     end, path = (problem.terminal_multiplier, problem.path_multipliers) if own else (None, None)
     return None if end is path is None else Claimed(problem.problem, end, dict(path or {}))
-
-
-def _examined(
-    problem: ControlProblem,
-    weights: Weights,
-    claims: Any,
-    key: Any,
-    tol: float,
-    along: Any,
-    multipliers: Trajectory | None,
-) -> Any:
-    if along is None:
-        return examine_optimality(problem, weights, claims[0], claims[1], key, tol)
-    own = claims[0][1] if multipliers is None else multipliers
-    found = path_found(along, weights, own)
-    held = critical(along, weights, tol)
-    return examine_optimality(problem, weights, claims[0], claims[1], key, tol, found, held)
 
 
 def _own_weights(problem: ControlProblem, pair: Pair) -> Pair:

@@ -19,9 +19,7 @@ import numpy as np
 from hjcontrol._ground.record import Quantity, Record, Told
 from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import (
-    ControlProblem,
-)
+from hjcontrol.control import ControlProblem
 from hjcontrol.control.path_checks import names_of
 from hjcontrol.control.units import unit
 from hjcontrol.networks import Flow, Run

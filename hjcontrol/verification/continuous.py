@@ -65,15 +65,12 @@ def _sweep(
     _, outs = fold(back, final, weights, starts, given=given, reverse=True)
     costates, slopes = zip(*outs, strict=True)
     gradient = []
+    paying = lambda c: jnp.asarray(inlined(problem.weight_cost)(c), problem.dtype)
     for run, theta, g in zip(problem.chain.runs, weights, slopes, strict=True):
-        paid = jax.vmap(jax.grad(_weight_cost(problem)))(theta)
+        paid = jax.vmap(jax.grad(paying))(theta)
         own = jax.tree.map(jnp.add, run.gather(g), paid)
         gradient.append(with_coupling(problem, run, theta, own))
     return Trajectory(swapped(costates), final), tuple(gradient)
-
-
-def _weight_cost(problem: ControlProblem) -> Any:
-    return lambda c: jnp.asarray(inlined(problem.weight_cost)(c), problem.dtype)
 
 
 def _forward(

@@ -21,10 +21,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Key
 
-from hjcontrol.control import (
-    ControlProblem,
-    curvature,
-)
+from hjcontrol.control import ControlProblem, curvature
 from hjcontrol.control.units import unit
 from hjcontrol.networks import Weights
 from hjcontrol.verification.faces import Faces, bending, within
@@ -95,9 +92,8 @@ def _beside(rows: Float[Array, "active m"], onto: Callable[[Array], Array]) -> A
     """The projection onto the directions of a face that these rows of it leave alone."""
     left, size, _ = jnp.linalg.svd(rows.T, full_matrices=False)
     size = size / jnp.maximum(jnp.max(size, initial=0.0), jnp.finfo(rows.dtype).tiny)
-    kept = (
-        left * (size > 1e3 * jnp.finfo(rows.dtype).eps)[None]
-    )  # rows that depend on others say nothing
+    # Rows that depend on others say nothing
+    kept = left * (size > 1e3 * jnp.finfo(rows.dtype).eps)[None]
 
     def project(v: Array) -> Array:
         v = onto(v)

@@ -77,7 +77,7 @@ def _rule(eqn: JaxprEqn, args: list[float]) -> list[float]:
         return degrees(inner, args)
     if name == "scan":
         return _scan(eqn, args)
-    if name == "convert_element_type" and not _inexact(eqn.params["new_dtype"]):
+    if name == "convert_element_type" and not jnp.issubdtype(eqn.params["new_dtype"], jnp.inexact):
         return [math.inf]
     if name in _LINEAR:
         return [max(args)] * count
@@ -93,10 +93,6 @@ def _rule(eqn: JaxprEqn, args: list[float]) -> list[float]:
     if name == "integer_pow" and eqn.params["y"] >= 0:
         return [eqn.params["y"] * args[0]]
     return [math.inf] * count
-
-
-def _inexact(dtype: Any) -> bool:
-    return jnp.issubdtype(dtype, jnp.inexact)
 
 
 def _scan(eqn: JaxprEqn, args: list[float]) -> list[float]:

@@ -32,10 +32,7 @@ class Differenced(NamedTuple):
 
 
 def difference(
-    problem: ControlProblem,
-    weights: Weights,
-    gradient: Weights,
-    key: Key[Array, ""],
+    problem: ControlProblem, weights: Weights, gradient: Weights, key: Key[Array, ""]
 ) -> Differenced:
     """`gradient` against differences of `J`, stage by stage."""
     keys = jax.random.split(key, len(weights))

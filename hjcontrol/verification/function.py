@@ -20,12 +20,7 @@ from hjcontrol.verification.naming import raised_at
 from hjcontrol.verification.program import Call, Program, called_with, contracted
 from hjcontrol.verification.rule import GAP, GUILTY, REACH
 from hjcontrol.verification.suspects import with_suspects
-from hjcontrol.verification.verdicts import (
-    CONSISTENT,
-    REFUTED,
-    UNDEFINED,
-    UNTESTED,
-)
+from hjcontrol.verification.verdicts import CONSISTENT, REFUTED, UNDEFINED, UNTESTED
 from hjcontrol.verification.whole import told_of_refs, told_without_rules
 from hjcontrol.verification.witness import examine
 
@@ -61,13 +56,7 @@ def verify_function(
         rows = cancelled(rows, call.program, call.leaves, found.measured.gradient)
     rows = with_suspects(rows, call.program, verify_function)
     rows = all_declared(rows, call.program, deliberate)
-    cost, gradient, finite = np.nan, None, True
-    if backward:
-        cost = float(np.real(found.measured.cost))
-        gradient = _gradient(call, found.measured.gradient)
-        finite = np.isfinite(cost) and all(
-            bool(jnp.all(jnp.isfinite(g))) for g in found.measured.gradient
-        )
+    cost, gradient, finite = _value(call, found.measured) if backward else (np.nan, None, True)
     blamed = None
     if not finite and not any(r.verdict in (UNDEFINED, REFUTED) for r in rows):
         tell("looking for the equation that is not finite")
@@ -80,7 +69,6 @@ def verify_function(
     if not rows and backward and not also:
         notes.append(told_without_rules(call, found.measured.gradient))
     rows = _refined(rows, finer, args, wanted, settings) if finer else rows
-    places = len({row.place for row in rows})
     return Certificate(
         rows=tuple(rows),
         cost=cost,
@@ -90,11 +78,18 @@ def verify_function(
         notes=tuple(notes),
         problem={
             "leaves": len(call.at),
-            "places": places,
+            "places": len({row.place for row in rows}),
             "dtype": _dtype(call),
             "also": tuple(also),
         },
     )
+
+
+def _value(call: Call, measured: Any) -> tuple[float, Any, bool]:
+    """The cost, the gradient by name, and whether all of both is finite."""
+    cost, gradient = float(np.real(measured.cost)), _gradient(call, measured.gradient)
+    finite = np.isfinite(cost) and all(bool(jnp.all(jnp.isfinite(g))) for g in measured.gradient)
+    return cost, gradient, bool(finite)
 
 
 def _about_the_whole(
@@ -102,7 +97,9 @@ def _about_the_whole(
 ) -> tuple[list[str], list[str]]:
     """Notes, and verdicts that no row carries. `blamed`: rows of equations that are not finite, `None`
     where none was looked for."""
-    notes, also = list(_notes(call.program)), []
+    notes, also = [], []
+    if not call.program.scalar:
+        notes.append("fn is not scalar: <r, fn> with random r was verified")
     if blamed is not None and not blamed:
         also.append(UNDEFINED)
         notes.append("the cost or its gradient is not finite, and no equation was found guilty")
@@ -130,16 +127,11 @@ def stated(fn: Callable, args: tuple[Any, ...], wanted: Callable, settings: dict
     """The program, or a `ValueError` in this library's words."""
     try:
         return called_with(fn, args, wanted, **settings)
-    except ValueError as error:
-        if str(error).startswith("verify:"):
-            raise
-        raise ValueError(_untraceable(fn, error)) from error
-    except TypeError as error:
-        if str(error).startswith("verify:"):
-            raise
-        raise TypeError(_untraceable(fn, error)) from error
     except Exception as error:  # fn is the user's: it may raise anything while it is traced
-        raise ValueError(_untraceable(fn, error)) from error
+        if isinstance(error, (TypeError, ValueError)) and str(error).startswith("verify:"):
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(_untraceable(fn, error)) from error
 
 
 def _untraceable(fn: Callable, error: Exception) -> str:
@@ -248,10 +240,6 @@ def _dtype(call: Call) -> str:
     return np.dtype(max(found, key=eps_of)).name if found else ""
 
 
-def _notes(program: Program) -> list[str]:
-    return [] if program.scalar else ["fn is not scalar: <r, fn> with random r was verified"]
-
-
 def blame(fn: Callable, args: Any, wanted: Callable, has_aux: bool, leaves: Any) -> list[Row]:
     """The first equation, in the order of the program, that makes something finite infinite or NaN."""
     call = called_with(fn, args, wanted, has_aux=has_aux, blame=True)
@@ -268,16 +256,11 @@ def blame(fn: Callable, args: Any, wanted: Callable, has_aux: bool, leaves: Any)
                     verdict=UNDEFINED,
                     gap=float("inf"),
                     reach=float(flat[bad[0], 0, REACH]),
-                    live=None,
                     rule=place.name,
                     kind=place.kind,
                     source=place.source,
                     iteration=None if at is None else tuple(int(j) for j in at),
-                    argument=0,
                     parameter=place.arguments[0].name if place.arguments else "",
-                    index=None,
-                    shape=(),
-                    arithmetic="",
                     reason="finite inputs and costate; its value or its derivative is not finite",
                     gaps=flat[:, 0, GAP],
                     reaches=flat[:, 0, REACH],

@@ -29,9 +29,8 @@ def central(alone: Any, k: int, r: list[Any], v: np.ndarray) -> tuple[float, flo
     """Central difference of `Re <r, values>` along `v`, and its error."""
     top = float(_sizes(alone.x[k]).max(initial=0.0)) or 1.0
     v = v * np.isfinite(alone.x[k].ravel())
-    h = (
-        top / 256 * 4.0 ** -np.arange(STEPS)
-    )  # small: a direction crosses the kinks of many elements
+    # Small: a direction crosses the kinks of many elements
+    h = top / 256 * 4.0 ** -np.arange(STEPS)
     up, height = _quotients(alone, k, r, v, h)
     down, _ = _quotients(alone, k, r, -v, h)
     return limit((up - down) / 2, h, alone.eps * height, 16.0)

@@ -18,10 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from hjcontrol.control import (
-    ControlProblem,
-    Free,
-)
+from hjcontrol.control import ControlProblem, Free
 from hjcontrol.control.units import in_units
 from hjcontrol.networks import Weights
 from hjcontrol.verification.stagewise import placed

@@ -54,13 +54,5 @@ _STAYS = frozenset(
     {"convert_element_type", "copy", "copy_p", "reduce_precision", "sharding_constraint"}
 )
 _MOVES = frozenset(
-    {
-        "reshape",
-        "squeeze",
-        "expand_dims",
-        "broadcast_in_dim",
-        "transpose",
-        "slice",
-        "dynamic_slice",
-    }
+    {"reshape", "squeeze", "expand_dims", "broadcast_in_dim", "transpose", "slice", "dynamic_slice"}
 )

@@ -140,6 +140,29 @@ def adjoint_ladder(
         >>> len(ladder.rungs)
         1
     """
+    tols, named = _checked(flow, tols, adjoints)
+    x = jax.tree.map(jnp.asarray, inputs)
+    one = (lambda a: sum(jnp.sum(b**2) for b in jax.tree.leaves(a)) / 2) if cost is None else cost
+    mean = lambda a: jnp.mean(jax.vmap(one)(a))
+    truth, _ = ravel_pytree(costate_reference(flow, x, weights, mean))
+    gradients = [(n, *_compiled(flow, a, mean, x, weights, tols[0])) for n, a in named]
+    same = next((run for name, run, *_ in gradients if name == "direct"), None)
+    if same is None:
+        same = _compiled(flow, "direct", mean, x, weights, tols[0])[0]
+    rungs = []
+    for tol in tols:
+        at = jnp.asarray(tol, truth.dtype)
+        discrete = ravel_pytree(same(x, weights, at))[0]
+        for name, run, compiling, memory in gradients:
+            found, seconds, note = _timed(run, (x, weights, at), repeats)
+            errors = _relative(found, truth), _relative(found, discrete)
+            rungs.append(Rung(tol, name, *errors, seconds, compiling, memory, note))
+    return AdjointLadder(tuple(rungs), "tolerance" if flow.numerics.by_tolerance else "step", title)
+
+
+def _checked(
+    flow: Any, tols: Any, adjoints: Sequence[Any]
+) -> tuple[list[float], list[tuple[str, Any]]]:
     if not isinstance(flow, Flow):
         raise ValueError(
             f"adjoint_ladder: `flow` must be a Flow; found {type(flow).__name__}. "
@@ -153,34 +176,7 @@ def adjoint_ladder(
     named = [(_name(a), a) for a in adjoints]
     if not named:
         raise ValueError("adjoint_ladder: one adjoint at least is needed; found none.")
-    x = jax.tree.map(jnp.asarray, inputs)
-    one = (lambda a: sum(jnp.sum(b**2) for b in jax.tree.leaves(a)) / 2) if cost is None else cost
-    mean = lambda a: jnp.mean(jax.vmap(one)(a))
-    truth, _ = ravel_pytree(costate_reference(flow, x, weights, mean))
-    gradients = [(n, *_compiled(flow, a, mean, x, weights, tols[0])) for n, a in named]
-    same = next((run for name, run, *_ in gradients if name == "direct"), None)
-    if same is None:
-        same = _compiled(flow, "direct", mean, x, weights, tols[0])[0]
-    rungs = []
-    for tol in tols:
-        at = jnp.asarray(tol, truth.dtype)
-        discrete = ravel_pytree(same(x, weights, at))[0]
-        for name, run, compile_seconds, memory in gradients:
-            found, seconds, note = _timed(run, (x, weights, at), repeats)
-            apart = lambda g, found=found: _relative(found, g)
-            rungs.append(
-                Rung(
-                    tol=tol,
-                    adjoint=name,
-                    costate_error=apart(truth),
-                    discrete_error=apart(discrete),
-                    seconds=seconds,
-                    compile_seconds=compile_seconds,
-                    memory=memory,
-                    note=note,
-                )
-            )
-    return AdjointLadder(tuple(rungs), "tolerance" if flow.numerics.by_tolerance else "step", title)
+    return tols, named
 
 
 def _name(adjoint: Any) -> str:

@@ -16,10 +16,7 @@ import equinox as eqx
 import numpy as np
 
 from hjcontrol._ground.results import RESULTS
-from hjcontrol.control import (
-    Solution,
-    backpropagate,
-)
+from hjcontrol.control import Solution, backpropagate
 from hjcontrol.control.units import measured
 from hjcontrol.verification.certificate import CONSISTENT, REFUTED, Finding, Pair
 

@@ -64,10 +64,7 @@ def located(eqn: JaxprEqn, outer: Source) -> Source:
     # Beyond the witness's own frames stands the caller of the verification.
     ends = (i for i, f in enumerate(frames) if _asks(f.file_name))
     frames = [f for f in frames[: next(ends, None)] if not inside(f.file_name, _own())]
-    about: dict[str, Any] = {
-        "scope": scope,
-        "inside_jax": _within_jax(frames),
-    }
+    about: dict[str, Any] = {"scope": scope, "inside_jax": _within_jax(frames)}
     caller = next((f for f in frames if not inside(f.file_name, homes(BELOW))), None)
     libraries = (n for n in LIBRARIES if caller and inside(caller.file_name, homes((n,))))
     about["within"] = next(libraries, "") if caller is not None else outer.within

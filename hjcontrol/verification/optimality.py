@@ -15,11 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from hjcontrol.control import (
-    ControlProblem,
-    Trajectory,
-    backpropagate,
-)
+from hjcontrol.control import ControlProblem, Trajectory, backpropagate
 from hjcontrol.control.units import Units, measured
 from hjcontrol.networks import Weights
 from hjcontrol.verification.constancy import Levels, autonomous, levels

@@ -22,7 +22,7 @@ from hjcontrol.control import Budget, ControlProblem, Trajectory
 from hjcontrol.control.control_sets import largest
 from hjcontrol.control.hamiltonians import inner
 from hjcontrol.control.path_checks import names_of
-from hjcontrol.control.pricing import path_values
+from hjcontrol.control.pricing import all_values, path_values
 from hjcontrol.control.references import References
 from hjcontrol.networks import Weights, advance
 from hjcontrol.networks.given import reference_of
@@ -126,17 +126,9 @@ def _end(claimed: Claimed, x: PyTree, p: PyTree, mu: Path) -> Float[Array, ""]:
 def _rows(claimed: Claimed, weights: Weights, active: Array) -> Float[Array, "active m"]:
     """The slopes of some constraints in the weights."""
     flat, unravel = ravel_pytree(weights)
-    c, pull = jax.vjp(lambda v: _flat(claimed.problem, unravel(v)), flat)
+    c, pull = jax.vjp(lambda v: all_values(claimed.problem, unravel(v)), flat)
     one = lambda j: pull(jnp.zeros_like(c).at[j].set(1.0))[0]
     return jax.lax.map(one, active, batch_size=64)
-
-
-def _flat(problem: ControlProblem, weights: Weights) -> Array:
-    states, parts = problem.rollout(weights), []
-    if problem.terminal_constraint is not None:
-        parts.append(problem.terminal_constraint.values(problem, states.final).ravel())
-    values = path_values(problem, weights, states) if problem.path else {}
-    return jnp.concatenate([*parts, *(v.ravel() for v in values.values())])
 
 
 LARGEST = 20_000_000  # numbers in the slopes of the active constraints

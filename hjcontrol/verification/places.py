@@ -19,12 +19,7 @@ from typing import Any
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal
 
-from hjcontrol._ground.jaxprs import (
-    CALL_PRIMITIVES,
-    bodies,
-    called_jaxpr,
-    scan_counts,
-)
+from hjcontrol._ground.jaxprs import CALL_PRIMITIVES, bodies, called_jaxpr, scan_counts
 from hjcontrol.verification.activity import (
     ENDS,
     differentiable,

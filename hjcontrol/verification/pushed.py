@@ -14,14 +14,7 @@ from hjcontrol.verification.elements import direction
 from hjcontrol.verification.further import holds_loop
 from hjcontrol.verification.gaps import UNITS, paired, paired_noise
 from hjcontrol.verification.inlining import replay_plain
-from hjcontrol.verification.verdicts import (
-    CONSISTENT,
-    EXACT,
-    REFUTED,
-    UNDEFINED,
-    UNTESTED,
-    Outcome,
-)
+from hjcontrol.verification.verdicts import CONSISTENT, EXACT, REFUTED, UNDEFINED, UNTESTED, Outcome
 
 
 def by_forward_mode(trial: Any, ins: Any, found: Any, inside: Callable) -> Outcome:
@@ -50,9 +43,8 @@ def by_forward_mode(trial: Any, ins: Any, found: Any, inside: Callable) -> Outco
     r = found[names[-1]]
     heard = zip(r, [a for a in plain if is_float(a)], strict=True)
     if told.verdict == REFUTED and not any(np.any((w != 0) & (a != 0)) for w, a in heard):
-        images = enumerate(
-            found[f"{names[-1]} sides"][0]
-        )  # of a bisection, which compares, no more
+        # Of a bisection, which compares, no more
+        images = enumerate(found[f"{names[-1]} sides"][0])
         values = [by_differences(trial, k, ins, r, ours) for k, ours in images]
         if all(o.verdict in (CONSISTENT, UNTESTED) for o in values):
             return dataclasses.replace(max(values, key=lambda o: o.gap), argument=0)

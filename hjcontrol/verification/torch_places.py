@@ -129,8 +129,7 @@ class Place:
     def alone(
         self, wide: bool = False, ends: dict[Any, bool] | None = None, sweeps: int = 0
     ) -> Alone:
-        """The place on its own, in float64 if it is `wide`; loops that `ends` tells of go on for so
-        many `sweeps`."""
+        """The place on its own, `wide` in float64; loops in `ends` go on for so many `sweeps`."""
         firsts = [self.args[g[0]] for g in self.groups]
         dtypes = [widened(a.dtype) if wide else a.dtype for a in firsts]
         x = [array(a) for a in firsts]
@@ -169,10 +168,8 @@ class Place:
             if self.body is None:
                 return [None] * len(x)
             try:
-                with contextlib.ExitStack() as stack:
-                    for changed in (torch.enable_grad(), set_aside(), shaken(salt)):
-                        stack.enter_context(changed)
-                    out, leaves = stack.enter_context(run(self.body, x, True))
+                own = run(self.body, x, True)
+                with torch.enable_grad(), set_aside(), shaken(salt), own as (out, leaves):
                     return _pulled(out, leaves, r)
             except Exception:  # the body is the user's; PyTorch cannot differentiate it
                 return [None] * len(x)

@@ -25,11 +25,7 @@ from hjcontrol.verification.torch_transformed import (
     outside,
     tracked,
 )
-from hjcontrol.verification.torch_trees import (
-    floats,
-    is_float,
-    tensors,
-)
+from hjcontrol.verification.torch_trees import floats, is_float, tensors
 
 CUSTOM_OP = "torch._library.autograd"
 CALLS = 4  # of one module that are judged
@@ -50,9 +46,8 @@ class Recording:
     calls: dict[str, int] = dataclasses.field(default_factory=dict)
     open: list[Place | None] = dataclasses.field(default_factory=list)
     foreign: int = 0  # applications of PyTorch's own that are under way
-    grads: dict[int, Any] = dataclasses.field(
-        default_factory=dict
-    )  # of leaves met, before the pass
+    # Of leaves met, before the pass
+    grads: dict[int, Any] = dataclasses.field(default_factory=dict)
 
     def applied(self, original: Callable[..., Any], rule: Any, *args: Any, **kwargs: Any) -> Any:
         """Stands in for `rule.apply`."""

@@ -212,7 +212,7 @@ class Decisions(TorchFunctionMode):
 
     def _ask(self, answer: bool) -> bool:
         frame = sys._getframe(1)
-        while frame.f_back is not None and _inside(frame.f_code.co_filename):
+        while frame.f_back is not None and frame.f_code.co_filename.startswith(ASIDE):
             frame = frame.f_back
         line = frame.f_code, frame.f_lineno
         if self.ends.get(line) is answer:
@@ -231,7 +231,3 @@ class Decisions(TorchFunctionMode):
 
 
 ASIDE = (__file__, torch.__path__[0], jaxtyping.__path__[0])  # of which no line is the program's
-
-
-def _inside(file: str) -> bool:
-    return file.startswith(ASIDE)

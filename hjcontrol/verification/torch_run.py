@@ -98,18 +98,10 @@ def run(fn: Callable[..., Any], inputs: tuple[Any, ...], seed: int) -> Run:
     with torch.enable_grad(), _kept(module):
         given = mapped(fresh, inputs)
         if not leaves:
-            kinds = sorted({named(a.dtype) for a in tensors(inputs)}) or ["no tensor"]
-            raise ValueError(
-                "verify_torch: nothing to differentiate: no parameter requires a gradient and no input "
-                f"is floating; found {', '.join(kinds)}. Pass floating tensors as arguments."
-            )
-        recording = Recording(names)
-        random = random_state()
-        with (
-            hooked_by(module, recording),
-            Cuts(recording) as cuts,
-            applying(recording.applied),
-        ):
+            raise _nothing(inputs)
+        recording, random = Recording(names), random_state()
+        hooks, applied = hooked_by(module, recording), applying(recording.applied)
+        with hooks, Cuts(recording) as cuts, applied:
             out = fn(*given)
         outs = [a for a in floats(out) if a.requires_grad]
         if not outs:
@@ -121,39 +113,19 @@ def run(fn: Callable[..., Any], inputs: tuple[Any, ...], seed: int) -> Run:
         r = [_weights(a, scalar, seed) for a in outs]
         cost = sum(float((a.detach() * w.conj()).sum().real) for a, w in zip(outs, r, strict=True))
         missed = _missed(outs, recording)
-        whole = Whole(
-            rule=type(fn).__name__ if module is not None else getattr(fn, "__name__", "program"),
-            kind="program",
-            source=definition(getattr(getattr(fn, "forward", fn), "__code__", None), ""),
-            args=[a.detach().clone() for a in leaves.values()],
-            groups=[(i,) for i in range(len(leaves))],
-            labels=list(leaves),
-            apply=restated(fn, module, parameters, leaves, inputs),
-            body=None,
-            random=random,
-            own={i: p for i, p in enumerate(leaves.values()) if isinstance(p, torch.nn.Parameter)},
-            still={name: row for name, row in padded(module).items() if name in leaves},
-        )
+        whole = _whole(fn, leaves, restated(fn, module, parameters, leaves, inputs), random)
         whole.keep(out, False)
         whole.live = [a.requires_grad for a in floats(out)]
-        again = applying(recording.applied) if reentrant(outs) else contextlib.nullcontext()
-        try:
-            with again, _aside(recording.grads):
-                found = pulled_back(outs, list(leaves.values()), r)
-        except RuntimeError as error:
-            why = " ".join(str(error).split())[:300]
-            raise ValueError(f"verify_torch: the backward pass does not run: {why}") from error
+        found = _backward(outs, leaves, r, recording)
         whole.pulled = [found]
         at = [k for k, a in enumerate(floats(out)) if a.requires_grad]
         whole.costates = dict(zip(at, r, strict=True))
+    pairs = zip(leaves.items(), found, strict=True)
     return Run(
         places=recording.places,
         inner=recording.inner,
         cost=cost,
-        gradient={
-            k: torch.zeros_like(a) if g is None else g
-            for (k, a), g in zip(leaves.items(), found, strict=True)
-        },
+        gradient={k: torch.zeros_like(a) if g is None else g for (k, a), g in pairs},
         scalar=scalar,
         dtype=named(lowest_of([a.dtype for a in leaves.values()])),
         dissolved=recording.dissolved,
@@ -162,6 +134,43 @@ def run(fn: Callable[..., Any], inputs: tuple[Any, ...], seed: int) -> Run:
         hooked=hooked,
         whole=whole,
     )
+
+
+def _nothing(inputs: tuple[Any, ...]) -> ValueError:
+    kinds = sorted({named(a.dtype) for a in tensors(inputs)}) or ["no tensor"]
+    return ValueError(
+        "verify_torch: nothing to differentiate: no parameter requires a gradient and no input "
+        f"is floating; found {', '.join(kinds)}. Pass floating tensors as arguments."
+    )
+
+
+def _whole(fn: Any, leaves: dict[str, Any], apply: Callable[..., Any], random: Any) -> Whole:
+    """The program as one place."""
+    module = fn if isinstance(fn, torch.nn.Module) else None
+    return Whole(
+        rule=type(fn).__name__ if module is not None else getattr(fn, "__name__", "program"),
+        kind="program",
+        source=definition(getattr(getattr(fn, "forward", fn), "__code__", None), ""),
+        args=[a.detach().clone() for a in leaves.values()],
+        groups=[(i,) for i in range(len(leaves))],
+        labels=list(leaves),
+        apply=apply,
+        body=None,
+        random=random,
+        own={i: p for i, p in enumerate(leaves.values()) if isinstance(p, torch.nn.Parameter)},
+        still={name: row for name, row in padded(module).items() if name in leaves},
+    )
+
+
+def _backward(outs: list[Any], leaves: dict[str, Any], r: list[Any], recording: Recording) -> Any:
+    """The gradient of `<r, outs>`, with `.grad` left as it was."""
+    again = applying(recording.applied) if reentrant(outs) else contextlib.nullcontext()
+    try:
+        with again, _aside(recording.grads):
+            return pulled_back(outs, list(leaves.values()), r)
+    except RuntimeError as error:
+        why = " ".join(str(error).split())[:300]
+        raise ValueError(f"verify_torch: the backward pass does not run: {why}") from error
 
 
 def _weights(a: Any, scalar: bool, seed: int) -> Any:

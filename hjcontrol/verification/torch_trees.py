@@ -123,12 +123,9 @@ def pulled_back(outs: Sequence[Any], leaves: Sequence[Any], r: Sequence[Any]) ->
         given = tuple(outs), tuple(r)
         found = engine(*given, False, False, by, allow_unreachable=True, accumulate_grad=again)
         found = [None] * len(leaves) if again else found
-        both = [[g for g in pair if g is not None] for pair in _paired(found, leaves)]
+        pairs = zip(found, [a.grad for a in leaves], strict=True)
+        both = [[g for g in pair if g is not None] for pair in pairs]
         return [dense(sum(g[1:], g[0])) if g else None for g in both]
     finally:
         for a, g in zip(leaves, before, strict=True):
             a.grad = g
-
-
-def _paired(found: Sequence[Any], leaves: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
-    return zip(found, [a.grad for a in leaves], strict=True)

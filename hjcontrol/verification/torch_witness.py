@@ -72,13 +72,29 @@ def verify_torch(
 
     **Limits.** A `.detach()` is no place: what it cuts shows only in differences, of a module or of the
     whole. The same holds for hooks and for C++ autograd functions. A loop to a tolerance is run on where
-    its comparison is PyTorch's, not NumPy's. A place's inputs are copied;
-    the whole costs some forty forward passes in float64.
-    The module is left as it was: parameters, buffers, `.grad`.
+    its comparison is PyTorch's, not NumPy's. A place's inputs are copied; the whole costs some forty
+    forward passes in float64. The module is left as it was: parameters, buffers, `.grad`.
     """
     places = _met()
     _check(module_or_fn, deliberate, tol)
     run = places.run(module_or_fn, inputs, seed)
+    rows, notes, also = _told(places, run, deliberate, seed)
+    sizes = {"leaves": len(run.gradient), "places": len(run.places), "dtype": run.dtype}
+    return Certificate(
+        rows=tuple(rows),
+        cost=run.cost,
+        gradient=run.gradient,
+        tol=tol,
+        accepted=tol,
+        notes=tuple(notes),
+        problem=sizes | {"also": tuple(also)},
+    )
+
+
+def _told(
+    places: Any, run: Any, deliberate: Sequence[Any], seed: int
+) -> tuple[list[Row], list[str], list[str]]:
+    """Rows, notes, and verdicts that no row carries."""
     rows = [row for i, place in enumerate(run.places) for row in _rows(i, place, run, seed)]
     rows = [_declared(row, deliberate) for row in rows]
     notes, also = _unseen(run)
@@ -92,24 +108,7 @@ def verify_torch(
             notes.append("the cost or its gradient is not finite, and no place was found guilty")
         else:
             rows.append(_guilty(len(run.places), *blamed))
-    return Certificate(
-        rows=tuple(rows),
-        cost=run.cost,
-        gradient=run.gradient,
-        tol=tol,
-        accepted=tol,
-        notes=(
-            *([] if run.scalar else ["not a scalar: <r, outputs> with random r was verified"]),
-            *notes,
-            *([note] if note else []),
-        ),
-        problem={
-            "leaves": len(run.gradient),
-            "places": len(run.places),
-            "dtype": run.dtype,
-            "also": tuple(also),
-        },
-    )
+    return rows, [*notes, note] if note else notes, also
 
 
 def _met() -> Any:
@@ -200,7 +199,6 @@ def _row(i: int, place: Any, o: Outcome, live: float | None) -> Row:
         rule=place.rule,
         kind=place.kind,
         source=place.source,
-        iteration=None,
         argument=group[0],
         parameter=label,
         index=o.index,
@@ -219,20 +217,11 @@ def _guilty(i: int, node: str, source: Source) -> Row:
     return Row(
         verdict=UNDEFINED,
         gap=np.inf,
-        reach=None,
-        live=None,
         rule=node,
         kind="node",
         source=source,
-        iteration=None,
-        argument=0,
-        parameter="",
-        index=None,
-        shape=(),
-        arithmetic="",
         reason="its derivative is not a number here",
         gaps=np.asarray([np.inf]),
-        reaches=np.zeros(1),
         place=i,
     )
 
@@ -250,6 +239,8 @@ def _declared(row: Row, given: Sequence[Any]) -> Row:
 def _unseen(run: Any) -> tuple[list[str], list[str]]:
     """What the recorder could not judge, and the verdicts that follow."""
     notes, also = [], []
+    if not run.scalar:
+        notes.append("not a scalar: <r, outputs> with random r was verified")
     if run.dissolved:
         also.append(UNTESTED)
         names = ", ".join(sorted(set(run.dissolved)))

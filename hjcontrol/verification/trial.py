@@ -22,13 +22,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 
 from hjcontrol._ground.jaxprs import bodies, equations
-from hjcontrol.verification.arithmetic import (
-    drawn,
-    eps_of,
-    is_float,
-    lowest,
-    noisy,
-)
+from hjcontrol.verification.arithmetic import drawn, eps_of, is_float, lowest, noisy
 from hjcontrol.verification.authorship import users_rule
 from hjcontrol.verification.bounded import Lengths, bounded, lengths
 from hjcontrol.verification.calling import along, primal, pulled
@@ -43,13 +37,7 @@ from hjcontrol.verification.joint import against
 from hjcontrol.verification.places import holds_users_rule
 from hjcontrol.verification.pushed import by_differences, by_forward_mode
 from hjcontrol.verification.roundoff import SALTS, hidden_by, moves, noise_between, room_for, shaken
-from hjcontrol.verification.rule import (
-    Maps,
-    exponent,
-    largest,
-    random_costate,
-    whole_numbers,
-)
+from hjcontrol.verification.rule import Maps, exponent, largest, random_costate, whole_numbers
 from hjcontrol.verification.verdicts import (
     CONSISTENT,
     DETACHED,
@@ -80,10 +68,7 @@ class Trial:
     """A place's compiled programs, kept with the program that holds it."""
 
     def __init__(
-        self,
-        maps: Maps,
-        groups: tuple[tuple[int, ...], ...],
-        restated: ClosedJaxpr | None = None,
+        self, maps: Maps, groups: tuple[tuple[int, ...], ...], restated: ClosedJaxpr | None = None
     ):
         """`restated`: the primal with scans for its loops, the same at one point."""
         self.maps, self.groups, self.place = maps, groups, maps.place

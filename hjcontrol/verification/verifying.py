@@ -154,7 +154,7 @@ def verify(
     seed = _seed(key)
     if isinstance(deliberate, str) or not isinstance(deliberate, Sequence):
         deliberate = (deliberate,)
-    if isinstance(problem, (ControlProblem, Solution)) or _is_list(problem):
+    if isinstance(problem, (ControlProblem, Solution, AbstractStage, Tied, list, tuple)):
         _refuse(given, _OF_FUNCTIONS, "a chain of stages", "a function")
         if len(args) > 1 or (args and weights is not None):
             raise TypeError(
@@ -185,12 +185,6 @@ def verify(
             seed=seed,
             finer=tuple(finer),
         )
-
-
-def _is_list(problem: Any) -> bool:
-    single = isinstance(problem, (AbstractStage, Tied))
-    pair = isinstance(problem, tuple) and len(problem) == 2 and callable(problem[0])
-    return single or pair or isinstance(problem, (list, tuple))
 
 
 def _refuse(given: dict, others: dict, what: str, of: str, also: Sequence[str] = ()) -> None:

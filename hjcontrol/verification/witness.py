@@ -129,36 +129,32 @@ class _Engine:
     # ------------------------------------------------------------------ rows
 
     def rows(self, i: int, table: np.ndarray, tables: Any, measured: Any) -> list[Row]:
-        place = self.program.places[i]
+        place, flat = self.program.places[i], table.reshape(-1, *table.shape[-2:])
+        untested = lambda why: [self._row(place, 0, Outcome(UNTESTED, 0.0, why, 0), flat, None)]
         if place.ends:
             if not self.backward:
                 return []
-            flat = table.reshape(-1, *table.shape[-2:])
             if flat.size and not place.branched and not flat[:, 0, VISITS].any():
                 return []  # no costate arrives
             at = int(np.argmax(flat[:, 0, REACH])) if flat.size else None
             return [self._row(place, 0, ended(place, tables, measured, self._moved), flat, at)]
         if place.mutable:
-            words = (
+            return untested(
                 "the rule reads or writes a `jax.new_ref` from outside: it cannot be tried alone"
             )
-            flat = table.reshape(-1, *table.shape[-2:])
-            return [self._row(place, 0, Outcome(UNTESTED, 0.0, words, 0), flat, None)]
         groups = self.program.groups.get(i, ())
-        flat = table.reshape(-1, *table.shape[-2:])
         if not groups and (place.library or jax_solves(place.eqn)):
             return []
         if not groups:
-            words = "only the matrix moves: verify the solve with a right-hand side that does"
-            return [self._row(place, 0, Outcome(UNTESTED, 0.0, words, 0), flat, None)]
+            return untested(
+                "only the matrix moves: verify the solve with a right-hand side that does"
+            )
         visited = flat[:, 0, VISITS] > 0
         if not visited.any() and place.library and not holds_users_rule(place):
             return []  # a library's way out that this program does not take
         if not visited.any():
-            why = (
-                "the scan has no iteration" if 0 in place.lengths else "not run: a branch not taken"
-            )
-            return [self._row(place, 0, Outcome(UNTESTED, 0.0, why, 0), flat, None)]
+            empty = 0 in place.lengths
+            return untested("the scan has no iteration" if empty else "not run: a branch not taken")
         return [
             self._row(place, k, o, flat, at) for k, o, at in self._outcomes(place, flat, groups)
         ]

@@ -72,10 +72,7 @@ class CriticalPoints(Told, Shown):
 
 @admits(most_boxes=">= 1")
 def critical_points(
-    layer: AnyHead,
-    window: ArrayLike | None = None,
-    *,
-    most_boxes: int = 400_000,
+    layer: AnyHead, window: ArrayLike | None = None, *, most_boxes: int = 400_000
 ) -> CriticalPoints:
     """All critical points of the layer's entropy in `window` (2, d): lower and upper corner; d is 1 or 2.
 

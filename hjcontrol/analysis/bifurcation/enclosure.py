@@ -38,12 +38,7 @@ class Bounds(NamedTuple):
 
 
 def enclose(
-    pairs: Pairs,
-    eps: float,
-    window: np.ndarray,
-    *,
-    finest: float = 1e-7,
-    most_boxes: int = 400_000,
+    pairs: Pairs, eps: float, window: np.ndarray, *, finest: float = 1e-7, most_boxes: int = 400_000
 ) -> Enclosed:
     """Every zero of g in `window` (2, d): its lower and upper corner."""
     low, high = window

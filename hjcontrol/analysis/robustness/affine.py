@@ -173,9 +173,8 @@ class Radius(Told, Shown):
     label: Int[Array, ""]
     rival: Int[Array, ""]  # the class that limits the radius
     margin: Float[Array, ""]  # least score_label - score_b; negative: the label is not predicted
-    radius: Float[
-        Array, ""
-    ]  # the better certificate of the two; 0 where the label is not predicted
+    # The better certificate of the two; 0 where the label is not predicted
+    radius: Float[Array, ""]
     by_curvature: Float[Array, ""]
     by_atoms: Float[Array, ""]
     published: Float[Array, ""]  # what max|W|^2/eps in place of D_b^2/(4 eps) would give

@@ -244,7 +244,7 @@ def _attacked_radius(head: Any, x: Array, label: Array, key: Any, steps: int, st
     def narrower(carry: tuple[Array, Array, Array], key: Array) -> tuple[Any, None]:
         low, high, best = carry
         r = jnp.exp(0.5 * (low + high))
-        step = _ascended(lead, x, r, key, steps, starts)
+        step = attack(lead, x, r, key=key, steps=steps, starts=starts).step
         length = _shortest(lead, x, step)
         hit = jnp.isfinite(length)
         best = jnp.minimum(best, length)
@@ -254,13 +254,6 @@ def _attacked_radius(head: Any, x: Array, label: Array, key: Any, steps: int, st
     begin = (jnp.log(1e-4 * size), jnp.log(10 * size), jnp.asarray(jnp.inf, x.dtype))
     (_, _, best), _ = jax.lax.scan(narrower, begin, jax.random.split(key, TRIES))
     return jnp.where(lead(x) >= 0, 0.0, best)
-
-
-def _ascended(
-    lead: Callable[[Array], Array], x: Array, r: Array, key: Array, steps: int, starts: int
-) -> Array:
-    """The step within `r` with the largest lead that ascent found."""
-    return attack(lead, x, r, key=key, steps=steps, starts=starts).step
 
 
 def _shortest(lead: Callable[[Array], Array], x: Array, step: Array) -> Array:

@@ -74,10 +74,7 @@ def distilled_tree(
     z, J = _read(head, np.concatenate([asked, test]))
     tree = _grown(asked, z[: len(asked)], J[: len(asked)], max_leaves)
     decided = z[len(asked) :].argmax(axis=1)
-    tree.measured = {
-        "fidelity": float(np.mean(tree.decide(test) == decided)),
-        "points": len(test),
-    }
+    tree.measured = {"fidelity": float(np.mean(tree.decide(test) == decided)), "points": len(test)}
     return tree
 
 

@@ -114,9 +114,8 @@ def _between(
     i, j = (common > least - 0.5).nonzero()
     i, j = above[i], below[j]
     shared = whole.tight[i] & whole.tight[j]
-    lacking = (
-        shared.astype(np.float32) @ (1 - tight).T
-    )  # (pairs, rays): rows that a ray does not meet
+    # (pairs, rays): rows that a ray does not meet
+    lacking = shared.astype(np.float32) @ (1 - tight).T
     neighbours = (lacking < 0.5).sum(axis=1) == 2
     i, j = i[neighbours], j[neighbours]
     new = height[i, None] * whole.rays[j] - height[j, None] * whole.rays[i]

@@ -53,9 +53,8 @@ class State(NamedTuple):
     alive: tuple[np.ndarray, ...]  # pieces left in each group
     witness: dict[int, np.ndarray]  # piece -> an interior point of the region where it wins
     front: Front
-    pairs: tuple[
-        int, ...
-    ]  # of the groups of two, counted among themselves, those that may be undecided
+    # Of the groups of two, counted among themselves, those that may be undecided
+    pairs: tuple[int, ...]
 
 
 class Split(NamedTuple):
@@ -262,9 +261,8 @@ def _balanced(
     gap = np.minimum(
         scores[first, first] - scores[first, second], scores[second, second] - scores[second, first]
     )
-    near = np.sort(
-        np.argsort(gap, kind="stable")[:PAIRS]
-    )  # rivals: small gap at the winner's point
+    # Rivals: small gap at the winner's point
+    near = np.sort(np.argsort(gap, kind="stable")[:PAIRS])
     first, second = first[near], second[near]
     positive = (scores[:, first] >= scores[:, second]).sum(axis=0)
     best = np.lexsort((gap[near], np.abs(2 * positive - len(alive))))

@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from hjcontrol._ground.shapes import of_one
 from hjcontrol._ground.shown import Shown
 from hjcontrol.networks.chain import Chain, Weights
+from hjcontrol.networks.dense import lift, readout
 from hjcontrol.networks.stage import AbstractStage, advance
 
 
@@ -92,6 +93,11 @@ class AbstractArchitecture(Shown):
     def init(self, key: Key[Array, ""]) -> Weights:
         """Weights to start from."""
         return self.chain().init(key)
+
+
+def framed(net: Any, stages: list[Any]) -> list[Any]:
+    """Stages of a network's width between a lift of the features and a readout of the classes."""
+    return [lift(net.in_size, net.width), *stages, readout(net.width, net.classes)]
 
 
 def transport(stage: AbstractStage, x: PyTree, p: PyTree, theta: PyTree, u: PyTree = None):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
-from hjcontrol.networks.architectures.declaration import AbstractArchitecture, transport
-from hjcontrol.networks.dense import Dense, lift, readout
+from hjcontrol.networks.architectures.declaration import AbstractArchitecture, framed, transport
+from hjcontrol.networks.dense import Dense, readout
 from hjcontrol.networks.residual import Residual
 from hjcontrol.networks.units import SoftplusUnits
 
@@ -73,11 +73,7 @@ class ResidualNetwork(AbstractArchitecture):
         return Residual(Dense(self.width, self.width), self.h)
 
     def stages(self):
-        return [
-            lift(self.in_size, self.width),
-            *[self.cell] * self.depth,
-            readout(self.width, self.classes),
-        ]
+        return framed(self, [self.cell] * self.depth)
 
     def hamiltonian(self, x, p, theta, u=None):
         """`p.f(x, theta)`: `step = x + h dH/dp`, `p_k = p_{k+1} + h dH/dx`."""

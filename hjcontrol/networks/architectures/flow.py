@@ -7,8 +7,8 @@ from jaxtyping import Array, Float
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.third_party import needs
-from hjcontrol.networks.architectures.declaration import AbstractArchitecture, Read
-from hjcontrol.networks.dense import Dense, lift, readout
+from hjcontrol.networks.architectures.declaration import AbstractArchitecture, Read, framed
+from hjcontrol.networks.dense import Dense
 from hjcontrol.networks.flow import Flow
 from hjcontrol.networks.stochastic import StochasticResidual, brownian
 
@@ -50,11 +50,7 @@ class FlowNetwork(AbstractArchitecture):
         return Flow.pieces(drift, self.t1, self.depth, max_steps=2 * self.steps, **how)
 
     def stages(self):
-        return [
-            lift(self.in_size, self.width),
-            *self._pieces(),
-            readout(self.width, self.classes),
-        ]
+        return framed(self, self._pieces())
 
     def hamiltonian(self, x, p, theta, u=None):
         """`p.f(x, theta)`: `x' = dH/dp`, `p' = -dH/dx`."""
@@ -96,11 +92,7 @@ class StochasticResidualNetwork(AbstractArchitecture):
         return StochasticResidual(Dense(self.width, self.width), self.h, self.nu)
 
     def stages(self):
-        return [
-            lift(self.in_size, self.width),
-            *[self.cell] * self.depth,
-            readout(self.width, self.classes),
-        ]
+        return framed(self, [self.cell] * self.depth)
 
     def read(self, features):
         features = jnp.asarray(features)

@@ -10,11 +10,12 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol.networks.architectures.declaration import (
     AbstractArchitecture,
     Read,
+    framed,
     rows,
     transport,
 )
 from hjcontrol.networks.chain import Tied
-from hjcontrol.networks.dense import Dense, lift, readout
+from hjcontrol.networks.dense import Dense, readout
 from hjcontrol.networks.log_semiring import LogSemiring
 from hjcontrol.networks.recurrent import GRU, LSTM, RNN, Output
 from hjcontrol.networks.state_space import DiagonalSSM
@@ -199,11 +200,7 @@ class SemiringNetwork(AbstractArchitecture):
         return LogSemiring(self.width, self.eps)
 
     def stages(self):
-        return [
-            lift(self.in_size, self.width),
-            Tied(self.cell, self.depth),
-            readout(self.width, self.classes),
-        ]
+        return framed(self, [Tied(self.cell, self.depth)])
 
     def hamiltonian(self, x, p, theta, u=None):
         """`|p|^2`, `p` the gradient in space of the solution whose values are the state."""

@@ -51,10 +51,7 @@ def _measure(shift: float, eps: float) -> Evidence:
         ),
         zero("sigmoid − ∇lse(x, 0)", np.stack([gate, slope]) - sigmoid, 1e-15, role="amended"),
         zero(
-            "tanh − (π₊ − π₋)",
-            np.stack([spin, bend]) - np.tanh(X + shift),
-            1e-14,
-            role="amended",
+            "tanh − (π₊ − π₋)", np.stack([spin, bend]) - np.tanh(X + shift), 1e-14, role="amended"
         ),
     )
 

@@ -60,12 +60,7 @@ def _measure(heat: float = 1.0, steps: int = 600) -> Evidence:
             lost[:3],
             lost[1:],
         ),
-        zero(
-            "mean weight on the new task, ours − by hand",
-            found[:, 3],
-            1e-13,
-            role="instead",
-        ),
+        zero("mean weight on the new task, ours − by hand", found[:, 3], 1e-13, role="instead"),
         at_most(
             "overlap of the tasks at ε = 0.03, 0.1, 0.5 against the next warmer",
             shared[:3],

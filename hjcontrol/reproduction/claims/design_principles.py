@@ -45,7 +45,6 @@ def _measure(margin: float, other: bool = False) -> Evidence:
         first, second = W[np.argsort(W @ x0)[-2:]]
         x0 = x0 - (first - second) * ((first - second) @ x0) / ((first - second) @ (first - second))
     bends = [_bend(W, x0, e) for e in (0.05, 0.1)]
-    norms = [float(norm) for norm, _ in bends]
     apart = [h - covariance(W, x0, e) for (_, h), e in zip(bends, (0.05, 0.1), strict=True)]
     W, b = cloud(61, 12, 2)
     x = np.random.default_rng(62).uniform(-2, 2, (500, 2))
@@ -64,7 +63,7 @@ def _measure(margin: float, other: bool = False) -> Evidence:
     return evidence(
         at_most("1: ε = N^{−1/d} against the window's upper end, N = 100, d = 2", rule, high),
         equal("2: width factor that halves the error, d = 1, 2", halving, [2.0, 4.0], 0.1),
-        at_most("3: curvature at ε = 0.1 against 0.05", norms[1], norms[0]),
+        at_most("3: curvature at ε = 0.1 against 0.05", float(bends[1][0]), float(bends[0][0])),
         at_least("6: weight of the winner where Δ > ε log N", share.min(), 0.5),
         at_most(
             "8: f_ε − f_0 against ε log N", (many - z.max(1)).max(), 0.1 * np.log(12), slack=1e-14

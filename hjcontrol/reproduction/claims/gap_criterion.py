@@ -63,11 +63,7 @@ def _measure(copies: int) -> Evidence:
         zero("bound by the gap as the tool tells it", by_gap - bound, 1e-13, role="instead"),
         zero(
             "bound along the ray, slope and rate as the tool tells them",
-            [
-                *(by_ray - hand),
-                slope - (W @ v).max(),
-                rate - growth.min() / EPS,
-            ],
+            [*(by_ray - hand), slope - (W @ v).max(), rate - growth.min() / EPS],
             1e-12,
             role="instead",
         ),

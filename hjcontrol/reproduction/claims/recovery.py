@@ -82,12 +82,7 @@ def _measure(fast: bool, offset: float, steep: float = 1.0) -> Evidence:
     found = [
         equal("atoms of eight that the values on the window determine", len(won), 8, 0.5),
         zero("c-transform of u_0 − g at those that win", (back - G)[won], 1e-3, role="amended"),
-        zero(
-            "read off from weights − g, all eight",
-            read - G,
-            1e-14,
-            role="amended",
-        ),
+        zero("read off from weights − g, all eight", read - G, 1e-14, role="amended"),
         zero("two atoms at one place, merged − by hand", _merging(), 1e-14, role="amended"),
         zero("target − (|x|/7 − 15/49)", target - (np.abs(X) / 7 - 15 / 49), 1e-14, role="number"),
     ]

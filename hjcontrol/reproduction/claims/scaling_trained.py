@@ -14,11 +14,7 @@ from hjcontrol.reproduction.claim import Claim, Evidence, Picture, evidence
 from hjcontrol.reproduction.claims.training import trained_errors
 from hjcontrol.reproduction.finding import at_least, at_most, equal
 
-WIDTHS = {
-    1: (10, 25, 50, 100, 200, 500),
-    2: (20, 50, 100, 200, 500),
-    4: (40, 100, 200, 500, 1000),
-}
+WIDTHS = {1: (10, 25, 50, 100, 200, 500), 2: (20, 50, 100, 200, 500), 4: (40, 100, 200, 500, 1000)}
 ALPHA, TOLERANCE = {1: 1.03, 2: 0.50, 4: 0.20}, {1: 0.1, 2: 0.08, 4: 0.04}
 
 

@@ -43,7 +43,7 @@ def _defect(n: int, eps: float, kind: int) -> np.ndarray:
 def _measure(kind: int, fast: bool) -> Evidence:
     resolved = [_defect(n, e, kind) for n, e in ((101, 0.3), (201, 0.3), (201, 0.05))]
     found = [
-        zero("S_½S_½ − S_1, resolved grids", np.concatenate(resolved), 1e-12, published="≤ 7e-16"),
+        zero("S_½S_½ − S_1, resolved grids", np.concatenate(resolved), 1e-12, published="≤ 7e-16")
     ]
     if kind == 1:
         raw = _defect(101, 0.3, 0)

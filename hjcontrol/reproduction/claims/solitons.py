@@ -52,12 +52,7 @@ def _measure(power: int, curved: bool = False) -> Evidence:
             role="amended",
             published="≤ 2e-14",
         ),
-        zero(
-            "Hirota's form of our layer, scalar input",
-            np.asarray(ours),
-            1e-12,
-            role="amended",
-        ),
+        zero("Hirota's form of our layer, scalar input", np.asarray(ours), 1e-12, role="amended"),
         zero("the field − by moments", np.asarray(field) - by_moments, 1e-12, role="amended"),
         at_least("how far the plane is from it", np.abs(plane).max(), 0.1, role="instead"),
     )

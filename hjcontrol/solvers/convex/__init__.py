@@ -32,7 +32,6 @@ _RENAMED = {
     "Theorem": "hjcontrol.control:Theorem",
 }
 
-__getattr__, __dir__ = lazily(
-    __name__, _HOMES, renamed=_RENAMED
-)  # each problem brings its own third party
+# Each problem brings its own third party
+__getattr__, __dir__ = lazily(__name__, _HOMES, renamed=_RENAMED)
 __all__ = __dir__()

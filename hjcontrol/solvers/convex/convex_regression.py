@@ -78,6 +78,7 @@ class ConvexRegression(AbstractConvexProblem):
 
     inputs: Float[Array, "n d"]
     targets: Float[Array, " n"]
+    theorem = THEOREM
 
     def __init__(self, inputs: ArrayLike, targets: ArrayLike):
         """**Arguments:** `inputs` `(n, d)`, `targets` `(n,)`, two samples or more.
@@ -92,10 +93,6 @@ class ConvexRegression(AbstractConvexProblem):
                 f"ConvexRegression: two samples or more at distinct places are needed; found {len(x)}, "
                 f"{len(np.unique(x, axis=0))} of them distinct. Average the repeated ones."
             )
-
-    @property
-    def theorem(self) -> Theorem:
-        return THEOREM
 
     def residuals(self, candidate: Pieces, dual: Array | None = None) -> Residuals:
         """As for any program; without multipliers the bound below is that of `lam = 0`, which is zero."""
@@ -163,9 +160,7 @@ class ConvexRegression(AbstractConvexProblem):
         return Pieces(jnp.max(planes, axis=1), W[jnp.argmax(planes, axis=1)])
 
 
-def _residuals(
-    regression: ConvexRegression, candidate: Pieces, dual: Array | None = None
-) -> Residuals:
+def _residuals(regression: ConvexRegression, candidate: Pieces, dual: Array | None) -> Residuals:
     x, y = regression.inputs, regression.targets
     candidate = Pieces(*(jnp.asarray(a, x.dtype) for a in candidate))
     n = len(x)

@@ -151,9 +151,8 @@ def _master(
     program = cp.Problem(cp.Minimize(cp.sum_squares(z[:n] - y)), [below])
     tight = dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), 1e-10) | {"max_threads": 1}
     with warnings.catch_warnings(), one_blas_thread():
-        warnings.simplefilter(
-            "ignore"
-        )  # an inaccurate round is judged by its gap, not by its words
+        # An inaccurate round is judged by its gap, not by its words
+        warnings.simplefilter("ignore")
         program.solve(solver=cp.CLARABEL, **tight)
     if z.value is None:
         raise RuntimeError(

@@ -130,6 +130,12 @@ class AbstractDifference(AbstractConvexProblem):
     def from_weights(self, weights: Weights) -> Layers:
         return Layers(*self._chain().unstack(weights)[0])
 
+    def _loss(self, g: Array, h: Array) -> Array:
+        """The loss of the two layers' values, without the concave part."""
+        pairs = jnp.stack([g, h + self.targets], axis=1)
+        soft = 2.0 * jax.vmap(lambda row: lse(row, self.delta))(pairs)
+        return jnp.mean(soft) - 2.0 * self.delta * np.log(2.0)
+
     def _chain(self) -> Chain:
         d = self.inputs.shape[1]
         plus, minus = (soft_maximum(d, count, self.eps) for count in self.atoms)
@@ -148,6 +154,7 @@ class DifferenceOfConvex(AbstractDifference):
     delta: Float[Array, ""]
     ridge: Float[Array, ""]
     atoms: tuple[int, int] = eqx.field(static=True)
+    theorem = THEOREM
 
     def __init__(
         self,
@@ -170,10 +177,6 @@ class DifferenceOfConvex(AbstractDifference):
         check_positive(self, ("eps", "delta", "ridge"), atoms)
         self.atoms = (int(atoms[0]), int(atoms[1]))
 
-    @property
-    def theorem(self) -> Theorem:
-        return THEOREM
-
     def _layers(self, theta: Layers) -> tuple[Array, Array]:
         soft = jax.vmap(lambda row: lse(row, self.eps))
         return tuple(soft(self.inputs @ t.W.T + t.b[None, :]) for t in theta)
@@ -181,10 +184,8 @@ class DifferenceOfConvex(AbstractDifference):
     def convex_part(self, theta: Layers) -> Float[Array, ""]:
         """`C`."""
         g, h = self._layers(theta)
-        pairs = jnp.stack([g, h + self.targets], axis=1)
-        soft = 2.0 * jax.vmap(lambda row: lse(row, self.delta))(pairs)
         square = sum(jnp.sum(a**2) for a in jax.tree.leaves(theta))
-        return jnp.mean(soft) - 2.0 * self.delta * np.log(2.0) + 0.5 * self.ridge * square
+        return self._loss(g, h) + 0.5 * self.ridge * square
 
     def concave_part(self, theta: Layers) -> Float[Array, ""]:
         """`G`, which is subtracted."""
@@ -219,15 +220,11 @@ class DifferenceOfConvex(AbstractDifference):
 
         `history.objective` has J after every step, never rising.
         """
-        return _solved(self, init=init, tol=tol, max_steps=max_steps)
+        return _solved(self, init, tol, max_steps)
 
 
 def _solved(
-    difference: DifferenceOfConvex,
-    *,
-    init: Layers | None = None,
-    tol: float = 1e-6,
-    max_steps: int = 500,
+    difference: DifferenceOfConvex, init: Layers | None, tol: float, max_steps: int
 ) -> Solution:
     clock = time.perf_counter()
     theta = difference.start() if init is None else init
@@ -253,9 +250,7 @@ def _solved(
     )
 
 
-def _residuals(
-    difference: DifferenceOfConvex, candidate: Layers, dual: Layers | None = None
-) -> Residuals:
+def _residuals(difference: DifferenceOfConvex, candidate: Layers, dual: Layers | None) -> Residuals:
     theta = checked_layers(
         "DifferenceOfConvex", candidate, difference.atoms, difference.inputs.shape[1]
     )
@@ -264,17 +259,12 @@ def _residuals(
     taken = slope if dual is None else dual
     pull = jax.tree.map(jnp.subtract, pull, taken)
     off = jax.tree.map(lambda a, b: jnp.abs(a - b), slope, taken)
-    named = lambda tree: {
-        f"{name}.{leaf}": jnp.abs(getattr(getattr(tree, name), leaf))
-        for name in Layers._fields
-        for leaf in AffineWeights._fields
-    }
     square = sum(jnp.sum(a**2) for a in jax.tree.leaves(pull))
     return Residuals(
         primal={},
-        dual=named(off),
+        dual=by_leaf(off),
         complementarity={},
-        stationarity=named(pull),
+        stationarity=by_leaf(pull),
         objective=value - minus,
         dual_objective=value - minus - 0.5 * square / difference.ridge,
     )
@@ -291,6 +281,15 @@ def check_positive(problem: Any, names: tuple[str, ...], atoms: Any) -> None:
             )
     if len(atoms) != 2 or min(atoms) < 1:
         raise ValueError(f"{who}: `atoms` of both layers, >= 1, are needed; found {atoms}.")
+
+
+def by_leaf(tree: Layers) -> dict[str, Array]:
+    """Sizes of both layers' leaves, by name."""
+    return {
+        f"{name}.{leaf}": jnp.abs(getattr(getattr(tree, name), leaf))
+        for name in Layers._fields
+        for leaf in AffineWeights._fields
+    }
 
 
 def checked_layers(who: str, candidate: Layers, atoms: tuple[int, int], d: int) -> Layers:

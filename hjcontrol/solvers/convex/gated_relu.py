@@ -63,6 +63,7 @@ class GatedReLU(AbstractConvexProblem):
     targets: Float[Array, " n"]
     gates: Float[Array, "gates d"]
     penalty: Float[Array, ""]
+    theorem = THEOREM
 
     def __init__(self, inputs: ArrayLike, targets: ArrayLike, gates: ArrayLike, penalty: ArrayLike):
         """**Arguments:** `inputs` `(n, d)` and `targets` `(n,)`, centred by the caller where a constant
@@ -85,10 +86,6 @@ class GatedReLU(AbstractConvexProblem):
             )
 
     @property
-    def theorem(self) -> Theorem:
-        return THEOREM
-
-    @property
     def patterns(self) -> Float[Array, "n gates"]:
         """`D`: which gates are open at which samples."""
         return (self.inputs @ self.gates.T >= 0).astype(self.inputs.dtype)
@@ -98,7 +95,7 @@ class GatedReLU(AbstractConvexProblem):
 
     def solve(self, *, tol: float = 1e-10, max_steps: int = 200_000) -> Solution:
         """Solve by accelerated proximal gradient steps with restarts. `tol`: relative gap."""
-        return _solved(self, tol=tol, max_steps=max_steps)
+        return _solved(self, tol, max_steps)
 
     def network(self, candidate: Float[Array, "gates d"]) -> tuple[Chain, Weights]:
         """The gated network itself, both layers of equal length: the same function everywhere."""
@@ -132,7 +129,7 @@ class GatedReLU(AbstractConvexProblem):
         return inner * outer[:, None]
 
 
-def _solved(gated: GatedReLU, *, tol: float = 1e-10, max_steps: int = 200_000) -> Solution:
+def _solved(gated: GatedReLU, tol: float, max_steps: int) -> Solution:
     clock = time.perf_counter()
     X, y, D = host(gated.inputs), host(gated.targets), np.asarray(gated.patterns, bool)
     with one_blas_thread():
@@ -151,7 +148,7 @@ def _solved(gated: GatedReLU, *, tol: float = 1e-10, max_steps: int = 200_000) -
 
 
 def _residuals(
-    gated: GatedReLU, candidate: Float[Array, "gates d"], dual: Array | None = None
+    gated: GatedReLU, candidate: Float[Array, "gates d"], dual: Array | None
 ) -> Residuals:
     X, y, n = gated.inputs, gated.targets, len(gated.inputs)
     W = jnp.asarray(candidate, X.dtype)

@@ -71,6 +71,7 @@ class HopfCole(AbstractConvexProblem):
     slopes: Float[Array, "N d"]
     eps: Float[Array, ""]
     loss: nonnegative.Loss = eqx.field(static=True)
+    theorem = THEOREM
 
     def __init__(
         self,
@@ -92,10 +93,6 @@ class HopfCole(AbstractConvexProblem):
         if loss not in nonnegative.LOSSES:
             raise ValueError(f"HopfCole: `loss` is one of {nonnegative.LOSSES}; found {loss!r}.")
         self.loss = loss
-
-    @property
-    def theorem(self) -> Theorem:
-        return THEOREM
 
     @property
     def logits(self) -> Float[Array, "n N"]:
@@ -183,9 +180,7 @@ def _check_slopes(slopes: Array, eps: Array, d: int) -> None:
         )
 
 
-def _residuals(
-    fit: HopfCole, candidate: Float[Array, " N"], dual: Array | None = None
-) -> Residuals:
+def _residuals(fit: HopfCole, candidate: Float[Array, " N"], dual: Array | None) -> Residuals:
     L, n = fit.logits, len(fit.inputs)
     candidate = jnp.asarray(candidate, L.dtype)
     if candidate.shape != L.shape[1:] or (dual is not None and jnp.shape(dual) != (n,)):
@@ -211,9 +206,7 @@ def _residuals(
     return Residuals(
         primal={},
         dual={"price": jnp.maximum(averages - 1.0, 0.0)},
-        complementarity={
-            "mass": jnp.abs(jnp.mean(flow, axis=0) * (1.0 - averages)),
-        },
+        complementarity={"mass": jnp.abs(jnp.mean(flow, axis=0) * (1.0 - averages))},
         stationarity={"score": jnp.abs(scores - implied)},
         objective=jnp.mean(0.5 * jnp.expm1(log_u) ** 2 if squared else jnp.expm1(log_u) - log_u),
         dual_objective=-jnp.mean(0.5 * v**2 + v) if squared else jnp.mean(scores),

@@ -24,12 +24,7 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import Solution
 from hjcontrol.networks import AffineWeights, soft_maximum
 from hjcontrol.solvers.convex.polishing import mean_square_problem, polish
-from hjcontrol.solvers.convex.problem import (
-    checked_samples,
-    host,
-    one_blas_thread,
-    plain_answer,
-)
+from hjcontrol.solvers.convex.problem import checked_samples, host, one_blas_thread, plain_answer
 
 WARM = (0.3, 0.03)  # starting temperatures, in units of the targets' standard deviation
 SWEEPS = 30  # of partition and refit

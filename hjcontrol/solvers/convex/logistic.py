@@ -58,6 +58,7 @@ class SoftmaxReadout(AbstractConvexProblem):
     targets: Int[Array, " n"]
     ridge: Float[Array, ""]
     num_classes: int = eqx.field(static=True)
+    theorem = THEOREM
 
     def __init__(
         self,
@@ -88,10 +89,6 @@ class SoftmaxReadout(AbstractConvexProblem):
                 "weights of separable classes grow for ever."
             )
 
-    @property
-    def theorem(self) -> Theorem:
-        return THEOREM
-
     def residuals(self, candidate: AffineWeights, dual: Array | None = None) -> Residuals:
         return _residuals(self, candidate, dual)
 
@@ -106,7 +103,7 @@ class SoftmaxReadout(AbstractConvexProblem):
 
         `tol`: relative gap. **Raises:** `ValueError` for another engine.
         """
-        return _solved(self, engine=engine, tol=tol, max_steps=max_steps)
+        return _solved(self, engine, tol, max_steps)
 
     def as_cvxpy(self) -> Any:
         """The problem as a `cvxpy.Problem` in variables `W`, `b`: exponential cones."""
@@ -158,13 +155,7 @@ def _by_cvxpy(readout_problem: SoftmaxReadout) -> tuple[np.ndarray, int]:
     return theta, int(program.solver_stats.num_iters)
 
 
-def _solved(
-    readout_problem: SoftmaxReadout,
-    *,
-    engine: Literal["newton", "cvxpy"] = "newton",
-    tol: float = 1e-12,
-    max_steps: int = 100,
-) -> Solution:
+def _solved(readout_problem: SoftmaxReadout, engine: str, tol: float, max_steps: int) -> Solution:
     if engine not in ("newton", "cvxpy"):
         raise ValueError(f"SoftmaxReadout: `engine` is 'newton' or 'cvxpy'; found {engine!r}.")
     clock = time.perf_counter()
@@ -190,7 +181,7 @@ def _solved(
 
 
 def _residuals(
-    readout_problem: SoftmaxReadout, candidate: AffineWeights, dual: Array | None = None
+    readout_problem: SoftmaxReadout, candidate: AffineWeights, dual: Array | None
 ) -> Residuals:
     n, d = readout_problem.inputs.shape
     if candidate.W.shape != (readout_problem.num_classes, d) or candidate.b.shape != (

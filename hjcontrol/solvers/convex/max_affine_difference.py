@@ -36,8 +36,8 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.third_party import needs
-from hjcontrol.control import Solution, Theorem
-from hjcontrol.deformation import gibbs, lse
+from hjcontrol.control import Solution
+from hjcontrol.deformation import gibbs
 from hjcontrol.layers.program import Residuals
 from hjcontrol.networks import AffineWeights
 from hjcontrol.solvers.convex.difference import (
@@ -45,6 +45,7 @@ from hjcontrol.solvers.convex.difference import (
     AbstractDifference,
     DifferenceOfConvex,
     Layers,
+    by_leaf,
     check_positive,
     checked_layers,
 )
@@ -108,6 +109,7 @@ class DifferenceOfMaxAffine(AbstractDifference):
     eps: Float[Array, ""]
     ridge: Float[Array, ""]
     atoms: tuple[int, int] = eqx.field(static=True)
+    theorem = THEOREM._replace(statement=THEOREM.statement.split(" The gap")[0] + STATEMENT)
 
     def __init__(
         self,
@@ -128,17 +130,8 @@ class DifferenceOfMaxAffine(AbstractDifference):
         self.atoms = (int(atoms[0]), int(atoms[1]))
         self.eps = jnp.zeros((), self.inputs.dtype)  # the layers are max-affine
 
-    @property
-    def theorem(self) -> Theorem:
-        return THEOREM._replace(statement=THEOREM.statement.split(" The gap")[0] + STATEMENT)
-
     def _planes(self, theta: Layers) -> tuple[Array, Array]:
         return tuple(self.inputs @ t.W.T + t.b[None, :] for t in theta)
-
-    def _loss(self, g: Array, h: Array) -> Array:
-        pairs = jnp.stack([g, h + self.targets], axis=1)
-        soft = 2.0 * jax.vmap(lambda row: lse(row, self.delta))(pairs)
-        return jnp.mean(soft) - 2.0 * self.delta * np.log(2.0)
 
     def readings(self, theta: Layers) -> Readings:
         """The pieces that attain the maxima, ties shared equally."""
@@ -153,12 +146,7 @@ class DifferenceOfMaxAffine(AbstractDifference):
         """The end of the smooth problem at a small temperature."""
         eps = START_EPS * max(float(np.std(np.asarray(self.targets))), np.finfo(float).tiny)
         smooth = DifferenceOfConvex(
-            self.inputs,
-            self.targets,
-            atoms=self.atoms,
-            eps=eps,
-            delta=self.delta,
-            ridge=self.ridge,
+            self.inputs, self.targets, atoms=self.atoms, eps=eps, delta=self.delta, ridge=self.ridge
         )
         return smooth.solve(tol=1e-4, max_steps=100).native.candidate
 
@@ -170,15 +158,11 @@ class DifferenceOfMaxAffine(AbstractDifference):
         `tol`: on the gap, relative to J; `max_steps`: that lower J. `history.objective` has J after
         every step, always falling.
         """
-        return _solved(self, init=init, tol=tol, max_steps=max_steps)
+        return _solved(self, init, tol, max_steps)
 
 
 def _solved(
-    difference: DifferenceOfMaxAffine,
-    *,
-    init: Layers | None = None,
-    tol: float = 1e-7,
-    max_steps: int = 50,
+    difference: DifferenceOfMaxAffine, init: Layers | None, tol: float, max_steps: int
 ) -> Solution:
     if max_steps < 1:
         raise ValueError(f"DifferenceOfMaxAffine: `max_steps` >= 1 is needed; found {max_steps}.")
@@ -219,7 +203,7 @@ def _solved(
 
 
 def _residuals(
-    difference: DifferenceOfMaxAffine, candidate: Layers, dual: Readings | None = None
+    difference: DifferenceOfMaxAffine, candidate: Layers, dual: Readings | None
 ) -> Residuals:
     theta = checked_layers(
         "DifferenceOfMaxAffine", candidate, difference.atoms, difference.inputs.shape[1]
@@ -257,11 +241,7 @@ def _residuals(
         primal={},
         dual=named("taken", off(taken)) | named("own", off(own)),
         complementarity=named("taken", below(taken)) | named("own", below(own)),
-        stationarity={
-            f"{name}.{leaf}": jnp.abs(getattr(getattr(pull, name), leaf))
-            for name in Layers._fields
-            for leaf in AffineWeights._fields
-        },
+        stationarity=by_leaf(pull),
         objective=value,
         dual_objective=low - slack - 0.5 * square(pull) / difference.ridge,
     )
@@ -321,9 +301,8 @@ class _Majorant:
             "max_threads": 1
         }
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # an inaccurate step is judged by its gap, not by its words
+            # An inaccurate step is judged by its gap, not by its words
+            warnings.simplefilter("ignore")
             self.program.solve(solver="CLARABEL", **tight)
         values = [T.value for T in self.layers if T.value is not None]
         if len(values) < len(self.layers):

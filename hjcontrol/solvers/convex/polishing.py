@@ -19,12 +19,7 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol.control import ControlProblem, Solution, least_squares
 from hjcontrol.control.units import unit
 from hjcontrol.networks import AffineWeights, Dense, soft_maximum
-from hjcontrol.solvers.convex.problem import (
-    checked_samples,
-    host,
-    one_blas_thread,
-    plain_answer,
-)
+from hjcontrol.solvers.convex.problem import checked_samples, host, one_blas_thread, plain_answer
 
 TRIES = 8  # dampings tried before a step is given up
 

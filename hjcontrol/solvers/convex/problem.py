@@ -27,6 +27,7 @@ from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
 from hjcontrol.control import ControlProblem, History, Solution, Theorem
+from hjcontrol.control.solution import stats_of
 from hjcontrol.layers.program import AbstractProgram
 from hjcontrol.networks import Chain, Weights
 
@@ -34,10 +35,7 @@ from hjcontrol.networks import Chain, Weights
 class AbstractConvexProblem(AbstractProgram):
     """A convex training problem, and its own program for `certify(problem, candidate, dual)`."""
 
-    @property
-    @abc.abstractmethod
-    def theorem(self) -> Theorem:
-        """What makes a closed gap a proof."""
+    theorem: eqx.AbstractClassVar[Theorem]  # what makes a closed gap a proof
 
     @abc.abstractmethod
     def solve(self) -> Solution:
@@ -96,29 +94,13 @@ def answer(
     objective: Float[Array, ""],
     bound: Float[Array, ""],
     result: RESULTS,
-    *,
-    seconds: float,
-    steps: int,
-    solver: str,
-    stationarity: float = math.nan,
-    history: np.ndarray | None = None,
-    **stats: Any,
+    **told: Any,
 ) -> Solution:
-    """The `Solution` of a primal-dual pair, stated as training. `history`: objective after each step."""
-    problem = native.problem
-    return plain_answer(
-        problem.as_control_problem(),
-        problem.to_weights(native.candidate),
-        objective,
-        result,
-        seconds=seconds,
-        steps=steps,
-        solver=solver,
-        stationarity=stationarity,
-        history=history,
-        proof=(bound, problem.theorem, native),
-        **stats,
-    )
+    """The `Solution` of a primal-dual pair, stated as training. `told`: as for `plain_answer`."""
+    problem, proof = native.problem, (bound, native.problem.theorem, native)
+    weights = problem.to_weights(native.candidate)
+    stated = problem.as_control_problem()
+    return plain_answer(stated, weights, objective, result, proof=proof, **told)
 
 
 def plain_answer(
@@ -135,10 +117,12 @@ def plain_answer(
     proof: tuple[Any, Theorem | None, Any] = (None, None, None),
     **stats: Any,
 ) -> Solution:
-    """A `Solution` found on the host; states and costates are computed when they are asked for."""
+    """A `Solution` found on the host; states and costates are computed when they are asked for.
+    `history`: objective after each step."""
     values = np.asarray([float(objective)] if history is None else history, float)
     rest = np.full(len(values), math.nan)
     rest[-1] = stationarity
+    times = np.linspace(0.0 if len(values) > 1 else seconds, seconds, len(values))
     bound, theorem, native = proof
     return Solution(
         weights,
@@ -146,19 +130,8 @@ def plain_answer(
         None,
         objective,
         result,
-        {
-            "num_steps": steps,
-            "num_evals": steps,
-            "objective": float(objective),
-            "stationarity": stationarity,
-            "compile_seconds": 0.0,
-            "solve_seconds": seconds,
-            "other_seconds": 0.0,
-            **stats,
-        },
-        History(
-            np.linspace(0.0 if len(values) > 1 else seconds, seconds, len(values)), values, rest
-        ),
+        stats_of(steps, steps, objective, stationarity, 0.0, seconds) | stats,
+        History(times, values, rest),
         problem,
         solver,
         bound=bound,

@@ -22,7 +22,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
@@ -38,7 +38,7 @@ from hjcontrol.control import (
 )
 from hjcontrol.control.batches import check_batch_size
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Ending, Info, Outcome
 
 PATIENCE = 20  # refusals in a row: rho is then within 1e-6 of 1
 
@@ -109,9 +109,7 @@ class DiscreteMSA(AbstractSolver):
     def info(self, state: DiscreteState) -> Info:
         return Info(state.objective, state.stationarity, state.sweeps + 1)
 
-    def terminate(
-        self, problem: ControlProblem, state: DiscreteState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: DiscreteState) -> Ending:
         return (state.refused >= PATIENCE) & (self.batch_size is None), RESULTS.successful
 
     def postprocess(self, problem: ControlProblem, state: DiscreteState) -> Outcome:

@@ -11,30 +11,24 @@ Source: Li, Chen, Tai & E, "Maximum principle based algorithms for deep learning
 the safeguard is ours: theirs keeps rho, and J may rise.
 """
 
-import dataclasses
 from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.concrete import known_to_fail
 from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import (
-    ControlProblem,
-    Minibatch,
-    minibatch,
-)
-from hjcontrol.control.batches import check_batch_size
-from hjcontrol.control.units import Units, plain, resolved, stationarity
+from hjcontrol.control import ControlProblem, Minibatch, minibatch
+from hjcontrol.control.units import stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.msa.point import Point, at, choose
-from hjcontrol.solvers.msa.stage import Inner, StageMinimiser
+from hjcontrol.solvers.msa.stage import DEFAULT, AbstractSweeps, Inner
 from hjcontrol.solvers.msa.sweep import sweep
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
+from hjcontrol.solvers.solver import Ending, Outcome
 
 SUFFICIENT = 1e-4
 RAISE, LOWER = 4.0, 0.5
@@ -53,12 +47,9 @@ class ExtendedState(Shown):
     batches: Minibatch | None
 
 
-DEFAULT = 1e-7  # tolerance; where the dtype is coarser, what it resolves
-
-
 @renamed(inner_steps="steps")
 @admits(rho="> 0", steps=">= 1", tol=">= 0", batch_size=">= 1")
-class ExtendedMSA(AbstractSolver):
+class ExtendedMSA(AbstractSweeps):
     """Successive approximations that descend.
 
     - `rho`: price of infeasibility to begin with, > 0; it adapts unless `adaptive=False`, which is the
@@ -82,24 +73,9 @@ class ExtendedMSA(AbstractSolver):
                 f"ExtendedMSA: `rho` must be positive; found {float(self.rho)}. Use `MSA` for none."
             )
 
-    minibatch = True
-
     @property
     def name(self) -> str:
         return "emsa"
-
-    @property
-    def stages(self) -> StageMinimiser:
-        """How stages are minimised."""
-        return StageMinimiser(self.inner, self.steps, self.closed, self.unit)
-
-    def check(self, problem: ControlProblem) -> None:
-        self.stages.check(problem, "ExtendedMSA")
-        check_batch_size(problem, self.batch_size, "ExtendedMSA")
-
-    def measuring(self, units: Units) -> "ExtendedMSA":
-        tol = resolved(self.tol, DEFAULT, 0.5, units)
-        return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> ExtendedState:
         point = at(problem, weights)
@@ -112,12 +88,7 @@ class ExtendedMSA(AbstractSolver):
     def step(self, problem: ControlProblem, state: ExtendedState) -> ExtendedState:
         return _step(self, problem, state)
 
-    def info(self, state: ExtendedState) -> Info:
-        return Info(state.point.objective, state.stationarity, state.sweeps + 1)
-
-    def terminate(
-        self, problem: ControlProblem, state: ExtendedState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: ExtendedState) -> Ending:
         full = self.batch_size is None
         reached = (state.stationarity <= self.tol * self.unit) & full
         stuck = (state.refused >= PATIENCE) & full

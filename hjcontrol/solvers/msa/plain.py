@@ -12,7 +12,6 @@ allows, whatever it does to the states, and it commonly oscillates or diverges. 
 Handed back: the last weights if they are stationary, else those of the smallest J met.
 """
 
-import dataclasses
 from typing import Any
 
 import equinox as eqx
@@ -23,18 +22,13 @@ from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.renamed import renamed
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import (
-    ControlProblem,
-    Minibatch,
-    minibatch,
-)
-from hjcontrol.control.batches import check_batch_size
-from hjcontrol.control.units import Units, plain, resolved, stationarity
+from hjcontrol.control import ControlProblem, Minibatch, minibatch
+from hjcontrol.control.units import stationarity
 from hjcontrol.networks import Weights
 from hjcontrol.solvers.msa.point import Point, at, choose
-from hjcontrol.solvers.msa.stage import Inner, StageMinimiser
+from hjcontrol.solvers.msa.stage import DEFAULT, AbstractSweeps, Inner
 from hjcontrol.solvers.msa.sweep import sweep
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
+from hjcontrol.solvers.solver import Ending, Outcome
 
 EXPLOSION = 1e3
 PATIENCE = 20
@@ -56,12 +50,9 @@ class MSAState(Shown):
     batches: Minibatch | None
 
 
-DEFAULT = 1e-7  # tolerance; where the dtype is coarser, what it resolves
-
-
 @renamed(inner_steps="steps")
 @admits(steps=">= 1", tol=">= 0", batch_size=">= 1")
-class MSA(AbstractSolver):
+class MSA(AbstractSweeps):
     """Plain successive approximations. See `ExtendedMSA` for the one that descends.
 
     - `inner`: how a stage without closed form is minimised: `"auto"` (L-BFGS for free weights, else
@@ -86,24 +77,9 @@ class MSA(AbstractSolver):
     closed: bool = eqx.field(static=True, default=True)
     unit: Float[Array, ""] | float = 1.0
 
-    minibatch = True
-
     @property
     def name(self) -> str:
         return "msa"
-
-    @property
-    def stages(self) -> StageMinimiser:
-        """How stages are minimised."""
-        return StageMinimiser(self.inner, self.steps, self.closed, self.unit)
-
-    def check(self, problem: ControlProblem) -> None:
-        self.stages.check(problem, "MSA")
-        check_batch_size(problem, self.batch_size, "MSA")
-
-    def measuring(self, units: Units) -> "MSA":
-        tol = resolved(self.tol, DEFAULT, 0.5, units)
-        return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
 
     def init(self, problem: ControlProblem, weights: Weights, key: Any) -> MSAState:
         point = at(problem, weights)
@@ -118,12 +94,7 @@ class MSA(AbstractSolver):
     def step(self, problem: ControlProblem, state: MSAState) -> MSAState:
         return _step(self, problem, state)
 
-    def info(self, state: MSAState) -> Info:
-        return Info(state.point.objective, state.stationarity, state.sweeps + 1)
-
-    def terminate(
-        self, problem: ControlProblem, state: MSAState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: MSAState) -> Ending:
         full = self.batch_size is None
         reached = (state.stationarity <= self.tol * self.unit) & full
         scale = jnp.maximum(jnp.abs(state.best.objective), state.first)

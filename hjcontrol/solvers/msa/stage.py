@@ -8,6 +8,7 @@ r"""Minimisation of one stage's Hamiltonian over its weights: in closed form, or
 An answer that is not better than the start is not taken. Everything can be vmapped over stages.
 """
 
+import dataclasses
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal
@@ -21,12 +22,9 @@ from jaxtyping import Array, Float, PyTree
 
 from hjcontrol._ground.shown import Shown
 from hjcontrol._ground.third_party import needs
-from hjcontrol.control import (
-    AbstractControlSet,
-    ControlProblem,
-    Free,
-)
-from hjcontrol.control.units import in_units
+from hjcontrol.control import AbstractControlSet, ControlProblem, Free
+from hjcontrol.control.batches import check_batch_size
+from hjcontrol.control.units import Units, in_units, plain, resolved
 from hjcontrol.solvers.msa.quadratic import (
     LARGEST,
     Candidates,
@@ -37,10 +35,12 @@ from hjcontrol.solvers.msa.quadratic import (
     product_minimum,
 )
 from hjcontrol.solvers.msa.sweep import Minimiser, StageObjective
+from hjcontrol.solvers.solver import AbstractSolver, Info
 
 Inner = Literal["auto", "lbfgs", "projected_gradient", "lbfgsb"]
 INNERS = ("auto", "lbfgs", "projected_gradient", "lbfgsb")
 HALVINGS = 30
+DEFAULT = 1e-7  # tolerance; where the dtype is coarser, what it resolves
 
 
 class StageMinimiser(Shown):
@@ -163,6 +163,36 @@ def _projected_gradient(value: Flat, start: Array, project: Callable, steps: int
     size = jnp.max(jnp.abs(g), initial=0.0)
     first = 1.0 / jnp.where(size > jnp.finfo(size.dtype).tiny, size, 1.0)
     return jax.lax.fori_loop(0, steps, body, (start, cost, g, jnp.asarray(first, start.dtype)))[0]
+
+
+class AbstractSweeps(AbstractSolver):
+    """A method that minimises every stage's Hamiltonian in each sweep."""
+
+    inner: eqx.AbstractVar[Inner]
+    steps: eqx.AbstractVar[int]
+    tol: eqx.AbstractVar[Float[Array, ""]]
+    batch_size: eqx.AbstractVar[int | None]
+    closed: eqx.AbstractVar[bool]
+    unit: eqx.AbstractVar[Float[Array, ""] | float]
+
+    minibatch = True
+
+    @property
+    def stages(self) -> StageMinimiser:
+        """How stages are minimised."""
+        return StageMinimiser(self.inner, self.steps, self.closed, self.unit)
+
+    def check(self, problem: ControlProblem) -> None:
+        who = type(self).__name__
+        self.stages.check(problem, who)
+        check_batch_size(problem, self.batch_size, who)
+
+    def measuring(self, units: Units) -> "AbstractSweeps":
+        tol = resolved(self.tol, DEFAULT, 0.5, units)
+        return dataclasses.replace(self, tol=tol, unit=plain(units.gradient))
+
+    def info(self, state: Any) -> Info:
+        return Info(state.point.objective, state.stationarity, state.sweeps + 1)
 
 
 def _lbfgsb(value: Flat, start: Array, bounds: Any, steps: int) -> Array:

@@ -81,9 +81,7 @@ def _within(run: Run, source: Run, k: Array) -> tuple[Array, Float[Array, "rows 
 
     def body(T: Array, one: Run, j: Array) -> tuple[Array, Array]:
         ahead, block = jax.lax.cond(
-            j > k,
-            lambda: _behind(one, T, source),
-            lambda: (T, jnp.zeros((m, m), T.dtype)),
+            j > k, lambda: _behind(one, T, source), lambda: (T, jnp.zeros((m, m), T.dtype))
         )
         at = j == k
         return jnp.where(at, source.G, ahead), jnp.where(at, source.curvature, block)

@@ -31,27 +31,15 @@ from jaxtyping import Array, Bool, Float, Int
 from hjcontrol._ground.arguments import admits
 from hjcontrol._ground.results import RESULTS
 from hjcontrol._ground.shown import Shown
-from hjcontrol.control import (
-    ControlProblem,
-    Free,
-    Trajectory,
-    backpropagate,
-    costate,
-)
+from hjcontrol.control import ControlProblem, Free, Trajectory, backpropagate, costate
 from hjcontrol.control.capability import require
 from hjcontrol.control.feedback import Feedback, Gains
 from hjcontrol.control.units import Units, plain, resolved, stationarity
 from hjcontrol.networks import Weights
-from hjcontrol.solvers.riccati.ensemble import (
-    STATES,
-    WEIGHTS,
-    Policy,
-    Stacked,
-    small,
-)
+from hjcontrol.solvers.riccati.ensemble import STATES, WEIGHTS, Policy, Stacked, small
 from hjcontrol.solvers.riccati.factored import Factored, Sweep, matrix
 from hjcontrol.solvers.riccati.stages import flat_weights, linearise
-from hjcontrol.solvers.solver import AbstractSolver, Info, Outcome
+from hjcontrol.solvers.solver import AbstractSolver, Ending, Info, Outcome
 
 LARGEST = (
     12_000  # weights: M takes 8 * LARGEST^2 bytes, 1.2 GB, and twice that while it is factored
@@ -78,9 +66,8 @@ class RiccatiState(Shown):
     best: Float[Array, ""]  # smallest gradient since J went blind
     failures: Int[Array, ""]
     num_evals: Int[Array, ""]
-    gains: (
-        Gains | None
-    )  # of the last sweep that counted; None: a sweep of many samples, which has none
+    # Of the last sweep that counted; None: a sweep of many samples, which has none
+    gains: Gains | None
     growth: Float[Array, ""]  # how much the dynamics amplify
     foreseen: Float[Array, ""]  # largest fall of J that the last sweep's models saw
     scale: Float[Array, ""]  # of the curvature, that mu is measured by
@@ -186,9 +173,7 @@ class Riccati(AbstractSolver):
     def info(self, state: RiccatiState) -> Info:
         return Info(state.objective, state.size, state.num_evals)
 
-    def terminate(
-        self, problem: ControlProblem, state: RiccatiState
-    ) -> tuple[Bool[Array, ""], RESULTS]:
+    def terminate(self, problem: ControlProblem, state: RiccatiState) -> Ending:
         reached = _reached(self, state)
         stuck = state.failures >= PATIENCE
         floor = 1e3 * jnp.finfo(state.objective.dtype).eps * jnp.abs(state.objective)
@@ -250,8 +235,7 @@ def _initial(riccati: Riccati, problem: ControlProblem, weights: Weights) -> Ric
         costates,
         # a start that is nearly stationary already needs no Gauss-Newton sweeps first
         jnp.maximum(
-            riccati.switch * size,
-            jnp.cbrt(jnp.finfo(value.dtype).eps) * jnp.abs(value),
+            riccati.switch * size, jnp.cbrt(jnp.finfo(value.dtype).eps) * jnp.abs(value)
         ).astype(value.dtype),
         jnp.zeros_like(value),
         jnp.full_like(value, jnp.inf),
