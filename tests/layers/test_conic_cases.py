@@ -301,23 +301,20 @@ def test_answer_and_derivative_in_every_unit(name):
     problem, cases = GROUPS[name]
     layer = ProgramLayer(problem)
 
-    def answer(first, others, cost, unit):
+    def solved(first, others, cost, unit):
         d = layer.reading.data(jnp.concatenate([first.ravel(), *others, jnp.ones(1)]))
         scaled = Data(d.P * cost / unit**2, d.q * cost / unit, d.A, d.b * unit)
-        cones = layer.reading.cones
-        point = optimum(scaled, cones)
-        program = ConicProgram(scaled.P, scaled.q, scaled.A, scaled.b, cones)
-        judged = certify(program, point.x, point)
-        ended = point.converged, point.loose, judged
-        return layer.reading.variables(point.x)["p"] / unit, ended
+        point = optimum(scaled, layer.reading.cones)
+        return layer.reading.variables(point.x)["p"] / unit, (scaled, point)
 
     @jax.jit
     def both(first, others, directions, probe, cost, unit):
-        f = lambda first: answer(first, others, cost, unit)
-        push = lambda d: jax.jvp(lambda v: f(v)[0], (first,), (d,))[1]
-        p, pull, ended = jax.vjp(f, first, has_aux=True)
-        forward = jax.vmap(push)(directions)
-        return p, ended, forward, pull(probe)[0]
+        f = lambda first: solved(first, others, cost, unit)
+        p, push, (scaled, point) = jax.linearize(f, first, has_aux=True)
+        program = ConicProgram(scaled.P, scaled.q, scaled.A, scaled.b, layer.reading.cones)
+        ended = point.converged, point.loose, certify(program, point.x, point)
+        (pulled,) = jax.linear_transpose(push, first)(probe)  # as `jax.vjp` has it
+        return p, ended, jax.vmap(push)(directions), pulled
 
     for case in cases:
         first, *others = (jnp.asarray(v) for v in case.theta)
