@@ -1,7 +1,6 @@
 r"""The user's own program as a layer: DPP, optimum, derivative, certificate, failure as a value."""
 
 import cvxpy as cp
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,19 +25,24 @@ C, R = jnp.array([0.3, -0.5, 0.9]), jnp.array(0.4)
 def test_optimum_certificate_and_derivative(lasso):
     problem = lasso.as_cvxpy(C, R)
     problem.solve(solver="CLARABEL")
-    answer = eqx.filter_jit(lasso)(C, R)
+    f = lambda c, r: lasso.solve(c, r).variables["x"]
+
+    def called(c, r):
+        answer = lasso(c, r)
+        return answer["x"], answer
+
+    # One program of answer and derivative: what is compiled anew for each is the whole solver. The
+    # reverse mode, not compiled as a whole, goes through the parts that are compiled already.
+    forward, answer = jax.jit(jax.jacfwd(called, (0, 1), has_aux=True))(C, R)
     assert_agree(answer["x"], problem.variables()[0].value, 1e-7)
     assert lasso.certify(C, R).verdict == "optimal"
-    f = lambda c, r: lasso.solve(c, r).variables["x"]
-    for argnums in (0, 1):
-        reverse, forward = (jax.jit(d(f, argnums))(C, R) for d in (jax.jacrev, jax.jacfwd))
-        assert_agree(reverse, forward, 1e-13)
-        h = 1e-5
-        bumps = np.eye(3) if argnums == 0 else np.ones((1,))
-        moved = lambda e: (C + e, R) if argnums == 0 else (C, R + e)
+    reverse, h = jax.jacrev(f, (0, 1))(C, R), 1e-5
+    for argnum, bumps in enumerate((np.eye(3), np.ones((1,)))):
+        assert_agree(reverse[argnum], forward[argnum], 1e-13)
+        moved = lambda e, k=argnum: (C + e, R) if k == 0 else (C, R + e)
         pairs = [(f(*moved(h * e)), f(*moved(-h * e))) for e in bumps]
         differences = np.stack([(a - b) / (2 * h) for a, b in pairs], axis=-1)
-        assert_agree(reverse.reshape(differences.shape), differences, 1e-8)
+        assert_agree(reverse[argnum].reshape(differences.shape), differences, 1e-8)
     batched = jax.jit(jax.vmap(f, (0, None)))(jnp.stack([C, C[::-1]]), R)
     assert_agree(batched[0], answer["x"], 1e-12)
 
@@ -291,7 +295,8 @@ def test_the_interior_point_stops_by_itself(spread):
         h = np.maximum(rng.random(12) + 0.1, G @ inside + 0.1 * rng.random(12))
         parts.append((P, D * rng.standard_normal(8), A, A @ inside, G, h))
     batch = [jnp.asarray(np.stack(v)) for v in zip(*parts, strict=True)]
-    found = solve_all(*batch)
+    by_fifty = [solve_all(*(v[k : k + 50] for v in batch)) for k in range(0, 300, 50)]
+    found = jax.tree.map(lambda *v: jnp.concatenate(v), *by_fifty)  # the shape solved above
     assert np.max(np.asarray(found.steps)) <= 20
     assert np.max(np.asarray(found.measure)) <= 1e-12
     program = QuadraticProgram(*(v[0] for v in batch))
