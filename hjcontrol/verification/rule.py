@@ -195,7 +195,8 @@ def measured(
         ]
     else:
         values, gaps = _forward(function, x, groups, r, ours, seed, place.index)
-        found = [_flags(by_rule, x)._replace(worst=gap, live=live) for gap, live in gaps]
+        flags = _flags(by_rule, x)
+        found = [flags._replace(worst=gap, live=live) for gap, live in gaps]
         about = _about_outputs(place, outs, p, values)
         told |= {name: about[name] for name in ("off", "height", "parted")}
     if settings.order == 2 and maps.mode == "reverse":
